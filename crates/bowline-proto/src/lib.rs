@@ -1,0 +1,39 @@
+//! The protocols of Kubernetes streaming as plain values: bytes, time and commands go in, bytes and
+//! events come out. There is no I/O here; `bowline-io` drives these machines, `bowline-sim` tests them.
+//!
+//! # The four rules of a machine
+//!
+//! 1. Input never fails the driver: a peer's fault becomes an event and a close.
+//! 2. After every input the driver polls until the machine says idle. Bytes to write are state
+//!    ([`Outbox`]), so a partial write is an ordinary thing.
+//! 3. Time and chance are arguments.
+//! 4. Memory is bounded by [`limits`]. Backpressure is one thing only: a machine that cannot take
+//!    more says so ([`Machine::wants_read`]), the socket stays unread, and the peer feels TCP.
+//!
+//! # Modules, in reading order
+//!
+//! [`machine`] and [`time`] are the words that all others use; [`limits`] holds every bound.
+//! [`websocket`] and [`spdy`] turn bytes into frames' events; [`session`] turns both into the events
+//! of one remote command; [`relay`] joins two sessions. [`negotiate`] decides from headers which
+//! protocol is spoken.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod heartbeat;
+pub mod limits;
+pub mod machine;
+pub mod negotiate;
+pub mod outbox;
+pub mod relay;
+pub mod session;
+pub mod spdy;
+pub mod time;
+pub mod websocket;
+
+pub use machine::{Machine, Next};
+pub use outbox::Outbox;
+pub use time::Time;

@@ -1,0 +1,58 @@
+//! Every bound of the protocols, each with its reason.
+//! Above: all machines and their drivers. Below: nothing.
+
+use core::time::Duration;
+
+/// A leg whose peer has not taken this much is full: whatever feeds it stops being read. Two
+/// large reads' worth, so that one can be written while the next is read.
+pub const OUTBOX_BYTES: usize = 1024 * 1024;
+
+/// Stdin that the process has not taken yet. Past it the client's socket stays unread.
+pub const STDIN_BYTES: usize = 1024 * 1024;
+
+/// The longest header of a WebSocket frame: 2 bytes, 8 of length, 4 of mask (RFC 6455 §5.2).
+pub const WEBSOCKET_HEADER_BYTES: usize = 14;
+
+/// The longest payload of a WebSocket control frame (RFC 6455 §5.5).
+pub const WEBSOCKET_CONTROL_BYTES: usize = 125;
+
+/// A SPDY control frame longer than this ends the connection. The ones that Kubernetes uses are
+/// under 200 bytes; the format allows 16 MiB.
+pub const SPDY_CONTROL_BYTES: usize = 64 * 1024;
+
+/// A SPDY header block may inflate to this and no further; the peer's declared counts are never
+/// believed.
+pub const SPDY_HEADERS_INFLATED_BYTES: usize = 64 * 1024;
+
+/// Pairs in one SPDY header block. Kubernetes uses three.
+pub const SPDY_HEADERS: usize = 256;
+
+/// Streams that one SPDY connection may have open at once.
+pub const SPDY_STREAMS: usize = 4096;
+
+/// A Status longer than this is not read to its end; the outcome is then unknown.
+pub const STATUS_BYTES: usize = 1024 * 1024;
+
+/// One terminal size as JSON. Real ones are 30 bytes; a longer one is a fault of the peer, and
+/// resizing stops.
+pub const RESIZE_BYTES: usize = 4096;
+
+/// The text of a loss or a refusal that is kept and shown.
+pub const REASON_BYTES: usize = 1024;
+
+/// How long a client has to open all streams of a session over SPDY, and to see them answered.
+pub const STREAMS_PATIENCE: Duration = Duration::from_secs(30);
+
+/// A client pings this often, as kubectl does.
+pub const PING_EVERY: Duration = Duration::from_secs(5);
+
+/// A peer that was asked and has said nothing at all for this long is dead.
+pub const SILENCE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// After the last byte, how long the peer may take to close, so that nothing it has yet to read is
+/// lost to a reset.
+pub const CLOSING_PATIENCE: Duration = Duration::from_secs(5);
+
+/// In protocols that cannot half-close, a client ends stdin by closing. Its process may then run
+/// this much longer before the client counts as gone.
+pub const CLOSED_CLIENT_GRACE: Duration = Duration::from_secs(30);
