@@ -1,0 +1,3 @@
+//! Turns a command line into an exit code.
+//! Above: the shell. Below: everything else.
+fn main() {}
