@@ -10,6 +10,10 @@ pub const OUTBOX_BYTES: usize = 1024 * 1024;
 /// Stdin that the process has not taken yet. Past it the client's socket stays unread.
 pub const STDIN_BYTES: usize = 1024 * 1024;
 
+/// The most bytes in one WebSocket message of a session. kubectl's own size: servers and boxes in
+/// between are known to take it. Headers cost nothing at this size.
+pub const MESSAGE_BYTES: usize = 32 * 1024;
+
 /// The longest header of a WebSocket frame: 2 bytes, 8 of length, 4 of mask (RFC 6455 §5.2).
 pub const WEBSOCKET_HEADER_BYTES: usize = 14;
 
@@ -35,7 +39,7 @@ pub const STATUS_BYTES: usize = 1024 * 1024;
 
 /// One terminal size as JSON. Real ones are 30 bytes; a longer one is a fault of the peer, and
 /// resizing stops.
-pub const RESIZE_BYTES: usize = 4096;
+pub const RESIZE_BYTES: usize = 512;
 
 /// The text of a loss or a refusal that is kept and shown.
 pub const REASON_BYTES: usize = 1024;

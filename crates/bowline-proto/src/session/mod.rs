@@ -1,6 +1,7 @@
 //! One remote command, whatever carries it: the same events and the same commands on both sides.
 //! Above: the relay, the roles. Below: [`over_websocket`], [`over_spdy`].
 
+mod base64_pieces;
 mod channel;
 pub mod over_spdy;
 pub mod over_websocket;
@@ -158,6 +159,12 @@ impl Session {
     /// take it for success, and says why where the carrier can.
     pub fn lose(&mut self, now: Time, why: &str) {
         each!(self, inner => inner.lose(now, why));
+    }
+
+    /// The owner stopped reading the socket, or reads again. A peer is not called silent for what
+    /// it says while nobody listens.
+    pub fn reading(&mut self, now: Time, reading: bool) {
+        each!(self, inner => inner.reading(now, reading));
     }
 
     /// Client: walks away. The server's process is to be ended.

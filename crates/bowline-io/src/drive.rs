@@ -1,0 +1,330 @@
+//! The one place where bytes move between a socket and a machine.
+//! Above: the roles' session loops. Below: [`Stream`], `bowline_proto::Outbox`.
+//!
+//! A role's loop owns its sockets and its machine and waits in one `poll_fn` for whatever comes
+//! first. Nothing here spawns, and no byte passes through a channel.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bowline_proto::{Outbox, Time};
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
+
+use crate::clock::Clock;
+
+/// What an idle socket is read into: an idle session owns no buffer.
+const PROBE_BYTES: usize = 2 * 1024;
+/// The smallest buffer once bytes flow.
+const SMALLEST_BYTES: usize = 16 * 1024;
+/// The largest. Bytes per system call decide the cost of a hop, more than anything else.
+const LARGEST_BYTES: usize = 1024 * 1024;
+/// Slices in one gathered write (Linux takes up to 1024).
+const SLICES: usize = 64;
+
+/// Something happened at a socket.
+#[derive(Debug)]
+pub enum Moment {
+    /// These bytes came.
+    Read(BytesMut),
+    /// Nothing more will come: the peer ended its direction, or the connection broke.
+    Ended(Option<io::Error>),
+    /// Some of the outbox was taken.
+    Wrote,
+}
+
+/// A socket and what its driver has to remember about it.
+#[derive(Debug)]
+pub struct Socket<S> {
+    stream: S,
+    early: BytesMut,
+    buffer: BytesMut,
+    /// How much the next read takes at most; 0 while idle.
+    appetite: usize,
+    read_ended: bool,
+    write_ended: bool,
+    needs_flush: bool,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
+    /// Drives `stream`, beginning with bytes of the peer that were read before (`early`).
+    pub fn new(stream: S, early: BytesMut) -> Socket<S> {
+        Socket {
+            stream,
+            early,
+            buffer: BytesMut::new(),
+            appetite: 0,
+            read_ended: false,
+            write_ended: false,
+            needs_flush: false,
+        }
+    }
+
+    /// The stream itself.
+    pub fn stream(&self) -> &S {
+        &self.stream
+    }
+
+    /// Writes what waits in `outbox`, and reads if `wants_read`. Pending means that neither can go
+    /// on now.
+    pub fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        outbox: &mut Outbox,
+        wants_read: bool,
+    ) -> Poll<Moment> {
+        match self.poll_write(cx, outbox) {
+            Ok(false) => {}
+            Ok(true) => return Poll::Ready(Moment::Wrote),
+            Err(error) => return Poll::Ready(self.broken(outbox, error)),
+        }
+        if !wants_read || self.read_ended {
+            return Poll::Pending;
+        }
+        if !self.early.is_empty() {
+            return Poll::Ready(Moment::Read(self.early.split()));
+        }
+        match ready!(self.poll_read(cx)) {
+            Ok(bytes) if bytes.is_empty() => {
+                self.read_ended = true;
+                Poll::Ready(Moment::Ended(None))
+            }
+            Ok(bytes) => Poll::Ready(Moment::Read(bytes)),
+            Err(error) => Poll::Ready(self.broken(outbox, error)),
+        }
+    }
+
+    fn broken(&mut self, outbox: &mut Outbox, error: io::Error) -> Moment {
+        (self.read_ended, self.write_ended) = (true, true);
+        outbox.discard();
+        Moment::Ended(Some(error))
+    }
+
+    /// Whether anything was taken. The driver polls again before it waits, so a partial write needs
+    /// no loop of its own beyond this one.
+    fn poll_write(&mut self, cx: &mut Context<'_>, outbox: &mut Outbox) -> io::Result<bool> {
+        if self.write_ended {
+            outbox.discard();
+            return Ok(false);
+        }
+        let mut took = false;
+        while !outbox.is_empty() {
+            let Poll::Ready(written) = write_some(Pin::new(&mut self.stream), cx, outbox) else {
+                break;
+            };
+            let written = written?;
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            outbox.advance(written);
+            (took, self.needs_flush) = (true, true);
+        }
+        if self.needs_flush && Pin::new(&mut self.stream).poll_flush(cx)?.is_ready() {
+            self.needs_flush = false;
+        }
+        if outbox.is_empty() && outbox.is_finishing() && !self.needs_flush {
+            // An error here means that the peer is gone already; the read side will say so.
+            if Pin::new(&mut self.stream).poll_shutdown(cx).is_ready() {
+                self.write_ended = true;
+                took = true;
+            }
+        }
+        Ok(took)
+    }
+
+    /// Reads until the buffer is full or nothing is left, so that one round of the driver serves
+    /// as many bytes as possible. Empty bytes are the end.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<BytesMut>> {
+        if self.appetite == 0 {
+            let mut probe = [0; PROBE_BYTES];
+            let mut probe = ReadBuf::new(&mut probe);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut probe))?;
+            if probe.remaining() == 0 {
+                self.appetite = SMALLEST_BYTES;
+            }
+            return Poll::Ready(Ok(BytesMut::from(probe.filled())));
+        }
+        self.buffer.reserve(self.appetite);
+        let mut ended = false;
+        while self.buffer.len() < self.appetite {
+            match read_some(Pin::new(&mut self.stream), cx, &mut self.buffer, self.appetite) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(0)) => {
+                    ended = true;
+                    break;
+                }
+                Poll::Ready(Ok(_)) => {}
+                // What was read before the fault still counts; the fault will be met again.
+                Poll::Ready(Err(error)) if self.buffer.is_empty() => return Poll::Ready(Err(error)),
+                Poll::Ready(Err(_)) => break,
+            }
+        }
+        if self.buffer.is_empty() && !ended {
+            return Poll::Pending;
+        }
+        let bytes = self.buffer.split();
+        self.adapt(bytes.len());
+        Poll::Ready(Ok(bytes))
+    }
+
+    fn adapt(&mut self, read: usize) {
+        if read >= self.appetite {
+            self.appetite = (self.appetite * 2).min(LARGEST_BYTES);
+        } else if read < self.appetite / 4 {
+            self.appetite /= 2;
+        }
+        if self.appetite < SMALLEST_BYTES {
+            self.appetite = 0;
+            self.buffer = BytesMut::new();
+        }
+    }
+}
+
+fn read_some<S: AsyncRead>(
+    stream: Pin<&mut S>,
+    cx: &mut Context<'_>,
+    buffer: &mut BytesMut,
+    limit: usize,
+) -> Poll<io::Result<usize>> {
+    let room = limit.saturating_sub(buffer.len());
+    let mut limited = bytes::BufMut::limit(buffer, room);
+    tokio_util::io::poll_read_buf(stream, cx, &mut limited)
+}
+
+fn write_some<S: AsyncWrite>(
+    stream: Pin<&mut S>,
+    cx: &mut Context<'_>,
+    outbox: &Outbox,
+) -> Poll<io::Result<usize>> {
+    let mut slices = [IoSlice::new(&[]); SLICES];
+    let mut count = 0;
+    for (slice, chunk) in slices.iter_mut().zip(outbox.chunks()) {
+        *slice = IoSlice::new(chunk);
+        count += 1;
+    }
+    stream.poll_write_vectored(cx, &slices[..count])
+}
+
+/// A deadline that a loop can poll beside its sockets.
+#[derive(Debug, Default)]
+pub struct Alarm {
+    set: Option<(Time, Pin<Box<Sleep>>)>,
+}
+
+impl Alarm {
+    /// Rings at `deadline`, or never.
+    pub fn set(&mut self, clock: &Clock, deadline: Option<Time>) {
+        match (&mut self.set, deadline) {
+            (Some((at, _)), Some(deadline)) if *at == deadline => {}
+            (Some((at, sleep)), Some(deadline)) => {
+                *at = deadline;
+                sleep.as_mut().reset(clock.instant(deadline));
+            }
+            (set, Some(deadline)) => {
+                let sleep = tokio::time::sleep_until(clock.instant(deadline));
+                *set = Some((deadline, Box::pin(sleep)));
+            }
+            (set, None) => *set = None,
+        }
+    }
+
+    /// Ready once the deadline has come.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some((_, sleep)) = &mut self.set else { return Poll::Pending };
+        ready!(sleep.as_mut().poll(cx));
+        self.set = None;
+        Poll::Ready(())
+    }
+}
+
+/// A bounded queue of bytes on their way into a pipe or a terminal.
+#[derive(Debug, Default)]
+pub struct Inflow {
+    waiting: std::collections::VecDeque<Bytes>,
+    len: usize,
+    ended: bool,
+}
+
+impl Inflow {
+    /// Queues bytes.
+    pub fn push(&mut self, bytes: Bytes) {
+        if !self.ended && !bytes.is_empty() {
+            self.len += bytes.len();
+            self.waiting.push_back(bytes);
+        }
+    }
+
+    /// Nothing follows what was queued.
+    pub fn end(&mut self) {
+        self.ended = true;
+    }
+
+    /// Drops what waits: nobody will take it.
+    pub fn discard(&mut self) {
+        self.waiting.clear();
+        self.len = 0;
+    }
+
+    /// Bytes that wait.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Whether everything was said and taken.
+    pub fn is_over(&self) -> bool {
+        self.ended && self.len == 0
+    }
+
+    /// Writes as much as `sink` takes. Ready with whether anything was taken: pending means that
+    /// the sink is full, or that nothing waits.
+    pub fn poll_into<W: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        sink: &mut W,
+    ) -> Poll<io::Result<usize>> {
+        let mut taken = 0;
+        while let Some(front) = self.waiting.front_mut() {
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let written = match front.len() {
+                len if len >= SMALLEST_BYTES => Pin::new(&mut *sink).poll_write(cx, front),
+                _ => {
+                    let mut count = 0;
+                    for (slice, bytes) in slices.iter_mut().zip(&self.waiting) {
+                        *slice = IoSlice::new(bytes);
+                        count += 1;
+                    }
+                    Pin::new(&mut *sink).poll_write_vectored(cx, &slices[..count])
+                }
+            };
+            match written {
+                Poll::Pending => break,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(written)) => {
+                    self.advance(written);
+                    taken += written;
+                }
+            }
+        }
+        if taken > 0 { Poll::Ready(Ok(taken)) } else { Poll::Pending }
+    }
+
+    fn advance(&mut self, mut written: usize) {
+        self.len -= written.min(self.len);
+        while let Some(front) = self.waiting.front_mut() {
+            if written < front.len() {
+                let _ = front.split_to(written);
+                return;
+            }
+            written -= front.len();
+            self.waiting.pop_front();
+        }
+    }
+}

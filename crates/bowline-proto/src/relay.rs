@@ -1,0 +1,187 @@
+//! Joins a near session (we are its server) and a far one (we are its client), whatever carries them.
+//! Above: the gateway. Below: [`Session`].
+//!
+//! The walk of one byte through here is one `match` arm. There is no way back: what the near side
+//! says goes to the far side, and what the far side says to the near side, each as far as the
+//! other's outbox has room.
+
+use alloc::format;
+
+use bytes::BytesMut;
+
+use crate::limits::OUTBOX_BYTES;
+use crate::machine::{Machine, Next};
+use crate::outbox::Outbox;
+use crate::session::{Channel, Event, Loss, Outcome, Session};
+use crate::time::{Time, earlier};
+
+/// One of the relay's two sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leg {
+    /// Faces the client.
+    Near,
+    /// Faces the node.
+    Far,
+}
+
+/// How a relayed session ended; told once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The far side gave its Status, and it was passed on as it was.
+    Status(Outcome),
+    /// The client went away first.
+    ClientGone(Loss),
+    /// The far side ended without a Status; the client was told so.
+    Lost(Loss),
+}
+
+/// Two sessions as one machine with two sockets.
+#[derive(Debug)]
+pub struct Relay {
+    near: Session,
+    far: Session,
+    /// The far side has all its lanes: from now on the client may speak.
+    ready: bool,
+    ended: bool,
+    near_done: bool,
+    far_done: bool,
+}
+
+impl Relay {
+    /// Joins `near`, at which we are the server, and `far`, at which we are the client. Both want
+    /// the same channels.
+    #[must_use]
+    pub fn new(near: Session, far: Session) -> Relay {
+        Relay { near, far, ready: false, ended: false, near_done: false, far_done: false }
+    }
+
+    /// Takes bytes from one of the sockets.
+    pub fn receive(&mut self, now: Time, leg: Leg, input: BytesMut) {
+        self.session(leg).receive(now, input);
+    }
+
+    /// One of the sockets gives no more bytes.
+    pub fn receive_end(&mut self, now: Time, leg: Leg) {
+        self.session(leg).receive_end(now);
+    }
+
+    /// What waits to be written to a socket.
+    pub fn outbox(&mut self, leg: Leg) -> &mut Outbox {
+        self.session(leg).outbox()
+    }
+
+    /// Whether to read a socket now: only while the other one takes what comes from it. Once the
+    /// session has ended, what still comes is read to be dropped.
+    pub fn wants_read(&mut self, leg: Leg) -> bool {
+        let room = match leg {
+            Leg::Near => self.far.outbox().len() < OUTBOX_BYTES && (self.ready || self.ended),
+            Leg::Far => self.near.outbox().len() < OUTBOX_BYTES,
+        };
+        self.session(leg).wants_read() && (room || self.ended)
+    }
+
+    /// Whether this leg has nothing left to do: its socket can be dropped while the other goes on.
+    #[must_use]
+    pub fn is_done(&self, leg: Leg) -> bool {
+        match leg {
+            Leg::Near => self.near_done,
+            Leg::Far => self.far_done,
+        }
+    }
+
+    /// Says whether the far socket is being read, for its heartbeat.
+    pub fn reading(&mut self, now: Time, leg: Leg, reading: bool) {
+        self.session(leg).reading(now, reading);
+    }
+
+    /// Ends the session from here, for example because the gateway shuts down.
+    pub fn abort(&mut self, now: Time, why: &str) {
+        self.ended = true;
+        self.near.lose(now, why);
+        self.far.leave(now);
+    }
+
+    /// Moves what can be moved. Gives the ending once, then idles until both sockets are closed.
+    pub fn poll(&mut self, now: Time) -> Next<Ending> {
+        let far = loop {
+            match self.far.poll(now) {
+                Next::Event(event) => {
+                    if let Some(ending) = self.from_far(now, event) {
+                        return Next::Event(ending);
+                    }
+                }
+                Next::Idle(deadline) => break deadline,
+                Next::Done => {
+                    self.far_done = true;
+                    break None;
+                }
+            }
+        };
+        let near = loop {
+            match self.near.poll(now) {
+                Next::Event(event) => {
+                    if let Some(ending) = self.from_near(now, event) {
+                        return Next::Event(ending);
+                    }
+                }
+                Next::Idle(deadline) => break deadline,
+                Next::Done => {
+                    self.near_done = true;
+                    break None;
+                }
+            }
+        };
+        if self.near_done && self.far_done {
+            return Next::Done;
+        }
+        Next::Idle(earlier(near, far))
+    }
+
+    fn from_near(&mut self, now: Time, event: Event) -> Option<Ending> {
+        if self.ended {
+            return None;
+        }
+        match event {
+            Event::Data(channel, bytes) => self.far.send(channel, bytes),
+            Event::Eof(channel) => self.far.finish(channel),
+            Event::Resize(size) => self.far.resize(size),
+            Event::Lost(loss) => {
+                self.ended = true;
+                self.far.leave(now);
+                return Some(Ending::ClientGone(loss));
+            }
+            Event::Ready | Event::Status(_) => {}
+        }
+        None
+    }
+
+    fn from_far(&mut self, now: Time, event: Event) -> Option<Ending> {
+        if self.ended {
+            return None;
+        }
+        match event {
+            Event::Ready => self.ready = true,
+            Event::Data(channel, bytes) => self.near.send(channel, bytes),
+            Event::Eof(channel @ (Channel::Stdout | Channel::Stderr)) => self.near.finish(channel),
+            Event::Status(status) => {
+                self.ended = true;
+                self.near.status(now, &status);
+                return Some(Ending::Status(status.outcome().clone()));
+            }
+            Event::Lost(loss) => {
+                self.ended = true;
+                self.near.lose(now, &format!("gateway to node: {loss}"));
+                return Some(Ending::Lost(loss));
+            }
+            Event::Eof(_) | Event::Resize(_) => {}
+        }
+        None
+    }
+
+    fn session(&mut self, leg: Leg) -> &mut Session {
+        match leg {
+            Leg::Near => &mut self.near,
+            Leg::Far => &mut self.far,
+        }
+    }
+}

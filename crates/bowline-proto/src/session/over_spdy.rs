@@ -1,0 +1,518 @@
+//! A remote command in SPDY streams: one stream a channel, named by its `streamtype` header.
+//! Above: [`Session`](super::Session). Below: [`spdy`](crate::spdy).
+
+use alloc::collections::VecDeque;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use bytes::{Bytes, BytesMut};
+
+use super::channel::{Channel, Size, Wants};
+use super::protocol::Protocol;
+use super::resize::{self, Sizes};
+use super::status::Status;
+use super::{Cause, Event, Loss, Side};
+use crate::heartbeat::{Beat, Heartbeat};
+use crate::limits;
+use crate::machine::{Machine, Next};
+use crate::outbox::Outbox;
+use crate::spdy::{Closed, Connection, Headers, Role, StreamId};
+use crate::time::{Time, earlier};
+
+/// RST_STREAM and GOAWAY codes (SPDY/3.1 §2.6.3, §2.6.6).
+const PROTOCOL_ERROR: u32 = 1;
+const REFUSED_STREAM: u32 = 3;
+const CANCEL: u32 = 5;
+const GOAWAY_OK: u32 = 0;
+const GOAWAY_INTERNAL_ERROR: u32 = 2;
+
+/// A client opens its streams in this order (wire.md 3.5).
+const OPENING: [Channel; 5] =
+    [Channel::Error, Channel::Stdin, Channel::Stdout, Channel::Stderr, Channel::Resize];
+
+/// A session over SPDY, on either side.
+#[derive(Debug)]
+pub struct OverSpdy {
+    side: Side,
+    protocol: &'static Protocol,
+    wants: Wants,
+    spdy: Connection,
+    events: VecDeque<Event>,
+    lanes: [Lane; 5],
+    sizes: Sizes,
+    /// What came on the error stream.
+    error: Vec<u8>,
+    heartbeat: Heartbeat,
+    input_ended: bool,
+    phase: Phase,
+}
+
+/// One channel's stream.
+#[derive(Clone, Copy, Debug, Default)]
+struct Lane {
+    id: Option<StreamId>,
+    /// At a client: the server answered.
+    replied: bool,
+    /// The peer's direction ended, by FIN or by reset.
+    ended: bool,
+    /// It ended by FIN, and the owner was told.
+    finished: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Streams are being opened, until this deadline.
+    Setup(Time),
+    Open,
+    /// Client: the Status is there; the rest of the connection has until then to end.
+    Outcome(Time),
+    /// The last event was given; the peer has until then to close.
+    Closing(Time),
+    Over,
+}
+
+impl OverSpdy {
+    /// The session right after the 101.
+    #[must_use]
+    pub fn new(side: Side, protocol: &'static Protocol, wants: Wants) -> Self {
+        let role = match side {
+            Side::Client => Role::Client,
+            Side::Server => Role::Server,
+        };
+        let mut session = OverSpdy {
+            side,
+            protocol,
+            wants,
+            spdy: Connection::new(role),
+            events: VecDeque::new(),
+            lanes: [Lane::default(); 5],
+            sizes: Sizes::default(),
+            error: Vec::new(),
+            heartbeat: Heartbeat::new(Time::ZERO, limits::PING_EVERY, limits::SILENCE_PATIENCE),
+            input_ended: false,
+            phase: Phase::Setup(Time::ZERO + limits::STREAMS_PATIENCE),
+        };
+        if side == Side::Client {
+            session.open_streams();
+        }
+        session
+    }
+
+    fn open_streams(&mut self) {
+        for channel in OPENING.into_iter().filter(|&channel| self.has(channel)) {
+            let id = self.spdy.open(&[("streamtype", channel.stream_type())]);
+            self.lane(channel).id = Some(id);
+        }
+    }
+
+    fn has(&self, channel: Channel) -> bool {
+        self.wants.has(channel) && (channel != Channel::Resize || self.protocol.resizes)
+    }
+
+    fn lane(&mut self, channel: Channel) -> &mut Lane {
+        &mut self.lanes[usize::from(channel.number())]
+    }
+
+    fn channel_of(&self, id: StreamId) -> Option<Channel> {
+        Channel::ALL.into_iter().find(|channel| self.lanes[*channel as usize].id == Some(id))
+    }
+
+    /// See [`Session::send`](super::Session::send).
+    pub fn send(&mut self, channel: Channel, bytes: Bytes) {
+        let ours = channel.is_from_client() == (self.side == Side::Client);
+        let open = matches!(self.phase, Phase::Setup(_) | Phase::Open);
+        let Some(id) = self.lane(channel).id.filter(|_| ours && open) else { return };
+        if bytes.is_empty() {
+            return;
+        }
+        if channel == Channel::Stdin {
+            self.heartbeat.sent_bulk();
+        }
+        self.spdy.send(id, bytes);
+    }
+
+    /// See [`Session::finish`](super::Session::finish).
+    pub fn finish(&mut self, channel: Channel) {
+        let ours = channel.is_from_client() == (self.side == Side::Client);
+        // A version 1 client never ends stdin (wire.md 3.6).
+        let can = self.side == Side::Server || self.protocol.half_closes;
+        if let Some(id) = self.lane(channel).id.filter(|_| ours && can) {
+            self.spdy.finish(id);
+        }
+    }
+
+    /// See [`Session::resize`](super::Session::resize).
+    pub fn resize(&mut self, size: Size) {
+        if self.side == Side::Client {
+            self.send(Channel::Resize, resize::encode(size));
+        }
+    }
+
+    /// See [`Session::status`](super::Session::status).
+    pub fn status(&mut self, now: Time, status: &Status) {
+        if !matches!(self.phase, Phase::Setup(_) | Phase::Open) {
+            return;
+        }
+        self.finish(Channel::Stdout);
+        self.finish(Channel::Stderr);
+        let said = if self.protocol.json_status {
+            status.json().clone()
+        } else {
+            status.text().into()
+        };
+        self.send(Channel::Error, said);
+        self.finish(Channel::Error);
+        self.reset(Channel::Stdin);
+        self.go_away(now, GOAWAY_OK);
+    }
+
+    /// See [`Session::lose`](super::Session::lose). Go's clients take the end of the connection for
+    /// success; text on the error stream that is no Status makes them fail, as they must.
+    pub fn lose(&mut self, now: Time, why: &str) {
+        if !matches!(self.phase, Phase::Setup(_) | Phase::Open) {
+            return;
+        }
+        self.reset(Channel::Stdout);
+        self.reset(Channel::Stderr);
+        self.send(Channel::Error, format!("session lost: {why}").into());
+        self.finish(Channel::Error);
+        self.reset(Channel::Stdin);
+        self.go_away(now, GOAWAY_INTERNAL_ERROR);
+    }
+
+    /// See [`Session::leave`](super::Session::leave).
+    pub fn leave(&mut self, now: Time) {
+        self.events.clear();
+        self.walk_away(now);
+    }
+
+    fn walk_away(&mut self, now: Time) {
+        if matches!(self.phase, Phase::Setup(_) | Phase::Open | Phase::Outcome(_)) {
+            for channel in OPENING {
+                self.reset(channel);
+            }
+            self.go_away(now, GOAWAY_OK);
+        }
+    }
+
+    /// See [`Session::reading`](super::Session::reading).
+    pub fn reading(&mut self, now: Time, reading: bool) {
+        self.heartbeat.paused(now, !reading);
+    }
+
+    fn reset(&mut self, channel: Channel) {
+        if let Some(id) = self.lane(channel).id {
+            self.spdy.reset(id, CANCEL);
+        }
+    }
+
+    fn go_away(&mut self, now: Time, code: u32) {
+        self.spdy.goaway(code);
+        self.phase = Phase::Closing(now + limits::CLOSING_PATIENCE);
+    }
+
+    fn lost(&mut self, now: Time, loss: Loss) {
+        self.walk_away(now);
+        self.events.push_back(Event::Lost(loss));
+    }
+
+    // ---- what came ----
+
+    fn opened(&mut self, id: StreamId, headers: &Headers) {
+        if self.side == Side::Client {
+            return self.spdy.reset(id, REFUSED_STREAM);
+        }
+        let Some(name) = headers.get("streamtype") else {
+            return self.spdy.reset(id, PROTOCOL_ERROR);
+        };
+        match Channel::from_stream_type(name) {
+            Some(channel) if self.has(channel) => {
+                if self.lane(channel).id.is_some() {
+                    return self.spdy.reset(id, PROTOCOL_ERROR);
+                }
+                self.lane(channel).id = Some(id);
+                self.spdy.reply(id);
+            }
+            // Nobody will use it; Kubernetes answers it all the same.
+            _ => {
+                self.spdy.reply(id);
+                self.spdy.finish(id);
+            }
+        }
+        self.check_setup();
+    }
+
+    fn replied(&mut self, id: StreamId) {
+        if let Some(channel) = self.channel_of(id) {
+            self.lane(channel).replied = true;
+            self.check_setup();
+        }
+    }
+
+    fn check_setup(&mut self) {
+        let there = |lane: &Lane| lane.id.is_some() && (lane.replied || self.side == Side::Server);
+        let complete = Channel::ALL
+            .into_iter()
+            .filter(|&channel| self.has(channel))
+            .all(|channel| there(&self.lanes[channel as usize]));
+        if complete && matches!(self.phase, Phase::Setup(_)) {
+            self.phase = Phase::Open;
+            self.spdy.forget_headers();
+            self.events.push_back(Event::Ready);
+        }
+    }
+
+    fn data(&mut self, now: Time, id: StreamId, bytes: Bytes) {
+        let Some(channel) = self.channel_of(id) else { return };
+        if channel == Channel::Error {
+            if self.side == Side::Client {
+                self.error_bytes(now, &bytes);
+            }
+        } else if channel.is_from_client() != (self.side == Side::Server) {
+            // Not this direction's to send.
+        } else if channel == Channel::Resize {
+            let sizes = self.sizes.push(&bytes);
+            self.events.extend(sizes.into_iter().map(Event::Resize));
+        } else {
+            self.events.push_back(Event::Data(channel, bytes));
+        }
+    }
+
+    fn error_bytes(&mut self, now: Time, bytes: &[u8]) {
+        if self.error.len() + bytes.len() > limits::STATUS_BYTES {
+            return self.lost(now, Loss::new(Cause::BadStatus, "it is too long"));
+        }
+        self.error.extend_from_slice(bytes);
+    }
+
+    fn finished(&mut self, now: Time, id: StreamId) {
+        let Some(channel) = self.channel_of(id) else { return };
+        let lane = self.lane(channel);
+        (lane.ended, lane.finished) = (true, true);
+        let theirs = channel.is_from_client() == (self.side == Side::Server);
+        if theirs && matches!(channel, Channel::Stdin | Channel::Stdout | Channel::Stderr) {
+            self.events.push_back(Event::Eof(channel));
+        }
+        self.check_outcome(now);
+    }
+
+    fn was_reset(&mut self, now: Time, id: StreamId) {
+        let Some(channel) = self.channel_of(id) else { return };
+        let setting_up = matches!(self.phase, Phase::Setup(_));
+        self.lane(channel).ended = true;
+        match (self.side, channel) {
+            (Side::Client, _) if setting_up => {
+                let why = format!("the {} stream was refused", channel.stream_type());
+                self.lost(now, Loss::new(Cause::Streams, why));
+            }
+            // A reset is no end of input. A client that gives up its stdin gives up the session.
+            (Side::Server, Channel::Stdin) => {
+                self.lost(now, Loss::new(Cause::Closed, "stdin was reset"));
+            }
+            _ => self.check_outcome(now),
+        }
+    }
+
+    /// A client's outcome is there once the error stream and all output have ended. Output that
+    /// ends by a reset is judged by the Status (wire trap T54).
+    fn check_outcome(&mut self, now: Time) {
+        if self.side == Side::Server || !matches!(self.phase, Phase::Open | Phase::Outcome(_)) {
+            return;
+        }
+        let ended = |channel: Channel| {
+            self.lanes[channel as usize].ended || !self.has(channel)
+        };
+        if !ended(Channel::Error) {
+            return;
+        }
+        if ended(Channel::Stdout) && ended(Channel::Stderr) {
+            self.conclude(now, None);
+        } else if self.phase == Phase::Open && !self.error.is_empty() {
+            self.phase = Phase::Outcome(now + limits::CLOSING_PATIENCE);
+        }
+    }
+
+    /// A client's last event.
+    fn conclude(&mut self, now: Time, closed: Option<&Closed>) {
+        let error = Bytes::from(core::mem::take(&mut self.error));
+        let status = if self.protocol.json_status {
+            Some(error.clone()).filter(|error| !error.is_empty()).map(Status::parse)
+        } else if !error.is_empty() {
+            Some(Ok(Status::from_text(&String::from_utf8_lossy(&error))))
+        } else {
+            // Without JSON, success is silence; it counts only if everything ended as it should.
+            let whole = [Channel::Error, Channel::Stdout, Channel::Stderr]
+                .into_iter()
+                .all(|channel| self.lanes[channel as usize].finished || !self.has(channel));
+            whole.then(|| Ok(Status::success()))
+        };
+        let event = match status {
+            Some(Ok(status)) => {
+                self.tell_ends();
+                Event::Status(status)
+            }
+            Some(Err(bad)) => match closed {
+                Some(Closed::Goaway { status: 1.. }) => {
+                    Event::Lost(Loss::new(Cause::Closed, lossy(&error)))
+                }
+                _ => Event::Lost(Loss::new(Cause::BadStatus, bad.to_string())),
+            },
+            None => Event::Lost(closed.map_or(Loss::new(Cause::NoStatus, ""), loss)),
+        };
+        self.walk_away(now);
+        self.events.push_back(event);
+    }
+
+    fn tell_ends(&mut self) {
+        for channel in [Channel::Stdout, Channel::Stderr] {
+            if self.has(channel) && !self.lane(channel).finished {
+                self.events.push_back(Event::Eof(channel));
+            }
+        }
+    }
+
+    fn closed(&mut self, now: Time, closed: &Closed) {
+        if matches!(self.phase, Phase::Closing(_) | Phase::Over) {
+            self.phase = Phase::Over;
+            return;
+        }
+        match self.side {
+            Side::Client => self.conclude(now, Some(closed)),
+            Side::Server => self.events.push_back(Event::Lost(loss(closed))),
+        }
+        self.phase = match closed {
+            Closed::Cut => Phase::Over,
+            _ => Phase::Closing(now + limits::CLOSING_PATIENCE),
+        };
+    }
+
+    // ---- what time brings ----
+
+    fn tick(&mut self, now: Time) -> Option<Time> {
+        match self.phase {
+            Phase::Setup(deadline) if now >= deadline => {
+                let why = format!("{} s", limits::STREAMS_PATIENCE.as_secs());
+                self.lost(now, Loss::new(Cause::Streams, why));
+                None
+            }
+            Phase::Setup(deadline) => Some(deadline),
+            Phase::Open => self.beat(now),
+            Phase::Outcome(deadline) if now >= deadline => {
+                self.conclude(now, None);
+                None
+            }
+            Phase::Outcome(deadline) => earlier(Some(deadline), self.beat(now)),
+            Phase::Closing(_) if self.is_still_read() => {
+                self.phase = Phase::Closing(now + limits::CLOSING_PATIENCE);
+                Some(now + limits::CLOSING_PATIENCE)
+            }
+            Phase::Closing(deadline) if now >= deadline || self.has_nothing_to_wait_for() => {
+                self.phase = Phase::Over;
+                None
+            }
+            Phase::Closing(deadline) => Some(deadline),
+            Phase::Over => None,
+        }
+    }
+
+    /// A slow reader gets the rest of its output and its Status, however long it takes; the
+    /// patience begins when the last byte has left.
+    fn is_still_read(&mut self) -> bool {
+        self.side == Side::Server && !self.input_ended && !self.spdy.outbox().is_empty()
+    }
+
+    /// A client that has its outcome owes its server nothing but the bytes that wait; a server
+    /// reads on until the client has closed, so that no reset overtakes the Status.
+    fn has_nothing_to_wait_for(&mut self) -> bool {
+        let flushed = self.spdy.outbox().is_empty();
+        flushed && (self.side == Side::Client || self.input_ended)
+    }
+
+    fn beat(&mut self, now: Time) -> Option<Time> {
+        if self.side == Side::Server {
+            return None;
+        }
+        loop {
+            match self.heartbeat.poll(now) {
+                Beat::Wait(until) => return Some(until),
+                Beat::Ping => {
+                    self.heartbeat.pinged(now);
+                    if self.spdy.outbox().len() < limits::OUTBOX_BYTES {
+                        self.spdy.ping();
+                    }
+                }
+                Beat::Dead => {
+                    let patience = limits::SILENCE_PATIENCE.as_secs();
+                    let why = format!("no answer to a ping for {patience} s");
+                    self.lost(now, Loss::new(Cause::Silent, why));
+                    return None;
+                }
+            }
+        }
+    }
+}
+
+fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(&bytes[..bytes.len().min(limits::REASON_BYTES)]).into_owned()
+}
+
+fn loss(closed: &Closed) -> Loss {
+    match closed {
+        Closed::Cut => Loss::new(Cause::Cut, ""),
+        Closed::Fault(fault) => Loss::new(Cause::Fault, fault.to_string()),
+        Closed::Goaway { status: GOAWAY_OK } => Loss::new(Cause::NoStatus, ""),
+        Closed::Goaway { status } => Loss::new(Cause::Closed, format!("code {status}")),
+    }
+}
+
+impl Machine for OverSpdy {
+    type Event = Event;
+
+    fn receive(&mut self, now: Time, input: BytesMut) {
+        self.heartbeat.heard(now);
+        self.spdy.receive(input);
+    }
+
+    fn receive_end(&mut self, _now: Time) {
+        self.input_ended = true;
+        self.spdy.receive_end();
+    }
+
+    fn poll(&mut self, now: Time) -> Next<Event> {
+        use crate::spdy::Event as Frame;
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return Next::Event(event);
+            }
+            match self.spdy.poll() {
+                Some(Frame::Closed(closed)) => self.closed(now, &closed),
+                Some(_) if matches!(self.phase, Phase::Closing(_) | Phase::Over) => {}
+                Some(Frame::Opened { id, headers }) => self.opened(id, &headers),
+                Some(Frame::Replied(id)) => self.replied(id),
+                Some(Frame::Data(id, bytes)) => self.data(now, id, bytes),
+                Some(Frame::Finished(id)) => self.finished(now, id),
+                Some(Frame::Reset(id, _)) => self.was_reset(now, id),
+                Some(Frame::Pong(_)) => self.heartbeat.answered(),
+                None => {
+                    let deadline = self.tick(now);
+                    if !self.events.is_empty() {
+                        continue;
+                    }
+                    if self.phase == Phase::Over {
+                        return Next::Done;
+                    }
+                    return Next::Idle(deadline);
+                }
+            }
+        }
+    }
+
+    fn outbox(&mut self) -> &mut Outbox {
+        self.spdy.outbox()
+    }
+
+    fn wants_read(&self) -> bool {
+        self.spdy.has_room()
+    }
+}

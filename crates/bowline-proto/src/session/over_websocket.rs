@@ -1,0 +1,519 @@
+//! A remote command in WebSocket messages: a channel number, then bytes.
+//! Above: [`Session`](super::Session). Below: [`websocket`](crate::websocket).
+
+use alloc::collections::VecDeque;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::{Buf, Bytes, BytesMut};
+
+use super::base64_pieces::Base64Pieces;
+use super::channel::{Channel, Size, Wants};
+use super::protocol::{Encoding, Protocol};
+use super::resize::{self, Sizes};
+use super::status::Status;
+use super::{Cause, Event, Loss, Side};
+use crate::heartbeat::{Beat, Heartbeat};
+use crate::limits;
+use crate::machine::{Machine, Next};
+use crate::outbox::Outbox;
+use crate::time::{Time, earlier};
+use crate::websocket::{Chunk, Closed, Config, Connection, Continuation, Kind, Role};
+
+/// The channel number that means "this other channel ends here" (v5).
+const SIGNAL: u8 = 255;
+/// RFC 6455 §7.4.1.
+const NORMAL: u16 = 1000;
+const BAD_PAYLOAD: u16 = 1007;
+const VIOLATION: u16 = 1008;
+const INTERNAL: u16 = 1011;
+/// The longest reason that fits a Close frame behind its code.
+const CLOSE_REASON_BYTES: usize = limits::WEBSOCKET_CONTROL_BYTES - 2;
+
+/// A session over WebSocket, on either side.
+#[derive(Debug)]
+pub struct OverWebSocket {
+    side: Side,
+    protocol: &'static Protocol,
+    wants: Wants,
+    websocket: Connection,
+    events: VecDeque<Event>,
+    lane: Lane,
+    base64: Base64Pieces,
+    sizes: Sizes,
+    /// What came on the error channel.
+    error: Vec<u8>,
+    /// Stdin was ended: at a server by the client, at a client by us.
+    stdin_ended: bool,
+    heartbeat: Heartbeat,
+    input_ended: bool,
+    phase: Phase,
+}
+
+/// Where the bytes of the message that is being read belong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lane {
+    /// The channel's number is still to come.
+    Start,
+    Channel(Channel),
+    /// The two-byte message that ends a channel; the second byte where it came.
+    Signal(Option<u8>),
+    /// Nobody reads it.
+    Nothing,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// Client: a whole Status came, the server has until then to close.
+    Outcome(Time),
+    /// Server: the client ended stdin in the only way its protocol has, by closing.
+    ClosedClient(Time),
+    /// We said goodbye; the peer has until then to answer.
+    Closing(Time),
+    /// Both said goodbye; what waits has until then to leave.
+    Flushing(Time),
+    Over,
+}
+
+impl OverWebSocket {
+    /// The session right after the 101.
+    #[must_use]
+    pub fn new(side: Side, protocol: &'static Protocol, wants: Wants, seed: [u8; 32]) -> Self {
+        let role = match side {
+            Side::Client => Role::Client,
+            Side::Server => Role::Server,
+        };
+        let mut session = OverWebSocket {
+            side,
+            protocol,
+            wants,
+            websocket: Connection::new(Config { role, continuation: Continuation::Join }, seed),
+            events: VecDeque::from([Event::Ready]),
+            lane: Lane::Start,
+            base64: Base64Pieces::default(),
+            sizes: Sizes::default(),
+            error: Vec::new(),
+            stdin_ended: false,
+            heartbeat: Heartbeat::new(Time::ZERO, limits::PING_EVERY, limits::SILENCE_PATIENCE),
+            input_ended: false,
+            phase: Phase::Open,
+        };
+        if side == Side::Server {
+            session.send_initial();
+        }
+        session
+    }
+
+    /// Kubernetes' servers begin with an empty message on the first writable channel, and clients
+    /// may wait for it.
+    fn send_initial(&mut self) {
+        let first = [Channel::Stdout, Channel::Stderr]
+            .into_iter()
+            .find(|&channel| self.wants.has(channel))
+            .unwrap_or(Channel::Error);
+        self.message(first, Bytes::new());
+    }
+
+    /// See [`Session::send`](super::Session::send).
+    pub fn send(&mut self, channel: Channel, mut bytes: Bytes) {
+        let ours = channel.is_from_client() == (self.side == Side::Client);
+        let ended = channel == Channel::Stdin && self.stdin_ended;
+        if !ours || ended || !self.wants.has(channel) || !self.is_sending() {
+            return;
+        }
+        if channel == Channel::Stdin {
+            self.heartbeat.sent_bulk();
+        }
+        while !bytes.is_empty() {
+            let piece = bytes.split_to(bytes.len().min(limits::MESSAGE_BYTES));
+            self.message(channel, piece);
+        }
+    }
+
+    /// See [`Session::finish`](super::Session::finish).
+    pub fn finish(&mut self, channel: Channel) {
+        let signals = self.side == Side::Client && self.protocol.half_closes;
+        if channel == Channel::Stdin && self.wants.stdin && signals && !self.stdin_ended {
+            self.stdin_ended = true;
+            self.websocket.message(Kind::Binary, &[SIGNAL, channel.number()], Bytes::new());
+        }
+    }
+
+    /// See [`Session::resize`](super::Session::resize).
+    pub fn resize(&mut self, size: Size) {
+        // Without a terminal nobody reads sizes, and a stock server would wedge (wire trap T9).
+        if self.side == Side::Client && self.wants.tty && self.is_sending() {
+            self.message(Channel::Resize, resize::encode(size));
+        }
+    }
+
+    /// See [`Session::status`](super::Session::status).
+    pub fn status(&mut self, now: Time, status: &Status) {
+        if self.phase != Phase::Open {
+            self.over_if_client_closed();
+            return;
+        }
+        if self.protocol.json_status {
+            self.message(Channel::Error, status.json().clone());
+        } else {
+            let text = status.text();
+            if !text.is_empty() {
+                self.message(Channel::Error, text.into());
+            }
+        }
+        self.say_goodbye(now, NORMAL, "");
+    }
+
+    /// See [`Session::lose`](super::Session::lose).
+    pub fn lose(&mut self, now: Time, why: &str) {
+        if self.phase == Phase::Open {
+            self.say_goodbye(now, INTERNAL, why);
+        } else {
+            self.over_if_client_closed();
+        }
+    }
+
+    /// See [`Session::leave`](super::Session::leave).
+    pub fn leave(&mut self, now: Time) {
+        if matches!(self.phase, Phase::Open | Phase::Outcome(_)) {
+            self.say_goodbye(now, NORMAL, "");
+        }
+        self.events.clear();
+    }
+
+    /// See [`Session::reading`](super::Session::reading).
+    pub fn reading(&mut self, now: Time, reading: bool) {
+        self.heartbeat.paused(now, !reading);
+    }
+
+    fn is_sending(&self) -> bool {
+        matches!(self.phase, Phase::Open)
+    }
+
+    fn over_if_client_closed(&mut self) {
+        if matches!(self.phase, Phase::ClosedClient(_)) {
+            self.phase = Phase::Over;
+        }
+    }
+
+    fn message(&mut self, channel: Channel, payload: Bytes) {
+        match self.protocol.encoding {
+            Encoding::Binary => {
+                self.websocket.message(Kind::Binary, &[channel.number()], payload);
+            }
+            Encoding::Base64 => {
+                let text = STANDARD.encode(&payload);
+                self.websocket.message(Kind::Text, &[b'0' + channel.number()], text.into());
+            }
+        }
+    }
+
+    fn say_goodbye(&mut self, now: Time, code: u16, reason: &str) {
+        let mut end = reason.len().min(CLOSE_REASON_BYTES);
+        while !reason.is_char_boundary(end) {
+            end -= 1;
+        }
+        self.websocket.close(code, &reason[..end]);
+        self.phase = Phase::Closing(now + limits::CLOSING_PATIENCE);
+    }
+
+    // ---- what came ----
+
+    fn chunk(&mut self, now: Time, chunk: Chunk) {
+        if !matches!(self.phase, Phase::Open | Phase::Outcome(_)) {
+            return;
+        }
+        let Chunk { first, last, mut payload, .. } = chunk;
+        if first {
+            self.lane = Lane::Start;
+            self.base64 = Base64Pieces::default();
+        }
+        if self.lane == Lane::Start && payload.has_remaining() {
+            self.lane = self.lane_of(payload.get_u8());
+        }
+        match self.lane {
+            Lane::Channel(channel) => self.bytes(now, channel, payload, last),
+            Lane::Signal(_) => self.signal(now, &payload, last),
+            Lane::Start | Lane::Nothing => {}
+        }
+    }
+
+    fn lane_of(&self, byte: u8) -> Lane {
+        let number = match self.protocol.encoding {
+            Encoding::Binary => byte,
+            Encoding::Base64 => byte.wrapping_sub(b'0'),
+        };
+        if number == SIGNAL && self.protocol.half_closes && self.side == Side::Server {
+            return Lane::Signal(None);
+        }
+        // Unknown channels, and those of the other direction, are passed over as Kubernetes does.
+        match Channel::from_number(number) {
+            Some(channel) if channel.is_from_client() == (self.side == Side::Server) => {
+                Lane::Channel(channel)
+            }
+            _ => Lane::Nothing,
+        }
+    }
+
+    fn bytes(&mut self, now: Time, channel: Channel, payload: Bytes, last: bool) {
+        let payload = match self.protocol.encoding {
+            Encoding::Binary => payload,
+            Encoding::Base64 => match self.base64.push(&payload, last) {
+                Some(bytes) => bytes,
+                None => return self.fault(now, BAD_PAYLOAD, "a message is not base64"),
+            },
+        };
+        match channel {
+            Channel::Resize => {
+                let sizes = self.sizes.push(&payload);
+                self.events.extend(sizes.into_iter().map(Event::Resize));
+            }
+            Channel::Error => self.error_bytes(now, &payload, last),
+            Channel::Stdin if self.stdin_ended => {}
+            _ if payload.is_empty() || !self.wants.has(channel) => {}
+            _ => self.events.push_back(Event::Data(channel, payload)),
+        }
+    }
+
+    fn error_bytes(&mut self, now: Time, payload: &[u8], last: bool) {
+        if self.error.len() + payload.len() > limits::STATUS_BYTES {
+            return self.lost(now, Cause::BadStatus, "it is too long");
+        }
+        self.error.extend_from_slice(payload);
+        if last && self.protocol.json_status && !self.error.is_empty() {
+            // Output may not follow a Status, but the close has to; a server that forgets it must
+            // not keep its client for ever.
+            self.phase = Phase::Outcome(now + limits::CLOSING_PATIENCE);
+        }
+    }
+
+    /// wire.md 2.8: exactly one byte, which names one of the five channels.
+    fn signal(&mut self, now: Time, payload: &[u8], last: bool) {
+        let Lane::Signal(seen) = self.lane else { return };
+        let number = match (seen, payload) {
+            (seen, []) => seen,
+            (None, [number]) => Some(*number),
+            _ => return self.fault(now, VIOLATION, "the end of a channel is named in one byte"),
+        };
+        self.lane = Lane::Signal(number);
+        if !last {
+            return;
+        }
+        match number.and_then(Channel::from_number) {
+            None => self.fault(now, VIOLATION, "there is no such channel to end"),
+            Some(Channel::Stdin) => self.end_stdin(),
+            Some(_) => {}
+        }
+    }
+
+    fn end_stdin(&mut self) {
+        if !self.stdin_ended {
+            self.stdin_ended = true;
+            if self.wants.stdin {
+                self.events.push_back(Event::Eof(Channel::Stdin));
+            }
+        }
+    }
+
+    fn fault(&mut self, now: Time, code: u16, why: &str) {
+        self.events.push_back(Event::Lost(Loss::new(Cause::Fault, why)));
+        self.say_goodbye(now, code, why);
+    }
+
+    fn lost(&mut self, now: Time, cause: Cause, why: &str) {
+        self.events.push_back(Event::Lost(Loss::new(cause, why)));
+        self.say_goodbye(now, NORMAL, "");
+    }
+
+    fn closed(&mut self, now: Time, closed: Closed) {
+        let ended = matches!(self.phase, Phase::Closing(_));
+        let deadline = now + limits::CLOSING_PATIENCE;
+        self.phase = match closed {
+            Closed::Goodbye { .. } => Phase::Flushing(deadline),
+            // The codec queued a Close. It must not be lost to a reset because of unread bytes.
+            Closed::Fault(_) => Phase::Closing(deadline),
+            Closed::Cut => Phase::Over,
+        };
+        if ended {
+            return;
+        }
+        if self.side == Side::Client {
+            return self.closed_by_server(&closed);
+        }
+        let goodbye = matches!(closed, Closed::Goodbye { .. });
+        if goodbye && !self.protocol.half_closes && self.wants.stdin {
+            self.end_stdin();
+            self.phase = Phase::ClosedClient(now + limits::CLOSED_CLIENT_GRACE);
+        } else {
+            self.events.push_back(Event::Lost(loss(&closed)));
+        }
+    }
+
+    fn closed_by_server(&mut self, closed: &Closed) {
+        let orderly = matches!(closed, Closed::Goodbye { code: None | Some(NORMAL), .. });
+        let error = Bytes::from(core::mem::take(&mut self.error));
+        let status = match (self.protocol.json_status, error.is_empty()) {
+            (true, false) => Status::parse(error).map_err(Some),
+            (false, empty) if orderly => Ok(if empty {
+                Status::success()
+            } else {
+                Status::from_text(&String::from_utf8_lossy(&error))
+            }),
+            _ => Err(None),
+        };
+        match status {
+            Ok(status) => self.outcome(status),
+            Err(Some(bad)) if orderly => {
+                let loss = Loss::new(Cause::BadStatus, bad.to_string());
+                self.events.push_back(Event::Lost(loss));
+            }
+            Err(_) => self.events.push_back(Event::Lost(loss(closed))),
+        }
+    }
+
+    /// Output ends where the session ends: this carrier has no other word for it.
+    fn outcome(&mut self, status: Status) {
+        for channel in [Channel::Stdout, Channel::Stderr] {
+            if self.wants.has(channel) {
+                self.events.push_back(Event::Eof(channel));
+            }
+        }
+        self.events.push_back(Event::Status(status));
+    }
+
+    // ---- what time brings ----
+
+    /// Handles what is due; gives the next deadline.
+    fn tick(&mut self, now: Time) -> Option<Time> {
+        match self.phase {
+            Phase::Over => None,
+            // A slow reader gets the rest of its output and its Status, however long it takes; the
+            // patience begins when the last byte has left.
+            Phase::Closing(_) if self.is_still_read() => {
+                self.phase = Phase::Closing(now + limits::CLOSING_PATIENCE);
+                Some(now + limits::CLOSING_PATIENCE)
+            }
+            Phase::Closing(deadline) | Phase::Flushing(deadline) if now >= deadline => {
+                self.phase = Phase::Over;
+                None
+            }
+            Phase::Closing(_) if self.input_ended => {
+                self.phase = Phase::Over;
+                None
+            }
+            Phase::Flushing(_) if self.websocket.outbox().is_empty() => {
+                self.phase = Phase::Over;
+                None
+            }
+            Phase::Closing(deadline) | Phase::Flushing(deadline) => Some(deadline),
+            Phase::ClosedClient(deadline) if now >= deadline => {
+                self.events.push_back(Event::Lost(Loss::new(Cause::Closed, "")));
+                self.phase = Phase::Over;
+                None
+            }
+            Phase::ClosedClient(deadline) => Some(deadline),
+            Phase::Outcome(deadline) if now >= deadline => {
+                let closed = Closed::Goodbye { code: Some(NORMAL), reason: String::new() };
+                self.closed_by_server(&closed);
+                self.say_goodbye(now, NORMAL, "");
+                None
+            }
+            Phase::Outcome(deadline) => earlier(Some(deadline), self.beat(now)),
+            Phase::Open => self.beat(now),
+        }
+    }
+
+    fn is_still_read(&mut self) -> bool {
+        let waiting = !self.websocket.outbox().is_empty();
+        self.side == Side::Server && !self.input_ended && waiting
+    }
+
+    /// Servers leave it to the client to ask (and to the kernel to find a host that is gone): a
+    /// client that does not read cannot answer, and is not dead for that.
+    fn beat(&mut self, now: Time) -> Option<Time> {
+        if self.side == Side::Server {
+            return None;
+        }
+        loop {
+            match self.heartbeat.poll(now) {
+                Beat::Wait(until) => return Some(until),
+                Beat::Ping => {
+                    self.heartbeat.pinged(now);
+                    if self.websocket.outbox().len() < limits::OUTBOX_BYTES {
+                        self.websocket.ping(b"");
+                    }
+                }
+                Beat::Dead => {
+                    let patience = limits::SILENCE_PATIENCE.as_secs();
+                    let detail = format!("no answer to a ping for {patience} s");
+                    self.lost(now, Cause::Silent, &detail);
+                    return None;
+                }
+            }
+        }
+    }
+}
+
+fn loss(closed: &Closed) -> Loss {
+    match closed {
+        Closed::Cut => Loss::new(Cause::Cut, ""),
+        Closed::Fault(fault) => Loss::new(Cause::Fault, fault.to_string()),
+        Closed::Goodbye { code: None | Some(NORMAL), .. } => Loss::new(Cause::NoStatus, ""),
+        Closed::Goodbye { code: Some(code), reason } if reason.is_empty() => {
+            Loss::new(Cause::Closed, format!("code {code}"))
+        }
+        Closed::Goodbye { code: Some(code), reason } => {
+            Loss::new(Cause::Closed, format!("code {code}, {reason}"))
+        }
+    }
+}
+
+impl Machine for OverWebSocket {
+    type Event = Event;
+
+    fn receive(&mut self, now: Time, input: BytesMut) {
+        self.heartbeat.heard(now);
+        self.websocket.receive(input);
+    }
+
+    fn receive_end(&mut self, _now: Time) {
+        self.input_ended = true;
+        self.websocket.receive_end();
+    }
+
+    fn poll(&mut self, now: Time) -> Next<Event> {
+        use crate::websocket::Event as Frame;
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return Next::Event(event);
+            }
+            match self.websocket.poll() {
+                Some(Frame::Chunk(chunk)) => self.chunk(now, chunk),
+                Some(Frame::Pong(_)) => self.heartbeat.answered(),
+                Some(Frame::Closed(closed)) => self.closed(now, closed),
+                None => {
+                    let deadline = self.tick(now);
+                    if !self.events.is_empty() {
+                        continue;
+                    }
+                    if self.phase == Phase::Over {
+                        return Next::Done;
+                    }
+                    return Next::Idle(deadline);
+                }
+            }
+        }
+    }
+
+    fn outbox(&mut self) -> &mut Outbox {
+        self.websocket.outbox()
+    }
+
+    fn wants_read(&self) -> bool {
+        self.websocket.has_room()
+    }
+}

@@ -1,0 +1,108 @@
+//! Every remote-command protocol as a row of one table: what is spoken under which name.
+//! Above: negotiation, both session carriers. Below: nothing.
+
+/// What a session travels in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carrier {
+    /// Channels in WebSocket messages; the name is a `Sec-WebSocket-Protocol`.
+    WebSocket,
+    /// SPDY/3.1 streams; the name is an `X-Stream-Protocol-Version`.
+    Spdy,
+}
+
+/// How a WebSocket message carries its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// A channel byte, then the bytes.
+    Binary,
+    /// A channel digit, then base64 text.
+    Base64,
+}
+
+/// One protocol. Compare rows by [`Protocol::name`] and [`Protocol::carrier`].
+#[derive(Debug, PartialEq, Eq)]
+pub struct Protocol {
+    /// What it travels in.
+    pub carrier: Carrier,
+    /// Its name in the handshake; empty for WebSocket without a subprotocol.
+    pub name: &'static str,
+    /// How messages carry bytes; of no meaning over SPDY.
+    pub encoding: Encoding,
+    /// The error channel carries a JSON Status, also on success. Otherwise it carries the plain
+    /// text of a failure, and nothing at all on success.
+    pub json_status: bool,
+    /// A client can end stdin and go on reading.
+    pub half_closes: bool,
+    /// Terminal sizes have a lane. (Over WebSocket they have one in every version.)
+    pub resizes: bool,
+}
+
+const fn websocket(name: &'static str, encoding: Encoding, json_status: bool) -> Protocol {
+    let half_closes = false;
+    let carrier = Carrier::WebSocket;
+    Protocol { carrier, name, encoding, json_status, half_closes, resizes: true }
+}
+
+const fn spdy(name: &'static str, json_status: bool, half_closes: bool, resizes: bool) -> Protocol {
+    let (carrier, encoding) = (Carrier::Spdy, Encoding::Binary);
+    Protocol { carrier, name, encoding, json_status, half_closes, resizes }
+}
+
+/// `v5.channel.k8s.io` over WebSocket: v4 and a word for the end of stdin. In Kubernetes since 1.29.
+pub static WEBSOCKET_V5: Protocol = Protocol {
+    half_closes: true,
+    ..websocket("v5.channel.k8s.io", Encoding::Binary, true)
+};
+/// `v4.channel.k8s.io` over WebSocket.
+pub static WEBSOCKET_V4: Protocol = websocket("v4.channel.k8s.io", Encoding::Binary, true);
+/// `v4.base64.channel.k8s.io`, for browsers of old.
+pub static WEBSOCKET_V4_BASE64: Protocol =
+    websocket("v4.base64.channel.k8s.io", Encoding::Base64, true);
+/// `channel.k8s.io`: version 1, failures as plain text.
+pub static WEBSOCKET_V1: Protocol = websocket("channel.k8s.io", Encoding::Binary, false);
+/// `base64.channel.k8s.io`: version 1 as text.
+pub static WEBSOCKET_V1_BASE64: Protocol =
+    websocket("base64.channel.k8s.io", Encoding::Base64, false);
+/// A WebSocket request without a subprotocol: version 1.
+pub static WEBSOCKET_UNNAMED: Protocol = websocket("", Encoding::Binary, false);
+
+/// `v5.channel.k8s.io` over SPDY: offered by clients, taken by no server, the same as v4.
+pub static SPDY_V5: Protocol = spdy("v5.channel.k8s.io", true, true, true);
+/// `v4.channel.k8s.io` over SPDY: a JSON Status on the error stream.
+pub static SPDY_V4: Protocol = spdy("v4.channel.k8s.io", true, true, true);
+/// `v3.channel.k8s.io` over SPDY: adds terminal sizes.
+pub static SPDY_V3: Protocol = spdy("v3.channel.k8s.io", false, true, true);
+/// `v2.channel.k8s.io` over SPDY.
+pub static SPDY_V2: Protocol = spdy("v2.channel.k8s.io", false, true, false);
+/// `channel.k8s.io` over SPDY: version 1, in which a client never ends stdin.
+pub static SPDY_V1: Protocol = spdy("channel.k8s.io", false, false, false);
+
+/// What a server takes over WebSocket. The client's order decides, not this one.
+pub static WEBSOCKET: [&Protocol; 6] = [
+    &WEBSOCKET_V5,
+    &WEBSOCKET_V4,
+    &WEBSOCKET_V4_BASE64,
+    &WEBSOCKET_V1,
+    &WEBSOCKET_V1_BASE64,
+    &WEBSOCKET_UNNAMED,
+];
+
+/// What a server takes over SPDY.
+pub static SPDY: [&Protocol; 4] = [&SPDY_V4, &SPDY_V3, &SPDY_V2, &SPDY_V1];
+
+/// What a client offers over SPDY, best first.
+pub static SPDY_OFFER: [&Protocol; 5] = [&SPDY_V5, &SPDY_V4, &SPDY_V3, &SPDY_V2, &SPDY_V1];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_within_a_carrier() {
+        for table in [&WEBSOCKET[..], &SPDY_OFFER[..]] {
+            for (index, row) in table.iter().enumerate() {
+                assert!(table[index + 1..].iter().all(|other| other.name != row.name));
+            }
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! Kubernetes' Status JSON to an outcome and back.
+//! Above: both session carriers, the roles. Below: `serde_json`.
+
+use alloc::borrow::{Cow, ToOwned};
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// How a remote command ended, as its server said it: the JSON that travels, and what it means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    json: Bytes,
+    outcome: Outcome,
+}
+
+/// What a Status means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The command ran and gave 0.
+    Success,
+    /// The command ran and gave this code, never 0. Death by signal N gives 128 + N.
+    Exited(u8),
+    /// The command could not be run, or not be followed to its end.
+    Failed {
+        /// The server's words.
+        message: String,
+        /// The HTTP-like code, where the server gave one.
+        code: Option<u16>,
+        /// Kubernetes' machine-readable reason, such as `NotFound`; may be empty.
+        reason: String,
+    },
+}
+
+/// Why some bytes are not a Status that says how a command ended.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum BadStatus {
+    /// Not JSON, or not of a Status' shape.
+    #[error("{error} in {text:?}")]
+    Json {
+        /// What the parser said.
+        error: String,
+        /// The beginning of the bytes.
+        text: String,
+    },
+    /// `status` is neither `Success` nor `Failure`.
+    #[error("unknown status {0:?}")]
+    Unknown(String),
+    /// A non-zero exit without details.
+    #[error("details must be set")]
+    NoDetails,
+    /// A non-zero exit whose details do not name a code.
+    #[error("no ExitCode cause given")]
+    NoExitCode,
+    /// The code is not a number from 1 to 255. A 0 here contradicts itself.
+    #[error("invalid exit code value {0:?}")]
+    ExitCode(String),
+}
+
+/// The wire's shape. Order and omissions are those of the API server's own encoder.
+#[derive(Serialize, Deserialize)]
+struct Wire<'a> {
+    #[serde(skip_deserializing)]
+    metadata: Empty,
+    #[serde(borrow, default)]
+    status: Cow<'a, str>,
+    #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
+    message: Cow<'a, str>,
+    #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
+    reason: Cow<'a, str>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    details: Option<Details<'a>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    code: Option<i32>,
+}
+
+#[derive(Default, Serialize)]
+struct Empty {}
+
+#[derive(Serialize, Deserialize)]
+struct Details<'a> {
+    #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
+    causes: Vec<CauseOfStatus<'a>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct CauseOfStatus<'a> {
+    #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
+    reason: Cow<'a, str>,
+    #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
+    message: Cow<'a, str>,
+}
+
+const NON_ZERO: &str = "NonZeroExitCode";
+const EXIT_CODE: &str = "ExitCode";
+const INTERNAL: &str = "InternalError";
+
+impl Status {
+    /// The command gave 0.
+    #[must_use]
+    pub fn success() -> Status {
+        Status::build(&wire("Success", "", "", None, None), Outcome::Success)
+    }
+
+    /// The command gave `code`; 0 is success. `why` is the runtime's sentence about it.
+    #[must_use]
+    pub fn exited(code: u8, why: &str) -> Status {
+        if code == 0 {
+            return Status::success();
+        }
+        let message = format!("command terminated with non-zero exit code: {why}");
+        let cause = CauseOfStatus { reason: EXIT_CODE.into(), message: code.to_string().into() };
+        let details = Details { causes: alloc::vec![cause] };
+        let wire = wire("Failure", &message, NON_ZERO, Some(details), None);
+        Status::build(&wire, Outcome::Exited(code))
+    }
+
+    /// The command could not be run: `why`, as an internal error.
+    #[must_use]
+    pub fn failed(why: &str) -> Status {
+        let message = format!("Internal error occurred: {why}");
+        let cause = CauseOfStatus { reason: "".into(), message: why.into() };
+        let details = Details { causes: alloc::vec![cause] };
+        let wire = wire("Failure", &message, INTERNAL, Some(details), Some(500));
+        let (code, reason) = (Some(500), INTERNAL.to_owned());
+        Status::build(&wire, Outcome::Failed { message: message.clone(), code, reason })
+    }
+
+    /// The failure that a protocol without JSON sent as plain `text`.
+    #[must_use]
+    pub fn from_text(text: &str) -> Status {
+        let wire = wire("Failure", text, INTERNAL, None, Some(500));
+        let (code, reason) = (Some(500), INTERNAL.to_owned());
+        Status::build(&wire, Outcome::Failed { message: text.to_owned(), code, reason })
+    }
+
+    /// Reads the bytes of an error channel.
+    ///
+    /// # Errors
+    /// [`BadStatus`] where they do not say how the command ended. Such bytes are no outcome.
+    pub fn parse(json: Bytes) -> Result<Status, BadStatus> {
+        let wire: Wire<'_> = serde_json::from_slice(&json).map_err(|error| {
+            let text = String::from_utf8_lossy(&json[..json.len().min(200)]).into_owned();
+            BadStatus::Json { error: error.to_string(), text }
+        })?;
+        let outcome = outcome(&wire)?;
+        Ok(Status { json, outcome })
+    }
+
+    /// The JSON, as it travels on the error channel of v4 and v5.
+    #[must_use]
+    pub fn json(&self) -> &Bytes {
+        &self.json
+    }
+
+    /// What it means.
+    #[must_use]
+    pub fn outcome(&self) -> &Outcome {
+        &self.outcome
+    }
+
+    /// What protocols without JSON send: nothing on success, the message otherwise.
+    #[must_use]
+    pub fn text(&self) -> String {
+        match &self.outcome {
+            Outcome::Success => String::new(),
+            Outcome::Failed { message, .. } => message.clone(),
+            Outcome::Exited(code) => {
+                let wire: Result<Wire<'_>, _> = serde_json::from_slice(&self.json);
+                let message = wire.map(|wire| wire.message.into_owned()).unwrap_or_default();
+                if message.is_empty() {
+                    format!("command terminated with exit code {code}")
+                } else {
+                    message
+                }
+            }
+        }
+    }
+
+    fn build(wire: &Wire<'_>, outcome: Outcome) -> Status {
+        // A value of strings and numbers always has a JSON form.
+        let json = serde_json::to_vec(wire).unwrap_or_default();
+        Status { json: json.into(), outcome }
+    }
+}
+
+fn wire<'a>(
+    status: &'a str,
+    message: &'a str,
+    reason: &'a str,
+    details: Option<Details<'a>>,
+    code: Option<i32>,
+) -> Wire<'a> {
+    let (status, message, reason) = (status.into(), message.into(), reason.into());
+    Wire { metadata: Empty {}, status, message, reason, details, code }
+}
+
+fn outcome(wire: &Wire<'_>) -> Result<Outcome, BadStatus> {
+    match &*wire.status {
+        "Success" => Ok(Outcome::Success),
+        "Failure" if wire.reason == NON_ZERO => exit_code(wire).map(Outcome::Exited),
+        "Failure" => Ok(Outcome::Failed {
+            message: wire.message.clone().into_owned(),
+            code: wire.code.and_then(|code| u16::try_from(code).ok()),
+            reason: wire.reason.clone().into_owned(),
+        }),
+        other => Err(BadStatus::Unknown(other.to_owned())),
+    }
+}
+
+/// The code of the first `ExitCode` cause, as client-go finds it. A 0 is refused: it would report
+/// a failure as success.
+fn exit_code(wire: &Wire<'_>) -> Result<u8, BadStatus> {
+    let details = wire.details.as_ref().ok_or(BadStatus::NoDetails)?;
+    let cause = details.causes.iter().find(|cause| cause.reason == EXIT_CODE);
+    let text = &*cause.ok_or(BadStatus::NoExitCode)?.message;
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let code = text.parse::<u8>().ok().filter(|code| digits && *code != 0);
+    code.ok_or_else(|| BadStatus::ExitCode(text.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn parse(json: &str) -> Result<Outcome, BadStatus> {
+        Status::parse(Bytes::copy_from_slice(json.as_bytes())).map(|status| status.outcome)
+    }
+
+    /// The exact JSON of the API server's translator.
+    #[test]
+    fn what_is_sent_is_what_the_api_server_sends() {
+        assert_eq!(&Status::success().json()[..], br#"{"metadata":{},"status":"Success"}"#);
+        let exited = Status::exited(1, "command terminated with exit code 1");
+        let expected = concat!(
+            r#"{"metadata":{},"status":"Failure","message":"command terminated with non-zero exit "#,
+            r#"code: command terminated with exit code 1","reason":"NonZeroExitCode","details":"#,
+            r#"{"causes":[{"reason":"ExitCode","message":"1"}]}}"#
+        );
+        assert_eq!(core::str::from_utf8(exited.json()), Ok(expected));
+        let expected = concat!(
+            r#"{"metadata":{},"status":"Failure","message":"Internal error occurred: X","reason":"#,
+            r#""InternalError","details":{"causes":[{"message":"X"}]},"code":500}"#
+        );
+        assert_eq!(core::str::from_utf8(Status::failed("X").json()), Ok(expected));
+    }
+
+    #[test]
+    fn both_forms_of_success_are_understood() {
+        assert_eq!(parse(r#"{"status":"Success"}"#), Ok(Outcome::Success));
+        assert_eq!(parse(r#"{"metadata":{},"status":"Success","x":[1]}"#), Ok(Outcome::Success));
+    }
+
+    #[test]
+    fn nothing_doubtful_is_taken_for_an_outcome() {
+        assert!(matches!(parse("{"), Err(BadStatus::Json { .. })));
+        assert!(matches!(parse(""), Err(BadStatus::Json { .. })));
+        assert!(matches!(parse(r#"{"status":"Success"}{}"#), Err(BadStatus::Json { .. })));
+        assert_eq!(parse("{}"), Err(BadStatus::Unknown(String::new())));
+        let failure = |details: &str| {
+            parse(&format!(
+                r#"{{"status":"Failure","reason":"NonZeroExitCode"{details}}}"#
+            ))
+        };
+        assert_eq!(failure(""), Err(BadStatus::NoDetails));
+        assert_eq!(failure(r#","details":{}"#), Err(BadStatus::NoExitCode));
+        for code in ["", "0", "256", "-1", "+1", "x", "1.0"] {
+            let details =
+                format!(r#","details":{{"causes":[{{"reason":"ExitCode","message":"{code}"}}]}}"#);
+            assert_eq!(failure(&details), Err(BadStatus::ExitCode(code.into())));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_sent_is_understood(code: u8, why: String) {
+            let sent = Status::exited(code, &why);
+            prop_assert_eq!(Status::parse(sent.json().clone()), Ok(sent.clone()));
+            prop_assert_eq!(sent.text().is_empty(), code == 0);
+            let sent = Status::failed(&why);
+            prop_assert_eq!(Status::parse(sent.json().clone()), Ok(sent));
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(json: Vec<u8>) {
+            let _ = Status::parse(json.into());
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! `cargo x`: turns the project's rules into commands. Above: `.ci/run`, people. Below: cargo.
+//! `cargo x check` is for every day; `cargo x ci` is everything that must hold.
+
+mod tidy;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+const HELP: &str = "\
+Usage: cargo x COMMAND
+
+Commands:
+  check     format, lints, docs, tidy and all tests that need only a Rust toolchain
+  tidy      the project's own rules about its files
+  interop   the tests against real parts; installs what is missing (minutes, once)
+  ci        check, then interop
+";
+
+fn main() -> ExitCode {
+    let command = std::env::args().nth(1);
+    let result = match command.as_deref() {
+        Some("check") => check(),
+        Some("tidy") => tidy::run(&root()),
+        Some("interop") => interop(),
+        Some("ci") => check().and_then(|()| interop()),
+        Some("help" | "--help" | "-h") | None => {
+            print!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        Some(other) => {
+            eprint!("cargo x: there is no command {other:?}\n\n{HELP}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cargo x: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn check() -> Result<()> {
+    step("format", cargo(&["fmt", "--all", "--check"]))?;
+    tidy::run(&root())?;
+    let clippy = ["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"];
+    step("clippy", cargo(&clippy))?;
+    let mut docs = cargo(&["doc", "--no-deps", "--document-private-items", "--quiet"]);
+    docs.env("RUSTDOCFLAGS", "-D warnings");
+    step("docs", docs)?;
+    step("test", cargo(&["test", "--quiet"]))
+}
+
+/// The parts install themselves; a missing one is a failure that names the command that gets it.
+fn interop() -> Result<()> {
+    let mut install = Command::new("bash");
+    install.arg(root().join("interop/parts/install.sh"));
+    step("install the real parts", install)?;
+    step("build", cargo(&["build", "--package", "bowline"]))?;
+    step("interop", cargo(&["test", "--package", "bowline-interop", "--", "--test-threads=1"]))
+}
+
+fn step(name: &str, mut command: Command) -> Result<()> {
+    eprintln!("── {name}");
+    let begun = Instant::now();
+    let status = command
+        .current_dir(root())
+        .status()
+        .with_context(|| format!("{name}: {:?} cannot be started", command.get_program()))?;
+    if !status.success() {
+        bail!("{name} failed ({status})");
+    }
+    eprintln!("   {name}: {:.0?}", begun.elapsed());
+    Ok(())
+}
+
+fn cargo(arguments: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(arguments);
+    command
+}
+
+fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_owned()
+}
