@@ -7,6 +7,9 @@ use core::time::Duration;
 /// large reads' worth, so that one can be written while the next is read.
 pub const OUTBOX_BYTES: usize = 1024 * 1024;
 
+/// The same with the answers that the peer's own frames ask for: past it, it is not read.
+pub const OUTBOX_WITH_ANSWERS_BYTES: usize = 4 * OUTBOX_BYTES;
+
 /// Stdin that the process has not taken yet. Past it the client's socket stays unread.
 pub const STDIN_BYTES: usize = 1024 * 1024;
 

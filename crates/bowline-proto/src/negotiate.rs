@@ -185,12 +185,12 @@ fn accept_websocket(
     // Only the first line counts, as in every Kubernetes server (wire trap T26).
     let line = request.first(WEBSOCKET_PROTOCOL).unwrap_or_default();
     let offered: Vec<&str> = line.split(',').map(str::trim).collect();
-    let spoken = |name: &&str| {
-        let row = protocol::WEBSOCKET.iter().find(|row| row.name == **name)?;
+    let spoken = |name: &str| {
+        let row = protocol::WEBSOCKET.iter().find(|row| row.name == name)?;
         let known = taken.websocket_v5 || **row != protocol::WEBSOCKET_V5;
         known.then_some(*row)
     };
-    let Some(protocol) = offered.iter().find_map(spoken) else {
+    let Some(protocol) = offered.iter().find_map(|name| spoken(name)) else {
         let offered = offered.into_iter().map(ToOwned::to_owned).collect();
         return Err(Refusal::Subprotocol { offered });
     };

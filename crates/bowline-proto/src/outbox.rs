@@ -18,6 +18,7 @@ pub struct Outbox {
     /// Headers and small frames that come after everything in `sealed`.
     open: BytesMut,
     len: usize,
+    urgent: usize,
     /// Whether the byte written last ended a frame, so that an urgent frame may come next.
     at_boundary: bool,
     ending: bool,
@@ -27,6 +28,7 @@ pub struct Outbox {
 struct Piece {
     bytes: Bytes,
     ends_frame: bool,
+    urgent: bool,
 }
 
 impl Outbox {
@@ -50,7 +52,7 @@ impl Outbox {
             }
         } else {
             self.seal(false);
-            self.sealed.push_back(Piece { bytes: payload, ends_frame: true });
+            self.sealed.push_back(Piece { bytes: payload, ends_frame: true, urgent: false });
         }
     }
 
@@ -61,16 +63,29 @@ impl Outbox {
             return;
         }
         let mut boundary = self.at_boundary;
-        for (index, piece) in self.sealed.iter().enumerate() {
+        let mut place = 0;
+        for piece in &self.sealed {
             if boundary {
-                let bytes = Bytes::copy_from_slice(frame);
-                self.sealed.insert(index, Piece { bytes, ends_frame: true });
-                self.len += frame.len();
-                return;
+                break;
             }
             boundary = piece.ends_frame;
+            place += 1;
         }
-        self.frame(frame, Bytes::new());
+        if !boundary {
+            self.seal(true);
+            place = self.sealed.len();
+        }
+        let bytes = Bytes::copy_from_slice(frame);
+        self.sealed.insert(place, Piece { bytes, ends_frame: true, urgent: true });
+        self.len += frame.len();
+        self.urgent += 1;
+    }
+
+    /// Urgent frames that wait. Whoever answers a peer's frames with them looks here, so that a
+    /// peer that asks without reading fills no memory.
+    #[must_use]
+    pub fn urgent_waiting(&self) -> usize {
+        self.urgent
     }
 
     /// Everything was said: once the queue is empty the driver ends its direction of the socket.
@@ -88,7 +103,7 @@ impl Outbox {
     pub fn discard(&mut self) {
         self.sealed.clear();
         self.open.clear();
-        self.len = 0;
+        (self.len, self.urgent) = (0, 0);
         self.at_boundary = true;
     }
 
@@ -127,6 +142,7 @@ impl Outbox {
             }
             written -= piece.bytes.len();
             self.at_boundary = piece.ends_frame;
+            self.urgent -= usize::from(piece.urgent);
             self.sealed.pop_front();
         }
     }
@@ -134,7 +150,7 @@ impl Outbox {
     fn seal(&mut self, ends_frame: bool) {
         let bytes = self.open.split().freeze();
         if !bytes.is_empty() {
-            self.sealed.push_back(Piece { bytes, ends_frame });
+            self.sealed.push_back(Piece { bytes, ends_frame, urgent: false });
         }
     }
 }

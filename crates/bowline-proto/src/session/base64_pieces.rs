@@ -24,7 +24,7 @@ impl Base64Pieces {
             return None;
         }
         let bytes = STANDARD.decode(&self.partial[..whole]).ok()?;
-        self.padded = self.partial[..whole].ends_with(b"=");
+        self.padded |= self.partial[..whole].ends_with(b"=");
         self.partial.drain(..whole);
         Some(bytes.into())
     }

@@ -100,9 +100,11 @@ impl OverSpdy {
     }
 
     fn open_streams(&mut self) {
-        for channel in OPENING.into_iter().filter(|&channel| self.has(channel)) {
-            let id = self.spdy.open(&[("streamtype", channel.stream_type())]);
-            self.lane(channel).id = Some(id);
+        for channel in OPENING {
+            if self.has(channel) {
+                let id = self.spdy.open(&[("streamtype", channel.stream_type())]);
+                self.lane(channel).id = Some(id);
+            }
         }
     }
 
@@ -326,7 +328,10 @@ impl OverSpdy {
         if !ended(Channel::Error) {
             return;
         }
-        if ended(Channel::Stdout) && ended(Channel::Stderr) {
+        // Text that is no Status may be a reason that the end of the connection goes with.
+        let doubtful = self.protocol.json_status
+            && Status::parse(Bytes::copy_from_slice(&self.error)).is_err();
+        if ended(Channel::Stdout) && ended(Channel::Stderr) && (!doubtful || self.error.is_empty()) {
             self.conclude(now, None);
         } else if self.phase == Phase::Open && !self.error.is_empty() {
             self.phase = Phase::Outcome(now + limits::CLOSING_PATIENCE);
@@ -418,14 +423,14 @@ impl OverSpdy {
 
     /// A slow reader gets the rest of its output and its Status, however long it takes; the
     /// patience begins when the last byte has left.
-    fn is_still_read(&mut self) -> bool {
-        self.side == Side::Server && !self.input_ended && !self.spdy.outbox().is_empty()
+    fn is_still_read(&self) -> bool {
+        self.side == Side::Server && !self.input_ended && self.spdy.unsent() > 0
     }
 
     /// A client that has its outcome owes its server nothing but the bytes that wait; a server
     /// reads on until the client has closed, so that no reset overtakes the Status.
-    fn has_nothing_to_wait_for(&mut self) -> bool {
-        let flushed = self.spdy.outbox().is_empty();
+    fn has_nothing_to_wait_for(&self) -> bool {
+        let flushed = self.spdy.unsent() == 0;
         flushed && (self.side == Side::Client || self.input_ended)
     }
 

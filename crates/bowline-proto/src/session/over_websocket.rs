@@ -405,7 +405,7 @@ impl OverWebSocket {
                 self.phase = Phase::Over;
                 None
             }
-            Phase::Flushing(_) if self.websocket.outbox().is_empty() => {
+            Phase::Flushing(_) if self.websocket.unsent() == 0 => {
                 self.phase = Phase::Over;
                 None
             }
@@ -427,8 +427,8 @@ impl OverWebSocket {
         }
     }
 
-    fn is_still_read(&mut self) -> bool {
-        let waiting = !self.websocket.outbox().is_empty();
+    fn is_still_read(&self) -> bool {
+        let waiting = self.websocket.unsent() > 0;
         self.side == Side::Server && !self.input_ended && waiting
     }
 
@@ -514,6 +514,6 @@ impl Machine for OverWebSocket {
     }
 
     fn wants_read(&self) -> bool {
-        self.websocket.has_room()
+        true
     }
 }

@@ -1,0 +1,463 @@
+//! One SPDY connection after its upgrade: bytes to events, streams' data to bytes.
+//! Above: the session's carrier, port-forward. Below: `frame`, `headers`.
+//!
+//! The rules ask who opened a stream, not who is the client. There is no flow control: nobody in
+//! Kubernetes sends or heeds windows (wire trap T12), TCP is what holds a sender back.
+
+use alloc::collections::BTreeMap;
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use super::fault::Fault;
+use super::frame::{self, FIN, HEADER_BYTES, Header, ID_BITS, PAYLOAD_BYTES, Type};
+use super::headers::{Decoder, Encoder, Headers};
+use crate::limits;
+use crate::outbox::Outbox;
+
+/// RST_STREAM codes (SPDY/3.1 §2.6.3).
+const PROTOCOL_ERROR: u32 = 1;
+const REFUSED_STREAM: u32 = 3;
+/// GOAWAY code (§2.6.6).
+const GOAWAY_PROTOCOL_ERROR: u32 = 1;
+/// Past so many answers that the peer does not take, only its latest PING is answered.
+const PONGS_WAITING: usize = 16;
+
+/// Which end of the connection this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Opens odd streams, speaks first.
+    Client,
+    /// Opens even streams (in Kubernetes: none), never speaks first (wire.md 3.9).
+    Server,
+}
+
+/// The number of a stream: odd if the client opened it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamId(u32);
+
+impl StreamId {
+    /// The number.
+    #[must_use]
+    pub fn number(self) -> u32 {
+        self.0
+    }
+}
+
+/// What happened. After `Closed` nothing follows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The peer opened a stream; answer with [`Connection::reply`] or [`Connection::reset`].
+    Opened {
+        /// Its number.
+        id: StreamId,
+        /// What it says of itself.
+        headers: Headers,
+    },
+    /// The peer answered a stream of ours.
+    Replied(StreamId),
+    /// Bytes of a stream; never empty.
+    Data(StreamId, Bytes),
+    /// The peer ended its direction of a stream.
+    Finished(StreamId),
+    /// The peer reset a stream, with this code; it is gone.
+    Reset(StreamId, u32),
+    /// The peer answered a ping of ours.
+    Pong(u32),
+    /// The connection is over.
+    Closed(Closed),
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// With a GOAWAY. In Kubernetes it is the end, no drain follows (wire trap T55).
+    Goaway {
+        /// 0 is a normal end.
+        status: u32,
+    },
+    /// Without a word.
+    Cut,
+    /// The peer broke a rule; a GOAWAY is queued.
+    Fault(Fault),
+}
+
+/// A SPDY/3.1 connection, after the 101.
+#[derive(Debug)]
+pub struct Connection {
+    role: Role,
+    inbox: BytesMut,
+    input_ended: bool,
+    outbox: Outbox,
+    encoder: Encoder,
+    /// Gone once no further header block will be read.
+    decoder: Option<Decoder>,
+    streams: BTreeMap<StreamId, Stream>,
+    next_id: u32,
+    last_peer_id: u32,
+    next_ping: u32,
+    /// The peer's latest PING, while too many answers wait.
+    unanswered: Option<u32>,
+    /// The DATA frame whose payload is being read.
+    data: Option<Data>,
+    /// The peer has said something: a server may speak.
+    heard: bool,
+    closed: bool,
+}
+
+/// A stream's two directions.
+#[derive(Clone, Copy, Debug, Default)]
+struct Stream {
+    we_finished: bool,
+    they_finished: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Data {
+    id: StreamId,
+    left: usize,
+    fin: bool,
+}
+
+impl Connection {
+    /// A connection on which nothing was said yet.
+    #[must_use]
+    pub fn new(role: Role) -> Connection {
+        let first = if role == Role::Client { 1 } else { 2 };
+        Connection {
+            role,
+            inbox: BytesMut::new(),
+            input_ended: false,
+            outbox: Outbox::new(),
+            encoder: Encoder::default(),
+            decoder: Some(Decoder::default()),
+            streams: BTreeMap::new(),
+            next_id: first,
+            last_peer_id: 0,
+            next_ping: first,
+            unanswered: None,
+            data: None,
+            heard: false,
+            closed: false,
+        }
+    }
+
+    /// Takes bytes of the peer.
+    pub fn receive(&mut self, input: BytesMut) {
+        if self.closed {
+        } else if self.inbox.is_empty() {
+            self.inbox = input;
+        } else {
+            self.inbox.extend_from_slice(&input);
+        }
+    }
+
+    /// The peer sends no more bytes.
+    pub fn receive_end(&mut self) {
+        self.input_ended = true;
+    }
+
+    /// The bytes to write.
+    pub fn outbox(&mut self) -> &mut Outbox {
+        &mut self.outbox
+    }
+
+    /// How many bytes wait to be written.
+    #[must_use]
+    pub fn unsent(&self) -> usize {
+        self.outbox.len()
+    }
+
+    /// Whether there is room for the answers that more input may need. A peer that asks and never
+    /// reads is not read either.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.outbox.len() < limits::OUTBOX_WITH_ANSWERS_BYTES
+    }
+
+    /// No further stream will be taken and no header be read: frees what reads them.
+    pub fn forget_headers(&mut self) {
+        self.decoder = None;
+    }
+
+    // ---- sending ----
+
+    /// Opens a stream. The peer answers it with [`Event::Replied`] or [`Event::Reset`].
+    pub fn open(&mut self, headers: &[(&str, &str)]) -> StreamId {
+        let id = StreamId(self.next_id & ID_BITS);
+        self.next_id += 2;
+        self.streams.insert(id, Stream::default());
+        let block = self.encoder.block(headers);
+        // Stream, associated stream, priority, slot (§2.6.1).
+        let len = (10 + block.len()) as u32;
+        let mut frame = [0; HEADER_BYTES + 10];
+        let header = Header::Control { kind: Type::SynStream, flags: 0, len };
+        frame[..8].copy_from_slice(&header.emit());
+        frame[8..12].copy_from_slice(&id.0.to_be_bytes());
+        self.outbox.frame(&frame, block.into());
+        id
+    }
+
+    /// Answers a stream that the peer opened.
+    pub fn reply(&mut self, id: StreamId) {
+        if !self.streams.contains_key(&id) {
+            return;
+        }
+        let block = self.encoder.block(&[]);
+        let len = (4 + block.len()) as u32;
+        let mut frame = [0; HEADER_BYTES + 4];
+        let header = Header::Control { kind: Type::SynReply, flags: 0, len };
+        frame[..8].copy_from_slice(&header.emit());
+        frame[8..].copy_from_slice(&id.0.to_be_bytes());
+        self.outbox.frame(&frame, block.into());
+    }
+
+    /// Sends bytes on a stream. Ignored once we finished it or it is gone.
+    pub fn send(&mut self, id: StreamId, mut payload: Bytes) {
+        if self.streams.get(&id).is_none_or(|stream| stream.we_finished) {
+            return;
+        }
+        while !payload.is_empty() {
+            let piece = payload.split_to(payload.len().min(PAYLOAD_BYTES));
+            let header = Header::Data { id: id.0, fin: false, len: piece.len() as u32 };
+            self.outbox.frame(&header.emit(), piece);
+        }
+    }
+
+    /// Ends our direction of a stream.
+    pub fn finish(&mut self, id: StreamId) {
+        let Some(stream) = self.streams.get_mut(&id).filter(|stream| !stream.we_finished) else {
+            return;
+        };
+        stream.we_finished = true;
+        let header = Header::Data { id: id.0, fin: true, len: 0 };
+        self.outbox.frame(&header.emit(), Bytes::new());
+        self.forget_if_finished(id);
+    }
+
+    /// Gives up a stream in both directions.
+    pub fn reset(&mut self, id: StreamId, code: u32) {
+        if self.streams.remove(&id).is_some() {
+            self.outbox.frame(&frame::pair(Type::RstStream, id.0, code), Bytes::new());
+        }
+    }
+
+    /// Asks for a sign of life, before bulk data that waits. A server that has heard nothing yet
+    /// must not, and gives `None`.
+    pub fn ping(&mut self) -> Option<u32> {
+        if self.role == Role::Server && !self.heard {
+            return None;
+        }
+        let id = self.next_ping & ID_BITS;
+        self.next_ping = self.next_ping.wrapping_add(2);
+        self.outbox.urgent(&frame::ping(id));
+        Some(id)
+    }
+
+    /// Says the last word, after what waits.
+    pub fn goaway(&mut self, status: u32) {
+        if self.role == Role::Client || self.heard {
+            let frame = frame::pair(Type::Goaway, self.last_peer_id, status);
+            self.outbox.frame(&frame, Bytes::new());
+        }
+        self.outbox.finish();
+    }
+
+    fn forget_if_finished(&mut self, id: StreamId) {
+        if self.streams.get(&id).is_some_and(|stream| stream.we_finished && stream.they_finished) {
+            self.streams.remove(&id);
+        }
+    }
+
+    // ---- receiving ----
+
+    /// The next event, if what was received holds one.
+    pub fn poll(&mut self) -> Option<Event> {
+        if self.closed {
+            return None;
+        }
+        self.answer_ping();
+        match self.step() {
+            Ok(Some(event)) => Some(event),
+            Ok(None) if self.input_ended => Some(self.over(Closed::Cut)),
+            Ok(None) => None,
+            Err(fault) => {
+                self.goaway(GOAWAY_PROTOCOL_ERROR);
+                Some(self.over(Closed::Fault(fault)))
+            }
+        }
+    }
+
+    fn over(&mut self, closed: Closed) -> Event {
+        self.closed = true;
+        self.inbox = BytesMut::new();
+        self.decoder = None;
+        Event::Closed(closed)
+    }
+
+    fn step(&mut self) -> Result<Option<Event>, Fault> {
+        loop {
+            if let Some(data) = self.data {
+                match self.payload(data) {
+                    Progress::Event(event) => return Ok(Some(event)),
+                    Progress::Nothing => continue,
+                    Progress::Starved => return Ok(None),
+                }
+            }
+            let Some(head) = self.inbox.first_chunk::<HEADER_BYTES>() else { return Ok(None) };
+            match Header::parse(*head)? {
+                Header::Data { id, fin, len } => {
+                    self.inbox.advance(HEADER_BYTES);
+                    self.heard = true;
+                    self.data = Some(Data { id: StreamId(id), left: len as usize, fin });
+                }
+                Header::Control { kind, flags, len } => {
+                    if len as usize > limits::SPDY_CONTROL_BYTES {
+                        return Err(Fault::LongControl(len));
+                    }
+                    let whole = HEADER_BYTES + len as usize;
+                    if self.inbox.len() < whole {
+                        return Ok(None);
+                    }
+                    let body = self.inbox.split_to(whole).split_off(HEADER_BYTES);
+                    self.heard = true;
+                    if let Some(event) = self.control(kind, flags, &body)? {
+                        return Ok(Some(event));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gives what is there of a DATA frame. Data of streams that are unknown, reset or finished is
+    /// dropped without a word, as in Go's library.
+    fn payload(&mut self, mut data: Data) -> Progress {
+        let here = data.left.min(self.inbox.len());
+        if here == 0 && data.left > 0 {
+            return Progress::Starved;
+        }
+        let bytes = self.inbox.split_to(here).freeze();
+        data.left -= here;
+        let known = self.streams.get(&data.id).is_some_and(|stream| !stream.they_finished);
+        // The FIN of a frame with a payload is given by another round, after the payload.
+        let last = data.left == 0 && (!data.fin || bytes.is_empty());
+        self.data = Some(data).filter(|_| !last);
+        if !known {
+            return Progress::Nothing;
+        }
+        if !bytes.is_empty() {
+            return Progress::Event(Event::Data(data.id, bytes));
+        }
+        if last && data.fin { self.they_finished(data.id) } else { Progress::Nothing }
+    }
+
+    fn they_finished(&mut self, id: StreamId) -> Progress {
+        match self.streams.get_mut(&id) {
+            Some(stream) if !stream.they_finished => {
+                stream.they_finished = true;
+                self.forget_if_finished(id);
+                Progress::Event(Event::Finished(id))
+            }
+            _ => Progress::Nothing,
+        }
+    }
+
+    fn control(
+        &mut self,
+        kind: Type,
+        flags: u8,
+        body: &[u8],
+    ) -> Result<Option<Event>, Fault> {
+        let wrong = Fault::Length(kind as u16);
+        let first = body.first_chunk::<4>().map(|bytes| u32::from_be_bytes(*bytes)).ok_or(wrong)?;
+        let second = body[4..].first_chunk::<4>().map(|bytes| u32::from_be_bytes(*bytes));
+        let id = StreamId(first & ID_BITS);
+        match (kind, body.len(), second) {
+            (Type::SynStream, 10.., _) => self.syn_stream(id, flags, &body[10..]),
+            (Type::SynReply, _, _) => {
+                self.decode(&body[4..])?;
+                let known = self.streams.contains_key(&id) && self.is_ours(id);
+                // A FIN on a reply that ends the stream at once is given by another round.
+                if known && flags & FIN != 0 {
+                    self.data = Some(Data { id, left: 0, fin: true });
+                }
+                Ok(known.then_some(Event::Replied(id)))
+            }
+            (Type::Headers, _, _) => {
+                self.decode(&body[4..])?;
+                if flags & FIN != 0 {
+                    self.data = Some(Data { id, left: 0, fin: true });
+                }
+                Ok(None)
+            }
+            (Type::RstStream, 8, Some(code)) => {
+                if id.0 == 0 || code == 0 {
+                    return Err(Fault::Reset);
+                }
+                Ok(self.streams.remove(&id).map(|_| Event::Reset(id, code)))
+            }
+            (Type::Ping, 4, _) => self.pinged(first, flags),
+            (Type::Goaway, 8, Some(status)) => Ok(Some(self.over(Closed::Goaway { status }))),
+            (Type::Settings, len, _) if len as u64 == 4 + 8 * u64::from(first) => Ok(None),
+            (Type::WindowUpdate, 8, _) => Ok(None),
+            _ => Err(wrong),
+        }
+    }
+
+    fn syn_stream(&mut self, id: StreamId, flags: u8, block: &[u8]) -> Result<Option<Event>, Fault> {
+        // The block is read even if the stream is refused, or the next one could not be.
+        let headers = self.decode(block)?;
+        let refused = if self.is_ours(id) || id.0 == 0 || id.0 <= self.last_peer_id {
+            Some(PROTOCOL_ERROR)
+        } else if headers.is_none() || self.streams.len() >= limits::SPDY_STREAMS {
+            Some(REFUSED_STREAM)
+        } else {
+            None
+        };
+        if let Some(code) = refused {
+            self.outbox.frame(&frame::pair(Type::RstStream, id.0, code), Bytes::new());
+            return Ok(None);
+        }
+        self.last_peer_id = id.0;
+        self.streams.insert(id, Stream::default());
+        if flags & FIN != 0 {
+            self.data = Some(Data { id, left: 0, fin: true });
+        }
+        Ok(headers.map(|headers| Event::Opened { id, headers }))
+    }
+
+    fn decode(&mut self, block: &[u8]) -> Result<Option<Headers>, Fault> {
+        self.decoder.as_mut().map(|decoder| decoder.headers(block)).transpose()
+    }
+
+    fn is_ours(&self, id: StreamId) -> bool {
+        (id.0 % 2 == 1) == (self.role == Role::Client)
+    }
+
+    /// §2.6.5: a PING of the other side's parity is a question, one of ours an answer.
+    fn pinged(&mut self, id: u32, flags: u8) -> Result<Option<Event>, Fault> {
+        if id == 0 || flags != 0 {
+            return Err(Fault::Ping);
+        }
+        if self.is_ours(StreamId(id)) {
+            return Ok(Some(Event::Pong(id)));
+        }
+        self.unanswered = Some(id);
+        self.answer_ping();
+        Ok(None)
+    }
+
+    fn answer_ping(&mut self) {
+        if self.outbox.urgent_waiting() < PONGS_WAITING {
+            if let Some(id) = self.unanswered.take() {
+                self.outbox.urgent(&frame::ping(id));
+            }
+        }
+    }
+}
+
+enum Progress {
+    Event(Event),
+    Nothing,
+    /// The frame goes on with bytes that have not come.
+    Starved,
+}

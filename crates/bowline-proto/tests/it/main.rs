@@ -1,0 +1,3 @@
+//! The protocols from outside, as their drivers see them. One binary for all.
+
+mod session;
