@@ -4,8 +4,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bowline_io::chance;
 use bowline_io::dial::{DialError, Endpoint, dial};
-use bowline_io::http::{Answer, HttpError, upgrade};
+use bowline_io::http::{Answer, HttpError, lines, upgrade};
 use bowline_io::text::harmless;
 use bowline_proto::limits::REASON_BYTES;
 use bowline_proto::negotiate::{Lines, NotUpgraded, Offer};
@@ -104,8 +105,7 @@ impl std::fmt::Display for Refused {
 /// the [`Ended`], not an error.
 pub async fn exec(request: &Exec, ends: Ends) -> Result<Ended, ExecError> {
     if request.websocket {
-        let nonce = rand::random();
-        match attempt(request, &Offer::websocket(nonce)).await {
+        match attempt(request, &Offer::websocket(chance::bytes())).await {
             Ok(session) => return session.run(ends).await,
             Err(error) if error.falls_back() => {
                 request.note(4, &format!("RemoteCommand fallback: {error}"));
@@ -163,7 +163,7 @@ async fn attempt(request: &Exec, offer: &Offer) -> Result<Upgraded, ExecError> {
             let protocol =
                 offer.check(head.status.as_u16(), Lines(&lines)).map_err(ExecError::NotUpgraded)?;
             request.note(4, &format!("The subprotocol is {}", protocol.name));
-            let session = Session::new(Side::Client, protocol, request.wants, rand::random());
+            let session = Session::new(Side::Client, protocol, request.wants, chance::bytes());
             Ok(Upgraded { connection, session })
         }
     }
@@ -191,12 +191,6 @@ fn head(request: &Exec, offer: &Offer) -> Result<Request<()>, http::Error> {
     Ok(head)
 }
 
-/// Header lines as the core takes them.
-fn lines(headers: &HeaderMap) -> Vec<(&str, &str)> {
-    let text = |(name, value): (&'_ HeaderName, &'_ HeaderValue)| Some((name.as_str(), value.to_str().ok()?));
-    headers.iter().filter_map(text).collect()
-}
-
 /// The parts of a Status that a refusal is made of.
 #[derive(serde::Deserialize)]
 struct Status {
@@ -217,7 +211,6 @@ fn refused(head: &http::response::Parts, body: &[u8]) -> ExecError {
         Some(status) => (status.reason, status.message),
         None => (String::new(), text.trim().to_owned()),
     };
-    let message = if message.is_empty() { String::new() } else { message };
     ExecError::Refused(Refused {
         code: head.status.as_u16(),
         reason: harmless(&reason, 64).into(),

@@ -199,11 +199,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Running<S> {
         }
     }
 
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        alarm: &mut Alarm,
-    ) -> Poll<Result<Wake, EndError>> {
+    fn poll(&mut self, cx: &mut Context<'_>, alarm: &mut Alarm) -> Poll<Result<Wake, EndError>> {
         // Output first: it makes the room that reading waits for.
         for (name, inflow, sink) in [
             ("stdout", &mut self.stdout, &mut self.ends.stdout),

@@ -157,7 +157,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
                 }
                 Poll::Ready(Ok(_)) => {}
                 // What was read before the fault still counts; the fault will be met again.
-                Poll::Ready(Err(error)) if self.buffer.is_empty() => return Poll::Ready(Err(error)),
+                Poll::Ready(Err(error)) if self.buffer.is_empty() => {
+                    return Poll::Ready(Err(error));
+                }
                 Poll::Ready(Err(_)) => break,
             }
         }

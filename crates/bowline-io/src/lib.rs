@@ -1,1 +1,14 @@
-//! placeholder
+//! Sockets to machines: TLS, dialling, HTTP upgrades, listeners, and the one read/write loop.
+//! Above: `bowline-kube`, the roles. Below: `bowline-proto`, tokio, hyper, rustls.
+
+pub mod chance;
+pub mod clock;
+pub mod dial;
+pub mod drive;
+pub mod http;
+pub mod proxy;
+pub mod serve;
+pub mod shutdown;
+pub mod stream;
+pub mod text;
+pub mod tls;

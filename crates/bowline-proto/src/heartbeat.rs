@@ -117,11 +117,13 @@ mod tests {
 
     /// Runs with a ping at every chance and no answers; gives the second of death.
     fn dies(heartbeat: &mut Heartbeat, until: u64) -> Option<u64> {
-        (0..=until).find(|&second| loop {
-            match heartbeat.poll(seconds(second)) {
-                Beat::Ping => heartbeat.pinged(seconds(second)),
-                Beat::Dead => return true,
-                Beat::Wait(_) => return false,
+        (0..=until).find(|&second| {
+            loop {
+                match heartbeat.poll(seconds(second)) {
+                    Beat::Ping => heartbeat.pinged(seconds(second)),
+                    Beat::Dead => return true,
+                    Beat::Wait(_) => return false,
+                }
             }
         })
     }

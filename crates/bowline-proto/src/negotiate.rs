@@ -167,11 +167,7 @@ pub fn accept(method: &str, request: Lines<'_>, taken: Taken) -> Result<Accepted
     }
 }
 
-fn accept_websocket(
-    method: &str,
-    request: Lines<'_>,
-    taken: Taken,
-) -> Result<Accepted, Refusal> {
+fn accept_websocket(method: &str, request: Lines<'_>, taken: Taken) -> Result<Accepted, Refusal> {
     if method != "GET" {
         return Err(Refusal::Method);
     }
@@ -377,8 +373,16 @@ mod tests {
     fn the_clients_order_decides_among_what_is_spoken() {
         let table: [(&[&str], Result<&str, u16>, Result<&str, u16>); 9] = [
             (&["v5.channel.k8s.io"], Ok("v5.channel.k8s.io"), Err(403)),
-            (&["v5.channel.k8s.io,v4.channel.k8s.io"], Ok("v5.channel.k8s.io"), Ok("v4.channel.k8s.io")),
-            (&["v4.channel.k8s.io, v5.channel.k8s.io"], Ok("v4.channel.k8s.io"), Ok("v4.channel.k8s.io")),
+            (
+                &["v5.channel.k8s.io,v4.channel.k8s.io"],
+                Ok("v5.channel.k8s.io"),
+                Ok("v4.channel.k8s.io"),
+            ),
+            (
+                &["v4.channel.k8s.io, v5.channel.k8s.io"],
+                Ok("v4.channel.k8s.io"),
+                Ok("v4.channel.k8s.io"),
+            ),
             (&["v3.channel.k8s.io"], Err(403), Err(403)),
             (&["v3.channel.k8s.io", "v4.channel.k8s.io"], Err(403), Err(403)),
             (&["channel.k8s.io"], Ok("channel.k8s.io"), Ok("channel.k8s.io")),
@@ -398,12 +402,15 @@ mod tests {
     fn the_101_is_that_of_kubernetes() {
         let lines = websocket(&["v5.channel.k8s.io"]);
         let accepted = accept("GET", Lines(&lines), V5).unwrap();
-        assert_eq!(accepted.response, [
-            ("Upgrade", "websocket".to_owned()),
-            ("Connection", "Upgrade".to_owned()),
-            ("Sec-WebSocket-Accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=".to_owned()),
-            ("Sec-WebSocket-Protocol", "v5.channel.k8s.io".to_owned()),
-        ]);
+        assert_eq!(
+            accepted.response,
+            [
+                ("Upgrade", "websocket".to_owned()),
+                ("Connection", "Upgrade".to_owned()),
+                ("Sec-WebSocket-Accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=".to_owned()),
+                ("Sec-WebSocket-Protocol", "v5.channel.k8s.io".to_owned()),
+            ]
+        );
         let unnamed = accept("GET", Lines(&websocket(&[])), V5).unwrap();
         assert_eq!(unnamed.response.len(), 3);
     }
@@ -427,7 +434,10 @@ mod tests {
     fn spdy_takes_lines_and_lists() {
         let all = ["v5.channel.k8s.io", "v4.channel.k8s.io", "channel.k8s.io"];
         assert_eq!(name("POST", &spdy(&all), V5), Ok("v4.channel.k8s.io"));
-        assert_eq!(name("GET", &spdy(&["v2.channel.k8s.io, v3.channel.k8s.io"]), OLD), Ok("v2.channel.k8s.io"));
+        assert_eq!(
+            name("GET", &spdy(&["v2.channel.k8s.io, v3.channel.k8s.io"]), OLD),
+            Ok("v2.channel.k8s.io")
+        );
         let refusal = accept("POST", Lines(&spdy(&["v5.channel.k8s.io"])), V5).unwrap_err();
         assert_eq!(refusal.code(), 403);
         assert_eq!(refusal.headers().len(), 4);
@@ -441,10 +451,9 @@ mod tests {
 
     #[test]
     fn what_a_client_offers_a_server_takes_and_the_client_finds_right() {
-        for (offer, expected) in [
-            (Offer::websocket([7; 16]), "v5.channel.k8s.io"),
-            (Offer::spdy(), "v4.channel.k8s.io"),
-        ] {
+        for (offer, expected) in
+            [(Offer::websocket([7; 16]), "v5.channel.k8s.io"), (Offer::spdy(), "v4.channel.k8s.io")]
+        {
             let headers = offer.headers();
             let request: Vec<(&str, &str)> =
                 headers.iter().map(|line| (line.0, line.1.as_str())).collect();
@@ -469,9 +478,6 @@ mod tests {
     fn a_protocol_that_was_not_offered_is_refused() {
         let offer = Offer::spdy();
         let response = spdy(&["v9.channel.k8s.io"]);
-        assert!(matches!(
-            offer.check(101, Lines(&response)),
-            Err(NotUpgraded::Protocol { .. })
-        ));
+        assert!(matches!(offer.check(101, Lines(&response)), Err(NotUpgraded::Protocol { .. })));
     }
 }

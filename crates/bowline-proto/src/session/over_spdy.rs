@@ -158,11 +158,8 @@ impl OverSpdy {
         }
         self.finish(Channel::Stdout);
         self.finish(Channel::Stderr);
-        let said = if self.protocol.json_status {
-            status.json().clone()
-        } else {
-            status.text().into()
-        };
+        let said =
+            if self.protocol.json_status { status.json().clone() } else { status.text().into() };
         self.send(Channel::Error, said);
         self.finish(Channel::Error);
         self.reset(Channel::Stdin);
@@ -322,16 +319,15 @@ impl OverSpdy {
         if self.side == Side::Server || !matches!(self.phase, Phase::Open | Phase::Outcome(_)) {
             return;
         }
-        let ended = |channel: Channel| {
-            self.lanes[channel as usize].ended || !self.has(channel)
-        };
+        let ended = |channel: Channel| self.lanes[channel as usize].ended || !self.has(channel);
         if !ended(Channel::Error) {
             return;
         }
         // Text that is no Status may be a reason that the end of the connection goes with.
         let doubtful = self.protocol.json_status
             && Status::parse(Bytes::copy_from_slice(&self.error)).is_err();
-        if ended(Channel::Stdout) && ended(Channel::Stderr) && (!doubtful || self.error.is_empty()) {
+        if ended(Channel::Stdout) && ended(Channel::Stderr) && (!doubtful || self.error.is_empty())
+        {
             self.conclude(now, None);
         } else if self.phase == Phase::Open && !self.error.is_empty() {
             self.phase = Phase::Outcome(now + limits::CLOSING_PATIENCE);

@@ -49,10 +49,8 @@ const fn spdy(name: &'static str, json_status: bool, half_closes: bool, resizes:
 }
 
 /// `v5.channel.k8s.io` over WebSocket: v4 and a word for the end of stdin. In Kubernetes since 1.29.
-pub static WEBSOCKET_V5: Protocol = Protocol {
-    half_closes: true,
-    ..websocket("v5.channel.k8s.io", Encoding::Binary, true)
-};
+pub static WEBSOCKET_V5: Protocol =
+    Protocol { half_closes: true, ..websocket("v5.channel.k8s.io", Encoding::Binary, true) };
 /// `v4.channel.k8s.io` over WebSocket.
 pub static WEBSOCKET_V4: Protocol = websocket("v4.channel.k8s.io", Encoding::Binary, true);
 /// `v4.base64.channel.k8s.io`, for browsers of old.

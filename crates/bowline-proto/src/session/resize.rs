@@ -105,17 +105,25 @@ mod tests {
     fn the_forms_that_clients_send() {
         let mut sizes = Sizes::default();
         assert_eq!(sizes.push(b"{\"Width\":80,\"Height\":24}\n"), [size(80, 24)]);
-        assert_eq!(sizes.push(b" {\"height\":1,\"width\":2}{\"x\":{\"y\":1}}"), [
-            size(2, 1),
-            size(0, 0)
-        ]);
+        assert_eq!(
+            sizes.push(b" {\"height\":1,\"width\":2}{\"x\":{\"y\":1}}"),
+            [size(2, 1), size(0, 0)]
+        );
         assert_eq!(sizes.push(b"{\"Width\":null,\"b\":\"}\","), []);
         assert_eq!(sizes.push(b"\"HEIGHT\":7}"), [size(0, 7)]);
     }
 
     #[test]
     fn a_fault_ends_resizing_and_nothing_else() {
-        for bad in ["x", "[1]", "{\"Width\":65536}", "{\"Width\":-1}", "{\"Width\":\"1\"}", "{]}", "{\"Width\":1.5}"] {
+        for bad in [
+            "x",
+            "[1]",
+            "{\"Width\":65536}",
+            "{\"Width\":-1}",
+            "{\"Width\":\"1\"}",
+            "{]}",
+            "{\"Width\":1.5}",
+        ] {
             let mut sizes = Sizes::default();
             assert_eq!(sizes.push(bad.as_bytes()), [], "{bad}");
             assert_eq!(sizes.push(b"{\"Width\":1,\"Height\":1}"), [], "{bad}");

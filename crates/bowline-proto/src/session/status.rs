@@ -263,9 +263,7 @@ mod tests {
         assert!(matches!(parse(r#"{"status":"Success"}{}"#), Err(BadStatus::Json { .. })));
         assert_eq!(parse("{}"), Err(BadStatus::Unknown(String::new())));
         let failure = |details: &str| {
-            parse(&format!(
-                r#"{{"status":"Failure","reason":"NonZeroExitCode"{details}}}"#
-            ))
+            parse(&format!(r#"{{"status":"Failure","reason":"NonZeroExitCode"{details}}}"#))
         };
         assert_eq!(failure(""), Err(BadStatus::NoDetails));
         assert_eq!(failure(r#","details":{}"#), Err(BadStatus::NoExitCode));

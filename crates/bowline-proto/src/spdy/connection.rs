@@ -361,12 +361,7 @@ impl Connection {
         }
     }
 
-    fn control(
-        &mut self,
-        kind: Type,
-        flags: u8,
-        body: &[u8],
-    ) -> Result<Option<Event>, Fault> {
+    fn control(&mut self, kind: Type, flags: u8, body: &[u8]) -> Result<Option<Event>, Fault> {
         let wrong = Fault::Length(kind as u16);
         let first = body.first_chunk::<4>().map(|bytes| u32::from_be_bytes(*bytes)).ok_or(wrong)?;
         let second = body[4..].first_chunk::<4>().map(|bytes| u32::from_be_bytes(*bytes));
@@ -403,7 +398,12 @@ impl Connection {
         }
     }
 
-    fn syn_stream(&mut self, id: StreamId, flags: u8, block: &[u8]) -> Result<Option<Event>, Fault> {
+    fn syn_stream(
+        &mut self,
+        id: StreamId,
+        flags: u8,
+        block: &[u8],
+    ) -> Result<Option<Event>, Fault> {
         // The block is read even if the stream is refused, or the next one could not be.
         let headers = self.decode(block)?;
         let refused = if self.is_ours(id) || id.0 == 0 || id.0 <= self.last_peer_id {

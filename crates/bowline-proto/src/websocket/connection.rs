@@ -388,7 +388,8 @@ impl Connection {
             mask::apply(key, (frame.read % 4) as usize, &mut payload);
         }
         let ends = here as u64 == left;
-        let last = ends && (frame.header.fin || self.config.continuation == Continuation::AsMessage);
+        let last =
+            ends && (frame.header.fin || self.config.continuation == Continuation::AsMessage);
         if frame.kind == Kind::Text {
             let whole = ends && frame.header.fin;
             if !self.utf8.push(&payload) || whole && !self.utf8.is_whole() {

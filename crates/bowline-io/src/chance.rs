@@ -1,0 +1,10 @@
+//! Randomness of the operating system to the bytes that machines ask for.
+//! Above: whoever makes a machine. Below: `rand`.
+
+/// Fresh bytes from a cryptographic source: seeds of WebSocket masks, handshake keys, tokens.
+#[must_use]
+pub fn bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    rand::fill(&mut bytes[..]);
+    bytes
+}

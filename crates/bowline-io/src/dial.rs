@@ -1,0 +1,203 @@
+//! An endpoint to a connection: names resolved, proxies passed, TLS spoken.
+//! Above: `bowline-client`, `bowline-kube`, the gateway's far leg. Below: `proxy`, `tls`, tokio.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use thiserror::Error;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::{TlsConnector, client};
+
+use crate::proxy::{self, Proxy, ProxyError, Scheme};
+use crate::stream::{Stream, prepare};
+use crate::tls;
+
+/// Where to connect and how.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// A name or an address, without brackets.
+    pub host: String,
+    /// The TCP port.
+    pub port: u16,
+    /// TLS, unless the endpoint is plain HTTP.
+    pub tls: Option<Tls>,
+    /// The proxy to go through.
+    pub proxy: Option<Proxy>,
+}
+
+/// TLS towards an endpoint.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// Whom we trust and who we are.
+    pub config: Arc<ClientConfig>,
+    /// The name that the certificate must have, if it is not the host's.
+    pub server_name: Option<String>,
+}
+
+/// Why there is no connection.
+#[derive(Debug, Error)]
+pub enum DialError {
+    /// The name has no address.
+    #[error("dial tcp: lookup {host}: {error}")]
+    Lookup {
+        /// The name.
+        host: String,
+        /// What the resolver said.
+        error: io::Error,
+    },
+    /// None of the addresses could be reached; the last one's error.
+    #[error("dial tcp {address}: connect: {}", words(error))]
+    Connect {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
+    /// It took too long.
+    #[error("dial tcp {host}:{port}: i/o timeout")]
+    Timeout {
+        /// The endpoint's host.
+        host: String,
+        /// Its port.
+        port: u16,
+    },
+    /// The proxy stood in the way.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
+    /// A host that no certificate can be for.
+    #[error("{0:?} is not a name that a certificate can have")]
+    ServerName(String),
+    /// TLS failed.
+    #[error("{}", tls_words(_0))]
+    Tls(io::Error),
+    /// The TLS configuration towards a proxy.
+    #[error(transparent)]
+    Config(#[from] tls::TlsError),
+}
+
+impl DialError {
+    /// Whether somebody is there and nobody listens.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        let refused = io::ErrorKind::ConnectionRefused;
+        matches!(self, DialError::Connect { error, .. } if error.kind() == refused)
+    }
+}
+
+/// Connection errors in the words of Go, which people know and scripts look for.
+fn words(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "connection refused".into(),
+        io::ErrorKind::NetworkUnreachable => "network is unreachable".into(),
+        io::ErrorKind::HostUnreachable => "no route to host".into(),
+        io::ErrorKind::TimedOut => "connection timed out".into(),
+        io::ErrorKind::ConnectionReset => "connection reset by peer".into(),
+        _ => error.to_string(),
+    }
+}
+
+fn tls_words(error: &io::Error) -> String {
+    use rustls::CertificateError as Bad;
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match inner {
+        Some(rustls::Error::InvalidCertificate(bad)) => {
+            let why = match bad {
+                Bad::UnknownIssuer => "certificate signed by unknown authority".to_owned(),
+                Bad::Expired | Bad::ExpiredContext { .. } => {
+                    "certificate has expired or is not yet valid".to_owned()
+                }
+                other => other.to_string(),
+            };
+            format!("tls: failed to verify certificate: x509: {why}")
+        }
+        Some(other) => format!("tls: {other}"),
+        None if error.kind() == io::ErrorKind::UnexpectedEof => "tls: unexpected EOF".into(),
+        None => format!("tls: {}", words(error)),
+    }
+}
+
+/// Connects, within `patience` for all of it.
+///
+/// # Errors
+/// [`DialError`].
+pub async fn dial(endpoint: &Endpoint, patience: Duration) -> Result<Stream, DialError> {
+    match timeout(patience, dial_on(endpoint, patience)).await {
+        Ok(result) => result,
+        Err(_) => {
+            let (host, port) = (endpoint.host.clone(), endpoint.port);
+            Err(DialError::Timeout { host, port })
+        }
+    }
+}
+
+async fn dial_on(endpoint: &Endpoint, patience: Duration) -> Result<Stream, DialError> {
+    let (host, port) = (&*endpoint.host, endpoint.port);
+    let Some(by) = &endpoint.proxy else {
+        let tcp = connect(host, port, patience).await?;
+        return Ok(match &endpoint.tls {
+            None => Stream::Plain(tcp),
+            Some(tls) => Stream::Client(Box::new(speak_tls(tcp, tls, host).await?)),
+        });
+    };
+    let mut tcp = connect(&by.host, by.port, patience).await?;
+    match by.scheme {
+        Scheme::Http => proxy::connect(&mut tcp, by, host, port).await?,
+        Scheme::Socks5 => proxy::socks5(&mut tcp, by, host, port).await?,
+        Scheme::Https => {
+            let config = tls::client(&tls::Trust::System, None)?;
+            let outer = Tls { config, server_name: None };
+            let mut outer = speak_tls(tcp, &outer, &by.host).await?;
+            proxy::connect(&mut outer, by, host, port).await?;
+            return Ok(match &endpoint.tls {
+                None => Stream::Client(Box::new(outer)),
+                Some(tls) => Stream::Nested(Box::new(speak_tls(outer, tls, host).await?)),
+            });
+        }
+    }
+    Ok(match &endpoint.tls {
+        None => Stream::Plain(tcp),
+        Some(tls) => Stream::Client(Box::new(speak_tls(tcp, tls, host).await?)),
+    })
+}
+
+async fn speak_tls<S>(stream: S, tls: &Tls, host: &str) -> Result<client::TlsStream<S>, DialError>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    let name = tls.server_name.as_deref().unwrap_or(host);
+    let name = ServerName::try_from(name.to_owned());
+    let name = name.map_err(|_| DialError::ServerName(host.to_owned()))?;
+    let connector = TlsConnector::from(tls.config.clone());
+    connector.connect(name, stream).await.map_err(DialError::Tls)
+}
+
+/// Tries every address in the resolver's order, each with its share of the time, so that one dead
+/// address does not use it up.
+async fn connect(host: &str, port: u16, patience: Duration) -> Result<TcpStream, DialError> {
+    let lookup = |error| DialError::Lookup { host: host.to_owned(), error };
+    let addresses: Vec<SocketAddr> = match host.parse::<IpAddr>() {
+        Ok(ip) => vec![SocketAddr::new(ip, port)],
+        Err(_) => tokio::net::lookup_host((host, port)).await.map_err(lookup)?.collect(),
+    };
+    let share = patience / u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
+    let mut last = lookup(io::Error::new(io::ErrorKind::NotFound, "no such host"));
+    for address in addresses {
+        match timeout(share, TcpStream::connect(address)).await {
+            Ok(Ok(tcp)) => {
+                prepare(&tcp);
+                return Ok(tcp);
+            }
+            Ok(Err(error)) => last = DialError::Connect { address, error },
+            Err(_) => {
+                let error = io::ErrorKind::TimedOut.into();
+                last = DialError::Connect { address, error };
+            }
+        }
+    }
+    Err(last)
+}

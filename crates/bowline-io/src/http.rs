@@ -1,0 +1,176 @@
+//! One request on one connection: to an answer, or to an upgraded connection, as values.
+//! Above: `bowline-client`, `bowline-kube`, the gateway's far leg. Below: hyper.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::response::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use thiserror::Error;
+use tokio::time::timeout;
+
+use crate::stream::{Stream, Upgraded};
+
+/// What an answer's head may hold. Go's servers allow 1 MiB for requests; no answer needs that.
+const HEAD_BYTES: usize = 64 * 1024;
+const HEADERS: usize = 128;
+/// How much of a refusal is read: client-go's own limit.
+const REFUSAL_BYTES: usize = 64 * 1024;
+/// How long a refusal's body may take.
+const REFUSAL_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why there is no answer.
+#[derive(Debug, Error)]
+pub enum HttpError {
+    /// The connection ended before the answer did.
+    #[error("unexpected EOF")]
+    Cut,
+    /// Not HTTP, or more of it than we take.
+    #[error("malformed HTTP response: {0}")]
+    Malformed(hyper::Error),
+    /// The connection broke.
+    #[error("{0}")]
+    Broken(hyper::Error),
+    /// Nothing came in time.
+    #[error("no answer within {} s", _0.as_secs())]
+    Timeout(Duration),
+    /// The body is longer than we take.
+    #[error("the response is longer than {0} bytes")]
+    TooLong(usize),
+    /// A 101 whose connection cannot be had back.
+    #[error("the connection cannot be taken over")]
+    NotOurs,
+}
+
+impl HttpError {
+    /// Whether the other side went away without an answer, as boxes do that drop what they do not
+    /// know.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        matches!(self, HttpError::Cut | HttpError::Broken(_))
+    }
+}
+
+impl From<hyper::Error> for HttpError {
+    fn from(error: hyper::Error) -> HttpError {
+        if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
+            HttpError::Cut
+        } else if error.is_parse() {
+            HttpError::Malformed(error)
+        } else {
+            HttpError::Broken(error)
+        }
+    }
+}
+
+/// What an upgrade was answered with.
+#[derive(Debug)]
+pub enum Answer {
+    /// 101: the connection is the caller's. Whether it speaks what was asked for is in the head.
+    Switched {
+        /// Status and headers.
+        head: Parts,
+        /// The connection.
+        connection: Upgraded,
+    },
+    /// Anything else.
+    Refused {
+        /// Status and headers.
+        head: Parts,
+        /// The beginning of the body.
+        body: Bytes,
+    },
+}
+
+/// Sends a request and reads the whole answer, of at most `bytes`. Redirects are not followed.
+///
+/// # Errors
+/// [`HttpError`].
+pub async fn request(
+    stream: Stream,
+    request: Request<Bytes>,
+    bytes: usize,
+    patience: Duration,
+) -> Result<(Parts, Bytes), HttpError> {
+    let exchange = async {
+        let response = send(stream, request.map(Full::new)).await?;
+        let (head, body) = response.into_parts();
+        Ok((head, whole(body, bytes).await?))
+    };
+    timeout(patience, exchange).await.map_err(|_| HttpError::Timeout(patience))?
+}
+
+/// Asks for an upgrade.
+///
+/// # Errors
+/// [`HttpError`]. A refusal is no error.
+pub async fn upgrade(
+    stream: Stream,
+    request: Request<()>,
+    patience: Duration,
+) -> Result<Answer, HttpError> {
+    let sent = send(stream, request.map(|()| Full::new(Bytes::new())));
+    let mut response =
+        timeout(patience, sent).await.map_err(|_| HttpError::Timeout(patience))??;
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        let (head, body) = response.into_parts();
+        // What there is of an explanation is enough.
+        let body = timeout(REFUSAL_PATIENCE, beginning(body)).await.unwrap_or_default();
+        return Ok(Answer::Refused { head, body });
+    }
+    let upgraded = hyper::upgrade::on(&mut response).await?;
+    let parts = upgraded.downcast::<TokioIo<Stream>>().map_err(|_| HttpError::NotOurs)?;
+    let connection =
+        Upgraded { stream: parts.io.into_inner(), early: BytesMut::from(parts.read_buf) };
+    Ok(Answer::Switched { head: response.into_parts().0, connection })
+}
+
+/// Header lines as the core takes them. Values that are not text are left out.
+#[must_use]
+pub fn lines(headers: &HeaderMap) -> Vec<(&str, &str)> {
+    fn line<'a>((name, value): (&'a HeaderName, &'a HeaderValue)) -> Option<(&'a str, &'a str)> {
+        Some((name.as_str(), value.to_str().ok()?))
+    }
+    headers.iter().filter_map(line).collect()
+}
+
+async fn send(
+    stream: Stream,
+    request: Request<Full<Bytes>>,
+) -> Result<http::Response<Incoming>, HttpError> {
+    let (mut sender, connection) = http1::Builder::new()
+        .title_case_headers(true)
+        .max_buf_size(HEAD_BYTES)
+        .max_headers(HEADERS)
+        .handshake::<_, Full<Bytes>>(TokioIo::new(stream))
+        .await?;
+    // It ends with the connection: with the body that is read, dropped, or upgraded.
+    tokio::spawn(connection.with_upgrades());
+    Ok(sender.send_request(request).await?)
+}
+
+async fn whole(body: Incoming, bytes: usize) -> Result<Bytes, HttpError> {
+    match Limited::new(body, bytes).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(HttpError::TooLong(bytes)),
+        Err(error) => Err(match error.downcast::<hyper::Error>() {
+            Ok(error) => HttpError::from(*error),
+            Err(_) => HttpError::Cut,
+        }),
+    }
+}
+
+async fn beginning(mut body: Incoming) -> Bytes {
+    let mut read = BytesMut::new();
+    while read.len() < REFUSAL_BYTES {
+        let Some(Ok(frame)) = body.frame().await else { break };
+        if let Some(data) = frame.data_ref() {
+            read.extend_from_slice(&data[..data.len().min(REFUSAL_BYTES - read.len())]);
+        }
+    }
+    read.freeze()
+}

@@ -1,0 +1,181 @@
+//! A listener to requests, and requests to upgraded connections. The caller brings listener and end.
+//! Above: the gateway, the node. Below: hyper, `tls`.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Request, Response, header};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::ServerConfig;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+use crate::stream::{Stream, Upgraded, prepare};
+use crate::tls::PeerIdentity;
+
+/// How long a client may take for its TLS hello, and for the head of a request. Half of either is
+/// no connection.
+const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
+const HEAD_PATIENCE: Duration = Duration::from_secs(10);
+/// What a request's head may hold: Go's servers' 1 MiB, since command lines travel in it.
+const HEAD_BYTES: usize = 1024 * 1024;
+const HEADERS: usize = 128;
+/// Connections at once; each holds at least one descriptor.
+const CONNECTIONS: usize = 16 * 1024;
+/// After a failed accept, as when descriptors run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// After the end was asked for, how long sessions may take to say goodbye.
+const GOODBYE_PATIENCE: Duration = Duration::from_millis(800);
+
+/// What is known of a connection beside its bytes.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Where it comes from.
+    pub address: SocketAddr,
+    /// Who its certificate says it is, where one was shown and verified.
+    pub identity: Option<PeerIdentity>,
+    /// Whether it came in TLS.
+    pub tls: bool,
+}
+
+/// The end that all of a server's connections share.
+#[derive(Clone, Debug, Default)]
+pub struct Sessions {
+    /// Told when sessions have to end.
+    pub end: CancellationToken,
+    tracker: TaskTracker,
+}
+
+impl Sessions {
+    /// Runs a session that the server waits for at its end.
+    pub fn spawn(&self, session: impl Future<Output = ()> + Send + 'static) {
+        self.tracker.spawn(session);
+    }
+}
+
+/// A service's answer.
+pub type Reply = Response<Full<Bytes>>;
+
+/// Serves `listener` until `end`; then tells the sessions, waits for them with patience, and
+/// returns. `service` answers requests; what it spawns on `sessions` is waited for.
+pub async fn serve<S, F>(
+    listener: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
+    sessions: Sessions,
+    service: S,
+) where
+    S: Fn(Peer, Request<Incoming>) -> F + Clone + Send + 'static,
+    F: Future<Output = Reply> + Send + 'static,
+{
+    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let acceptor = tls.map(TlsAcceptor::from);
+    loop {
+        let Ok(slot) = slots.clone().acquire_owned().await else { break };
+        let accepted = tokio::select! {
+            () = sessions.end.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        let (tcp, address) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                warn!("accept: {error}");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let (acceptor, service, end) = (acceptor.clone(), service.clone(), sessions.end.clone());
+        tokio::spawn(async move {
+            let _slot = slot;
+            tokio::select! {
+                () = end.cancelled() => {}
+                () = connection(tcp, address, acceptor, service) => {}
+            }
+        });
+    }
+    drop(listener);
+    sessions.tracker.close();
+    if timeout(GOODBYE_PATIENCE, sessions.tracker.wait()).await.is_err() {
+        warn!("{} sessions did not end in time", sessions.tracker.len());
+    }
+}
+
+async fn connection<S, F>(
+    tcp: TcpStream,
+    address: SocketAddr,
+    acceptor: Option<TlsAcceptor>,
+    service: S,
+) where
+    S: Fn(Peer, Request<Incoming>) -> F,
+    F: Future<Output = Reply>,
+{
+    prepare(&tcp);
+    let (stream, peer) = match greet(tcp, address, acceptor).await {
+        Ok(greeted) => greeted,
+        Err(error) => return debug!("{address}: TLS: {error}"),
+    };
+    let answer = service_fn(move |request| {
+        let reply = service(peer.clone(), request);
+        async move { Ok::<_, Infallible>(reply.await) }
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_PATIENCE)
+        .max_buf_size(HEAD_BYTES)
+        .max_headers(HEADERS)
+        .title_case_headers(true)
+        .serve_connection(TokioIo::new(stream), answer)
+        .with_upgrades()
+        .await;
+    if let Err(error) = served {
+        debug!("{address}: {error}");
+    }
+}
+
+async fn greet(
+    tcp: TcpStream,
+    address: SocketAddr,
+    acceptor: Option<TlsAcceptor>,
+) -> io::Result<(Stream, Peer)> {
+    let Some(acceptor) = acceptor else {
+        return Ok((Stream::Plain(tcp), Peer { address, identity: None, tls: false }));
+    };
+    let late = |_| io::Error::from(io::ErrorKind::TimedOut);
+    let tls = timeout(HANDSHAKE_PATIENCE, acceptor.accept(tcp)).await.map_err(late)??;
+    let certificates = tls.get_ref().1.peer_certificates();
+    let identity = certificates.and_then(<[_]>::first).and_then(PeerIdentity::of);
+    Ok((Stream::Server(Box::new(tls)), Peer { address, identity, tls: true }))
+}
+
+/// Whether a request brings a body. An upgrade must not: what is behind its head belongs to the
+/// upgraded protocol, and boxes in between may disagree about where it begins.
+#[must_use]
+pub fn has_body(headers: &HeaderMap) -> bool {
+    let empty = |value: &http::HeaderValue| value.as_bytes() == b"0";
+    headers.contains_key(header::TRANSFER_ENCODING)
+        || !headers.get_all(header::CONTENT_LENGTH).iter().all(empty)
+}
+
+/// The connection below a request, once its 101 was written.
+///
+/// # Errors
+/// If the connection ended first.
+pub async fn upgraded(request: Request<Incoming>) -> io::Result<Upgraded> {
+    let upgraded = hyper::upgrade::on(request).await.map_err(io::Error::other)?;
+    let taken = upgraded.downcast::<TokioIo<Stream>>();
+    let parts = taken.map_err(|_| io::Error::other("the connection cannot be taken over"))?;
+    Ok(Upgraded { stream: parts.io.into_inner(), early: BytesMut::from(parts.read_buf) })
+}
