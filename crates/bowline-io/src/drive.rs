@@ -40,9 +40,7 @@ pub enum Moment {
 pub struct Socket<S> {
     stream: S,
     early: BytesMut,
-    buffer: BytesMut,
-    /// How much the next read takes at most; 0 while idle.
-    appetite: usize,
+    intake: Intake,
     read_ended: bool,
     write_ended: bool,
     needs_flush: bool,
@@ -54,8 +52,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         Socket {
             stream,
             early,
-            buffer: BytesMut::new(),
-            appetite: 0,
+            intake: Intake::default(),
             read_ended: false,
             write_ended: false,
             needs_flush: false,
@@ -86,7 +83,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         if !self.early.is_empty() {
             return Poll::Ready(Moment::Read(self.early.split()));
         }
-        match ready!(self.poll_read(cx)) {
+        match ready!(self.intake.poll(cx, &mut self.stream)) {
             Ok(bytes) if bytes.is_empty() => {
                 self.read_ended = true;
                 Poll::Ready(Moment::Ended(None))
@@ -133,14 +130,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         }
         Ok(took)
     }
+}
 
+/// The reading half of anything: big reads while bytes flow, no buffer while none do.
+#[derive(Debug, Default)]
+pub struct Intake {
+    buffer: BytesMut,
+    /// How much the next read takes at most; 0 while idle.
+    appetite: usize,
+}
+
+impl Intake {
     /// Reads until the buffer is full or nothing is left, so that one round of the driver serves
     /// as many bytes as possible. Empty bytes are the end.
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<BytesMut>> {
+    pub fn poll<R: AsyncRead + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut R,
+    ) -> Poll<io::Result<BytesMut>> {
         if self.appetite == 0 {
             let mut probe = [0; PROBE_BYTES];
             let mut probe = ReadBuf::new(&mut probe);
-            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut probe))?;
+            ready!(Pin::new(&mut *source).poll_read(cx, &mut probe))?;
             if probe.remaining() == 0 {
                 self.appetite = SMALLEST_BYTES;
             }
@@ -149,7 +160,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         self.buffer.reserve(self.appetite);
         let mut ended = false;
         while self.buffer.len() < self.appetite {
-            match read_some(Pin::new(&mut self.stream), cx, &mut self.buffer, self.appetite) {
+            match read_some(Pin::new(&mut *source), cx, &mut self.buffer, self.appetite) {
                 Poll::Pending => break,
                 Poll::Ready(Ok(0)) => {
                     ended = true;
@@ -181,6 +192,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             self.appetite = 0;
             self.buffer = BytesMut::new();
         }
+    }
+}
+
+impl Socket<crate::stream::Stream> {
+    /// Whether the peer has ended its direction or reset the connection, be there bytes to read
+    /// before that or not. For an owner that does not read because it has no room.
+    pub fn is_peer_gone(&self) -> bool {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let tcp = self.stream.tcp();
+        let mut watched = [PollFd::new(tcp, PollFlags::RDHUP)];
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+        poll(&mut watched, Some(&at_once)).is_ok_and(|_| watched[0].revents().intersects(gone))
     }
 }
 
@@ -272,6 +296,11 @@ impl Inflow {
     /// Bytes that wait.
     pub fn len(&self) -> usize {
         self.len
+    }
+
+    /// The last of the bytes that wait.
+    pub fn last_byte(&self) -> Option<u8> {
+        self.waiting.back().and_then(|bytes| bytes.last().copied())
     }
 
     /// Whether nothing waits.

@@ -6,6 +6,7 @@ pub mod clock;
 pub mod dial;
 pub mod drive;
 pub mod http;
+pub mod objects;
 pub mod proxy;
 pub mod serve;
 pub mod shutdown;

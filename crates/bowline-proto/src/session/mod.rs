@@ -133,6 +133,12 @@ impl Session {
         }
     }
 
+    /// What is spoken.
+    #[must_use]
+    pub fn protocol(&self) -> &'static Protocol {
+        each!(self, inner => inner.protocol())
+    }
+
     /// Sends bytes: stdin from a client, stdout or stderr from a server. Ignored on a channel that
     /// was not wanted or is finished. Keep an eye on `outbox().len()`: nothing is dropped.
     pub fn send(&mut self, channel: Channel, bytes: Bytes) {

@@ -120,6 +120,12 @@ impl OverSpdy {
         Channel::ALL.into_iter().find(|channel| self.lanes[*channel as usize].id == Some(id))
     }
 
+    /// See [`Session::protocol`](super::Session::protocol).
+    #[must_use]
+    pub fn protocol(&self) -> &'static Protocol {
+        self.protocol
+    }
+
     /// See [`Session::send`](super::Session::send).
     pub fn send(&mut self, channel: Channel, bytes: Bytes) {
         let ours = channel.is_from_client() == (self.side == Side::Client);

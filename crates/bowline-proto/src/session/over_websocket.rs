@@ -118,6 +118,12 @@ impl OverWebSocket {
         self.message(first, Bytes::new());
     }
 
+    /// See [`Session::protocol`](super::Session::protocol).
+    #[must_use]
+    pub fn protocol(&self) -> &'static Protocol {
+        self.protocol
+    }
+
     /// See [`Session::send`](super::Session::send).
     pub fn send(&mut self, channel: Channel, mut bytes: Bytes) {
         let ours = channel.is_from_client() == (self.side == Side::Client);

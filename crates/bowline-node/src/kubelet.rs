@@ -1,0 +1,220 @@
+//! The kubelet's exec endpoints: requests to sessions, with its rules, texts and codes.
+//! Above: `bowline node`, `bowline dev`. Below: `session`, `runtime`, `bowline_io::serve`.
+
+use std::sync::Arc;
+
+use bowline_io::http::lines;
+use bowline_io::serve::{Peer, Reply, Sessions, has_body, upgraded};
+use bowline_proto::negotiate::{Accepted, Lines, Refusal, Taken, accept};
+use bowline_proto::session::Wants;
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use percent_encoding::percent_decode_str;
+use tracing::{debug, warn};
+
+use crate::runtime::{NotFound, Runtime};
+use crate::session::{self, Exec};
+
+/// A kubelet's streaming side.
+#[derive(Clone, Debug)]
+pub struct Kubelet {
+    /// What runs here.
+    pub runtime: Arc<Runtime>,
+    /// The sessions, and their end.
+    pub sessions: Sessions,
+    /// Whether a client has to show a certificate that TLS could verify.
+    pub authenticates: bool,
+}
+
+/// An answer that is no upgrade: plain text, as the kubelet's are.
+#[derive(Debug, PartialEq, Eq)]
+struct Plain {
+    code: u16,
+    text: String,
+    headers: Vec<(&'static str, String)>,
+}
+
+impl Plain {
+    fn new(code: u16, text: impl Into<String>) -> Plain {
+        Plain { code, text: text.into(), headers: Vec::new() }
+    }
+}
+
+/// The part of a URL that says what is asked for.
+#[derive(Debug, PartialEq, Eq)]
+enum Route {
+    Healthz,
+    Exec { namespace: String, pod: String, uid: Option<String>, container: String },
+}
+
+impl Kubelet {
+    /// Answers a request; an exec goes on as a session of its own.
+    pub async fn answer(self, peer: Peer, request: Request<Incoming>) -> Reply {
+        match self.exec(&peer, request) {
+            Ok(reply) => reply,
+            Err(plain) => {
+                debug!("{}: {} {}", peer.address, plain.code, plain.text);
+                refuse(&plain)
+            }
+        }
+    }
+
+    fn exec(&self, peer: &Peer, request: Request<Incoming>) -> Result<Reply, Plain> {
+        let route = route(request.uri().path())?;
+        let Route::Exec { namespace, pod, uid, container } = route else {
+            return Ok(text(200, "ok"));
+        };
+        if self.authenticates && peer.identity.is_none() {
+            return Err(Plain::new(401, "Unauthorized"));
+        }
+        if !matches!(*request.method(), Method::GET | Method::POST) {
+            return Err(Plain::new(405, "405: Method Not Allowed"));
+        }
+        let (command, wants) = parameters(request.uri().query().unwrap_or_default())?;
+        let uid = uid.as_deref();
+        let found = self.runtime.find(&namespace, &pod, uid, &container);
+        let container = found.map_err(|missing| match missing {
+            NotFound::Pod => Plain::new(404, missing.to_string()),
+            _ => Plain::new(500, missing.to_string()),
+        })?;
+        let accepted = negotiate(&request)?;
+        let reply = switch(&accepted);
+        let exec = Exec { container, command, wants, protocol: accepted.protocol };
+        let (runtime, end) = (self.runtime.clone(), self.sessions.end.clone());
+        self.sessions.spawn(async move {
+            match upgraded(request).await {
+                Ok(connection) => session::run(runtime, exec, connection, end).await,
+                Err(error) => warn!("upgrade: {error}"),
+            }
+        });
+        Ok(reply)
+    }
+}
+
+fn negotiate(request: &Request<Incoming>) -> Result<Accepted, Plain> {
+    if has_body(request.headers()) || request.version() != Version::HTTP_11 {
+        return Err(Plain::new(400, "an upgrade is a request of HTTP/1.1 without a body"));
+    }
+    let lines = lines(request.headers());
+    let taken = Taken { websocket_v5: true };
+    accept(request.method().as_str(), Lines(&lines), taken).map_err(|refusal| {
+        // The kubelet answers every request without an upgrade so (wire.md 1.2).
+        let code = if refusal == Refusal::NoUpgrade { 500 } else { refusal.code() };
+        let text = if refusal.is_bare() { String::new() } else { refusal.to_string() };
+        Plain { code, text, headers: refusal.headers() }
+    })
+}
+
+/// `/exec/NAMESPACE/POD/CONTAINER`, or with a uid before the container.
+fn route(path: &str) -> Result<Route, Plain> {
+    let unknown = || Plain::new(404, "404 page not found");
+    if path == "/healthz" {
+        return Ok(Route::Healthz);
+    }
+    let rest = path.strip_prefix("/exec/").ok_or_else(unknown)?;
+    let parts: Result<Vec<String>, _> = rest
+        .split('/')
+        .map(|part| percent_decode_str(part).decode_utf8().map(|part| part.into_owned()))
+        .collect();
+    let parts = parts.map_err(|_| Plain::new(400, "the path is not UTF-8"))?;
+    if parts.iter().any(String::is_empty) {
+        return Err(unknown());
+    }
+    let route =
+        |namespace: &String, pod: &String, uid: Option<&String>, container: &String| Route::Exec {
+            namespace: namespace.clone(),
+            pod: pod.clone(),
+            uid: uid.cloned(),
+            container: container.clone(),
+        };
+    match &parts[..] {
+        [namespace, pod, container] => Ok(route(namespace, pod, None, container)),
+        [namespace, pod, uid, container] => Ok(route(namespace, pod, Some(uid), container)),
+        _ => Err(unknown()),
+    }
+}
+
+/// The kubelet's reading: only `1` counts, the first of several; a terminal swallows stderr.
+fn parameters(query: &str) -> Result<(Vec<String>, Wants), Plain> {
+    let pairs: Vec<_> = form_urlencoded::parse(query.as_bytes()).collect();
+    let set = |name: &str| pairs.iter().find(|pair| pair.0 == name).is_some_and(|p| p.1 == "1");
+    let tty = set("tty");
+    let wants =
+        Wants { stdin: set("input"), stdout: set("output"), stderr: set("error") && !tty, tty };
+    if !(wants.stdin || wants.stdout || wants.stderr) {
+        let text = "you must specify at least 1 of stdin, stdout, stderr";
+        return Err(Plain::new(400, text));
+    }
+    let command = pairs.iter().filter(|pair| pair.0 == "command").map(|pair| pair.1.to_string());
+    Ok((command.collect(), wants))
+}
+
+fn switch(accepted: &Accepted) -> Reply {
+    let mut reply = Response::new(Full::new(Bytes::new()));
+    *reply.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    set_headers(&mut reply, &accepted.response);
+    reply
+}
+
+fn refuse(plain: &Plain) -> Reply {
+    let mut reply = text(plain.code, &plain.text);
+    set_headers(&mut reply, &plain.headers);
+    reply
+}
+
+fn text(code: u16, text: &str) -> Reply {
+    let body = if text.is_empty() { Bytes::new() } else { Bytes::from(format!("{text}\n")) };
+    let mut reply = Response::new(Full::new(body));
+    *reply.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    reply.headers_mut().insert(http::header::CONTENT_TYPE, plain);
+    reply
+}
+
+fn set_headers(reply: &mut Reply, headers: &[(&'static str, String)]) {
+    for (name, value) in headers {
+        let name = HeaderName::try_from(*name);
+        if let (Ok(name), Ok(value)) = (name, HeaderValue::try_from(value)) {
+            reply.headers_mut().append(name, value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes() {
+        let exec = |uid: Option<&str>| Route::Exec {
+            namespace: "ns".into(),
+            pod: "p".into(),
+            uid: uid.map(Into::into),
+            container: "c d".into(),
+        };
+        assert_eq!(route("/exec/ns/p/c%20d"), Ok(exec(None)));
+        assert_eq!(route("/exec/ns/p/u/c%20d"), Ok(exec(Some("u"))));
+        assert_eq!(route("/healthz"), Ok(Route::Healthz));
+        for (path, code) in
+            [("/", 404), ("/exec/a/b", 404), ("/exec/a//c", 404), ("/exec/%ff/b/c", 400)]
+        {
+            assert_eq!(route(path).unwrap_err().code, code, "{path}");
+        }
+    }
+
+    #[test]
+    fn only_a_one_counts() {
+        let wants = |query| parameters(query).map(|found| found.1);
+        let all = Wants { stdin: true, stdout: true, stderr: true, tty: false };
+        assert_eq!(wants("input=1&output=1&error=1"), Ok(all));
+        let terminal = Wants { stdin: true, stderr: false, tty: true, ..all };
+        assert_eq!(wants("input=1&output=1&error=1&tty=1"), Ok(terminal));
+        assert_eq!(wants("input=true").unwrap_err().code, 400);
+        assert_eq!(wants("error=1&tty=1").unwrap_err().code, 400);
+        assert_eq!(wants("output=0&output=1").unwrap_err().code, 400);
+        let (command, _) = parameters("command=sh&command=-c&command=a+%22b%22&output=1").unwrap();
+        assert_eq!(command, ["sh", "-c", "a \"b\""]);
+    }
+}

@@ -1,0 +1,324 @@
+//! One exec: joins an upgraded connection with a process, from the first stream to the Status.
+//! Above: `kubelet`. Below: `process`, `bowline_io::drive`, `bowline_proto::session`.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bowline_io::clock::Clock;
+use bowline_io::drive::{Alarm, Inflow, Moment, Socket};
+use bowline_io::stream::Upgraded;
+use bowline_proto::session::{Channel, Event, Loss, Protocol, Session, Side, Size, Status, Wants};
+use bowline_proto::time::earlier;
+use bowline_proto::{Machine, Next, Time, limits};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::process::{Act, Ending, Process};
+use crate::runtime::{Container, Runtime};
+
+/// With a terminal, how long the first size may take before the process starts without one. A
+/// program that asks at once must not be told 0 by 0.
+const FIRST_SIZE_PATIENCE: Duration = Duration::from_millis(500);
+/// While the process takes no input, how often to look whether the client is still there.
+const LOOK_AFTER_CLIENT_EVERY: Duration = Duration::from_secs(1);
+
+/// A command to run for a client.
+#[derive(Debug)]
+pub struct Exec {
+    /// Where it runs.
+    pub container: Arc<Container>,
+    /// The words of the command.
+    pub command: Vec<String>,
+    /// The channels that the client wants.
+    pub wants: Wants,
+    /// What is spoken.
+    pub protocol: &'static Protocol,
+}
+
+/// Runs `exec` for the client at the other end of `connection`, until both have ended or `end`.
+pub async fn run(runtime: Arc<Runtime>, exec: Exec, connection: Upgraded, end: CancellationToken) {
+    let Exec { container, command, wants, protocol } = exec;
+    let seed = bowline_io::chance::bytes();
+    let mut running = Running {
+        clock: Clock::start(),
+        socket: Socket::new(connection.stream, connection.early),
+        session: Session::new(Side::Server, protocol, wants, seed),
+        runtime,
+        container,
+        command,
+        wants,
+        early: Inflow::default(),
+        size: None,
+        phase: Phase::Setup,
+        ended: false,
+    };
+    let aborted = tokio::select! {
+        () = running.run() => false,
+        () = end.cancelled() => true,
+    };
+    if aborted {
+        running.abort().await;
+    }
+}
+
+struct Running {
+    clock: Clock,
+    socket: Socket<bowline_io::stream::Stream>,
+    session: Session,
+    runtime: Arc<Runtime>,
+    container: Arc<Container>,
+    command: Vec<String>,
+    wants: Wants,
+    /// Input that came before the process was there to take it.
+    early: Inflow,
+    size: Option<Size>,
+    phase: Phase,
+    /// The session has given its last event, or was given its Status.
+    ended: bool,
+}
+
+enum Phase {
+    /// The client has not opened all streams.
+    Setup,
+    /// Everything is there but the terminal's size, which may still come until then.
+    Size(Time),
+    /// It runs.
+    Process(Box<Process>),
+    /// It has ended; what it wrote is still to be read.
+    Drain(Drain),
+    /// Nothing is left to run.
+    Over,
+}
+
+/// What a process that has ended wrote is in its pipes: it is read until they are dry, however slow
+/// the client is. Then whoever else holds them has until a deadline to end.
+struct Drain {
+    process: Box<Process>,
+    ending: Ending,
+    until: Time,
+    dry: bool,
+}
+
+enum Wake {
+    Socket(Moment),
+    Act(Act),
+    Ended(Ending),
+    Deadline,
+}
+
+impl Running {
+    async fn run(&mut self) {
+        let mut alarm = Alarm::default();
+        loop {
+            let Some(deadline) = self.advance() else { return };
+            alarm.set(&self.clock, deadline);
+            let wake = poll_fn(|cx| self.poll(cx, &mut alarm)).await;
+            let now = self.clock.now();
+            match wake {
+                Wake::Socket(Moment::Read(bytes)) => self.session.receive(now, bytes),
+                Wake::Socket(Moment::Ended(_)) => self.session.receive_end(now),
+                Wake::Socket(Moment::Wrote) | Wake::Deadline => {}
+                Wake::Act(act) => self.act(act),
+                Wake::Ended(ending) => self.drain(ending),
+            }
+        }
+    }
+
+    /// Takes events and passes deadlines until there is nothing to do but wait, at most until the
+    /// moment that is given. `None` once everything is over.
+    fn advance(&mut self) -> Option<Option<Time>> {
+        let now = self.clock.now();
+        let deadline = loop {
+            match self.session.poll(now) {
+                Next::Event(event) => self.event(event),
+                Next::Idle(deadline) => break deadline,
+                Next::Done => return None,
+            }
+        };
+        let own = match &self.phase {
+            Phase::Size(until) if now >= *until => {
+                self.start();
+                return self.advance();
+            }
+            Phase::Drain(drain) if drain.process.is_silent() || drain.dry && now >= drain.until => {
+                self.conclude();
+                return self.advance();
+            }
+            Phase::Size(until) | Phase::Drain(Drain { until, dry: true, .. }) => Some(*until),
+            Phase::Process(_) if !self.has_room() => {
+                if self.socket.is_peer_gone() && self.session_half_closes() {
+                    self.session.receive_end(now);
+                    self.lost(&Loss::new(
+                        bowline_proto::session::Cause::Cut,
+                        "while the process takes no input",
+                    ));
+                }
+                Some(now + LOOK_AFTER_CLIENT_EVERY)
+            }
+            _ => None,
+        };
+        Some(earlier(deadline, own))
+    }
+
+    fn event(&mut self, event: Event) {
+        match event {
+            Event::Ready if self.wants.tty && self.size.is_none() => {
+                self.phase = Phase::Size(self.clock.now() + FIRST_SIZE_PATIENCE);
+            }
+            Event::Ready => self.start(),
+            Event::Data(Channel::Stdin, bytes) => {
+                self.stdin().push(bytes);
+                // Whoever types does not wait for a size.
+                if matches!(self.phase, Phase::Size(_)) {
+                    self.start();
+                }
+            }
+            Event::Eof(Channel::Stdin) => self.stdin().end(),
+            Event::Resize(size) => {
+                self.size = Some(size);
+                match &self.phase {
+                    Phase::Size(_) => self.start(),
+                    Phase::Process(process) => process.resize(size),
+                    _ => {}
+                }
+            }
+            Event::Lost(loss) => self.lost(&loss),
+            Event::Data(..) | Event::Eof(_) | Event::Status(_) => {}
+        }
+    }
+
+    fn stdin(&mut self) -> &mut Inflow {
+        match &mut self.phase {
+            Phase::Process(process) | Phase::Drain(Drain { process, .. }) => &mut process.stdin,
+            _ => &mut self.early,
+        }
+    }
+
+    fn start(&mut self) {
+        let size = self.size.filter(|_| self.wants.tty);
+        let started = self.runtime.exec(&self.container, &self.command, self.wants, size);
+        match started {
+            Ok(mut process) => {
+                info!(
+                    container = self.container.spec.name,
+                    process = process.id(),
+                    "exec {:?}",
+                    self.command.first()
+                );
+                process.stdin = std::mem::take(&mut self.early);
+                self.phase = Phase::Process(Box::new(process));
+            }
+            Err(error) => {
+                let why = format!(
+                    "error executing command in container: exec failed: unable to start \
+                     container process: {error}"
+                );
+                warn!("{why}");
+                self.end(&Status::failed(&why));
+            }
+        }
+    }
+
+    fn end(&mut self, status: &Status) {
+        self.session.status(self.clock.now(), status);
+        self.ended = true;
+        self.phase = Phase::Over;
+    }
+
+    fn act(&mut self, act: Act) {
+        match act {
+            Act::Out(bytes) => self.session.send(Channel::Stdout, bytes.freeze()),
+            Act::Err(bytes) => self.session.send(Channel::Stderr, bytes.freeze()),
+            Act::OutEnded => self.session.finish(Channel::Stdout),
+            Act::ErrEnded => self.session.finish(Channel::Stderr),
+            Act::Took => {}
+        }
+    }
+
+    fn drain(&mut self, ending: Ending) {
+        let until = self.clock.now();
+        self.phase = match std::mem::replace(&mut self.phase, Phase::Over) {
+            Phase::Process(process) => Phase::Drain(Drain { process, ending, until, dry: false }),
+            other => other,
+        };
+    }
+
+    fn conclude(&mut self) {
+        let Phase::Drain(drain) = &self.phase else { return };
+        let code = drain.ending.code();
+        let why = format!("error executing command [{}], exit code {code}", self.words());
+        self.end(&Status::exited(code, &why));
+    }
+
+    fn words(&self) -> String {
+        bowline_io::text::harmless(&self.command.join(" "), limits::REASON_BYTES).into_owned()
+    }
+
+    /// The client is gone. Dropping the process hangs it up.
+    fn lost(&mut self, loss: &Loss) {
+        info!(container = self.container.spec.name, "exec {:?}: {loss}", self.command.first());
+        self.ended = true;
+        self.phase = Phase::Over;
+    }
+
+    fn session_half_closes(&self) -> bool {
+        self.session.protocol().half_closes
+    }
+
+    fn has_room(&self) -> bool {
+        let waiting = match &self.phase {
+            Phase::Process(process) => process.stdin.len(),
+            Phase::Drain(..) | Phase::Over => 0,
+            Phase::Setup | Phase::Size(_) => self.early.len(),
+        };
+        waiting < limits::STDIN_BYTES
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, alarm: &mut Alarm) -> Poll<Wake> {
+        let room = self.session.outbox().len() < limits::OUTBOX_BYTES;
+        match &mut self.phase {
+            Phase::Process(process) => {
+                if let Poll::Ready(act) = process.poll(cx, room) {
+                    return Poll::Ready(Wake::Act(act));
+                }
+            }
+            Phase::Drain(drain) => {
+                if let Poll::Ready(act) = drain.process.poll(cx, room) {
+                    return Poll::Ready(Wake::Act(act));
+                }
+                if room && !drain.dry {
+                    drain.dry = true;
+                    drain.until = self.clock.now() + self.runtime.settings().drain;
+                    return Poll::Ready(Wake::Deadline);
+                }
+            }
+            Phase::Setup | Phase::Size(_) | Phase::Over => {}
+        }
+        let reads = self.session.wants_read() && self.has_room();
+        if let Poll::Ready(moment) = self.socket.poll(cx, self.session.outbox(), reads) {
+            return Poll::Ready(Wake::Socket(moment));
+        }
+        if let Phase::Process(process) = &mut self.phase {
+            if let Poll::Ready(ending) = process.poll_ending(cx) {
+                return Poll::Ready(Wake::Ended(ending));
+            }
+        }
+        alarm.poll(cx).map(|()| Wake::Deadline)
+    }
+
+    /// The node ends: the outcome will not be known. The client is told so, as far as that goes
+    /// without waiting for it.
+    async fn abort(&mut self) {
+        if !self.ended {
+            self.session.lose(self.clock.now(), "the node shuts down");
+            self.phase = Phase::Over;
+        }
+        poll_fn(|cx| {
+            let _ = self.socket.poll(cx, self.session.outbox(), false);
+            Poll::Ready(())
+        })
+        .await;
+    }
+}

@@ -1,0 +1,108 @@
+//! A pseudo-terminal as a pair: a side that a task can poll, and a side for a process.
+//! Above: `spawn`, `process`. Below: rustix.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bowline_proto::session::Size;
+use rustix::fs::{Mode, OFlags};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{LocalModes, SpecialCodeIndex, Winsize, tcgetattr, tcsetwinsize};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::watched::watch;
+
+/// The side that we hold.
+#[derive(Debug)]
+pub struct Terminal {
+    master: AsyncFd<OwnedFd>,
+}
+
+impl Terminal {
+    /// A new pair. The process's side comes back as a plain descriptor.
+    pub fn open(size: Option<Size>) -> io::Result<(Terminal, OwnedFd)> {
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let master = openpt(flags)?;
+        grantpt(&master)?;
+        unlockpt(&master)?;
+        let name = ptsname(&master, Vec::new())?;
+        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let slave = rustix::fs::open(name, flags, Mode::empty())?;
+        rustix::io::ioctl_fionbio(&master, true)?;
+        let terminal = Terminal { master: watch(master)? };
+        if let Some(size) = size {
+            terminal.resize(size)?;
+        }
+        Ok((terminal, slave))
+    }
+
+    /// Sets the size; the kernel tells the foreground group. Sizes of zero are no sizes.
+    pub fn resize(&self, size: Size) -> io::Result<()> {
+        if size.width == 0 || size.height == 0 {
+            return Ok(());
+        }
+        let size = Winsize { ws_row: size.height, ws_col: size.width, ws_xpixel: 0, ws_ypixel: 0 };
+        Ok(tcsetwinsize(self.master.get_ref(), size)?)
+    }
+
+    /// What a person would type to end the input now: the terminal's EOF character, twice if a
+    /// line is begun. A program that reads the terminal raw gets one, and decides.
+    pub fn end_of_input(&self, line_begun: bool) -> &'static [u8] {
+        let cooked = tcgetattr(self.master.get_ref().as_fd()).is_ok_and(|attributes| {
+            attributes.local_modes.contains(LocalModes::ICANON)
+                && attributes.special_codes[SpecialCodeIndex::VEOF] == 4
+        });
+        if cooked && line_begun { b"\x04\x04" } else { b"\x04" }
+    }
+}
+
+impl AsyncRead for Terminal {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            let mut ready = ready!(self.master.poll_read_ready(cx))?;
+            let unfilled = buffer.initialize_unfilled();
+            let read = ready.try_io(|master| Ok(rustix::io::read(master.get_ref(), unfilled)?));
+            match read {
+                Ok(Ok(read)) => {
+                    buffer.advance(read);
+                    return Poll::Ready(Ok(()));
+                }
+                // Linux says EIO once nobody holds the other side: that is the end.
+                Ok(Err(error)) if error.raw_os_error() == Some(5) => return Poll::Ready(Ok(())),
+                Ok(Err(error)) => return Poll::Ready(Err(error)),
+                Err(_would_block) => {}
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Terminal {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            let mut ready = ready!(self.master.poll_write_ready(cx))?;
+            let written = ready.try_io(|master| Ok(rustix::io::write(master.get_ref(), bytes)?));
+            if let Ok(written) = written {
+                return Poll::Ready(written);
+            }
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
