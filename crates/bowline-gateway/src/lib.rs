@@ -1,1 +1,22 @@
-//! placeholder
+//! The API server's part of Kubernetes streaming: who may, which node, and any front to any back.
+//! Above: `bowline gateway`, `bowline dev`. Below: `bowline-io`, `bowline-proto`.
+//!
+//! A request walks down this list and never back: [`server`] asks [`authn`] who it is, [`route`]
+//! what it wants and [`authz`] whether it may; [`api`] answers what is read, [`options`] and
+//! [`cluster`] find the node of an exec, and [`stream`] joins the two.
+
+pub mod api;
+pub mod authn;
+pub mod authz;
+pub mod cluster;
+pub mod gates;
+pub mod options;
+pub mod route;
+pub mod server;
+pub mod status;
+pub mod stream;
+
+mod discovery;
+mod relay;
+mod select;
+mod table;

@@ -1,0 +1,167 @@
+//! What can be read: health, version, discovery, pods, nodes, namespaces.
+//! Above: `server`. Below: `cluster`, `table`, `discovery`, `select`.
+
+use bowline_io::serve::Reply;
+use http::{HeaderValue, header};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::cluster::Cluster;
+use crate::route::{Kind, Route};
+use crate::status::{self, Refusal};
+use crate::{discovery, select, table};
+
+/// The Kubernetes whose behaviour is shown; clients check their skew against it.
+const GIT_VERSION: &str = concat!("v1.37.0+bowline-", env!("CARGO_PKG_VERSION"));
+
+/// The parts of a request that an answer depends on.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// The query.
+    pub query: &'a str,
+    /// `Accept`.
+    pub accept: &'a str,
+    /// The server's own address.
+    pub address: &'a str,
+}
+
+/// Answers what is read.
+///
+/// # Errors
+/// The refusal to answer with.
+pub fn answer(cluster: &Cluster, route: &Route, asked: Asked<'_>) -> Result<Reply, Refusal> {
+    let aggregated = discovery::is_aggregated(asked.accept);
+    let body = match route {
+        Route::Health => return Ok(status::text(200, "ok")),
+        Route::Version => version(),
+        Route::Api if aggregated => return Ok(aggregate(&discovery::aggregated_core())),
+        Route::Groups if aggregated => return Ok(aggregate(&discovery::aggregated_groups())),
+        Route::Api => discovery::versions(asked.address),
+        Route::Core => discovery::core(),
+        Route::Groups => discovery::groups(),
+        Route::List { kind, namespace } => list(cluster, *kind, namespace.as_deref(), asked)?,
+        Route::Get { kind, namespace, name } => {
+            let object = one(cluster, *kind, namespace.as_deref(), name)?;
+            if wants_table(asked.accept) {
+                table::table(*kind, &[object], Timestamp::now(), wants_objects(asked.query))
+            } else {
+                object
+            }
+        }
+        Route::Exec { .. } => return Err(Refusal::no_such_path()),
+    };
+    Ok(status::json(200, &body))
+}
+
+fn aggregate(body: &Value) -> Reply {
+    let mut reply = status::json(200, body);
+    let kind = HeaderValue::from_static(discovery::AGGREGATED_TYPE);
+    reply.headers_mut().insert(header::CONTENT_TYPE, kind);
+    reply
+}
+
+fn version() -> Value {
+    json!({
+        "major": "1",
+        "minor": "37",
+        "gitVersion": GIT_VERSION,
+        "gitCommit": "",
+        "gitTreeState": "clean",
+        "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "",
+        "compiler": "rustc",
+        "platform": format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH),
+    })
+}
+
+fn wants_table(accept: &str) -> bool {
+    accept.split(',').next().is_some_and(|best| {
+        best.contains("as=Table") && best.contains("g=meta.k8s.io") && best.contains("v=v1")
+    }) || accept.contains("as=Table;v=v1;g=meta.k8s.io")
+}
+
+/// `includeObject=Object` puts whole objects into a table's rows.
+fn wants_objects(query: &str) -> bool {
+    parameter(query, "includeObject").is_some_and(|include| include == "Object")
+}
+
+fn parameter(query: &str, name: &str) -> Option<String> {
+    form_urlencoded::parse(query.as_bytes())
+        .find(|pair| pair.0 == name)
+        .map(|pair| pair.1.into_owned())
+}
+
+fn list(
+    cluster: &Cluster,
+    kind: Kind,
+    namespace: Option<&str>,
+    asked: Asked<'_>,
+) -> Result<Value, Refusal> {
+    let watch = parameter(asked.query, "watch");
+    if watch.is_some_and(|watch| watch != "0" && watch != "false") {
+        return Err(Refusal::bad_request("this server does not serve watches"));
+    }
+    let labels = parameter(asked.query, "labelSelector").unwrap_or_default();
+    let fields = parameter(asked.query, "fieldSelector").unwrap_or_default();
+    let mut objects = Vec::new();
+    for object in all(cluster, kind, namespace) {
+        let fits = select::labels(&labels, &object).ok_or_else(|| {
+            Refusal::bad_request(format!("unable to parse requirement: {labels:?}"))
+        })?;
+        if fits && select::fields(&fields, &object) {
+            objects.push(object);
+        }
+    }
+    if wants_table(asked.accept) {
+        let whole = wants_objects(asked.query);
+        return Ok(table::table(kind, &objects, Timestamp::now(), whole));
+    }
+    let name = match kind {
+        Kind::Pods => "PodList",
+        Kind::Nodes => "NodeList",
+        Kind::Namespaces => "NamespaceList",
+        Kind::Events => "EventList",
+    };
+    Ok(json!({
+        "kind": name,
+        "apiVersion": "v1",
+        "metadata": { "resourceVersion": "1" },
+        "items": objects,
+    }))
+}
+
+fn all(cluster: &Cluster, kind: Kind, namespace: Option<&str>) -> Vec<Value> {
+    match kind {
+        Kind::Pods => cluster.pods(namespace),
+        Kind::Nodes => cluster.nodes().to_vec(),
+        Kind::Namespaces => cluster.namespaces().iter().map(|name| namespace_object(name)).collect(),
+        Kind::Events => Vec::new(),
+    }
+}
+
+fn one(
+    cluster: &Cluster,
+    kind: Kind,
+    namespace: Option<&str>,
+    name: &str,
+) -> Result<Value, Refusal> {
+    let found = match kind {
+        Kind::Pods => cluster.pod(namespace.unwrap_or_default(), name),
+        Kind::Nodes => cluster.node(name).cloned(),
+        Kind::Namespaces => {
+            cluster.namespaces().iter().any(|one| one == name).then(|| namespace_object(name))
+        }
+        Kind::Events => None,
+    };
+    found.ok_or_else(|| Refusal::not_found(kind.resource(), name))
+}
+
+fn namespace_object(name: &str) -> Value {
+    json!({
+        "kind": "Namespace",
+        "apiVersion": "v1",
+        "metadata": { "name": name, "resourceVersion": "1" },
+        "spec": { "finalizers": ["kubernetes"] },
+        "status": { "phase": "Active" },
+    })
+}

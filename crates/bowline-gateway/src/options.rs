@@ -1,0 +1,162 @@
+//! An exec's query to what it asks for, and that to the kubelet's query: Kubernetes' rules and texts.
+//! Above: `stream`. Below: `status`.
+
+use bowline_proto::session::Wants;
+use form_urlencoded::Serializer;
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::Value;
+
+use crate::status::Refusal;
+
+/// What a request to `pods/exec` asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExecOptions {
+    /// The words of the command.
+    pub command: Vec<String>,
+    /// The container; empty if the request leaves it open.
+    pub container: String,
+    /// The channels.
+    pub wants: Wants,
+}
+
+impl ExecOptions {
+    /// Reads a query as the API server does (wire.md 1.1).
+    ///
+    /// # Errors
+    /// 400 for `dryRun`.
+    pub fn parse(query: &str) -> Result<ExecOptions, Refusal> {
+        let pairs: Vec<_> = form_urlencoded::parse(query.as_bytes()).collect();
+        if pairs.iter().any(|pair| pair.0 == "dryRun") {
+            return Err(Refusal::bad_request("dryRun is not supported"));
+        }
+        let first = |name: &str| pairs.iter().find(|pair| pair.0 == name).map(|pair| &*pair.1);
+        // Absent, `0` and `false` in any case are false; everything else is true, even "".
+        let set = |name: &str| {
+            first(name).is_some_and(|value| value != "0" && !value.eq_ignore_ascii_case("false"))
+        };
+        let command = pairs.iter().filter(|pair| pair.0 == "command").map(|pair| pair.1.to_string());
+        Ok(ExecOptions {
+            command: command.collect(),
+            container: first("container").unwrap_or_default().to_owned(),
+            wants: Wants {
+                stdin: set("stdin"),
+                stdout: set("stdout"),
+                stderr: set("stderr"),
+                tty: set("tty"),
+            },
+        })
+    }
+
+    /// The container that is meant in `pod`.
+    ///
+    /// # Errors
+    /// 400 with the API server's texts.
+    pub fn container_in(&self, pod: &Value) -> Result<String, Refusal> {
+        let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+        let parsed: Result<Pod, _> = serde_json::from_value(pod.clone());
+        let spec = parsed.ok().and_then(|pod| pod.spec).unwrap_or_default();
+        let regular: Vec<&String> = spec.containers.iter().map(|one| &one.name).collect();
+        let initial = spec.init_containers.iter().flatten().map(|one| &one.name);
+        let ephemeral = spec.ephemeral_containers.iter().flatten().map(|one| &one.name);
+        let all: Vec<&String> = initial.chain(regular.clone()).chain(ephemeral).collect();
+        if !self.container.is_empty() {
+            let known = all.contains(&&self.container);
+            let message = format!("container {} is not valid for pod {name}", self.container);
+            return known.then(|| self.container.clone()).ok_or(Refusal::bad_request(message));
+        }
+        match regular[..] {
+            [only] => Ok(only.clone()),
+            [] => Err(Refusal::bad_request(format!(
+                "a container name must be specified for pod {name}"
+            ))),
+            _ => {
+                let names = all.into_iter().map(String::as_str).collect::<Vec<_>>().join(" ");
+                Err(Refusal::bad_request(format!(
+                    "a container name must be specified for pod {name}, choose one of: [{names}]"
+                )))
+            }
+        }
+    }
+
+    /// The kubelet's path and query for it. Keys come in the order of Go's encoder.
+    #[must_use]
+    pub fn kubelet_path(&self, namespace: &str, pod: &str, container: &str) -> String {
+        let mut query = Serializer::new(String::new());
+        for word in &self.command {
+            query.append_pair("command", word);
+        }
+        for (name, set) in [
+            ("error", self.wants.stderr),
+            ("input", self.wants.stdin),
+            ("output", self.wants.stdout),
+            ("tty", self.wants.tty),
+        ] {
+            if set {
+                query.append_pair(name, "1");
+            }
+        }
+        format!("/exec/{namespace}/{pod}/{container}?{}", query.finish())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn booleans_are_read_as_the_api_server_reads_them() {
+        let options = ExecOptions::parse("?&stdin=&stdout=False&stderr=0&tty=no&stdout=true").unwrap();
+        // The pair before the first `&` is named `?`, as kube-rs sends it.
+        let wants = Wants { stdin: true, stdout: false, stderr: false, tty: true };
+        assert_eq!(options.wants, wants);
+        assert_eq!(ExecOptions::parse("dryRun=All").unwrap_err().message, "dryRun is not supported");
+    }
+
+    #[test]
+    fn containers_are_chosen_or_asked_for() {
+        let names = |names: &[&str]| -> Value {
+            names.iter().map(|name| json!({"name": name})).collect()
+        };
+        let pod = |regular: &[&str]| {
+            json!({"metadata": {"name": "p"}, "spec": {
+                "containers": names(regular), "initContainers": names(&["i"]),
+                "ephemeralContainers": names(&["e"])}})
+        };
+        let choose = |container: &str, regular: &[&str]| {
+            let options = ExecOptions { container: container.into(), ..Default::default() };
+            options.container_in(&pod(regular)).map_err(|refusal| refusal.message)
+        };
+        assert_eq!(choose("", &["a"]), Ok("a".into()));
+        assert_eq!(choose("i", &["a"]), Ok("i".into()));
+        assert_eq!(choose("e", &["a", "b"]), Ok("e".into()));
+        assert_eq!(choose("x", &["a"]), Err("container x is not valid for pod p".into()));
+        assert_eq!(
+            choose("", &["a", "b"]),
+            Err("a container name must be specified for pod p, choose one of: [i a b e]".into())
+        );
+        assert_eq!(choose("", &[]), Err("a container name must be specified for pod p".into()));
+    }
+
+    #[test]
+    fn the_kubelets_query_is_gos() {
+        let query = "tty=true&stdin=true&stdout=1&container=c&command=echo&command=a+%22b%26c%22";
+        let options = ExecOptions::parse(query).unwrap();
+        assert_eq!(
+            options.kubelet_path("ns", "p", "c"),
+            "/exec/ns/p/c?command=echo&command=a+%22b%26c%22&input=1&output=1&tty=1"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn every_command_survives(command in prop::collection::vec(any::<String>(), 0..5)) {
+            let options = ExecOptions { command: command.clone(), ..Default::default() };
+            let path = options.kubelet_path("ns", "p", "c");
+            let query = path.split_once('?').unwrap().1;
+            prop_assert_eq!(ExecOptions::parse(query).unwrap().command, command);
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! A request's path to what it means. Past here nobody looks at a URL.
+//! Above: `server`. Below: nothing.
+
+use http::Method;
+use percent_encoding::percent_decode_str;
+
+use crate::authz::Deed;
+use crate::status::Refusal;
+
+/// What a path names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// `/healthz`, `/livez`, `/readyz`.
+    Health,
+    /// `/version`.
+    Version,
+    /// `/api`.
+    Api,
+    /// `/api/v1`.
+    Core,
+    /// `/apis`.
+    Groups,
+    /// A command in a pod.
+    Exec {
+        /// Its namespace.
+        namespace: String,
+        /// The pod.
+        name: String,
+    },
+    /// Objects of one kind.
+    List {
+        /// Of which kind.
+        kind: Kind,
+        /// In which namespace; `None` is all.
+        namespace: Option<String>,
+    },
+    /// One object.
+    Get {
+        /// Of which kind.
+        kind: Kind,
+        /// Its namespace; `None` for kinds without.
+        namespace: Option<String>,
+        /// Its name.
+        name: String,
+    },
+}
+
+/// What can be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Pods.
+    Pods,
+    /// Nodes.
+    Nodes,
+    /// Namespaces.
+    Namespaces,
+    /// Events; there are none, but `describe` asks for them.
+    Events,
+}
+
+impl Kind {
+    /// All kinds, with their resource names.
+    pub const ALL: [(&'static str, Kind); 4] = [
+        ("pods", Kind::Pods),
+        ("nodes", Kind::Nodes),
+        ("namespaces", Kind::Namespaces),
+        ("events", Kind::Events),
+    ];
+
+    fn named(name: &str) -> Option<Kind> {
+        Kind::ALL.into_iter().find(|row| row.0 == name).map(|row| row.1)
+    }
+
+    /// The resource's name.
+    #[must_use]
+    pub fn resource(self) -> &'static str {
+        Kind::ALL.into_iter().find(|row| row.1 == self).map_or("", |row| row.0)
+    }
+
+    /// Whether its objects are in namespaces.
+    #[must_use]
+    pub fn is_namespaced(self) -> bool {
+        matches!(self, Kind::Pods | Kind::Events)
+    }
+}
+
+impl Route {
+    /// Reads a path.
+    ///
+    /// # Errors
+    /// 404, or 400 for a path that is no text.
+    pub fn parse(path: &str) -> Result<Route, Refusal> {
+        let decode = |part: &str| percent_decode_str(part).decode_utf8().map(|text| text.into_owned());
+        let parts: Result<Vec<String>, _> = path.trim_matches('/').split('/').map(decode).collect();
+        let parts = parts.map_err(|_| Refusal::bad_request("the path is not UTF-8"))?;
+        // A name with a slash or a way up would be another path at the node.
+        if parts.iter().any(|part| part.contains('/') || part == ".." || part == ".") {
+            return Err(Refusal::bad_request("the path names no object"));
+        }
+        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+        let found = match parts[..] {
+            ["healthz" | "livez" | "readyz", ..] => Some(Route::Health),
+            ["version"] => Some(Route::Version),
+            ["api"] => Some(Route::Api),
+            ["api", "v1"] => Some(Route::Core),
+            ["apis"] => Some(Route::Groups),
+            ["api", "v1", "namespaces", namespace, "pods", name, "exec"] => {
+                Some(Route::Exec { namespace: namespace.into(), name: name.into() })
+            }
+            ["api", "v1", "namespaces", namespace, kind] => Kind::named(kind)
+                .filter(|kind| kind.is_namespaced())
+                .map(|kind| Route::List { kind, namespace: Some(namespace.into()) }),
+            ["api", "v1", "namespaces", namespace, kind, name] => {
+                Kind::named(kind).filter(|kind| kind.is_namespaced()).map(|kind| Route::Get {
+                    kind,
+                    namespace: Some(namespace.into()),
+                    name: name.into(),
+                })
+            }
+            ["api", "v1", kind] => {
+                Kind::named(kind).map(|kind| Route::List { kind, namespace: None })
+            }
+            ["api", "v1", kind, name] => Kind::named(kind)
+                .filter(|kind| !kind.is_namespaced())
+                .map(|kind| Route::Get { kind, namespace: None, name: name.into() }),
+            _ => None,
+        };
+        found.ok_or_else(Refusal::no_such_path)
+    }
+
+    /// What has to be allowed.
+    #[must_use]
+    pub fn deed(&self, method: &Method, path: &str) -> Deed {
+        match self {
+            Route::Exec { namespace, name } => Deed::Resource {
+                verb: if method == Method::POST { "create" } else { "get" },
+                resource: "pods/exec",
+                namespace: namespace.clone(),
+                name: name.clone(),
+            },
+            Route::List { kind, namespace } => Deed::Resource {
+                verb: "list",
+                resource: kind.resource(),
+                namespace: namespace.clone().unwrap_or_default(),
+                name: String::new(),
+            },
+            Route::Get { kind, namespace, name } => Deed::Resource {
+                verb: "get",
+                resource: kind.resource(),
+                namespace: namespace.clone().unwrap_or_default(),
+                name: name.clone(),
+            },
+            _ => Deed::Path(path.to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths() {
+        let exec = Route::Exec { namespace: "ns".into(), name: "p q".into() };
+        assert_eq!(Route::parse("/api/v1/namespaces/ns/pods/p%20q/exec"), Ok(exec));
+        let list = Route::List { kind: Kind::Pods, namespace: None };
+        assert_eq!(Route::parse("/api/v1/pods"), Ok(list));
+        assert_eq!(Route::parse("/readyz"), Ok(Route::Health));
+        for (path, code) in [
+            ("/api/v1/namespaces/ns/pods/p/portforward", 404),
+            ("/api/v1/pods/x", 404),
+            ("/apis/apps/v1", 404),
+            ("/", 404),
+            ("/api/v1/namespaces/ns/pods/%ff", 400),
+            ("/api/v1/namespaces/a%2fb/pods", 400),
+            ("/api/v1/namespaces/ns/pods/../exec", 400),
+        ] {
+            assert_eq!(Route::parse(path).unwrap_err().code, code, "{path}");
+        }
+    }
+}
