@@ -133,6 +133,7 @@ enum Wake {
 impl<S: AsyncRead + AsyncWrite + Unpin> Running<S> {
     async fn run(&mut self) -> Result<Ended, EndError> {
         let mut alarm = Alarm::default();
+        self.session.begin(self.clock.now());
         loop {
             let deadline = self.drain();
             if self.stdout.is_empty() && self.stderr.is_empty() {

@@ -40,8 +40,10 @@ pub enum Ending {
 pub struct Relay {
     near: Session,
     far: Session,
-    /// The far side has all its lanes: from now on the client may speak.
-    ready: bool,
+    /// The client has all its lanes: only now may the command start, or its output be read.
+    near_ready: bool,
+    /// The node has all its lanes: only now may the client speak to the command.
+    far_ready: bool,
     ended: bool,
     near_done: bool,
     far_done: bool,
@@ -52,7 +54,15 @@ impl Relay {
     /// the same channels.
     #[must_use]
     pub fn new(near: Session, far: Session) -> Relay {
-        Relay { near, far, ready: false, ended: false, near_done: false, far_done: false }
+        Relay {
+            near,
+            far,
+            near_ready: false,
+            far_ready: false,
+            ended: false,
+            near_done: false,
+            far_done: false,
+        }
     }
 
     /// Takes bytes from one of the sockets.
@@ -74,8 +84,9 @@ impl Relay {
     /// session has ended, what still comes is read to be dropped.
     pub fn wants_read(&mut self, leg: Leg) -> bool {
         let room = match leg {
-            Leg::Near => self.far.outbox().len() < OUTBOX_BYTES && (self.ready || self.ended),
-            Leg::Far => self.near.outbox().len() < OUTBOX_BYTES,
+            Leg::Near if !self.near_ready => true,
+            Leg::Near => self.far_ready && self.far.outbox().len() < OUTBOX_BYTES,
+            Leg::Far => self.near_ready && self.near.outbox().len() < OUTBOX_BYTES,
         };
         self.session(leg).wants_read() && (room || self.ended)
     }
@@ -103,20 +114,6 @@ impl Relay {
 
     /// Moves what can be moved. Gives the ending once, then idles until both sockets are closed.
     pub fn poll(&mut self, now: Time) -> Next<Ending> {
-        let far = loop {
-            match self.far.poll(now) {
-                Next::Event(event) => {
-                    if let Some(ending) = self.from_far(now, event) {
-                        return Next::Event(ending);
-                    }
-                }
-                Next::Idle(deadline) => break deadline,
-                Next::Done => {
-                    self.far_done = true;
-                    break None;
-                }
-            }
-        };
         let near = loop {
             match self.near.poll(now) {
                 Next::Event(event) => {
@@ -127,6 +124,20 @@ impl Relay {
                 Next::Idle(deadline) => break deadline,
                 Next::Done => {
                     self.near_done = true;
+                    break None;
+                }
+            }
+        };
+        let far = loop {
+            match self.far.poll(now) {
+                Next::Event(event) => {
+                    if let Some(ending) = self.from_far(now, event) {
+                        return Next::Event(ending);
+                    }
+                }
+                Next::Idle(deadline) => break deadline,
+                Next::Done => {
+                    self.far_done = true;
                     break None;
                 }
             }
@@ -150,7 +161,11 @@ impl Relay {
                 self.far.leave(now);
                 return Some(Ending::ClientGone(loss));
             }
-            Event::Ready | Event::Status(_) => {}
+            Event::Ready => {
+                self.near_ready = true;
+                self.far.begin(now);
+            }
+            Event::Status(_) => {}
         }
         None
     }
@@ -160,7 +175,7 @@ impl Relay {
             return None;
         }
         match event {
-            Event::Ready => self.ready = true,
+            Event::Ready => self.far_ready = true,
             Event::Data(channel, bytes) => self.near.send(channel, bytes),
             Event::Eof(channel @ (Channel::Stdout | Channel::Stderr)) => self.near.finish(channel),
             Event::Status(status) => {

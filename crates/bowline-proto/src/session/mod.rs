@@ -139,6 +139,12 @@ impl Session {
         each!(self, inner => inner.protocol())
     }
 
+    /// Client: opens the lanes. The command starts once they are there, so whoever passes its
+    /// output on must be ready to.
+    pub fn begin(&mut self, now: Time) {
+        each!(self, inner => inner.begin(now));
+    }
+
     /// Sends bytes: stdin from a client, stdout or stderr from a server. Ignored on a channel that
     /// was not wanted or is finished. Keep an eye on `outbox().len()`: nothing is dropped.
     pub fn send(&mut self, channel: Channel, bytes: Bytes) {

@@ -80,7 +80,7 @@ impl OverSpdy {
             Side::Client => Role::Client,
             Side::Server => Role::Server,
         };
-        let mut session = OverSpdy {
+        OverSpdy {
             side,
             protocol,
             wants,
@@ -92,14 +92,16 @@ impl OverSpdy {
             heartbeat: Heartbeat::new(Time::ZERO, limits::PING_EVERY, limits::SILENCE_PATIENCE),
             input_ended: false,
             phase: Phase::Setup(Time::ZERO + limits::STREAMS_PATIENCE),
-        };
-        if side == Side::Client {
-            session.open_streams();
         }
-        session
     }
 
-    fn open_streams(&mut self) {
+    /// See [`Session::begin`](super::Session::begin).
+    pub fn begin(&mut self, now: Time) {
+        let begun = self.lane(Channel::Error).id.is_some();
+        if self.side == Side::Server || begun || !matches!(self.phase, Phase::Setup(_)) {
+            return;
+        }
+        self.phase = Phase::Setup(now + limits::STREAMS_PATIENCE);
         for channel in OPENING {
             if self.has(channel) {
                 let id = self.spdy.open(&[("streamtype", channel.stream_type())]);

@@ -124,6 +124,9 @@ impl OverWebSocket {
         self.protocol
     }
 
+    /// See [`Session::begin`](super::Session::begin). Here the 101 was the beginning.
+    pub fn begin(&mut self, _now: Time) {}
+
     /// See [`Session::send`](super::Session::send).
     pub fn send(&mut self, channel: Channel, mut bytes: Bytes) {
         let ours = channel.is_from_client() == (self.side == Side::Client);

@@ -108,9 +108,11 @@ struct Pair {
 
 impl Pair {
     fn new(protocol: &'static Protocol, wants: Wants, cuts: &[usize]) -> Pair {
+        let mut client = Session::new(Side::Client, protocol, wants, [1; 32]);
+        client.begin(Time::ZERO);
         Pair {
             now: Time::ZERO,
-            client: Session::new(Side::Client, protocol, wants, [1; 32]),
+            client,
             server: Session::new(Side::Server, protocol, wants, [2; 32]),
             at_client: Seen::default(),
             at_server: Seen::default(),
@@ -249,6 +251,7 @@ proptest! {
         for protocol in ALL {
             for side in [Side::Client, Side::Server] {
                 let mut session = Session::new(side, protocol, EVERYTHING, [3; 32]);
+                session.begin(Time::ZERO);
                 let mut seen = Seen::default();
                 let mut rest = &garbage[..];
                 for cut in cuts.iter().cycle() {
@@ -403,6 +406,7 @@ fn a_close_without_a_status_is_not_success() {
 fn an_incomplete_set_of_spdy_streams_ends_within_its_patience() {
     let few = Wants { stdin: false, stdout: true, stderr: false, tty: false };
     let mut client = Session::new(Side::Client, &protocol::SPDY_V4, few, [0; 32]);
+    client.begin(Time::ZERO);
     let mut server = Session::new(Side::Server, &protocol::SPDY_V4, EVERYTHING, [0; 32]);
     let mut seen = Seen::default();
     let bytes: Vec<u8> = client.outbox().chunks().flatten().copied().collect();
@@ -417,6 +421,7 @@ fn an_incomplete_set_of_spdy_streams_ends_within_its_patience() {
 /// A client, a relay and a server; every front with every back that a node may speak.
 fn relayed(front: &'static Protocol, back: &'static Protocol, cuts: &[usize], stdin: &[u8]) {
     let mut client = Session::new(Side::Client, front, EVERYTHING, [1; 32]);
+    client.begin(Time::ZERO);
     let near = Session::new(Side::Server, front, EVERYTHING, [2; 32]);
     let far = Session::new(Side::Client, back, EVERYTHING, [3; 32]);
     let mut server = Session::new(Side::Server, back, EVERYTHING, [4; 32]);
@@ -518,5 +523,29 @@ fn a_relay_says_which_leg_was_lost() {
         }
         let loss = pair.at_client.end.expect("an end").expect_err("a loss");
         assert!(loss.to_string().contains("gateway to node"), "{loss}");
+    }
+}
+
+/// A command that starts before its client has opened all streams could end before, too, and its
+/// output would have nowhere to go.
+#[test]
+fn a_command_does_not_start_before_its_client_is_there() {
+    for back in [&protocol::SPDY_V4, &protocol::WEBSOCKET_V5] {
+        let near = Session::new(Side::Server, &protocol::SPDY_V4, EVERYTHING, [2; 32]);
+        let far = Session::new(Side::Client, back, EVERYTHING, [3; 32]);
+        let mut relay = Relay::new(near, far);
+        let mut client = Session::new(Side::Client, &protocol::SPDY_V4, EVERYTHING, [1; 32]);
+        client.begin(Time::ZERO);
+        let streams: Vec<u8> = client.outbox().chunks().flatten().copied().collect();
+        for (index, byte) in streams.iter().enumerate() {
+            relay.poll(Time::ZERO);
+            assert!(relay.outbox(Leg::Far).is_empty(), "{back:?} byte {index}");
+            assert!(!relay.wants_read(Leg::Far), "{back:?} byte {index}");
+            relay.receive(Time::ZERO, Leg::Near, BytesMut::from(&[*byte][..]));
+        }
+        relay.poll(Time::ZERO);
+        assert!(relay.wants_read(Leg::Far), "{back:?}");
+        let begun = !relay.outbox(Leg::Far).is_empty();
+        assert_eq!(begun, back.carrier == protocol::Carrier::Spdy);
     }
 }

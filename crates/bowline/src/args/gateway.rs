@@ -1,0 +1,145 @@
+//! The flags of `gateway`, named as kube-apiserver's.
+//! Above: [`args`](super). Below: [`pflag`](super::pflag).
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+
+use super::gates::{self, Gates};
+use super::node::{CLIENT_CA, FILENAME, Pair, TLS_CERT, TLS_KEY, pair};
+use super::pflag::Values;
+use super::table::{Command, Flag, Words};
+use super::{BadUsage, HELP, VERBOSITY};
+
+/// Be a gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gateway {
+    /// Where it listens.
+    pub bind_address: IpAddr,
+    /// Its port; 0 picks one.
+    pub secure_port: u16,
+    /// Its certificate and key; without them it makes its own.
+    pub certificate: Option<Pair>,
+    /// Whose client certificates name users.
+    pub client_ca: Option<PathBuf>,
+    /// Tokens with their users.
+    pub token_auth_file: Option<PathBuf>,
+    /// Who may what.
+    pub authorization_policy_file: Option<PathBuf>,
+    /// What it shows to nodes.
+    pub kubelet_client: Option<Pair>,
+    /// Whose certificates it believes nodes.
+    pub kubelet_ca: Option<PathBuf>,
+    /// Which of a node's addresses it prefers, best first.
+    pub kubelet_preferred_address_types: Vec<String>,
+    /// Kubernetes feature gates.
+    pub gates: Gates,
+    /// Files with Pods and Nodes.
+    pub filenames: Vec<String>,
+    /// `-v`.
+    pub verbosity: i32,
+}
+
+/// kube-apiserver's default port.
+const SECURE_PORT: u16 = 6443;
+
+const ADDRESS_TYPES: Flag = Flag::list(
+    "kubelet-preferred-address-types",
+    "TYPES",
+    "Which of a node's addresses to use, best first.",
+)
+.default("Hostname,InternalDNS,InternalIP,ExternalDNS,ExternalIP");
+
+const KUBELET_CERT: &str = "kubelet-client-certificate";
+const KUBELET_KEY: &str = "kubelet-client-key";
+
+/// Its table.
+pub static COMMAND: Command = Command {
+    name: "gateway",
+    about: "Serve the API server's side of sessions, in front of nodes.",
+    text: "Takes exec requests as kube-apiserver does, asks who it is and whether they may, and \
+           passes the session on to the node of the pod. Clients may speak WebSocket or SPDY, \
+           whatever the node speaks.\n\n\
+           The Pods and Nodes that there are come from the given files: a Pod's nodeName, a Node's \
+           status.addresses, status.daemonEndpoints and status.declaredFeatures.",
+    usage: "-f FILE [flags]",
+    examples: &[
+        (
+            "Tokens for users, a policy for what they may",
+            "{bowline} gateway -f cluster.yaml --token-auth-file tokens.csv \
+             --authorization-policy-file policy.jsonl",
+        ),
+        (
+            "Nodes that ask for a certificate, and have one of their own",
+            "{bowline} gateway -f cluster.yaml --token-auth-file tokens.csv \
+             --kubelet-client-certificate gw.crt --kubelet-client-key gw.key \
+             --kubelet-certificate-authority nodes-ca.crt",
+        ),
+        (
+            "Behave like a cluster older than 1.30",
+            "{bowline} gateway -f cluster.yaml --token-auth-file tokens.csv \
+             --feature-gates=TranslateStreamCloseWebsocketRequests=false",
+        ),
+    ],
+    flags: &[
+        Flag::text(
+            "authorization-policy-file",
+            "FILE",
+            "Who may what, in kube-apiserver's ABAC format: one JSON object a line. Members of \
+             system:masters may do everything in any case.",
+        ),
+        Flag::address("bind-address", "Where to listen.").default("0.0.0.0"),
+        CLIENT_CA,
+        gates::FLAG,
+        FILENAME,
+        Flag::text(
+            "kubelet-certificate-authority",
+            "FILE",
+            "Believe nodes with a certificate of this CA. Without it their certificates are not \
+             checked, as in kube-apiserver.",
+        ),
+        Flag::text(KUBELET_CERT, "FILE", "The certificate to show to nodes, in PEM."),
+        Flag::text(KUBELET_KEY, "FILE", "The private key of that certificate, in PEM."),
+        ADDRESS_TYPES,
+        Flag::port("secure-port", "The port to listen on. 0 picks a free one.").default("6443"),
+        TLS_CERT,
+        TLS_KEY,
+        Flag::text(
+            "token-auth-file",
+            "FILE",
+            "The tokens of users, in kube-apiserver's format: token,user,uid,\"group1,group2\".",
+        ),
+        VERBOSITY,
+        HELP,
+    ],
+    shared: &[],
+    words: Words::None,
+};
+
+/// Reads it.
+///
+/// # Errors
+/// [`BadUsage`] for the first rule that is broken.
+pub fn read(values: &Values) -> Result<Gateway, BadUsage> {
+    let filenames = values.list(FILENAME.long);
+    if filenames.is_empty() {
+        return Err(BadUsage::NoObjects);
+    }
+    let mut types = values.list(ADDRESS_TYPES.long);
+    if types.is_empty() {
+        types = ADDRESS_TYPES.default.split(',').map(str::to_owned).collect();
+    }
+    Ok(Gateway {
+        bind_address: values.address("bind-address").unwrap_or(Ipv4Addr::UNSPECIFIED.into()),
+        secure_port: values.port("secure-port").unwrap_or(SECURE_PORT),
+        certificate: pair(values, TLS_CERT.long, TLS_KEY.long)?,
+        client_ca: values.path(CLIENT_CA.long),
+        token_auth_file: values.path("token-auth-file"),
+        authorization_policy_file: values.path("authorization-policy-file"),
+        kubelet_client: pair(values, KUBELET_CERT, KUBELET_KEY)?,
+        kubelet_ca: values.path("kubelet-certificate-authority"),
+        kubelet_preferred_address_types: types,
+        gates: gates::read(values)?,
+        filenames,
+        verbosity: values.number(VERBOSITY.long).unwrap_or(0),
+    })
+}

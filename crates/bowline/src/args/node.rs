@@ -1,0 +1,200 @@
+//! The flags of `node`, named as kubelet's where kubelet has them.
+//! Above: [`args`](super). Below: [`pflag`](super::pflag).
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::pflag::{BadValue, Values, bad_value};
+use super::table::{Command, Flag, Words};
+use super::{BadUsage, HELP, VERBOSITY};
+
+/// Be a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Where its containers come from.
+    pub runtime: Runtime,
+    /// Files with the Pods that it runs.
+    pub filenames: Vec<String>,
+    /// Where it listens.
+    pub address: IpAddr,
+    /// Its port; 0 picks one.
+    pub port: u16,
+    /// Its certificate and key; without them it makes its own.
+    pub certificate: Option<Pair>,
+    /// Who may connect: those with a certificate of this CA.
+    pub client_ca: Option<PathBuf>,
+    /// HTTP without TLS.
+    pub plain_http: bool,
+    /// From the hangup of a client that has gone to the kill.
+    pub stream_hangup_grace: Duration,
+    /// How long output is awaited after the command has ended.
+    pub output_drain_timeout: Duration,
+    /// `-v`.
+    pub verbosity: i32,
+}
+
+/// A certificate chain and its private key, both in PEM files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pair {
+    /// The chain, the server's or client's own certificate first.
+    pub certificate: PathBuf,
+    /// The key.
+    pub key: PathBuf,
+}
+
+/// Where containers come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Runtime {
+    /// They are processes of this host.
+    Process,
+}
+
+const RUNTIME: Flag = Flag::text(
+    "runtime",
+    "NAME",
+    "What runs the containers. process: they are processes of this host, and see all of it.",
+)
+.default("process");
+
+/// kubelet's default port.
+const PORT: u16 = 10250;
+
+const HANGUP_GRACE: Flag = Flag::span(
+    "stream-hangup-grace",
+    "When a client goes away, its command gets SIGHUP, and SIGKILL after this time.",
+)
+.default("2s");
+const HANGUP_GRACE_DEFAULT: Duration = Duration::from_secs(2);
+
+const DRAIN_TIMEOUT: Flag = Flag::span(
+    "output-drain-timeout",
+    "After a command has ended, how long to wait for output of processes that it left behind.",
+)
+.default("5s");
+const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
+
+/// `-f` of the servers.
+pub const FILENAME: Flag = Flag::list(
+    "filename",
+    "FILE",
+    "Objects in YAML or JSON, as kubectl takes them. May be repeated.",
+)
+.short('f');
+
+/// `--tls-cert-file` of the servers.
+pub const TLS_CERT: Flag = Flag::text(
+    "tls-cert-file",
+    "FILE",
+    "The server's certificate and those above it, in PEM. Without it the server makes one for \
+     itself.",
+);
+
+/// `--tls-private-key-file` of the servers.
+pub const TLS_KEY: Flag =
+    Flag::text("tls-private-key-file", "FILE", "The private key of that certificate, in PEM.");
+
+/// `--client-ca-file` of the servers.
+pub const CLIENT_CA: Flag = Flag::text(
+    "client-ca-file",
+    "FILE",
+    "Let in clients with a certificate of one of these CAs: its common name is the user, its \
+     organisations are the groups.",
+);
+
+/// Its table.
+pub static COMMAND: Command = Command {
+    name: "node",
+    about: "Serve a node's streaming paths, as kubelet does.",
+    text: "Runs the containers of the Pods in the given files and serves exec for them on kubelet's \
+           paths, over WebSocket and SPDY.\n\n\
+           Whoever can reach a node can run commands on it. Without --client-ca-file nobody is \
+           asked who they are, and the node serves on loopback only.",
+    usage: "-f FILE [flags]",
+    examples: &[
+        ("Try it on this machine, without certificates", "{bowline} node --plain-http -f pods.yaml"),
+        (
+            "Serve an API server that shows its own certificate",
+            "{bowline} node -f pods.yaml --client-ca-file ca.crt \
+             --tls-cert-file node.crt --tls-private-key-file node.key",
+        ),
+    ],
+    flags: &[
+        Flag::address("address", "Where to listen; 127.0.0.1 without --client-ca-file.")
+            .default("0.0.0.0"),
+        CLIENT_CA,
+        FILENAME,
+        DRAIN_TIMEOUT,
+        Flag::switch("plain-http", "Serve HTTP without TLS, on loopback only."),
+        Flag::port("port", "The port to listen on. 0 picks a free one.").default("10250"),
+        RUNTIME,
+        HANGUP_GRACE,
+        TLS_CERT,
+        TLS_KEY,
+        VERBOSITY,
+        HELP,
+    ],
+    shared: &[],
+    words: Words::None,
+};
+
+/// Reads it.
+///
+/// # Errors
+/// [`BadUsage`] for the first rule that is broken.
+pub fn read(values: &Values) -> Result<Node, BadUsage> {
+    let runtime = match values.text(RUNTIME.long).as_deref() {
+        None | Some("process") => Runtime::Process,
+        Some(other) => return Err(bad_value(&RUNTIME, other, BadValue::Choice("process")).into()),
+    };
+    let client_ca = values.path(CLIENT_CA.long);
+    let certificate = pair(values, TLS_CERT.long, TLS_KEY.long)?;
+    let plain_http = values.is_on("plain-http");
+    if plain_http && certificate.is_some() {
+        return Err(BadUsage::Conflict("plain-http", TLS_CERT.long));
+    }
+    if plain_http && client_ca.is_some() {
+        return Err(BadUsage::Conflict("plain-http", CLIENT_CA.long));
+    }
+    let filenames = values.list(FILENAME.long);
+    if filenames.is_empty() {
+        return Err(BadUsage::NoObjects);
+    }
+    let everywhere = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    let here = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let address = values.address("address");
+    let address = address.unwrap_or(if client_ca.is_some() { everywhere } else { here });
+    if client_ca.is_none() && !address.is_loopback() {
+        return Err(BadUsage::OpenToAll(address));
+    }
+    Ok(Node {
+        runtime,
+        filenames,
+        address,
+        port: values.port("port").unwrap_or(PORT),
+        certificate,
+        client_ca,
+        plain_http,
+        stream_hangup_grace: values.not_negative(&HANGUP_GRACE, HANGUP_GRACE_DEFAULT)?,
+        output_drain_timeout: values.not_negative(&DRAIN_TIMEOUT, DRAIN_TIMEOUT_DEFAULT)?,
+        verbosity: values.number(VERBOSITY.long).unwrap_or(0),
+    })
+}
+
+/// A certificate and its key, which come together or not at all.
+///
+/// # Errors
+/// [`BadUsage::Pair`] for one without the other.
+pub fn pair(
+    values: &Values,
+    certificate: &'static str,
+    key: &'static str,
+) -> Result<Option<Pair>, BadUsage> {
+    let lone = |given, missing| Err(BadUsage::Pair { given, missing });
+    match (values.path(certificate), values.path(key)) {
+        (Some(certificate), Some(key)) => Ok(Some(Pair { certificate, key })),
+        (None, None) => Ok(None),
+        (Some(_), None) => lone(certificate, key),
+        (None, Some(_)) => lone(key, certificate),
+    }
+}

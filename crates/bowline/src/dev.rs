@@ -1,0 +1,240 @@
+//! A small cluster on loopback in one process: a node, a gateway before it, and a kubeconfig.
+//! Above: `main`, `demo`. Below: `bowline-node`, `bowline-gateway`.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use bowline_gateway::authn::{Tokens, User};
+use bowline_gateway::authz::Policies;
+use bowline_gateway::cluster::Cluster;
+use bowline_gateway::gates::Gates;
+use bowline_gateway::server::Gateway;
+use bowline_gateway::stream::Nodes;
+use bowline_io::objects::{self, Object};
+use bowline_io::serve::{Sessions, serve};
+use bowline_io::{chance, tls};
+use bowline_node::kubelet::Kubelet;
+use bowline_node::manifest;
+use bowline_node::runtime::{Runtime, Settings};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use crate::certificates::Authority;
+use crate::{pod_status, web};
+
+/// The name of the only node.
+const NODE: &str = "dev";
+
+/// What `dev` is asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// Pods to run; the demo pod where there are none.
+    pub files: Vec<PathBuf>,
+    /// The API's port; 0 picks one.
+    pub port: u16,
+    /// Where to write the kubeconfig; a temporary place where there is none.
+    pub kubeconfig: Option<PathBuf>,
+    /// The gateway's gates.
+    pub gates: Gates,
+}
+
+/// A running cluster. [`stop`](Dev::stop) it: dropping leaves processes to the operating system.
+pub struct Dev {
+    /// The API.
+    pub address: SocketAddr,
+    /// How to get in.
+    pub kubeconfig: PathBuf,
+    runtime: Arc<Runtime>,
+    gateway: (Sessions, JoinHandle<()>),
+    node: (Sessions, JoinHandle<()>),
+    /// Holds a temporary kubeconfig.
+    _place: Option<tempfile::TempDir>,
+}
+
+impl Dev {
+    /// Starts everything; when this returns, the kubeconfig is complete and the API answers.
+    pub async fn start(config: &Config) -> Result<Dev> {
+        let authority = Authority::new("bowline-dev").context("make a CA")?;
+        let (objects, specs) = pods(&config.files).await?;
+        let runtime = Arc::new(Runtime::start(specs, Settings::default()));
+        let (node_address, node) = start_node(&authority, runtime.clone()).await?;
+
+        let mut cluster = Cluster::default();
+        for object in objects {
+            cluster.add(object)?;
+        }
+        cluster.add(node_object(node_address.port()))?;
+        let known = runtime.clone();
+        let cluster =
+            cluster.refreshed_by(Arc::new(move |pod| pod_status::refresh(&known, pod)));
+        let client = authority.client("kube-apiserver-kubelet-client", "system:masters")?;
+        let trust = tls::Trust::Ca(authority.pem().as_bytes().to_vec());
+        let nodes = Nodes {
+            cluster,
+            address_types: vec!["Hostname".into()],
+            tls: Some(tls::client(&trust, Some(&client))?),
+            gates: config.gates,
+        };
+        let (admin, viewer) = (token(), token());
+        let (address, gateway) = start_gateway(&authority, nodes, config.port, &admin, &viewer).await?;
+
+        let (path, place) = match &config.kubeconfig {
+            Some(path) => (path.clone(), None),
+            None => {
+                let place = tempfile::Builder::new().prefix("bowline-dev-").tempdir()?;
+                (place.path().join("kubeconfig"), Some(place))
+            }
+        };
+        let kubeconfig = kubeconfig(&address, authority.pem(), &admin, &viewer);
+        write_private(&path, &kubeconfig).with_context(|| format!("write {}", path.display()))?;
+        Ok(Dev { address, kubeconfig: path, runtime, gateway, node, _place: place })
+    }
+
+    /// Ends sessions, servers and every process, within a second.
+    pub async fn stop(self) {
+        for (sessions, server) in [self.gateway, self.node] {
+            sessions.end.cancel();
+            if let Err(error) = server.await {
+                tracing::warn!("a server ended badly: {error}");
+            }
+        }
+        self.runtime.shut_down().await;
+    }
+}
+
+async fn start_node(
+    authority: &Authority,
+    runtime: Arc<Runtime>,
+) -> Result<(SocketAddr, (Sessions, JoinHandle<()>))> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let address = listener.local_addr()?;
+    let identity = authority.server(&["localhost"], &[Ipv4Addr::LOCALHOST.into()])?;
+    let tls = tls::server(&identity, Some(authority.pem().as_bytes()), true)?;
+    let sessions = Sessions::default();
+    let kubelet = Kubelet { runtime, sessions: sessions.clone(), authenticates: true };
+    let service = move |peer, request| kubelet.clone().answer(peer, request);
+    let server = tokio::spawn(serve(listener, Some(tls), sessions.clone(), service));
+    Ok((address, (sessions, server)))
+}
+
+async fn start_gateway(
+    authority: &Authority,
+    nodes: Nodes,
+    port: u16,
+    admin: &str,
+    viewer: &str,
+) -> Result<(SocketAddr, (Sessions, JoinHandle<()>))> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
+    let listener = listener.with_context(|| format!("listen on 127.0.0.1:{port}"))?;
+    let address = listener.local_addr()?;
+    let identity = authority.server(&["localhost"], &[Ipv4Addr::LOCALHOST.into()])?;
+    let tls = tls::server(&identity, Some(authority.pem().as_bytes()), false)?;
+    let mut tokens = Tokens::default();
+    tokens.add(admin, User::new("admin", ["system:masters".to_owned()]));
+    tokens.add(viewer, User::new("viewer", ["viewers".to_owned()]));
+    let policy = json!({
+        "apiVersion": "abac.authorization.kubernetes.io/v1beta1",
+        "kind": "Policy",
+        "spec": {
+            "user": "viewer", "namespace": "*", "resource": "*", "apiGroup": "*", "readonly": true,
+        },
+    });
+    let policies = Policies::parse(&policy.to_string())?;
+    let sessions = Sessions::default();
+    let gateway = Gateway::new(tokens, policies, nodes, address.to_string(), sessions.clone());
+    let service = move |peer, request| gateway.clone().answer(peer, request);
+    let server = tokio::spawn(serve(listener, Some(tls), sessions.clone(), service));
+    Ok((address, (sessions, server)))
+}
+
+/// The pods as the API shows them, and as the runtime runs them.
+async fn pods(files: &[PathBuf]) -> Result<(Vec<Object>, Vec<manifest::PodSpec>)> {
+    let mut found = Vec::new();
+    for file in files {
+        found.extend(objects::read(file)?);
+    }
+    if files.is_empty() {
+        found.push(demo_pod().await?);
+    }
+    for object in &mut found {
+        object.value["spec"]["nodeName"] = NODE.into();
+    }
+    let specs: Result<Vec<_>, _> = found.iter().map(manifest::pod).collect();
+    Ok((found, specs?))
+}
+
+/// `default/nginx`: a small web server of ours, on a port that was free a moment ago.
+async fn demo_pod() -> Result<Object> {
+    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?.local_addr()?.port();
+    let program = std::env::current_exe().context("find this program")?;
+    let program = program.to_str().context("this program's path is not text")?;
+    let value = json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": { "name": "nginx", "namespace": "default", "labels": { "app": "nginx" } },
+        "spec": {
+            "containers": [{
+                "name": "nginx",
+                "image": "bowline.example/web",
+                "command": [program, web::COMMAND, format!("127.0.0.1:{free}")],
+                "ports": [{ "name": "http", "containerPort": free, "protocol": "TCP" }],
+            }],
+        },
+    });
+    Ok(Object { value, path: "the demo pod".into(), document: 1 })
+}
+
+fn node_object(port: u16) -> Object {
+    let value = json!({
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": { "name": NODE },
+        "status": {
+            "addresses": [{ "type": "Hostname", "address": "127.0.0.1" }],
+            "daemonEndpoints": { "kubeletEndpoint": { "Port": port } },
+            "conditions": [{ "type": "Ready", "status": "True" }],
+            "nodeInfo": { "kubeletVersion": concat!("v1.37.0+bowline-", env!("CARGO_PKG_VERSION")) },
+        },
+    });
+    Object { value, path: "the node".into(), document: 1 }
+}
+
+fn token() -> String {
+    chance::bytes::<16>().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn kubeconfig(address: &SocketAddr, ca: &str, admin: &str, viewer: &str) -> Value {
+    use base64::Engine;
+    let ca = base64::engine::general_purpose::STANDARD.encode(ca);
+    let user = |name: &str, token: &str| json!({ "name": name, "user": { "token": token } });
+    let context =
+        |user: &str| json!({ "name": user, "context": { "cluster": "dev", "user": user } });
+    json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{
+            "name": "dev",
+            "cluster": {
+                "server": format!("https://{address}"),
+                "certificate-authority-data": ca,
+            },
+        }],
+        "users": [user("admin", admin), user("viewer", viewer)],
+        "contexts": [context("admin"), context("viewer")],
+        "current-context": "admin",
+    })
+}
+
+/// Complete or not there at all, and for its owner only: it holds tokens.
+fn write_private(path: &Path, kubeconfig: &Value) -> io::Result<()> {
+    use std::io::Write;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let mut file = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))?;
+    file.write_all(serde_json::to_string_pretty(kubeconfig)?.as_bytes())?;
+    file.persist(path).map_err(|error| error.error)?;
+    Ok(())
+}

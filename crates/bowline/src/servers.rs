@@ -1,0 +1,150 @@
+//! The servers' mains: options to listeners, a ready line, and an end by signal.
+//! Above: `main`. Below: `bowline-node`, `bowline-gateway`, `dev`.
+
+use std::future::Future;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use bowline_gateway::authn::Tokens;
+use bowline_gateway::authz::Policies;
+use bowline_gateway::cluster::Cluster;
+use bowline_gateway::server::Gateway;
+use bowline_gateway::stream::Nodes;
+use bowline_io::serve::{Sessions, serve};
+use bowline_io::tls::{self, Identity};
+use bowline_io::{objects, shutdown};
+use bowline_node::kubelet::Kubelet;
+use bowline_node::runtime::{Runtime, Settings};
+use tokio::net::TcpListener;
+
+use crate::args;
+use crate::args::node::Pair;
+use crate::certificates::Authority;
+use crate::dev::{self, Dev};
+use crate::logging;
+
+/// `bowline dev`.
+pub async fn dev(asked: args::dev::Dev) -> Result<()> {
+    logging::start(asked.verbosity);
+    let end = shutdown::on_signal()?;
+    let config = dev::Config {
+        files: asked.filenames.iter().map(PathBuf::from).collect(),
+        port: asked.port,
+        kubeconfig: asked.kubeconfig,
+        gates: asked.gates,
+    };
+    let dev = Dev::start(&config).await?;
+    println!("serving on https://{}, kubeconfig: {}", dev.address, dev.kubeconfig.display());
+    end.cancelled().await;
+    dev.stop().await;
+    Ok(())
+}
+
+/// `bowline node`.
+pub async fn node(asked: args::node::Node) -> Result<()> {
+    logging::start(asked.verbosity);
+    let end = shutdown::on_signal()?;
+    let settings = Settings {
+        hangup_grace: asked.stream_hangup_grace,
+        drain: asked.output_drain_timeout,
+    };
+    let client_ca = asked.client_ca.as_deref().map(tls::read).transpose()?;
+    let tls = if asked.plain_http {
+        None
+    } else {
+        let identity = identity(asked.certificate.as_ref(), asked.address)?;
+        Some(tls::server(&identity, client_ca.as_deref(), false)?)
+    };
+    let (listener, address) = listen(asked.address, asked.port).await?;
+    let runtime = Arc::new(Runtime::from_files(&asked.filenames, settings)?);
+    let sessions = Sessions::default();
+    let authenticates = client_ca.is_some();
+    let kubelet = Kubelet { runtime: runtime.clone(), sessions: sessions.clone(), authenticates };
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let open = if authenticates { "" } else { " (loopback only: no --client-ca-file)" };
+    println!("serving on {scheme}://{address}{open}");
+    let service = move |peer, request| kubelet.clone().answer(peer, request);
+    until(end, &sessions, serve(listener, tls, sessions.clone(), service)).await;
+    runtime.shut_down().await;
+    Ok(())
+}
+
+/// `bowline gateway`.
+pub async fn gateway(asked: args::gateway::Gateway) -> Result<()> {
+    logging::start(asked.verbosity);
+    let end = shutdown::on_signal()?;
+    let mut cluster = Cluster::default();
+    for file in &asked.filenames {
+        for object in objects::read(file.as_ref())? {
+            cluster.add(object)?;
+        }
+    }
+    let tokens = asked.token_auth_file.as_deref().map(Tokens::read).transpose()?;
+    let policies = asked.authorization_policy_file.as_deref().map(Policies::read).transpose()?;
+    let nodes = Nodes {
+        cluster,
+        address_types: asked.kubelet_preferred_address_types,
+        tls: Some(kubelet_tls(asked.kubelet_ca.as_deref(), asked.kubelet_client.as_ref())?),
+        gates: asked.gates,
+    };
+    let identity = identity(asked.certificate.as_ref(), asked.bind_address)?;
+    let client_ca = asked.client_ca.as_deref().map(tls::read).transpose()?;
+    let tls = tls::server(&identity, client_ca.as_deref(), false)?;
+    let (listener, address) = listen(asked.bind_address, asked.secure_port).await?;
+    let sessions = Sessions::default();
+    let (tokens, policies) = (tokens.unwrap_or_default(), policies.unwrap_or_default());
+    let gateway = Gateway::new(tokens, policies, nodes, address.to_string(), sessions.clone());
+    println!("serving on https://{address}");
+    let service = move |peer, request| gateway.clone().answer(peer, request);
+    until(end, &sessions, serve(listener, Some(tls), sessions.clone(), service)).await;
+    Ok(())
+}
+
+/// As kube-apiserver: without a CA the kubelets' certificates are not checked.
+fn kubelet_tls(
+    ca: Option<&std::path::Path>,
+    client: Option<&Pair>,
+) -> Result<Arc<rustls::ClientConfig>> {
+    let trust = match ca {
+        Some(path) => tls::Trust::Ca(tls::read(path)?),
+        None => tls::Trust::Anybody,
+    };
+    let client = client.map(|pair| Identity::read(&pair.certificate, &pair.key)).transpose()?;
+    Ok(tls::client(&trust, client.as_ref())?)
+}
+
+/// The certificate that was given, or one of our own for this address.
+fn identity(given: Option<&Pair>, address: IpAddr) -> Result<Identity> {
+    match given {
+        Some(pair) => Ok(Identity::read(&pair.certificate, &pair.key)?),
+        None => {
+            let local = IpAddr::from(Ipv4Addr::LOCALHOST);
+            let authority = Authority::new("bowline").context("make a certificate")?;
+            Ok(authority.server(&["localhost"], &[address, local])?)
+        }
+    }
+}
+
+async fn listen(address: IpAddr, port: u16) -> Result<(TcpListener, SocketAddr)> {
+    let wanted = SocketAddr::new(address, port);
+    let listener = TcpListener::bind(wanted).await;
+    let listener = listener.with_context(|| format!("listen on {wanted}"))?;
+    let address = listener.local_addr()?;
+    Ok((listener, address))
+}
+
+/// Runs a server until the token, and then to its own end.
+async fn until(
+    end: tokio_util::sync::CancellationToken,
+    sessions: &Sessions,
+    server: impl Future<Output = ()>,
+) {
+    let all = sessions.end.clone();
+    tokio::spawn(async move {
+        end.cancelled().await;
+        all.cancel();
+    });
+    server.await;
+}

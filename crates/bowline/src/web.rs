@@ -1,0 +1,31 @@
+//! The web server in the demo pod: one page, for those who want something to talk to.
+//! Above: `dev`, as a container's main process. Below: `bowline_io::serve`.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context, Result};
+use bowline_io::serve::{Sessions, serve};
+use bytes::Bytes;
+use http::{Response, header};
+use http_body_util::Full;
+use tokio::net::TcpListener;
+
+/// The hidden command that starts it, followed by an address.
+pub const COMMAND: &str = "__web";
+
+const PAGE: &str = "<!doctype html>\n<title>Bowline</title>\n<h1>It holds.</h1>\n";
+
+/// Serves the page until the process is ended.
+pub async fn run(address: SocketAddr) -> Result<()> {
+    let listener =
+        TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))?;
+    println!("serving on http://{address}");
+    let service = |_peer, _request| async {
+        let mut reply = Response::new(Full::new(Bytes::from_static(PAGE.as_bytes())));
+        let html = header::HeaderValue::from_static("text/html; charset=utf-8");
+        reply.headers_mut().insert(header::CONTENT_TYPE, html);
+        reply
+    };
+    serve(listener, None, Sessions::default(), service).await;
+    Ok(())
+}
