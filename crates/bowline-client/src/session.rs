@@ -136,11 +136,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Running<S> {
         self.session.begin(self.clock.now());
         loop {
             let deadline = self.drain();
-            if self.stdout.is_empty() && self.stderr.is_empty() {
-                if let Some(ended) = self.ended.take() {
-                    self.flush().await?;
-                    return Ok(ended);
-                }
+            if self.stdout.is_empty()
+                && self.stderr.is_empty()
+                && let Some(ended) = self.ended.take()
+            {
+                self.flush().await?;
+                return Ok(ended);
             }
             alarm.set(&self.clock, deadline);
             let wake = poll_fn(|cx| self.poll(cx, &mut alarm)).await?;

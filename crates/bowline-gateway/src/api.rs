@@ -134,7 +134,9 @@ fn all(cluster: &Cluster, kind: Kind, namespace: Option<&str>) -> Vec<Value> {
     match kind {
         Kind::Pods => cluster.pods(namespace),
         Kind::Nodes => cluster.nodes().to_vec(),
-        Kind::Namespaces => cluster.namespaces().iter().map(|name| namespace_object(name)).collect(),
+        Kind::Namespaces => {
+            cluster.namespaces().iter().map(|name| namespace_object(name)).collect()
+        }
         Kind::Events => Vec::new(),
     }
 }

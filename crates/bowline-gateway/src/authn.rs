@@ -194,8 +194,7 @@ fn subprotocol_token(headers: &mut HeaderMap) -> Result<Option<String>, BadSubpr
     };
     let token = URL_SAFE_NO_PAD.decode(encoded).map_err(|_| BadSubprotocol)?;
     let token = String::from_utf8(token).map_err(|_| BadSubprotocol)?;
-    let others: Vec<&str> =
-        all.iter().filter(|name| !is_token(name)).map(String::as_str).collect();
+    let others: Vec<&str> = all.iter().filter(|name| !is_token(name)).map(String::as_str).collect();
     if others.iter().all(|name| name.is_empty()) {
         return Err(BadSubprotocol);
     }

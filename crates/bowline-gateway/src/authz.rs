@@ -122,9 +122,9 @@ impl Policies {
 /// What RBAC's `system:discovery` opens to everybody who is authenticated.
 fn is_public(deed: &Deed) -> bool {
     let Deed::Path(path) = deed else { return false };
-    ["/api", "/apis", "/healthz", "/livez", "/readyz", "/openapi", "/version"]
-        .into_iter()
-        .any(|open| path.strip_prefix(open).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+    ["/api", "/apis", "/healthz", "/livez", "/readyz", "/openapi", "/version"].into_iter().any(
+        |open| path.strip_prefix(open).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
+    )
 }
 
 impl Policy {
@@ -215,7 +215,8 @@ mod tests {
 
     #[test]
     fn bad_lines_are_named() {
-        let head = "{\"apiVersion\":\"abac.authorization.kubernetes.io/v1beta1\",\"kind\":\"Policy\"";
+        let head =
+            "{\"apiVersion\":\"abac.authorization.kubernetes.io/v1beta1\",\"kind\":\"Policy\"";
         for bad in ["x", "{}", &format!("{head},\"spec\":{{\"usr\":\"x\"}}}}")] {
             let error = Policies::parse(&format!("\n{bad}")).unwrap_err().to_string();
             assert!(error.starts_with("policy file line 2: "), "{error}");

@@ -74,7 +74,11 @@ impl Cluster {
             return Err(object.error("metadata.name is not set"));
         }
         let value = with_defaults(object.value, is_pod);
-        if is_pod { self.pods.push(value) } else { self.nodes.push(value) }
+        if is_pod {
+            self.pods.push(value)
+        } else {
+            self.nodes.push(value)
+        }
         Ok(())
     }
 
@@ -207,8 +211,10 @@ status:
     #[test]
     fn a_nodes_address_is_the_preferred_one() {
         let cluster = cluster(NODE).unwrap();
-        let order = |kinds: &[&str]| kinds.iter().map(|kind| (*kind).to_owned()).collect::<Vec<_>>();
-        let target = cluster.target("node", &order(&["ExternalIP", "Hostname", "InternalIP"])).unwrap();
+        let order =
+            |kinds: &[&str]| kinds.iter().map(|kind| (*kind).to_owned()).collect::<Vec<_>>();
+        let target =
+            cluster.target("node", &order(&["ExternalIP", "Hostname", "InternalIP"])).unwrap();
         assert_eq!((&*target.host, target.port, target.takes_websockets), ("h", 1234, true));
         let target = cluster.target("node", &order(&["InternalIP"])).unwrap();
         assert_eq!(target.host, "10.0.0.1");
@@ -218,7 +224,8 @@ status:
 
     #[test]
     fn pods_are_served_as_written_with_defaults() {
-        let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containers: [{name: c}]}\n";
+        let pod =
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containers: [{name: c}]}\n";
         let cluster = cluster(pod).unwrap();
         let served = cluster.pod("default", "p").unwrap();
         assert_eq!(served["spec"]["containers"][0]["name"], "c");

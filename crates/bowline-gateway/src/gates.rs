@@ -56,7 +56,9 @@ pub enum GateError {
     #[error("missing bool value for feature gate {0:?}")]
     NoValue(String),
     /// Not a Boolean.
-    #[error("invalid value of {name}={value}, err: strconv.ParseBool: parsing {value:?}: invalid syntax")]
+    #[error(
+        "invalid value of {name}={value}, err: strconv.ParseBool: parsing {value:?}: invalid syntax"
+    )]
     Value {
         /// The gate.
         name: String,

@@ -34,7 +34,8 @@ impl ExecOptions {
         let set = |name: &str| {
             first(name).is_some_and(|value| value != "0" && !value.eq_ignore_ascii_case("false"))
         };
-        let command = pairs.iter().filter(|pair| pair.0 == "command").map(|pair| pair.1.to_string());
+        let command =
+            pairs.iter().filter(|pair| pair.0 == "command").map(|pair| pair.1.to_string());
         Ok(ExecOptions {
             command: command.collect(),
             container: first("container").unwrap_or_default().to_owned(),
@@ -108,18 +109,21 @@ mod tests {
 
     #[test]
     fn booleans_are_read_as_the_api_server_reads_them() {
-        let options = ExecOptions::parse("?&stdin=&stdout=False&stderr=0&tty=no&stdout=true").unwrap();
+        let options =
+            ExecOptions::parse("?&stdin=&stdout=False&stderr=0&tty=no&stdout=true").unwrap();
         // The pair before the first `&` is named `?`, as kube-rs sends it.
         let wants = Wants { stdin: true, stdout: false, stderr: false, tty: true };
         assert_eq!(options.wants, wants);
-        assert_eq!(ExecOptions::parse("dryRun=All").unwrap_err().message, "dryRun is not supported");
+        assert_eq!(
+            ExecOptions::parse("dryRun=All").unwrap_err().message,
+            "dryRun is not supported"
+        );
     }
 
     #[test]
     fn containers_are_chosen_or_asked_for() {
-        let names = |names: &[&str]| -> Value {
-            names.iter().map(|name| json!({"name": name})).collect()
-        };
+        let names =
+            |names: &[&str]| -> Value { names.iter().map(|name| json!({"name": name})).collect() };
         let pod = |regular: &[&str]| {
             json!({"metadata": {"name": "p"}, "spec": {
                 "containers": names(regular), "initContainers": names(&["i"]),

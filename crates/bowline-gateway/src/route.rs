@@ -90,7 +90,8 @@ impl Route {
     /// # Errors
     /// 404, or 400 for a path that is no text.
     pub fn parse(path: &str) -> Result<Route, Refusal> {
-        let decode = |part: &str| percent_decode_str(part).decode_utf8().map(|text| text.into_owned());
+        let decode =
+            |part: &str| percent_decode_str(part).decode_utf8().map(|text| text.into_owned());
         let parts: Result<Vec<String>, _> = path.trim_matches('/').split('/').map(decode).collect();
         let parts = parts.map_err(|_| Refusal::bad_request("the path is not UTF-8"))?;
         // A name with a slash or a way up would be another path at the node.

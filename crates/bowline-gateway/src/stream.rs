@@ -58,9 +58,8 @@ pub async fn exec(
     let pod = pod.ok_or_else(|| Refusal::not_found("pods", name))?;
     let container = options.container_in(&pod)?;
     let node = pod["spec"]["nodeName"].as_str().filter(|node| !node.is_empty());
-    let node = node.ok_or_else(|| {
-        Refusal::bad_request(format!("pod {name} does not have a host assigned"))
-    })?;
+    let node = node
+        .ok_or_else(|| Refusal::bad_request(format!("pod {name} does not have a host assigned")))?;
     let target = nodes.cluster.target(node, &nodes.address_types);
     let target = target.ok_or_else(|| Refusal::not_found("nodes", node))?;
     let accepted = match accept(nodes, &request)? {
@@ -122,14 +121,12 @@ async fn reach(
     wants: Wants,
 ) -> Result<(Upgraded, Session), Refusal> {
     let websocket = target.takes_websockets && nodes.gates.is_on("ExtendWebSocketsToKubelet");
-    let offer =
-        if websocket { Offer::websocket(chance::bytes()) } else { Offer::spdy() };
+    let offer = if websocket { Offer::websocket(chance::bytes()) } else { Offer::spdy() };
     let backend = |error: String| {
         Refusal::internal(format!("error dialing backend: {}", harmless(&error, REASON_BYTES)))
     };
     let tls = nodes.tls.as_ref().map(|config| Tls { config: config.clone(), server_name: None });
-    let endpoint =
-        Endpoint { host: target.host.clone(), port: target.port, tls, proxy: None };
+    let endpoint = Endpoint { host: target.host.clone(), port: target.port, tls, proxy: None };
     let stream =
         dial(&endpoint, DIAL_PATIENCE).await.map_err(|error| backend(error.to_string()))?;
     let request = far_request(target, path, &offer).map_err(|error| backend(error.to_string()))?;
@@ -147,11 +144,7 @@ async fn reach(
     }
 }
 
-fn far_request(
-    target: &NodeTarget,
-    path: &str,
-    offer: &Offer,
-) -> Result<Request<()>, http::Error> {
+fn far_request(target: &NodeTarget, path: &str, offer: &Offer) -> Result<Request<()>, http::Error> {
     let host = if target.host.contains(':') {
         format!("[{}]:{}", target.host, target.port)
     } else {

@@ -35,7 +35,9 @@ pub fn table(kind: Kind, objects: &[Value], now: Timestamp, whole: bool) -> Valu
 fn columns(kind: Kind) -> Value {
     let wide = ["IP", "Node", "Nominated Node", "Readiness Gates"];
     let names: &[&str] = match kind {
-        Kind::Pods => &["Name", "Ready", "Status", "Restarts", "Age", wide[0], wide[1], wide[2], wide[3]],
+        Kind::Pods => {
+            &["Name", "Ready", "Status", "Restarts", "Age", wide[0], wide[1], wide[2], wide[3]]
+        }
         Kind::Nodes => &["Name", "Status", "Roles", "Age", "Version"],
         Kind::Namespaces => &["Name", "Status", "Age"],
         Kind::Events => &["Last Seen", "Type", "Reason", "Object", "Message"],

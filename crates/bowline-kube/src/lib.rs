@@ -1,1 +1,12 @@
-//! placeholder
+//! What a client has to know before it can stream: which cluster, as whom, which pod, which URL.
+//! Above: the `bowline` binary. Below: `bowline-io`, kube's kubeconfig types.
+//!
+//! In reading order: [`config`] finds the cluster and the user, [`credentials`] makes headers of
+//! the user, [`api`] asks the API server, [`target`] finds the pod, [`container`] the container,
+//! and [`stream_url`] says where to stream. Every error has kubectl's words.
+
+pub mod config;
+pub mod container;
+pub mod credentials;
+pub mod plugin;
+pub mod stream_url;

@@ -3,6 +3,7 @@
 //!
 //! [`manifest`] reads Pods, [`runtime`] runs them as processes of this host, [`kubelet`] answers
 //! the API server, and [`session`] joins an upgraded connection with one process.
+#![deny(unsafe_code)]
 
 pub mod kubelet;
 pub mod manifest;
@@ -10,6 +11,9 @@ pub mod process;
 pub mod runtime;
 pub mod session;
 
+mod child;
+mod family;
+mod leader;
 mod spawn;
 mod terminal;
 mod watched;

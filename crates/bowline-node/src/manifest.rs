@@ -46,7 +46,21 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 /// # Errors
 /// [`ObjectsError`], naming file, document and field.
 pub fn read(path: &Path) -> Result<Vec<PodSpec>, ObjectsError> {
-    objects::read(path)?.iter().map(pod).collect()
+    let mut pods = Vec::new();
+    read_into(path, &mut pods)?;
+    Ok(pods)
+}
+
+/// Reads the Pods of a file to those of others. Two of one name would hide each other.
+pub(crate) fn read_into(path: &Path, pods: &mut Vec<PodSpec>) -> Result<(), ObjectsError> {
+    for object in objects::read(path)? {
+        let new = pod(&object)?;
+        if pods.iter().any(|known| known.namespace == new.namespace && known.name == new.name) {
+            return Err(object.error(format!("pod {}/{} is there twice", new.namespace, new.name)));
+        }
+        pods.push(new);
+    }
+    Ok(())
 }
 
 /// The pod that an object describes.
@@ -143,15 +157,15 @@ mod tests {
     fn a_manifest_is_read() {
         let pods = pods(
             "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec:\n  containers:\n\
-             \x20 - name: c\n    command: [sh, -c, 'echo $(WHO) $$(WHO) $(NO)']\n    args: [x]\n\
+             \x20 - name: c\n    command: [sh, -c, 'echo $(WHO) $$(WHO) $(NO)']\n    args: [z]\n\
              \x20   env: [{name: WHO, value: me}, {name: BOTH, value: '$(WHO)!'}]\n\
-             \x20   workingDir: /tmp\n    tty: true\n  - name: idle\n    args: [y]\n",
+             \x20   workingDir: /tmp\n    tty: true\n  - name: idle\n    args: [w]\n",
         )
         .unwrap();
         let pod = &pods[0];
         assert_eq!((&*pod.namespace, &*pod.name, &*pod.uid), ("default", "web", "default-web"));
         let first = &pod.containers[0];
-        assert_eq!(first.command, ["sh", "-c", "echo me $(WHO) $(NO)", "x"]);
+        assert_eq!(first.command, ["sh", "-c", "echo me $(WHO) $(NO)", "z"]);
         assert_eq!(first.env.last(), Some(&("BOTH".into(), "me!".into())));
         assert!(first.tty && !first.stdin);
         assert_eq!(first.working_dir.as_deref(), Some("/tmp"));

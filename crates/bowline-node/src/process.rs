@@ -1,96 +1,26 @@
-//! One process with its ends, as values that a session's task polls; it never outlives its owner's
-//! interest, and is never left a zombie. Above: `session`, `runtime`. Below: `spawn`, `terminal`.
+//! A command to a process with its ends, as values that a session's task polls. Dropped, it ends.
+//! Above: `session`, `runtime`. Below: `leader`, `spawn`, `terminal`.
 
 use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::process::Stdio;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bowline_io::drive::{Inflow, Intake};
 use bowline_proto::session::{Size, Wants};
 use bytes::BytesMut;
-use rustix::process::{
-    Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, test_kill_process_group,
-};
-use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe::{self, Receiver, Sender};
-use tokio::time::timeout;
-use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
+use tracing::warn;
 
+use crate::family::Home;
+pub use crate::leader::Ending;
+use crate::leader::{Farewell, Leader};
 use crate::manifest::ContainerSpec;
-use crate::spawn::{self, Descriptors, StartError};
+pub use crate::spawn::StartError;
+use crate::spawn::{self, Descriptors};
 use crate::terminal::Terminal;
-use crate::watched::watch;
 
 /// Pipes of this size cost memory only while they are full, and system calls a sixteenth.
 const PIPE_BYTES: usize = 1024 * 1024;
-
-/// How a process ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// By itself, with this code.
-    Exited(u8),
-    /// By this signal.
-    Signaled(u8),
-}
-
-impl Ending {
-    fn of(status: ExitStatus) -> Ending {
-        match (status.code(), status.signal()) {
-            (Some(code), _) => Ending::Exited((code & 0xff) as u8),
-            (None, Some(signal)) => Ending::Signaled((signal & 0x7f) as u8),
-            // A child that was waited for has ended in one of the two ways.
-            (None, None) => Ending::Exited(255),
-        }
-    }
-
-    /// The code that shells and runtimes give it.
-    #[must_use]
-    pub fn code(self) -> u8 {
-        match self {
-            Ending::Exited(code) => code,
-            Ending::Signaled(signal) => 128_u8.saturating_add(signal),
-        }
-    }
-}
-
-/// Process groups that outlived their leaders: background children of commands that have ended.
-/// They live on as they would in a container, until the runtime ends.
-#[derive(Clone, Debug, Default)]
-pub struct Leftovers(Arc<Mutex<Vec<Pid>>>);
-
-impl Leftovers {
-    fn keep(&self, group: Pid) {
-        let mut groups = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        groups.retain(|group| test_kill_process_group(*group).is_ok());
-        if test_kill_process_group(group).is_ok() {
-            groups.push(group);
-        }
-    }
-
-    /// Ends all of them.
-    pub fn kill(&self) {
-        let mut groups = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for group in groups.drain(..) {
-            let _ = kill_process_group(group, Signal::KILL);
-        }
-    }
-}
-
-/// What the processes of one runtime share.
-#[derive(Clone, Debug)]
-pub struct Household {
-    /// Between SIGHUP and SIGKILL.
-    pub grace: Duration,
-    /// Waits for processes whose owner has gone.
-    pub undertaker: TaskTracker,
-    /// Groups without a leader.
-    pub leftovers: Leftovers,
-}
 
 /// A process and its ends.
 #[derive(Debug)]
@@ -103,6 +33,8 @@ pub struct Process {
     line_begun: bool,
     out: Intake,
     err: Intake,
+    /// Neither output waits for a pause of the other.
+    err_first: bool,
 }
 
 #[derive(Debug)]
@@ -138,30 +70,32 @@ impl Process {
     ///
     /// # Errors
     /// [`StartError`].
-    pub fn start(
+    pub(crate) fn start(
         words: &[String],
         container: &ContainerSpec,
         wants: Wants,
         size: Option<Size>,
-        household: &Household,
+        home: &Home,
+        farewell: Farewell,
     ) -> Result<Process, StartError> {
         let (ends, descriptors) = if wants.tty { terminal_ends(size)? } else { pipe_ends(wants)? };
-        let child = spawn::spawn(words, container, descriptors)?;
+        let child = spawn::spawn(words, container, descriptors, home)?;
         Ok(Process {
-            leader: Leader::new(child, household.clone())?,
+            leader: Leader::new(child, farewell)?,
             ends,
             stdin: Inflow::default(),
             stdin_state: if wants.stdin { Stdin::Open } else { Stdin::Closed },
             line_begun: false,
             out: Intake::default(),
             err: Intake::default(),
+            err_first: false,
         })
     }
 
     /// Its process id.
     #[must_use]
     pub fn id(&self) -> u32 {
-        self.leader.child.as_ref().map_or(0, Child::id)
+        self.leader.id()
     }
 
     /// Whether it still takes input.
@@ -172,10 +106,10 @@ impl Process {
 
     /// Tells its terminal the size.
     pub fn resize(&self, size: Size) {
-        if let Ends::Terminal { terminal, .. } = &self.ends {
-            if let Err(error) = terminal.resize(size) {
-                warn!("resize: {error}");
-            }
+        if let Ends::Terminal { terminal, .. } = &self.ends
+            && let Err(error) = terminal.resize(size)
+        {
+            warn!("resize: {error}");
         }
     }
 
@@ -198,14 +132,26 @@ impl Process {
                 }
             }
             Ends::Terminal { .. } => Poll::Pending,
-            Ends::Pipes { stdout, stderr, .. } => {
-                if let Poll::Ready(bytes) = poll_pipe(cx, stdout, &mut self.out) {
-                    return Poll::Ready(bytes.map_or(Act::OutEnded, Act::Out));
-                }
-                let bytes = ready!(poll_pipe(cx, stderr, &mut self.err));
-                Poll::Ready(bytes.map_or(Act::ErrEnded, Act::Err))
+            Ends::Pipes { .. } => self.poll_pipes(cx),
+        }
+    }
+
+    fn poll_pipes(&mut self, cx: &mut Context<'_>) -> Poll<Act> {
+        let Ends::Pipes { stdout, stderr, .. } = &mut self.ends else { return Poll::Pending };
+        for err in [self.err_first, !self.err_first] {
+            let (pipe, intake) =
+                if err { (&mut *stderr, &mut self.err) } else { (&mut *stdout, &mut self.out) };
+            if let Poll::Ready(bytes) = poll_pipe(cx, pipe, intake) {
+                self.err_first = !err;
+                return Poll::Ready(match (bytes, err) {
+                    (Some(bytes), false) => Act::Out(bytes),
+                    (Some(bytes), true) => Act::Err(bytes),
+                    (None, false) => Act::OutEnded,
+                    (None, true) => Act::ErrEnded,
+                });
             }
         }
+        Poll::Pending
     }
 
     /// Whether all output was read to its end.
@@ -249,7 +195,7 @@ impl Process {
             Ends::Terminal { terminal, .. } => {
                 let typed = terminal.end_of_input(self.line_begun);
                 self.stdin = Inflow::default();
-                self.stdin.push(bytes::Bytes::from_static(typed));
+                self.stdin.push(typed);
             }
         }
     }
@@ -320,88 +266,4 @@ fn pipe_ends(wants: Wants) -> io::Result<(Ends, Descriptors)> {
 /// Best effort: a system may not allow it.
 fn grow(pipe: &impl std::os::fd::AsFd) {
     let _ = rustix::pipe::fcntl_setpipe_size(pipe, PIPE_BYTES);
-}
-
-/// The first process of a group. As long as it was not waited for, its id names nothing else: only
-/// then is the group signalled.
-#[derive(Debug)]
-struct Leader {
-    child: Option<Child>,
-    exits: Option<AsyncFd<OwnedFd>>,
-    household: Household,
-    ending: Option<Ending>,
-}
-
-impl Leader {
-    fn new(mut child: Child, household: Household) -> io::Result<Leader> {
-        let watched = pid(&child)
-            .ok_or(io::ErrorKind::InvalidData.into())
-            .and_then(|pid| Ok(watch(pidfd_open(pid, PidfdFlags::empty())?)?));
-        match watched {
-            Ok(exits) => {
-                Ok(Leader { child: Some(child), exits: Some(exits), household, ending: None })
-            }
-            Err(error) => {
-                // Nobody could tell when it ends, so it must not go on.
-                let _ = child.kill();
-                let _ = child.wait();
-                Err(error)
-            }
-        }
-    }
-
-    fn poll_ending(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
-        if let Some(ending) = self.ending {
-            return Poll::Ready(ending);
-        }
-        if let Some(exits) = &self.exits {
-            // An error means that it cannot be watched; then waiting is what is left.
-            let _ = ready!(exits.poll_read_ready(cx));
-        }
-        let ending = self.reap();
-        self.ending = Some(ending);
-        Poll::Ready(ending)
-    }
-
-    /// Waits for the leader, which has ended, and notes what it leaves behind.
-    fn reap(&mut self) -> Ending {
-        self.exits = None;
-        let Some(mut child) = self.child.take() else { return Ending::Exited(255) };
-        let status = child.wait();
-        if let Some(group) = pid(&child) {
-            self.household.leftovers.keep(group);
-        }
-        status.map_or(Ending::Exited(255), Ending::of)
-    }
-}
-
-fn pid(child: &Child) -> Option<Pid> {
-    i32::try_from(child.id()).ok().and_then(Pid::from_raw)
-}
-
-impl Drop for Leader {
-    /// The owner is gone and the process is not: the group is asked to end, and then made to.
-    fn drop(&mut self) {
-        let (Some(mut child), Some(exits)) = (self.child.take(), self.exits.take()) else { return };
-        let Some(group) = pid(&child) else { return };
-        let household = self.household.clone();
-        let mourn = async move {
-            info!(group = group.as_raw_nonzero().get(), "the client is gone: SIGHUP");
-            let _ = kill_process_group(group, Signal::HUP);
-            if timeout(household.grace, exits.readable()).await.is_err() {
-                info!(group = group.as_raw_nonzero().get(), "still there: SIGKILL");
-            }
-            // The leader was not waited for: its group's number is still its own. Whoever is left
-            // in it goes too.
-            let _ = kill_process_group(group, Signal::KILL);
-            let _ = exits.readable().await;
-            let _ = child.wait();
-        };
-        match tokio::runtime::Handle::try_current() {
-            Ok(_) => drop(self.household.undertaker.spawn(mourn)),
-            Err(_) => {
-                let _ = kill_process_group(group, Signal::KILL);
-            }
-        }
-    }
 }

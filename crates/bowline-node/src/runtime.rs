@@ -6,25 +6,36 @@ use std::future::poll_fn;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bowline_io::objects::ObjectsError;
 use bowline_proto::session::{Size, Wants};
 use bytes::BytesMut;
+use rustix::process::Signal;
 use thiserror::Error;
-use tokio::time::timeout;
+use tokio::runtime::Handle;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::spawn_blocking;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use crate::family::{self, Home};
+use crate::leader::Farewell;
 use crate::manifest::{self, ContainerSpec, PodSpec};
-use crate::process::{Act, Household, Leftovers, Process};
-use crate::spawn::StartError;
+use crate::process::{Act, Ending, Process, StartError};
 
 /// What is kept of a main process's output, so that it never blocks.
 const LOG_BYTES: usize = 64 * 1024;
 /// What a runtime waits for its processes at its end before they are killed.
 const END_GRACE: Duration = Duration::from_millis(300);
+/// What it waits for those that were killed. With the grace, a runtime ends within a second.
+const END_PATIENCE: Duration = Duration::from_millis(500);
+/// Between two looks for orphans that have ended: looking reads all of `/proc`.
+const TEND_AT_MOST_EVERY: Duration = Duration::from_millis(100);
+/// The same while they are waited for.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// How processes are ended and drained.
 #[derive(Clone, Copy, Debug)]
@@ -42,12 +53,17 @@ impl Default for Settings {
     }
 }
 
-/// The pods of this host.
+/// The pods of this host. Dropped without [`shut_down`](Self::shut_down) it ends them as well, but
+/// nobody waits for that.
+///
+/// Main processes that have ended are not started again, whatever `restartPolicy` says. A command
+/// may leave processes behind: they live until their container's main process ends, or the runtime.
 #[derive(Debug)]
 pub struct Runtime {
     pods: Vec<RunningPod>,
     settings: Settings,
-    household: Household,
+    /// What is said to the processes of clients that have gone.
+    farewell: Farewell,
     end: CancellationToken,
     mains: TaskTracker,
 }
@@ -66,6 +82,7 @@ pub struct Container {
     pub spec: ContainerSpec,
     state: Mutex<State>,
     log: Mutex<VecDeque<u8>>,
+    home: Home,
 }
 
 /// How a container is.
@@ -149,24 +166,32 @@ impl RunningPod {
 }
 
 impl Runtime {
-    /// Starts the main processes of `pods`. Must be called in a tokio runtime.
+    /// Starts the main processes of `pods`. Must be called in a tokio runtime with I/O and time.
+    /// Makes this program the parent of what its children leave behind.
     #[must_use]
     pub fn start(pods: Vec<PodSpec>, settings: Settings) -> Runtime {
-        let household = Household {
+        family::adopt_orphans();
+        let farewell = Farewell {
+            signal: Signal::HUP,
             grace: settings.hangup_grace,
+            hurry: CancellationToken::new(),
             undertaker: TaskTracker::new(),
-            leftovers: Leftovers::default(),
+            tasks: Handle::current(),
         };
         let (end, mains) = (CancellationToken::new(), TaskTracker::new());
+        tokio::spawn(tend(end.clone()));
         let begin = |spec: &ContainerSpec| {
             let container = Arc::new(Container {
                 spec: spec.clone(),
                 state: Mutex::new(State::Running { since: SystemTime::now() }),
                 log: Mutex::new(VecDeque::new()),
+                home: Home::new(),
             });
             if !spec.command.is_empty() {
+                let farewell =
+                    Farewell { signal: Signal::TERM, grace: END_GRACE, ..farewell.clone() };
                 let (container, end) = (container.clone(), end.clone());
-                mains.spawn(supervise(container, household.clone(), settings.drain, end));
+                mains.spawn(supervise(container, farewell, settings.drain, end));
             }
             container
         };
@@ -177,7 +202,7 @@ impl Runtime {
                 spec,
             })
             .collect();
-        Runtime { pods, settings, household, end, mains }
+        Runtime { pods, settings, farewell, end, mains }
     }
 
     /// Reads manifests and starts what they describe.
@@ -190,7 +215,7 @@ impl Runtime {
     ) -> Result<Runtime, ObjectsError> {
         let mut pods = Vec::new();
         for file in files {
-            pods.extend(manifest::read(file.as_ref())?);
+            manifest::read_into(file.as_ref(), &mut pods)?;
         }
         Ok(Runtime::start(pods, settings))
     }
@@ -256,53 +281,87 @@ impl Runtime {
         wants: Wants,
         size: Option<Size>,
     ) -> Result<Process, StartError> {
-        Process::start(words, &container.spec, wants, size, &self.household)
+        let farewell = self.farewell.clone();
+        Process::start(words, &container.spec, wants, size, &container.home, farewell)
     }
 
-    /// Ends everything that runs. All sessions must have ended.
+    /// Ends everything that runs, within a second: asks, waits, kills. All sessions must have ended.
     pub async fn shut_down(&self) {
         self.end.cancel();
         self.mains.close();
         self.mains.wait().await;
-        self.household.undertaker.close();
-        let ended = timeout(END_GRACE, self.household.undertaker.wait()).await;
-        if ended.is_err() {
-            warn!("{} processes outlive the node", self.household.undertaker.len());
+        self.homes().for_each(Home::ask_orphans);
+        let undertaker = &self.farewell.undertaker;
+        undertaker.close();
+        if timeout(END_GRACE, undertaker.wait()).await.is_err() {
+            self.farewell.hurry.cancel();
         }
-        self.household.leftovers.kill();
+        self.homes().for_each(Home::end);
+        let killed = Instant::now();
+        while family::tend() + undertaker.len() > 0 && killed.elapsed() < END_PATIENCE {
+            sleep(LOOK_EVERY).await;
+        }
+        let left = family::tend() + undertaker.len();
+        if left > 0 {
+            warn!("{left} processes were killed and are still there");
+        }
+    }
+
+    fn homes(&self) -> impl Iterator<Item = &Home> {
+        self.pods.iter().flat_map(|pod| &pod.containers).map(|container| &container.home)
     }
 }
 
-/// Runs a container's main process to its end.
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        self.end.cancel();
+    }
+}
+
+/// Looks after orphans whenever children have ended, until the runtime ends.
+async fn tend(end: CancellationToken) {
+    let mut deaths = match signal(SignalKind::child()) {
+        Ok(deaths) => deaths,
+        Err(error) => return warn!("orphans are looked after at the end only: {error}"),
+    };
+    while end.run_until_cancelled(deaths.recv()).await.flatten().is_some() {
+        let _ = spawn_blocking(family::tend).await;
+        let _ = end.run_until_cancelled(sleep(TEND_AT_MOST_EVERY)).await;
+    }
+}
+
+/// Runs a container's main process to its end, which is the end of all that runs in it.
 async fn supervise(
     container: Arc<Container>,
-    household: Household,
+    farewell: Farewell,
     drain: Duration,
     end: CancellationToken,
 ) {
     let spec = &container.spec;
     // Its stdin stays open for whoever attaches.
     let wants = Wants { stdin: spec.stdin, stdout: true, stderr: !spec.tty, tty: spec.tty };
-    let household = Household { grace: END_GRACE / 2, ..household };
     let since = SystemTime::now();
-    let mut process = match Process::start(&spec.command, spec, wants, None, &household) {
+    let started = Process::start(&spec.command, spec, wants, None, &container.home, farewell);
+    let mut process = match started {
         Ok(process) => process,
         Err(error) => {
             warn!(container = spec.name, "cannot be started: {error}");
             let (why, at) = (error.to_string(), SystemTime::now());
-            return container.set(State::Failed { why, at });
+            container.set(State::Failed { why, at });
+            return container.home.end();
         }
     };
     let ended = tokio::select! {
         () = end.cancelled() => return,
         ended = run(&container, &mut process) => ended,
     };
-    let _ = timeout(drain, run_dry(&container, &mut process)).await;
     info!(container = spec.name, code = ended.code(), "the main process has ended");
     container.set(State::Exited { code: ended.code(), since, at: SystemTime::now() });
+    container.home.end();
+    let _ = timeout(drain, run_dry(&container, &mut process)).await;
 }
 
-async fn run(container: &Container, process: &mut Process) -> crate::process::Ending {
+async fn run(container: &Container, process: &mut Process) -> Ending {
     poll_fn(|cx| {
         while let Poll::Ready(act) = process.poll(cx, true) {
             record(container, act);

@@ -300,10 +300,10 @@ impl Running {
         if let Poll::Ready(moment) = self.socket.poll(cx, self.session.outbox(), reads) {
             return Poll::Ready(Wake::Socket(moment));
         }
-        if let Phase::Process(process) = &mut self.phase {
-            if let Poll::Ready(ending) = process.poll_ending(cx) {
-                return Poll::Ready(Wake::Ended(ending));
-            }
+        if let Phase::Process(process) = &mut self.phase
+            && let Poll::Ready(ending) = process.poll_ending(cx)
+        {
+            return Poll::Ready(Wake::Ended(ending));
         }
         alarm.poll(cx).map(|()| Wake::Deadline)
     }

@@ -1,5 +1,5 @@
-//! A command to a running child in a session and process group of its own.
-//! Above: `process`. Below: `std::process`; the one unsafe call of the node.
+//! A command to a running child, or to the reason why not in the runtimes' words.
+//! Above: `process`. Below: `child`, `family`, `std::process`.
 
 use std::ffi::OsStr;
 use std::io;
@@ -11,6 +11,8 @@ use std::process::{Child, Command, Stdio};
 use rustix::fs::{Access, access};
 use thiserror::Error;
 
+use crate::child::begin_session;
+use crate::family::Home;
 use crate::manifest::ContainerSpec;
 
 /// Why a command did not start, in the words of the runtimes that people know.
@@ -25,8 +27,20 @@ pub enum StartError {
     /// It is there and may not be run.
     #[error("exec: {0:?}: permission denied")]
     Denied(String),
+    /// A directory cannot be run.
+    #[error("exec: {0:?}: is a directory")]
+    Directory(String),
+    /// The kernel cannot run it: it is no program, what interprets it is missing, or the command is
+    /// too long.
+    #[error("exec {program}: {}", reason(error))]
+    Refused {
+        /// The file.
+        program: String,
+        /// What the kernel said.
+        error: io::Error,
+    },
     /// The container's working directory is not there.
-    #[error("chdir to cwd ({dir:?}) set in config.json failed: {error}")]
+    #[error("chdir to cwd ({dir:?}) set in config.json failed: {}", reason(error))]
     WorkingDir {
         /// Which.
         dir: String,
@@ -37,8 +51,16 @@ pub enum StartError {
     #[error("args must not be empty")]
     Empty,
     /// The system did not give what a process needs.
-    #[error("{0}")]
+    #[error("{}", reason(.0))]
     System(#[from] io::Error),
+}
+
+/// An error as Go's programs put it: `no such file or directory`.
+fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
 }
 
 /// The three standard descriptors of a child.
@@ -58,65 +80,61 @@ pub fn spawn(
     words: &[String],
     container: &ContainerSpec,
     descriptors: Descriptors,
+    home: &Home,
 ) -> Result<Child, StartError> {
     let (name, arguments) = words.split_first().ok_or(StartError::Empty)?;
-    let program = find(name, container)?;
-    let mut command = Command::new(program);
+    let dir = container.working_dir.as_deref().unwrap_or("/");
+    if let Err(error) = working_dir(dir) {
+        return Err(StartError::WorkingDir { dir: dir.to_owned(), error });
+    }
+    let program = find(name, dir, container)?;
+    let mut command = Command::new(&program);
     command
         .arg0(OsStr::new(name))
         .args(arguments)
         .env_clear()
         .envs(container.env.iter().map(|pair| (&pair.0, &pair.1)))
+        .current_dir(dir)
         .stdin(descriptors.stdin)
         .stdout(descriptors.stdout)
         .stderr(descriptors.stderr);
     if descriptors.controls && !container.env.iter().any(|pair| pair.0 == "TERM") {
         command.env("TERM", "xterm");
     }
-    let dir = container.working_dir.as_deref().unwrap_or("/");
-    if let Err(error) = std::fs::metadata(dir) {
-        return Err(StartError::WorkingDir { dir: dir.to_owned(), error });
-    }
-    command.current_dir(dir);
-    own_session(&mut command, descriptors.controls);
-    command.spawn().map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => StartError::NoFile(name.clone()),
-        io::ErrorKind::PermissionDenied => StartError::Denied(name.clone()),
+    begin_session(&mut command, descriptors.controls);
+    home.spawn(&mut command).map_err(|error| match error.raw_os_error() {
+        Some(libc::ENOENT | libc::ENOEXEC | libc::E2BIG | libc::EACCES | libc::ELOOP) => {
+            StartError::Refused { program: program.display().to_string(), error }
+        }
         _ => StartError::System(error),
     })
 }
 
+fn working_dir(dir: &str) -> io::Result<()> {
+    if !std::fs::metadata(dir)?.is_dir() {
+        return Err(io::ErrorKind::NotADirectory.into());
+    }
+    Ok(access(dir, Access::EXEC_OK)?)
+}
+
 /// What a shell would run: a path as it is, a name from the container's own `PATH`.
-fn find(name: &str, container: &ContainerSpec) -> Result<PathBuf, StartError> {
+fn find(name: &str, dir: &str, container: &ContainerSpec) -> Result<PathBuf, StartError> {
     let runs = |path: &Path| path.is_file() && access(path, Access::EXEC_OK).is_ok();
     if name.contains('/') {
-        let base = container.working_dir.as_deref().unwrap_or("/");
-        let path = Path::new(base).join(name);
+        let path = Path::new(dir).join(name);
         return match () {
             () if runs(&path) => Ok(path),
+            () if path.is_dir() => Err(StartError::Directory(name.to_owned())),
             () if path.exists() => Err(StartError::Denied(name.to_owned())),
             () => Err(StartError::NoFile(name.to_owned())),
         };
     }
     let path = container.env.iter().find(|pair| pair.0 == "PATH").map_or("", |pair| &*pair.1);
-    let found = path.split(':').map(|dir| Path::new(dir).join(name)).find(|path| runs(path));
+    // Places that depend on where somebody stands are not looked at, as Go's programs do not.
+    let places = path.split(':').filter(|place| place.starts_with('/'));
+    let mut candidates = places.map(|place| Path::new(place).join(name));
+    let found = if name.is_empty() { None } else { candidates.find(|path| runs(path)) };
     found.ok_or_else(|| StartError::NotFound(name.to_owned()))
-}
-
-#[allow(unsafe_code, reason = "std has no safe way to run setsid in a child")]
-fn own_session(command: &mut Command, controls: bool) {
-    let prepare = move || -> io::Result<()> {
-        rustix::process::setsid()?;
-        if controls {
-            rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
-        }
-        Ok(())
-    };
-    // SAFETY: between fork and exec only async-signal-safe calls are allowed. The closure makes two
-    // system calls, allocates nothing and takes no lock.
-    unsafe {
-        command.pre_exec(prepare);
-    }
 }
 
 /// Three descriptors of one terminal.

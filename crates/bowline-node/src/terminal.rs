@@ -2,18 +2,22 @@
 //! Above: `spawn`, `process`. Below: rustix.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bowline_proto::session::Size;
+use bytes::Bytes;
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, SpecialCodeIndex, Winsize, tcgetattr, tcsetwinsize};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::watched::watch;
+
+const CTRL_D: u8 = 4;
 
 /// The side that we hold.
 #[derive(Debug)]
@@ -49,13 +53,15 @@ impl Terminal {
     }
 
     /// What a person would type to end the input now: the terminal's EOF character, twice if a
-    /// line is begun. A program that reads the terminal raw gets one, and decides.
-    pub fn end_of_input(&self, line_begun: bool) -> &'static [u8] {
-        let cooked = tcgetattr(self.master.get_ref().as_fd()).is_ok_and(|attributes| {
-            attributes.local_modes.contains(LocalModes::ICANON)
-                && attributes.special_codes[SpecialCodeIndex::VEOF] == 4
-        });
-        if cooked && line_begun { b"\x04\x04" } else { b"\x04" }
+    /// line is begun. A program that reads the terminal raw gets Ctrl-D, and decides.
+    pub fn end_of_input(&self, line_begun: bool) -> Bytes {
+        match tcgetattr(self.master.get_ref()) {
+            Ok(attributes) if attributes.local_modes.contains(LocalModes::ICANON) => {
+                let eof = attributes.special_codes[SpecialCodeIndex::VEOF];
+                Bytes::from(vec![eof; if line_begun { 2 } else { 1 }])
+            }
+            _ => Bytes::from_static(&[CTRL_D]),
+        }
     }
 }
 
@@ -75,7 +81,9 @@ impl AsyncRead for Terminal {
                     return Poll::Ready(Ok(()));
                 }
                 // Linux says EIO once nobody holds the other side: that is the end.
-                Ok(Err(error)) if error.raw_os_error() == Some(5) => return Poll::Ready(Ok(())),
+                Ok(Err(error)) if Errno::from_io_error(&error) == Some(Errno::IO) => {
+                    return Poll::Ready(Ok(()));
+                }
                 Ok(Err(error)) => return Poll::Ready(Err(error)),
                 Err(_would_block) => {}
             }

@@ -69,8 +69,7 @@ impl Dev {
         }
         cluster.add(node_object(node_address.port()))?;
         let known = runtime.clone();
-        let cluster =
-            cluster.refreshed_by(Arc::new(move |pod| pod_status::refresh(&known, pod)));
+        let cluster = cluster.refreshed_by(Arc::new(move |pod| pod_status::refresh(&known, pod)));
         let client = authority.client("kube-apiserver-kubelet-client", "system:masters")?;
         let trust = tls::Trust::Ca(authority.pem().as_bytes().to_vec());
         let nodes = Nodes {
@@ -80,7 +79,8 @@ impl Dev {
             gates: config.gates,
         };
         let (admin, viewer) = (token(), token());
-        let (address, gateway) = start_gateway(&authority, nodes, config.port, &admin, &viewer).await?;
+        let (address, gateway) =
+            start_gateway(&authority, nodes, config.port, &admin, &viewer).await?;
 
         let (path, place) = match &config.kubeconfig {
             Some(path) => (path.clone(), None),

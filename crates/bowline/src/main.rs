@@ -15,12 +15,12 @@ use args::Asked;
 
 fn main() -> ExitCode {
     let words: Vec<_> = std::env::args_os().skip(1).collect();
-    if let [command, address] = &words[..] {
-        if command.to_str() == Some(web::COMMAND) {
-            let address = address.to_str().and_then(|a| a.parse().ok());
-            let Some(address) = address else { return ExitCode::FAILURE };
-            return serve(web::run(address));
-        }
+    if let [command, address] = &words[..]
+        && command.to_str() == Some(web::COMMAND)
+    {
+        let address = address.to_str().and_then(|a| a.parse().ok());
+        let Some(address) = address else { return ExitCode::FAILURE };
+        return serve(web::run(address));
     }
     match args::read(&words) {
         Ok(Asked::Dev(asked)) => serve(servers::dev(asked)),

@@ -46,10 +46,8 @@ pub async fn dev(asked: args::dev::Dev) -> Result<()> {
 pub async fn node(asked: args::node::Node) -> Result<()> {
     logging::start(asked.verbosity);
     let end = shutdown::on_signal()?;
-    let settings = Settings {
-        hangup_grace: asked.stream_hangup_grace,
-        drain: asked.output_drain_timeout,
-    };
+    let settings =
+        Settings { hangup_grace: asked.stream_hangup_grace, drain: asked.output_drain_timeout };
     let client_ca = asked.client_ca.as_deref().map(tls::read).transpose()?;
     let tls = if asked.plain_http {
         None

@@ -5,6 +5,7 @@
 //! Kubernetes sends or heeds windows (wire trap T12), TCP is what holds a sender back.
 
 use alloc::collections::BTreeMap;
+use core::mem;
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -109,6 +110,8 @@ pub struct Connection {
 struct Stream {
     we_finished: bool,
     they_finished: bool,
+    /// The one SYN_REPLY of a stream was said, by whoever did not open it.
+    replied: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -184,7 +187,7 @@ impl Connection {
     /// Opens a stream. The peer answers it with [`Event::Replied`] or [`Event::Reset`].
     pub fn open(&mut self, headers: &[(&str, &str)]) -> StreamId {
         let id = StreamId(self.next_id & ID_BITS);
-        self.next_id += 2;
+        self.next_id = self.next_id.wrapping_add(2);
         self.streams.insert(id, Stream::default());
         let block = self.encoder.block(headers);
         // Stream, associated stream, priority, slot (§2.6.1).
@@ -197,9 +200,9 @@ impl Connection {
         id
     }
 
-    /// Answers a stream that the peer opened.
+    /// Answers a stream that the peer opened, once.
     pub fn reply(&mut self, id: StreamId) {
-        if !self.streams.contains_key(&id) {
+        if self.is_ours(id) || !self.take_reply(id) {
             return;
         }
         let block = self.encoder.block(&[]);
@@ -262,6 +265,12 @@ impl Connection {
         self.outbox.finish();
     }
 
+    /// Whether the stream lives and was not replied to before.
+    fn take_reply(&mut self, id: StreamId) -> bool {
+        let stream = self.streams.get_mut(&id);
+        stream.is_some_and(|stream| !mem::replace(&mut stream.replied, true))
+    }
+
     fn forget_if_finished(&mut self, id: StreamId) {
         if self.streams.get(&id).is_some_and(|stream| stream.we_finished && stream.they_finished) {
             self.streams.remove(&id);
@@ -304,10 +313,10 @@ impl Connection {
                 }
             }
             let Some(head) = self.inbox.first_chunk::<HEADER_BYTES>() else { return Ok(None) };
+            self.heard = true;
             match Header::parse(*head)? {
                 Header::Data { id, fin, len } => {
                     self.inbox.advance(HEADER_BYTES);
-                    self.heard = true;
                     self.data = Some(Data { id: StreamId(id), left: len as usize, fin });
                 }
                 Header::Control { kind, flags, len } => {
@@ -319,7 +328,6 @@ impl Connection {
                         return Ok(None);
                     }
                     let body = self.inbox.split_to(whole).split_off(HEADER_BYTES);
-                    self.heard = true;
                     if let Some(event) = self.control(kind, flags, &body)? {
                         return Ok(Some(event));
                     }
@@ -366,11 +374,15 @@ impl Connection {
         let first = body.first_chunk::<4>().map(|bytes| u32::from_be_bytes(*bytes)).ok_or(wrong)?;
         let second = body[4..].first_chunk::<4>().map(|bytes| u32::from_be_bytes(*bytes));
         let id = StreamId(first & ID_BITS);
+        let has_stream = matches!(kind, Type::SynStream | Type::SynReply | Type::Headers);
+        if has_stream && id.0 == 0 {
+            return Err(Fault::StreamZero);
+        }
         match (kind, body.len(), second) {
             (Type::SynStream, 10.., _) => self.syn_stream(id, flags, &body[10..]),
             (Type::SynReply, _, _) => {
                 self.decode(&body[4..])?;
-                let known = self.streams.contains_key(&id) && self.is_ours(id);
+                let known = self.is_ours(id) && self.take_reply(id);
                 // A FIN on a reply that ends the stream at once is given by another round.
                 if known && flags & FIN != 0 {
                     self.data = Some(Data { id, left: 0, fin: true });
@@ -406,7 +418,11 @@ impl Connection {
     ) -> Result<Option<Event>, Fault> {
         // The block is read even if the stream is refused, or the next one could not be.
         let headers = self.decode(block)?;
-        let refused = if self.is_ours(id) || id.0 == 0 || id.0 <= self.last_peer_id {
+        let fresh = !self.is_ours(id) && id.0 > self.last_peer_id;
+        if fresh {
+            self.last_peer_id = id.0;
+        }
+        let refused = if !fresh {
             Some(PROTOCOL_ERROR)
         } else if headers.is_none() || self.streams.len() >= limits::SPDY_STREAMS {
             Some(REFUSED_STREAM)
@@ -415,9 +431,10 @@ impl Connection {
         };
         if let Some(code) = refused {
             self.outbox.frame(&frame::pair(Type::RstStream, id.0, code), Bytes::new());
-            return Ok(None);
+            // The peer takes the answer for its stream of that number, so it is gone here, too.
+            let theirs = self.streams.remove(&id).is_some();
+            return Ok(theirs.then_some(Event::Reset(id, code)));
         }
-        self.last_peer_id = id.0;
         self.streams.insert(id, Stream::default());
         if flags & FIN != 0 {
             self.data = Some(Data { id, left: 0, fin: true });
@@ -447,10 +464,10 @@ impl Connection {
     }
 
     fn answer_ping(&mut self) {
-        if self.outbox.urgent_waiting() < PONGS_WAITING {
-            if let Some(id) = self.unanswered.take() {
-                self.outbox.urgent(&frame::ping(id));
-            }
+        if self.outbox.urgent_waiting() < PONGS_WAITING
+            && let Some(id) = self.unanswered.take()
+        {
+            self.outbox.urgent(&frame::ping(id));
         }
     }
 }

@@ -24,8 +24,8 @@ pub enum Fault {
     /// §2.6.3: neither stream 0 nor status 0 exist.
     #[error("a bad RST_STREAM")]
     Reset,
-    /// §2.2.2.
-    #[error("data on stream 0")]
+    /// §2.2.2, §2.3.2: streams are numbered from 1.
+    #[error("a frame of stream 0")]
     StreamZero,
     /// §2.6.10.1: the zlib stream is broken, or goes on behind its frame.
     #[error("a header block cannot be inflated")]

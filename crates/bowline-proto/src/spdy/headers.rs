@@ -135,7 +135,7 @@ impl Decoder {
                 if end > SPDY_HEADERS_INFLATED_BYTES {
                     return Err(Fault::LargeHeaders);
                 }
-                plain.resize(end + 1024, 0);
+                plain.resize((end + 1024).min(SPDY_HEADERS_INFLATED_BYTES + 1), 0);
             }
             let (was_in, was_out) = (inflate.total_in(), inflate.total_out());
             let result = inflate.decompress(block, &mut plain[end..], InflateFlush::SyncFlush);

@@ -352,10 +352,10 @@ impl Connection {
     }
 
     fn answer_ping(&mut self) {
-        if self.outbox.urgent_waiting() < PONGS_WAITING {
-            if let Some(body) = self.unanswered.take() {
-                self.control(Opcode::Pong, &body, true);
-            }
+        if self.outbox.urgent_waiting() < PONGS_WAITING
+            && let Some(body) = self.unanswered.take()
+        {
+            self.control(Opcode::Pong, &body, true);
         }
     }
 

@@ -1,3 +1,4 @@
 //! The protocols from outside, as their drivers see them. One binary for all.
 
 mod session;
+mod spdy;

@@ -29,14 +29,8 @@ pub static COMMAND: Command = Command {
     usage: "(bash | zsh | fish)",
     examples: &[
         ("Bash, for this session", "source <({bowline} completion bash)"),
-        (
-            "Zsh, for good",
-            "{bowline} completion zsh > \"${fpath[1]}/_bowline\"",
-        ),
-        (
-            "Fish, for good",
-            "{bowline} completion fish > ~/.config/fish/completions/bowline.fish",
-        ),
+        ("Zsh, for good", "{bowline} completion zsh > \"${fpath[1]}/_bowline\""),
+        ("Fish, for good", "{bowline} completion fish > ~/.config/fish/completions/bowline.fish"),
     ],
     flags: &[HELP],
     shared: &[],

@@ -34,7 +34,10 @@ pub static COMMAND: Command = Command {
            everything; its context viewer may look but not run commands. Ctrl-C stops all of it.",
     usage: "[-f FILE] [flags]",
     examples: &[
-        ("Start it, and write the kubeconfig to a place of your choice", "{bowline} dev --kubeconfig dev.yaml"),
+        (
+            "Start it, and write the kubeconfig to a place of your choice",
+            "{bowline} dev --kubeconfig dev.yaml",
+        ),
         ("Use it, from another terminal", "kubectl --kubeconfig dev.yaml exec -it nginx -- sh"),
         ("Run your own pods", "{bowline} dev -f pods.yaml"),
         (

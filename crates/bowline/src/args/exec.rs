@@ -51,15 +51,15 @@ pub static COMMAND: Command = Command {
             "{bowline} exec web -c app -- ls -l /tmp",
         ),
         ("Let Kubernetes choose a pod of a deployment", "{bowline} exec deploy/web -- env"),
-        ("Use a shell's own words: quote them once", "{bowline} exec web -- sh -c 'echo $HOSTNAME'"),
+        (
+            "Use a shell's own words: quote them once",
+            "{bowline} exec web -- sh -c 'echo $HOSTNAME'",
+        ),
         (
             "Send a directory, whole or not at all",
             "tar cf - conf | {bowline} exec -i web -- tar xf - -C /etc/web",
         ),
-        (
-            "See the requests and answers that make the session",
-            "{bowline} exec -v=8 nginx -- date",
-        ),
+        ("See the requests and answers that make the session", "{bowline} exec -v=8 nginx -- date"),
     ],
     flags: &[
         Flag::text(
@@ -71,18 +71,12 @@ pub static COMMAND: Command = Command {
         .short('c'),
         Flag::list("filename", "FILE", "Take the target from a file, a directory or a URL.")
             .short('f'),
-        Flag::span(
-            "pod-running-timeout",
-            "How long to wait until TYPE/NAME has a pod.",
-        )
-        .default("1m0s"),
+        Flag::span("pod-running-timeout", "How long to wait until TYPE/NAME has a pod.")
+            .default("1m0s"),
         Flag::switch("quiet", "Print only what the command prints, and errors.").short('q'),
         Flag::switch("stdin", "Send this program's input to the command.").short('i'),
-        Flag::switch(
-            "tty",
-            "Give the command a terminal. Needs -i, and a terminal on this side.",
-        )
-        .short('t'),
+        Flag::switch("tty", "Give the command a terminal. Needs -i, and a terminal on this side.")
+            .short('t'),
         HELP,
     ],
     shared: global::FLAGS,

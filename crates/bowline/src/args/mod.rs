@@ -59,9 +59,7 @@ pub enum BadUsage {
     #[error("unknown command {0:?}")]
     Command(String),
     /// `exec POD ls` instead of `exec POD -- ls`.
-    #[error(
-        "exec [POD] [COMMAND] is not supported anymore. Use exec [POD] -- [COMMAND] instead"
-    )]
+    #[error("exec [POD] [COMMAND] is not supported anymore. Use exec [POD] -- [COMMAND] instead")]
     NoDashes,
     /// Exec needs to know where.
     #[error("pod, type/name or --filename must be specified")]

@@ -112,7 +112,10 @@ pub static COMMAND: Command = Command {
            asked who they are, and the node serves on loopback only.",
     usage: "-f FILE [flags]",
     examples: &[
-        ("Try it on this machine, without certificates", "{bowline} node --plain-http -f pods.yaml"),
+        (
+            "Try it on this machine, without certificates",
+            "{bowline} node --plain-http -f pods.yaml",
+        ),
         (
             "Serve an API server that shows its own certificate",
             "{bowline} node -f pods.yaml --client-ca-file ca.crt \

@@ -69,10 +69,8 @@ impl Span {
                 return Err(BadSpan::NoUnit(text.to_owned()));
             }
             let known = UNITS.iter().find(|(name, _)| *name == unit);
-            let (_, nanos) = known.ok_or_else(|| BadSpan::Unit {
-                unit: unit.to_owned(),
-                text: text.to_owned(),
-            })?;
+            let (_, nanos) = known
+                .ok_or_else(|| BadSpan::Unit { unit: unit.to_owned(), text: text.to_owned() })?;
             let piece = scale(number, *nanos).ok_or_else(invalid)?;
             total = total.checked_add(piece).ok_or_else(invalid)?;
             rest = after;

@@ -1,0 +1,77 @@
+//! A pod and what is wanted of it to the URL of a stream.
+//! Above: `exec`. Below: `url`.
+
+use url::Url;
+use url::form_urlencoded::Serializer;
+
+/// The query of an exec.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExecQuery {
+    /// The words of the command.
+    pub command: Vec<String>,
+    /// The container.
+    pub container: String,
+    /// Send input.
+    pub stdin: bool,
+    /// Get output.
+    pub stdout: bool,
+    /// Get errors apart.
+    pub stderr: bool,
+    /// Get a terminal.
+    pub tty: bool,
+    /// `--request-timeout` as it was given, if it is not 0.
+    pub timeout: Option<String>,
+}
+
+/// `…/api/v1/namespaces/NS/pods/NAME/exec?…`, with the server's own path in front. Keys are in the
+/// order of Go's encoder; booleans appear only if they are true.
+#[must_use]
+pub fn exec(server: &Url, namespace: &str, pod: &str, query: &ExecQuery) -> Url {
+    let mut url = server.clone();
+    if let Ok(mut path) = url.path_segments_mut() {
+        path.pop_if_empty();
+        path.extend(["api", "v1", "namespaces", namespace, "pods", pod, "exec"]);
+    }
+    let mut text = Serializer::new(String::new());
+    for word in &query.command {
+        text.append_pair("command", word);
+    }
+    text.append_pair("container", &query.container);
+    for (name, set) in [("stderr", query.stderr), ("stdin", query.stdin), ("stdout", query.stdout)]
+    {
+        if set {
+            text.append_pair(name, "true");
+        }
+    }
+    if let Some(timeout) = &query.timeout {
+        text.append_pair("timeout", timeout);
+    }
+    if query.tty {
+        text.append_pair("tty", "true");
+    }
+    url.set_query(Some(&text.finish()));
+    url
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_kubectls() {
+        let server = Url::parse("https://h:6443/k8s/clusters/x").unwrap();
+        let query = ExecQuery {
+            command: ["sh", "-c", "echo \"a b&c\""].map(Into::into).to_vec(),
+            container: "main".into(),
+            stdout: true,
+            stderr: true,
+            timeout: Some("5s".into()),
+            ..ExecQuery::default()
+        };
+        assert_eq!(
+            exec(&server, "default", "ok", &query).as_str(),
+            "https://h:6443/k8s/clusters/x/api/v1/namespaces/default/pods/ok/exec?command=sh&\
+             command=-c&command=echo+%22a+b%26c%22&container=main&stderr=true&stdout=true&timeout=5s"
+        );
+    }
+}
