@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use bowline_io::chance;
 use bowline_io::dial::{DialError, Endpoint, dial};
 use bowline_io::http::{Answer, HttpError, lines, upgrade};
+pub use bowline_io::observe::Observer;
 use bowline_io::text::harmless;
 use bowline_proto::limits::REASON_BYTES;
 use bowline_proto::negotiate::{Lines, NotUpgraded, Offer};
 use bowline_proto::session::{Session, Side, Wants};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri};
+use http::{HeaderName, HeaderValue, Request, Uri};
 use thiserror::Error;
 
 use crate::session::{EndError, Ended, Ends, run};
@@ -43,16 +44,6 @@ impl std::fmt::Debug for Exec {
         // The headers hold credentials.
         f.debug_struct("Exec").field("url", &self.url.as_str()).finish_non_exhaustive()
     }
-}
-
-/// Watches what goes over the wire before a session begins.
-pub trait Observer: Send + Sync {
-    /// A request is sent. `headers` hold credentials: mask them.
-    fn request(&self, method: &str, url: &str, headers: &HeaderMap);
-    /// Its response came; `status` as in `101 Switching Protocols`.
-    fn response(&self, method: &str, url: &str, status: &str, headers: &HeaderMap, took: Duration);
-    /// A decision was made, of interest from this level of `-v` on.
-    fn note(&self, level: u8, text: &str);
 }
 
 /// Why no session came about.
@@ -153,8 +144,10 @@ async fn attempt(request: &Exec, offer: &Offer) -> Result<Upgraded, ExecError> {
     };
     request.observe(|observer| {
         let (method, url) = (offer.method(), request.url.as_str());
-        let status = response.status.to_string();
-        observer.response(method, url, &status, &response.headers, begun.elapsed());
+        observer.response(method, url, response.status, &response.headers, begun.elapsed());
+        if let Answer::Refused { body, .. } = &answer {
+            observer.body(body);
+        }
     });
     match answer {
         Answer::Refused { head, body } => Err(refused(&head, &body)),

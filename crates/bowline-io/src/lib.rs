@@ -7,6 +7,7 @@ pub mod dial;
 pub mod drive;
 pub mod http;
 pub mod objects;
+pub mod observe;
 pub mod proxy;
 pub mod serve;
 pub mod shutdown;

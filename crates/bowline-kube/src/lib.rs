@@ -5,8 +5,11 @@
 //! the user, [`api`] asks the API server, [`target`] finds the pod, [`container`] the container,
 //! and [`stream_url`] says where to stream. Every error has kubectl's words.
 
+pub mod api;
 pub mod config;
 pub mod container;
 pub mod credentials;
 pub mod plugin;
+pub mod resources;
 pub mod stream_url;
+pub mod target;

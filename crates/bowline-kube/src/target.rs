@@ -1,0 +1,330 @@
+//! What a person names to the pod that is meant, with kubectl's rules and words.
+//! Above: the binary. Below: [`resources`](crate::resources), [`api`](crate::api).
+
+use std::cmp::Ordering;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::Value;
+use thiserror::Error;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::api::{Api, ApiError};
+use crate::resources::{self, Resource, ResourceError};
+
+const JSON: &str = "application/json";
+/// How often a selector without a pod is asked again.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// Why there is no pod.
+#[derive(Debug, Error)]
+pub enum TargetError {
+    /// The server said so.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// The word before the slash.
+    #[error(transparent)]
+    Resource(ResourceError),
+    /// `pod/a/b`.
+    #[error("arguments in resource/name form may not have more than one slash")]
+    Slashes,
+    /// `pod/`, `/name`.
+    #[error("arguments in resource/name form must have a single resource and name")]
+    Incomplete,
+    /// A name that no object can have.
+    #[error("invalid resource name {name:?}: [{why}]")]
+    Name {
+        /// The name.
+        name: String,
+        /// The rule.
+        why: &'static str,
+    },
+    /// A kind without pods of its own.
+    #[error("cannot attach to {0}: selector for {0} not implemented")]
+    NoSelector(String),
+    /// A service that selects nothing.
+    #[error(
+        "cannot attach to *v1.Service: invalid service '{0}': Service is defined without a selector"
+    )]
+    EmptyService(String),
+    /// No pod appeared.
+    #[error("timed out waiting for the condition")]
+    Timeout,
+    /// An object that is not what its kind says.
+    #[error("{what} is not understood: {error}")]
+    Malformed {
+        /// The object.
+        what: String,
+        /// Why.
+        error: String,
+    },
+}
+
+impl From<ResourceError> for TargetError {
+    fn from(error: ResourceError) -> TargetError {
+        match error {
+            ResourceError::Api(error) => TargetError::Api(error),
+            error => TargetError::Resource(error),
+        }
+    }
+}
+
+/// Finds the pod that `asked`, a name or `TYPE/NAME`, means in a namespace. Where it is no pod, waits
+/// up to `wait` for the first one.
+///
+/// # Errors
+/// [`TargetError`].
+pub async fn named(
+    api: &Api,
+    namespace: &str,
+    asked: &str,
+    wait: Duration,
+) -> Result<Pod, TargetError> {
+    let parts: Vec<&str> = asked.split('/').collect();
+    let (word, name) = match parts[..] {
+        [name] => (None, name),
+        [word, name] if !word.is_empty() && !name.is_empty() => (Some(word), name),
+        [_, _] => return Err(TargetError::Incomplete),
+        _ => return Err(TargetError::Slashes),
+    };
+    // Such a name would change the path of the request.
+    let why = match name {
+        "." => Some("may not be '.'"),
+        ".." => Some("may not be '..'"),
+        name if name.contains('%') => Some("may not contain '%'"),
+        _ => None,
+    };
+    if let Some(why) = why {
+        return Err(TargetError::Name { name: name.to_owned(), why });
+    }
+    let Some(word) = word else { return pod(api, namespace, name).await };
+    let resource = resources::find(api, word).await?;
+    if resource.group.is_empty() && resource.plural == "pods" {
+        return pod(api, namespace, name).await;
+    }
+    let object = get(api, &resource, namespace, name).await?;
+    selected(api, namespace, &object, &go_type(&resource), wait).await
+}
+
+async fn pod(api: &Api, namespace: &str, name: &str) -> Result<Pod, TargetError> {
+    let path = ["api", "v1", "namespaces", namespace, "pods", name];
+    to_pod(api.get(&path, &[], JSON).await?)
+}
+
+async fn get(
+    api: &Api,
+    resource: &Resource,
+    namespace: &str,
+    name: &str,
+) -> Result<Value, TargetError> {
+    let Resource { group, version, plural, .. } = resource;
+    let root: &[&str] = if group.is_empty() { &["api"] } else { &["apis", group] };
+    let path = [root, &[version, "namespaces", namespace, plural, name]].concat();
+    Ok(api.get(&path, &[], JSON).await?)
+}
+
+/// The pod that an object means: itself, or one that it selects.
+///
+/// # Errors
+/// [`TargetError`].
+pub async fn of_object(
+    api: &Api,
+    namespace: &str,
+    object: &Value,
+    wait: Duration,
+) -> Result<Pod, TargetError> {
+    let kind = object["kind"].as_str().unwrap_or_default();
+    if kind == "Pod" {
+        return to_pod(object.clone());
+    }
+    let version = object["apiVersion"].as_str().unwrap_or_default();
+    let version = version.rsplit('/').next().unwrap_or_default();
+    selected(api, namespace, object, &format!("*{version}.{kind}"), wait).await
+}
+
+/// What Go calls an object of this kind; kubectl's messages do.
+fn go_type(resource: &Resource) -> String {
+    format!("*{}.{}", resource.version, resource.kind)
+}
+
+async fn selected(
+    api: &Api,
+    namespace: &str,
+    object: &Value,
+    go_type: &str,
+    wait: Duration,
+) -> Result<Pod, TargetError> {
+    let selector = selector(object, go_type)?;
+    let deadline = Instant::now() + wait;
+    let path = ["api", "v1", "namespaces", namespace, "pods"];
+    let first = async {
+        loop {
+            let list = api.get(&path, &[("labelSelector", &selector)], JSON).await?;
+            let pods = list["items"].as_array().into_iter().flatten().cloned();
+            let pods = pods.map(to_pod).collect::<Result<Vec<_>, _>>()?;
+            if let Some(best) = best(pods) {
+                return Ok(best);
+            }
+            sleep(PERIOD).await;
+        }
+    };
+    timeout_at(deadline, first).await.unwrap_or(Err(TargetError::Timeout))
+}
+
+/// The selector of a workload or a service, as a query wants it.
+fn selector(object: &Value, go_type: &str) -> Result<String, TargetError> {
+    let name = object["metadata"]["name"].as_str().unwrap_or_default();
+    let spec = &object["spec"]["selector"];
+    let labels = |map: &Value| -> Vec<String> {
+        let pairs = map.as_object().into_iter().flatten();
+        pairs.map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect()
+    };
+    let terms = match object["kind"].as_str().unwrap_or_default() {
+        "Service" => {
+            let terms = labels(spec);
+            if terms.is_empty() {
+                return Err(TargetError::EmptyService(name.to_owned()));
+            }
+            terms
+        }
+        "ReplicationController" => labels(spec),
+        "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet" | "Job" => {
+            let mut terms = labels(&spec["matchLabels"]);
+            for rule in spec["matchExpressions"].as_array().into_iter().flatten() {
+                let key = rule["key"].as_str().unwrap_or_default();
+                let values: Vec<&str> = rule["values"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter_map(Value::as_str)
+                    .collect();
+                let values = values.join(",");
+                terms.push(match rule["operator"].as_str().unwrap_or_default() {
+                    "In" => format!("{key} in ({values})"),
+                    "NotIn" => format!("{key} notin ({values})"),
+                    "Exists" => key.to_owned(),
+                    "DoesNotExist" => format!("!{key}"),
+                    other => {
+                        let what = format!("the selector of {name:?}");
+                        let error = format!("operator {other:?}");
+                        return Err(TargetError::Malformed { what, error });
+                    }
+                });
+            }
+            terms
+        }
+        _ => return Err(TargetError::NoSelector(go_type.to_owned())),
+    };
+    if terms.is_empty() {
+        // An empty selector would mean every pod of the namespace.
+        let what = format!("the selector of {name:?}");
+        return Err(TargetError::Malformed { what, error: "it selects nothing".to_owned() });
+    }
+    Ok(terms.join(","))
+}
+
+fn to_pod(value: Value) -> Result<Pod, TargetError> {
+    let what = format!("pod {:?}", value["metadata"]["name"].as_str().unwrap_or_default());
+    serde_json::from_value(value)
+        .map_err(|error| TargetError::Malformed { what, error: error.to_string() })
+}
+
+fn best(pods: Vec<Pod>) -> Option<Pod> {
+    pods.into_iter().min_by(order)
+}
+
+/// Which of two pods is the better one for a person: the one that is more likely to work.
+fn order(one: &Pod, other: &Pod) -> Ordering {
+    let unscheduled = |pod: &Pod| {
+        pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).is_none_or(str::is_empty)
+    };
+    let phase = |pod: &Pod| match pod.status.as_ref().and_then(|status| status.phase.as_deref()) {
+        Some("Running") => 0,
+        Some("Unknown") => 1,
+        Some("Pending") => 2,
+        _ => 3,
+    };
+    let leaving = |pod: &Pod| pod.metadata.deletion_timestamp.is_some();
+    let created = |pod: &Pod| pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
+    let unready = |pod: &Pod| ready_since(pod).is_none();
+    let since = |pod: &Pod| ready_since(pod).flatten();
+    (unscheduled(one), phase(one), unready(one), leaving(one))
+        .cmp(&(unscheduled(other), phase(other), unready(other), leaving(other)))
+        .then_with(|| since(one).cmp(&since(other)))
+        .then_with(|| restarts(one).cmp(&restarts(other)))
+        .then_with(|| created(one).cmp(&created(other)))
+}
+
+/// Since when the pod is ready; `None` if it is not.
+fn ready_since(pod: &Pod) -> Option<Option<Timestamp>> {
+    let conditions = pod.status.as_ref()?.conditions.as_deref()?;
+    let ready = conditions.iter().find(|one| one.type_ == "Ready" && one.status == "True")?;
+    Some(ready.last_transition_time.as_ref().map(|time| time.0))
+}
+
+fn restarts(pod: &Pod) -> i32 {
+    let statuses = pod.status.iter().filter_map(|status| status.container_statuses.as_ref());
+    statuses.flatten().map(|status| status.restart_count).max().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn selectors() {
+        let of = |kind: &str, selector: Value| {
+            let object =
+                json!({"kind": kind, "metadata": {"name": "x"}, "spec": {"selector": selector}});
+            selector_text(&object)
+        };
+        fn selector_text(object: &Value) -> String {
+            selector(object, "*v1.ConfigMap").unwrap_or_else(|error| error.to_string())
+        }
+        assert_eq!(of("Service", json!({"a": "b"})), "a=b");
+        let rules = json!({"matchLabels": {"a": "b"}, "matchExpressions": [
+            {"key": "c", "operator": "In", "values": ["d", "e"]},
+            {"key": "f", "operator": "DoesNotExist"}]});
+        assert_eq!(of("Deployment", rules), "a=b,c in (d,e),!f");
+        let text = "cannot attach to *v1.ConfigMap: selector for *v1.ConfigMap not implemented";
+        assert_eq!(of("ConfigMap", Value::Null), text);
+        let text = "cannot attach to *v1.Service: invalid service 'x': Service is defined without a \
+                    selector";
+        assert_eq!(of("Service", Value::Null), text);
+        assert!(of("Job", json!({})).contains("selects nothing"));
+    }
+
+    #[test]
+    fn the_best_pod_first() {
+        let pod = |name: &str, phase: &str, node: &str, ready: Option<&str>, restarts: i32| {
+            let mut pod = json!({"metadata": {"name": name}, "spec": {"nodeName": node, "containers": []},
+                "status": {"phase": phase, "containerStatuses": [{"name": "c", "image": "", "imageID": "",
+                "ready": true, "restartCount": restarts}]}});
+            if let Some(since) = ready {
+                pod["status"]["conditions"] = json!([{"type": "Ready", "status": "True",
+                    "lastTransitionTime": since}]);
+            }
+            to_pod(pod).unwrap()
+        };
+        let long = Some("2026-01-01T00:00:00Z");
+        let short = Some("2026-02-01T00:00:00Z");
+        let ranked = [
+            pod("a", "Running", "n", long, 0),
+            pod("b", "Running", "n", long, 4),
+            pod("c", "Running", "n", short, 0),
+            pod("d", "Running", "n", None, 0),
+            pod("e", "Unknown", "n", None, 0),
+            pod("f", "Pending", "n", None, 0),
+            pod("g", "Running", "", long, 0),
+        ];
+        for first in 0..ranked.len() {
+            let mut rest = ranked[first..].to_vec();
+            rest.reverse();
+            assert_eq!(best(rest).unwrap().metadata.name, ranked[first].metadata.name);
+        }
+        assert!(best(Vec::new()).is_none());
+    }
+}
