@@ -2,13 +2,14 @@
 //! Above: the `bowline` binary. Below: `bowline-io`, kube's kubeconfig types.
 //!
 //! In reading order: [`config`] finds the cluster and the user, [`credentials`] makes headers of
-//! the user, [`api`] asks the API server, [`target`] finds the pod, [`container`] the container,
+//! the user, [`api`] asks the API server, [`target`] finds the pod ([`files`] where `-f` says it), [`container`] the container,
 //! and [`stream_url`] says where to stream. Every error has kubectl's words.
 
 pub mod api;
 pub mod config;
 pub mod container;
 pub mod credentials;
+pub mod files;
 pub mod plugin;
 pub mod resources;
 pub mod stream_url;

@@ -3,48 +3,77 @@
 
 mod args;
 mod certificates;
+mod console;
+mod demo;
 mod dev;
+mod exec;
+mod help;
 mod logging;
+mod outcome;
 mod pod_status;
 mod servers;
+mod verbose;
 mod web;
 
+use std::io::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 
 use args::Asked;
+use outcome::End;
 
 fn main() -> ExitCode {
-    let words: Vec<_> = std::env::args_os().skip(1).collect();
-    if let [command, address] = &words[..]
-        && command.to_str() == Some(web::COMMAND)
+    let mut words = std::env::args_os();
+    let called = words.next().unwrap_or_default();
+    let base = Path::new(&called).file_name().map(|name| name.to_string_lossy().into_owned());
+    let base = base.unwrap_or_else(|| "bowline".to_owned());
+    // As a plugin it is called by two words.
+    let program = if base == "kubectl-bowline" { "kubectl bowline" } else { &*base };
+    let words: Vec<_> = words.collect();
+    let end = end_of(&words, &base, program);
+    verbose::say(&end.text);
+    ExitCode::from(end.code)
+}
+
+fn end_of(words: &[std::ffi::OsString], base: &str, program: &str) -> End {
+    if let [command, address] = words
+        && command == web::COMMAND
     {
-        let address = address.to_str().and_then(|a| a.parse().ok());
-        let Some(address) = address else { return ExitCode::FAILURE };
-        return serve(web::run(address));
+        let address = address.to_str().and_then(|address| address.parse().ok());
+        return match address {
+            Some(address) => serve(web::run(address)),
+            None => End::refused("that is no address"),
+        };
     }
-    match args::read(&words) {
+    match args::read(words) {
+        Ok(Asked::Exec(asked)) => exec::run(&asked, base),
         Ok(Asked::Dev(asked)) => serve(servers::dev(asked)),
         Ok(Asked::Node(asked)) => serve(servers::node(asked)),
         Ok(Asked::Gateway(asked)) => serve(servers::gateway(asked)),
-        Ok(other) => {
-            eprintln!("{other:?}");
-            ExitCode::FAILURE
+        Ok(Asked::Demo) => serve(demo::run()),
+        Ok(Asked::Version) => {
+            print(&format!("bowline v{} ({})\n", env!("CARGO_PKG_VERSION"), exec::platform()))
         }
-        Err(refusal) => {
-            eprintln!("error: {}", refusal.usage);
-            ExitCode::FAILURE
-        }
+        Ok(Asked::Completion(shell)) => print(args::completion::script(shell)),
+        Ok(Asked::Help(command)) => print(help::of(command, program)),
+        Err(refusal) => outcome::of_usage(&refusal, program),
     }
 }
 
-fn serve(main: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
+fn print(text: impl AsRef<[u8]>) -> End {
+    match std::io::stdout().write_all(text.as_ref()) {
+        Ok(()) => End::success(),
+        // `| head`: the reader had enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => End::success(),
+        Err(error) => End::refused(format_args!("write stdout: {error}")),
+    }
+}
+
+fn serve(main: impl Future<Output = anyhow::Result<()>>) -> End {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let result = runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(main));
     match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
+        Ok(()) => End::success(),
+        Err(error) => End::refused(format_args!("{error:#}")),
     }
 }

@@ -63,8 +63,7 @@ pub const FLAGS: &[Flag] = &[
     Flag::each("as-group", "GROUP", "Act as a member of this group. May be repeated."),
     Flag::text("as-uid", "UID", "Act as the user with this UID."),
     Flag::each("as-user-extra", "KEY=VALUE", "Act with this extra attribute. May be repeated."),
-    Flag::text("cache-dir", "DIR", "Where to keep what was learned about a server's resources.")
-        .default("$HOME/.kube/cache"),
+    Flag::text("cache-dir", "DIR", "Accepted as in kubectl, without effect: nothing is kept."),
     Flag::text("certificate-authority", "FILE", "Trust servers with this CA's certificates."),
     Flag::text("client-certificate", "FILE", "Show this certificate to the server."),
     Flag::text("client-key", "FILE", "The private key of the client certificate."),

@@ -1,0 +1,97 @@
+//! `bowline demo`: one session of each kind, against a small cluster of its own, on one screen.
+//! Above: `main`. Below: `dev`, and this very program as the client.
+
+use std::process::{Output, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use bowline_io::shutdown;
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+use crate::dev::{Config, Dev};
+
+/// What the second and the third session run: it uses every channel.
+const SCRIPT: &str = "wc -l; echo 'to stderr' >&2; exit 7";
+/// How `-v` says which protocol was agreed on.
+const SUBPROTOCOL: &str = "The subprotocol is ";
+const INPUT: &[u8] = b"one\ntwo\nthree\n";
+
+/// Shows them.
+pub async fn run() -> Result<()> {
+    let end = shutdown::on_signal()?;
+    let dev = Dev::start(&Config::default()).await?;
+    let shown = tokio::select! {
+        shown = show(&dev) => shown,
+        () = end.cancelled() => Ok(()),
+    };
+    dev.stop().await;
+    shown
+}
+
+async fn show(dev: &Dev) -> Result<()> {
+    println!(
+        "A node and a gateway are up on {}; now a client talks to them.\n\n\
+         1. A command over WebSocket, the default since Kubernetes 1.31:\n\n\
+         $ bowline exec -v=8 nginx -- date",
+        dev.address
+    );
+    let output = client(dev, &["-v=8", "nginx", "--", "date"], b"", true).await?;
+    ensure!(output.status.success(), "date ended with {}", output.status);
+    print!("{}", streaming_part(&String::from_utf8_lossy(&output.stderr)));
+    print!("{}", String::from_utf8_lossy(&output.stdout));
+
+    println!("\n2. Input, output, errors and an exit code, each on its own way:\n");
+    every_channel(dev, true).await?;
+    println!("\n3. The same over SPDY, for clusters and proxies that know nothing newer:\n");
+    every_channel(dev, false).await?;
+    println!("\nAll is stopped. `bowline dev` keeps such a cluster up for any kubectl.");
+    Ok(())
+}
+
+async fn every_channel(dev: &Dev, websocket: bool) -> Result<()> {
+    let switch = if websocket { "" } else { "KUBECTL_REMOTE_COMMAND_WEBSOCKETS=false " };
+    println!(
+        "$ printf 'one\\ntwo\\nthree\\n' | {switch}\\\n    bowline exec -i nginx -- sh -c \"{SCRIPT}\""
+    );
+    let words = ["-v=6", "-i", "nginx", "--", "sh", "-c", SCRIPT];
+    let output = client(dev, &words, INPUT, websocket).await?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let (upgrade, said): (Vec<&str>, Vec<&str>) = errors
+        .lines()
+        .filter(|line| !line.contains("/pods/nginx 200"))
+        .partition(|line| line.contains(" 101 ") || line.starts_with(SUBPROTOCOL));
+    let method = upgrade.first().and_then(|line| line.split(' ').next()).unwrap_or_default();
+    let protocol = upgrade.last().and_then(|line| line.strip_prefix(SUBPROTOCOL));
+    let output_text = String::from_utf8_lossy(&output.stdout);
+    println!("upgrade    {method}, 101 Switching Protocols, {}", protocol.unwrap_or_default());
+    println!("stdout     {}", output_text.trim());
+    for line in said {
+        println!("stderr     {line}");
+    }
+    let code = output.status.code();
+    println!("exit code  {}", code.map_or("none".to_owned(), |code| code.to_string()));
+    let expected = if websocket { "GET" } else { "POST" };
+    ensure!(method == expected, "the upgrade was a {method}, not a {expected}");
+    ensure!(output_text.trim() == "3" && code == Some(7), "the session ended otherwise");
+    Ok(())
+}
+
+async fn client(dev: &Dev, words: &[&str], input: &[u8], websocket: bool) -> Result<Output> {
+    let program = std::env::current_exe().context("find this program")?;
+    let mut command = Command::new(program);
+    command.arg("exec").arg("--kubeconfig").arg(&dev.kubeconfig).args(words);
+    command.env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", if websocket { "true" } else { "false" });
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.kill_on_drop(true).spawn().context("start the client")?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // The client that does not read it will say why.
+        let _ = stdin.write_all(input).await;
+    }
+    Ok(child.wait_with_output().await?)
+}
+
+/// What `-v=8` says of the stream; before it comes the plain request for the pod.
+fn streaming_part(text: &str) -> String {
+    let lines = text.lines().skip_while(|line| !line.contains("/exec?"));
+    lines.map(|line| format!("{line}\n")).collect()
+}

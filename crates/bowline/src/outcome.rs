@@ -1,0 +1,136 @@
+//! What became of a command to the last line on stderr and the exit code. All of them are here.
+//! Above: `main`, `exec`. Below: nothing.
+
+use std::fmt::Display;
+
+use bowline_client::{EndError, Ended, ExecError, Outcome};
+use bowline_kube::target::TargetError;
+
+use crate::args::{Hint, Refusal};
+
+/// Refusals and usage: kubectl's code for everything that is not the command's own.
+pub const REFUSED: u8 = 1;
+/// The outcome is not known.
+pub const LOST: u8 = 255;
+
+/// The end of a program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct End {
+    /// The exit code.
+    pub code: u8,
+    /// For stderr, with its line ends; may be empty.
+    pub text: String,
+}
+
+impl End {
+    /// The end of what went well.
+    pub fn success() -> End {
+        End { code: 0, text: String::new() }
+    }
+
+    /// A refusal: `error: ` and what it says, unless that is a whole line already.
+    pub fn refused(error: impl Display) -> End {
+        End { code: REFUSED, text: format!("error: {error}\n") }
+    }
+
+    /// A refusal with a line of its own.
+    pub fn line(error: impl Display) -> End {
+        End { code: REFUSED, text: format!("{error}\n") }
+    }
+}
+
+impl From<TargetError> for End {
+    fn from(error: TargetError) -> End {
+        match error {
+            TargetError::Api(error) => End::line(error),
+            error => End::refused(error),
+        }
+    }
+}
+
+/// The end of a command line that cannot be followed. `program` is how it was called.
+pub fn of_usage(refusal: &Refusal, program: &str) -> End {
+    let called = format!("{program} {}", refusal.command.name);
+    let called = called.trim_end();
+    let error = &refusal.usage;
+    let hint = match error.hint() {
+        Hint::None => String::new(),
+        Hint::Usage => format!("See '{called} --help' for usage.\n"),
+        Hint::HelpAndExamples => format!("See '{called} -h' for help and examples\n"),
+    };
+    End { code: REFUSED, text: format!("error: {error}\n{hint}") }
+}
+
+/// The end of an exec. `server` is who was asked.
+pub fn of_exec(result: Result<Ended, ExecError>, server: &str) -> End {
+    match result {
+        Ok(Ended::Known(Outcome::Success)) => End::success(),
+        Ok(Ended::Known(Outcome::Exited(code))) => {
+            End { code, text: format!("command terminated with exit code {code}\n") }
+        }
+        Ok(Ended::Known(Outcome::Failed { message, .. })) => End::refused(message),
+        Ok(Ended::Lost { loss, received_bytes }) => lost(format_args!(
+            "{loss} (between here and {server}, or behind it) after {received_bytes} bytes of \
+             output"
+        )),
+        Err(ExecError::End(EndError::Write(name, error))) => {
+            lost(format_args!("write {name}: {}", words(&error)))
+        }
+        Err(ExecError::End(EndError::Read(error))) => {
+            lost(format_args!("read stdin: {}", words(&error)))
+        }
+        Err(error) => End::refused(error),
+    }
+}
+
+/// An error of the system without Rust's `(os error N)`.
+fn words(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_lowercase()
+}
+
+fn lost(what: impl Display) -> End {
+    let text = format!(
+        "error: the command's outcome is unknown: {what}; the command may still be running\n"
+    );
+    End { code: LOST, text }
+}
+
+#[cfg(test)]
+mod tests {
+    use bowline_client::{Cause, Loss, Refused};
+
+    use super::*;
+
+    #[test]
+    fn ends_of_an_exec() {
+        let failed = Outcome::Failed {
+            message: "container not found".into(),
+            code: 500,
+            reason: "InternalError".into(),
+        };
+        let loss = Loss::new(Cause::Closed, "going away");
+        let refused =
+            Refused { code: 403, reason: "Forbidden".into(), message: "pods is forbidden".into() };
+        let broken = std::io::Error::from_raw_os_error(28);
+        let cases = [
+            Ok(Ended::Known(Outcome::Success)),
+            Ok(Ended::Known(Outcome::Exited(42))),
+            Ok(Ended::Known(failed)),
+            Ok(Ended::Lost { loss, received_bytes: 7 }),
+            Ok(Ended::Lost { loss: Loss::new(Cause::Cut, ""), received_bytes: 0 }),
+            Err(ExecError::Refused(refused)),
+            Err(ExecError::Redirected("https://elsewhere/".into())),
+            Err(ExecError::End(EndError::Write("stdout", broken))),
+        ];
+        let mut text = String::new();
+        for case in cases {
+            let end = of_exec(case, "10.0.0.1:6443");
+            text.push_str(&format!("{}: {}", end.code, end.text));
+            if end.text.is_empty() {
+                text.push('\n');
+            }
+        }
+        insta::assert_snapshot!(text);
+    }
+}
