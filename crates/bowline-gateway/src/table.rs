@@ -122,12 +122,21 @@ fn age(created: Option<&str>, now: Timestamp) -> String {
     let Some(created) = created else { return "<unknown>".into() };
     let seconds = now.duration_since(created).as_secs().max(0);
     let (minutes, hours) = (seconds / 60, seconds / 3600);
-    match seconds {
-        ..120 => format!("{seconds}s"),
-        ..600 if seconds % 60 != 0 => format!("{minutes}m{}s", seconds % 60),
-        ..10_800 => format!("{minutes}m"),
-        ..28_800 if minutes % 60 != 0 => format!("{hours}h{}m", minutes % 60),
-        ..172_800 => format!("{hours}h"),
+    // The finer unit is named while it still matters, and left out where it is zero.
+    let (fine, coarse) = match seconds {
+        ..120 => (seconds, 's'),
+        120..600 => (seconds % 60, 'm'),
+        600..10_800 => (0, 'm'),
+        10_800..28_800 => (minutes % 60, 'h'),
+        28_800..172_800 => (0, 'h'),
+        _ => (0, 'd'),
+    };
+    match (coarse, fine) {
+        ('s', _) => format!("{seconds}s"),
+        ('m', 0) => format!("{minutes}m"),
+        ('m', seconds) => format!("{minutes}m{seconds}s"),
+        ('h', 0) => format!("{hours}h"),
+        ('h', minutes) => format!("{hours}h{minutes}m"),
         _ => format!("{}d", hours / 24),
     }
 }

@@ -22,7 +22,7 @@ pub enum ObjectsError {
         /// Why.
         error: std::io::Error,
     },
-    /// It is larger than [`FILE_BYTES`].
+    /// It is larger than `FILE_BYTES`.
     #[error("{}: larger than {FILE_BYTES} bytes", path.display())]
     TooLong {
         /// Which.

@@ -371,7 +371,8 @@ mod tests {
 
     #[test]
     fn the_clients_order_decides_among_what_is_spoken() {
-        let table: [(&[&str], Result<&str, u16>, Result<&str, u16>); 9] = [
+        type Row = (&'static [&'static str], Result<&'static str, u16>, Result<&'static str, u16>);
+        let table: [Row; 9] = [
             (&["v5.channel.k8s.io"], Ok("v5.channel.k8s.io"), Err(403)),
             (
                 &["v5.channel.k8s.io,v4.channel.k8s.io"],

@@ -117,7 +117,7 @@ impl Relay {
         let near = loop {
             match self.near.poll(now) {
                 Next::Event(event) => {
-                    if let Some(ending) = self.from_near(now, event) {
+                    if let Some(ending) = self.near_said(now, event) {
                         return Next::Event(ending);
                     }
                 }
@@ -131,7 +131,7 @@ impl Relay {
         let far = loop {
             match self.far.poll(now) {
                 Next::Event(event) => {
-                    if let Some(ending) = self.from_far(now, event) {
+                    if let Some(ending) = self.far_said(now, event) {
                         return Next::Event(ending);
                     }
                 }
@@ -148,7 +148,7 @@ impl Relay {
         Next::Idle(earlier(near, far))
     }
 
-    fn from_near(&mut self, now: Time, event: Event) -> Option<Ending> {
+    fn near_said(&mut self, now: Time, event: Event) -> Option<Ending> {
         if self.ended {
             return None;
         }
@@ -170,7 +170,7 @@ impl Relay {
         None
     }
 
-    fn from_far(&mut self, now: Time, event: Event) -> Option<Ending> {
+    fn far_said(&mut self, now: Time, event: Event) -> Option<Ending> {
         if self.ended {
             return None;
         }

@@ -51,7 +51,8 @@ async fn show(dev: &Dev) -> Result<()> {
 async fn every_channel(dev: &Dev, websocket: bool) -> Result<()> {
     let switch = if websocket { "" } else { "KUBECTL_REMOTE_COMMAND_WEBSOCKETS=false " };
     println!(
-        "$ printf 'one\\ntwo\\nthree\\n' | {switch}\\\n    bowline exec -i nginx -- sh -c \"{SCRIPT}\""
+        "$ printf 'one\\ntwo\\nthree\\n' | {switch}\\\n    bowline exec \
+         -i nginx -- sh -c \"{SCRIPT}\""
     );
     let words = ["-v=6", "-i", "nginx", "--", "sh", "-c", SCRIPT];
     let output = client(dev, &words, INPUT, websocket).await?;

@@ -197,7 +197,10 @@ fn node_object(port: u16) -> Object {
             "addresses": [{ "type": "Hostname", "address": "127.0.0.1" }],
             "daemonEndpoints": { "kubeletEndpoint": { "Port": port } },
             "conditions": [{ "type": "Ready", "status": "True" }],
-            "nodeInfo": { "kubeletVersion": concat!("v1.37.0+bowline-", env!("CARGO_PKG_VERSION")) },
+            "nodeInfo": { "kubeletVersion": concat!(
+                "v1.37.0+bowline-",
+                env!("CARGO_PKG_VERSION"),
+            ) },
         },
     });
     Object { value, path: "the node".into(), document: 1 }

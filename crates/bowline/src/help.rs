@@ -1,8 +1,8 @@
 //! A command's table to its help.
 //! Above: `main`. Below: [`args::table`](crate::args::table).
 
-use crate::args::table::{Command, Flag};
 use crate::args::COMMANDS;
+use crate::args::table::{Command, Flag};
 
 /// The columns that help is written for: what every terminal has.
 const COLUMNS: usize = 80;
@@ -28,8 +28,8 @@ pub fn of(command: &Command, program: &str) -> String {
         }
         section(&mut text, "Commands:", &list);
     }
-    let examples: Vec<_> =
-        command.examples.iter().map(|(why, line)| format!("  # {why}\n  {line}\n")).collect();
+    let example = |(why, line): &(&str, &str)| format!("  # {why}\n{}", continued(line));
+    let examples: Vec<_> = command.examples.iter().map(example).collect();
     section(&mut text, "Examples:", &examples.join("\n"));
     section(&mut text, "Flags:", &flags(command.flags));
     if is_root {
@@ -70,6 +70,16 @@ fn flag(flag: &Flag) -> String {
     };
     let help = wrapped(&format!("{}{default}", flag.help), INDENT);
     format!("  {short}--{}{value}\n{help}", flag.long)
+}
+
+/// A shell's line, over several where it is long, so that it can be copied as it stands.
+fn continued(line: &str) -> String {
+    if line.len() + 2 <= COLUMNS {
+        return format!("  {line}\n");
+    }
+    let lines = wrapped(line, 6);
+    let lines: Vec<_> = lines.lines().map(str::trim).collect();
+    format!("  {}\n", lines.join(" \\\n      "))
 }
 
 /// Lines of at most [`COLUMNS`], each with its line end.

@@ -52,7 +52,7 @@ fn end_of(words: &[std::ffi::OsString], base: &str, program: &str) -> End {
         Ok(Asked::Gateway(asked)) => serve(servers::gateway(asked)),
         Ok(Asked::Demo) => serve(demo::run()),
         Ok(Asked::Version) => {
-            print(&format!("bowline v{} ({})\n", env!("CARGO_PKG_VERSION"), exec::platform()))
+            print(format!("bowline v{} ({})\n", env!("CARGO_PKG_VERSION"), exec::platform()))
         }
         Ok(Asked::Completion(shell)) => print(args::completion::script(shell)),
         Ok(Asked::Help(command)) => print(help::of(command, program)),

@@ -3,7 +3,7 @@
 
 use std::fmt::Display;
 
-use bowline_client::{EndError, Ended, ExecError, Outcome};
+use bowline_client::{Cause, EndError, Ended, ExecError, Outcome};
 use bowline_kube::target::TargetError;
 
 use crate::args::{Hint, Refusal};
@@ -69,10 +69,13 @@ pub fn of_exec(result: Result<Ended, ExecError>, server: &str) -> End {
             End { code, text: format!("command terminated with exit code {code}\n") }
         }
         Ok(Ended::Known(Outcome::Failed { message, .. })) => End::refused(message),
-        Ok(Ended::Lost { loss, received_bytes }) => lost(format_args!(
-            "{loss} (between here and {server}, or behind it) after {received_bytes} bytes of \
-             output"
-        )),
+        Ok(Ended::Lost { loss, received_bytes }) => {
+            let hop = match loss.cause {
+                Cause::Cut | Cause::Silent => "on the way to",
+                _ => "at or behind",
+            };
+            lost(format_args!("{loss} ({hop} {server}) after {received_bytes} bytes of output"))
+        }
         Err(ExecError::End(EndError::Write(name, error))) => {
             lost(format_args!("write {name}: {}", words(&error)))
         }
@@ -98,7 +101,7 @@ fn lost(what: impl Display) -> End {
 
 #[cfg(test)]
 mod tests {
-    use bowline_client::{Cause, Loss, Refused};
+    use bowline_client::{Loss, Refused};
 
     use super::*;
 
@@ -106,7 +109,7 @@ mod tests {
     fn ends_of_an_exec() {
         let failed = Outcome::Failed {
             message: "container not found".into(),
-            code: 500,
+            code: Some(500),
             reason: "InternalError".into(),
         };
         let loss = Loss::new(Cause::Closed, "going away");

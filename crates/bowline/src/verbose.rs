@@ -140,7 +140,7 @@ fn masked(name: &str, value: &str) -> String {
     }
 }
 
-/// The text of a `Warning` header: `299 - "text"`. RFC 9111 §5.5 made it obsolete; Kubernetes uses it.
+/// The text of a `Warning` header: `299 - "text"`. Obsolete (RFC 9111 §5.5), but in use here.
 fn warning(value: &str) -> Option<String> {
     let quoted = value.split_once('"')?.1;
     let mut text = String::new();

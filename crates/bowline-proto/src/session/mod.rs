@@ -104,6 +104,10 @@ impl fmt::Display for Loss {
 
 /// One session over one upgraded connection.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one lives as long as its connection; a box would only add a step to every byte"
+)]
 pub enum Session {
     /// In WebSocket messages.
     WebSocket(OverWebSocket),

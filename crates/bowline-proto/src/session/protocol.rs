@@ -48,7 +48,7 @@ const fn spdy(name: &'static str, json_status: bool, half_closes: bool, resizes:
     Protocol { carrier, name, encoding, json_status, half_closes, resizes }
 }
 
-/// `v5.channel.k8s.io` over WebSocket: v4 and a word for the end of stdin. In Kubernetes since 1.29.
+/// `v5.channel.k8s.io` over WebSocket: v4 and a word for the end of stdin. Since Kubernetes 1.29.
 pub static WEBSOCKET_V5: Protocol =
     Protocol { half_closes: true, ..websocket("v5.channel.k8s.io", Encoding::Binary, true) };
 /// `v4.channel.k8s.io` over WebSocket.

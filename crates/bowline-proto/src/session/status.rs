@@ -238,8 +238,8 @@ mod tests {
         assert_eq!(&Status::success().json()[..], br#"{"metadata":{},"status":"Success"}"#);
         let exited = Status::exited(1, "command terminated with exit code 1");
         let expected = concat!(
-            r#"{"metadata":{},"status":"Failure","message":"command terminated with non-zero exit "#,
-            r#"code: command terminated with exit code 1","reason":"NonZeroExitCode","details":"#,
+            r#"{"metadata":{},"status":"Failure","message":"command terminated with non-zero "#,
+            r#"exit code: command terminated with exit code 1","reason":"NonZeroExitCode","details":"#,
             r#"{"causes":[{"reason":"ExitCode","message":"1"}]}}"#
         );
         assert_eq!(core::str::from_utf8(exited.json()), Ok(expected));

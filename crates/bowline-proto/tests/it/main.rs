@@ -1,4 +1,11 @@
 //! The protocols from outside, as their drivers see them. One binary for all.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "in a test, helpers included, a panic is the report"
+)]
+
 mod session;
 mod spdy;

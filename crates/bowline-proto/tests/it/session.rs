@@ -208,7 +208,10 @@ proptest! {
     fn every_carrier_delivers_everything_once_and_in_order(
         cuts in cuts(),
         stdin in pieces(),
-        output in prop::collection::vec((any::<bool>(), prop::collection::vec(any::<u8>(), 0..700)), 0..6),
+        output in prop::collection::vec(
+            (any::<bool>(), prop::collection::vec(any::<u8>(), 0..700)),
+            0..6,
+        ),
         code: u8,
     ) {
         for protocol in ALL {

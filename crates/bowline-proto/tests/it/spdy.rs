@@ -1,4 +1,4 @@
-//! A SPDY connection against captured bytes, hostile bytes, and another one with bytes cut anywhere.
+//! A SPDY connection against captured bytes, hostile bytes, and another one, cut anywhere.
 //! Above: nothing. Below: `bowline_proto::spdy`.
 
 mod pair;
@@ -605,7 +605,10 @@ proptest! {
 
     #[test]
     fn garbage_ends_a_connection_and_nothing_else(
-        garbage in prop::collection::vec(prop_oneof![Just(0u8), Just(1), Just(3), Just(0x80), any::<u8>()], 0..600),
+        garbage in prop::collection::vec(
+            prop_oneof![Just(0u8), Just(1), Just(3), Just(0x80), any::<u8>()],
+            0..600,
+        ),
         sizes in prop::collection::vec(1usize..60, 1..20),
         client: bool,
     ) {

@@ -1,5 +1,5 @@
 //! The flags and words of `exec`, by kubectl's rules.
-//! Above: [`args`](super). Below: [`pflag`](super::pflag), [`global`](super::global).
+//! Above: [`args`](super). Below: [`pflag`](super::pflag), [`global`].
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -55,10 +55,7 @@ pub static COMMAND: Command = Command {
             "Use a shell's own words: quote them once",
             "{bowline} exec web -- sh -c 'echo $HOSTNAME'",
         ),
-        (
-            "Send a directory, whole or not at all",
-            "tar cf - conf | {bowline} exec -i web -- tar xf - -C /etc/web",
-        ),
+        ("Send a directory", "tar cf - conf | {bowline} exec -i web -- tar xf - -C /etc/web"),
         ("See the requests and answers that make the session", "{bowline} exec -v=8 nginx -- date"),
     ],
     flags: &[

@@ -65,15 +65,6 @@ pub enum BadValue {
     /// A time below zero.
     #[error("must not be negative")]
     Negative,
-    /// A gate without a value.
-    #[error("missing bool value for {0}")]
-    NoBool(String),
-    /// A gate that nobody knows.
-    #[error("unrecognized feature gate: {0}")]
-    Gate(String),
-    /// A gate that is neither open nor closed.
-    #[error("invalid value of {0}, err: {1}")]
-    GateValue(String, Box<BadValue>),
     /// Not one of the values that there are.
     #[error("must be one of: {0}")]
     Choice(&'static str),

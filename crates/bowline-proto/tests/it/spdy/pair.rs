@@ -114,7 +114,13 @@ proptest! {
     #[test]
     fn two_ends_agree_whatever_they_do(
         script in prop::collection::vec(
-            (0usize..2, 0u8..12, 0usize..6, prop::collection::vec(any::<u8>(), 0..700), 0usize..900),
+            (
+                0usize..2,
+                0u8..12,
+                0usize..6,
+                prop::collection::vec(any::<u8>(), 0..700),
+                0usize..900,
+            ),
             0..60,
         ),
     ) {
