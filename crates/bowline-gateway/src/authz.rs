@@ -1,4 +1,5 @@
-//! A user and a request to yes or no: `system:masters`, and kube-apiserver's ABAC file for the rest.
+//! A user and a request to yes or no: `system:masters`, and kube-apiserver's ABAC file for the
+//! rest.
 //! Above: `server`. Below: nothing.
 
 use std::fs;
@@ -199,7 +200,8 @@ mod tests {
         let policies = Policies::parse(
             "# who looks\n\
              {\"apiVersion\":\"abac.authorization.kubernetes.io/v1beta1\",\"kind\":\"Policy\",\
-             \"spec\":{\"user\":\"viewer\",\"namespace\":\"*\",\"resource\":\"*\",\"readonly\":true}}\n",
+             \"spec\":{\"user\":\"viewer\",\"namespace\":\"*\",\"resource\":\"*\",\
+             \"readonly\":true}}\n",
         )
         .unwrap();
         let viewer = user("viewer", "g");

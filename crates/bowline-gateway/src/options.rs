@@ -1,4 +1,5 @@
-//! An exec's query to what it asks for, and that to the kubelet's query: Kubernetes' rules and texts.
+//! An exec's query to what it asks for, and that to the kubelet's query: Kubernetes' rules and
+//! texts.
 //! Above: `stream`. Below: `status`.
 
 use bowline_proto::session::Wants;

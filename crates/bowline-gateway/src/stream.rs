@@ -88,7 +88,8 @@ pub async fn exec(
     Ok(reply)
 }
 
-/// The near side's handshake. The inner error is an answer without a Status, as old servers give it.
+/// The near side's handshake. The inner error is an answer without a Status, as old servers give
+/// it.
 fn accept(
     nodes: &Nodes,
     request: &Request<Incoming>,

@@ -1,5 +1,6 @@
 //! The one place where bytes move between a socket and a machine.
-//! Above: the roles' session loops. Below: [`Stream`](crate::stream::Stream), `bowline_proto::Outbox`.
+//! Above: the roles' session loops. Below: [`Stream`](crate::stream::Stream),
+//! `bowline_proto::Outbox`.
 //!
 //! A role's loop owns its sockets and its machine and waits in one `poll_fn` for whatever comes
 //! first. Nothing here spawns, and no byte passes through a channel.

@@ -1,4 +1,5 @@
-//! A listener to requests, and requests to upgraded connections. The caller brings listener and end.
+//! A listener to requests, and requests to upgraded connections. The caller brings listener and
+//! end.
 //! Above: the gateway, the node. Below: hyper, `tls`.
 
 use std::convert::Infallible;

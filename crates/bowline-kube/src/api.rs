@@ -109,7 +109,8 @@ struct Status {
 }
 
 impl Api {
-    /// Gets a JSON document. `segments` are the path behind the server's own; they are escaped here.
+    /// Gets a JSON document. `segments` are the path behind the server's own; they are escaped
+    /// here.
     ///
     /// # Errors
     /// [`ApiError`].

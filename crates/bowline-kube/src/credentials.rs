@@ -79,8 +79,8 @@ impl std::fmt::Debug for Access {
     }
 }
 
-/// Makes a user's credentials ready; a plugin is run here, once. `terminal` says whether a person is
-/// there for it.
+/// Makes a user's credentials ready; a plugin is run here, once. `terminal` says whether a person
+/// is there for it.
 ///
 /// # Errors
 /// [`CredentialsError`].

@@ -2,8 +2,9 @@
 //! Above: the `bowline` binary. Below: `bowline-io`, kube's kubeconfig types.
 //!
 //! In reading order: [`config`] finds the cluster and the user, [`credentials`] makes headers of
-//! the user, [`api`] asks the API server, [`target`] finds the pod ([`files`] where `-f` says it), [`container`] the container,
-//! and [`stream_url`] says where to stream. Every error has kubectl's words.
+//! the user, [`api`] asks the API server, [`target`] finds the pod ([`files`] where `-f` says it),
+//! [`container`] the container, and [`stream_url`] says where to stream. Every error has kubectl's
+//! words.
 
 pub mod api;
 pub mod config;

@@ -71,7 +71,8 @@ mod tests {
         assert_eq!(
             exec(&server, "default", "ok", &query).as_str(),
             "https://h:6443/k8s/clusters/x/api/v1/namespaces/default/pods/ok/exec?command=sh&\
-             command=-c&command=echo+%22a+b%26c%22&container=main&stderr=true&stdout=true&timeout=5s"
+             command=-c&command=echo+%22a+b%26c%22&container=main&stderr=true&\
+             stdout=true&timeout=5s"
         );
     }
 }

@@ -1,5 +1,5 @@
 //! What a person names to the pod that is meant, with kubectl's rules and words.
-//! Above: the binary. Below: [`resources`](crate::resources), [`api`](crate::api).
+//! Above: the binary. Below: [`resources`], [`api`](crate::api).
 
 use std::cmp::Ordering;
 use std::time::Duration;
@@ -70,8 +70,8 @@ impl From<ResourceError> for TargetError {
     }
 }
 
-/// Finds the pod that `asked`, a name or `TYPE/NAME`, means in a namespace. Where it is no pod, waits
-/// up to `wait` for the first one.
+/// Finds the pod that `asked`, a name or `TYPE/NAME`, means in a namespace. Where it is no pod,
+/// waits up to `wait` for the first one.
 ///
 /// # Errors
 /// [`TargetError`].
@@ -291,8 +291,8 @@ mod tests {
         assert_eq!(of("Deployment", rules), "a=b,c in (d,e),!f");
         let text = "cannot attach to *v1.ConfigMap: selector for *v1.ConfigMap not implemented";
         assert_eq!(of("ConfigMap", Value::Null), text);
-        let text = "cannot attach to *v1.Service: invalid service 'x': Service is defined without a \
-                    selector";
+        let text = "cannot attach to *v1.Service: invalid service 'x': Service is defined without \
+                    a selector";
         assert_eq!(of("Service", Value::Null), text);
         assert!(of("Job", json!({})).contains("selects nothing"));
     }
@@ -300,8 +300,10 @@ mod tests {
     #[test]
     fn the_best_pod_first() {
         let pod = |name: &str, phase: &str, node: &str, ready: Option<&str>, restarts: i32| {
-            let mut pod = json!({"metadata": {"name": name}, "spec": {"nodeName": node, "containers": []},
-                "status": {"phase": phase, "containerStatuses": [{"name": "c", "image": "", "imageID": "",
+            let mut pod = json!({"metadata": {"name": name},
+                "spec": {"nodeName": node, "containers": []},
+                "status": {"phase": phase, "containerStatuses": [{"name": "c",
+                "image": "", "imageID": "",
                 "ready": true, "restartCount": restarts}]}});
             if let Some(since) = ready {
                 pod["status"]["conditions"] = json!([{"type": "Ready", "status": "True",

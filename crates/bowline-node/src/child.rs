@@ -1,4 +1,5 @@
-//! What a child does between fork and exec: a session of its own, and nothing inherited by accident.
+//! What a child does between fork and exec: a session of its own, and nothing inherited by
+//! accident.
 //! Above: `spawn`. Below: system calls; with `watched`, all of the node's unsafe code.
 
 #![allow(unsafe_code, reason = "std has no safe way to run anything between fork and exec")]
@@ -32,8 +33,8 @@ fn prepare(terminal: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// A shell starts its background jobs with SIGINT and SIGQUIT ignored, `nohup` with SIGHUP, and exec
-/// hands that on. A node that was started so must still have processes that Ctrl-C can stop.
+/// A shell starts its background jobs with SIGINT and SIGQUIT ignored, `nohup` with SIGHUP, and
+/// exec hands that on. A node that was started so must still have processes that Ctrl-C can stop.
 fn default_signals() {
     for signal in 1..=LAST_SIGNAL {
         // SAFETY: signal(2) with SIG_DFL installs no code. It refuses SIGKILL, SIGSTOP and what

@@ -1,4 +1,5 @@
-//! The first process of a group: watched, waited for, and ended with its group when nobody wants it.
+//! The first process of a group: watched, waited for, and ended with its group when nobody wants
+//! it.
 //! Above: `process`. Below: `family`, pidfds.
 
 use std::io;

@@ -285,7 +285,8 @@ impl Runtime {
         Process::start(words, &container.spec, wants, size, &container.home, farewell)
     }
 
-    /// Ends everything that runs, within a second: asks, waits, kills. All sessions must have ended.
+    /// Ends everything that runs, within a second: asks, waits, kills. All sessions must have
+    /// ended.
     pub async fn shut_down(&self) {
         self.end.cancel();
         self.mains.close();

@@ -1,4 +1,5 @@
-//! Turns time and traffic into pings and, where a peer stays silent that should speak, into a verdict.
+//! Turns time and traffic into pings and, where a peer stays silent that should speak, into a
+//! verdict.
 //! Above: the session carriers. Below: [`Time`].
 //!
 //! Silence is death only when it was not asked for. Two kinds of silence are: we stopped reading

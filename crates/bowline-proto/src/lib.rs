@@ -1,5 +1,6 @@
 //! The protocols of Kubernetes streaming as plain values: bytes, time and commands go in, bytes and
-//! events come out. There is no I/O here; `bowline-io` drives these machines, `bowline-sim` tests them.
+//! events come out. There is no I/O here; `bowline-io` drives these machines, `bowline-sim` tests
+//! them.
 //!
 //! # The four rules of a machine
 //!
@@ -13,9 +14,9 @@
 //! # Modules, in reading order
 //!
 //! [`machine`] and [`time`] are the words that all others use; [`limits`] holds every bound.
-//! [`websocket`] and [`spdy`] turn bytes into frames' events; [`session`] turns both into the events
-//! of one remote command; [`relay`] joins two sessions. [`negotiate`] decides from headers which
-//! protocol is spoken.
+//! [`websocket`] and [`spdy`] turn bytes into frames' events; [`session`] turns both into the
+//! events of one remote command; [`relay`] joins two sessions. [`negotiate`] decides from headers
+//! which protocol is spoken.
 #![no_std]
 #![forbid(unsafe_code)]
 

@@ -239,8 +239,8 @@ mod tests {
         let exited = Status::exited(1, "command terminated with exit code 1");
         let expected = concat!(
             r#"{"metadata":{},"status":"Failure","message":"command terminated with non-zero "#,
-            r#"exit code: command terminated with exit code 1","reason":"NonZeroExitCode","details":"#,
-            r#"{"causes":[{"reason":"ExitCode","message":"1"}]}}"#
+            r#"exit code: command terminated with exit code 1","reason":"NonZeroExitCode","#,
+            r#""details":{"causes":[{"reason":"ExitCode","message":"1"}]}}"#
         );
         assert_eq!(core::str::from_utf8(exited.json()), Ok(expected));
         let expected = concat!(
