@@ -1,0 +1,366 @@
+#!/usr/bin/env bash
+# A real Kubernetes on loopback, out of the parts that install.sh got.
+#
+#   cluster.sh up DIR      etcd, kube-apiserver and, as the node `localhost`, containerd and kubelet,
+#                          with the pod default/box on it; returns when that pod is ready
+#   cluster.sh down DIR    ends what `up DIR` started and nothing else; logs and keys stay in DIR
+#
+# Everything is in DIR: env (addresses, to be sourced), admin.kubeconfig (system:masters, by
+# certificate), viewer.kubeconfig (may get pods and `get` their exec, but not `create` it; by token),
+# pki/, log/, pids/. All servers listen on 127.0.0.1, on ports that the system chooses.
+#
+#   BOWLINE_PARTS            where the parts are; default: target/parts in this checkout
+#   NO_KUBELET=1             no node and no pod: the tests register a node of theirs
+#   APISERVER_FEATURE_GATES  KUBELET_FEATURE_GATES     A=true,B=false
+#   APISERVER_ARGS           KUBELET_ARGS              more flags, split at spaces
+#   APISERVER_PORT  ETCD_PORT  ETCD_PEER_PORT  KUBELET_PORT       fixed ports instead
+#   POD_SUBNET               the pods' addresses; default 10.88.0.0/24. Each cluster that runs at the
+#                            same time needs one of its own
+set -euo pipefail
+
+self=$(readlink -f "${BASH_SOURCE[0]}")
+here=$(dirname "$self")
+parts=${BOWLINE_PARTS:-$(cd "$here/../.." && pwd)/target/parts}
+
+# ── Keys ─────────────────────────────────────────────────────────────────────────────────────────
+
+authority() { # NAME
+  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650 -subj "/CN=$1" \
+    -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign,cRLSign \
+    -keyout "pki/$1.key" -out "pki/$1.crt" 2>>log/pki.log
+}
+
+certificate() { # NAME SUBJECT AUTHORITY USAGE [EXTENSION]
+  openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "$2" \
+    -keyout "pki/$1.key" -out "pki/$1.csr" 2>>log/pki.log
+  printf '%s\n' basicConstraints=CA:FALSE keyUsage=digitalSignature "extendedKeyUsage=$4" \
+    "${@:5}" >"pki/$1.ext"
+  openssl x509 -req -in "pki/$1.csr" -CA "pki/$3.crt" -CAkey "pki/$3.key" -CAcreateserial \
+    -days 3650 -extfile "pki/$1.ext" -out "pki/$1.crt" 2>>log/pki.log
+  rm "pki/$1.csr" "pki/$1.ext"
+}
+
+make_keys() {
+  # Two authorities: whoever accepts the cluster's clients on the kubelet's port is found out.
+  authority ca
+  authority kubelet-client-ca
+  local loopback=subjectAltName=IP:127.0.0.1,DNS:localhost
+  certificate apiserver /CN=kube-apiserver ca serverAuth "$loopback,IP:10.0.0.1,DNS:kubernetes"
+  certificate kubelet /O=system:nodes/CN=system:node:localhost ca serverAuth "$loopback"
+  certificate apiserver-kubelet-client /O=system:masters/CN=kube-apiserver-kubelet-client \
+    kubelet-client-ca clientAuth
+  certificate admin /O=system:masters/CN=admin ca clientAuth
+  certificate node /O=system:nodes/CN=system:node:localhost ca clientAuth
+  openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -out pki/service-account.key 2>>log/pki.log
+  echo 'viewer-token,viewer,viewer,viewers' >pki/tokens.csv
+}
+
+kubeconfig() { # FILE USER-AS-YAML
+  cat >"$1" <<YAML
+apiVersion: v1
+kind: Config
+current-context: bowline
+clusters: [{name: bowline, cluster: {server: "$APISERVER_URL", certificate-authority: "$dir/pki/ca.crt"}}]
+contexts: [{name: bowline, context: {cluster: bowline, user: user, namespace: default}}]
+users: [{name: user, user: {$2}}]
+YAML
+}
+
+by_certificate() { echo "client-certificate: \"$dir/pki/$1.crt\", client-key: \"$dir/pki/$1.key\""; }
+
+# ── The control plane ────────────────────────────────────────────────────────────────────────────
+
+start() { # NAME COMMAND...
+  local name=$1
+  # A session of its own: a Ctrl-C at the tests must not end a server before `down` does.
+  setsid "${@:2}" >"log/$name.log" 2>&1 </dev/null &
+  echo $! >"pids/$name"
+}
+
+start_etcd() {
+  local client=http://127.0.0.1:$ETCD_PORT peer=http://127.0.0.1:$ETCD_PEER_PORT
+  start etcd "$parts/bin/etcd" --data-dir "$dir/etcd" --unsafe-no-fsync \
+    --listen-client-urls "$client" --advertise-client-urls "$client" \
+    --listen-peer-urls "$peer" --initial-advertise-peer-urls "$peer" --initial-cluster "default=$peer"
+  wait_for 30 etcd curl --silent --fail --noproxy '*' "$client/health"
+}
+
+start_apiserver() {
+  # ServiceAccount and the not-ready taint want controllers, and none runs here. The address to
+  # advertise may not be a loopback one; nothing uses it.
+  # shellcheck disable=SC2086  # flags are split at spaces
+  start kube-apiserver "$parts/bin/kube-apiserver" \
+    --etcd-servers="http://127.0.0.1:$ETCD_PORT" \
+    --bind-address=127.0.0.1 --secure-port="$APISERVER_PORT" \
+    --advertise-address=192.0.2.2 --endpoint-reconciler-type=none --service-cluster-ip-range=10.0.0.0/24 \
+    --tls-cert-file=pki/apiserver.crt --tls-private-key-file=pki/apiserver.key \
+    --client-ca-file=pki/ca.crt --token-auth-file=pki/tokens.csv --authorization-mode=Node,RBAC \
+    --service-account-issuer=https://kubernetes.default \
+    --service-account-key-file=pki/service-account.key \
+    --service-account-signing-key-file=pki/service-account.key \
+    --disable-admission-plugins=ServiceAccount,TaintNodesByCondition --allow-privileged=true \
+    --kubelet-certificate-authority=pki/ca.crt --kubelet-preferred-address-types=Hostname,InternalIP \
+    --kubelet-client-certificate=pki/apiserver-kubelet-client.crt \
+    --kubelet-client-key=pki/apiserver-kubelet-client.key \
+    --feature-gates="${APISERVER_FEATURE_GATES:-}" ${APISERVER_ARGS:-}
+  wait_for 90 kube-apiserver kubectl get --raw /readyz
+  wait_for 30 namespaces kubectl get namespaces default kube-node-lease
+  kubectl apply -f - >>log/kubectl.log <<'YAML'
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: viewer}
+rules:
+- {apiGroups: [""], resources: [nodes, pods, pods/log], verbs: [get, list, watch]}
+- {apiGroups: [""], resources: [pods/exec, pods/attach, pods/portforward], verbs: [get]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: viewer}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: viewer}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: viewer}]
+YAML
+}
+
+# ── The node ─────────────────────────────────────────────────────────────────────────────────────
+
+# The node lives in mount and PID namespaces of its own. When their first process ends, the kernel
+# ends every shim and container and drops every mount: nothing can outlive `down`.
+start_node() {
+  write_containerd_config
+  write_kubelet_config
+  start unshare unshare --mount --pid --fork --kill-child --mount-proc bash "$self" node-inside "$dir"
+  wait_for 30 containerd test -e containerd/ready
+  wait_for 60 node node_is_ready
+  # As the rest of the machine knows them, for `down` and for tests that end one of them.
+  pgrep -P "$(cat pids/unshare)" >pids/node
+  pgrep -P "$(cat pids/node)" -x containerd >pids/containerd
+  pgrep -P "$(cat pids/node)" -x kubelet >pids/kubelet
+  kubectl apply -f - >>log/kubectl.log <<'YAML'
+apiVersion: v1
+kind: Pod
+metadata: {name: box, namespace: default, labels: {app: box}}
+spec:
+  nodeName: localhost
+  automountServiceAccountToken: false
+  terminationGracePeriodSeconds: 1
+  containers:
+  - {name: box, image: localhost/box:1, imagePullPolicy: Never, command: [sleep, "2147483647"]}
+YAML
+  kubectl wait --for=condition=Ready --timeout=60s pod/box >>log/kubectl.log
+}
+
+node_is_ready() {
+  [ "$(kubectl get node localhost -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status}')" = True ]
+}
+
+# The first process in the namespaces: starts the node, adopts its orphans, and ends it on SIGTERM.
+node_inside() {
+  # kubelet and CNI set these for the whole machine; here they get copies to write to. (Pods and
+  # this machine reach each other without forwarding.)
+  mkdir -p sysctl
+  local sysctl copy
+  for sysctl in vm/overcommit_memory vm/panic_on_oom kernel/panic kernel/panic_on_oops \
+    kernel/keys/root_maxkeys kernel/keys/root_maxbytes net/ipv4/ip_forward; do
+    copy=sysctl/${sysctl//\//.}
+    cat "/proc/sys/$sysctl" >"$copy"
+    mount --bind "$copy" "/proc/sys/$sysctl"
+  done
+  # Paths that are written into these programs; here they lead into DIR. (With a /run/netns of its
+  # own, an `ip netns` elsewhere does not pin the pods' namespaces either.)
+  local path
+  for path in run/containerd run/netns var/lib/cni var/lib/kubelet var/log/pods var/log/containers; do
+    mkdir -p "/$path" "machine/$path"
+    mount --bind "machine/$path" "/$path"
+  done
+
+  "$parts/bin/containerd" --config "$dir/containerd/config.toml" >log/containerd.log 2>&1 &
+  local containerd=$!
+  wait_for 30 containerd "$parts/bin/ctr" --address "$dir/containerd/containerd.sock" version
+  "$parts/bin/ctr" --address "$dir/containerd/containerd.sock" --namespace k8s.io \
+    images import "$parts/image/box.tar"
+  : >containerd/ready
+  # shellcheck disable=SC2086  # flags are split at spaces
+  "$parts/bin/kubelet" --config="$dir/kubelet.yaml" --kubeconfig="$dir/node.kubeconfig" \
+    --root-dir="$dir/kubelet" --cert-dir="$dir/kubelet/pki" --hostname-override=localhost --v=2 \
+    ${KUBELET_ARGS:-} >log/kubelet.log 2>&1 &
+  local kubelet=$!
+  trap 'kill "$kubelet" "$containerd"' TERM
+  # `wait` also returns when the trap ran; the second one is for their end.
+  wait || true
+  wait || true
+}
+
+write_containerd_config() {
+  mkdir -p containerd/cni
+  # An OOM score below one's own needs CAP_SYS_RESOURCE, which machines of CI often lack.
+  cat >containerd/config.toml <<TOML
+version = 3
+root = "$dir/containerd/root"
+state = "$dir/containerd/state"
+[grpc]
+  address = "$dir/containerd/containerd.sock"
+[ttrpc]
+  address = "$dir/containerd/containerd.sock.ttrpc"
+[plugins."io.containerd.cri.v1.images".pinned_images]
+  sandbox = "localhost/pause:1"
+[plugins."io.containerd.cri.v1.runtime"]
+  restrict_oom_score_adj = true
+[plugins."io.containerd.cri.v1.runtime".cni]
+  bin_dirs = ["$parts/cni"]
+  conf_dir = "$dir/containerd/cni"
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
+  runtime_type = "io.containerd.runc.v2"
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
+  BinaryName = "$parts/bin/runc"
+[plugins."io.containerd.grpc.v1.cri"]
+  stream_server_address = "127.0.0.1"
+  stream_server_port = "0"
+TOML
+  cat >containerd/cni/pods.conflist <<JSON
+{"cniVersion": "0.4.0", "name": "pods", "plugins": [{"type": "ptp", "ipMasq": false, "ipam": {
+  "type": "host-local", "dataDir": "$dir/containerd/addresses",
+  "ranges": [[{"subnet": "${POD_SUBNET:-10.88.0.0/24}"}]], "routes": [{"dst": "0.0.0.0/0"}]}}]}
+JSON
+}
+
+write_kubelet_config() {
+  local gates=${KUBELET_FEATURE_GATES:+, $KUBELET_FEATURE_GATES}
+  gates=${gates//,/, } && gates=${gates//=/: }
+  cat >kubelet.yaml <<YAML
+apiVersion: kubelet.config.k8s.io/v1beta1
+kind: KubeletConfiguration
+address: 127.0.0.1
+port: $KUBELET_PORT
+readOnlyPort: 0
+healthzPort: 0
+authentication: {anonymous: {enabled: false}, webhook: {enabled: false}, x509: {clientCAFile: $dir/pki/kubelet-client-ca.crt}}
+authorization: {mode: AlwaysAllow}
+tlsCertFile: $dir/pki/kubelet.crt
+tlsPrivateKeyFile: $dir/pki/kubelet.key
+containerRuntimeEndpoint: unix://$dir/containerd/containerd.sock
+resolvConf: /dev/null
+volumePluginDir: $dir/kubelet/plugins
+makeIPTablesUtilChains: false
+# No systemd, no limits, and cgroups of either version.
+cgroupDriver: cgroupfs
+cgroupsPerQOS: false
+enforceNodeAllocatable: []
+failCgroupV1: false
+failSwapOn: false
+localStorageCapacityIsolation: false
+oomScoreAdj: 0
+evictionHard: {memory.available: "0%", nodefs.available: "0%", nodefs.inodesFree: "0%", imagefs.available: "0%"}
+nodeStatusUpdateFrequency: 1s
+nodeStatusReportFrequency: 1s
+# Errors at things that only a whole machine allows are warnings with this gate.
+featureGates: {KubeletInUserNamespace: true$gates}
+YAML
+}
+
+# ── Up and down ──────────────────────────────────────────────────────────────────────────────────
+
+up() {
+  [ ! -e pids ] || [ -z "$(ls pids)" ] || die "$dir is up already: run cluster.sh down $dir"
+  # A Unix socket's path has 107 bytes at most, and containerd's come after this.
+  [ ${#dir} -le 70 ] || die "the path $dir is too long for sockets in it"
+  need tools etcd kube-apiserver kubectl-1.37
+  [ -n "${NO_KUBELET:-}" ] || need runc cni containerd image kubelet
+  rm -rf etcd containerd kubelet machine
+  mkdir -p pki log pids
+  choose_ports
+  cat >./env <<ENV
+APISERVER_URL=$APISERVER_URL
+APISERVER_PORT=$APISERVER_PORT
+KUBELET_PORT=$KUBELET_PORT
+ETCD_PORT=$ETCD_PORT
+CONTAINERD_SOCKET=$dir/containerd/containerd.sock
+ENV
+  [ -e pki/tokens.csv ] || make_keys
+  kubeconfig admin.kubeconfig "$(by_certificate admin)"
+  kubeconfig node.kubeconfig "$(by_certificate node)"
+  kubeconfig viewer.kubeconfig 'token: viewer-token'
+  trap 'echo "cluster.sh: not up; the logs are in $dir/log" >&2; down' EXIT
+  start_etcd
+  start_apiserver
+  [ -n "${NO_KUBELET:-}" ] || start_node
+  trap - EXIT
+}
+
+down() {
+  local name
+  [ -e pids ] || return 0
+  if [ -e pids/node ]; then
+    # Gently first: then kubelet and the CNI plugin clean up after the pods themselves.
+    kubectl delete pods --all --all-namespaces --timeout=20s --request-timeout=20s >>log/kubectl.log 2>&1 || true
+  fi
+  for name in node unshare kube-apiserver etcd; do
+    if [ -e "pids/$name" ]; then end "$name"; fi
+  done
+  rm -f pids/*
+  # The cgroups of containers that were not ended gently, and the one above if no other's are there.
+  local id
+  for id in $(ls containerd/state/io.containerd.runtime.v2.task/k8s.io 2>/dev/null) ''; do
+    rmdir "/sys/fs/cgroup/k8s.io/$id" /sys/fs/cgroup/*/k8s.io/"$id" 2>/dev/null || true
+  done
+}
+
+end() { # NAME
+  local name=$1 pid moment
+  pid=$(cat "pids/$name")
+  # A process id that has gone to somebody else is not ours to end.
+  is_ours "$pid" || return 0
+  kill "$pid"
+  for moment in $(seq 100); do
+    is_ours "$pid" || return 0
+    [ "$moment" -lt 80 ] || kill -KILL "$pid" 2>/dev/null || true
+    sleep 0.1
+  done
+  die "process $pid ($name) does not end"
+}
+
+is_ours() { # all that is started here writes to DIR/log
+  case $(readlink "/proc/$1/fd/1") in "$dir"/log/*) ;; *) return 1 ;; esac
+}
+
+choose_ports() {
+  local ports
+  # All at once, so that no two are the same.
+  read -r -a ports < <(python3 -c '
+import socket
+sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(4)]
+print(*(s.getsockname()[1] for s in sockets))')
+  APISERVER_PORT=${APISERVER_PORT:-${ports[0]}}
+  ETCD_PORT=${ETCD_PORT:-${ports[1]}}
+  ETCD_PEER_PORT=${ETCD_PEER_PORT:-${ports[2]}}
+  KUBELET_PORT=${KUBELET_PORT:-${ports[3]}}
+  APISERVER_URL=https://127.0.0.1:$APISERVER_PORT
+}
+
+kubectl() { "$parts/kubectl/1.37/kubectl" --kubeconfig "$dir/admin.kubeconfig" "$@"; }
+
+wait_for() { # SECONDS NAME COMMAND...
+  local end=$((SECONDS + $1)) name=$2
+  until "${@:3}" >/dev/null 2>&1; do
+    [ "$SECONDS" -lt "$end" ] || die "$name is not ready after $1 s; see $dir/log"
+    sleep 0.1
+  done
+}
+
+need() { BOWLINE_PARTS=$parts bash "$here/install.sh" --check "$@"; }
+
+die() {
+  echo "cluster.sh: $*" >&2
+  exit 1
+}
+
+command=${1:-} dir=${2:-}
+[ -n "$dir" ] || die 'usage: cluster.sh up DIR | cluster.sh down DIR'
+mkdir -p "$dir"
+dir=$(readlink -f "$dir")
+cd "$dir"
+case $command in
+up) up ;;
+down) down ;;
+node-inside) node_inside ;;
+*) die "there is no command $command" ;;
+esac

@@ -1,0 +1,252 @@
+#!/usr/bin/env bash
+# Gets the real parts that the interop tests run beside, and puts them under one directory.
+#
+#   install.sh [--check] [PART...]      all parts unless some are named; --check gets nothing
+#
+# What is there in the right version is left alone. What cannot be got is named in the last line,
+# with the command that gets it, and ends the script with 1: no part is ever left out in silence.
+#
+#   BOWLINE_PARTS          where the parts go; default: target/parts in this checkout
+#   BOWLINE_DEBIAN_MIRROR  a Debian mirror's base URL; default: the one this machine's apt uses
+#
+# Wants root on Debian (or Ubuntu with BOWLINE_DEBIAN_MIRROR and the debian-archive-keyring package)
+# and Go. Nothing of Kubernetes or containerd is installed into the system: older and newer Debian
+# packages are unpacked under the parts directory by an apt of their own.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+go_module=$here/../go
+clients=$here/../clients
+parts=${BOWLINE_PARTS:-$(cd "$here/../.." && pwd)/target/parts}
+every=(tools runc cni etcd containerd image kubectl-1.20 kubectl-1.32 kubectl-1.36 kubectl-1.37
+  kubelet kube-apiserver python node)
+
+# The one place that says which Kubernetes is built is the Go module.
+kubernetes=$(grep -oE 'k8s.io/kubernetes v[0-9.]+' "$go_module/go.mod" | cut -d' ' -f2)
+
+# ── What each part is: is it right, and how is it got ────────────────────────────────────────────
+
+right() {
+  case $1 in
+  tools) tools_right ;;
+  runc) says 'runc version 1\.' "$parts/bin/runc" --version ;;
+  cni) [ -x "$parts/cni/ptp" ] && [ -x "$parts/cni/host-local" ] && [ -x "$parts/cni/loopback" ] ;;
+  etcd) says 'etcd Version: 3\.[5-9]' "$parts/bin/etcd" --version ;;
+  containerd)
+    says ' v?2\.' "$parts/bin/containerd" --version && says ' v?2\.' "$parts/bin/ctr" --version &&
+      says 'Version: +v?2\.' "$parts/bin/containerd-shim-runc-v2" -v
+    ;;
+  image) stamped "$parts/image" "$here/image.sh" && [ -s "$parts/image/box.tar" ] ;;
+  kubectl-1.37) says "$kubernetes" "$parts/kubectl/1.37/kubectl" version --client ;;
+  kubectl-*) says "v${1#kubectl-}\\." "$parts/kubectl/${1#kubectl-}/kubectl" version --client ;;
+  kubelet | kube-apiserver) says "Kubernetes $kubernetes" "$parts/bin/$1" --version ;;
+  python)
+    stamped "$parts/clients/python" "$clients/python/requirements.txt" &&
+      "$parts/clients/python/venv/bin/python" -c 'import kubernetes.stream'
+    ;;
+  node)
+    stamped "$parts/clients/node" "$clients/node/package-lock.json" &&
+      [ -s "$parts/clients/node/node_modules/@kubernetes/client-node/package.json" ]
+    ;;
+  *) return 2 ;;
+  esac
+}
+
+get() {
+  case $1 in
+  tools) get_tools ;;
+  runc)
+    from_debian bookworm runc
+    put usr/sbin/runc bin/runc
+    ;;
+  cni)
+    # ptp: a veth pair a pod and no bridge, so nothing is left when the pods are gone.
+    from_debian bookworm containernetworking-plugins
+    for plugin in ptp host-local loopback; do put "usr/lib/cni/$plugin" "cni/$plugin"; done
+    ;;
+  etcd)
+    from_debian sid etcd-server
+    put usr/bin/etcd bin/etcd
+    ;;
+  containerd)
+    from_debian sid containerd
+    for program in containerd containerd-shim-runc-v2 ctr; do
+      put "usr/bin/$program" "bin/$program"
+    done
+    ;;
+  image)
+    from_debian bookworm busybox-static
+    mkdir -p "$parts/image"
+    bash "$here/image.sh" "$unpacked/bin/busybox" "$parts/image"
+    stamp "$parts/image" "$here/image.sh"
+    ;;
+  kubectl-1.20)
+    from_debian bookworm kubernetes-client
+    put usr/bin/kubectl kubectl/1.20/kubectl
+    ;;
+  kubectl-1.32)
+    from_debian trixie kubectl
+    put usr/bin/kubectl kubectl/1.32/kubectl
+    ;;
+  kubectl-1.36)
+    # sid moves: when it has left 1.36 behind, the same version comes from its source.
+    from_debian sid kubectl
+    put usr/bin/kubectl kubectl/1.36/kubectl
+    right kubectl-1.36 || build "$go_module/kubectl-1.36" kubectl kubectl/1.36/kubectl
+    ;;
+  kubectl-1.37) build "$go_module" kubectl kubectl/1.37/kubectl ;;
+  kubelet | kube-apiserver) build "$go_module" "$1" "bin/$1" ;;
+  python) get_python ;;
+  node) get_node ;;
+  esac
+}
+
+# Programs of this machine that the parts and the scripts beside this one need: command, package.
+tools_of_debian="openssl:openssl nsenter:util-linux unshare:util-linux pgrep:procps curl:curl
+  xz:xz-utils node:nodejs npm:npm python3:python3"
+
+tools_right() {
+  local tool
+  for tool in $tools_of_debian; do command -v "${tool%:*}" || return 1; done
+  ldconfig -p | grep libseccomp.so.2 || return 1 # runc's only library beside libc
+  python3 -c 'import ensurepip, venv' || return 1
+  command -v go || { echo "no Go: install the version that $go_module/go.mod names" && return 1; }
+}
+
+get_tools() {
+  local tool packages=(libseccomp2)
+  for tool in $tools_of_debian; do
+    command -v "${tool%:*}" || packages+=("${tool#*:}")
+  done
+  python3 -c 'import ensurepip, venv' || packages+=(python3-venv)
+  apt-get update
+  DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${packages[@]}"
+  tools_right
+}
+
+get_python() {
+  local to=$parts/clients/python
+  rm -rf "$to" && mkdir -p "$to"
+  python3 -m venv "$to/venv"
+  "$to/venv/bin/pip" install --requirement "$clients/python/requirements.txt"
+  launcher "$to/exec" "exec '$to/venv/bin/python' '$clients/python/exec.py' \"\$@\""
+  stamp "$to" "$clients/python/requirements.txt"
+}
+
+get_node() {
+  local to=$parts/clients/node
+  rm -rf "$to" && mkdir -p "$to"
+  cp "$clients/node/package.json" "$clients/node/package-lock.json" "$to"
+  (cd "$to" && npm ci --no-audit --no-fund)
+  launcher "$to/exec" "NODE_MODULES_OF='$to' exec node '$clients/node/exec.mjs' \"\$@\""
+  stamp "$to" "$clients/node/package-lock.json"
+}
+
+# ── The ways of getting ──────────────────────────────────────────────────────────────────────────
+
+# build MODULE PROGRAM TO: a program of Kubernetes, out of the Go module that pins its version.
+build() {
+  local version target=$parts/$3 at=k8s.io/component-base/version
+  version=$(grep -oE 'k8s.io/kubernetes v[0-9.]+' "$1/go.mod" | cut -d' ' -f2)
+  local minor=${version#v1.} && minor=${minor%%.*}
+  mkdir -p "$(dirname "$target")"
+  # The version is linked in by Kubernetes' own makefiles; without it every program says v0.0.0.
+  (cd "$1" && CGO_ENABLED=0 nice go build -trimpath -buildvcs=false -ldflags "-s -w
+      -X $at.gitVersion=$version -X $at.gitMajor=1 -X $at.gitMinor=$minor
+      -X k8s.io/client-go/pkg/version.gitVersion=$version" \
+    -o "$target.new" "k8s.io/kubernetes/cmd/$2")
+  mv "$target.new" "$target"
+}
+
+# from_debian SUITE PACKAGE: unpacks a package of any Debian suite into $unpacked. It is never
+# installed, so its dependencies and the system's own version of it do not matter.
+from_debian() {
+  local suite=$1 package=$2 apt=$parts/debian/$1
+  unpacked=$apt/$package
+  private_apt "$suite" "$apt"
+  rm -rf "$unpacked" && mkdir -p "$unpacked" "$apt/download"
+  (cd "$apt/download" && apt-get -c "$apt/apt.conf" download "$package")
+  dpkg-deb -x "$apt/download/${package}"_*.deb "$unpacked"
+  rm "$apt/download/${package}"_*.deb
+}
+
+# An apt with lists, cache and status of its own, for one suite of the mirror.
+private_apt() {
+  local suite=$1 apt=$2 keys=/usr/share/keyrings/debian-archive-keyring.gpg
+  [ ! -e "$apt/fresh" ] || return 0
+  mkdir -p "$apt"/{lists/partial,cache/archives/partial,preferences}
+  : >"$apt/status"
+  echo "deb [signed-by=$keys] $(debian_mirror) $suite main" >"$apt/sources.list"
+  cat >"$apt/apt.conf" <<CONF
+Dir::Etc::SourceList "$apt/sources.list";
+Dir::Etc::SourceParts "/dev/null";
+Dir::Etc::PreferencesParts "$apt/preferences";
+Dir::State::Lists "$apt/lists";
+Dir::State::Status "$apt/status";
+Dir::Cache "$apt/cache";
+Acquire::Languages "none";
+APT::Sandbox::User "root";
+CONF
+  apt-get -c "$apt/apt.conf" update --error-on=any
+  : >"$apt/fresh"
+}
+
+# The mirror is whatever this machine's own apt gets Debian from; apt knows after an update.
+debian_mirror() {
+  [ -z "${BOWLINE_DEBIAN_MIRROR:-}" ] || { echo "$BOWLINE_DEBIAN_MIRROR" && return; }
+  mirror_of_apt || { apt-get update >&2 && mirror_of_apt; } || {
+    echo 'this machine gets no Debian packages: set BOWLINE_DEBIAN_MIRROR' >&2
+    return 1
+  }
+}
+
+mirror_of_apt() {
+  # shellcheck disable=SC2016  # apt's own variables
+  apt-get indextargets --format '$(LABEL) $(REPO_URI)' 'Created-By: Packages' |
+    awk '$1 == "Debian" && !uri { uri = $2 } END { print uri; exit !uri }'
+}
+
+# ── Small words ──────────────────────────────────────────────────────────────────────────────────
+
+says() { [ -x "$2" ] && "${@:2}" 2>&1 | grep -E -- "$1"; }
+
+put() { install -D -m 755 "$unpacked/$1" "$parts/$2"; }
+
+stamp() { sha256sum <"$2" >"$1/made-from"; }
+stamped() { sha256sum <"$2" | cmp -s - "$1/made-from"; }
+
+launcher() {
+  printf '#!/bin/sh\n%s\n' "$2" >"$1"
+  chmod 755 "$1"
+}
+
+# ── One part after another ───────────────────────────────────────────────────────────────────────
+
+only_check=
+[ "${1:-}" != --check ] || { only_check=yes && shift; }
+[ $# -gt 0 ] || set -- "${every[@]}"
+
+mkdir -p "$parts/log"
+exec 9>"$parts/lock"
+flock 9 # a second run waits, and then finds everything there
+# Lists are fetched anew by each run that needs them: last month's name packages that are gone.
+rm -rf "$parts/debian"
+trap 'rm -rf "$parts/debian"' EXIT
+
+for part in "$@"; do
+  case " ${every[*]} " in *" $part "*) ;; *) echo "install.sh: no part is called $part" >&2 && exit 2 ;; esac
+  log=$parts/log/$part.log
+  right "$part" >/dev/null 2>&1 && continue
+  begun=$SECONDS
+  if [ -z "$only_check" ]; then
+    echo "parts: getting $part" >&2
+    # A subshell on a line of its own: inside of `if` or `||`, bash would not stop at errors.
+    set +e
+    (set -e && get "$part") >"$log" 2>&1 9>&-
+    set -e
+    right "$part" >/dev/null 2>&1 && echo "parts: $part, $((SECONDS - begun)) s" >&2 && continue
+    tail -n 5 "$log" >&2
+  fi
+  echo "parts: $part is missing in $parts; get it with: bash interop/parts/install.sh $part" >&2
+  exit 1
+done
