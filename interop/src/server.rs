@@ -25,7 +25,7 @@ pub struct Server {
 impl Server {
     /// Starts a server and waits for its ready line on stdout.
     #[must_use]
-    pub fn start(mut command: Command) -> Server {
+    pub fn start(command: &mut Command) -> Server {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let mut stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
@@ -58,7 +58,7 @@ impl Server {
     pub fn dev(bowline: &Path, flags: &[&str]) -> Server {
         let mut command = Command::new(bowline);
         command.args(["dev", "--port", "0"]).args(flags);
-        Server::start(command)
+        Server::start(&mut command)
     }
 
     /// The address in the ready line.

@@ -1,0 +1,87 @@
+//! A real Kubernetes for the time of a test.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use crate::parts::{cluster_script, part};
+
+/// A running cluster; dropped, it goes down.
+pub struct Cluster {
+    place: tempfile::TempDir,
+    env: HashMap<String, String>,
+}
+
+impl Cluster {
+    /// Brings one up with these settings of the script's.
+    pub fn up(settings: &[(&str, &str)]) -> Cluster {
+        let place = tempfile::Builder::new().prefix("bowline-").tempdir().unwrap();
+        let mut cluster = Cluster { place, env: HashMap::new() };
+        let output = cluster.script("up", settings);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = std::fs::read_to_string(cluster.path("env")).unwrap();
+        let pairs = text.lines().filter_map(|line| line.split_once('='));
+        cluster.env = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        cluster
+    }
+
+    fn script(&self, command: &str, settings: &[(&str, &str)]) -> Output {
+        let mut script = Command::new("bash");
+        script.arg(cluster_script()).arg(command).arg(self.place.path());
+        // Its servers must not hold a pipe of ours open.
+        script.envs(settings.iter().copied()).stdin(Stdio::null());
+        let log = std::fs::File::create(self.path("script.log")).unwrap();
+        script.stdout(log.try_clone().unwrap()).stderr(log);
+        let status = script.status().unwrap();
+        let stderr = std::fs::read(self.path("script.log")).unwrap();
+        Output { status, stdout: Vec::new(), stderr }
+    }
+
+    /// A file of the cluster's.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.place.path().join(name)
+    }
+
+    /// The same as text.
+    pub fn text(&self, name: &str) -> String {
+        self.path(name).to_str().unwrap().to_owned()
+    }
+
+    /// A value such as `KUBELET_PORT`.
+    pub fn env(&self, name: &str) -> &str {
+        &self.env[name]
+    }
+
+    /// The kubeconfig of its administrator.
+    pub fn admin(&self) -> String {
+        self.text("admin.kubeconfig")
+    }
+
+    /// Creates or replaces an object, status included.
+    pub fn apply(&self, object: &str) {
+        let file = self.path("object.yaml");
+        std::fs::write(&file, object).unwrap();
+        for flags in [&["--server-side"][..], &["--server-side", "--subresource=status"]] {
+            let mut kubectl = Command::new(part("kubectl/1.37/kubectl"));
+            kubectl.arg("--kubeconfig").arg(self.admin()).args(["apply", "-f"]).arg(&file);
+            let output = kubectl.args(flags).output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
+
+    /// Ends one of its programs without a word.
+    pub fn kill(&self, name: &str) {
+        let id = std::fs::read_to_string(self.path("pids").join(name)).unwrap();
+        let id = rustix::process::Pid::from_raw(id.trim().parse().unwrap()).unwrap();
+        rustix::process::kill_process(id, rustix::process::Signal::KILL).unwrap();
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let output = self.script("down", &[]);
+        if !output.status.success() {
+            eprintln!("{}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
+}

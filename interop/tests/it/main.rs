@@ -1,0 +1,16 @@
+//! Bowline and the real parts, side by side. One binary for all; run it by `cargo x interop`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "in a test, helpers included, a panic is the report"
+)]
+
+mod cluster;
+mod dev;
+mod ends;
+mod libraries;
+mod parts;
+mod patience;
+mod real;

@@ -1,0 +1,53 @@
+//! Where the real parts are, and the programs of ours that stand beside them.
+
+use std::path::{Path, PathBuf};
+
+use bowline_interop::client::Client;
+use bowline_interop::list::{Amounts, FULL};
+
+/// The kubectls, oldest first: SPDY alone, then WebSocket in three ages.
+pub const KUBECTLS: [&str; 4] = ["1.20", "1.32", "1.36", "1.37"];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("interop is in the project").to_owned()
+}
+
+/// A part of the installation; it must be there.
+pub fn part(name: &str) -> PathBuf {
+    let place = std::env::var_os("BOWLINE_PARTS").map(PathBuf::from);
+    let path = place.unwrap_or_else(|| root().join("target/parts")).join(name);
+    assert!(path.exists(), "{} is missing: run interop/parts/install.sh", path.display());
+    path
+}
+
+/// The script that brings a whole Kubernetes up and down.
+pub fn cluster_script() -> PathBuf {
+    root().join("interop/parts/cluster.sh")
+}
+
+/// The program itself, as `cargo x interop` builds it.
+pub fn bowline() -> PathBuf {
+    let path = root().join("target/debug/bowline");
+    assert!(path.exists(), "{} is missing: run cargo build", path.display());
+    path
+}
+
+/// A kubectl of this age, for a pod.
+pub fn kubectl(version: &str, kubeconfig: &str, target: &[&str]) -> Client {
+    let program = part(&format!("kubectl/{version}/kubectl"));
+    Client::new(&format!("kubectl {version}"), program, kubeconfig, target)
+}
+
+/// Bowline as a client, for a pod.
+pub fn ours(kubeconfig: &str, target: &[&str]) -> Client {
+    Client::new("bowline", bowline(), kubeconfig, target)
+}
+
+/// How much is transferred: all of the list's bytes, but `BOWLINE_TIMES` times (3 where it is not
+/// set; 20 is the whole list) to stay within the patience of a CI run.
+pub fn amounts() -> Amounts {
+    let times = std::env::var("BOWLINE_TIMES").ok();
+    let times = times.map_or(3, |text| text.parse().expect("BOWLINE_TIMES is a number"));
+    let truncations = FULL.truncations * times / FULL.times;
+    Amounts { times, truncations: truncations.max(5), ..FULL }
+}

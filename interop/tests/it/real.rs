@@ -1,0 +1,186 @@
+//! Each of our parts in a real Kubernetes in place of the original: the whole list.
+//!
+//! Where the real runtime falls short of the list (kubelet's and containerd's streaming, kubectl's own
+//! races), the point is left out of the list for that pair and a test here shows the shortfall.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use bowline_interop::client::{Client, Input};
+use bowline_interop::list::{Point, check, first_size, written};
+use bowline_interop::server::Server;
+
+use crate::cluster::Cluster;
+use crate::parts::{amounts, bowline, kubectl, ours};
+
+const TARGET: &[&str] = &["box"];
+
+/// What containerd 2.x itself gets wrong: it ends a command's stdin when the command closes stdout, and
+/// sets the terminal's size after the command has begun.
+const CONTAINERD: &[Point] = &[Point::ToFile, Point::Size];
+
+#[test]
+fn our_client_in_a_real_cluster() {
+    let cluster = Cluster::up(&[]);
+    let client = ours(&cluster.admin(), TARGET);
+    check(&client, &amounts(), CONTAINERD);
+    check(&client.over_spdy(), &amounts(), CONTAINERD);
+    shortfalls(&client);
+    headers_of_both(&client, &kubectl("1.37", &cluster.admin(), TARGET));
+}
+
+/// Where the real runtime falls short: if this fails, it has learned, and the list is for it as well.
+fn shortfalls(client: &Client) {
+    let runs: Vec<_> = (0..10).map(|_| written(client)).collect();
+    println!("{}: of 6000000 bytes to a file arrived: {runs:?}", client.name);
+    let lost = runs.iter().filter(|(bytes, _)| *bytes < 6_000_000).count();
+    assert!(lost > 0, "no stdin was lost: {runs:?}");
+    let sizes: Vec<_> = (0..10).map(|_| first_size(client)).collect();
+    println!("{}: the first command's size of 33 111: {sizes:?}", client.name);
+}
+
+/// Whatever header kubectl shows, we show as well.
+fn headers_of_both(ours: &Client, kubectl: &Client) {
+    let shown = |client: &Client| {
+        let left = client.with("-v=8").run(&[], &["true"], Input::Nothing);
+        assert!(left.status.success(), "{left:?}");
+        left.stderr
+    };
+    let (our_text, their_text) = (shown(ours), shown(kubectl));
+    let theirs = stream_headers(&their_text);
+    let ours = stream_headers(&our_text);
+    assert!(theirs.contains("sec-websocket-protocol"), "{their_text}");
+    assert!(theirs.contains("sec-websocket-accept"), "{their_text}");
+    let missing: Vec<_> = theirs.difference(&ours).collect();
+    assert!(missing.is_empty(), "{missing:?} in {our_text}");
+    let layout = our_text.lines().skip_while(|line| !line.contains("/exec?"));
+    let layout: Vec<_> = layout.filter(|line| !line.starts_with("    ")).collect();
+    assert!(layout[0].starts_with("GET https://"), "{our_text}");
+    assert_eq!(layout[1], "Request Headers:");
+    assert!(layout[2].starts_with("Response Status: 101 Switching Protocols in "), "{our_text}");
+    assert!(layout[2].ends_with(" milliseconds"), "{our_text}");
+    assert_eq!(layout[3], "Response Headers:");
+}
+
+/// The names of the headers that `-v=8` shows of the stream's request and response.
+fn stream_headers(text: &str) -> BTreeSet<String> {
+    let lines = text.lines().skip_while(|line| !line.contains("/exec?")).skip(1);
+    let names = lines.filter_map(|line| {
+        let name = line.strip_prefix("    ").or_else(|| line.strip_prefix('\t'))?;
+        Some(name.split_once(": ")?.0.to_ascii_lowercase())
+    });
+    names.collect()
+}
+
+/// A Node and a Pod of which our node is the kubelet.
+fn objects(port: &str, declared: bool) -> [String; 2] {
+    let features = if declared { "[ExtendWebSocketsToKubelet]" } else { "[]" };
+    let node = format!(
+        "apiVersion: v1\nkind: Node\nmetadata: {{name: ours}}\nstatus:\n  addresses:\n  - \
+         {{type: Hostname, address: 127.0.0.1}}\n  declaredFeatures: {features}\n  \
+         daemonEndpoints: {{kubeletEndpoint: {{Port: {port}}}}}\n"
+    );
+    let pod = POD.to_owned()
+        + "status:\n  phase: Running\n  containerStatuses:\n  - name: box\n    image: none\n    \
+           imageID: none\n    ready: true\n    restartCount: 0\n    state: {running: {}}\n";
+    [node, pod]
+}
+
+const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: box, namespace: default}\nspec:\n  \
+                   nodeName: ours\n  automountServiceAccountToken: false\n  containers:\n  - {name: \
+                   box, image: none}\n";
+
+#[test]
+fn our_node_behind_the_real_api_server() {
+    let cluster = Cluster::up(&[("NO_KUBELET", "1")]);
+    let manifest = cluster.path("pod.yaml");
+    std::fs::write(&manifest, POD).unwrap();
+    let mut node = Command::new(bowline());
+    node.args(["node", "--runtime", "process", "--port", "0", "--address", "127.0.0.1", "-f"]);
+    node.arg(&manifest).arg("--tls-cert-file").arg(cluster.path("pki/kubelet.crt"));
+    node.arg("--tls-private-key-file").arg(cluster.path("pki/kubelet.key"));
+    node.arg("--client-ca-file").arg(cluster.path("pki/kubelet-client-ca.crt"));
+    let node = Server::start(node.arg("-v=2"));
+    let address = node.address();
+    let port = address.rsplit(':').next().unwrap();
+    for declared in [true, false] {
+        for object in objects(port, declared) {
+            cluster.apply(&object);
+        }
+        let clients = [
+            kubectl("1.20", &cluster.admin(), TARGET),
+            kubectl("1.37", &cluster.admin(), TARGET),
+            ours(&cluster.admin(), TARGET),
+            ours(&cluster.admin(), TARGET).over_spdy(),
+        ];
+        for mut client in clients {
+            client.name.push_str(if declared { ", declared" } else { ", not declared" });
+            check(&client, &amounts(), &[]);
+        }
+    }
+}
+
+#[test]
+fn our_gateway_before_the_real_kubelet() {
+    let cluster = Cluster::up(&[]);
+    for declared in [true, false] {
+        let gateway = gateway(&cluster, declared);
+        let kubeconfig = kubeconfig(&cluster, &gateway);
+        let clients = [
+            kubectl("1.20", &kubeconfig, TARGET),
+            kubectl("1.37", &kubeconfig, TARGET),
+            ours(&kubeconfig, TARGET),
+            ours(&kubeconfig, TARGET).over_spdy(),
+        ];
+        for mut client in clients {
+            client.name.push_str(if declared { ", declared" } else { ", not declared" });
+            check(&client, &amounts(), CONTAINERD);
+        }
+    }
+}
+
+/// Our gateway, told of the real kubelet and its pod in Kubernetes' own objects.
+pub fn gateway(cluster: &Cluster, declared: bool) -> Server {
+    let get = |what: &[&str]| {
+        let mut kubectl = Command::new(crate::parts::part("kubectl/1.37/kubectl"));
+        kubectl.arg("--kubeconfig").arg(cluster.admin()).arg("get").args(what);
+        let output = kubectl.args(["-o", "json"]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let node = get(&["node", "localhost"]);
+    assert!(node.contains("ExtendWebSocketsToKubelet"), "{node}");
+    let node = if declared { node } else { node.replace("ExtendWebSocketsToKubelet", "Another") };
+    let objects = cluster.path("objects.yaml");
+    std::fs::write(&objects, format!("{node}\n---\n{}", get(&["pod", "box"]))).unwrap();
+    let tokens = cluster.path("tokens.csv");
+    std::fs::write(&tokens, "admin-token,admin,admin,system:masters\n").unwrap();
+    let mut gateway = Command::new(bowline());
+    gateway.args(["gateway", "--secure-port", "0", "--bind-address", "127.0.0.1"]);
+    gateway.args(["--kubelet-preferred-address-types", "Hostname,InternalIP", "-v=2", "-f"]);
+    gateway.arg(&objects).arg("--token-auth-file").arg(&tokens);
+    for (flag, file) in [
+        ("--tls-cert-file", "apiserver.crt"),
+        ("--tls-private-key-file", "apiserver.key"),
+        ("--kubelet-certificate-authority", "ca.crt"),
+        ("--kubelet-client-certificate", "apiserver-kubelet-client.crt"),
+        ("--kubelet-client-key", "apiserver-kubelet-client.key"),
+    ] {
+        gateway.arg(flag).arg(cluster.path("pki").join(file));
+    }
+    Server::start(&mut gateway)
+}
+
+/// How to get into that gateway.
+pub fn kubeconfig(cluster: &Cluster, gateway: &Server) -> String {
+    let text = format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters: [{{name: c, cluster: {{server: \
+         \"https://{}\", certificate-authority: \"{}\"}}}}]\ncontexts: [{{name: c, context: \
+         {{cluster: c, user: u}}}}]\nusers: [{{name: u, user: {{token: admin-token}}}}]\n",
+        gateway.address(),
+        cluster.text("pki/ca.crt"),
+    );
+    let path = cluster.path("gateway.kubeconfig");
+    std::fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
