@@ -2,6 +2,7 @@
 //! Above: [`list`](crate::list), tests. Below: `std::process`.
 
 use std::io::{Read, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
@@ -54,6 +55,8 @@ pub struct Left {
     pub digest: String,
     /// Of its output.
     pub bytes: u64,
+    /// The most memory that it had at once.
+    pub memory_mib: u64,
 }
 
 impl Client {
@@ -166,13 +169,26 @@ pub fn left(mut child: Child, input: Input<'_>, keep: bool) -> Option<Left> {
             }
             hung
         });
-        let status = child.wait().expect("a child can be waited for");
+        let (status, memory_mib) = waited_for(child);
         let _ = ended.send(());
         let (digest, stdout, bytes) = output.join().expect("reading does not panic");
         let stderr = errors.join().expect("reading does not panic");
         let hung = watchdog.join().expect("waiting does not panic");
-        (!hung).then_some(Left { status, stdout, stderr, digest, bytes })
+        (!hung).then_some(Left { status, stdout, stderr, digest, bytes, memory_mib })
     })
+}
+
+/// Waits as the standard library does, and asks what it took: `wait4` says it of this child alone.
+fn waited_for(child: Child) -> (ExitStatus, u64) {
+    let id = libc::pid_t::try_from(child.id()).expect("a process id");
+    let (mut status, mut usage) = (0, std::mem::MaybeUninit::<libc::rusage>::zeroed());
+    // SAFETY: both pointers are to memory of ours of the right type; the child is not waited for
+    // elsewhere, since it is consumed here.
+    let waited = unsafe { libc::wait4(id, &raw mut status, 0, usage.as_mut_ptr()) };
+    assert_eq!(waited, id, "a child can be waited for");
+    // SAFETY: all zeros is a valid value, and wait4 has filled it in.
+    let kib = unsafe { usage.assume_init() }.ru_maxrss;
+    (ExitStatus::from_raw(status), u64::try_from(kib).unwrap_or(0) / 1024)
 }
 
 /// So many bytes of noise, the same each time, in pieces.

@@ -91,6 +91,12 @@ impl Heartbeat {
         self.paused = paused;
     }
 
+    /// Whether we do not read. Nothing that the peer still owes us can come meanwhile.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.paused
+    }
+
     /// What is due.
     #[must_use]
     pub fn poll(&self, now: Time) -> Beat {

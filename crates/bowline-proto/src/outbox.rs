@@ -56,8 +56,8 @@ impl Outbox {
         }
     }
 
-    /// Queues one small frame at the first frame boundary, before bulk data that waits. For
-    /// heartbeats and their answers.
+    /// Queues one small frame at the first frame boundary, before bulk data that waits and behind
+    /// urgent frames that do. For heartbeats and their answers.
     pub fn urgent(&mut self, frame: &[u8]) {
         if self.ending {
             return;
@@ -65,7 +65,7 @@ impl Outbox {
         let mut boundary = self.at_boundary;
         let mut place = 0;
         for piece in &self.sealed {
-            if boundary {
+            if boundary && !piece.urgent {
                 break;
             }
             boundary = piece.ends_frame;

@@ -6,12 +6,17 @@ use std::fmt::Display;
 use bowline_client::{Cause, EndError, Ended, ExecError, Outcome};
 use bowline_kube::target::TargetError;
 
+use bowline_io::text::harmless;
+
 use crate::args::{Hint, Refusal};
 
 /// Refusals and usage: kubectl's code for everything that is not the command's own.
 pub const REFUSED: u8 = 1;
 /// The outcome is not known.
 pub const LOST: u8 = 255;
+
+/// How much of what a runtime says is shown: more than any of them says.
+const MESSAGE_BYTES: usize = 8192;
 
 /// The end of a program.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,7 +73,9 @@ pub fn of_exec(result: Result<Ended, ExecError>, server: &str) -> End {
         Ok(Ended::Known(Outcome::Exited(code))) => {
             End { code, text: format!("command terminated with exit code {code}\n") }
         }
-        Ok(Ended::Known(Outcome::Failed { message, .. })) => End::refused(message),
+        Ok(Ended::Known(Outcome::Failed { message, .. })) => {
+            End::refused(harmless(&message, MESSAGE_BYTES))
+        }
         Ok(Ended::Lost { loss, received_bytes }) => {
             let hop = match loss.cause {
                 Cause::Cut | Cause::Silent => "on the way to",

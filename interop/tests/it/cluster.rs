@@ -61,7 +61,10 @@ impl Cluster {
     pub fn apply(&self, object: &str) {
         let file = self.path("object.yaml");
         std::fs::write(&file, object).unwrap();
-        for flags in [&["--server-side"][..], &["--server-side", "--subresource=status"]] {
+        for flags in [
+            &["--server-side", "--force-conflicts"][..],
+            &["--server-side", "--force-conflicts", "--subresource=status"],
+        ] {
             let mut kubectl = Command::new(part("kubectl/1.37/kubectl"));
             kubectl.arg("--kubeconfig").arg(self.admin()).args(["apply", "-f"]).arg(&file);
             let output = kubectl.args(flags).output().unwrap();

@@ -37,6 +37,7 @@ fn shortfalls(client: &Client) {
     assert!(lost > 0, "no stdin was lost: {runs:?}");
     let sizes: Vec<_> = (0..10).map(|_| first_size(client)).collect();
     println!("{}: the first command's size of 33 111: {sizes:?}", client.name);
+    assert!(sizes.iter().any(|size| size != "33 111"), "the size was right each time");
 }
 
 /// Whatever header kubectl shows, we show as well.

@@ -205,7 +205,18 @@ impl OverSpdy {
 
     /// See [`Session::reading`](super::Session::reading).
     pub fn reading(&mut self, now: Time, reading: bool) {
+        if reading && self.heartbeat.is_paused() {
+            self.extend_outcome(now);
+        }
         self.heartbeat.paused(now, !reading);
+    }
+
+    /// Once the Status is there, the patience is for a server that says nothing more: output that
+    /// still comes, or that we do not read, is not cut off.
+    fn extend_outcome(&mut self, now: Time) {
+        if let Phase::Outcome(deadline) = &mut self.phase {
+            *deadline = now + limits::CLOSING_PATIENCE;
+        }
     }
 
     fn reset(&mut self, channel: Channel) {
@@ -282,6 +293,7 @@ impl OverSpdy {
             let sizes = self.sizes.push(&bytes);
             self.events.extend(sizes.into_iter().map(Event::Resize));
         } else {
+            self.extend_outcome(now);
             self.events.push_back(Event::Data(channel, bytes));
         }
     }
@@ -307,11 +319,16 @@ impl OverSpdy {
     fn was_reset(&mut self, now: Time, id: StreamId) {
         let Some(channel) = self.channel_of(id) else { return };
         let setting_up = matches!(self.phase, Phase::Setup(_));
+        let had_finished = self.lane(channel).finished;
         self.lane(channel).ended = true;
         match (self.side, channel) {
             (Side::Client, _) if setting_up => {
                 let why = format!("the {} stream was refused", channel.stream_type());
                 self.lost(now, Loss::new(Cause::Streams, why));
+            }
+            // There will be no Status, however long the output goes on.
+            (Side::Client, Channel::Error) if self.error.is_empty() && !had_finished => {
+                self.lost(now, Loss::new(Cause::NoStatus, "its stream was reset"));
             }
             // A reset is no end of input. A client that gives up its stdin gives up the session.
             (Side::Server, Channel::Stdin) => {
@@ -407,6 +424,7 @@ impl OverSpdy {
             }
             Phase::Setup(deadline) => Some(deadline),
             Phase::Open => self.beat(now),
+            Phase::Outcome(_) if self.heartbeat.is_paused() => self.beat(now),
             Phase::Outcome(deadline) if now >= deadline => {
                 self.conclude(now, None);
                 None

@@ -196,7 +196,18 @@ impl OverWebSocket {
 
     /// See [`Session::reading`](super::Session::reading).
     pub fn reading(&mut self, now: Time, reading: bool) {
+        if reading && self.heartbeat.is_paused() {
+            self.extend_outcome(now);
+        }
         self.heartbeat.paused(now, !reading);
+    }
+
+    /// Once the Status is there, the patience is for a server that says nothing more: output that
+    /// still comes, or that we do not read, is not cut off.
+    fn extend_outcome(&mut self, now: Time) {
+        if let Phase::Outcome(deadline) = &mut self.phase {
+            *deadline = now + limits::CLOSING_PATIENCE;
+        }
     }
 
     fn is_sending(&self) -> bool {
@@ -284,7 +295,10 @@ impl OverWebSocket {
             Channel::Error => self.error_bytes(now, &payload, last),
             Channel::Stdin if self.stdin_ended => {}
             _ if payload.is_empty() || !self.wants.has(channel) => {}
-            _ => self.events.push_back(Event::Data(channel, payload)),
+            _ => {
+                self.extend_outcome(now);
+                self.events.push_back(Event::Data(channel, payload));
+            }
         }
     }
 
@@ -425,6 +439,7 @@ impl OverWebSocket {
                 None
             }
             Phase::ClosedClient(deadline) => Some(deadline),
+            Phase::Outcome(_) if self.heartbeat.is_paused() => self.beat(now),
             Phase::Outcome(deadline) if now >= deadline => {
                 let closed = Closed::Goodbye { code: Some(NORMAL), reason: String::new() };
                 self.closed_by_server(&closed);

@@ -7,7 +7,10 @@
     reason = "in a test, helpers included, a panic is the report"
 )]
 
+mod bad_server;
+mod ends;
 mod sessions;
+mod walk;
 
 use std::path::Path;
 
