@@ -76,7 +76,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         match self.poll_write(cx, outbox) {
             Ok(false) => {}
             Ok(true) => return Poll::Ready(Moment::Wrote),
-            Err(error) => return Poll::Ready(self.broken(outbox, error)),
+            // The peer takes nothing more. What it said before may still wait to be read, the
+            // Status above all: only the reading side ends a connection.
+            Err(_) => {
+                self.write_ended = true;
+                outbox.discard();
+                return Poll::Ready(Moment::Wrote);
+            }
         }
         if !wants_read || self.read_ended {
             return Poll::Pending;
@@ -358,5 +364,45 @@ impl Inflow {
             written -= front.len();
             self.waiting.pop_front();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use bytes::Bytes;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// A server whose command has ended says so and closes, with stdin unread: the kernel then
+    /// resets the connection, and the next write fails before the last words are read.
+    #[tokio::test]
+    async fn the_last_words_of_a_peer_are_read_although_it_takes_no_more() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut peer, _) = listener.accept().await.unwrap();
+        let mut socket = Socket::new(stream, BytesMut::new());
+        let mut outbox = Outbox::new();
+        outbox.frame(b"input", Bytes::new());
+        let moment = poll_fn(|cx| socket.poll(cx, &mut outbox, false)).await;
+        assert!(matches!(moment, Moment::Wrote), "{moment:?}");
+        // One byte is read so that the rest is known to be there, and stays unread.
+        assert_eq!(peer.read_u8().await.unwrap(), b'i');
+        peer.write_all(b"status").await.unwrap();
+        drop(peer);
+        let mut words = Vec::new();
+        loop {
+            outbox.frame(b"more input", Bytes::new());
+            match poll_fn(|cx| socket.poll(cx, &mut outbox, true)).await {
+                Moment::Read(bytes) => words.extend_from_slice(&bytes),
+                Moment::Wrote => {}
+                Moment::Ended(_) => break,
+            }
+        }
+        assert_eq!(words, b"status");
+        assert!(outbox.is_empty() || socket.write_ended);
     }
 }

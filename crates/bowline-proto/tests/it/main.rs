@@ -9,3 +9,4 @@
 
 mod session;
 mod spdy;
+mod websocket;

@@ -1,0 +1,11 @@
+//! The client's library from outside, with peers that the tests hold in their hands. One binary
+//! for all.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "in a test, helpers included, a panic is the report"
+)]
+
+mod silence;
