@@ -140,8 +140,8 @@ async fn dial_on(endpoint: &Endpoint, patience: Duration) -> Result<Stream, Dial
     let Some(by) = &endpoint.proxy else {
         let tcp = connect(host, port, patience).await?;
         return Ok(match &endpoint.tls {
-            None => Stream::Plain(tcp),
-            Some(tls) => Stream::Client(Box::new(speak_tls(tcp, tls, host).await?)),
+            None => Stream::plain(tcp),
+            Some(tls) => Stream::client(speak_tls(tcp, tls, host).await?),
         });
     };
     let mut tcp = connect(&by.host, by.port, patience).await?;
@@ -154,14 +154,14 @@ async fn dial_on(endpoint: &Endpoint, patience: Duration) -> Result<Stream, Dial
             let mut outer = speak_tls(tcp, &outer, &by.host).await?;
             proxy::connect(&mut outer, by, host, port).await?;
             return Ok(match &endpoint.tls {
-                None => Stream::Client(Box::new(outer)),
-                Some(tls) => Stream::Nested(Box::new(speak_tls(outer, tls, host).await?)),
+                None => Stream::client(outer),
+                Some(tls) => Stream::nested(speak_tls(outer, tls, host).await?),
             });
         }
     }
     Ok(match &endpoint.tls {
-        None => Stream::Plain(tcp),
-        Some(tls) => Stream::Client(Box::new(speak_tls(tcp, tls, host).await?)),
+        None => Stream::plain(tcp),
+        Some(tls) => Stream::client(speak_tls(tcp, tls, host).await?),
     })
 }
 

@@ -76,6 +76,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         match self.poll_write(cx, outbox) {
             Ok(false) => {}
             Ok(true) => return Poll::Ready(Moment::Wrote),
+            // The host is gone, and will not say so.
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                return Poll::Ready(self.broken(outbox, error));
+            }
             // The peer takes nothing more. What it said before may still wait to be read, the
             // Status above all: only the reading side ends a connection.
             Err(_) => {

@@ -152,13 +152,13 @@ async fn greet(
     acceptor: Option<TlsAcceptor>,
 ) -> io::Result<(Stream, Peer)> {
     let Some(acceptor) = acceptor else {
-        return Ok((Stream::Plain(tcp), Peer { address, identity: None, tls: false }));
+        return Ok((Stream::plain(tcp), Peer { address, identity: None, tls: false }));
     };
     let late = |_| io::Error::from(io::ErrorKind::TimedOut);
     let tls = timeout(HANDSHAKE_PATIENCE, acceptor.accept(tcp)).await.map_err(late)??;
     let certificates = tls.get_ref().1.peer_certificates();
     let identity = certificates.and_then(<[_]>::first).and_then(PeerIdentity::of);
-    Ok((Stream::Server(Box::new(tls)), Peer { address, identity, tls: true }))
+    Ok((Stream::server(tls), Peer { address, identity, tls: true }))
 }
 
 /// Whether a request brings a body. An upgrade must not: what is behind its head belongs to the

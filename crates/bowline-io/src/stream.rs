@@ -3,32 +3,42 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep};
 use tokio_rustls::{client, server};
 
-/// The kernel finds a host that is gone also while nothing is said, or while our data is stuck.
-/// A peer that merely does not read answers the probes, and stays.
+/// The kernel finds a host that is gone while nothing is said.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(5);
 const KEEPALIVE_PROBES: u32 = 3;
+
+/// While our data is stuck, the connection is looked at this often.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// A host that has acknowledged nothing for so long, and none of so many tries, is gone. One that
+/// merely does not read answers the probes of its window, and stays: that is why the kernel's own
+/// TCP_USER_TIMEOUT is of no use here, it ends such a connection as well.
 const UNACKNOWLEDGED_PATIENCE: Duration = Duration::from_secs(30);
+const UNACKNOWLEDGED_TRIES: u8 = 3;
 
 /// One connection.
 #[derive(Debug)]
-pub enum Stream {
-    /// As it is.
+pub struct Stream {
+    kind: Kind,
+    /// Runs while data is stuck.
+    look: Option<Pin<Box<Sleep>>>,
+}
+
+#[derive(Debug)]
+enum Kind {
     Plain(TcpStream),
-    /// We dialled and speak TLS.
     Client(Box<client::TlsStream<TcpStream>>),
-    /// We dialled through a proxy that is itself reached over TLS.
     Nested(Box<client::TlsStream<client::TlsStream<TcpStream>>>),
-    /// We accepted and speak TLS.
     Server(Box<server::TlsStream<TcpStream>>),
 }
 
@@ -50,30 +60,106 @@ pub fn prepare(tcp: &TcpStream) {
         .with_retries(KEEPALIVE_PROBES);
     let _ = socket.set_tcp_nodelay(true);
     let _ = socket.set_tcp_keepalive(&keepalive);
-    #[cfg(target_os = "linux")]
-    let _ = socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_PATIENCE));
+}
+
+/// Whether the other host has stopped to answer to what we sent.
+#[cfg(target_os = "linux")]
+fn is_host_gone(tcp: &TcpStream) -> bool {
+    use std::mem::{MaybeUninit, size_of};
+    use std::os::fd::AsRawFd;
+
+    let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
+    let mut length = libc::socklen_t::try_from(size_of::<libc::tcp_info>()).unwrap_or(0);
+    // SAFETY: the pointer is to memory of ours of `length` bytes, and the kernel writes no more.
+    let result = unsafe {
+        libc::getsockopt(
+            tcp.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if result != 0 {
+        return false;
+    }
+    // SAFETY: it was zeroed, which is a valid value of all of its integers.
+    let info = unsafe { info.assume_init() };
+    let silent = Duration::from_millis(u64::from(info.tcpi_last_ack_recv));
+    let tries = info.tcpi_retransmits.max(info.tcpi_probes);
+    silent >= UNACKNOWLEDGED_PATIENCE && tries >= UNACKNOWLEDGED_TRIES
+}
+
+/// Elsewhere the kernel's own, longer patience has to do.
+#[cfg(not(target_os = "linux"))]
+fn is_host_gone(_tcp: &TcpStream) -> bool {
+    false
 }
 
 macro_rules! each {
     ($stream:expr, $inner:ident => $body:expr) => {
         match $stream {
-            Stream::Plain($inner) => $body,
-            Stream::Client($inner) => $body,
-            Stream::Nested($inner) => $body,
-            Stream::Server($inner) => $body,
+            Kind::Plain($inner) => $body,
+            Kind::Client($inner) => $body,
+            Kind::Nested($inner) => $body,
+            Kind::Server($inner) => $body,
         }
     };
 }
 
 impl Stream {
+    /// As it is.
+    #[must_use]
+    pub fn plain(tcp: TcpStream) -> Stream {
+        Stream { kind: Kind::Plain(tcp), look: None }
+    }
+
+    /// We dialled and speak TLS.
+    #[must_use]
+    pub fn client(tls: client::TlsStream<TcpStream>) -> Stream {
+        Stream { kind: Kind::Client(Box::new(tls)), look: None }
+    }
+
+    /// We dialled through a proxy that is itself reached over TLS.
+    #[must_use]
+    pub fn nested(tls: client::TlsStream<client::TlsStream<TcpStream>>) -> Stream {
+        Stream { kind: Kind::Nested(Box::new(tls)), look: None }
+    }
+
+    /// We accepted and speak TLS.
+    #[must_use]
+    pub fn server(tls: server::TlsStream<TcpStream>) -> Stream {
+        Stream { kind: Kind::Server(Box::new(tls)), look: None }
+    }
+
     /// The socket below.
     #[must_use]
     pub fn tcp(&self) -> &TcpStream {
-        match self {
-            Stream::Plain(tcp) => tcp,
-            Stream::Client(tls) => tls.get_ref().0,
-            Stream::Nested(tls) => tls.get_ref().0.get_ref().0,
-            Stream::Server(tls) => tls.get_ref().0,
+        match &self.kind {
+            Kind::Plain(tcp) => tcp,
+            Kind::Client(tls) => tls.get_ref().0,
+            Kind::Nested(tls) => tls.get_ref().0.get_ref().0,
+            Kind::Server(tls) => tls.get_ref().0,
+        }
+    }
+
+    /// Looks at a write that cannot go on: an error if it never will.
+    fn watched<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.look = None;
+            return written;
+        }
+        loop {
+            let look = self.look.get_or_insert_with(|| Box::pin(sleep(LOOK_EVERY)));
+            ready!(look.as_mut().poll(cx));
+            self.look = None;
+            if is_host_gone(self.tcp()) {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
         }
     }
 }
@@ -84,7 +170,7 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        each!(self.get_mut(), inner => Pin::new(inner).poll_read(cx, buffer))
+        each!(&mut self.get_mut().kind, inner => Pin::new(inner).poll_read(cx, buffer))
     }
 }
 
@@ -94,7 +180,9 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        each!(self.get_mut(), inner => Pin::new(inner).poll_write(cx, bytes))
+        let stream = self.get_mut();
+        let written = each!(&mut stream.kind, inner => Pin::new(inner).poll_write(cx, bytes));
+        stream.watched(cx, written)
     }
 
     fn poll_write_vectored(
@@ -102,18 +190,26 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        each!(self.get_mut(), inner => Pin::new(inner).poll_write_vectored(cx, slices))
+        let stream = self.get_mut();
+        let written =
+            each!(&mut stream.kind, inner => Pin::new(inner).poll_write_vectored(cx, slices));
+        stream.watched(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
-        each!(self, inner => inner.is_write_vectored())
+        each!(&self.kind, inner => inner.is_write_vectored())
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(self.get_mut(), inner => Pin::new(inner).poll_flush(cx))
+        let stream = self.get_mut();
+        match each!(&mut stream.kind, inner => Pin::new(inner).poll_flush(cx)) {
+            // That nothing is left to flush says nothing of a write that waits.
+            Poll::Ready(flushed) => Poll::Ready(flushed),
+            Poll::Pending => stream.watched(cx, Poll::Pending),
+        }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(self.get_mut(), inner => Pin::new(inner).poll_shutdown(cx))
+        each!(&mut self.get_mut().kind, inner => Pin::new(inner).poll_shutdown(cx))
     }
 }

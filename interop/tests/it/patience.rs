@@ -1,1 +1,160 @@
-//! To be written next.
+//! What takes real time: a reader that pauses, a network that is cut. All in one test's time, side by
+//! side, since waiting costs nothing.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bowline_interop::client::{Client, Input, left};
+use bowline_interop::server::Server;
+
+use crate::parts::{bowline, ours};
+
+#[test]
+fn a_reader_that_pauses_for_75_seconds_gets_every_byte() {
+    let dev = Server::dev(&bowline(), &[]);
+    let client = ours(&dev.kubeconfig(), &["nginx"]);
+    thread::scope(|scope| {
+        for client in [client.clone(), client.over_spdy()] {
+            scope.spawn(move || {
+                let mut shell = Command::new("sh");
+                let words = client.process(&[], &["head", "-c", "100000000", "/dev/zero"]);
+                shell.args(["-c", "\"$@\" | (sleep 75; wc -c)", "sh"]).arg(words.get_program());
+                shell.args(words.get_args()).envs(client.env.iter().cloned());
+                shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+                let left = left(shell.spawn().unwrap(), Input::Nothing, true).unwrap();
+                let text = String::from_utf8_lossy(&left.stdout).trim().to_owned();
+                assert_eq!(text, "100000000", "{}: {}", client.name, left.stderr);
+            });
+        }
+    });
+}
+
+/// A wire between two programs that can be cut: nothing passes any more, and nobody is told.
+struct Wire {
+    address: SocketAddr,
+    cut: Arc<AtomicBool>,
+}
+
+impl Wire {
+    fn to(server: String) -> Wire {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let cut = Arc::new(AtomicBool::new(false));
+        let is_cut = cut.clone();
+        thread::spawn(move || {
+            for near in listener.incoming() {
+                let near = near.unwrap();
+                let far = TcpStream::connect(&server).unwrap();
+                let (near_too, far_too) = (near.try_clone().unwrap(), far.try_clone().unwrap());
+                for (from, to) in [(near, far), (far_too, near_too)] {
+                    let is_cut = is_cut.clone();
+                    thread::spawn(move || pass(from, to, &is_cut));
+                }
+            }
+        });
+        Wire { address, cut }
+    }
+}
+
+fn pass(mut from: TcpStream, mut to: TcpStream, is_cut: &AtomicBool) {
+    let mut piece = vec![0; 64 * 1024];
+    while let Ok(read @ 1..) = from.read(&mut piece) {
+        // The bytes get lost, and the connection stays open.
+        if !is_cut.load(Ordering::Relaxed) && to.write_all(&piece[..read]).is_err() {
+            return;
+        }
+    }
+    if !is_cut.load(Ordering::Relaxed) {
+        let _ = to.shutdown(std::net::Shutdown::Write);
+    }
+}
+
+/// A gateway with a wire to its node.
+struct Pair {
+    _node: Server,
+    gateway: Server,
+    wire: Wire,
+    _place: tempfile::TempDir,
+    kubeconfig: String,
+}
+
+impl Pair {
+    fn start() -> Pair {
+        let place = tempfile::tempdir().unwrap();
+        let path = |name: &str| place.path().join(name);
+        let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: box, namespace: default}\nspec: \
+                   {nodeName: n, containers: [{name: box}]}\n";
+        std::fs::write(path("pod.yaml"), pod).unwrap();
+        let mut node = Command::new(bowline());
+        node.args(["node", "--runtime", "process", "--port", "0", "-f"]).arg(path("pod.yaml"));
+        let node = Server::start(&mut node);
+        let wire = Wire::to(node.address());
+        let objects = format!(
+            "{pod}---\napiVersion: v1\nkind: Node\nmetadata: {{name: n}}\nstatus: {{addresses: \
+             [{{type: InternalIP, address: 127.0.0.1}}], daemonEndpoints: {{kubeletEndpoint: \
+             {{Port: {}}}}}}}\n",
+            wire.address.port()
+        );
+        std::fs::write(path("objects.yaml"), objects).unwrap();
+        std::fs::write(path("tokens.csv"), "t,admin,admin,system:masters\n").unwrap();
+        let mut gateway = Command::new(bowline());
+        gateway.args(["gateway", "--secure-port", "0", "--bind-address", "127.0.0.1", "-f"]);
+        gateway.arg(path("objects.yaml")).arg("--token-auth-file").arg(path("tokens.csv"));
+        let gateway = Server::start(&mut gateway);
+        let kubeconfig = format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters: [{{name: c, cluster: \
+             {{server: \"https://{}\", insecure-skip-tls-verify: true}}}}]\ncontexts: [{{name: c, \
+             context: {{cluster: c, user: u}}}}]\nusers: [{{name: u, user: {{token: t}}}}]\n",
+            gateway.address()
+        );
+        std::fs::write(path("kubeconfig"), kubeconfig).unwrap();
+        let kubeconfig = path("kubeconfig").to_str().unwrap().to_owned();
+        Pair { _node: node, gateway, wire, _place: place, kubeconfig }
+    }
+}
+
+/// What an outcome may take that nobody announces: the heartbeat's 30 s of silence at the gateway.
+const PATIENCE: Duration = Duration::from_secs(45);
+
+#[test]
+fn a_cut_network_between_gateway_and_node_is_a_loss() {
+    let pair = Pair::start();
+    let client = ours(&pair.kubeconfig, &["box"]);
+    let clients = [client.clone(), client.over_spdy()];
+    thread::scope(|scope| {
+        let running: Vec<_> = clients
+            .iter()
+            .flat_map(|client| [(client, "echo up; exec sleep 60"), (client, "echo up; exec yes")])
+            .map(|(client, script)| {
+                let mut process = client.process(&[], &["sh", "-c", script]);
+                process.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+                let mut child = process.spawn().unwrap();
+                let mut up = [0; 3];
+                child.stdout.as_mut().unwrap().read_exact(&mut up).unwrap();
+                assert_eq!(&up, b"up\n");
+                (client, script, child)
+            })
+            .collect();
+        pair.wire.cut.store(true, Ordering::Relaxed);
+        let cut = Instant::now();
+        for (client, script, child) in running {
+            scope.spawn(move || is_lost(client, script, child, cut));
+        }
+    });
+    drop(pair.gateway);
+}
+
+fn is_lost(client: &Client, script: &str, child: std::process::Child, since: Instant) {
+    let left = left(child, Input::Nothing, false).unwrap();
+    let took = since.elapsed();
+    println!("{}: {script}: {took:.1?}: {}", client.name, left.stderr.trim());
+    assert_eq!(left.status.code(), Some(255), "{}: {script}: {left:?}", client.name);
+    assert!(left.stderr.contains("gateway to node"), "{}: {script}: {left:?}", client.name);
+    assert!(left.stderr.contains("may still be running"), "{}: {left:?}", client.name);
+    assert!(took < PATIENCE, "{}: {script}: {took:?}", client.name);
+}
