@@ -129,7 +129,18 @@ impl Client {
 
 /// Feeds and reads a process to its end; `None` if it had to be killed.
 #[must_use]
-pub fn left(mut child: Child, input: Input<'_>, keep: bool) -> Option<Left> {
+pub fn left(child: Child, input: Input<'_>, keep: bool) -> Option<Left> {
+    left_within(PATIENCE, child, input, keep)
+}
+
+/// The same with a patience of one's own.
+#[must_use]
+pub fn left_within(
+    patience: Duration,
+    mut child: Child,
+    input: Input<'_>,
+    keep: bool,
+) -> Option<Left> {
     let mut stdin = child.stdin.take();
     let mut stdout = child.stdout.take().expect("stdout is piped");
     let mut stderr = child.stderr.take().expect("stderr is piped");
@@ -163,7 +174,7 @@ pub fn left(mut child: Child, input: Input<'_>, keep: bool) -> Option<Left> {
             String::from_utf8_lossy(&text).into_owned()
         });
         let watchdog = scope.spawn(move || {
-            let hung = end.recv_timeout(PATIENCE).is_err();
+            let hung = end.recv_timeout(patience).is_err();
             if hung {
                 let _ = rustix::process::kill_process(id, rustix::process::Signal::KILL);
             }

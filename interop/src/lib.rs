@@ -2,7 +2,8 @@
 //! Above: `tests/it` here and in `bowline`. Below: processes, ptys, `parts/*.sh`.
 //!
 //! [`client`] is a client program with its kubeconfig and pod; [`list`] is what must hold for each,
-//! [`console`] is a terminal to type on; [`server`] starts and stops programs that serve.
+//! [`console`] is a terminal to type on; [`server`] starts and stops programs that serve, [`pair`]
+//! two of ours.
 
 #![allow(
     clippy::unwrap_used,
@@ -14,4 +15,5 @@
 pub mod client;
 pub mod console;
 pub mod list;
+pub mod pair;
 pub mod server;

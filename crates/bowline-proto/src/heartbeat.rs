@@ -56,8 +56,11 @@ impl Heartbeat {
         }
     }
 
-    /// Bytes of any kind came.
+    /// Bytes of any kind came. Who speaks need not be asked, and must not be: a server that has
+    /// sent all and closed answers anything that still comes with a reset, and the reset destroys
+    /// what we have not read yet.
     pub fn heard(&mut self, now: Time) {
+        self.next_ping = now + self.every;
         if self.asked.is_some() {
             self.asked = Some(now);
         }
@@ -103,6 +106,10 @@ impl Heartbeat {
         let death = self.asked.map(|asked| asked + self.patience).filter(|_| !self.paused);
         if death.is_some_and(|death| now >= death) {
             return Beat::Dead;
+        }
+        // Nor is a peer asked whose words wait unread.
+        if self.paused {
+            return Beat::Wait(now + self.every);
         }
         if now >= self.next_ping {
             return Beat::Ping;
@@ -157,6 +164,7 @@ mod tests {
         paused.pinged(seconds(5));
         paused.paused(seconds(6), true);
         assert_eq!(dies(&mut paused, 500), None);
+        assert_eq!(paused.poll(seconds(500)), Beat::Wait(seconds(505)));
         paused.paused(seconds(500), false);
         assert_eq!(paused.poll(seconds(501)), Beat::Wait(seconds(505)));
 

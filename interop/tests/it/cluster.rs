@@ -47,11 +47,6 @@ impl Cluster {
         self.path(name).to_str().unwrap().to_owned()
     }
 
-    /// A value such as `KUBELET_PORT`.
-    pub fn env(&self, name: &str) -> &str {
-        &self.env[name]
-    }
-
     /// The kubeconfig of its administrator.
     pub fn admin(&self) -> String {
         self.text("admin.kubeconfig")

@@ -1,1 +1,40 @@
-//! To be written next.
+//! Real parts that are killed in the middle of a session: `bowline exec` says that it does not know.
+
+use std::io::Read;
+use std::process::{Child, Stdio};
+
+use bowline_interop::client::{Client, Input, left};
+
+use crate::cluster::Cluster;
+use crate::parts::ours;
+
+/// Starts a command that says when it is up.
+fn up(client: &Client, script: &str) -> Child {
+    let mut process = client.process(&[], &["sh", "-c", &format!("echo up; {script}")]);
+    process.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = process.spawn().unwrap();
+    let mut up = [0; 3];
+    child.stdout.as_mut().unwrap().read_exact(&mut up).unwrap();
+    assert_eq!(&up, b"up\n", "{}", client.name);
+    child
+}
+
+#[test]
+fn a_killed_part_of_a_real_cluster_is_a_loss() {
+    for part in ["kube-apiserver", "kubelet", "containerd"] {
+        let cluster = Cluster::up(&[]);
+        let client = ours(&cluster.admin(), &["box"]);
+        let clients = [client.clone(), client.over_spdy()];
+        let running: Vec<_> = clients
+            .iter()
+            .flat_map(|client| ["sleep 60", "yes"].map(|script| (client, up(client, script))))
+            .collect();
+        cluster.kill(part);
+        for (client, child) in running {
+            let left = left(child, Input::Nothing, false).unwrap();
+            println!("{part} killed: {}: {}", client.name, left.stderr.trim());
+            assert_eq!(left.status.code(), Some(255), "{part}: {left:?}");
+            assert!(left.stderr.contains("may still be running"), "{part}: {left:?}");
+        }
+    }
+}

@@ -1,1 +1,136 @@
-//! To be written next.
+//! The client libraries of other languages against `dev`, over v5 and over v4.
+//!
+//! v4 cannot say that stdin has ended: there a command reads as much as it was promised.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use bowline_interop::client::{Input, Left, left, noise, noise_digest};
+use bowline_interop::server::Server;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, AttachParams, AttachedProcess};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::parts::{bowline, part};
+
+const BYTES: u64 = 3_000_000;
+const OFF: &str = "--feature-gates=TranslateStreamCloseWebsocketRequests=false";
+
+/// A library's program, as `interop/clients` has it.
+struct Program {
+    path: PathBuf,
+    kubeconfig: String,
+}
+
+impl Program {
+    fn run(&self, flags: &[&str], command: &[&str], input: Input<'_>) -> Left {
+        let mut process = Command::new(&self.path);
+        process.args(flags).args([&self.kubeconfig, "default", "nginx", "nginx"]).args(command);
+        process.env("SHOW_PROTOCOL", "1");
+        process.stdin(if flags.is_empty() { Stdio::null() } else { Stdio::piped() });
+        process.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = process.spawn().unwrap_or_else(|error| panic!("{:?}: {error}", self.path));
+        left(child, input, true).unwrap_or_else(|| panic!("{:?}: {command:?} hangs", self.path))
+    }
+
+    fn check(&self, protocol: &str) {
+        let script = "echo out; echo err >&2; exit 7";
+        let left = self.run(&[], &["sh", "-c", script], Input::Nothing);
+        assert_eq!(left.status.code(), Some(7), "{left:?}");
+        assert_eq!(left.stdout, b"out\n", "{left:?}");
+        let mut lines: Vec<_> = left.stderr.lines().collect();
+        lines.sort_unstable();
+        assert_eq!(lines, ["err", &format!("protocol {protocol}")], "{left:?}");
+        assert!(self.run(&[], &["true"], Input::Nothing).status.success());
+
+        let script = "head -c 20000000 /dev/zero; exit 3";
+        let left = self.run(&[], &["sh", "-c", script], Input::Nothing);
+        assert_eq!((left.bytes, left.status.code()), (20_000_000, Some(3)), "{}", left.stderr);
+
+        let script = if protocol.starts_with("v5") {
+            "sha256sum".to_owned()
+        } else {
+            format!("head -c {BYTES} | sha256sum")
+        };
+        let left = self.run(&["-i"], &["sh", "-c", &script], Input::Noise(BYTES));
+        let said = String::from_utf8_lossy(&left.stdout).into_owned();
+        assert_eq!(said, format!("{}  -\n", noise_digest(BYTES)), "{left:?}");
+        assert!(left.status.success(), "{left:?}");
+    }
+}
+
+fn check(program: &str) {
+    for (flags, protocol) in [(&[][..], "v5.channel.k8s.io"), (&[OFF], "v4.channel.k8s.io")] {
+        let dev = Server::dev(&bowline(), flags);
+        Program { path: part(program), kubeconfig: dev.kubeconfig() }.check(protocol);
+    }
+}
+
+#[test]
+fn python() {
+    check("clients/python/exec");
+}
+
+#[test]
+fn javascript() {
+    check("clients/node/exec");
+}
+
+#[tokio::test]
+async fn kube_rs() {
+    for (flags, v5) in [(&[][..], true), (&[OFF], false)] {
+        let dev = Server::dev(&bowline(), flags);
+        let config = Kubeconfig::read_from(dev.kubeconfig()).unwrap();
+        let options = KubeConfigOptions::default();
+        let config = kube::Config::from_custom_kubeconfig(config, &options).await.unwrap();
+        let pods: Api<Pod> = Api::default_namespaced(kube::Client::try_from(config).unwrap());
+
+        let params = AttachParams::default();
+        let script = ["sh", "-c", "echo out; echo err >&2; exit 7"];
+        let (out, err, code) = finished(pods.exec("nginx", script, &params).await.unwrap()).await;
+        assert_eq!((&*out, &*err, code), (&b"out\n"[..], &b"err\n"[..], Some(7)));
+
+        let script = ["sh", "-c", "head -c 20000000 /dev/zero; exit 3"];
+        let (out, _, code) = finished(pods.exec("nginx", script, &params).await.unwrap()).await;
+        assert_eq!((out.len(), code), (20_000_000, Some(3)));
+
+        let script = if v5 { "sha256sum".into() } else { format!("head -c {BYTES} | sha256sum") };
+        let params = AttachParams::default().stdin(true);
+        let mut process = pods.exec("nginx", ["sh", "-c", &script], &params).await.unwrap();
+        let mut stdin = process.stdin().unwrap();
+        let mut pieces = Vec::new();
+        let _ = noise::<()>(BYTES, |piece| {
+            pieces.push(piece.to_vec());
+            Ok(())
+        });
+        for piece in pieces {
+            stdin.write_all(&piece).await.unwrap();
+        }
+        stdin.shutdown().await.unwrap();
+        let (out, _, code) = finished(process).await;
+        let said = String::from_utf8_lossy(&out).into_owned();
+        assert_eq!((said, code), (format!("{}  -\n", noise_digest(BYTES)), Some(0)));
+    }
+}
+
+/// What a process wrote, and its exit code.
+async fn finished(mut process: AttachedProcess) -> (Vec<u8>, Vec<u8>, Option<i32>) {
+    let status = process.take_status().unwrap();
+    let (mut stdout, mut stderr) = (process.stdout().unwrap(), process.stderr().unwrap());
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let (read_out, read_err) =
+        tokio::join!(stdout.read_to_end(&mut out), stderr.read_to_end(&mut err));
+    read_out.unwrap();
+    read_err.unwrap();
+    let status = status.await.unwrap();
+    let code = match status.status.as_deref() {
+        Some("Success") => Some(0),
+        _ => {
+            let causes = status.details.and_then(|details| details.causes).unwrap_or_default();
+            let exit = causes.into_iter().find(|one| one.reason.as_deref() == Some("ExitCode"));
+            exit.and_then(|exit| exit.message?.parse().ok())
+        }
+    };
+    (out, err, code)
+}

@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bowline_interop::client::{Client, Input, left};
+use bowline_interop::pair::Pair;
 use bowline_interop::server::Server;
 
 use crate::parts::{bowline, ours};
@@ -74,57 +75,18 @@ fn pass(mut from: TcpStream, mut to: TcpStream, is_cut: &AtomicBool) {
     }
 }
 
-/// A gateway with a wire to its node.
-struct Pair {
-    _node: Server,
-    gateway: Server,
-    wire: Wire,
-    _place: tempfile::TempDir,
-    kubeconfig: String,
-}
-
-impl Pair {
-    fn start() -> Pair {
-        let place = tempfile::tempdir().unwrap();
-        let path = |name: &str| place.path().join(name);
-        let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: box, namespace: default}\nspec: \
-                   {nodeName: n, containers: [{name: box}]}\n";
-        std::fs::write(path("pod.yaml"), pod).unwrap();
-        let mut node = Command::new(bowline());
-        node.args(["node", "--runtime", "process", "--port", "0", "-f"]).arg(path("pod.yaml"));
-        let node = Server::start(&mut node);
-        let wire = Wire::to(node.address());
-        let objects = format!(
-            "{pod}---\napiVersion: v1\nkind: Node\nmetadata: {{name: n}}\nstatus: {{addresses: \
-             [{{type: InternalIP, address: 127.0.0.1}}], daemonEndpoints: {{kubeletEndpoint: \
-             {{Port: {}}}}}}}\n",
-            wire.address.port()
-        );
-        std::fs::write(path("objects.yaml"), objects).unwrap();
-        std::fs::write(path("tokens.csv"), "t,admin,admin,system:masters\n").unwrap();
-        let mut gateway = Command::new(bowline());
-        gateway.args(["gateway", "--secure-port", "0", "--bind-address", "127.0.0.1", "-f"]);
-        gateway.arg(path("objects.yaml")).arg("--token-auth-file").arg(path("tokens.csv"));
-        let gateway = Server::start(&mut gateway);
-        let kubeconfig = format!(
-            "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters: [{{name: c, cluster: \
-             {{server: \"https://{}\", insecure-skip-tls-verify: true}}}}]\ncontexts: [{{name: c, \
-             context: {{cluster: c, user: u}}}}]\nusers: [{{name: u, user: {{token: t}}}}]\n",
-            gateway.address()
-        );
-        std::fs::write(path("kubeconfig"), kubeconfig).unwrap();
-        let kubeconfig = path("kubeconfig").to_str().unwrap().to_owned();
-        Pair { _node: node, gateway, wire, _place: place, kubeconfig }
-    }
-}
-
 /// What an outcome may take that nobody announces: the heartbeat's 30 s of silence at the gateway.
 const PATIENCE: Duration = Duration::from_secs(45);
 
 #[test]
 fn a_cut_network_between_gateway_and_node_is_a_loss() {
-    let pair = Pair::start();
-    let client = ours(&pair.kubeconfig, &["box"]);
+    let mut wire = None;
+    let pair = Pair::start(&bowline(), |node| {
+        let wire = wire.insert(Wire::to(node.to_owned()));
+        wire.address.port()
+    });
+    let wire = wire.unwrap();
+    let client = pair.client("bowline", &bowline());
     let clients = [client.clone(), client.over_spdy()];
     thread::scope(|scope| {
         let running: Vec<_> = clients
@@ -140,13 +102,12 @@ fn a_cut_network_between_gateway_and_node_is_a_loss() {
                 (client, script, child)
             })
             .collect();
-        pair.wire.cut.store(true, Ordering::Relaxed);
+        wire.cut.store(true, Ordering::Relaxed);
         let cut = Instant::now();
         for (client, script, child) in running {
             scope.spawn(move || is_lost(client, script, child, cut));
         }
     });
-    drop(pair.gateway);
 }
 
 fn is_lost(client: &Client, script: &str, child: std::process::Child, since: Instant) {

@@ -9,6 +9,8 @@
 
 mod bad_server;
 mod ends;
+mod killed;
+mod refusals;
 mod sessions;
 mod walk;
 

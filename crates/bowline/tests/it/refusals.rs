@@ -1,0 +1,88 @@
+//! Commands that never begin: kubectl's words and its exit code, and nothing on stdout.
+
+use bowline_interop::client::{Client, Input};
+use bowline_interop::server::Server;
+
+use super::{bowline, client};
+
+fn refused(client: &Client, flags: &[&str], command: &[&str]) -> String {
+    let left = client.run(flags, command, Input::Nothing);
+    assert_eq!(left.status.code(), Some(1), "{left:?}");
+    assert_eq!(left.stdout, b"", "{left:?}");
+    left.stderr
+}
+
+/// The same client for another target.
+fn at(client: &Client, target: &[&str]) -> Client {
+    let target = target.iter().map(|&word| word.to_owned()).collect();
+    Client { target, ..client.clone() }
+}
+
+#[test]
+fn refusals_have_kubectls_words() {
+    let dev = Server::dev(bowline(), &[]);
+    let client = client(&dev);
+    let mut text = String::new();
+    for (target, flags) in [
+        (&["missing"][..], &[][..]),
+        (&["nginx"], &["-c", "nope"]),
+        (&["foo/bar"], &[]),
+        (&["pod/a/b"], &[]),
+        (&["pod/"], &[]),
+        (&[".."], &[]),
+        (&["svc/nope"], &[]),
+        (&["nginx"], &["--context", "nope"]),
+        (&["nginx"], &["--user", "nope"]),
+        (&["nginx"], &["--token", "wrong"]),
+        (&["nginx"], &["--context", "viewer"]),
+        (&["nginx"], &["--as-group", "g"]),
+        (&["nginx"], &["--request-timeout", "soon"]),
+        (&["nginx"], &["--pod-running-timeout", "0"]),
+        (&["nginx"], &["--bogus"]),
+        (&["nginx", "ls"], &[]),
+        (&[], &[]),
+        (&["nginx"], &["-f", "/nonexistent"]),
+        (&[], &["-f", "/nonexistent"]),
+        (&["nginx"], &["--server", "http://127.0.0.1:1"]),
+        (&["nginx"], &["--kubeconfig", "/nonexistent"]),
+    ] {
+        let said = refused(&at(&client, target), flags, &["date"]);
+        text.push_str(&format!("$ exec {} -- date\n{said}\n", [flags, target].concat().join(" ")));
+    }
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn a_command_line_that_no_server_takes_is_refused() {
+    let dev = Server::dev(bowline(), &[]);
+    // The system takes 128 KiB in one word at most.
+    let words = vec!["x".repeat(100_000); 12];
+    let words: Vec<&str> = words.iter().map(|word| &**word).collect();
+    let said = refused(&client(&dev), &[], &words);
+    assert!(said.starts_with("error: "), "{}", &said[..said.len().min(200)]);
+    assert!(said.len() < 4096, "{} bytes", said.len());
+}
+
+#[test]
+fn a_reader_that_has_had_enough_ends_the_client_as_every_filter() {
+    let dev = Server::dev(bowline(), &[]);
+    let words = client(&dev).process(&[], &["yes"]);
+    let mut shell = std::process::Command::new("bash");
+    shell.args(["-c", "\"$@\" | head -c 10000 | wc -c; echo ${PIPESTATUS[0]}", "bash"]);
+    shell.arg(words.get_program()).args(words.get_args());
+    let output = shell.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    // 128 and SIGPIPE's number, as kubectl.
+    assert_eq!(text.split_whitespace().collect::<Vec<_>>(), ["10000", "141"], "{output:?}");
+}
+
+#[test]
+fn a_full_disk_is_a_loss() {
+    let dev = Server::dev(bowline(), &[]);
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut process = client(&dev).process(&[], &["echo", "out"]);
+    let output = process.stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(255), "{output:?}");
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.contains("write stdout: no space left on device"), "{text}");
+}

@@ -1,0 +1,71 @@
+//! A gateway and a node of ours as processes of their own, so that each can be killed.
+//! Above: tests. Below: [`server`](crate::server).
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::client::Client;
+use crate::server::Server;
+
+const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: box, namespace: default}\nspec: \
+                   {nodeName: node, containers: [{name: box}]}\n";
+
+/// A gateway before a node with the pod `box`.
+#[derive(Debug)]
+pub struct Pair {
+    /// The node.
+    pub node: Server,
+    /// The gateway.
+    pub gateway: Server,
+    place: tempfile::TempDir,
+}
+
+impl Pair {
+    /// Starts both. `port_of` says at which port the gateway finds the node that serves at an
+    /// address: its own, or that of something in between.
+    #[must_use]
+    pub fn start(bowline: &Path, port_of: impl FnOnce(&str) -> u16) -> Pair {
+        let place = tempfile::tempdir().expect("a temporary directory can be had");
+        let write = |name: &str, text: &str| {
+            let path = place.path().join(name);
+            std::fs::write(&path, text).expect("a temporary file can be written");
+            path
+        };
+        let mut node = Command::new(bowline);
+        node.args(["node", "--runtime", "process", "--port", "0", "-v=2", "-f"]);
+        let node = Server::start(node.arg(write("pod.yaml", POD)));
+        let port = port_of(&node.address());
+        let objects = format!(
+            "{POD}---\napiVersion: v1\nkind: Node\nmetadata: {{name: node}}\nstatus: {{addresses: \
+             [{{type: InternalIP, address: 127.0.0.1}}], daemonEndpoints: {{kubeletEndpoint: \
+             {{Port: {port}}}}}}}\n"
+        );
+        let mut gateway = Command::new(bowline);
+        gateway.args(["gateway", "--secure-port", "0", "--bind-address", "127.0.0.1", "-v=2"]);
+        gateway.arg("-f").arg(write("objects.yaml", &objects));
+        let tokens = write("tokens.csv", "t,admin,admin,system:masters\n");
+        let gateway = Server::start(gateway.arg("--token-auth-file").arg(tokens));
+        let kubeconfig = format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters: [{{name: c, cluster: \
+             {{server: \"https://{}\", insecure-skip-tls-verify: true}}}}]\ncontexts: [{{name: c, \
+             context: {{cluster: c, user: u}}}}]\nusers: [{{name: u, user: {{token: t}}}}]\n",
+            gateway.address()
+        );
+        write("kubeconfig", &kubeconfig);
+        Pair { node, gateway, place }
+    }
+
+    /// A client of the gateway.
+    #[must_use]
+    pub fn client(&self, name: &str, program: &Path) -> Client {
+        let kubeconfig = self.place.path().join("kubeconfig");
+        Client::new(name, program, &kubeconfig.to_string_lossy(), &["box"])
+    }
+}
+
+/// The port of an address.
+#[must_use]
+pub fn port(address: &str) -> u16 {
+    let port = address.rsplit(':').next().unwrap_or_default();
+    port.parse().expect("an address has a port")
+}
