@@ -56,22 +56,26 @@ impl Cluster {
     pub fn apply(&self, object: &str) {
         let file = self.path("object.yaml");
         std::fs::write(&file, object).unwrap();
-        for flags in [
-            &["--server-side", "--force-conflicts"][..],
-            &["--server-side", "--force-conflicts", "--subresource=status"],
-        ] {
-            let mut kubectl = Command::new(part("kubectl/1.37/kubectl"));
-            kubectl.arg("--kubeconfig").arg(self.admin()).args(["apply", "-f"]).arg(&file);
-            let output = kubectl.args(flags).output().unwrap();
-            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        }
+        let file = file.to_str().unwrap();
+        let apply = ["apply", "--server-side", "--force-conflicts", "-f", file];
+        self.kubectl(&apply);
+        self.kubectl(&[&apply[..], &["--subresource=status"]].concat());
     }
 
-    /// Ends one of its programs without a word.
-    pub fn kill(&self, name: &str) {
+    /// Runs kubectl as the administrator.
+    pub fn kubectl(&self, words: &[&str]) -> String {
+        let mut kubectl = Command::new(part("kubectl/1.37/kubectl"));
+        kubectl.arg("--kubeconfig").arg(self.admin()).args(words);
+        let output = kubectl.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Sends one of its programs a signal.
+    pub fn signal(&self, name: &str, signal: rustix::process::Signal) {
         let id = std::fs::read_to_string(self.path("pids").join(name)).unwrap();
         let id = rustix::process::Pid::from_raw(id.trim().parse().unwrap()).unwrap();
-        rustix::process::kill_process(id, rustix::process::Signal::KILL).unwrap();
+        rustix::process::kill_process(id, signal).unwrap();
     }
 }
 

@@ -4,6 +4,7 @@ use std::io::Read;
 use std::process::{Child, Stdio};
 
 use bowline_interop::client::{Client, Input, left};
+use rustix::process::Signal;
 
 use crate::cluster::Cluster;
 use crate::parts::ours;
@@ -29,12 +30,41 @@ fn a_killed_part_of_a_real_cluster_is_a_loss() {
             .iter()
             .flat_map(|client| ["sleep 60", "yes"].map(|script| (client, up(client, script))))
             .collect();
-        cluster.kill(part);
+        cluster.signal(part, Signal::KILL);
         for (client, child) in running {
             let left = left(child, Input::Nothing, false).unwrap();
             println!("{part} killed: {}: {}", client.name, left.stderr.trim());
             assert_eq!(left.status.code(), Some(255), "{part}: {left:?}");
             assert!(left.stderr.contains("may still be running"), "{part}: {left:?}");
         }
+    }
+}
+
+#[test]
+fn an_api_server_that_is_asked_to_end_is_a_loss_too() {
+    let cluster = Cluster::up(&[]);
+    let client = ours(&cluster.admin(), &["box"]);
+    let clients = [client.clone(), client.over_spdy()];
+    let running = clients.each_ref().map(|client| (client, up(client, "sleep 300")));
+    cluster.signal("kube-apiserver", Signal::TERM);
+    // It lets sessions live for about a minute, and then cuts them.
+    for (client, child) in running {
+        let left = left(child, Input::Nothing, false).unwrap();
+        println!("asked to end: {}: {}", client.name, left.stderr.trim());
+        assert_eq!(left.status.code(), Some(255), "{left:?}");
+    }
+}
+
+#[test]
+fn a_pod_that_is_deleted_kills_the_command() {
+    let cluster = Cluster::up(&[]);
+    let client = ours(&cluster.admin(), &["box"]);
+    let clients = [client.clone(), client.over_spdy()];
+    let running = clients.each_ref().map(|client| (client, up(client, "sleep 300")));
+    cluster.kubectl(&["delete", "pod", "box", "--wait=false"]);
+    for (client, child) in running {
+        let left = left(child, Input::Nothing, false).unwrap();
+        println!("pod deleted: {}: {}", client.name, left.stderr.trim());
+        assert_eq!(left.status.code(), Some(137), "{left:?}");
     }
 }

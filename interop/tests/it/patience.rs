@@ -43,6 +43,11 @@ struct Wire {
 
 impl Wire {
     fn to(server: String) -> Wire {
+        Wire::with(server, None)
+    }
+
+    /// One that cuts whoever says nothing for so long, as boxes do.
+    fn with(server: String, idle: Option<Duration>) -> Wire {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let cut = Arc::new(AtomicBool::new(false));
@@ -52,6 +57,8 @@ impl Wire {
                 let near = near.unwrap();
                 let far = TcpStream::connect(&server).unwrap();
                 let (near_too, far_too) = (near.try_clone().unwrap(), far.try_clone().unwrap());
+                near.set_read_timeout(idle).unwrap();
+                far.set_read_timeout(idle).unwrap();
                 for (from, to) in [(near, far), (far_too, near_too)] {
                     let is_cut = is_cut.clone();
                     thread::spawn(move || pass(from, to, &is_cut));
@@ -71,8 +78,25 @@ fn pass(mut from: TcpStream, mut to: TcpStream, is_cut: &AtomicBool) {
         }
     }
     if !is_cut.load(Ordering::Relaxed) {
+        let _ = from.shutdown(std::net::Shutdown::Both);
         let _ = to.shutdown(std::net::Shutdown::Write);
     }
+}
+
+#[test]
+fn a_box_that_cuts_the_silent_lets_a_quiet_command_live() {
+    let dev = Server::dev(&bowline(), &[]);
+    let wire = Wire::with(dev.address(), Some(Duration::from_secs(8)));
+    let client = ours(&dev.kubeconfig(), &["nginx"]);
+    let client = client.with(&format!("--server=https://{}", wire.address));
+    thread::scope(|scope| {
+        for client in [client.clone(), client.over_spdy()] {
+            scope.spawn(move || {
+                let left = client.run(&[], &["sh", "-c", "sleep 20; exit 6"], Input::Nothing);
+                assert_eq!(left.status.code(), Some(6), "{}: {left:?}", client.name);
+            });
+        }
+    });
 }
 
 /// What an outcome may take that nobody announces: the heartbeat's 30 s of silence at the gateway.

@@ -157,13 +157,7 @@ fn our_gateway_before_the_real_kubelet() {
 
 /// Our gateway, told of the real kubelet and its pod in Kubernetes' own objects.
 pub fn gateway(cluster: &Cluster, declared: bool) -> Server {
-    let get = |what: &[&str]| {
-        let mut kubectl = Command::new(crate::parts::part("kubectl/1.37/kubectl"));
-        kubectl.arg("--kubeconfig").arg(cluster.admin()).arg("get").args(what);
-        let output = kubectl.args(["-o", "json"]).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    };
+    let get = |what: &[&str]| cluster.kubectl(&[&["get", "-o", "json"], what].concat());
     let node = get(&["node", "localhost"]);
     assert!(node.contains("ExtendWebSocketsToKubelet"), "{node}");
     let node = if declared { node } else { node.replace("ExtendWebSocketsToKubelet", "Another") };

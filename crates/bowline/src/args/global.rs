@@ -80,7 +80,7 @@ pub const FLAGS: &[Flag] = &[
     Flag::text(
         "request-timeout",
         "TIME",
-        "Give up a plain request after this time: 5s, 1m, or seconds. 0 waits for ever. Sessions \
+        "Give up a plain request after this time: 5s, 1m, or seconds. 0 leaves it at 1m. Sessions \
          are not limited by it.",
     )
     .default("0"),

@@ -71,8 +71,8 @@ const DRAIN_TIMEOUT: Flag = Flag::span(
     "output-drain-timeout",
     "After a command has ended, how long to wait for output of processes that it left behind.",
 )
-.default("5s");
-const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
+.default("2s");
+const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(2);
 
 /// `-f` of the servers.
 pub const FILENAME: Flag = Flag::list(

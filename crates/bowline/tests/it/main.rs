@@ -10,6 +10,7 @@
 mod bad_server;
 mod ends;
 mod killed;
+mod library;
 mod refusals;
 mod sessions;
 mod walk;
