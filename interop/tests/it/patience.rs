@@ -1,5 +1,5 @@
-//! What takes real time: a reader that pauses, a network that is cut. All in one test's time, side by
-//! side, since waiting costs nothing.
+//! What takes real time: a reader that pauses, a network that is cut. All in one test's time, side
+//! by side, since waiting costs nothing.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -1,7 +1,7 @@
 //! Each of our parts in a real Kubernetes in place of the original: the whole list.
 //!
-//! Where the real runtime falls short of the list (kubelet's and containerd's streaming, kubectl's own
-//! races), the point is left out of the list for that pair and a test here shows the shortfall.
+//! Where the real runtime falls short of the list (kubelet's and containerd's streaming, kubectl's
+//! own races), the point is left out of the list for that pair and a test here shows the shortfall.
 
 use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
@@ -16,9 +16,9 @@ use crate::parts::{amounts, bowline, kubectl, ours};
 
 const TARGET: &[&str] = &["box"];
 
-/// What kubelet 1.37 and containerd 2.x themselves get wrong: they end a command's stdin when it closes
-/// stdout, set the terminal's size after the command has begun, and hang or cut the connection
-/// when a command ends with much of its stdin unread.
+/// What kubelet 1.37 and containerd 2.x themselves get wrong: they end a command's stdin when it
+/// closes stdout, set the terminal's size after the command has begun, and hang or cut the
+/// connection when a command ends with much of its stdin unread.
 const CONTAINERD: &[Point] = &[Point::ToFile, Point::Size, Point::Ignored];
 
 #[test]
@@ -31,7 +31,8 @@ fn our_client_in_a_real_cluster() {
     headers_of_both(&client, &kubectl("1.37", &cluster.admin(), TARGET));
 }
 
-/// Where the real runtime falls short: if this fails, it has learned, and the list is for it as well.
+/// Where the real runtime falls short: if this fails, it has learned, and the list is for it as
+/// well.
 fn shortfalls(client: &Client) {
     let runs: Vec<_> = (0..10).map(|_| written(client)).collect();
     println!("{}: of 6000000 bytes to a file arrived: {runs:?}", client.name);
@@ -103,8 +104,8 @@ fn objects(port: &str, declared: bool) -> [String; 2] {
 }
 
 const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: box, namespace: default}\nspec:\n  \
-                   nodeName: ours\n  automountServiceAccountToken: false\n  containers:\n  - {name: \
-                   box, image: none}\n";
+                   nodeName: ours\n  automountServiceAccountToken: false\n  containers:\n  - \
+                   {name: box, image: none}\n";
 
 #[test]
 fn our_node_behind_the_real_api_server() {
@@ -184,8 +185,8 @@ pub fn gateway(cluster: &Cluster, declared: bool) -> Server {
 /// How to get into that gateway.
 pub fn kubeconfig(cluster: &Cluster, gateway: &Server) -> String {
     let text = format!(
-        "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters: [{{name: c, cluster: {{server: \
-         \"https://{}\", certificate-authority: \"{}\"}}}}]\ncontexts: [{{name: c, context: \
+        "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters: [{{name: c, cluster: \
+         {{server: \"https://{}\", certificate-authority: \"{}\"}}}}]\ncontexts: [{{name: c, context: \
          {{cluster: c, user: u}}}}]\nusers: [{{name: u, user: {{token: admin-token}}}}]\n",
         gateway.address(),
         cluster.text("pki/ca.crt"),

@@ -1,4 +1,5 @@
-//! Parts that are killed in the middle of a session: whoever is left says what is known, and cleans up.
+//! Parts that are killed in the middle of a session: whoever is left says what is known, and cleans
+//! up.
 
 use std::io::Read;
 use std::path::Path;
