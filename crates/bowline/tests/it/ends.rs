@@ -254,7 +254,7 @@ fn headers_without_end_end() {
 }
 
 /// A SYN_STREAM whose block is 60 KB of deflate that inflates to 60 MB of zeros.
-fn bomb() -> Vec<u8> {
+pub fn bomb() -> Vec<u8> {
     let mut block = vec![0; 1 << 17];
     let zeros = vec![0; 60_000_000];
     let (block, _) = zlib_rs::compress_slice(&mut block, &zeros, zlib_rs::DeflateConfig::new(9));

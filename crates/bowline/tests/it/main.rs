@@ -9,6 +9,7 @@
 
 mod bad_server;
 mod ends;
+mod hostile;
 mod killed;
 mod library;
 mod refusals;

@@ -1,8 +1,10 @@
 //! Sessions that end well, over both carriers: the list, in small amounts.
 
-use bowline_interop::client::Input;
+use bowline_interop::client::{Input, PATIENCE};
+use bowline_interop::console::Console;
 use bowline_interop::list::{POINTS, SMALL, check};
-use bowline_interop::server::Server;
+use bowline_interop::server::{Server, until};
+use rustix::process::{Signal, kill_process};
 
 use super::{bowline, client};
 
@@ -48,4 +50,32 @@ fn dev_ends_within_a_second_children_included() {
     assert!(!std::path::Path::new("/proc").join(id).exists(), "the command lives on");
     assert_eq!(process.wait().unwrap().code(), Some(255));
     assert!(took.as_secs_f64() < 1.5, "{took:?}");
+}
+
+#[test]
+fn without_a_terminal_a_terminal_is_not_had() {
+    let dev = Server::dev(bowline(), &[]);
+    let left = client(&dev).run(&["-it"], &["sh", "-c", "echo out; tty"], Input::Nothing);
+    assert_eq!(String::from_utf8_lossy(&left.stdout), "out\nnot a tty\n");
+    let warning = "Unable to use a TTY - input is not a terminal or the right kind of file\n";
+    assert_eq!(left.stderr, format!("{warning}command terminated with exit code 1\n"));
+    let left = client(&dev).run(&["-itq"], &["true"], Input::Nothing);
+    assert_eq!((left.status.code(), &*left.stderr), (Some(0), ""));
+}
+
+#[test]
+fn a_signal_gives_the_terminal_back() {
+    let dev = Server::dev(bowline(), &[]);
+    for client in [client(&dev), client(&dev).over_spdy()] {
+        let mut console = Console::start(&client, 24, 80, &["sh", "-c", "echo ready; cat"]);
+        console.sees("ready\r\n");
+        console.types("x\r");
+        console.sees("x\r\nx\r\n");
+        assert!(console.is_raw());
+        kill_process(console.id(), Signal::TERM).unwrap();
+        until("the terminal is as before", PATIENCE, || !console.is_raw());
+        let (status, seen) = console.ends();
+        assert_eq!(status.code(), Some(1), "{seen:?}");
+        assert_eq!(seen, "ready\r\nx\r\nx\r\n");
+    }
 }
