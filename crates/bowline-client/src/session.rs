@@ -1,5 +1,5 @@
 //! One running session: moves bytes between the machine's channels and the caller's ends.
-//! Above: [`exec`](crate::exec). Below: `bowline_io::drive`, `bowline_proto::session`.
+//! Above: [`exec`](mod@crate::exec). Below: `bowline_io::drive`, `bowline_proto::session`.
 
 use std::future::poll_fn;
 use std::io;

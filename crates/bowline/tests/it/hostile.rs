@@ -1,5 +1,5 @@
-//! Clients that mean harm, or cannot do better: a refusal or a close with a reason, within a deadline,
-//! at little cost; the process gets nothing that was not meant for it, and others do not notice.
+//! Clients that mean harm, or cannot do better: a refusal or a close with a reason, in time and at
+//! little cost; the process gets nothing that was not meant for it, and others do not notice.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
