@@ -83,11 +83,11 @@ pub enum ConfigError {
         /// Why.
         error: KubeconfigError,
     },
-    /// A context that is not there.
-    #[error("context {0:?} does not exist")]
+    /// A context that is not there. The text is a whole line, as kubectl prints it.
+    #[error("Error in configuration: context was not found for specified context: {0}")]
     NoContext(String),
     /// A cluster that is not there.
-    #[error("cluster {0:?} does not exist")]
+    #[error("no server found for cluster {0:?}")]
     NoCluster(String),
     /// A user that is not there.
     #[error("auth info {0:?} does not exist")]
@@ -407,7 +407,8 @@ contexts:
     #[test]
     fn kubectls_words() {
         let error = |change: fn(&mut Overrides)| chosen(change).unwrap_err();
-        assert_eq!(error(|f| f.context = Some("nope".into())), "context \"nope\" does not exist");
+        let text = "Error in configuration: context was not found for specified context: nope";
+        assert_eq!(error(|f| f.context = Some("nope".into())), text);
         assert_eq!(error(|f| f.context = Some("lost".into())), "auth info \"zz\" does not exist");
         assert_eq!(
             error(|f| f.kubeconfig = Some("/nonexistent".into())),

@@ -109,7 +109,21 @@ pub async fn named(
 
 async fn pod(api: &Api, namespace: &str, name: &str) -> Result<Pod, TargetError> {
     let path = ["api", "v1", "namespaces", namespace, "pods", name];
-    to_pod(api.get(&path, &[], JSON).await?)
+    to_pod(found(api, namespace, &path).await?)
+}
+
+/// Gets an object. Where it is missing because its whole namespace is, that is said instead.
+async fn found(api: &Api, namespace: &str, path: &[&str]) -> Result<Value, ApiError> {
+    let object = api.get(path, &[], JSON).await;
+    match object {
+        Err(error) if error.is_not_found() && namespace != "default" => {
+            match api.get(&["api", "v1", "namespaces", namespace], &[], JSON).await {
+                Err(missing) if missing.is_not_found() => Err(missing),
+                _ => Err(error),
+            }
+        }
+        object => object,
+    }
 }
 
 async fn get(
@@ -121,7 +135,7 @@ async fn get(
     let Resource { group, version, plural, .. } = resource;
     let root: &[&str] = if group.is_empty() { &["api"] } else { &["apis", group] };
     let path = [root, &[version, "namespaces", namespace, plural, name]].concat();
-    Ok(api.get(&path, &[], JSON).await?)
+    Ok(found(api, namespace, &path).await?)
 }
 
 /// The pod that an object means: itself, or one that it selects.

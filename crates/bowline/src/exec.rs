@@ -7,12 +7,14 @@ use std::time::Duration;
 use bowline_client::{EndError, Ends, ExecError, Wants};
 use bowline_io::observe::Observer;
 use bowline_kube::api::Api;
+use bowline_kube::config::ConfigError;
 use bowline_kube::stream_url::ExecQuery;
 use bowline_kube::{config, container, credentials, files, stream_url, target};
 use http::header::USER_AGENT;
 use http::{HeaderName, HeaderValue};
 use k8s_openapi::api::core::v1::Pod;
 
+use crate::args::BadUsage;
 use crate::args::exec::Exec;
 use crate::args::global::Global;
 use crate::console::{self, Raw};
@@ -127,7 +129,10 @@ fn env(name: &str) -> Option<String> {
 
 fn place(asked: &Exec, program: &str, observer: Arc<dyn Observer>) -> Result<Place, End> {
     let global = &asked.global;
-    let chosen = config::choose(&overrides(global), &env).map_err(End::refused)?;
+    let chosen = config::choose(&overrides(global), &env).map_err(|error| match error {
+        ConfigError::NoContext(_) => End::line(error),
+        error => End::refused(error),
+    })?;
     let access = credentials::access(&chosen, &env, console::input_is_terminal());
     let access = access.map_err(|error| match error {
         credentials::CredentialsError::Plugin(error) => {
@@ -187,11 +192,14 @@ pub fn platform() -> String {
 /// The pod, and the namespace that it is in.
 async fn pod(asked: &Exec, place: &Place) -> Result<(String, Pod), End> {
     let wait = asked.pod_running_timeout;
+    let objects = files::read(&asked.filenames, &env).await.map_err(End::refused)?;
     if let Some(name) = &asked.target {
+        if !asked.filenames.is_empty() {
+            return Err(End::refused(BadUsage::TargetTwice));
+        }
         let pod = target::named(&place.api, &place.namespace, name, wait).await?;
         return Ok((place.namespace.clone(), pod));
     }
-    let objects = files::read(&asked.filenames, &env).await.map_err(End::refused)?;
     let [object] = &objects[..] else {
         return Err(End::refused("cannot exec into multiple objects at a time"));
     };

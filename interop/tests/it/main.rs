@@ -14,3 +14,4 @@ mod libraries;
 mod parts;
 mod patience;
 mod real;
+mod words;

@@ -12,7 +12,8 @@ use super::{BadUsage, HELP};
 /// Run a command in a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exec {
-    /// `POD` or `TYPE/NAME`; `None` where `filenames` say it.
+    /// `POD` or `TYPE/NAME`; `None` where `filenames` say it. Both is an error, but one that
+    /// kubectl sees only after it has read the files.
     pub target: Option<String>,
     /// `-f`: files, directories or URLs that name the target.
     pub filenames: Vec<String>,
@@ -109,9 +110,6 @@ pub fn read(values: &Values) -> Result<Exec, BadUsage> {
     }
     if command.is_empty() {
         return Err(BadUsage::NoCommand);
-    }
-    if target.is_some() && !filenames.is_empty() {
-        return Err(BadUsage::TargetTwice);
     }
     Ok(Exec {
         target,
