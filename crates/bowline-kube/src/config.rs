@@ -14,7 +14,7 @@ const DEFAULT_SERVER: &str = "http://localhost:8080";
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 /// kubectl's global flags, as far as they choose a cluster and a user.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overrides {
     /// `--kubeconfig`: this file alone; it must exist.
     pub kubeconfig: Option<String>,

@@ -16,7 +16,6 @@ use k8s_openapi::api::core::v1::Pod;
 
 use crate::args::BadUsage;
 use crate::args::exec::Exec;
-use crate::args::global::Global;
 use crate::console::{self, Raw};
 use crate::outcome::{self, End};
 use crate::verbose::{Verbose, say};
@@ -129,7 +128,7 @@ fn env(name: &str) -> Option<String> {
 
 fn place(asked: &Exec, program: &str, observer: Arc<dyn Observer>) -> Result<Place, End> {
     let global = &asked.global;
-    let chosen = config::choose(&overrides(global), &env).map_err(|error| match error {
+    let chosen = config::choose(&global.overrides, &env).map_err(|error| match error {
         ConfigError::NoContext(_) => End::line(error),
         error => End::refused(error),
     })?;
@@ -151,32 +150,8 @@ fn place(asked: &Exec, program: &str, observer: Arc<dyn Observer>) -> Result<Pla
         patience: timeout.unwrap_or(REQUEST_PATIENCE),
         observer: Some(observer),
     };
-    let namespace_is_given = global.namespace.is_some();
+    let namespace_is_given = global.overrides.namespace.is_some();
     Ok(Place { api, namespace: chosen.namespace, namespace_is_given })
-}
-
-fn overrides(global: &Global) -> config::Overrides {
-    let global = global.clone();
-    config::Overrides {
-        kubeconfig: global.kubeconfig,
-        context: global.context,
-        cluster: global.cluster,
-        user: global.user,
-        namespace: global.namespace,
-        server: global.server,
-        tls_server_name: global.tls_server_name,
-        insecure_skip_tls_verify: global.insecure_skip_tls_verify,
-        certificate_authority: global.certificate_authority,
-        client_certificate: global.client_certificate,
-        client_key: global.client_key,
-        token: global.token,
-        username: global.username,
-        password: global.password,
-        impersonate: global.impersonate,
-        impersonate_groups: global.impersonate_groups,
-        impersonate_uid: global.impersonate_uid,
-        impersonate_extra: global.impersonate_extra,
-    }
 }
 
 /// The platform as Go names it.

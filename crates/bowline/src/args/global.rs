@@ -1,6 +1,8 @@
 //! The flags that say which cluster, as whom: kubectl's global flags.
 //! Above: `exec`. Below: [`pflag`](super::pflag).
 
+use bowline_kube::config::Overrides;
+
 use super::BadUsage;
 use super::pflag::Values;
 use super::span::Span;
@@ -9,42 +11,8 @@ use super::table::Flag;
 /// Which cluster, as whom, and how. An empty value of a flag counts as none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Global {
-    /// `--kubeconfig`: one file, instead of `$KUBECONFIG` or `~/.kube/config`.
-    pub kubeconfig: Option<String>,
-    /// `--context`.
-    pub context: Option<String>,
-    /// `--cluster`.
-    pub cluster: Option<String>,
-    /// `--user`.
-    pub user: Option<String>,
-    /// `--namespace`.
-    pub namespace: Option<String>,
-    /// `--server`.
-    pub server: Option<String>,
-    /// `--tls-server-name`.
-    pub tls_server_name: Option<String>,
-    /// `--insecure-skip-tls-verify`, if it was given.
-    pub insecure_skip_tls_verify: Option<bool>,
-    /// `--certificate-authority`.
-    pub certificate_authority: Option<String>,
-    /// `--client-certificate`.
-    pub client_certificate: Option<String>,
-    /// `--client-key`.
-    pub client_key: Option<String>,
-    /// `--token`.
-    pub token: Option<String>,
-    /// `--username`.
-    pub username: Option<String>,
-    /// `--password`.
-    pub password: Option<String>,
-    /// `--as`.
-    pub impersonate: Option<String>,
-    /// `--as-group`, each.
-    pub impersonate_groups: Vec<String>,
-    /// `--as-uid`.
-    pub impersonate_uid: Option<String>,
-    /// `--as-user-extra`, each as `key=value`.
-    pub impersonate_extra: Vec<String>,
+    /// Which cluster, as whom.
+    pub overrides: Overrides,
     /// `--request-timeout`; `None` where requests may take as long as they like.
     pub request_timeout: Option<Span>,
     /// `--cache-dir`.
@@ -107,7 +75,7 @@ const NO_EFFECT: &str = "Accepted as in kubectl, without effect.";
 /// # Errors
 /// [`BadUsage::RequestTimeout`].
 pub fn read(values: &Values) -> Result<Global, BadUsage> {
-    Ok(Global {
+    let overrides = Overrides {
         kubeconfig: values.text("kubeconfig"),
         context: values.text("context"),
         cluster: values.text("cluster"),
@@ -128,6 +96,9 @@ pub fn read(values: &Values) -> Result<Global, BadUsage> {
         impersonate_groups: values.each("as-group"),
         impersonate_uid: values.text("as-uid"),
         impersonate_extra: values.each("as-user-extra"),
+    };
+    Ok(Global {
+        overrides,
         request_timeout: timeout(values.text("request-timeout"))?,
         cache_dir: values.text("cache-dir"),
         disable_compression: values.is_on("disable-compression"),
