@@ -107,7 +107,10 @@ fn tls_words(error: &io::Error) -> String {
     match inner {
         Some(rustls::Error::InvalidCertificate(bad)) => {
             let why = match bad {
-                Bad::UnknownIssuer => "certificate signed by unknown authority".to_owned(),
+                // The second: by one that has the name of one that is known.
+                Bad::UnknownIssuer | Bad::BadSignature => {
+                    "certificate signed by unknown authority".to_owned()
+                }
                 Bad::Expired | Bad::ExpiredContext { .. } => {
                     "certificate has expired or is not yet valid".to_owned()
                 }

@@ -8,6 +8,7 @@
 )]
 
 mod bad_server;
+mod credentials;
 mod ends;
 mod hostile;
 mod killed;
