@@ -1,4 +1,4 @@
-//! `bowline exec` and kubectl 1.37 side by side in a real cluster: the same words, the same exit codes.
+//! `bowline exec` and kubectl 1.37 side by side in a real cluster: the same words, the same codes.
 
 use std::process::Command;
 
@@ -21,7 +21,8 @@ items:
   spec: &workload
     selector: {matchLabels: {app: box}}
     template: {metadata: {labels: {app: box}}, spec: {containers: [{name: box, image: none}]}}
-- {apiVersion: apps/v1, kind: ReplicaSet, metadata: {name: box, namespace: default}, spec: *workload}
+- {apiVersion: apps/v1, kind: ReplicaSet, metadata: {name: box, namespace: default},
+   spec: *workload}
 - {apiVersion: apps/v1, kind: DaemonSet, metadata: {name: box, namespace: default}, spec: *workload}
 ";
 
