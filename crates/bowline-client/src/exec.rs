@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use bowline_io::chance;
 use bowline_io::dial::{DialError, Endpoint, dial};
-use bowline_io::http::{Answer, HttpError, lines, upgrade};
+use bowline_io::http::{Answer, HttpError, head as http_head, lines, upgrade};
 pub use bowline_io::observe::Observer;
 use bowline_io::text::harmless;
 use bowline_proto::limits::REASON_BYTES;
 use bowline_proto::negotiate::{Lines, NotUpgraded, Offer};
 use bowline_proto::session::{Session, Side, Wants};
-use http::{HeaderName, HeaderValue, Request, Uri};
+use http::{HeaderName, HeaderValue, Request};
 use thiserror::Error;
 
 use crate::session::{EndError, Ended, Ends, run};
@@ -163,15 +163,8 @@ async fn attempt(request: &Exec, offer: &Offer) -> Result<Upgraded, ExecError> {
 }
 
 fn head(request: &Exec, offer: &Offer) -> Result<Request<()>, http::Error> {
-    let url = &request.url;
-    let path = url.query().map_or(url.path().to_owned(), |query| format!("{}?{query}", url.path()));
-    let uri: Uri = path.parse()?;
-    let mut head = Request::builder().method(offer.method()).uri(uri).body(())?;
+    let mut head = http_head(offer.method(), &request.url, ())?;
     let headers = head.headers_mut();
-    if let Some(host) = url.host_str() {
-        let host = url.port().map_or(host.to_owned(), |port| format!("{host}:{port}"));
-        headers.insert(http::header::HOST, HeaderValue::try_from(host)?);
-    }
     for (name, value) in &request.headers {
         headers.append(name, value.clone());
     }

@@ -122,21 +122,17 @@ fn age(created: Option<&str>, now: Timestamp) -> String {
     let Some(created) = created else { return "<unknown>".into() };
     let seconds = now.duration_since(created).as_secs().max(0);
     let (minutes, hours) = (seconds / 60, seconds / 3600);
-    // The finer unit is named while it still matters, and left out where it is zero.
-    let (fine, coarse) = match seconds {
-        ..120 => (seconds, 's'),
-        120..600 => (seconds % 60, 'm'),
-        600..10_800 => (0, 'm'),
-        10_800..28_800 => (minutes % 60, 'h'),
-        28_800..172_800 => (0, 'h'),
-        _ => (0, 'd'),
+    // The finer unit is left out where it is zero.
+    let both = |coarse: String, fine: i64, unit: char| match fine {
+        0 => coarse,
+        fine => format!("{coarse}{fine}{unit}"),
     };
-    match (coarse, fine) {
-        ('s', _) => format!("{seconds}s"),
-        ('m', 0) => format!("{minutes}m"),
-        ('m', seconds) => format!("{minutes}m{seconds}s"),
-        ('h', 0) => format!("{hours}h"),
-        ('h', minutes) => format!("{hours}h{minutes}m"),
+    match seconds {
+        ..120 => format!("{seconds}s"),
+        120..600 => both(format!("{minutes}m"), seconds % 60, 's'),
+        600..10_800 => format!("{minutes}m"),
+        10_800..28_800 => both(format!("{hours}h"), minutes % 60, 'm'),
+        28_800..172_800 => format!("{hours}h"),
         _ => format!("{}d", hours / 24),
     }
 }

@@ -30,6 +30,16 @@ pub struct Endpoint {
     pub proxy: Option<Proxy>,
 }
 
+impl Endpoint {
+    /// The server of an `http` or `https` URL.
+    #[must_use]
+    pub fn of(url: &url::Url, tls: Option<Tls>, proxy: Option<Proxy>) -> Endpoint {
+        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+        let port = url.port_or_known_default().unwrap_or(443);
+        Endpoint { host, port, tls, proxy }
+    }
+}
+
 /// TLS towards an endpoint.
 #[derive(Clone, Debug)]
 pub struct Tls {

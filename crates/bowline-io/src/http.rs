@@ -12,6 +12,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use thiserror::Error;
 use tokio::time::timeout;
+use url::{Position, Url};
 
 use crate::stream::{Stream, Upgraded};
 
@@ -127,6 +128,18 @@ pub async fn upgrade(
     let connection =
         Upgraded { stream: parts.io.into_inner(), early: BytesMut::from(parts.read_buf) };
     Ok(Answer::Switched { head: response.into_parts().0, connection })
+}
+
+/// The head of a request for `url`: path and query as its target, the authority as `Host`.
+///
+/// # Errors
+/// [`http::Error`] if HTTP cannot carry one of them.
+pub fn head<B>(method: &str, url: &Url, body: B) -> Result<Request<B>, http::Error> {
+    Request::builder()
+        .method(method)
+        .uri(&url[Position::BeforePath..Position::AfterQuery])
+        .header(http::header::HOST, &url[Position::BeforeHost..Position::AfterPort])
+        .body(body)
 }
 
 /// Header lines as the core takes them. Values that are not text are left out.

@@ -10,7 +10,7 @@ use bytes::BytesMut;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 use tokio_rustls::{client, server};
 
 /// The kernel finds a host that is gone while nothing is said.
@@ -30,7 +30,9 @@ const UNACKNOWLEDGED_TRIES: u8 = 3;
 #[derive(Debug)]
 pub struct Stream {
     kind: Kind,
-    /// Runs while data is stuck.
+    /// A write waits, and has been watched since.
+    stuck: bool,
+    /// When to look at it. Kept from one wait to the next: writes wait often, and for a moment.
     look: Option<Pin<Box<Sleep>>>,
 }
 
@@ -108,28 +110,32 @@ macro_rules! each {
 }
 
 impl Stream {
+    fn of(kind: Kind) -> Stream {
+        Stream { kind, stuck: false, look: None }
+    }
+
     /// As it is.
     #[must_use]
     pub fn plain(tcp: TcpStream) -> Stream {
-        Stream { kind: Kind::Plain(tcp), look: None }
+        Stream::of(Kind::Plain(tcp))
     }
 
     /// We dialled and speak TLS.
     #[must_use]
     pub fn client(tls: client::TlsStream<TcpStream>) -> Stream {
-        Stream { kind: Kind::Client(Box::new(tls)), look: None }
+        Stream::of(Kind::Client(Box::new(tls)))
     }
 
     /// We dialled through a proxy that is itself reached over TLS.
     #[must_use]
     pub fn nested(tls: client::TlsStream<client::TlsStream<TcpStream>>) -> Stream {
-        Stream { kind: Kind::Nested(Box::new(tls)), look: None }
+        Stream::of(Kind::Nested(Box::new(tls)))
     }
 
     /// We accepted and speak TLS.
     #[must_use]
     pub fn server(tls: server::TlsStream<TcpStream>) -> Stream {
-        Stream { kind: Kind::Server(Box::new(tls)), look: None }
+        Stream::of(Kind::Server(Box::new(tls)))
     }
 
     /// The socket below.
@@ -150,13 +156,16 @@ impl Stream {
         written: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         if written.is_ready() {
-            self.look = None;
+            self.stuck = false;
             return written;
         }
         loop {
             let look = self.look.get_or_insert_with(|| Box::pin(sleep(LOOK_EVERY)));
+            if !std::mem::replace(&mut self.stuck, true) {
+                look.as_mut().reset(Instant::now() + LOOK_EVERY);
+            }
             ready!(look.as_mut().poll(cx));
-            self.look = None;
+            self.stuck = false;
             if is_host_gone(self.tcp()) {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bowline_io::dial::{DialError, dial};
-use bowline_io::http::{HttpError, request};
+use bowline_io::http::{HttpError, head as http_head, request};
 use bowline_io::observe::Observer;
 use bowline_io::text::harmless;
 use bytes::Bytes;
-use http::header::{ACCEPT, HOST, USER_AGENT};
+use http::header::{ACCEPT, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use serde::Deserialize;
 use serde_json::Value;
@@ -137,6 +137,13 @@ impl Api {
         })
     }
 
+    /// The server's host and port, as a message names it.
+    #[must_use]
+    pub fn authority(&self) -> String {
+        let port = self.server.port_or_known_default().unwrap_or_default();
+        format!("{}:{port}", self.server.host_str().unwrap_or_default())
+    }
+
     async fn exchange(
         &self,
         url: &Url,
@@ -149,7 +156,7 @@ impl Api {
         let endpoint = &self.access.endpoint;
         let stream = dial(endpoint, patience).await.map_err(|error| {
             if error.is_refused() {
-                ApiError::Closed(authority(url))
+                ApiError::Closed(self.authority())
             } else {
                 ApiError::Dial(error)
             }
@@ -164,13 +171,8 @@ impl Api {
     }
 
     fn head(&self, url: &Url, accept: &'static str) -> Result<Request<Bytes>, http::Error> {
-        let path = match url.query() {
-            Some(query) => format!("{}?{query}", url.path()),
-            None => url.path().to_owned(),
-        };
-        let mut head = Request::get(path).body(Bytes::new())?;
+        let mut head = http_head("GET", url, Bytes::new())?;
         let headers: &mut HeaderMap = head.headers_mut();
-        headers.insert(HOST, HeaderValue::try_from(host(url))?);
         headers.insert(ACCEPT, HeaderValue::from_static(accept));
         for (name, value) in self.headers.iter().chain(&self.access.headers) {
             if name == USER_AGENT {
@@ -187,17 +189,6 @@ impl Api {
             tell(&**observer);
         }
     }
-}
-
-fn host(url: &Url) -> String {
-    let host = url.host_str().unwrap_or_default();
-    url.port().map_or(host.to_owned(), |port| format!("{host}:{port}"))
-}
-
-/// Host and port, as a message names a server.
-fn authority(url: &Url) -> String {
-    let port = url.port_or_known_default().unwrap_or_default();
-    format!("{}:{port}", url.host_str().unwrap_or_default())
 }
 
 fn refusal(status: StatusCode, body: &[u8]) -> ApiError {

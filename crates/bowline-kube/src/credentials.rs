@@ -110,10 +110,7 @@ pub fn access(
     }
     headers.extend(impersonation(chosen)?);
     let tls = if secure { Some(tls(chosen, &given)?) } else { None };
-    let url = &chosen.server;
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-    let port = url.port_or_known_default().unwrap_or(443);
-    let endpoint = Endpoint { host, port, tls, proxy: proxy_for(chosen, env)? };
+    let endpoint = Endpoint::of(&chosen.server, tls, proxy_for(chosen, env)?);
     Ok(Access { endpoint, headers })
 }
 

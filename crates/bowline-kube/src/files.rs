@@ -6,12 +6,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use bowline_io::dial::{DialError, Endpoint, Tls, dial};
-use bowline_io::http::{HttpError, request};
+use bowline_io::http::{HttpError, head, request};
 use bowline_io::objects::{self, Object, ObjectsError};
 use bowline_io::proxy::{self, ProxyError};
 use bowline_io::tls::{self, TlsError, Trust};
 use bytes::Bytes;
-use http::{HeaderValue, Request};
 use thiserror::Error;
 use url::Url;
 
@@ -142,20 +141,10 @@ async fn fetched(
         "https" => Some(Tls { config: tls::client(&Trust::System, None)?, server_name: None }),
         _ => None,
     };
-    let host = url.host_str().unwrap_or_default();
-    let endpoint = Endpoint {
-        host: host.trim_matches(['[', ']']).to_owned(),
-        port: url.port_or_known_default().unwrap_or(80),
-        tls,
-        proxy: proxy::from_env(url, env)?,
-    };
+    let endpoint = Endpoint::of(url, tls, proxy::from_env(url, env)?);
     let stream = dial(&endpoint, PATIENCE).await;
     let stream = stream.map_err(|error| FilesError::Dial { url: name(), error })?;
-    let path = url.query().map_or(url.path().to_owned(), |query| format!("{}?{query}", url.path()));
-    let mut head = Request::get(path).body(Bytes::new())?;
-    let host = url.port().map_or(host.to_owned(), |port| format!("{host}:{port}"));
-    let host = HeaderValue::try_from(host).map_err(http::Error::from)?;
-    head.headers_mut().insert(http::header::HOST, host);
+    let head = head("GET", url, Bytes::new())?;
     let bytes = usize::try_from(BYTES).unwrap_or(usize::MAX);
     let answer = request(stream, head, bytes, PATIENCE).await;
     let (head, body) = answer.map_err(|error| FilesError::Http { url: name(), error })?;

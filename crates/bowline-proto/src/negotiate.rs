@@ -445,8 +445,7 @@ mod tests {
         assert_eq!(refusal.headers().len(), 4);
         assert_eq!(
             refusal.to_string(),
-            "unable to upgrade: unable to negotiate protocol: \
-         client supports \
+            "unable to upgrade: unable to negotiate protocol: client supports \
              [v5.channel.k8s.io], server accepts [v4.channel.k8s.io v3.channel.k8s.io \
              v2.channel.k8s.io channel.k8s.io]"
         );

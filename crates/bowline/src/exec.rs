@@ -60,8 +60,6 @@ async fn session(asked: &Exec, program: &str) -> Result<End, End> {
         timeout: asked.global.request_timeout.map(|time| time.to_string()),
     };
     let url = stream_url::exec(&place.api.server, &namespace, &name, &query);
-    let port = url.port_or_known_default().unwrap_or_default();
-    let server = format!("{}:{port}", url.host_str().unwrap_or_default());
     let request = bowline_client::Exec {
         endpoint: place.api.access.endpoint.clone(),
         url,
@@ -77,7 +75,7 @@ async fn session(asked: &Exec, program: &str) -> Result<End, End> {
         // As every filter does when its reader has had enough. It does not come back.
         let _ = signal_hook::low_level::emulate_default_handler(signal_hook::consts::SIGPIPE);
     }
-    let end = outcome::of_exec(result, &server);
+    let end = outcome::of_exec(result, &place.api.authority());
     Ok(match verbose.warnings() {
         0 => end,
         _ if !asked.global.warnings_as_errors || end.code != 0 => end,

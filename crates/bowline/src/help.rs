@@ -18,8 +18,10 @@ pub fn of(command: &Command, program: &str) -> String {
         let paragraphs: Vec<_> = command.text.split("\n\n").map(|text| wrapped(text, 0)).collect();
         section(&mut text, "", &paragraphs.join("\n"));
     }
-    let usage = format!("  {program} {} {}", command.name, command.usage);
-    let usage: Vec<_> = usage.split("  ").map(str::trim).filter(|part| !part.is_empty()).collect();
+    let usage: Vec<_> = [program, command.name, command.usage]
+        .into_iter()
+        .filter(|part| !part.is_empty())
+        .collect();
     section(&mut text, "Usage:", &format!("  {}\n", usage.join(" ")));
     if is_root {
         let mut list = String::new();
