@@ -102,6 +102,21 @@ impl Client {
         process
     }
 
+    /// Starts a shell's script and gives its first line as soon as that is there.
+    #[must_use]
+    pub fn begin(&self, flags: &[&str], script: &str) -> (Child, String) {
+        let mut process = self.process(flags, &["sh", "-c", script]);
+        process.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = process.spawn().expect("the client starts");
+        let stdout = child.stdout.as_mut().expect("stdout is piped");
+        let (mut line, mut byte) = (String::new(), [0]);
+        while byte != *b"\n" {
+            stdout.read_exact(&mut byte).expect("a script writes a line first");
+            line.push(char::from(byte[0]));
+        }
+        (child, line.trim_end().to_owned())
+    }
+
     /// Runs a command to its end and keeps its output.
     #[must_use]
     pub fn run(&self, flags: &[&str], command: &[&str], input: Input<'_>) -> Left {

@@ -45,13 +45,7 @@ impl Pair {
         gateway.arg("-f").arg(write("objects.yaml", &objects));
         let tokens = write("tokens.csv", "t,admin,admin,system:masters\n");
         let gateway = Server::start(gateway.arg("--token-auth-file").arg(tokens));
-        let kubeconfig = format!(
-            "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters: [{{name: c, cluster: \
-             {{server: \"https://{}\", insecure-skip-tls-verify: true}}}}]\ncontexts: [{{name: c, \
-             context: {{cluster: c, user: u}}}}]\nusers: [{{name: u, user: {{token: t}}}}]\n",
-            gateway.address()
-        );
-        write("kubeconfig", &kubeconfig);
+        write("kubeconfig", &kubeconfig(&gateway, "insecure-skip-tls-verify: true", "t"));
         Pair { node, gateway, place }
     }
 
@@ -61,6 +55,17 @@ impl Pair {
         let kubeconfig = self.place.path().join("kubeconfig");
         Client::new(name, program, &kubeconfig.to_string_lossy(), &["box"])
     }
+}
+
+/// A kubeconfig for a gateway: whom to trust, as a cluster's entry says it, and a token.
+#[must_use]
+pub fn kubeconfig(gateway: &Server, trust: &str, token: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters: [{{name: c, cluster: \
+         {{server: \"https://{}\", {trust}}}}}]\ncontexts: [{{name: c, context: {{cluster: c, user: \
+         u}}}}]\nusers: [{{name: u, user: {{token: {token}}}}}]\n",
+        gateway.address()
+    )
 }
 
 /// The port of an address.

@@ -1,8 +1,7 @@
 //! Real parts that are killed in the middle of a session: `bowline exec` says that it does not
 //! know.
 
-use std::io::Read;
-use std::process::{Child, Stdio};
+use std::process::Child;
 
 use bowline_interop::client::{Client, Input, left};
 use rustix::process::Signal;
@@ -12,12 +11,8 @@ use crate::parts::ours;
 
 /// Starts a command that says when it is up.
 fn up(client: &Client, script: &str) -> Child {
-    let mut process = client.process(&[], &["sh", "-c", &format!("echo up; {script}")]);
-    process.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = process.spawn().unwrap();
-    let mut up = [0; 3];
-    child.stdout.as_mut().unwrap().read_exact(&mut up).unwrap();
-    assert_eq!(&up, b"up\n", "{}", client.name);
+    let (child, line) = client.begin(&[], &format!("echo up; {script}"));
+    assert_eq!(line, "up", "{}", client.name);
     child
 }
 

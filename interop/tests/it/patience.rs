@@ -117,12 +117,8 @@ fn a_cut_network_between_gateway_and_node_is_a_loss() {
             .iter()
             .flat_map(|client| [(client, "echo up; exec sleep 60"), (client, "echo up; exec yes")])
             .map(|(client, script)| {
-                let mut process = client.process(&[], &["sh", "-c", script]);
-                process.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-                let mut child = process.spawn().unwrap();
-                let mut up = [0; 3];
-                child.stdout.as_mut().unwrap().read_exact(&mut up).unwrap();
-                assert_eq!(&up, b"up\n");
+                let (child, line) = client.begin(&[], script);
+                assert_eq!(line, "up");
                 (client, script, child)
             })
             .collect();

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bowline_interop::client::{Client, Input, left_within};
 use bowline_interop::list::{Point, check, first_size, written};
+use bowline_interop::pair;
 use bowline_interop::server::Server;
 
 use crate::cluster::Cluster;
@@ -184,13 +185,8 @@ pub fn gateway(cluster: &Cluster, declared: bool) -> Server {
 
 /// How to get into that gateway.
 pub fn kubeconfig(cluster: &Cluster, gateway: &Server) -> String {
-    let text = format!(
-        "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters: [{{name: c, cluster: \
-         {{server: \"https://{}\", certificate-authority: \"{}\"}}}}]\ncontexts: [{{name: c, context: \
-         {{cluster: c, user: u}}}}]\nusers: [{{name: u, user: {{token: admin-token}}}}]\n",
-        gateway.address(),
-        cluster.text("pki/ca.crt"),
-    );
+    let trust = format!("certificate-authority: \"{}\"", cluster.text("pki/ca.crt"));
+    let text = pair::kubeconfig(gateway, &trust, "admin-token");
     let path = cluster.path("gateway.kubeconfig");
     std::fs::write(&path, text).unwrap();
     path.to_str().unwrap().to_owned()

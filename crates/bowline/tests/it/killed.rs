@@ -1,9 +1,8 @@
 //! Parts that are killed in the middle of a session: whoever is left says what is known, and cleans
 //! up.
 
-use std::io::Read;
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::Child;
 use std::time::Duration;
 
 use bowline_interop::client::{Client, Input, left};
@@ -14,16 +13,8 @@ use super::bowline;
 
 /// Starts a command that prints its process id first, and gives that.
 fn started(client: &Client, flags: &[&str], command: &str) -> (Child, u32) {
-    let script = format!("echo $$; exec {command}");
-    let mut process = client.process(flags, &["sh", "-c", &script]);
-    process.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = process.spawn().unwrap();
-    let (stdout, mut line, mut byte) = (child.stdout.as_mut().unwrap(), String::new(), [0]);
-    while !line.ends_with('\n') {
-        stdout.read_exact(&mut byte).unwrap();
-        line.push(char::from(byte[0]));
-    }
-    (child, line.trim().parse().unwrap())
+    let (child, line) = client.begin(flags, &format!("echo $$; exec {command}"));
+    (child, line.parse().unwrap())
 }
 
 fn is_alive(id: u32) -> bool {
