@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use rustix::process::{
-    Pid, RawPid, Signal, WaitOptions, getpid, getsid, kill_process, kill_process_group,
+    Pid, RawPid, Signal, WaitOptions, getpid, kill_process, kill_process_group,
     set_child_subreaper, waitpid,
 };
 use tracing::warn;
@@ -158,7 +158,8 @@ pub fn pid(child: &Child) -> Option<Pid> {
 pub fn tend() -> usize {
     let _no_forks = FORKS.write().unwrap_or_else(PoisonError::into_inner);
     let mut known = Known::lock();
-    let own = getsid(None).map_or(0, |own| own.as_raw_nonzero().get());
+    // Without it nobody can tell whose a child is.
+    let Some(own) = own_session() else { return 0 };
     let mut inhabited = BTreeSet::new();
     let mut ending = 0;
     for child in children() {
@@ -186,6 +187,13 @@ pub struct Kin {
     group: RawPid,
     session: RawPid,
     has_ended: bool,
+}
+
+/// The session of this program, as `/proc` tells it: 0 if its leader is outside of the PID
+/// namespace. (rustix's `getsid` ends the program in that case.)
+fn own_session() -> Option<RawPid> {
+    let own = getpid().as_raw_nonzero().get();
+    kin(own, &fs::read("/proc/self/stat").ok()?).map(|own| own.session)
 }
 
 /// The children of this program. They are what the list says until somebody waits for them.
