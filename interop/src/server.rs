@@ -94,9 +94,15 @@ impl Server {
     }
 
     /// Asks it to end; gives how long that took.
-    pub fn stop(mut self) -> Duration {
+    pub fn stop(self) -> Duration {
+        let id = self.id();
+        self.stop_by(id)
+    }
+
+    /// The same for a server that is a child of the program that was started, and ends with it.
+    pub fn stop_by(mut self, asked: Pid) -> Duration {
         let begun = Instant::now();
-        let _ = kill_process(self.id(), Signal::INT);
+        let _ = kill_process(asked, Signal::INT);
         let (sender, done) = channel();
         let id = self.id();
         let watchdog = thread::spawn(move || {

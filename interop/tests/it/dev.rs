@@ -1,8 +1,12 @@
 //! Every kubectl and `bowline exec` against `bowline dev`: the whole list.
 
+use std::process::Command;
+use std::time::Duration;
+
 use bowline_interop::client::{Client, Input};
 use bowline_interop::list::check;
 use bowline_interop::server::Server;
+use rustix::process::Pid;
 
 use crate::parts::{KUBECTLS, amounts, bowline, kubectl, ours};
 
@@ -59,4 +63,20 @@ fn the_variable_leaves_only_spdy_on_the_wire() {
     assert_eq!(methods(&client), ["GET"]);
     assert_eq!(methods(&newest.over_spdy()), ["POST"]);
     assert_eq!(methods(&client.over_spdy()), ["POST"]);
+}
+
+/// So it is in a container that somebody entered from outside: `getsid` says 0 there.
+#[test]
+fn a_session_without_a_leader_in_the_pid_namespace_is_no_trouble() {
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
+    let dev = Server::start(unshare.arg(bowline()).args(["dev", "--port", "0"]));
+    let client = ours(&dev.kubeconfig(), TARGET);
+    let left = client.run(&[], &["sh", "-c", "sleep 300 & echo $!"], Input::Nothing);
+    assert!(left.status.success(), "{left:?}");
+    let id = dev.id().as_raw_nonzero();
+    let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
+    let inner: i32 = children.trim().parse().unwrap();
+    let took = dev.stop_by(Pid::from_raw(inner).unwrap());
+    assert!(took < Duration::from_secs(1), "{took:?}");
 }
