@@ -101,6 +101,13 @@ impl Relay {
         }
     }
 
+    /// Whether a client that ends its direction has gone: in protocols that cannot half-close it
+    /// may have ended stdin so, with words before that are still to be read.
+    #[must_use]
+    pub fn near_half_closes(&self) -> bool {
+        self.near.protocol().half_closes
+    }
+
     /// Says whether the far socket is being read, for its heartbeat.
     pub fn reading(&mut self, now: Time, leg: Leg, reading: bool) {
         self.session(leg).reading(now, reading);
