@@ -8,6 +8,7 @@ use bowline_io::serve::{Sessions, serve};
 use bytes::Bytes;
 use http::{Response, header};
 use http_body_util::Full;
+use rustix::process::{Signal, set_parent_process_death_signal};
 use tokio::net::TcpListener;
 
 /// The hidden command that starts it, followed by an address.
@@ -15,8 +16,9 @@ pub const COMMAND: &str = "__web";
 
 const PAGE: &str = "<!doctype html>\n<title>Bowline</title>\n<h1>It holds.</h1>\n";
 
-/// Serves the page until the process is ended.
+/// Serves the page until the process is ended, or `dev` is: killed, it cannot end its children.
 pub async fn run(address: SocketAddr) -> Result<()> {
+    set_parent_process_death_signal(Some(Signal::KILL)).context("follow dev's end")?;
     let listener =
         TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))?;
     println!("serving on http://{address}");

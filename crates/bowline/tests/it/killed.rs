@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bowline_interop::client::{Client, Input, left};
 use bowline_interop::pair::{Pair, port};
-use bowline_interop::server::until;
+use bowline_interop::server::{Server, until};
 
 use super::bowline;
 
@@ -80,4 +80,27 @@ fn a_killed_client_takes_its_command_along_within_five_seconds() {
             until(&what, Duration::from_secs(5), || !is_alive(id));
         }
     }
+}
+
+/// The children of all of a process's threads.
+fn children(id: i32) -> Vec<u32> {
+    let threads = std::fs::read_dir(format!("/proc/{id}/task")).unwrap();
+    let lists = threads.map(|thread| {
+        std::fs::read_to_string(thread.unwrap().path().join("children")).unwrap_or_default()
+    });
+    lists.flat_map(|list| list.split(' ').flat_map(str::parse).collect::<Vec<_>>()).collect()
+}
+
+#[test]
+fn a_killed_dev_takes_its_web_server_along() {
+    let mut dev = Server::dev(bowline(), &[]);
+    let children = children(dev.id().as_raw_nonzero().get());
+    let [web] = children[..] else { panic!("{children:?}") };
+    let words = || std::fs::read(format!("/proc/{web}/cmdline")).unwrap_or_default();
+    until("the web server runs", Duration::from_secs(5), || {
+        String::from_utf8_lossy(&words()).contains("__web")
+    });
+    dev.kill();
+    // Whoever inherits it may not have waited for it yet: a zombie has no words.
+    until("the web server is gone", Duration::from_secs(5), || words().is_empty());
 }
