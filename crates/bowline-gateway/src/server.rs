@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use bowline_io::serve::{Peer, Reply, Sessions};
+use bowline_io::target::query;
 use bowline_proto::negotiate::{self, Lines};
 use bowline_proto::session::protocol::Carrier;
 use http::{HeaderMap, Method, Request};
@@ -83,7 +84,7 @@ impl Gateway {
         }
         let accept = request.headers().get(http::header::ACCEPT);
         let asked = Asked {
-            query: request.uri().query().unwrap_or_default(),
+            query: query(&request),
             accept: accept.and_then(|accept| accept.to_str().ok()).unwrap_or_default(),
             address: &inner.address,
         };

@@ -9,6 +9,7 @@ use bowline_io::dial::{Endpoint, Tls, dial};
 use bowline_io::http::{Answer, lines, upgrade};
 use bowline_io::serve::{Reply, Sessions, has_body, upgraded};
 use bowline_io::stream::Upgraded;
+use bowline_io::target::{head, query};
 use bowline_io::text::harmless;
 use bowline_proto::limits::REASON_BYTES;
 use bowline_proto::negotiate::{self, Lines, Offer, Taken};
@@ -53,7 +54,7 @@ pub async fn exec(
     name: &str,
     request: Request<Incoming>,
 ) -> Result<Reply, Refusal> {
-    let options = ExecOptions::parse(request.uri().query().unwrap_or_default())?;
+    let options = ExecOptions::parse(query(&request))?;
     let pod = nodes.cluster.pod(namespace, name);
     let pod = pod.ok_or_else(|| Refusal::not_found("pods", name))?;
     let container = options.container_in(&pod)?;
@@ -151,12 +152,9 @@ fn far_request(target: &NodeTarget, path: &str, offer: &Offer) -> Result<Request
     } else {
         format!("{}:{}", target.host, target.port)
     };
-    let mut request = Request::builder()
-        .method(offer.method())
-        .uri(path)
-        .header(header::HOST, host)
-        .header(header::USER_AGENT, concat!("bowline-gateway/", env!("CARGO_PKG_VERSION")))
-        .body(())?;
+    let mut request = head(offer.method(), &host, path, ())?;
+    let agent = HeaderValue::from_static(concat!("bowline-gateway/", env!("CARGO_PKG_VERSION")));
+    request.headers_mut().insert(header::USER_AGENT, agent);
     for (name, value) in offer.headers() {
         request.headers_mut().append(HeaderName::try_from(name)?, HeaderValue::try_from(value)?);
     }

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use url::{Position, Url};
 
 use crate::stream::{Stream, Upgraded};
+use crate::target::{self, Around};
 
 /// What an answer's head may hold. Go's servers allow 1 MiB for requests; no answer needs that.
 const HEAD_BYTES: usize = 64 * 1024;
@@ -124,9 +125,8 @@ pub async fn upgrade(
         return Ok(Answer::Refused { head, body });
     }
     let upgraded = hyper::upgrade::on(&mut response).await?;
-    let parts = upgraded.downcast::<TokioIo<Stream>>().map_err(|_| HttpError::NotOurs)?;
-    let connection =
-        Upgraded { stream: parts.io.into_inner(), early: BytesMut::from(parts.read_buf) };
+    let parts = upgraded.downcast::<TokioIo<Around>>().map_err(|_| HttpError::NotOurs)?;
+    let connection = parts.io.into_inner().into_upgraded(&parts.read_buf);
     Ok(Answer::Switched { head: response.into_parts().0, connection })
 }
 
@@ -135,11 +135,8 @@ pub async fn upgrade(
 /// # Errors
 /// [`http::Error`] if HTTP cannot carry one of them.
 pub fn head<B>(method: &str, url: &Url, body: B) -> Result<Request<B>, http::Error> {
-    Request::builder()
-        .method(method)
-        .uri(&url[Position::BeforePath..Position::AfterQuery])
-        .header(http::header::HOST, &url[Position::BeforeHost..Position::AfterPort])
-        .body(body)
+    let host = &url[Position::BeforeHost..Position::AfterPort];
+    target::head(method, host, &url[Position::BeforePath..Position::AfterQuery], body)
 }
 
 /// Header lines as the core takes them. Values that are not text are left out.
@@ -159,7 +156,7 @@ async fn send(
         .title_case_headers(true)
         .max_buf_size(HEAD_BYTES)
         .max_headers(HEADERS)
-        .handshake::<_, Full<Bytes>>(TokioIo::new(stream))
+        .handshake::<_, Full<Bytes>>(TokioIo::new(Around::asking(stream, &request)))
         .await?;
     // It ends with the connection: with the body that is read, dropped, or upgraded.
     tokio::spawn(connection.with_upgrades());

@@ -12,5 +12,6 @@ pub mod proxy;
 pub mod serve;
 pub mod shutdown;
 pub mod stream;
+pub mod target;
 pub mod text;
 pub mod tls;

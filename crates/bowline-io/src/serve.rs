@@ -2,6 +2,7 @@
 //! end.
 //! Above: the gateway, the node. Below: hyper, `tls`.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
@@ -9,7 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, Request, Response, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -17,6 +18,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, sink};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
@@ -26,6 +28,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use crate::stream::{Stream, Upgraded, prepare};
+use crate::target::{Around, Beginning, begin};
 use crate::tls::PeerIdentity;
 
 /// How long a client may take for its TLS hello, and for the head of a request. Half of either is
@@ -35,6 +38,8 @@ const HEAD_PATIENCE: Duration = Duration::from_secs(10);
 /// What a request's head may hold: Go's servers' 1 MiB, since command lines travel in it.
 const HEAD_BYTES: usize = 1024 * 1024;
 const HEADERS: usize = 128;
+/// How much more of it is read once it is refused.
+const UNREAD_BYTES: u64 = 8 * HEAD_BYTES as u64;
 /// Connections at once; each holds at least one descriptor.
 const CONNECTIONS: usize = 16 * 1024;
 /// After a failed accept, as when descriptors run out.
@@ -128,7 +133,16 @@ async fn connection<S, F>(
         Ok(greeted) => greeted,
         Err(error) => return debug!("{address}: TLS: {error}"),
     };
-    let answer = service_fn(move |request| {
+    let (first, query) = match timeout(HEAD_PATIENCE, begin(stream, HEAD_BYTES)).await {
+        Ok(Ok(Beginning::Request(first, query))) => (first, Cell::new(query)),
+        Ok(Ok(Beginning::TooLong(stream))) => return too_long(stream).await,
+        Ok(Err(error)) => return debug!("{address}: {error}"),
+        Err(_) => return debug!("{address}: no request in time"),
+    };
+    let answer = service_fn(move |mut request| {
+        if let Some(query) = query.take() {
+            query.put_back(&mut request);
+        }
         let reply = service(peer.clone(), request);
         async move { Ok::<_, Infallible>(reply.await) }
     });
@@ -138,12 +152,25 @@ async fn connection<S, F>(
         .max_buf_size(HEAD_BYTES)
         .max_headers(HEADERS)
         .title_case_headers(true)
-        .serve_connection(TokioIo::new(stream), answer)
+        .serve_connection(TokioIo::new(first), answer)
         .with_upgrades()
         .await;
     if let Err(error) = served {
         debug!("{address}: {error}");
     }
+}
+
+/// Refuses a request line as Go's servers do, and reads on for a while: a client that still writes
+/// would not see the answer otherwise.
+async fn too_long(mut stream: Stream) {
+    const REFUSAL: &[u8] = b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Type: \
+        text/plain; charset=utf-8\r\nConnection: close\r\n\r\n431 Request Header Fields Too Large";
+    let refuse = async {
+        stream.write_all(REFUSAL).await?;
+        stream.shutdown().await?;
+        copy(&mut stream.take(UNREAD_BYTES), &mut sink()).await
+    };
+    let _ = timeout(HEAD_PATIENCE, refuse).await;
 }
 
 async fn greet(
@@ -176,7 +203,7 @@ pub fn has_body(headers: &HeaderMap) -> bool {
 /// If the connection ended first.
 pub async fn upgraded(request: Request<Incoming>) -> io::Result<Upgraded> {
     let upgraded = hyper::upgrade::on(request).await.map_err(io::Error::other)?;
-    let taken = upgraded.downcast::<TokioIo<Stream>>();
+    let taken = upgraded.downcast::<TokioIo<Around>>();
     let parts = taken.map_err(|_| io::Error::other("the connection cannot be taken over"))?;
-    Ok(Upgraded { stream: parts.io.into_inner(), early: BytesMut::from(parts.read_buf) })
+    Ok(parts.io.into_inner().into_upgraded(&parts.read_buf))
 }

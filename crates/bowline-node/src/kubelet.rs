@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bowline_io::http::lines;
 use bowline_io::serve::{Peer, Reply, Sessions, has_body, upgraded};
+use bowline_io::target::query;
 use bowline_proto::negotiate::{Accepted, Lines, Refusal, Taken, accept};
 use bowline_proto::session::Wants;
 use bytes::Bytes;
@@ -72,7 +73,7 @@ impl Kubelet {
         if !matches!(*request.method(), Method::GET | Method::POST) {
             return Err(Plain::new(405, "405: Method Not Allowed"));
         }
-        let (command, wants) = parameters(request.uri().query().unwrap_or_default())?;
+        let (command, wants) = parameters(query(&request))?;
         let uid = uid.as_deref();
         let found = self.runtime.find(&namespace, &pod, uid, &container);
         let container = found.map_err(|missing| match missing {
