@@ -11,12 +11,12 @@ pub mod authz;
 pub mod cluster;
 pub mod gates;
 pub mod options;
+pub mod relay;
 pub mod route;
 pub mod server;
 pub mod status;
 pub mod stream;
 
 mod discovery;
-mod relay;
 mod select;
 mod table;

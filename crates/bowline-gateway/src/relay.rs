@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bowline_io::clock::Clock;
 use bowline_io::drive::{Alarm, Moment, Socket};
-use bowline_io::stream::{Stream, Upgraded};
+use bowline_io::stream::{Connection, Upgraded};
 use bowline_proto::Next;
 use bowline_proto::relay::{Ending, Leg, Relay};
 use bowline_proto::session::Session;
@@ -19,9 +19,9 @@ const LOOK_AFTER_CLIENT_EVERY: Duration = Duration::from_secs(1);
 
 /// Joins a client's session and a node's until both have ended, or `end`. Gives how it ended, if
 /// it came to that.
-pub async fn run(
-    near: (Upgraded, Session),
-    far: (Upgraded, Session),
+pub async fn run<S: Connection>(
+    near: (Upgraded<S>, Session),
+    far: (Upgraded<S>, Session),
     end: CancellationToken,
 ) -> Option<Ending> {
     let mut running = Running {
@@ -32,6 +32,7 @@ pub async fn run(
         ending: None,
     };
     let ended = tokio::select! {
+        biased;
         () = running.run() => true,
         () = end.cancelled() => false,
     };
@@ -41,11 +42,11 @@ pub async fn run(
     running.ending
 }
 
-struct Running {
+struct Running<S> {
     clock: Clock,
     /// Dropped as soon as its leg has nothing left to do.
-    near: Option<Socket<Stream>>,
-    far: Option<Socket<Stream>>,
+    near: Option<Socket<S>>,
+    far: Option<Socket<S>>,
     relay: Relay,
     ending: Option<Ending>,
 }
@@ -55,7 +56,7 @@ enum Wake {
     Deadline,
 }
 
-impl Running {
+impl<S: Connection> Running<S> {
     async fn run(&mut self) {
         let mut alarm = Alarm::default();
         loop {
@@ -129,6 +130,7 @@ mod tests {
     use std::io::Write;
     use std::net::Shutdown;
 
+    use bowline_io::stream::Stream;
     use bowline_proto::Machine;
     use bowline_proto::session::protocol::{SPDY_V4, WEBSOCKET_V4};
     use bowline_proto::session::{Channel, Event, Outcome, Protocol, Side, Status, Wants};

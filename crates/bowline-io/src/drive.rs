@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
 use crate::clock::Clock;
+use crate::stream::Connection;
 
 /// What an idle socket is read into: an idle session owns no buffer.
 const PROBE_BYTES: usize = 2 * 1024;
@@ -206,16 +207,10 @@ impl Intake {
     }
 }
 
-impl Socket<crate::stream::Stream> {
-    /// Whether the peer has ended its direction or reset the connection, be there bytes to read
-    /// before that or not. For an owner that does not read because it has no room.
+impl<S: Connection> Socket<S> {
+    /// See [`Connection::is_peer_gone`].
     pub fn is_peer_gone(&self) -> bool {
-        use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        let tcp = self.stream.tcp();
-        let mut watched = [PollFd::new(tcp, PollFlags::RDHUP)];
-        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
-        poll(&mut watched, Some(&at_once)).is_ok_and(|_| watched[0].revents().intersects(gone))
+        self.stream.is_peer_gone()
     }
 }
 

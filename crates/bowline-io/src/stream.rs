@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -46,11 +47,27 @@ enum Kind {
 
 /// A connection after its 101, with the bytes that the peer sent right behind it.
 #[derive(Debug)]
-pub struct Upgraded {
+pub struct Upgraded<S = Stream> {
     /// The connection.
-    pub stream: Stream,
+    pub stream: S,
     /// Bytes that were read together with the handshake. They come first.
     pub early: BytesMut,
+}
+
+/// What a role's loop needs of a connection: [`Stream`], or a simulated one.
+pub trait Connection: AsyncRead + AsyncWrite + Unpin {
+    /// Whether the peer has ended its direction or reset the connection, be there bytes to read
+    /// before that or not. For an owner that does not read because it has no room.
+    fn is_peer_gone(&self) -> bool;
+}
+
+impl Connection for Stream {
+    fn is_peer_gone(&self) -> bool {
+        let mut watched = [PollFd::new(self.tcp(), PollFlags::RDHUP)];
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+        poll(&mut watched, Some(&at_once)).is_ok_and(|_| watched[0].revents().intersects(gone))
+    }
 }
 
 /// Sets what every connection of ours has set. Options that a system lacks are left out.

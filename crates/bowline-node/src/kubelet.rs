@@ -15,8 +15,8 @@ use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 use tracing::{debug, warn};
 
-use crate::runtime::{NotFound, Runtime};
-use crate::session::{self, Exec};
+use crate::runtime::{Exec, NotFound, Runtime};
+use crate::session;
 
 /// A kubelet's streaming side.
 #[derive(Clone, Debug)]
@@ -73,7 +73,7 @@ impl Kubelet {
         if !matches!(*request.method(), Method::GET | Method::POST) {
             return Err(Plain::new(405, "405: Method Not Allowed"));
         }
-        let (command, wants) = parameters(query(&request))?;
+        let (words, wants) = parameters(query(&request))?;
         let uid = uid.as_deref();
         let found = self.runtime.find(&namespace, &pod, uid, &container);
         let container = found.map_err(|missing| match missing {
@@ -82,11 +82,11 @@ impl Kubelet {
         })?;
         let accepted = negotiate(&request)?;
         let reply = switch(&accepted);
-        let exec = Exec { container, command, wants, protocol: accepted.protocol };
-        let (runtime, end) = (self.runtime.clone(), self.sessions.end.clone());
+        let exec = Exec { runtime: self.runtime.clone(), container, words, wants };
+        let (protocol, end) = (accepted.protocol, self.sessions.end.clone());
         self.sessions.spawn(async move {
             match upgraded(request).await {
-                Ok(connection) => session::run(runtime, exec, connection, end).await,
+                Ok(connection) => session::run(exec, wants, protocol, connection, end).await,
                 Err(error) => warn!("upgrade: {error}"),
             }
         });

@@ -22,14 +22,27 @@ use crate::terminal::Terminal;
 /// Pipes of this size cost memory only while they are full, and system calls a sixteenth.
 const PIPE_BYTES: usize = 1024 * 1024;
 
-/// A process and its ends.
+/// What a session needs of a process: [`HostProcess`], or a simulated one. Dropped, it is hung up.
+pub trait Process {
+    /// Tells its terminal the size.
+    fn resize(&self, size: Size);
+
+    /// What it does next. It takes its input from `stdin`; its output is read only while `room`.
+    fn poll(&mut self, cx: &mut Context<'_>, stdin: &mut Inflow, room: bool) -> Poll<Act>;
+
+    /// Whether all output was read to its end.
+    fn is_silent(&self) -> bool;
+
+    /// How it ended, once it has. Its zombie is gone then.
+    fn poll_ending(&mut self, cx: &mut Context<'_>) -> Poll<Ending>;
+}
+
+/// A process of this host and its ends.
 #[derive(Debug)]
-pub struct Process {
+pub struct HostProcess {
     leader: Leader,
     ends: Ends,
-    /// Bytes on their way to its input.
-    pub stdin: Inflow,
-    stdin_state: Stdin,
+    stdin: Stdin,
     line_begun: bool,
     out: Intake,
     err: Intake,
@@ -65,7 +78,7 @@ pub enum Act {
     Took,
 }
 
-impl Process {
+impl HostProcess {
     /// Starts `words` in a container, with the ends that are wanted.
     ///
     /// # Errors
@@ -77,14 +90,13 @@ impl Process {
         size: Option<Size>,
         home: &Home,
         farewell: Farewell,
-    ) -> Result<Process, StartError> {
+    ) -> Result<HostProcess, StartError> {
         let (ends, descriptors) = if wants.tty { terminal_ends(size)? } else { pipe_ends(wants)? };
         let child = spawn::spawn(words, container, descriptors, home)?;
-        Ok(Process {
+        Ok(HostProcess {
             leader: Leader::new(child, farewell)?,
             ends,
-            stdin: Inflow::default(),
-            stdin_state: if wants.stdin { Stdin::Open } else { Stdin::Closed },
+            stdin: if wants.stdin { Stdin::Open } else { Stdin::Closed },
             line_begun: false,
             out: Intake::default(),
             err: Intake::default(),
@@ -101,39 +113,7 @@ impl Process {
     /// Whether it still takes input.
     #[must_use]
     pub fn takes_input(&self) -> bool {
-        self.stdin_state == Stdin::Open
-    }
-
-    /// Tells its terminal the size.
-    pub fn resize(&self, size: Size) {
-        if let Ends::Terminal { terminal, .. } = &self.ends
-            && let Err(error) = terminal.resize(size)
-        {
-            warn!("resize: {error}");
-        }
-    }
-
-    /// What it does next, reading its output only while `room`.
-    pub fn poll(&mut self, cx: &mut Context<'_>, room: bool) -> Poll<Act> {
-        if self.poll_stdin(cx).is_ready() {
-            return Poll::Ready(Act::Took);
-        }
-        if !room {
-            return Poll::Pending;
-        }
-        match &mut self.ends {
-            Ends::Terminal { terminal, open } if *open => {
-                match ready!(self.out.poll(cx, terminal)) {
-                    Ok(bytes) if !bytes.is_empty() => Poll::Ready(Act::Out(bytes)),
-                    _ => {
-                        *open = false;
-                        Poll::Ready(Act::OutEnded)
-                    }
-                }
-            }
-            Ends::Terminal { .. } => Poll::Pending,
-            Ends::Pipes { .. } => self.poll_pipes(cx),
-        }
+        self.stdin == Stdin::Open
     }
 
     fn poll_pipes(&mut self, cx: &mut Context<'_>) -> Poll<Act> {
@@ -154,62 +134,89 @@ impl Process {
         Poll::Pending
     }
 
-    /// Whether all output was read to its end.
-    #[must_use]
-    pub fn is_silent(&self) -> bool {
+    fn poll_stdin(&mut self, cx: &mut Context<'_>, waiting: &mut Inflow) -> Poll<()> {
+        if self.stdin == Stdin::Closed {
+            waiting.discard();
+            return Poll::Pending;
+        }
+        if waiting.is_over() {
+            match &self.ends {
+                Ends::Pipes { .. } => {
+                    self.close_stdin();
+                    return Poll::Ready(());
+                }
+                // A terminal's end of input are bytes, and have to be written.
+                Ends::Terminal { terminal, .. } => {
+                    let typed = terminal.end_of_input(self.line_begun);
+                    *waiting = Inflow::default();
+                    waiting.push(typed);
+                }
+            }
+        }
+        let last = waiting.last_byte();
+        let taken = match &mut self.ends {
+            Ends::Pipes { stdin: Some(stdin), .. } => ready!(waiting.poll_into(cx, stdin)),
+            Ends::Terminal { terminal, .. } => ready!(waiting.poll_into(cx, terminal)),
+            Ends::Pipes { stdin: None, .. } => Err(io::ErrorKind::BrokenPipe.into()),
+        };
+        match taken {
+            Ok(_) => self.line_begun = last.map_or(self.line_begun, |byte| byte != b'\n'),
+            // It closed its input. What else comes is for nobody; its output goes on.
+            Err(_) => {
+                self.close_stdin();
+                waiting.discard();
+            }
+        }
+        Poll::Ready(())
+    }
+
+    fn close_stdin(&mut self) {
+        self.stdin = Stdin::Closed;
+        if let Ends::Pipes { stdin, .. } = &mut self.ends {
+            *stdin = None;
+        }
+    }
+}
+
+impl Process for HostProcess {
+    fn resize(&self, size: Size) {
+        if let Ends::Terminal { terminal, .. } = &self.ends
+            && let Err(error) = terminal.resize(size)
+        {
+            warn!("resize: {error}");
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, stdin: &mut Inflow, room: bool) -> Poll<Act> {
+        if self.poll_stdin(cx, stdin).is_ready() {
+            return Poll::Ready(Act::Took);
+        }
+        if !room {
+            return Poll::Pending;
+        }
+        match &mut self.ends {
+            Ends::Terminal { terminal, open } if *open => {
+                match ready!(self.out.poll(cx, terminal)) {
+                    Ok(bytes) if !bytes.is_empty() => Poll::Ready(Act::Out(bytes)),
+                    _ => {
+                        *open = false;
+                        Poll::Ready(Act::OutEnded)
+                    }
+                }
+            }
+            Ends::Terminal { .. } => Poll::Pending,
+            Ends::Pipes { .. } => self.poll_pipes(cx),
+        }
+    }
+
+    fn is_silent(&self) -> bool {
         match &self.ends {
             Ends::Pipes { stdout, stderr, .. } => stdout.is_none() && stderr.is_none(),
             Ends::Terminal { open, .. } => !open,
         }
     }
 
-    fn poll_stdin(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.stdin_state == Stdin::Closed {
-            self.stdin.discard();
-            return Poll::Pending;
-        }
-        if self.stdin.is_over() {
-            self.end_stdin();
-            // A terminal's end of input are bytes, and have to be written.
-            if self.stdin.is_empty() {
-                return Poll::Ready(());
-            }
-        }
-        let last = self.stdin.last_byte();
-        let taken = match &mut self.ends {
-            Ends::Pipes { stdin: Some(stdin), .. } => ready!(self.stdin.poll_into(cx, stdin)),
-            Ends::Terminal { terminal, .. } => ready!(self.stdin.poll_into(cx, terminal)),
-            Ends::Pipes { stdin: None, .. } => Err(io::ErrorKind::BrokenPipe.into()),
-        };
-        match taken {
-            Ok(_) => self.line_begun = last.map_or(self.line_begun, |byte| byte != b'\n'),
-            // It closed its input. What else comes is for nobody; its output goes on.
-            Err(_) => self.close_stdin(),
-        }
-        Poll::Ready(())
-    }
-
-    fn end_stdin(&mut self) {
-        match &self.ends {
-            Ends::Pipes { .. } => self.close_stdin(),
-            Ends::Terminal { terminal, .. } => {
-                let typed = terminal.end_of_input(self.line_begun);
-                self.stdin = Inflow::default();
-                self.stdin.push(typed);
-            }
-        }
-    }
-
-    fn close_stdin(&mut self) {
-        self.stdin_state = Stdin::Closed;
-        self.stdin.discard();
-        if let Ends::Pipes { stdin, .. } = &mut self.ends {
-            *stdin = None;
-        }
-    }
-
-    /// How it ended, once it has. Its zombie is gone then.
-    pub fn poll_ending(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
+    fn poll_ending(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
         self.leader.poll_ending(cx)
     }
 }

@@ -2,12 +2,14 @@
 //! Above: `kubelet`, `dev`. Below: `process`, `manifest`.
 
 use std::collections::VecDeque;
+use std::fmt::{self, Display, Formatter};
 use std::future::poll_fn;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
+use bowline_io::drive::Inflow;
 use bowline_io::objects::ObjectsError;
 use bowline_proto::session::{Size, Wants};
 use bytes::BytesMut;
@@ -24,7 +26,8 @@ use tracing::{info, warn};
 use crate::family::{self, Home};
 use crate::leader::Farewell;
 use crate::manifest::{self, ContainerSpec, PodSpec};
-use crate::process::{Act, Ending, Process, StartError};
+use crate::process::{Act, Ending, HostProcess, Process, StartError};
+use crate::session::Command;
 
 /// What is kept of a main process's output, so that it never blocks.
 const LOG_BYTES: usize = 64 * 1024;
@@ -109,6 +112,46 @@ pub enum State {
         /// When.
         at: SystemTime,
     },
+}
+
+/// A command to run in a container.
+#[derive(Debug)]
+pub struct Exec {
+    /// What runs it.
+    pub runtime: Arc<Runtime>,
+    /// Where it runs.
+    pub container: Arc<Container>,
+    /// Its words.
+    pub words: Vec<String>,
+    /// The channels that the client wants.
+    pub wants: Wants,
+}
+
+impl Display for Exec {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let word = self.words.first().map(String::as_str).unwrap_or_default();
+        write!(f, "exec {word:?} in {}", self.container.spec.name)
+    }
+}
+
+impl Command for Exec {
+    type Process = HostProcess;
+
+    fn start(&self, size: Option<Size>) -> Result<HostProcess, StartError> {
+        let Exec { runtime, container, words, wants } = self;
+        let (home, farewell) = (&container.home, runtime.farewell.clone());
+        let process = HostProcess::start(words, &container.spec, *wants, size, home, farewell)?;
+        info!(process = process.id(), "{self}");
+        Ok(process)
+    }
+
+    fn words(&self) -> &[String] {
+        &self.words
+    }
+
+    fn drain_patience(&self) -> Duration {
+        self.runtime.settings.drain
+    }
 }
 
 /// Why an exec has no container to run in.
@@ -270,21 +313,6 @@ impl Runtime {
         }
     }
 
-    /// Runs a command in a container.
-    ///
-    /// # Errors
-    /// [`StartError`], in the words of container runtimes.
-    pub fn exec(
-        &self,
-        container: &Container,
-        words: &[String],
-        wants: Wants,
-        size: Option<Size>,
-    ) -> Result<Process, StartError> {
-        let farewell = self.farewell.clone();
-        Process::start(words, &container.spec, wants, size, &container.home, farewell)
-    }
-
     /// Ends everything that runs, within a second: asks, waits, kills. All sessions must have
     /// ended.
     pub async fn shut_down(&self) {
@@ -342,7 +370,7 @@ async fn supervise(
     // Its stdin stays open for whoever attaches.
     let wants = Wants { stdin: spec.stdin, stdout: true, stderr: !spec.tty, tty: spec.tty };
     let since = SystemTime::now();
-    let started = Process::start(&spec.command, spec, wants, None, &container.home, farewell);
+    let started = HostProcess::start(&spec.command, spec, wants, None, &container.home, farewell);
     let mut process = match started {
         Ok(process) => process,
         Err(error) => {
@@ -362,9 +390,9 @@ async fn supervise(
     let _ = timeout(drain, run_dry(&container, &mut process)).await;
 }
 
-async fn run(container: &Container, process: &mut Process) -> Ending {
+async fn run(container: &Container, process: &mut HostProcess) -> Ending {
     poll_fn(|cx| {
-        while let Poll::Ready(act) = process.poll(cx, true) {
+        while let Poll::Ready(act) = process.poll(cx, &mut Inflow::default(), true) {
             record(container, act);
         }
         process.poll_ending(cx)
@@ -372,10 +400,10 @@ async fn run(container: &Container, process: &mut Process) -> Ending {
     .await
 }
 
-async fn run_dry(container: &Container, process: &mut Process) {
+async fn run_dry(container: &Container, process: &mut HostProcess) {
     poll_fn(|cx| {
         while !process.is_silent() {
-            let act = std::task::ready!(process.poll(cx, true));
+            let act = std::task::ready!(process.poll(cx, &mut Inflow::default(), true));
             record(container, act);
         }
         Poll::Ready(())

@@ -1,22 +1,21 @@
 //! One exec: joins an upgraded connection with a process, from the first stream to the Status.
 //! Above: `kubelet`. Below: `process`, `bowline_io::drive`, `bowline_proto::session`.
 
+use std::fmt::Display;
 use std::future::poll_fn;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bowline_io::clock::Clock;
 use bowline_io::drive::{Alarm, Inflow, Moment, Socket};
-use bowline_io::stream::Upgraded;
+use bowline_io::stream::{Connection, Upgraded};
 use bowline_proto::session::{Channel, Event, Loss, Protocol, Session, Side, Size, Status, Wants};
 use bowline_proto::time::earlier;
 use bowline_proto::{Machine, Next, Time, limits};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::process::{Act, Ending, Process};
-use crate::runtime::{Container, Runtime};
+use crate::process::{Act, Ending, Process, StartError};
 
 /// With a terminal, how long the first size may take before the process starts without one. A
 /// program that asks at once must not be told 0 by 0.
@@ -24,37 +23,48 @@ const FIRST_SIZE_PATIENCE: Duration = Duration::from_millis(500);
 /// While the process takes no input, how often to look whether the client is still there.
 const LOOK_AFTER_CLIENT_EVERY: Duration = Duration::from_secs(1);
 
-/// A command to run for a client.
-#[derive(Debug)]
-pub struct Exec {
-    /// Where it runs.
-    pub container: Arc<Container>,
-    /// The words of the command.
-    pub command: Vec<String>,
-    /// The channels that the client wants.
-    pub wants: Wants,
-    /// What is spoken.
-    pub protocol: &'static Protocol,
+/// A command and where it would run. It shows itself as a log names it.
+pub trait Command: Display {
+    /// What it is once it runs.
+    type Process: Process;
+
+    /// Starts it, with a terminal of this size where there is one.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    fn start(&self, size: Option<Size>) -> Result<Self::Process, StartError>;
+
+    /// Its words.
+    fn words(&self) -> &[String];
+
+    /// After it has ended: how long its output is read on while something else holds the other
+    /// end.
+    fn drain_patience(&self) -> Duration;
 }
 
-/// Runs `exec` for the client at the other end of `connection`, until both have ended or `end`.
-pub async fn run(runtime: Arc<Runtime>, exec: Exec, connection: Upgraded, end: CancellationToken) {
-    let Exec { container, command, wants, protocol } = exec;
+/// Runs `command` for the client at the other end of `connection`, until both have ended or `end`.
+/// `wants` are the channels that the client wants, `protocol` is what it speaks.
+pub async fn run<S: Connection, C: Command>(
+    command: C,
+    wants: Wants,
+    protocol: &'static Protocol,
+    connection: Upgraded<S>,
+    end: CancellationToken,
+) {
     let seed = bowline_io::chance::bytes();
     let mut running = Running {
         clock: Clock::start(),
         socket: Socket::new(connection.stream, connection.early),
         session: Session::new(Side::Server, protocol, wants, seed),
-        runtime,
-        container,
         command,
         wants,
-        early: Inflow::default(),
+        stdin: Inflow::default(),
         size: None,
         phase: Phase::Setup,
         ended: false,
     };
     let aborted = tokio::select! {
+        biased;
         () = running.run() => false,
         () = end.cancelled() => true,
     };
@@ -63,39 +73,37 @@ pub async fn run(runtime: Arc<Runtime>, exec: Exec, connection: Upgraded, end: C
     }
 }
 
-struct Running {
+struct Running<S, C: Command> {
     clock: Clock,
-    socket: Socket<bowline_io::stream::Stream>,
+    socket: Socket<S>,
     session: Session,
-    runtime: Arc<Runtime>,
-    container: Arc<Container>,
-    command: Vec<String>,
+    command: C,
     wants: Wants,
-    /// Input that came before the process was there to take it.
-    early: Inflow,
+    /// Input that the process has not taken yet.
+    stdin: Inflow,
     size: Option<Size>,
-    phase: Phase,
+    phase: Phase<C::Process>,
     /// The session has given its last event, or was given its Status.
     ended: bool,
 }
 
-enum Phase {
+enum Phase<P> {
     /// The client has not opened all streams.
     Setup,
     /// Everything is there but the terminal's size, which may still come until then.
     Size(Time),
     /// It runs.
-    Process(Box<Process>),
+    Process(Box<P>),
     /// It has ended; what it wrote is still to be read.
-    Drain(Drain),
+    Drain(Drain<P>),
     /// Nothing is left to run.
     Over,
 }
 
 /// What a process that has ended wrote is in its pipes: it is read until they are dry, however slow
 /// the client is. Then whoever else holds them has until a deadline to end.
-struct Drain {
-    process: Box<Process>,
+struct Drain<P> {
+    process: Box<P>,
     ending: Ending,
     until: Time,
     dry: bool,
@@ -108,7 +116,7 @@ enum Wake {
     Deadline,
 }
 
-impl Running {
+impl<S: Connection, C: Command> Running<S, C> {
     async fn run(&mut self) {
         let mut alarm = Alarm::default();
         loop {
@@ -169,13 +177,16 @@ impl Running {
             }
             Event::Ready => self.start(),
             Event::Data(Channel::Stdin, bytes) => {
-                self.stdin().push(bytes);
+                // What has ended takes no more.
+                if !matches!(self.phase, Phase::Drain(_) | Phase::Over) {
+                    self.stdin.push(bytes);
+                }
                 // Whoever types does not wait for a size.
                 if matches!(self.phase, Phase::Size(_)) {
                     self.start();
                 }
             }
-            Event::Eof(Channel::Stdin) => self.stdin().end(),
+            Event::Eof(Channel::Stdin) => self.stdin.end(),
             Event::Resize(size) => {
                 self.size = Some(size);
                 match &self.phase {
@@ -189,27 +200,10 @@ impl Running {
         }
     }
 
-    fn stdin(&mut self) -> &mut Inflow {
-        match &mut self.phase {
-            Phase::Process(process) | Phase::Drain(Drain { process, .. }) => &mut process.stdin,
-            _ => &mut self.early,
-        }
-    }
-
     fn start(&mut self) {
         let size = self.size.filter(|_| self.wants.tty);
-        let started = self.runtime.exec(&self.container, &self.command, self.wants, size);
-        match started {
-            Ok(mut process) => {
-                info!(
-                    container = self.container.spec.name,
-                    process = process.id(),
-                    "exec {:?}",
-                    self.command.first()
-                );
-                process.stdin = std::mem::take(&mut self.early);
-                self.phase = Phase::Process(Box::new(process));
-            }
+        match self.command.start(size) {
+            Ok(process) => self.phase = Phase::Process(Box::new(process)),
             Err(error) => {
                 let why = format!(
                     "error executing command in container: exec failed: unable to start \
@@ -253,12 +247,13 @@ impl Running {
     }
 
     fn words(&self) -> String {
-        bowline_io::text::harmless(&self.command.join(" "), limits::REASON_BYTES).into_owned()
+        bowline_io::text::harmless(&self.command.words().join(" "), limits::REASON_BYTES)
+            .into_owned()
     }
 
     /// The client is gone. Dropping the process hangs it up.
     fn lost(&mut self, loss: &Loss) {
-        info!(container = self.container.spec.name, "exec {:?}: {loss}", self.command.first());
+        info!("{}: {loss}", self.command);
         self.ended = true;
         self.phase = Phase::Over;
     }
@@ -268,29 +263,25 @@ impl Running {
     }
 
     fn has_room(&self) -> bool {
-        let waiting = match &self.phase {
-            Phase::Process(process) => process.stdin.len(),
-            Phase::Drain(..) | Phase::Over => 0,
-            Phase::Setup | Phase::Size(_) => self.early.len(),
-        };
-        waiting < limits::STDIN_BYTES
+        matches!(self.phase, Phase::Drain(_) | Phase::Over)
+            || self.stdin.len() < limits::STDIN_BYTES
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, alarm: &mut Alarm) -> Poll<Wake> {
         let room = self.session.outbox().len() < limits::OUTBOX_BYTES;
         match &mut self.phase {
             Phase::Process(process) => {
-                if let Poll::Ready(act) = process.poll(cx, room) {
+                if let Poll::Ready(act) = process.poll(cx, &mut self.stdin, room) {
                     return Poll::Ready(Wake::Act(act));
                 }
             }
             Phase::Drain(drain) => {
-                if let Poll::Ready(act) = drain.process.poll(cx, room) {
+                if let Poll::Ready(act) = drain.process.poll(cx, &mut self.stdin, room) {
                     return Poll::Ready(Wake::Act(act));
                 }
                 if room && !drain.dry {
                     drain.dry = true;
-                    drain.until = self.clock.now() + self.runtime.settings().drain;
+                    drain.until = self.clock.now() + self.command.drain_patience();
                     return Poll::Ready(Wake::Deadline);
                 }
             }
