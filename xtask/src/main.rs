@@ -1,6 +1,7 @@
 //! `cargo x`: turns the project's rules into commands. Above: `.ci/run`, people. Below: cargo.
 //! `cargo x check` is for every day; `cargo x ci` is everything that must hold.
 
+mod sim;
 mod tidy;
 
 use std::path::{Path, PathBuf};
@@ -17,12 +18,16 @@ Commands:
   tidy      the project's own rules about its files
   interop   the tests against real parts; installs what is missing (minutes, once)
   ci        check, then interop
+  sim       plays the committed seeds of the simulator; `cargo x sim --help` says what else it can,
+            `cargo x sim --mutations` puts faults into the code that it must find
 ";
 
 fn main() -> ExitCode {
     let command = std::env::args().nth(1);
+    let rest: Vec<String> = std::env::args().skip(2).collect();
     let result = match command.as_deref() {
         Some("check") => check(),
+        Some("sim") => sim::run(&rest),
         Some("tidy") => tidy::run(&root()),
         Some("interop") => interop(),
         Some("ci") => check().and_then(|()| interop()),

@@ -61,6 +61,9 @@ impl<S: Connection> Running<S> {
         let mut alarm = Alarm::default();
         loop {
             let now = self.clock.now();
+            if let Some(near) = &self.near {
+                near.look_after(self.relay.outbox(Leg::Near));
+            }
             let deadline = loop {
                 match self.relay.poll(now) {
                     Next::Event(ending) => self.ending = Some(ending),

@@ -212,6 +212,15 @@ impl<S: Connection> Socket<S> {
     pub fn is_peer_gone(&self) -> bool {
         self.stream.is_peer_gone()
     }
+
+    /// Tells an outbox that was written to its end whether the peer's host has all of it. A
+    /// connection that is closed before that loses the rest once the peer says another word; and no
+    /// event comes when it has.
+    pub fn look_after(&self, outbox: &mut Outbox) {
+        if outbox.is_finishing() && outbox.is_empty() {
+            outbox.set_underway(!self.stream.is_acknowledged());
+        }
+    }
 }
 
 fn read_some<S: AsyncRead>(

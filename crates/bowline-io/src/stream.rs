@@ -59,6 +59,10 @@ pub trait Connection: AsyncRead + AsyncWrite + Unpin {
     /// Whether the peer has ended its direction or reset the connection, be there bytes to read
     /// before that or not. For an owner that does not read because it has no room.
     fn is_peer_gone(&self) -> bool;
+
+    /// Whether the peer's host has all that was written; true as well if it never will. Closed
+    /// before that, a connection loses the rest once the peer says another word.
+    fn is_acknowledged(&self) -> bool;
 }
 
 impl Connection for Stream {
@@ -67,6 +71,10 @@ impl Connection for Stream {
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
         let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
         poll(&mut watched, Some(&at_once)).is_ok_and(|_| watched[0].revents().intersects(gone))
+    }
+
+    fn is_acknowledged(&self) -> bool {
+        !has_unacknowledged(self.tcp()) || is_host_gone(self.tcp())
     }
 }
 
@@ -79,6 +87,23 @@ pub fn prepare(tcp: &TcpStream) {
         .with_retries(KEEPALIVE_PROBES);
     let _ = socket.set_tcp_nodelay(true);
     let _ = socket.set_tcp_keepalive(&keepalive);
+}
+
+/// Whether the kernel keeps bytes that the other host has not acknowledged.
+#[cfg(target_os = "linux")]
+fn has_unacknowledged(tcp: &TcpStream) -> bool {
+    use std::os::fd::AsRawFd;
+
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: SIOCOUTQ, of the same number as TIOCOUTQ, writes one int, to one of ours.
+    let result = unsafe { libc::ioctl(tcp.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    result == 0 && bytes > 0
+}
+
+/// Elsewhere nobody says.
+#[cfg(not(target_os = "linux"))]
+fn has_unacknowledged(_tcp: &TcpStream) -> bool {
+    false
 }
 
 /// Whether the other host has stopped to answer to what we sent.
@@ -237,5 +262,39 @@ impl AsyncWrite for Stream {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         each!(&mut self.get_mut().kind, inner => Pin::new(inner).poll_shutdown(cx))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// More than the kernel takes for a peer that does not read.
+    const BYTES: usize = 16 * 1024 * 1024;
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn what_the_other_host_has_not_taken_is_known() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut stream = Stream::plain(listener.accept().await.unwrap().0);
+        assert!(stream.is_acknowledged());
+        let bytes = vec![7; BYTES];
+        let mut written = 0;
+        while let Ok(count) = stream.tcp().try_write(&bytes[written..]) {
+            written += count;
+        }
+        stream.shutdown().await.unwrap();
+        assert!(!stream.is_acknowledged(), "after {written} bytes");
+        let mut read = Vec::new();
+        peer.read_to_end(&mut read).await.unwrap();
+        assert_eq!(read.len(), written);
+        // The acknowledgement is under way.
+        while !stream.is_acknowledged() {
+            tokio::task::yield_now().await;
+        }
     }
 }

@@ -138,6 +138,7 @@ impl<S: Connection, C: Command> Running<S, C> {
     /// moment that is given. `None` once everything is over.
     fn advance(&mut self) -> Option<Option<Time>> {
         let now = self.clock.now();
+        self.socket.look_after(self.session.outbox());
         let deadline = loop {
             match self.session.poll(now) {
                 Next::Event(event) => self.event(event),

@@ -22,6 +22,7 @@ pub struct Outbox {
     /// Whether the byte written last ended a frame, so that an urgent frame may come next.
     at_boundary: bool,
     ending: bool,
+    underway: bool,
 }
 
 #[derive(Debug)]
@@ -97,6 +98,17 @@ impl Outbox {
     #[must_use]
     pub fn is_finishing(&self) -> bool {
         self.ending
+    }
+
+    /// Says whether bytes that were written are known not to have reached the peer's host.
+    pub fn set_underway(&mut self, underway: bool) {
+        self.underway = underway;
+    }
+
+    /// Whether the peer's host is still to get something: closed now, the connection could lose it.
+    #[must_use]
+    pub fn is_undelivered(&self) -> bool {
+        self.len > 0 || self.underway
     }
 
     /// Drops what waits: the peer cannot take it any more.

@@ -27,6 +27,10 @@ const CANCEL: u32 = 5;
 const GOAWAY_OK: u32 = 0;
 const GOAWAY_INTERNAL_ERROR: u32 = 2;
 
+/// How the reason of a loss begins, on the error stream. In versions without JSON nothing else
+/// tells it from a command's failure.
+const LOST: &str = "session lost: ";
+
 /// A client opens its streams in this order (wire.md 3.5).
 const OPENING: [Channel; 5] =
     [Channel::Error, Channel::Stdin, Channel::Stdout, Channel::Stderr, Channel::Resize];
@@ -182,7 +186,7 @@ impl OverSpdy {
         }
         self.reset(Channel::Stdout);
         self.reset(Channel::Stderr);
-        self.send(Channel::Error, format!("session lost: {why}").into());
+        self.send(Channel::Error, format!("{LOST}{why}").into());
         self.finish(Channel::Error);
         self.reset(Channel::Stdin);
         self.go_away(now, GOAWAY_INTERNAL_ERROR);
@@ -364,14 +368,8 @@ impl OverSpdy {
         let error = Bytes::from(core::mem::take(&mut self.error));
         let status = if self.protocol.json_status {
             Some(error.clone()).filter(|error| !error.is_empty()).map(Status::parse)
-        } else if !error.is_empty() {
-            Some(Ok(Status::from_text(&String::from_utf8_lossy(&error))))
         } else {
-            // Without JSON, success is silence; it counts only if everything ended as it should.
-            let whole = [Channel::Error, Channel::Stdout, Channel::Stderr]
-                .into_iter()
-                .all(|channel| self.lanes[channel as usize].finished || !self.has(channel));
-            whole.then(|| Ok(Status::success()))
+            self.status_in_words(&error).map(Ok)
         };
         let event = match status {
             Some(Ok(status)) => {
@@ -384,10 +382,27 @@ impl OverSpdy {
                 }
                 _ => Event::Lost(Loss::new(Cause::BadStatus, bad.to_string())),
             },
+            None if error.starts_with(LOST.as_bytes()) => {
+                Event::Lost(Loss::new(Cause::Closed, lossy(&error[LOST.len()..])))
+            }
             None => Event::Lost(closed.map_or(Loss::new(Cause::NoStatus, ""), loss)),
         };
         self.walk_away(now);
         self.events.push_back(event);
+    }
+
+    /// Without JSON, a failure is its words and success is silence. Words count if they came to
+    /// their end, silence only if everything ended as it should.
+    fn status_in_words(&self, words: &[u8]) -> Option<Status> {
+        let finished =
+            |channel: Channel| self.lanes[channel as usize].finished || !self.has(channel);
+        if !finished(Channel::Error) || words.starts_with(LOST.as_bytes()) {
+            return None;
+        }
+        if !words.is_empty() {
+            return Some(Status::from_text(&String::from_utf8_lossy(words)));
+        }
+        (finished(Channel::Stdout) && finished(Channel::Stderr)).then(Status::success)
     }
 
     fn tell_ends(&mut self) {
@@ -444,9 +459,9 @@ impl OverSpdy {
     }
 
     /// A slow reader gets the rest of its output and its Status, however long it takes; the
-    /// patience begins when the last byte has left.
+    /// patience begins when the other host has the last byte.
     fn is_still_read(&self) -> bool {
-        self.side == Side::Server && !self.input_ended && self.spdy.unsent() > 0
+        self.side == Side::Server && !self.input_ended && self.spdy.is_undelivered()
     }
 
     /// A client that has its outcome owes its server nothing but the bytes that wait; a server

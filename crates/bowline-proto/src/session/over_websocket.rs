@@ -415,7 +415,7 @@ impl OverWebSocket {
         match self.phase {
             Phase::Over => None,
             // A slow reader gets the rest of its output and its Status, however long it takes; the
-            // patience begins when the last byte has left.
+            // patience begins when the other host has the last byte.
             Phase::Closing(_) if self.is_still_read() => {
                 self.phase = Phase::Closing(now + limits::CLOSING_PATIENCE);
                 Some(now + limits::CLOSING_PATIENCE)
@@ -452,8 +452,7 @@ impl OverWebSocket {
     }
 
     fn is_still_read(&self) -> bool {
-        let waiting = self.websocket.unsent() > 0;
-        self.side == Side::Server && !self.input_ended && waiting
+        self.side == Side::Server && !self.input_ended && self.websocket.is_undelivered()
     }
 
     /// Servers leave it to the client to ask (and to the kernel to find a host that is gone): a

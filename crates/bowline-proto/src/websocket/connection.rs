@@ -177,6 +177,12 @@ impl Connection {
         &mut self.outbox
     }
 
+    /// See [`Outbox::is_undelivered`].
+    #[must_use]
+    pub fn is_undelivered(&self) -> bool {
+        self.outbox.is_undelivered()
+    }
+
     /// How many bytes wait to be written.
     #[must_use]
     pub fn unsent(&self) -> usize {

@@ -1,0 +1,29 @@
+//! Seeds to sessions: the loops of client, gateway and node on virtual time, over a virtual
+//! network, with processes as models; each session is held to the promises.
+//! Above: `cargo x sim`, the tests. Below: the roles' loops as they ship.
+//!
+//! A seed becomes a [`Scenario`]: which carriers, what the process does, how the network behaves,
+//! what goes wrong. [`run`] plays it to its end and gives a [`Verdict`]. Whatever can differ
+//! between two runs comes from the seed, so the same seed gives the same trace. A scenario that
+//! breaks a promise is made [smaller](shrink) until nothing can be left out.
+
+pub mod book;
+pub mod net;
+pub mod process;
+pub mod promises;
+pub mod scenario;
+pub mod shrink;
+pub mod user;
+pub mod world;
+
+pub use promises::{Broken, Promise};
+pub use scenario::Scenario;
+pub use world::{Verdict, run};
+
+/// The committed seeds. In their file, what is behind `#` says what a seed found.
+pub fn seeds() -> impl Iterator<Item = u64> {
+    include_str!("../seeds.txt").lines().filter_map(|line| {
+        let number = line.split('#').next().unwrap_or_default().trim();
+        number.parse().ok()
+    })
+}

@@ -1,0 +1,164 @@
+//! `cargo x sim`: replays seeds, or looks for new ones that break a promise.
+//! Above: people, CI. Below: the library.
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail};
+use bowline_sim::shrink::shrink;
+use bowline_sim::{Scenario, run};
+
+const HELP: &str = "\
+Plays sessions of client, gateway and node on virtual time and a virtual network, and holds each to
+Bowline's promises.
+
+Usage: cargo x sim [--seed N [--trace]] [--for TIME] [--from N]
+
+  --seed N      plays this one; a failure is made as small as it gets, and its trace is printed
+  --trace       with --seed: prints every step
+  --for TIME    plays new seeds for so long (30s, 10m, 1h), on all cores
+  --from N      with --for: the first of them; otherwise by the clock
+
+Without arguments it plays the seeds in sim/seeds.txt.
+";
+
+/// Plays of a failing scenario that making it smaller may take.
+const SHRINKING_RUNS: usize = 2_000;
+
+#[derive(Default)]
+struct Arguments {
+    seed: Option<u64>,
+    trace: bool,
+    time: Option<Duration>,
+    from: Option<u64>,
+}
+
+fn main() -> ExitCode {
+    match arguments().and_then(|arguments| match arguments {
+        None => {
+            print!("{HELP}");
+            Ok(true)
+        }
+        Some(Arguments { seed: Some(seed), trace, .. }) => Ok(one(seed, trace)),
+        Some(Arguments { time: Some(time), from, .. }) => look(time, from),
+        Some(_) => Ok(committed()),
+    }) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("sim: {error:#}\n\n{HELP}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn arguments() -> Result<Option<Arguments>> {
+    let mut all = Arguments::default();
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        let mut value = || words.next().with_context(|| format!("{word} needs a value"));
+        match &*word {
+            "--seed" => all.seed = Some(value()?.parse().context("--seed is a number")?),
+            "--trace" => all.trace = true,
+            "--for" => all.time = Some(duration(&value()?)?),
+            "--from" => all.from = Some(value()?.parse().context("--from is a number")?),
+            "--help" | "-h" => return Ok(None),
+            other => bail!("there is no {other:?}"),
+        }
+    }
+    Ok(Some(all))
+}
+
+fn duration(text: &str) -> Result<Duration> {
+    let split = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let number: u64 = number.parse().with_context(|| format!("{text:?} is no time"))?;
+    let seconds = match unit {
+        "s" | "" => number,
+        "m" => number * 60,
+        "h" => number * 3600,
+        _ => bail!("{text:?} is no time: use s, m or h"),
+    };
+    Ok(Duration::from_secs(seconds))
+}
+
+/// Plays one seed; whether it keeps the promises.
+fn one(seed: u64, trace: bool) -> bool {
+    let scenario = Scenario::of(seed);
+    println!("seed {seed}\n{scenario}");
+    let verdict = run(&scenario, trace);
+    verdict.lines.iter().for_each(|line| println!("{line}"));
+    println!("  {} steps, fingerprint {:016x}", verdict.steps, verdict.fingerprint);
+    println!("  the client: {}", verdict.end);
+    let Some(broken) = verdict.broken else {
+        println!("all promises kept");
+        return true;
+    };
+    println!("BROKEN: {broken}");
+    explain(&scenario, broken.promise);
+    false
+}
+
+fn explain(scenario: &Scenario, promise: bowline_sim::Promise) {
+    let small = shrink(scenario, promise, SHRINKING_RUNS);
+    let verdict = run(&small, true);
+    println!("\nthe smallest found, {} steps:\n{small}", verdict.steps);
+    verdict.lines.iter().for_each(|line| println!("{line}"));
+}
+
+fn committed() -> bool {
+    let begun = Instant::now();
+    let (mut count, mut steps, mut kept) = (0, 0, true);
+    for seed in bowline_sim::seeds() {
+        let verdict = run(&Scenario::of(seed), false);
+        count += 1;
+        steps += verdict.steps;
+        if let Some(broken) = verdict.broken {
+            kept = false;
+            println!("seed {seed}: BROKEN: {broken}");
+        }
+    }
+    println!("{count} seeds, {steps} steps in {:.1?}", begun.elapsed());
+    kept
+}
+
+/// Plays new seeds on all cores until one breaks a promise or the time is over.
+fn look(time: Duration, from: Option<u64>) -> Result<bool> {
+    let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let first = from.unwrap_or(clock * 1_000_000);
+    let next = AtomicU64::new(first);
+    let until = Instant::now() + time;
+    let (sender, failures) = mpsc::channel();
+    let shows = std::io::stderr().is_terminal();
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            let (sender, next) = (sender.clone(), &next);
+            scope.spawn(move || {
+                while Instant::now() < until {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if shows && seed % 100 == 0 {
+                        eprint!("\r{} seeds", seed - first);
+                        let _ = std::io::stderr().flush();
+                    }
+                    let broken = run(&Scenario::of(seed), false).broken;
+                    if let Some(broken) = broken {
+                        println!("seed {seed}: BROKEN: {broken}");
+                        let _ = sender.send(seed);
+                    }
+                }
+            });
+        }
+    });
+    drop(sender);
+    let count = next.into_inner() - first;
+    println!("{count} seeds from {first}");
+    let failed: Vec<u64> = failures.iter().collect();
+    match failed.iter().min() {
+        Some(&seed) => Ok(one(seed, false)),
+        None => Ok(true),
+    }
+}

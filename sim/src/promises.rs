@@ -1,0 +1,59 @@
+//! The promises, and what became of them.
+//! Above: [`world`](crate::world), the book. Below: nothing.
+
+use std::fmt;
+
+/// What every session is held to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Promise {
+    /// Each channel's bytes arrive once and in order.
+    OnceAndInOrder,
+    /// What is reported as an outcome is the process's own, and all of its output came before.
+    TrueOutcome,
+    /// Where nothing went wrong, the outcome arrives, and all input.
+    Delivered,
+    /// Ending one lane does not end another: the process sees the end of its input only after all
+    /// of it, and only where the client's input has ended.
+    LanesApart,
+    /// A dead peer is found, and what it leaves behind is cleared up, within a patience.
+    FoundInTime,
+    /// No queue grows past its limit.
+    Bounded,
+    /// After the end nothing is held: no task, no connection, no process.
+    NothingHeld,
+    /// Where nothing blocks, the session goes on without waiting for a timer.
+    Awake,
+    /// The same seed gives the same trace.
+    Repeatable,
+}
+
+impl fmt::Display for Promise {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Promise::OnceAndInOrder => "bytes arrive once and in order",
+            Promise::TrueOutcome => "an outcome is true and comes after all output",
+            Promise::Delivered => "where nothing went wrong, all of it is delivered",
+            Promise::LanesApart => "the end of one lane does not end another",
+            Promise::FoundInTime => "the end of a peer is found in time",
+            Promise::Bounded => "no queue grows past its limit",
+            Promise::NothingHeld => "after the end nothing is held",
+            Promise::Awake => "nothing waits for a timer where nothing blocks",
+            Promise::Repeatable => "the same seed gives the same trace",
+        })
+    }
+}
+
+/// A promise that was broken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broken {
+    /// Which.
+    pub promise: Promise,
+    /// How.
+    pub how: String,
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.promise, self.how)
+    }
+}

@@ -1,0 +1,62 @@
+//! The committed seeds keep the promises, reach everything that there is, and can be repeated.
+//! Above: nothing. Below: `bowline_sim`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "in a test, helpers included, a panic is the report"
+)]
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use bowline_proto::session::Protocol;
+use bowline_proto::session::protocol::{SPDY, WEBSOCKET};
+use bowline_sim::{Scenario, run, seeds};
+
+#[test]
+fn committed_seeds_keep_the_promises() {
+    let seeds: Vec<u64> = seeds().collect();
+    assert!(seeds.len() >= 500, "{} seeds", seeds.len());
+    let next = AtomicUsize::new(0);
+    let play = || {
+        let mut broken = Vec::new();
+        while let Some(&seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if let Some(how) = run(&Scenario::of(seed), false).broken {
+                broken.push(format!("seed {seed}: {how}; see `cargo x sim --seed {seed}`"));
+            }
+        }
+        broken
+    };
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let broken: Vec<String> = thread::scope(|scope| {
+        let players: Vec<_> = (0..cores).map(|_| scope.spawn(play)).collect();
+        players.into_iter().flat_map(|player| player.join().unwrap()).collect()
+    });
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+#[test]
+fn committed_seeds_reach_every_carrier_on_both_sides_and_every_end() {
+    let scenarios: Vec<Scenario> = seeds().map(Scenario::of).collect();
+    let all: Vec<&Protocol> = WEBSOCKET.into_iter().chain(SPDY).collect();
+    for protocol in all {
+        let is = |one: &&'static Protocol| *one == protocol;
+        assert!(scenarios.iter().any(|it| is(&it.front)), "{protocol:?} in front");
+        assert!(scenarios.iter().any(|it| is(&it.back)), "{protocol:?} behind");
+    }
+    let ends: Vec<String> = scenarios.iter().map(|it| run(it, false).end).collect();
+    for end in ["Success", "Exited", "Failed", "Cut", "Silent", "Closed", "None"] {
+        assert!(ends.iter().any(|seen| seen.contains(end)), "no session ends with {end}");
+    }
+}
+
+#[test]
+fn a_seed_gives_the_same_trace_each_time() {
+    for seed in seeds().take(60) {
+        let scenario = Scenario::of(seed);
+        let (first, second) = (run(&scenario, true), run(&scenario, true));
+        assert_eq!(first.lines, second.lines, "seed {seed}");
+        assert_eq!(first, second, "seed {seed}");
+    }
+}
