@@ -19,7 +19,7 @@ go_module=$here/../go
 clients=$here/../clients
 parts=${BOWLINE_PARTS:-$(cd "$here/../.." && pwd)/target/parts}
 every=(tools runc cni etcd containerd image kubectl-1.20 kubectl-1.32 kubectl-1.36 kubectl-1.37
-  kubelet kube-apiserver python node)
+  kubelet kube-apiserver python node autobahn)
 
 # The one place that says which Kubernetes is built is the Go module.
 kubernetes=$(grep -oE 'k8s.io/kubernetes v[0-9.]+' "$go_module/go.mod" | cut -d' ' -f2)
@@ -48,6 +48,7 @@ right() {
     stamped "$parts/clients/node" "$clients/node/package-lock.json" &&
       [ -s "$parts/clients/node/node_modules/@kubernetes/client-node/package.json" ]
     ;;
+  autobahn) says 'Twisted version' "$parts/autobahn/bin/wstest" --version ;;
   *) return 2 ;;
   esac
 }
@@ -98,6 +99,7 @@ get() {
   kubelet | kube-apiserver) build "$go_module" "$1" "bin/$1" ;;
   python) get_python ;;
   node) get_node ;;
+  autobahn) get_autobahn ;;
   esac
 }
 
@@ -140,6 +142,27 @@ get_node() {
   (cd "$to" && npm ci --no-audit --no-fund)
   launcher "$to/exec" "NODE_MODULES_OF='$to' exec node '$clients/node/exec.mjs' \"\$@\""
   stamp "$to" "$clients/node/package-lock.json"
+}
+
+# The suite runs on Python 2.7 alone, which Debian has no more: pyenv's, or any that is there.
+get_autobahn() {
+  local to=$parts/autobahn python
+  python=$(python_2) || { pyenv install --skip-existing 2.7.18 && python=$(python_2); } || {
+    echo 'no Python 2.7: install pyenv, or put a python2.7 with pip on the PATH'
+    return 1
+  }
+  rm -rf "$to" && mkdir -p "$to"
+  "$python" -m pip install --target "$to/tool" 'virtualenv==20.15.1'
+  PYTHONPATH=$to/tool "$python" -m virtualenv --no-download "$to"
+  "$to/bin/pip" install 'autobahntestsuite==25.10.1'
+}
+
+python_2() {
+  local python
+  for python in "$(command -v python2.7)" "${PYENV_ROOT:-$HOME/.pyenv}"/versions/2.7.*/bin/python; do
+    [ -x "$python" ] && "$python" -m pip --version >&2 && echo "$python" && return
+  done
+  return 1
 }
 
 # ── The ways of getting ──────────────────────────────────────────────────────────────────────────

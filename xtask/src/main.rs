@@ -66,6 +66,7 @@ fn interop() -> Result<()> {
     install.arg(root().join("interop/parts/install.sh"));
     step("install the real parts", install)?;
     step("build", cargo(&["build", "--package", "bowline"]))?;
+    step("build the examples", cargo(&["build", "--package", "bowline-io", "--examples"]))?;
     step("interop", cargo(&["test", "--package", "bowline-interop", "--", "--test-threads=1"]))
 }
 

@@ -32,6 +32,13 @@ pub fn bowline() -> PathBuf {
     path
 }
 
+/// An example of `bowline-io`, as `cargo x interop` builds it.
+pub fn example(name: &str) -> PathBuf {
+    let path = root().join("target/debug/examples").join(name);
+    assert!(path.exists(), "{} is missing: cargo build -p bowline-io --examples", path.display());
+    path
+}
+
 /// A kubectl of this age, for a pod.
 pub fn kubectl(version: &str, kubeconfig: &str, target: &[&str]) -> Client {
     let program = part(&format!("kubectl/{version}/kubectl"));
