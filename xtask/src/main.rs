@@ -1,6 +1,7 @@
 //! `cargo x`: turns the project's rules into commands. Above: `.ci/run`, people. Below: cargo.
 //! `cargo x check` is for every day; `cargo x ci` is everything that must hold.
 
+mod fuzz;
 mod sim;
 mod tidy;
 
@@ -18,6 +19,7 @@ Commands:
   tidy      the project's own rules about its files
   interop   the tests against real parts; installs what is missing (minutes, once)
   ci        check, then interop
+  fuzz      looks for inputs that break a protocol: `cargo x fuzz [TARGET] [--for 10m]`
   sim       plays the committed seeds of the simulator; `cargo x sim --help` says what else it can,
             `cargo x sim --mutations` puts faults into the code that it must find
 ";
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
     let rest: Vec<String> = std::env::args().skip(2).collect();
     let result = match command.as_deref() {
         Some("check") => check(),
+        Some("fuzz") => fuzz::run(&rest),
         Some("sim") => sim::run(&rest),
         Some("tidy") => tidy::run(&root()),
         Some("interop") => interop(),

@@ -29,6 +29,9 @@ impl Sizes {
                 continue;
             }
             self.partial.push(byte);
+            if self.partial[0] != b'{' || self.partial.len() > RESIZE_BYTES {
+                return self.give_up(sizes);
+            }
             // A size has no inner objects and no braces in strings that matter: `}` may end it.
             if byte == b'}' {
                 match parse(&self.partial) {
@@ -37,8 +40,6 @@ impl Sizes {
                     Parsed::Broken => return self.give_up(sizes),
                 }
                 self.partial.clear();
-            } else if self.partial[0] != b'{' || self.partial.len() > RESIZE_BYTES {
-                return self.give_up(sizes);
             }
         }
         sizes
@@ -99,6 +100,14 @@ mod tests {
 
     fn size(width: u16, height: u16) -> Size {
         Size { width, height }
+    }
+
+    #[test]
+    fn braces_in_a_text_without_end_are_not_kept() {
+        let mut sizes = Sizes::default();
+        assert_eq!(sizes.push(b"{\"a\":\""), vec![]);
+        assert_eq!(sizes.push(&[b'}'; 4 * RESIZE_BYTES]), vec![]);
+        assert!(sizes.broken, "{} bytes are kept", sizes.partial.len());
     }
 
     #[test]
