@@ -18,7 +18,10 @@ const SLEEPS: [&str; 2] = ["thread::sleep", "time::sleep("];
 
 /// Checks every file that git tracks.
 pub fn run(root: &Path) -> Result<()> {
-    let listed = Command::new("git").args(["ls-files", "*.rs"]).current_dir(root).output();
+    // What is not committed yet would fail once it is.
+    let mut list = Command::new("git");
+    list.args(["ls-files", "--cached", "--others", "--exclude-standard", "*.rs"]);
+    let listed = list.current_dir(root).output();
     let listed = String::from_utf8(listed.context("git ls-files")?.stdout)?;
     let mut faults = Vec::new();
     let mut checked = 0;

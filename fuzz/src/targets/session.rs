@@ -1,5 +1,5 @@
-//! A session over any carrier, on either side: however its bytes are cut, the same comes out; and it
-//! ends once.
+//! A session over any carrier, on either side: however its bytes are cut, the same comes out; and
+//! it ends once.
 
 use bowline_proto::session::protocol::{SPDY_OFFER, WEBSOCKET};
 use bowline_proto::session::{Cause, Channel, Event, Protocol, Session, Side, Wants};
