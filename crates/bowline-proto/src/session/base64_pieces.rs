@@ -20,13 +20,13 @@ impl Base64Pieces {
     pub(super) fn push(&mut self, text: &[u8], last: bool) -> Option<Bytes> {
         self.partial.extend(text.iter().filter(|byte| !matches!(byte, b'\r' | b'\n')));
         let whole = self.partial.len() / 4 * 4;
-        if last && whole != self.partial.len() || self.padded && !self.partial.is_empty() {
+        if last && whole != self.partial.len() || self.padded && whole > 0 {
             return None;
         }
         let bytes = STANDARD.decode(&self.partial[..whole]).ok()?;
         self.padded |= self.partial[..whole].ends_with(b"=");
         self.partial.drain(..whole);
-        Some(bytes.into())
+        (!self.padded || self.partial.is_empty()).then(|| bytes.into())
     }
 }
 
@@ -45,6 +45,7 @@ mod tests {
         assert_eq!(Base64Pieces::default().push(b"YQ", true), None);
         assert_eq!(Base64Pieces::default().push(b"YQ==YQ==", true), None);
         assert_eq!(Base64Pieces::default().push(b"Y!==", false), None);
+        assert_eq!(Base64Pieces::default().push(b"YQ==Y", false), None);
     }
 
     proptest! {
