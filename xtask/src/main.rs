@@ -20,6 +20,8 @@ Commands:
   interop   the tests against real parts; installs what is missing (minutes, once)
   ci        check, then interop
   fuzz      looks for inputs that break a protocol: `cargo x fuzz [TARGET] [--for 10m]`
+  load      thousands of sessions, slow ends and killed hops, as a table (about 10 minutes);
+            `cargo x load --help` names its lines
   sim       plays the committed seeds of the simulator; `cargo x sim --help` says what else it can,
             `cargo x sim --mutations` puts faults into the code that it must find
 ";
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
     let result = match command.as_deref() {
         Some("check") => check(),
         Some("fuzz") => fuzz::run(&rest),
+        Some("load") => load(&rest),
         Some("sim") => sim::run(&rest),
         Some("tidy") => tidy::run(&root()),
         Some("interop") => interop(),
@@ -71,6 +74,15 @@ fn interop() -> Result<()> {
     step("build", cargo(&["build", "--package", "bowline"]))?;
     step("build the examples", cargo(&["build", "--package", "bowline-io", "--examples"]))?;
     step("interop", cargo(&["test", "--package", "bowline-interop", "--", "--test-threads=1"]))
+}
+
+/// As users have it: optimised, and each part a process of its own.
+fn load(lines: &[String]) -> Result<()> {
+    let build = ["build", "--release", "--package", "bowline", "--package", "bowline-load"];
+    step("build", cargo(&build))?;
+    let mut load = cargo(&["run", "--release", "--quiet", "--package", "bowline-load", "--"]);
+    load.args(lines);
+    step("load", load)
 }
 
 fn step(name: &str, mut command: Command) -> Result<()> {

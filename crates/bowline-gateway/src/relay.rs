@@ -19,11 +19,12 @@ const LOOK_AFTER_CLIENT_EVERY: Duration = Duration::from_secs(1);
 
 /// Joins a client's session and a node's until both have ended, or `end`. Gives how it ended, if
 /// it came to that.
-pub async fn run<S: Connection>(
+pub fn run<S: Connection>(
     near: (Upgraded<S>, Session),
     far: (Upgraded<S>, Session),
     end: CancellationToken,
-) -> Option<Ending> {
+) -> impl Future<Output = Option<Ending>> {
+    // Made outside of the future: what is moved inside of one has its place in it twice.
     let mut running = Running {
         clock: Clock::start(),
         near: Some(Socket::new(near.0.stream, near.0.early)),
@@ -31,15 +32,17 @@ pub async fn run<S: Connection>(
         relay: Relay::new(near.1, far.1),
         ending: None,
     };
-    let ended = tokio::select! {
-        biased;
-        () = running.run() => true,
-        () = end.cancelled() => false,
-    };
-    if !ended {
-        running.abort().await;
+    async move {
+        let ended = tokio::select! {
+            biased;
+            () = running.run() => true,
+            () = end.cancelled() => false,
+        };
+        if !ended {
+            running.abort().await;
+        }
+        running.ending
     }
-    running.ending
 }
 
 struct Running<S> {

@@ -74,14 +74,21 @@ pub async fn exec(
     let near_session =
         Session::new(Side::Server, accepted.protocol, options.wants, chance::bytes());
     let what = format!("{namespace}/{name}/{container}");
-    let (end, front) = (sessions.end.clone(), accepted.protocol);
+    let (front, back) = (accepted.protocol, far_session.protocol().name);
+    info!("exec {what}: {:?} {} to {back}", front.carrier, front.name);
+    let legs = sessions.clone();
     sessions.spawn(async move {
-        let back = far_session.protocol().name;
-        info!("exec {what}: {:?} {} to {back}", front.carrier, front.name);
         match upgraded(request).await {
             Ok(near) => {
-                let ending = relay::run((near, near_session), (far, far_session), end).await;
-                info!("exec {what}: {ending:?}");
+                let end = legs.end.clone();
+                let relay = relay::run((near, near_session), (far, far_session), end);
+                // In a task of its own, it holds nothing that only its beginning needs; in a box,
+                // its place is not there twice.
+                let relay = Box::pin(relay);
+                legs.spawn(async move {
+                    let ending = relay.await;
+                    info!("exec {what}: {ending:?}");
+                });
             }
             Err(error) => warn!("exec {what}: {error}"),
         }

@@ -8,6 +8,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -64,12 +65,22 @@ pub struct Sessions {
     /// Told when sessions have to end.
     pub end: CancellationToken,
     tracker: TaskTracker,
+    connections: TaskTracker,
+    begun: Arc<AtomicUsize>,
 }
 
 impl Sessions {
     /// Runs a session that the server waits for at its end.
     pub fn spawn(&self, session: impl Future<Output = ()> + Send + 'static) {
+        self.begun.fetch_add(1, Ordering::Relaxed);
         self.tracker.spawn(session);
+    }
+
+    /// How many connections and sessions have ended, so far.
+    #[must_use]
+    pub fn ended(&self) -> usize {
+        let lives = self.tracker.len() + self.connections.len();
+        self.begun.load(Ordering::Relaxed).saturating_sub(lives)
     }
 }
 
@@ -104,7 +115,8 @@ pub async fn serve<S, F>(
             }
         };
         let (acceptor, service, end) = (acceptor.clone(), service.clone(), sessions.end.clone());
-        tokio::spawn(async move {
+        sessions.begun.fetch_add(1, Ordering::Relaxed);
+        sessions.connections.spawn(async move {
             let _slot = slot;
             tokio::select! {
                 () = end.cancelled() => {}

@@ -202,10 +202,9 @@ fn children() -> impl Iterator<Item = Kin> {
     processes().filter(move |process| process.parent == own)
 }
 
-/// Whether any process of `group` has not ended.
-pub fn is_alive(group: Pid) -> bool {
-    let group = group.as_raw_nonzero().get();
-    processes().any(|process| process.group == group && !process.has_ended)
+/// The groups with a process that has not ended.
+pub fn living_groups() -> BTreeSet<RawPid> {
+    processes().filter(|process| !process.has_ended).map(|process| process.group).collect()
 }
 
 fn processes() -> impl Iterator<Item = Kin> {

@@ -1,6 +1,6 @@
 //! The first process of a group: watched, waited for, and ended with its group when nobody wants
 //! it.
-//! Above: `process`. Below: `family`, pidfds.
+//! Above: `process`. Below: `census`, `family`, pidfds.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use crate::census;
 use crate::family;
 use crate::watched::watch;
 
@@ -171,7 +172,7 @@ impl Dying {
     async fn group_ends(&self) {
         let _ = self.exits.readable().await;
         let mut pause = LOOK_EVERY;
-        while family::is_alive(self.group) {
+        while census::is_alive(self.group).await {
             sleep(pause).await;
             pause *= 2;
         }

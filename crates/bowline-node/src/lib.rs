@@ -12,6 +12,7 @@ pub mod process;
 pub mod runtime;
 pub mod session;
 
+mod census;
 mod child;
 mod family;
 mod leader;

@@ -9,6 +9,7 @@ mod dev;
 mod exec;
 mod help;
 mod logging;
+mod memory;
 mod outcome;
 mod pod_status;
 mod servers;

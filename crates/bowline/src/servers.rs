@@ -23,7 +23,7 @@ use crate::args;
 use crate::args::node::Pair;
 use crate::certificates::Authority;
 use crate::dev::{self, Dev};
-use crate::logging;
+use crate::{logging, memory};
 
 /// `bowline dev`.
 pub async fn dev(asked: args::dev::Dev) -> Result<()> {
@@ -144,5 +144,8 @@ async fn until(
         end.cancelled().await;
         all.cancel();
     });
-    server.await;
+    tokio::select! {
+        () = server => {}
+        () = memory::give_back(sessions) => {}
+    }
 }

@@ -1,0 +1,149 @@
+//! A command to a session, in this process (the library) or as a `bowline exec` of its own.
+//! Above: `lines`. Below: `bowline-client`, `bowline`.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use anyhow::Result;
+use bowline_client::{Ended, Ends, Exec, Outcome, Wants, exec};
+use bowline_io::dial::{Endpoint, Tls};
+use bowline_io::tls::{self, Trust};
+use bowline_kube::stream_url::{self, ExecQuery};
+use http::{HeaderName, HeaderValue};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::process::Command;
+use tokio::sync::Notify;
+use url::Url;
+
+use crate::place::TOKEN;
+
+/// Clients of one gateway.
+#[derive(Clone)]
+pub struct Clients {
+    bowline: PathBuf,
+    kubeconfig: PathBuf,
+    server: Url,
+    endpoint: Endpoint,
+}
+
+/// Reads for a session.
+pub type Input = Box<dyn AsyncRead + Send + Unpin>;
+
+impl Clients {
+    pub fn new(bowline: &Path, kubeconfig: PathBuf, port: u16, ca: &str) -> Result<Clients> {
+        let config = tls::client(&Trust::Ca(ca.as_bytes().to_vec()), None)?;
+        let server = Url::parse(&format!("https://127.0.0.1:{port}"))?;
+        let tls = Tls { config, server_name: None };
+        let endpoint = Endpoint::of(&server, Some(tls), None);
+        Ok(Clients { bowline: bowline.to_owned(), kubeconfig, server, endpoint })
+    }
+
+    /// A session of the library, to its end; `Err` says what is wrong with it.
+    pub async fn library(
+        &self,
+        command: &[&str],
+        tty: bool,
+        stdin: Option<Input>,
+        stdout: &Taken,
+    ) -> Result<Ended, String> {
+        let wants = Wants { stdin: stdin.is_some(), stdout: true, stderr: false, tty };
+        let query = ExecQuery {
+            command: command.iter().map(|&word| word.to_owned()).collect(),
+            container: "box".to_owned(),
+            stdin: wants.stdin,
+            stdout: true,
+            stderr: false,
+            tty,
+            timeout: None,
+        };
+        let bearer = HeaderValue::try_from(format!("Bearer {TOKEN}"));
+        let bearer = bearer.map_err(|error| error.to_string())?;
+        let request = Exec {
+            endpoint: self.endpoint.clone(),
+            url: stream_url::exec(&self.server, "default", "box", &query),
+            headers: vec![(HeaderName::from_static("authorization"), bearer)],
+            wants,
+            websocket: true,
+            observer: None,
+        };
+        let (stdout, stderr) = (Box::new(stdout.clone()), Box::new(tokio::io::sink()));
+        let ends = Ends { stdin, stdout, stderr, sizes: None };
+        exec(&request, ends).await.map_err(|error| error.to_string())
+    }
+
+    /// A client as a process: its ends are null until they are set.
+    pub fn process(&self, flags: &[&str], command: &[&str]) -> Command {
+        let mut process = Command::new(&self.bowline);
+        process.args(["exec", "--kubeconfig"]).arg(&self.kubeconfig).args(flags);
+        process.args(["box", "--"]).args(command).kill_on_drop(true);
+        process.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        process
+    }
+}
+
+/// Whether a session ended in success.
+pub fn success(ended: Result<Ended, String>) -> Result<(), String> {
+    match ended? {
+        Ended::Known(Outcome::Success) => Ok(()),
+        other => Err(format!("{other:?}")),
+    }
+}
+
+/// Counts output, and tells of it.
+#[derive(Clone, Debug, Default)]
+pub struct Taken(Arc<Counter>);
+
+#[derive(Debug, Default)]
+struct Counter {
+    bytes: AtomicU64,
+    more: Notify,
+    over: AtomicBool,
+}
+
+impl Taken {
+    pub fn bytes(&self) -> u64 {
+        self.0.bytes.load(Ordering::Acquire)
+    }
+
+    /// Nothing more will come.
+    pub fn end(&self) {
+        self.0.over.store(true, Ordering::Release);
+        self.0.more.notify_one();
+    }
+
+    /// Waits for so many bytes, or the end; whether they came. For one waiter.
+    pub async fn reaches(&self, bytes: u64) -> bool {
+        while self.bytes() < bytes {
+            if self.0.over.load(Ordering::Acquire) {
+                return false;
+            }
+            self.0.more.notified().await;
+        }
+        true
+    }
+}
+
+impl AsyncWrite for Taken {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.0.bytes.fetch_add(bytes.len() as u64, Ordering::AcqRel);
+        self.0.more.notify_one();
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}

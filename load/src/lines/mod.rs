@@ -1,0 +1,183 @@
+//! The lines by name, and what they share: a start with a baseline, and the way back to it.
+//! Above: `main`. Below: `many`, `slow`, `hops`.
+
+mod hops;
+mod many;
+mod slow;
+
+use std::pin::Pin;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use tokio::task::JoinSet;
+
+use crate::client::{Clients, Taken, success};
+use crate::place::{Place, Roles};
+use crate::server::{Holds, LOOK_EVERY, Server};
+use crate::table::Row;
+
+type Run =
+    for<'a> fn(&'a Place, &'a mut Row) -> Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>>;
+
+/// One line of the table.
+pub struct Line {
+    pub name: &'static str,
+    pub about: &'static str,
+    pub run: Run,
+}
+
+/// All of them, in the table's order.
+pub const LINES: &[Line] = &[
+    Line {
+        name: "execs",
+        about: "1,000 execs as processes, 10 at a time",
+        run: |place, row| Box::pin(many::execs(place, row)),
+    },
+    Line {
+        name: "held",
+        about: "1,000 sessions held at once",
+        run: |place, row| Box::pin(many::held(place, row)),
+    },
+    Line {
+        name: "idle",
+        about: "5,000 idle sessions",
+        run: |place, row| Box::pin(many::idle(place, row)),
+    },
+    Line {
+        name: "opened-closed",
+        about: "20,000 sessions opened and closed",
+        run: |place, row| Box::pin(many::opened_and_closed(place, row)),
+    },
+    Line {
+        name: "killed",
+        about: "1,000 client processes killed -9",
+        run: |place, row| Box::pin(many::killed(place, row)),
+    },
+    Line {
+        name: "echo",
+        about: "100 terminals beside a bulk download",
+        run: |place, row| Box::pin(slow::echo(place, row)),
+    },
+    Line {
+        name: "slow-reader",
+        about: "1 GB to a reader of 200 KB/s",
+        run: |place, row| Box::pin(slow::reader(place, row)),
+    },
+    Line {
+        name: "deaf-process",
+        about: "1 GB of stdin that is never read",
+        run: |place, row| Box::pin(slow::deaf(place, row)),
+    },
+    Line {
+        name: "hops",
+        about: "each hop killed at each stage",
+        run: |place, row| Box::pin(hops::killed(place, row)),
+    },
+];
+
+/// Sessions before the baseline is taken: they make the threads, caches and heaps that every
+/// server has once it has served.
+const WARM_UP: usize = 64;
+/// How long what a line used may take to be given back. Idle threads of the runtime's blocking pool
+/// end after 10 s.
+const SETTLING: Duration = Duration::from_secs(25);
+/// What the allocator may keep of what a line used at its peak. It gives memory back from the top
+/// of a heap and in whole pages, so a page with one living object stays, and it keeps some free
+/// memory at hand.
+const KEPT_SHARE: f64 = 0.25;
+/// And this much in any case: M_TRIM_THRESHOLD and the bins of one arena per thread.
+const KEPT_KIB: u64 = 4 * 1024;
+
+/// What both roles hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Baseline {
+    pub gateway: Holds,
+    pub node: Holds,
+}
+
+impl Baseline {
+    pub fn of(roles: &Roles) -> Result<Baseline> {
+        Ok(Baseline { gateway: roles.gateway.holds()?, node: roles.node.holds()? })
+    }
+}
+
+/// Roles that have served a few sessions, their clients, and what they hold.
+pub async fn start(place: &Place) -> Result<(Roles, Clients, Baseline)> {
+    let roles = place.start()?;
+    let clients = place.clients(&roles.gateway)?;
+    let mut sessions = JoinSet::new();
+    for _ in 0..WARM_UP {
+        let clients = clients.clone();
+        sessions.spawn(async move {
+            success(clients.library(&["true"], false, None, &Taken::default()).await)
+        });
+    }
+    for result in sessions.join_all().await {
+        result.map_err(|fault| anyhow::anyhow!("warm-up: {fault}"))?;
+    }
+    let calm = |holds: &Holds| holds.children == 0;
+    let deadline = Instant::now() + SETTLING;
+    let mut last = Baseline::of(&roles)?;
+    loop {
+        tokio::time::sleep(LOOK_EVERY * 4).await;
+        let now = Baseline::of(&roles)?;
+        let descriptors = |b: &Baseline| (b.gateway.descriptors, b.node.descriptors);
+        let quiet = descriptors(&now) == descriptors(&last) && calm(&now.node);
+        last = now;
+        if quiet || Instant::now() > deadline {
+            return Ok((roles, clients, last));
+        }
+    }
+}
+
+/// Waits until both are as they were, says what is not, and stops them.
+pub async fn finish(row: &mut Row, roles: Roles, before: Baseline) -> Result<()> {
+    row.end();
+    row.baseline = Some(true);
+    let Roles { gateway, node } = roles;
+    for (name, role, before) in [("gateway", gateway, before.gateway), ("node", node, before.node)]
+    {
+        let after = settle(&role, &before).await?;
+        let peak = after.peak_kib;
+        let place =
+            if name == "gateway" { &mut row.gateway_peak_kib } else { &mut row.node_peak_kib };
+        *place = (*place).max(peak);
+        for fault in left(&before, &after) {
+            row.baseline = Some(false);
+            row.fault(format!("{name}: {fault}"));
+        }
+        if let Err(error) = role.stop().await {
+            row.fault(format!("{name}: {error:#}"));
+        }
+    }
+    Ok(())
+}
+
+/// Looks until the process is as `before`, at most for a while.
+pub async fn settle(role: &Server, before: &Holds) -> Result<Holds> {
+    let deadline = Instant::now() + SETTLING;
+    loop {
+        let now = role.holds()?;
+        if left(before, &now).is_empty() || Instant::now() > deadline {
+            return Ok(now);
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// What is there that was not.
+pub fn left(before: &Holds, now: &Holds) -> Vec<String> {
+    let mut left = Vec::new();
+    let mut more = |what: &str, before: u64, now: u64| {
+        if now > before {
+            left.push(format!("{now} {what}, {before} before"));
+        }
+    };
+    more("descriptors", before.descriptors, now.descriptors);
+    more("threads", before.threads, now.threads);
+    more("processes", before.children, now.children);
+    let used = now.peak_kib.saturating_sub(before.rss_kib) as f64;
+    let kept = KEPT_KIB + (used * KEPT_SHARE) as u64;
+    more("KiB resident", before.rss_kib + kept, now.rss_kib);
+    left
+}

@@ -1,0 +1,129 @@
+//! A directory with certificates and objects, to a gateway and a node that run there.
+//! Above: `lines`. Below: `pki`, `server`.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use tempfile::TempDir;
+
+use crate::client::Clients;
+use crate::pki::{Authority, Pair};
+use crate::server::Server;
+
+const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: box, namespace: default}\nspec: \
+                   {nodeName: node, containers: [{name: box}]}\n";
+/// The one user.
+pub const TOKEN: &str = "load";
+
+/// Files that the parts of one line share.
+pub struct Place {
+    dir: TempDir,
+    bowline: PathBuf,
+    ca: String,
+    share: f64,
+}
+
+/// A gateway before a node with the pod `box`.
+pub struct Roles {
+    pub node: Server,
+    pub gateway: Server,
+}
+
+impl Place {
+    /// `share` is how much of every line's number of sessions is run.
+    pub fn new(share: f64) -> Result<Place> {
+        let dir = tempfile::tempdir()?;
+        let authority = Authority::new()?;
+        let place = Place { dir, bowline: bowline()?, ca: authority.pem.clone(), share };
+        place.write("ca.crt", &authority.pem)?;
+        for (name, pair) in [("server", authority.server()?), ("client", authority.client()?)] {
+            let Pair { certificate, key } = pair;
+            place.write(&format!("{name}.crt"), &certificate)?;
+            place.write(&format!("{name}.key"), &key)?;
+        }
+        place.write("pod.yaml", POD)?;
+        place.write("tokens.csv", &format!("{TOKEN},load,load,system:masters\n"))?;
+        Ok(place)
+    }
+
+    /// This place's share of so many sessions.
+    pub fn count(&self, sessions: usize) -> usize {
+        ((sessions as f64 * self.share) as usize).max(1)
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) -> Result<PathBuf> {
+        let path = self.path(name);
+        std::fs::write(&path, text).with_context(|| path.display().to_string())?;
+        Ok(path)
+    }
+
+    pub fn bowline(&self) -> &Path {
+        &self.bowline
+    }
+
+    /// A gateway that believes the node's certificate, and a node that asks for the gateway's.
+    pub fn start(&self) -> Result<Roles> {
+        let node = self.start_node()?;
+        let gateway = self.start_gateway(node.port)?;
+        Ok(Roles { node, gateway })
+    }
+
+    fn start_node(&self) -> Result<Server> {
+        let mut node = self.role("node");
+        node.args(["--address", "127.0.0.1", "--port", "0", "-f"]).arg(self.path("pod.yaml"));
+        Server::start(node.arg("--client-ca-file").arg(self.path("ca.crt")))
+    }
+
+    fn start_gateway(&self, node: u16) -> Result<Server> {
+        let objects = format!(
+            "{POD}---\napiVersion: v1\nkind: Node\nmetadata: {{name: node}}\nstatus: {{addresses: \
+             [{{type: InternalIP, address: 127.0.0.1}}], daemonEndpoints: {{kubeletEndpoint: \
+             {{Port: {node}}}}}}}\n"
+        );
+        let mut gateway = self.role("gateway");
+        gateway.args(["--bind-address", "127.0.0.1", "--secure-port", "0", "-f"]);
+        gateway.arg(self.write("objects.yaml", &objects)?);
+        for (flag, file) in [
+            ("--token-auth-file", "tokens.csv"),
+            ("--kubelet-certificate-authority", "ca.crt"),
+            ("--kubelet-client-certificate", "client.crt"),
+            ("--kubelet-client-key", "client.key"),
+        ] {
+            gateway.arg(flag).arg(self.path(file));
+        }
+        Server::start(&mut gateway)
+    }
+
+    fn role(&self, name: &str) -> Command {
+        let mut command = Command::new(&self.bowline);
+        command.arg(name).arg("--tls-cert-file").arg(self.path("server.crt"));
+        command.arg("--tls-private-key-file").arg(self.path("server.key"));
+        command
+    }
+
+    /// Clients of a gateway, which they trust by the authority.
+    pub fn clients(&self, gateway: &Server) -> Result<Clients> {
+        let kubeconfig = format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters: [{{name: c, cluster: \
+             {{server: \"https://127.0.0.1:{}\", certificate-authority: {}}}}}]\ncontexts: \
+             [{{name: c, context: {{cluster: c, user: u}}}}]\nusers: [{{name: u, user: {{token: \
+             {TOKEN}}}}}]\n",
+            gateway.port,
+            self.path("ca.crt").display()
+        );
+        let kubeconfig = self.write("kubeconfig", &kubeconfig)?;
+        Clients::new(self.bowline(), kubeconfig, gateway.port, &self.ca)
+    }
+}
+
+/// Next to this program, where `cargo x load` builds both.
+fn bowline() -> Result<PathBuf> {
+    let path = env::current_exe()?.with_file_name("bowline");
+    path.canonicalize().with_context(|| format!("{}: run `cargo x load`", path.display()))
+}
