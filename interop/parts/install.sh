@@ -19,7 +19,7 @@ go_module=$here/../go
 clients=$here/../clients
 parts=${BOWLINE_PARTS:-$(cd "$here/../.." && pwd)/target/parts}
 every=(tools runc cni etcd containerd image kubectl-1.20 kubectl-1.32 kubectl-1.36 kubectl-1.37
-  kubelet kube-apiserver python node autobahn)
+  kubelet kube-apiserver handlers python node autobahn)
 
 # The one place that says which Kubernetes is built is the Go module.
 kubernetes=$(grep -oE 'k8s.io/kubernetes v[0-9.]+' "$go_module/go.mod" | cut -d' ' -f2)
@@ -39,6 +39,7 @@ right() {
   image) stamped "$parts/image" "$here/image.sh" && [ -s "$parts/image/box.tar" ] ;;
   kubectl-1.37) says "$kubernetes" "$parts/kubectl/1.37/kubectl" version --client ;;
   kubectl-*) says "v${1#kubectl-}\\." "$parts/kubectl/${1#kubectl-}/kubectl" version --client ;;
+  handlers) says "mod.*k8s.io/apiserver.*$kubernetes_library" go version -m "$parts/bin/handlers" ;;
   kubelet | kube-apiserver) says "Kubernetes $kubernetes" "$parts/bin/$1" --version ;;
   python)
     stamped "$parts/clients/python" "$clients/python/requirements.txt" &&
@@ -97,6 +98,10 @@ get() {
     ;;
   kubectl-1.37) build "$go_module" kubectl kubectl/1.37/kubectl ;;
   kubelet | kube-apiserver) build "$go_module" "$1" "bin/$1" ;;
+  handlers)
+    (cd "$go_module" && CGO_ENABLED=0 nice go build -trimpath -buildvcs=false -ldflags '-s -w' \
+      -o "$parts/bin/handlers" ./handlers)
+    ;;
   python) get_python ;;
   node) get_node ;;
   autobahn) get_autobahn ;;

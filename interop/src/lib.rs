@@ -3,7 +3,8 @@
 //!
 //! [`client`] is a client program with its kubeconfig and pod; [`list`] is what must hold for each,
 //! [`console`] is a terminal to type on; [`server`] starts and stops programs that serve, [`pair`]
-//! two of ours.
+//! two of ours, [`pki`] makes their certificates; [`parts`] are the real ones, [`cluster`] a whole
+//! Kubernetes of them.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,7 +14,10 @@
 )]
 
 pub mod client;
+pub mod cluster;
 pub mod console;
 pub mod list;
 pub mod pair;
+pub mod parts;
+pub mod pki;
 pub mod server;

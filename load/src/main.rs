@@ -6,7 +6,6 @@
 
 mod client;
 mod lines;
-mod pki;
 mod place;
 mod server;
 mod table;

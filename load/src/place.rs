@@ -1,15 +1,15 @@
 //! A directory with certificates and objects, to a gateway and a node that run there.
-//! Above: `lines`. Below: `pki`, `server`.
+//! Above: `lines`. Below: `bowline_interop::pki`, `server`.
 
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
+use bowline_interop::pki::{Authority, Pair};
 use tempfile::TempDir;
 
 use crate::client::Clients;
-use crate::pki::{Authority, Pair};
 use crate::server::Server;
 
 const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: box, namespace: default}\nspec: \

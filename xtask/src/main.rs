@@ -15,6 +15,8 @@ const HELP: &str = "\
 Usage: cargo x COMMAND
 
 Commands:
+  bench     what sessions cost next to what they cost in Kubernetes, as ratios of one run
+            (`cargo x bench --help`; wants the real parts)
   check     format, lints, docs, tidy and all tests that need only a Rust toolchain
   tidy      the project's own rules about its files
   interop   the tests against real parts; installs what is missing (minutes, once)
@@ -30,9 +32,10 @@ fn main() -> ExitCode {
     let command = std::env::args().nth(1);
     let rest: Vec<String> = std::env::args().skip(2).collect();
     let result = match command.as_deref() {
+        Some("bench") => optimised("bowline-bench", &rest),
         Some("check") => check(),
         Some("fuzz") => fuzz::run(&rest),
-        Some("load") => load(&rest),
+        Some("load") => optimised("bowline-load", &rest),
         Some("sim") => sim::run(&rest),
         Some("tidy") => tidy::run(&root()),
         Some("interop") => interop(),
@@ -76,13 +79,13 @@ fn interop() -> Result<()> {
     step("interop", cargo(&["test", "--package", "bowline-interop", "--", "--test-threads=1"]))
 }
 
-/// As users have it: optimised, and each part a process of its own.
-fn load(lines: &[String]) -> Result<()> {
-    let build = ["build", "--release", "--package", "bowline", "--package", "bowline-load"];
+/// Runs a tool beside the program, both as users would have them.
+fn optimised(tool: &str, words: &[String]) -> Result<()> {
+    let build = ["build", "--release", "--quiet", "--package", "bowline", "--package", tool];
     step("build", cargo(&build))?;
-    let mut load = cargo(&["run", "--release", "--quiet", "--package", "bowline-load", "--"]);
-    load.args(lines);
-    step("load", load)
+    let mut run = cargo(&["run", "--release", "--quiet", "--package", tool, "--"]);
+    run.args(words);
+    step(tool, run)
 }
 
 fn step(name: &str, mut command: Command) -> Result<()> {

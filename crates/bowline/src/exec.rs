@@ -17,6 +17,7 @@ use k8s_openapi::api::core::v1::Pod;
 use crate::args::BadUsage;
 use crate::args::exec::Exec;
 use crate::console::{self, Raw};
+use crate::memory;
 use crate::outcome::{self, End};
 use crate::verbose::{Verbose, say};
 
@@ -100,7 +101,12 @@ async fn attended(
         stderr: Box::new(tokio::io::stderr()),
         sizes: if request.wants.tty { console::sizes().map_err(failed)? } else { None },
     };
-    let session = bowline_client::exec(request, ends);
+    let session = async {
+        tokio::select! {
+            result = bowline_client::exec(request, ends) => result,
+            never = memory::forget_the_start() => match never {},
+        }
+    };
     let result = match asked_to_end {
         None => session.await,
         Some(asked_to_end) => tokio::select! {

@@ -4,9 +4,9 @@
 use std::process::Child;
 
 use bowline_interop::client::{Client, Input, left};
+use bowline_interop::cluster::Cluster;
 use rustix::process::Signal;
 
-use crate::cluster::Cluster;
 use crate::parts::ours;
 
 /// Starts a command that says when it is up.

@@ -8,7 +8,6 @@
 )]
 
 mod autobahn;
-mod cluster;
 mod dev;
 mod ends;
 mod libraries;

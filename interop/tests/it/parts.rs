@@ -1,29 +1,14 @@
 //! Where the real parts are, and the programs of ours that stand beside them.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use bowline_interop::client::Client;
 use bowline_interop::list::{Amounts, FULL};
+pub use bowline_interop::parts::part;
+use bowline_interop::parts::root;
 
 /// The kubectls, oldest first: SPDY alone, then WebSocket in three ages.
 pub const KUBECTLS: [&str; 4] = ["1.20", "1.32", "1.36", "1.37"];
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("interop is in the project").to_owned()
-}
-
-/// A part of the installation; it must be there.
-pub fn part(name: &str) -> PathBuf {
-    let place = std::env::var_os("BOWLINE_PARTS").map(PathBuf::from);
-    let path = place.unwrap_or_else(|| root().join("target/parts")).join(name);
-    assert!(path.exists(), "{} is missing: run interop/parts/install.sh", path.display());
-    path
-}
-
-/// The script that brings a whole Kubernetes up and down.
-pub fn cluster_script() -> PathBuf {
-    root().join("interop/parts/cluster.sh")
-}
 
 /// The program itself, as `cargo x interop` builds it.
 pub fn bowline() -> PathBuf {

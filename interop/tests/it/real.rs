@@ -8,11 +8,11 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use bowline_interop::client::{Client, Input, left_within};
+use bowline_interop::cluster::Cluster;
 use bowline_interop::list::{Point, check, first_size, written};
 use bowline_interop::pair;
 use bowline_interop::server::Server;
 
-use crate::cluster::Cluster;
 use crate::parts::{amounts, bowline, kubectl, ours};
 
 const TARGET: &[&str] = &["box"];

@@ -2,9 +2,9 @@
 
 use std::process::Command;
 
+use bowline_interop::cluster::Cluster;
 use bowline_interop::server::Server;
 
-use crate::cluster::Cluster;
 use crate::parts::{bowline, part};
 
 const OBJECTS: &str = "apiVersion: v1

@@ -1,10 +1,12 @@
 //! Many sessions: in turns, at once, idle, in a row, killed.
 //! Above: the table of lines. Below: `client`.
 
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
+use bowline_proto::limits::PING_EVERY;
 use tokio::io::{AsyncReadExt, DuplexStream, duplex};
 use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinSet};
@@ -13,6 +15,7 @@ use tokio::time::timeout;
 use super::{Baseline, finish, start};
 use crate::client::{Clients, Taken, success};
 use crate::place::Place;
+use crate::server::Holds;
 use crate::table::Row;
 
 /// No session of these takes longer.
@@ -28,6 +31,8 @@ const OPENING: usize = 32;
 /// A session, beyond the process itself (design goal of the project).
 const GATEWAY_KIB: f64 = 32.0;
 const NODE_KIB: f64 = 64.0;
+/// A client, all of it.
+const CLIENT_MIB: f64 = 6.0;
 
 /// Runs `count` sessions, `at_once` at a time.
 async fn each<F>(row: &mut Row, count: usize, at_once: usize, session: impl Fn(usize) -> F)
@@ -58,7 +63,7 @@ pub async fn execs(place: &Place, row: &mut Row) -> Result<()> {
         let code = (number % 200) as i32;
         let script = format!("echo {number}; exit {code}");
         let mut process = clients.process(&[], &["sh", "-c", &script]);
-        process.stdout(std::process::Stdio::piped());
+        process.stdout(Stdio::piped());
         async move {
             let output = process.output().await.map_err(|error| error.to_string())?;
             let right = output.stdout == format!("{number}\n").into_bytes();
@@ -140,6 +145,19 @@ async fn open(
     Ok(opened.into_iter().map(|(waiting, _)| waiting).collect())
 }
 
+/// What a client that waits is resident with, after it has been asked for signs of life.
+async fn quiet_client(clients: &Clients) -> Result<u64> {
+    let mut process = clients.process(&["-i"], &HELD);
+    let mut child = process.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    let mut up = [0; UP_BYTES as usize];
+    child.stdout.as_mut().context("stdout is piped")?.read_exact(&mut up).await?;
+    tokio::time::sleep(2 * PING_EVERY).await;
+    let holds = Holds::of(child.id().context("it runs")?)?;
+    drop(child.stdin.take());
+    timeout(PATIENCE, child.wait()).await??;
+    Ok(holds.rss_kib)
+}
+
 pub async fn held(place: &Place, row: &mut Row) -> Result<()> {
     let (roles, clients, before) = start(place).await?;
     row.begin();
@@ -161,7 +179,7 @@ pub async fn idle(place: &Place, row: &mut Row) -> Result<()> {
     let mut running = JoinSet::new();
     let waiting = open(&clients, count, false, &mut running).await?;
     // Longer than a heartbeat: what the first pings leave behind belongs to an idle session.
-    tokio::time::sleep(2 * bowline_proto::limits::PING_EVERY).await;
+    tokio::time::sleep(2 * PING_EVERY).await;
     let during = Baseline::of(&roles)?;
     let each = |before: u64, now: u64| now.saturating_sub(before) as f64 / count as f64;
     let (gateway, node) = (
@@ -170,6 +188,7 @@ pub async fn idle(place: &Place, row: &mut Row) -> Result<()> {
     );
     row.at_most("gateway per session", gateway, GATEWAY_KIB, "KiB");
     row.at_most("node per session", node, NODE_KIB, "KiB");
+    row.at_most("client", quiet_client(&clients).await? as f64 / 1024.0, CLIENT_MIB, "MiB");
     // They have no input that could end them: their clients go away.
     let all = waiting.iter().filter(|session| !session.handle.is_finished());
     let alive = all.count() as u64;
@@ -189,7 +208,7 @@ pub async fn killed(place: &Place, row: &mut Row) -> Result<()> {
         let mut wave = JoinSet::new();
         for _ in 0..left.min(WAVE) {
             let mut process = clients.process(&["-i"], &HELD);
-            process.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+            process.stdin(Stdio::piped()).stdout(Stdio::piped());
             wave.spawn(async move {
                 let mut child = process.spawn().map_err(|error| error.to_string())?;
                 let mut up = [0; UP_BYTES as usize];

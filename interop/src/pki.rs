@@ -1,5 +1,5 @@
 //! Names to certificates: an authority, servers on loopback, the gateway as the node's client.
-//! Above: `place`. Below: rcgen.
+//! Above: load, benchmarks. Below: rcgen.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -9,6 +9,7 @@ use rcgen::{
 };
 
 /// An authority that one run believes.
+#[derive(Debug)]
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     /// Its certificate.
@@ -16,16 +17,23 @@ pub struct Authority {
 }
 
 /// A certificate and its key, in PEM.
+#[derive(Debug)]
 pub struct Pair {
+    /// The certificate.
     pub certificate: String,
+    /// Its private key.
     pub key: String,
 }
 
 impl Authority {
+    /// A new one.
+    ///
+    /// # Errors
+    /// rcgen's, as of all here.
     pub fn new() -> Result<Authority, rcgen::Error> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new(Vec::new())?;
-        params.distinguished_name.push(DnType::CommonName, "load");
+        params.distinguished_name.push(DnType::CommonName, "bowline for tests");
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         let pem = params.self_signed(&key)?.pem();
@@ -33,6 +41,9 @@ impl Authority {
     }
 
     /// For a server on loopback.
+    ///
+    /// # Errors
+    /// See [`new`](Authority::new).
     pub fn server(&self) -> Result<Pair, rcgen::Error> {
         let mut params = CertificateParams::new(Vec::new())?;
         params.subject_alt_names.push(SanType::IpAddress(IpAddr::from(Ipv4Addr::LOCALHOST)));
@@ -42,6 +53,9 @@ impl Authority {
     }
 
     /// For the gateway towards the node.
+    ///
+    /// # Errors
+    /// See [`new`](Authority::new).
     pub fn client(&self) -> Result<Pair, rcgen::Error> {
         let mut params = CertificateParams::new(Vec::new())?;
         params.distinguished_name.push(DnType::CommonName, "gateway");

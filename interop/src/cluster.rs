@@ -1,4 +1,5 @@
 //! A real Kubernetes for the time of a test.
+//! Above: tests, benchmarks. Below: `parts/cluster.sh`.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -7,6 +8,7 @@ use std::process::{Command, Output, Stdio};
 use crate::parts::{cluster_script, part};
 
 /// A running cluster; dropped, it goes down.
+#[derive(Debug)]
 pub struct Cluster {
     place: tempfile::TempDir,
     env: HashMap<String, String>,
@@ -14,6 +16,7 @@ pub struct Cluster {
 
 impl Cluster {
     /// Brings one up with these settings of the script's.
+    #[must_use]
     pub fn up(settings: &[(&str, &str)]) -> Cluster {
         let place = tempfile::Builder::new().prefix("bowline-").tempdir().unwrap();
         let mut cluster = Cluster { place, env: HashMap::new() };
@@ -38,16 +41,19 @@ impl Cluster {
     }
 
     /// A file of the cluster's.
+    #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
         self.place.path().join(name)
     }
 
     /// The same as text.
+    #[must_use]
     pub fn text(&self, name: &str) -> String {
         self.path(name).to_str().unwrap().to_owned()
     }
 
     /// The kubeconfig of its administrator.
+    #[must_use]
     pub fn admin(&self) -> String {
         self.text("admin.kubeconfig")
     }

@@ -1,0 +1,188 @@
+//! The two ends of a hop: a client that sends or receives, and a node that does the other.
+//! Above: `hop`. Below: `bowline-io`, `bowline-proto`.
+//!
+//! Both push as hard as they can, so that what is in between never waits for them alone.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use bowline_io::chance;
+use bowline_io::clock::Clock;
+use bowline_io::dial::{Endpoint, Tls, dial};
+use bowline_io::drive::{Moment, Socket};
+use bowline_io::http::{Answer, lines, upgrade};
+use bowline_io::serve::{Peer, Reply, Sessions, serve, upgraded};
+use bowline_io::stream::Upgraded;
+use bowline_io::target::{head, query};
+use bowline_proto::negotiate::{self, Lines, Offer, Taken};
+use bowline_proto::session::{Channel, Event, Outcome, Session, Side, Status, Wants};
+use bowline_proto::{Machine, Next};
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use tokio::net::TcpListener;
+
+/// An end fills its queue up to this before it writes.
+const QUEUE_BYTES: usize = 256 * 1024;
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Which way bulk data goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Node to client.
+    Down,
+    /// Client to node.
+    Up,
+}
+
+/// One transfer.
+#[derive(Clone, Copy, Debug)]
+pub struct Job {
+    pub way: Way,
+    /// All of it.
+    pub bytes: u64,
+    /// In pieces of this; each is one message or frame.
+    pub piece: usize,
+}
+
+impl Job {
+    /// As the query of an exec. The client's words and the node's differ only in these names.
+    pub fn query(self, stdin: &str, stdout: &str) -> String {
+        let Job { way, bytes, piece } = self;
+        let (name, command) = match way {
+            Way::Down => (stdout, "down"),
+            Way::Up => (stdin, "up"),
+        };
+        format!("container=box&command={command}&command={bytes}&command={piece}&{name}=1")
+    }
+
+    fn of_query(query: &str) -> Option<Job> {
+        let mut words = query.split('&').filter_map(|pair| pair.strip_prefix("command="));
+        let way = if words.next()? == "up" { Way::Up } else { Way::Down };
+        Some(Job { way, bytes: words.next()?.parse().ok()?, piece: words.next()?.parse().ok()? })
+    }
+
+    fn wants(self) -> Wants {
+        let up = self.way == Way::Up;
+        Wants { stdin: up, stdout: !up, stderr: false, tty: false }
+    }
+}
+
+/// Serves as a kubelet whose containers are bottomless.
+pub async fn node(listener: TcpListener, tls: Option<Arc<rustls::ServerConfig>>) {
+    let sessions = Sessions::default();
+    let service = move |_: Peer, request| answer(request);
+    serve(listener, tls, sessions, service).await;
+}
+
+async fn answer(request: Request<Incoming>) -> Reply {
+    let lines = lines(request.headers());
+    let taken = Taken { websocket_v5: true };
+    let accepted = negotiate::accept(request.method().as_str(), Lines(&lines), taken);
+    let (Ok(accepted), Some(job)) = (accepted, Job::of_query(query(&request))) else {
+        let mut refusal = Response::new(Full::new(Bytes::new()));
+        *refusal.status_mut() = StatusCode::BAD_REQUEST;
+        return refusal;
+    };
+    let mut reply = Response::new(Full::new(Bytes::new()));
+    *reply.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    for (name, value) in &accepted.response {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(*name), HeaderValue::try_from(value)) {
+            reply.headers_mut().append(name, value);
+        }
+    }
+    let session = Session::new(Side::Server, accepted.protocol, job.wants(), chance::bytes());
+    tokio::spawn(async move {
+        let Ok(connection) = upgraded(request).await else { return };
+        // A client that sees too little says so itself.
+        let _ = run(connection, session, Side::Server, job).await;
+    });
+    reply
+}
+
+/// Where a client goes, and in which words it asks.
+#[derive(Clone, Debug)]
+pub struct Target {
+    pub port: u16,
+    pub tls: Option<Arc<rustls::ClientConfig>>,
+    /// Path and query.
+    pub path: String,
+    pub websocket: bool,
+}
+
+/// Runs one transfer as a client, to the Status.
+pub async fn client(target: &Target, job: Job) -> Result<()> {
+    let tls = target.tls.clone().map(|config| Tls { config, server_name: None });
+    let host = "127.0.0.1".to_owned();
+    let endpoint = Endpoint { host, port: target.port, tls, proxy: None };
+    let stream = dial(&endpoint, PATIENCE).await?;
+    let offer = if target.websocket { Offer::websocket(chance::bytes()) } else { Offer::spdy() };
+    let mut request = head(offer.method(), "127.0.0.1", &target.path, ())?;
+    request.headers_mut().insert("authorization", HeaderValue::from_static("Bearer bench"));
+    for (name, value) in offer.headers() {
+        request.headers_mut().append(HeaderName::try_from(name)?, HeaderValue::try_from(value)?);
+    }
+    let Answer::Switched { head, connection } = upgrade(stream, request, PATIENCE).await? else {
+        bail!("no 101 at {}", target.path);
+    };
+    let lines = lines(&head.headers);
+    let protocol = offer.check(head.status.as_u16(), Lines(&lines))?;
+    let session = Session::new(Side::Client, protocol, job.wants(), chance::bytes());
+    let received = run(connection, session, Side::Client, job).await?;
+    if job.way == Way::Down && received != job.bytes {
+        bail!("{received} bytes of {}", job.bytes);
+    }
+    Ok(())
+}
+
+/// Plays one side of a job; gives how much it received.
+async fn run(connection: Upgraded, mut session: Session, side: Side, job: Job) -> Result<u64> {
+    let clock = Clock::start();
+    let mut socket = Socket::new(connection.stream, connection.early);
+    let sends = (side == Side::Client) == (job.way == Way::Up);
+    let channel = if side == Side::Client { Channel::Stdin } else { Channel::Stdout };
+    let piece = Bytes::from(vec![b'x'; job.piece]);
+    let (mut left, mut received, mut ready) = (job.bytes, 0, false);
+    if side == Side::Client {
+        session.begin(clock.now());
+    }
+    let mut ended = None;
+    loop {
+        match session.poll(clock.now()) {
+            Next::Event(Event::Ready) => ready = true,
+            Next::Event(Event::Data(_, bytes)) => received += bytes.len() as u64,
+            Next::Event(Event::Eof(Channel::Stdin)) if received == job.bytes => {
+                session.status(clock.now(), &Status::success());
+            }
+            Next::Event(Event::Eof(Channel::Stdin)) => bail!("{received} bytes came"),
+            Next::Event(Event::Status(outcome)) => ended = Some(outcome),
+            Next::Event(Event::Lost(loss)) => bail!("{loss} after {received} bytes"),
+            Next::Event(_) => {}
+            Next::Done if side == Side::Server => return Ok(received),
+            Next::Done => match ended.context("no Status")?.outcome() {
+                Outcome::Success => return Ok(received),
+                other => bail!("{other:?}"),
+            },
+            Next::Idle(_) => {
+                while ready && sends && left > 0 && session.outbox().len() < QUEUE_BYTES {
+                    let length = left.min(job.piece as u64);
+                    session.send(channel, piece.slice(..length as usize));
+                    left -= length;
+                    match (left, side) {
+                        (0, Side::Client) => session.finish(channel),
+                        (0, Side::Server) => session.status(clock.now(), &Status::success()),
+                        _ => {}
+                    }
+                }
+                match poll_fn(|cx| socket.poll(cx, session.outbox(), true)).await {
+                    Moment::Read(bytes) => session.receive(clock.now(), bytes),
+                    Moment::Ended(_) => session.receive_end(clock.now()),
+                    Moment::Wrote => {}
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! `cargo x bench [WHAT…]`: what a session costs, next to what it costs elsewhere, in one run.
+//! Above: `cargo x`, people. Below: one module for each comparison.
+//!
+//! Only ratios are compared: a number of another machine, or of another hour, says nothing here.
+
+mod ends;
+mod hop;
+mod measure;
+mod part;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+const HELP: &str = "\
+Usage: cargo x bench [WHAT…]
+
+  hop    one relay: WebSocket in, SPDY out and back, next to a raw copy and the Go handlers
+
+Without a name: all of them.
+";
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if words.iter().any(|word| word == "--help" || word == "-h") {
+        print!("{HELP}");
+        return ExitCode::SUCCESS;
+    }
+    match run(&words) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(words: &[String]) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    if let [first, rest @ ..] = words
+        && first == "part"
+    {
+        return runtime.block_on(part::run(rest));
+    }
+    let all = ["hop"];
+    if let Some(unknown) = words.iter().find(|word| !all.contains(&&***word)) {
+        bail!("there is nothing called {unknown:?}; --help says what there is");
+    }
+    for what in all.iter().filter(|what| words.is_empty() || words.iter().any(|w| w == *what)) {
+        match *what {
+            "hop" => hop::run(&runtime)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
