@@ -1,7 +1,6 @@
 //! One hop: CPU seconds per GB of a relay, next to a raw copy and to the API server's handlers.
 //! Above: `main`. Below: `ends`, `part`, `measure`.
 
-use std::io::{IsTerminal, Write};
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -13,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
 use crate::ends::{self, Job, Target, Way};
-use crate::measure::{cpu, median};
+use crate::measure::{cpu, median, progress};
 use crate::part::Both;
 
 const ROUNDS: usize = 5;
@@ -73,7 +72,7 @@ impl Place {
             }
             Ok(Server::start(&mut command))
         };
-        let mut go = Command::new(part("bin/handlers"));
+        let mut go = Command::new(part("handlers/handlers"));
         let scheme = if tls { "https" } else { "http" };
         go.arg("-kubelet").arg(format!("{scheme}://127.0.0.1:{port}"));
         if tls {
@@ -153,12 +152,4 @@ fn row(runtime: &Runtime, place: &Place, tls: bool, piece: usize, way: Way) -> R
         ours / go,
     );
     Ok(())
-}
-
-/// Says on a terminal how far it is.
-fn progress(text: &str) {
-    let mut stderr = std::io::stderr();
-    if stderr.is_terminal() {
-        let _ = write!(stderr, "\r\x1b[K{text}");
-    }
 }

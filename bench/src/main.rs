@@ -5,8 +5,12 @@
 
 mod ends;
 mod hop;
+mod idle;
 mod measure;
 mod part;
+mod start;
+mod systems;
+mod whole;
 
 use std::process::ExitCode;
 
@@ -16,6 +20,9 @@ const HELP: &str = "\
 Usage: cargo x bench [WHAT…]
 
   hop    one relay: WebSocket in, SPDY out and back, next to a raw copy and the Go handlers
+  whole  client, gateway and node, next to kubectl, API server, kubelet and containerd
+  idle   memory of a session that waits, in each of them
+  start  what a client takes for `exec … true`, next to kubectl
 
 Without a name: all of them.
 ";
@@ -42,14 +49,16 @@ fn run(words: &[String]) -> Result<()> {
     {
         return runtime.block_on(part::run(rest));
     }
-    let all = ["hop"];
+    let all = ["hop", "whole", "idle", "start"];
     if let Some(unknown) = words.iter().find(|word| !all.contains(&&***word)) {
         bail!("there is nothing called {unknown:?}; --help says what there is");
     }
     for what in all.iter().filter(|what| words.is_empty() || words.iter().any(|w| w == *what)) {
         match *what {
             "hop" => hop::run(&runtime)?,
-            _ => {}
+            "whole" => whole::run()?,
+            "idle" => idle::run()?,
+            _ => start::run()?,
         }
     }
     Ok(())

@@ -39,7 +39,10 @@ right() {
   image) stamped "$parts/image" "$here/image.sh" && [ -s "$parts/image/box.tar" ] ;;
   kubectl-1.37) says "$kubernetes" "$parts/kubectl/1.37/kubectl" version --client ;;
   kubectl-*) says "v${1#kubectl-}\\." "$parts/kubectl/${1#kubectl-}/kubectl" version --client ;;
-  handlers) says "mod.*k8s.io/apiserver.*$kubernetes_library" go version -m "$parts/bin/handlers" ;;
+  handlers)
+    stamped "$parts/handlers" "$go_module/handlers/main.go" &&
+      go version -m "$parts/handlers/handlers" | grep -E "k8s.io/apiserver\s+v0\.${kubernetes#v1.}"
+    ;;
   kubelet | kube-apiserver) says "Kubernetes $kubernetes" "$parts/bin/$1" --version ;;
   python)
     stamped "$parts/clients/python" "$clients/python/requirements.txt" &&
@@ -99,8 +102,10 @@ get() {
   kubectl-1.37) build "$go_module" kubectl kubectl/1.37/kubectl ;;
   kubelet | kube-apiserver) build "$go_module" "$1" "bin/$1" ;;
   handlers)
+    mkdir -p "$parts/handlers"
     (cd "$go_module" && CGO_ENABLED=0 nice go build -trimpath -buildvcs=false -ldflags '-s -w' \
-      -o "$parts/bin/handlers" ./handlers)
+      -o "$parts/handlers/handlers" ./handlers)
+    stamp "$parts/handlers" "$go_module/handlers/main.go"
     ;;
   python) get_python ;;
   node) get_node ;;

@@ -1,0 +1,68 @@
+//! Memory of sessions that wait, in every program on their way.
+//! Above: `main`. Below: `systems`.
+
+use std::io::Read;
+use std::process::{Child, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::measure::{kib, progress};
+use crate::systems::System;
+
+const SESSIONS: usize = 200;
+/// Sessions before: every program has then what it needs once.
+const WARM_UP: usize = 50;
+/// Until heartbeats have been, and what a start needed is given back.
+const SETTLING: Duration = Duration::from_secs(15);
+
+pub fn run() -> Result<()> {
+    println!("### Memory: KiB resident for each of {SESSIONS} sessions that wait\n");
+    println!("| system | servers | a client, MiB |\n|---|---|--:|");
+    for system in [System::kubernetes()?, System::bowline()?] {
+        let many = open(&system, WARM_UP)?;
+        end(many)?;
+        sleep(SETTLING);
+        let before = resident(&system)?;
+        let many = open(&system, SESSIONS)?;
+        sleep(SETTLING);
+        let now = resident(&system)?;
+        let client = kib(many[0].id(), "VmRSS")? / 1024.0;
+        end(many)?;
+        let grown = now.iter().zip(&before).map(|(now, before)| (now - before) / SESSIONS as f64);
+        let names = system.servers.iter().map(|(name, _)| name);
+        let each: Vec<_> = names.zip(grown).map(|(name, kib)| format!("{name} {kib:.0}")).collect();
+        println!("| {} | {} | {client:.1} |", system.name, each.join(", "));
+    }
+    println!();
+    Ok(())
+}
+
+fn resident(system: &System) -> Result<Vec<f64>> {
+    system.servers.iter().map(|(_, id)| kib(*id, "VmRSS")).collect()
+}
+
+/// Clients whose commands have begun and wait for their input's end.
+fn open(system: &System, count: usize) -> Result<Vec<Child>> {
+    let mut children = Vec::new();
+    for number in 0..count {
+        progress(&format!("{}: {number} of {count} sessions", system.name));
+        let mut client = system.exec(&["-i"], &["sh", "-c", "echo up; exec cat"]);
+        let mut child = client.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut up = [0; 3];
+        child.stdout.as_mut().context("stdout is piped")?.read_exact(&mut up)?;
+        children.push(child);
+    }
+    progress("");
+    Ok(children)
+}
+
+fn end(children: Vec<Child>) -> Result<()> {
+    for mut child in children {
+        drop(child.stdin.take());
+        let status = child.wait()?;
+        ensure!(status.success(), "{status}");
+    }
+    Ok(())
+}
