@@ -15,6 +15,8 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
+/// Input is read up to this before it is sent.
+const GATHERED_BYTES: usize = 256 * 1024;
 /// Output that waits for the caller's ends. Past it the server is not read.
 const OUTPUT_BYTES: usize = 1024 * 1024;
 
@@ -216,6 +218,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Running<S> {
         self.session.reading(self.clock.now(), room);
         let reads = room && self.session.wants_read();
         if self.ended.is_none() {
+            // Some messages in one write cost less than one in each.
+            let gathers = self.session.outbox().len() < GATHERED_BYTES;
+            if gathers && let Poll::Ready(input) = self.poll_stdin(cx) {
+                return Poll::Ready(input.map(Wake::Input));
+            }
             if let Poll::Ready(moment) = self.socket.poll(cx, self.session.outbox(), reads) {
                 return Poll::Ready(Ok(Wake::Socket(moment)));
             }

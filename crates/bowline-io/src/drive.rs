@@ -74,9 +74,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         outbox: &mut Outbox,
         wants_read: bool,
     ) -> Poll<Moment> {
-        match self.poll_write(cx, outbox) {
-            Ok(false) => {}
-            Ok(true) => return Poll::Ready(Moment::Wrote),
+        let wrote = match self.poll_write(cx, outbox) {
+            Ok(wrote) => wrote,
             // The host is gone, and will not say so.
             Err(error) if error.kind() == io::ErrorKind::TimedOut => {
                 return Poll::Ready(self.broken(outbox, error));
@@ -88,21 +87,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
                 outbox.discard();
                 return Poll::Ready(Moment::Wrote);
             }
-        }
-        if !wants_read || self.read_ended {
-            return Poll::Pending;
-        }
-        if !self.early.is_empty() {
-            return Poll::Ready(Moment::Read(self.early.split()));
-        }
-        match ready!(self.intake.poll(cx, &mut self.stream)) {
-            Ok(bytes) if bytes.is_empty() => {
-                self.read_ended = true;
-                Poll::Ready(Moment::Ended(None))
+        };
+        // Writing never keeps us from reading: with an owner that always has more to write, it
+        // would for ever.
+        if wants_read && !self.read_ended {
+            if !self.early.is_empty() {
+                return Poll::Ready(Moment::Read(self.early.split()));
             }
-            Ok(bytes) => Poll::Ready(Moment::Read(bytes)),
-            Err(error) => Poll::Ready(self.broken(outbox, error)),
+            match self.intake.poll(cx, &mut self.stream) {
+                Poll::Pending => {}
+                Poll::Ready(Ok(bytes)) if bytes.is_empty() => {
+                    self.read_ended = true;
+                    return Poll::Ready(Moment::Ended(None));
+                }
+                Poll::Ready(Ok(bytes)) => return Poll::Ready(Moment::Read(bytes)),
+                Poll::Ready(Err(error)) => return Poll::Ready(self.broken(outbox, error)),
+            }
         }
+        if wrote { Poll::Ready(Moment::Wrote) } else { Poll::Pending }
     }
 
     fn broken(&mut self, outbox: &mut Outbox, error: io::Error) -> Moment {

@@ -11,6 +11,7 @@ pub mod observe;
 pub mod proxy;
 pub mod serve;
 pub mod shutdown;
+pub mod stdio;
 pub mod stream;
 pub mod target;
 pub mod text;

@@ -27,6 +27,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 const UNACKNOWLEDGED_PATIENCE: Duration = Duration::from_secs(30);
 const UNACKNOWLEDGED_TRIES: u8 = 3;
 
+/// How much TLS seals for one write; rustls' own 64 KiB cost a third more system calls and wake-ups.
+const SEALED_BYTES: usize = 256 * 1024;
+
 /// One connection.
 #[derive(Debug)]
 pub struct Stream {
@@ -164,19 +167,22 @@ impl Stream {
 
     /// We dialled and speak TLS.
     #[must_use]
-    pub fn client(tls: client::TlsStream<TcpStream>) -> Stream {
+    pub fn client(mut tls: client::TlsStream<TcpStream>) -> Stream {
+        tls.get_mut().1.set_buffer_limit(Some(SEALED_BYTES));
         Stream::of(Kind::Client(Box::new(tls)))
     }
 
     /// We dialled through a proxy that is itself reached over TLS.
     #[must_use]
-    pub fn nested(tls: client::TlsStream<client::TlsStream<TcpStream>>) -> Stream {
+    pub fn nested(mut tls: client::TlsStream<client::TlsStream<TcpStream>>) -> Stream {
+        tls.get_mut().1.set_buffer_limit(Some(SEALED_BYTES));
         Stream::of(Kind::Nested(Box::new(tls)))
     }
 
     /// We accepted and speak TLS.
     #[must_use]
-    pub fn server(tls: server::TlsStream<TcpStream>) -> Stream {
+    pub fn server(mut tls: server::TlsStream<TcpStream>) -> Stream {
+        tls.get_mut().1.set_buffer_limit(Some(SEALED_BYTES));
         Stream::of(Kind::Server(Box::new(tls)))
     }
 

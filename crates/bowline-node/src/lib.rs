@@ -16,6 +16,7 @@ mod census;
 mod child;
 mod family;
 mod leader;
+mod pipes;
 mod spawn;
 mod terminal;
 mod watched;

@@ -1,5 +1,6 @@
 //! A command to a process with its ends, as values that a session's task polls. Dropped, it ends.
-//! Above: `session`, `runtime`. Below: `leader`, `spawn`, `terminal`.
+//! Above: `session`, `runtime`. Below: `leader`, `pipes`, `spawn`,
+//! `terminal`.
 
 use std::io;
 use std::process::Stdio;
@@ -15,12 +16,10 @@ use crate::family::Home;
 pub use crate::leader::Ending;
 use crate::leader::{Farewell, Leader};
 use crate::manifest::ContainerSpec;
+use crate::pipes::Pipe;
 pub use crate::spawn::StartError;
 use crate::spawn::{self, Descriptors};
 use crate::terminal::Terminal;
-
-/// Pipes of this size cost memory only while they are full, and system calls a sixteenth.
-const PIPE_BYTES: usize = 1024 * 1024;
 
 /// What a session needs of a process: [`HostProcess`], or a simulated one. Dropped, it is hung up.
 pub trait Process {
@@ -50,9 +49,11 @@ pub struct HostProcess {
     err_first: bool,
 }
 
+type Outflow = Option<Pipe<Receiver>>;
+
 #[derive(Debug)]
 enum Ends {
-    Pipes { stdin: Option<Sender>, stdout: Option<Receiver>, stderr: Option<Receiver> },
+    Pipes { stdin: Option<Pipe<Sender>>, stdout: Outflow, stderr: Outflow },
     Terminal { terminal: Terminal, open: bool },
 }
 
@@ -223,7 +224,7 @@ impl Process for HostProcess {
 
 fn poll_pipe(
     cx: &mut Context<'_>,
-    pipe: &mut Option<Receiver>,
+    pipe: &mut Outflow,
     intake: &mut Intake,
 ) -> Poll<Option<BytesMut>> {
     let Some(open) = pipe else { return Poll::Pending };
@@ -252,25 +253,18 @@ fn pipe_ends(wants: Wants) -> io::Result<(Ends, Descriptors)> {
     let (mut stdin, mut stdout, mut stderr) = (None, None, None);
     if wants.stdin {
         let (ours, theirs) = pipe::pipe()?;
-        grow(&ours);
         descriptors.stdin = theirs.into_blocking_fd()?.into();
-        stdin = Some(ours);
+        stdin = Some(Pipe::new(ours));
     }
     if wants.stdout {
         let (theirs, ours) = pipe::pipe()?;
-        grow(&ours);
         descriptors.stdout = theirs.into_blocking_fd()?.into();
-        stdout = Some(ours);
+        stdout = Some(Pipe::new(ours));
     }
     if wants.stderr {
         let (theirs, ours) = pipe::pipe()?;
         descriptors.stderr = theirs.into_blocking_fd()?.into();
-        stderr = Some(ours);
+        stderr = Some(Pipe::new(ours));
     }
     Ok((Ends::Pipes { stdin, stdout, stderr }, descriptors))
-}
-
-/// Best effort: a system may not allow it.
-fn grow(pipe: &impl std::os::fd::AsFd) {
-    let _ = rustix::pipe::fcntl_setpipe_size(pipe, PIPE_BYTES);
 }

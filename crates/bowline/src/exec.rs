@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bowline_client::{EndError, Ends, ExecError, Wants};
 use bowline_io::observe::Observer;
+use bowline_io::stdio::{Input, Output};
 use bowline_kube::api::Api;
 use bowline_kube::config::ConfigError;
 use bowline_kube::stream_url::ExecQuery;
@@ -96,9 +97,9 @@ async fn attended(
         if interactive { Some(console::asked_to_end().map_err(failed)?) } else { None };
     let raw = if request.wants.tty { Some(Raw::enter().map_err(failed)?) } else { None };
     let ends = Ends {
-        stdin: stdin.then(|| Box::new(tokio::io::stdin()) as _),
-        stdout: Box::new(tokio::io::stdout()),
-        stderr: Box::new(tokio::io::stderr()),
+        stdin: stdin.then(|| Box::new(Input::stdin()) as _),
+        stdout: Box::new(Output::stdout()),
+        stderr: Box::new(Output::stderr()),
         sizes: if request.wants.tty { console::sizes().map_err(failed)? } else { None },
     };
     let session = async {

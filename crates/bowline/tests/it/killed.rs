@@ -94,7 +94,10 @@ fn children(id: i32) -> Vec<u32> {
 #[test]
 fn a_killed_dev_takes_its_web_server_along() {
     let mut dev = Server::dev(bowline(), &[]);
-    let children = children(dev.id().as_raw_nonzero().get());
+    let id = dev.id().as_raw_nonzero().get();
+    // A child of a thread that just ends is listed with none, for a moment.
+    until("dev has a child", Duration::from_secs(5), || !children(id).is_empty());
+    let children = children(id);
     let [web] = children[..] else { panic!("{children:?}") };
     let words = || std::fs::read(format!("/proc/{web}/cmdline")).unwrap_or_default();
     until("the web server runs", Duration::from_secs(5), || {

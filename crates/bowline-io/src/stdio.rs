@@ -1,0 +1,332 @@
+//! This process's own stdin, stdout and stderr, for a task to read and to write.
+//! Above: `bowline exec`. Below: a thread for each, blocking system calls.
+//!
+//! They may be files, which no system can wait for, or be shared with other programs, which must
+//! not find them non-blocking. So each has a thread; it moves as much as there is at a time, since
+//! waking one another is what costs.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::pin::Pin;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+use std::thread;
+
+use bytes::{Buf, Bytes};
+use rustix::buffer::spare_capacity;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+
+/// The first read; one that is filled doubles the next.
+const SMALLEST_BYTES: usize = 16 * 1024;
+const LARGEST_BYTES: usize = 256 * 1024;
+/// What was read and not asked for yet: one piece, while the thread reads the next.
+const PIECES: usize = 1;
+/// What waits for the writing thread, beside what it writes.
+const WAITING_BYTES: usize = 256 * 1024;
+
+type Descriptor = Box<dyn AsFd + Send + Sync>;
+
+/// Input. Nothing is read before the first poll.
+pub struct Input {
+    /// Until a thread has it.
+    descriptor: Option<Descriptor>,
+    pieces: Option<Receiver<io::Result<Bytes>>>,
+    piece: Bytes,
+}
+
+impl Input {
+    /// This process's stdin.
+    #[must_use]
+    pub fn stdin() -> Input {
+        Input::of(io::stdin())
+    }
+
+    fn of(descriptor: impl AsFd + Send + Sync + 'static) -> Input {
+        let descriptor = Some(Box::new(descriptor) as _);
+        Input { descriptor, pieces: None, piece: Bytes::new() }
+    }
+
+    /// The thread ends with the input, or once nobody wants a piece that it has.
+    fn start(&mut self) -> io::Result<()> {
+        if let Some(descriptor) = self.descriptor.take() {
+            let (sender, receiver) = channel(PIECES);
+            let thread = thread::Builder::new().name("input".to_owned());
+            thread.spawn(move || read_all(descriptor.as_fd(), &sender))?;
+            self.pieces = Some(receiver);
+        }
+        Ok(())
+    }
+}
+
+impl AsyncRead for Input {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let input = self.get_mut();
+        input.start()?;
+        if let Some(pieces) = input.pieces.as_mut().filter(|_| input.piece.is_empty()) {
+            match ready!(pieces.poll_recv(cx)) {
+                Some(piece) => input.piece = piece?,
+                None => input.pieces = None,
+            }
+        }
+        let length = input.piece.len().min(buffer.remaining());
+        buffer.put_slice(&input.piece[..length]);
+        input.piece.advance(length);
+        Poll::Ready(Ok(()))
+    }
+}
+
+fn read_all(input: BorrowedFd<'_>, pieces: &Sender<io::Result<Bytes>>) {
+    let mut appetite = SMALLEST_BYTES;
+    loop {
+        let mut buffer = Vec::with_capacity(appetite);
+        let piece = loop {
+            match rustix::io::read(input, spare_capacity(&mut buffer)) {
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => wait(input, PollFlags::IN),
+                Ok(0) => return,
+                Ok(_) => break Ok(Bytes::from(buffer)),
+                Err(error) => break Err(error.into()),
+            }
+        };
+        let failed = piece.is_err();
+        if piece.as_ref().is_ok_and(|piece| piece.len() == appetite) {
+            appetite = (appetite * 2).min(LARGEST_BYTES);
+        }
+        if pieces.blocking_send(piece).is_err() || failed {
+            return;
+        }
+    }
+}
+
+/// Output. Flushed, all of it was written.
+pub struct Output {
+    /// Until a thread has it.
+    descriptor: Option<Descriptor>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    /// There is something to write, or nothing will be.
+    more: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: Vec<u8>,
+    writing: bool,
+    failed: Option<Errno>,
+    over: bool,
+    waker: Option<Waker>,
+}
+
+impl Output {
+    /// This process's stdout.
+    #[must_use]
+    pub fn stdout() -> Output {
+        Output::of(io::stdout())
+    }
+
+    /// This process's stderr.
+    #[must_use]
+    pub fn stderr() -> Output {
+        Output::of(io::stderr())
+    }
+
+    fn of(descriptor: impl AsFd + Send + Sync + 'static) -> Output {
+        Output { descriptor: Some(Box::new(descriptor)), shared: Arc::default() }
+    }
+
+    fn start(&mut self) -> io::Result<()> {
+        if let Some(descriptor) = self.descriptor.take() {
+            let shared = self.shared.clone();
+            let thread = thread::Builder::new().name("output".to_owned());
+            thread.spawn(move || shared.write_all(descriptor.as_fd()))?;
+        }
+        Ok(())
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes what comes until nothing will, or it cannot be written.
+    fn write_all(&self, descriptor: BorrowedFd<'_>) {
+        let mut piece = Vec::new();
+        loop {
+            let mut state = self.lock();
+            while state.waiting.is_empty() && !state.over {
+                state = self.more.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+            if state.waiting.is_empty() {
+                return;
+            }
+            std::mem::swap(&mut piece, &mut state.waiting);
+            state.writing = true;
+            // There is room again.
+            let waker = state.waker.take();
+            drop(state);
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+            let result = write(descriptor, &piece);
+            piece.clear();
+            let mut state = self.lock();
+            state.writing = false;
+            state.failed = result.err();
+            let (failed, waker) = (state.failed.is_some(), state.waker.take());
+            drop(state);
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+            if failed {
+                return;
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Output {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let output = self.get_mut();
+        output.start()?;
+        let mut state = output.shared.lock();
+        if let Some(error) = state.failed {
+            return Poll::Ready(Err(error.into()));
+        }
+        let room = WAITING_BYTES.saturating_sub(state.waiting.len());
+        if room == 0 {
+            state.waker = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        let length = bytes.len().min(room);
+        state.waiting.extend_from_slice(&bytes[..length]);
+        let sleeps = !state.writing;
+        drop(state);
+        if sleeps {
+            output.shared.more.notify_one();
+        }
+        Poll::Ready(Ok(length))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut state = self.shared.lock();
+        if let Some(error) = state.failed {
+            return Poll::Ready(Err(error.into()));
+        }
+        if state.waiting.is_empty() && !state.writing {
+            return Poll::Ready(Ok(()));
+        }
+        state.waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_flush(cx)
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        self.shared.lock().over = true;
+        self.shared.more.notify_one();
+    }
+}
+
+fn write(descriptor: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<(), Errno> {
+    while !bytes.is_empty() {
+        match rustix::io::write(descriptor, bytes) {
+            Ok(written) => bytes = &bytes[written..],
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => wait(descriptor, PollFlags::OUT),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Somebody who shares the descriptor has made it non-blocking.
+fn wait(descriptor: BorrowedFd<'_>, what: PollFlags) {
+    let _ = poll(&mut [PollFd::new(&descriptor, what)], None);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+
+    use rustix::pipe::pipe;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// More than a pipe holds, and in lines that tell whether one is missing.
+    fn lines() -> Vec<u8> {
+        (0..200_000).flat_map(|number| format!("{number}\n").into_bytes()).collect()
+    }
+
+    #[tokio::test]
+    async fn all_that_was_written_is_there_once_it_is_flushed() {
+        let (read, write) = pipe().unwrap();
+        let reader = thread::spawn(move || {
+            let mut found = Vec::new();
+            io::Read::read_to_end(&mut std::fs::File::from(read), &mut found).unwrap();
+            found
+        });
+        let mut output = Output::of(write);
+        output.write_all(&lines()).await.unwrap();
+        output.flush().await.unwrap();
+        drop(output);
+        assert!(reader.join().unwrap() == lines());
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_went_away_is_told_of_by_every_call() {
+        let (read, write) = pipe().unwrap();
+        drop(read);
+        let mut output = Output::of(write);
+        output.write_all(b"nobody reads this").await.unwrap();
+        let flushed = output.flush().await.unwrap_err();
+        let written = output.write_all(b"nor this").await.unwrap_err();
+        for error in [flushed, written] {
+            assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+        }
+    }
+
+    #[tokio::test]
+    async fn input_comes_whole_and_ends() {
+        let (read, write) = pipe().unwrap();
+        let writer = thread::spawn(move || {
+            io::Write::write_all(&mut std::fs::File::from(write), &lines()).unwrap();
+        });
+        let mut found = Vec::new();
+        Input::of(read).read_to_end(&mut found).await.unwrap();
+        assert!(found == lines());
+        writer.join().unwrap();
+    }
+
+    /// It belongs to whoever shares it as well.
+    #[tokio::test]
+    async fn nothing_is_read_before_it_is_wanted() {
+        let (read, write) = pipe().unwrap();
+        rustix::io::write(&write, b"mine").unwrap();
+        drop(write);
+        let shared: OwnedFd = read.try_clone().unwrap();
+        drop(Input::of(read));
+        let mut found = [0; 8];
+        assert_eq!(rustix::io::read(&shared, &mut found).unwrap(), 4);
+    }
+}

@@ -1,0 +1,311 @@
+//! A process's pipes, for a task to read and to write. What flows in small pieces is moved a few
+//! hundred times a second rather than with every one of them.
+//! Above: `process`. Below: tokio's pipes, system calls.
+//!
+//! A pipe wakes whoever waits for it with every write and, once it was full, with every read. For
+//! `head -c 1G /dev/zero`, which writes 4 KiB at a time, that is a wake-up, a record of TLS and some
+//! system calls on every hop for each 4 KiB. So a pipe that goes on and on is not waited for: it is
+//! looked at again after a pause. Whatever comes by itself, as a prompt or an echo, never waits.
+
+use std::io::{self, IoSlice};
+use std::mem;
+use std::os::fd::{AsFd, OwnedFd};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::pipe::{fcntl_getpipe_size, fcntl_setpipe_size};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::unix::pipe::{Receiver, Sender};
+use tokio::time::{Instant, Sleep, sleep};
+
+/// Pipes of this size cost memory only while they are full. Only such a one is big enough for what
+/// comes in a pause.
+const PIPE_BYTES: usize = 1024 * 1024;
+/// What a timer can do, and what nobody sees.
+const PAUSE: Duration = Duration::from_millis(1);
+/// Pieces that follow one another this quickly are a flow,
+const QUICK: Duration = Duration::from_millis(2);
+/// after so many of them.
+const PIECES: u32 = 16;
+
+/// Our end of a pipe: a [`Receiver`] to read from, a [`Sender`] to write to.
+#[derive(Debug)]
+pub struct Pipe<E> {
+    state: State<E>,
+    /// It holds what comes in a pause.
+    big: bool,
+    /// Moved since nothing could be.
+    piece: usize,
+    /// When the latest piece ended.
+    latest: Option<Instant>,
+    /// Pieces in a row that came quickly.
+    quick: u32,
+}
+
+/// Who tells that something can be moved.
+#[derive(Debug)]
+enum State<E> {
+    /// The system.
+    Waited(E),
+    /// A timer.
+    Paused(OwnedFd, Pin<Box<Sleep>>),
+    /// Nobody: the system refused the change from one to the other.
+    Gone,
+}
+
+/// What tokio has for both ends, by different names.
+pub trait End: AsFd + Sized {
+    /// Stops waiting for it.
+    fn into_fd(self) -> io::Result<OwnedFd>;
+    /// Waits for it again.
+    fn from_fd(fd: OwnedFd) -> io::Result<Self>;
+}
+
+impl End for Receiver {
+    fn into_fd(self) -> io::Result<OwnedFd> {
+        self.into_nonblocking_fd()
+    }
+
+    fn from_fd(fd: OwnedFd) -> io::Result<Receiver> {
+        Receiver::from_owned_fd_unchecked(fd)
+    }
+}
+
+impl End for Sender {
+    fn into_fd(self) -> io::Result<OwnedFd> {
+        self.into_nonblocking_fd()
+    }
+
+    fn from_fd(fd: OwnedFd) -> io::Result<Sender> {
+        Sender::from_owned_fd_unchecked(fd)
+    }
+}
+
+impl<E: End> Pipe<E> {
+    /// Makes it big: best effort, a system may not allow it.
+    pub fn new(end: E) -> Pipe<E> {
+        let _ = fcntl_setpipe_size(&end, PIPE_BYTES);
+        let big = fcntl_getpipe_size(&end).is_ok_and(|size| size >= PIPE_BYTES);
+        Pipe { state: State::Waited(end), big, piece: 0, latest: None, quick: 0 }
+    }
+
+    /// Moves something, if something can be moved, by one of two ways: as tokio does, which has the
+    /// system tell when it can, or by a plain system call.
+    fn poll<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut waited: impl FnMut(&mut E, &mut Context<'_>) -> Poll<io::Result<T>>,
+        mut at_once: impl FnMut(&OwnedFd) -> Result<T, Errno>,
+        len: impl Fn(&T) -> usize,
+    ) -> Poll<io::Result<T>> {
+        if let State::Paused(_, pause) = &mut self.state {
+            ready!(pause.as_mut().poll(cx));
+        }
+        loop {
+            let moved = match &mut self.state {
+                State::Waited(end) => waited(end, cx),
+                State::Paused(fd, _) => match at_once(fd) {
+                    Err(Errno::AGAIN) => Poll::Pending,
+                    Err(Errno::INTR) => continue,
+                    result => Poll::Ready(result.map_err(io::Error::from)),
+                },
+                State::Gone => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+            };
+            if let Poll::Ready(moved) = moved {
+                self.piece += moved.as_ref().map_or(0, &len);
+                return Poll::Ready(moved);
+            }
+            let piece = mem::take(&mut self.piece);
+            let paused = matches!(self.state, State::Paused(..));
+            match (paused, piece) {
+                // The system has our waker.
+                (false, 0) => return Poll::Pending,
+                (false, _) if !self.is_flow() => return Poll::Pending,
+                // Nothing came in all of the pause.
+                (true, 0) => self.wait()?,
+                _ => {
+                    ready!(self.pause(cx)?);
+                }
+            }
+        }
+    }
+
+    /// Another piece has ended: whether they come so quickly that it is better to wait for more.
+    fn is_flow(&mut self) -> bool {
+        let now = Instant::now();
+        let quick = self.latest.is_some_and(|latest| now - latest < QUICK);
+        self.latest = Some(now);
+        self.quick = if quick { self.quick + 1 } else { 0 };
+        self.big && self.quick >= PIECES
+    }
+
+    /// Begins a pause.
+    fn pause(&mut self, cx: &mut Context<'_>) -> io::Result<Poll<()>> {
+        let (fd, mut pause) = match mem::replace(&mut self.state, State::Gone) {
+            State::Waited(end) => (end.into_fd()?, Box::pin(sleep(PAUSE))),
+            State::Paused(fd, mut pause) => {
+                pause.as_mut().reset(Instant::now() + PAUSE);
+                (fd, pause)
+            }
+            State::Gone => return Err(io::ErrorKind::NotConnected.into()),
+        };
+        let over = pause.as_mut().poll(cx);
+        self.state = State::Paused(fd, pause);
+        Ok(over)
+    }
+
+    /// Has the system tell again.
+    fn wait(&mut self) -> io::Result<()> {
+        if let State::Paused(fd, _) = mem::replace(&mut self.state, State::Gone) {
+            self.state = State::Waited(E::from_fd(fd)?);
+        }
+        Ok(())
+    }
+}
+
+impl AsyncRead for Pipe<Receiver> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let buffer = std::cell::RefCell::new(buffer);
+        let read = self.get_mut().poll(
+            cx,
+            |end, cx| {
+                let mut buffer = buffer.borrow_mut();
+                let read = ready!(Pin::new(end).poll_read(cx, &mut buffer));
+                Poll::Ready(read.map(|()| buffer.filled().len() - before))
+            },
+            |fd| {
+                let mut buffer = buffer.borrow_mut();
+                let length = rustix::io::read(fd, buffer.initialize_unfilled())?;
+                buffer.advance(length);
+                Ok(length)
+            },
+            |length| *length,
+        );
+        read.map_ok(|_| ())
+    }
+}
+
+impl AsyncWrite for Pipe<Sender> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.get_mut().poll(
+            cx,
+            |end, cx| Pin::new(end).poll_write_vectored(cx, slices),
+            |fd| rustix::io::writev(fd, slices),
+            |length| *length,
+        )
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::{Read, Write};
+    use std::thread;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::unix::pipe;
+
+    use super::*;
+
+    const MANY: usize = 20_000_000;
+
+    fn noise() -> Vec<u8> {
+        (0..MANY).map(|index| (index * index / 7) as u8).collect()
+    }
+
+    #[tokio::test]
+    async fn a_flow_in_small_pieces_comes_whole_and_ends() {
+        let (theirs, ours) = pipe::pipe().unwrap();
+        let mut theirs = File::from(theirs.into_blocking_fd().unwrap());
+        let writing = thread::spawn(move || {
+            for piece in noise().chunks(1000) {
+                theirs.write_all(piece).unwrap();
+            }
+        });
+        let mut pipe = Pipe::new(ours);
+        let mut found = Vec::new();
+        pipe.read_to_end(&mut found).await.unwrap();
+        assert!(found == noise());
+        writing.join().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_reader_in_small_pieces_gets_all() {
+        let (ours, theirs) = pipe::pipe().unwrap();
+        let mut theirs = File::from(theirs.into_blocking_fd().unwrap());
+        let reading = thread::spawn(move || {
+            let (mut found, mut piece) = (Vec::new(), [0; 1000]);
+            while let length @ 1.. = theirs.read(&mut piece).unwrap() {
+                found.extend_from_slice(&piece[..length]);
+            }
+            found
+        });
+        let mut pipe = Pipe::new(ours);
+        pipe.write_all(&noise()).await.unwrap();
+        drop(pipe);
+        assert!(reading.join().unwrap() == noise());
+    }
+
+    /// Writes a byte and waits until it was read; whether the pipe was paused meanwhile.
+    async fn piece(theirs: &mut File, pipe: &mut Pipe<Receiver>) -> bool {
+        theirs.write_all(b"x").unwrap();
+        let mut found = [0; 1];
+        pipe.read_exact(&mut found).await.unwrap();
+        let more = std::future::poll_fn(|cx| {
+            let mut byte = [0; 1];
+            Poll::Ready(Pin::new(&mut *pipe).poll_read(cx, &mut ReadBuf::new(&mut byte)))
+        });
+        assert!(more.await.is_pending());
+        matches!(pipe.state, State::Paused(..))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_what_follows_quickly_and_often_is_paused_for() {
+        let (theirs, ours) = pipe::pipe().unwrap();
+        let mut theirs = File::from(theirs.into_blocking_fd().unwrap());
+        let mut pipe = Pipe::new(ours);
+        for _ in 0..100 {
+            assert!(!piece(&mut theirs, &mut pipe).await, "what comes slowly was paused for");
+            tokio::time::advance(QUICK).await;
+        }
+        for _ in 0..PIECES {
+            assert!(!piece(&mut theirs, &mut pipe).await, "a few pieces were paused for");
+        }
+        assert!(piece(&mut theirs, &mut pipe).await, "a flow was not paused for");
+        // It waits for the system again once nothing came in a pause.
+        tokio::time::advance(PAUSE * 2).await;
+        let nothing = tokio::time::timeout(PAUSE * 3, pipe.read_u8()).await;
+        assert!(nothing.is_err() && matches!(pipe.state, State::Waited(_)));
+    }
+}
