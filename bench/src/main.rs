@@ -23,6 +23,8 @@ Usage: cargo x bench [WHAT…]
   whole  client, gateway and node, next to kubectl, API server, kubelet and containerd
   idle   memory of a session that waits, in each of them
   start  what a client takes for `exec … true`, next to kubectl
+  code   instructions per MiB of every codec and of the relay, next to bench/instructions.txt
+         (`cargo x bench code --update` writes that)
 
 Without a name: all of them.
 ";

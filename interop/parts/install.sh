@@ -115,7 +115,7 @@ get() {
 
 # Programs of this machine that the parts and the scripts beside this one need: command, package.
 tools_of_debian="openssl:openssl nsenter:util-linux unshare:util-linux pgrep:procps curl:curl
-  xz:xz-utils node:nodejs npm:npm python3:python3"
+  xz:xz-utils node:nodejs npm:npm python3:python3 valgrind:valgrind"
 
 tools_right() {
   local tool

@@ -2,6 +2,7 @@
 //! `cargo x check` is for every day; `cargo x ci` is everything that must hold.
 
 mod fuzz;
+mod instructions;
 mod sim;
 mod tidy;
 
@@ -32,7 +33,7 @@ fn main() -> ExitCode {
     let command = std::env::args().nth(1);
     let rest: Vec<String> = std::env::args().skip(2).collect();
     let result = match command.as_deref() {
-        Some("bench") => optimised("bowline-bench", &rest),
+        Some("bench") => bench(&rest),
         Some("check") => check(),
         Some("fuzz") => fuzz::run(&rest),
         Some("load") => optimised("bowline-load", &rest),
@@ -74,9 +75,19 @@ fn interop() -> Result<()> {
     let mut install = Command::new("bash");
     install.arg(root().join("interop/parts/install.sh"));
     step("install the real parts", install)?;
+    instructions::run(&[])?;
     step("build", cargo(&["build", "--package", "bowline"]))?;
     step("build the examples", cargo(&["build", "--package", "bowline-io", "--examples"]))?;
     step("interop", cargo(&["test", "--package", "bowline-interop", "--", "--test-threads=1"]))
+}
+
+/// One of the comparisons counts instructions, and needs nothing but valgrind.
+fn bench(words: &[String]) -> Result<()> {
+    match words {
+        [first, rest @ ..] if first == "code" => instructions::run(rest),
+        [] => instructions::run(&[]).and_then(|()| optimised("bowline-bench", words)),
+        _ => optimised("bowline-bench", words),
+    }
 }
 
 /// Runs a tool beside the program, both as users would have them.

@@ -3,9 +3,10 @@
 //! Above: `process`. Below: tokio's pipes, system calls.
 //!
 //! A pipe wakes whoever waits for it with every write and, once it was full, with every read. For
-//! `head -c 1G /dev/zero`, which writes 4 KiB at a time, that is a wake-up, a record of TLS and some
-//! system calls on every hop for each 4 KiB. So a pipe that goes on and on is not waited for: it is
-//! looked at again after a pause. Whatever comes by itself, as a prompt or an echo, never waits.
+//! `head -c 1G /dev/zero`, which writes 4 KiB at a time, that is a wake-up, a record of TLS and
+//! some system calls on every hop for each 4 KiB. So a pipe that goes on and on is not waited for:
+//! it is looked at again after a pause. Whatever comes by itself, as a prompt or an echo, never
+//! waits.
 
 use std::io::{self, IoSlice};
 use std::mem;

@@ -2,6 +2,7 @@
 //! Above: `over_websocket`. Below: `base64`.
 
 use alloc::vec::Vec;
+use core::mem;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -18,15 +19,40 @@ impl Base64Pieces {
     /// Takes the next characters; `None` if the message is not padded standard base64. Line ends
     /// are passed over, as Go's decoder does.
     pub(super) fn push(&mut self, text: &[u8], last: bool) -> Option<Bytes> {
-        self.partial.extend(text.iter().filter(|byte| !matches!(byte, b'\r' | b'\n')));
-        let whole = self.partial.len() / 4 * 4;
-        if last && whole != self.partial.len() || self.padded && whole > 0 {
+        let is_line_end = |byte: &u8| matches!(byte, b'\r' | b'\n');
+        if text.iter().any(is_line_end) {
+            let text: Vec<u8> = text.iter().copied().filter(|byte| !is_line_end(byte)).collect();
+            return self.decode(&text, last);
+        }
+        self.decode(text, last)
+    }
+
+    fn decode(&mut self, mut text: &[u8], last: bool) -> Option<Bytes> {
+        let characters = self.partial.len() + text.len();
+        let whole = characters / 4 * 4;
+        if last && whole != characters {
             return None;
         }
-        let bytes = STANDARD.decode(&self.partial[..whole]).ok()?;
-        self.padded |= self.partial[..whole].ends_with(b"=");
-        self.partial.drain(..whole);
+        let mut bytes = Vec::with_capacity(whole / 4 * 3);
+        if !self.partial.is_empty() && whole > 0 {
+            let (first, rest) = text.split_at(4 - self.partial.len());
+            self.partial.extend_from_slice(first);
+            let group = mem::take(&mut self.partial);
+            self.groups(&group, &mut bytes)?;
+            text = rest;
+        }
+        let (groups, rest) = text.split_at(text.len() / 4 * 4);
+        self.groups(groups, &mut bytes)?;
+        self.partial.extend_from_slice(rest);
         (!self.padded || self.partial.is_empty()).then(|| bytes.into())
+    }
+
+    fn groups(&mut self, groups: &[u8], bytes: &mut Vec<u8>) -> Option<()> {
+        if self.padded && !groups.is_empty() {
+            return None;
+        }
+        self.padded |= groups.ends_with(b"=");
+        STANDARD.decode_vec(groups, bytes).ok()
     }
 }
 
