@@ -15,6 +15,7 @@ use bowline_gateway::cluster::Cluster;
 use bowline_gateway::gates::Gates;
 use bowline_gateway::server::Gateway;
 use bowline_gateway::stream::Nodes;
+use bowline_io::ahead::Ahead;
 use bowline_io::dial::{Endpoint, Tls, dial};
 use bowline_io::drive::Intake;
 use bowline_io::objects;
@@ -95,7 +96,9 @@ async fn copy(listener: TcpListener, both: Both, node: u16) -> Result<()> {
         prepare(&tcp);
         let near = match &both.server {
             None => Stream::plain(tcp),
-            Some(config) => Stream::server(TlsAcceptor::from(config.clone()).accept(tcp).await?),
+            Some(config) => {
+                Stream::server(TlsAcceptor::from(config.clone()).accept(Ahead::new(tcp)).await?)
+            }
         };
         let tls = both.client.clone().map(|config| Tls { config, server_name: None });
         let endpoint = Endpoint { host: "127.0.0.1".to_owned(), port: node, tls, proxy: None };

@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::{TlsConnector, client};
 
+use crate::ahead::Ahead;
 use crate::proxy::{self, Proxy, ProxyError, Scheme};
 use crate::stream::{Stream, prepare};
 use crate::tls;
@@ -154,7 +155,7 @@ async fn dial_on(endpoint: &Endpoint, patience: Duration) -> Result<Stream, Dial
         let tcp = connect(host, port, patience).await?;
         return Ok(match &endpoint.tls {
             None => Stream::plain(tcp),
-            Some(tls) => Stream::client(speak_tls(tcp, tls, host).await?),
+            Some(tls) => Stream::client(speak_tls(Ahead::new(tcp), tls, host).await?),
         });
     };
     let mut tcp = connect(&by.host, by.port, patience).await?;
@@ -164,7 +165,7 @@ async fn dial_on(endpoint: &Endpoint, patience: Duration) -> Result<Stream, Dial
         Scheme::Https => {
             let config = tls::client(&tls::Trust::System, None)?;
             let outer = Tls { config, server_name: None };
-            let mut outer = speak_tls(tcp, &outer, &by.host).await?;
+            let mut outer = speak_tls(Ahead::new(tcp), &outer, &by.host).await?;
             proxy::connect(&mut outer, by, host, port).await?;
             return Ok(match &endpoint.tls {
                 None => Stream::client(outer),
@@ -174,7 +175,7 @@ async fn dial_on(endpoint: &Endpoint, patience: Duration) -> Result<Stream, Dial
     }
     Ok(match &endpoint.tls {
         None => Stream::plain(tcp),
-        Some(tls) => Stream::client(speak_tls(tcp, tls, host).await?),
+        Some(tls) => Stream::client(speak_tls(Ahead::new(tcp), tls, host).await?),
     })
 }
 

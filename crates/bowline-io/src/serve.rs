@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
+use crate::ahead::Ahead;
 use crate::stream::{Stream, Upgraded, prepare};
 use crate::target::{Around, Beginning, begin};
 use crate::tls::PeerIdentity;
@@ -194,7 +195,8 @@ async fn greet(
         return Ok((Stream::plain(tcp), Peer { address, identity: None, tls: false }));
     };
     let late = |_| io::Error::from(io::ErrorKind::TimedOut);
-    let tls = timeout(HANDSHAKE_PATIENCE, acceptor.accept(tcp)).await.map_err(late)??;
+    let tls =
+        timeout(HANDSHAKE_PATIENCE, acceptor.accept(Ahead::new(tcp))).await.map_err(late)??;
     let certificates = tls.get_ref().1.peer_certificates();
     let identity = certificates.and_then(<[_]>::first).and_then(PeerIdentity::of);
     Ok((Stream::server(tls), Peer { address, identity, tls: true }))

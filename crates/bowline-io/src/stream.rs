@@ -14,6 +14,8 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_rustls::{client, server};
 
+use crate::ahead::Ahead;
+
 /// The kernel finds a host that is gone while nothing is said.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(5);
@@ -43,9 +45,9 @@ pub struct Stream {
 #[derive(Debug)]
 enum Kind {
     Plain(TcpStream),
-    Client(Box<client::TlsStream<TcpStream>>),
-    Nested(Box<client::TlsStream<client::TlsStream<TcpStream>>>),
-    Server(Box<server::TlsStream<TcpStream>>),
+    Client(Box<client::TlsStream<Ahead>>),
+    Nested(Box<client::TlsStream<client::TlsStream<Ahead>>>),
+    Server(Box<server::TlsStream<Ahead>>),
 }
 
 /// A connection after its 101, with the bytes that the peer sent right behind it.
@@ -167,21 +169,21 @@ impl Stream {
 
     /// We dialled and speak TLS.
     #[must_use]
-    pub fn client(mut tls: client::TlsStream<TcpStream>) -> Stream {
+    pub fn client(mut tls: client::TlsStream<Ahead>) -> Stream {
         tls.get_mut().1.set_buffer_limit(Some(SEALED_BYTES));
         Stream::of(Kind::Client(Box::new(tls)))
     }
 
     /// We dialled through a proxy that is itself reached over TLS.
     #[must_use]
-    pub fn nested(mut tls: client::TlsStream<client::TlsStream<TcpStream>>) -> Stream {
+    pub fn nested(mut tls: client::TlsStream<client::TlsStream<Ahead>>) -> Stream {
         tls.get_mut().1.set_buffer_limit(Some(SEALED_BYTES));
         Stream::of(Kind::Nested(Box::new(tls)))
     }
 
     /// We accepted and speak TLS.
     #[must_use]
-    pub fn server(mut tls: server::TlsStream<TcpStream>) -> Stream {
+    pub fn server(mut tls: server::TlsStream<Ahead>) -> Stream {
         tls.get_mut().1.set_buffer_limit(Some(SEALED_BYTES));
         Stream::of(Kind::Server(Box::new(tls)))
     }
@@ -191,9 +193,9 @@ impl Stream {
     pub fn tcp(&self) -> &TcpStream {
         match &self.kind {
             Kind::Plain(tcp) => tcp,
-            Kind::Client(tls) => tls.get_ref().0,
-            Kind::Nested(tls) => tls.get_ref().0.get_ref().0,
-            Kind::Server(tls) => tls.get_ref().0,
+            Kind::Client(tls) => tls.get_ref().0.tcp(),
+            Kind::Nested(tls) => tls.get_ref().0.get_ref().0.tcp(),
+            Kind::Server(tls) => tls.get_ref().0.tcp(),
         }
     }
 
