@@ -2,108 +2,17 @@
 //! little cost; the process gets nothing that was not meant for it, and others do not notice.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::process::Command;
+use std::net::{Shutdown, TcpStream};
 use std::thread;
-use std::time::Duration;
 
 use bowline_interop::client::Input;
 use bowline_interop::server::Server;
 
+use super::raw::{DEADLINE, Place, frame, rest, short};
 use super::{bowline, client};
-
-/// More than any answer takes: servers wait 10 s for a head, and 30 for streams.
-const DEADLINE: Duration = Duration::from_secs(45);
-const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: box, namespace: default}\nspec: \
-                   {containers: [{name: box}]}\n";
-
-struct Node {
-    server: Server,
-    _pod: tempfile::NamedTempFile,
-}
-
-impl Node {
-    /// A node that can be spoken to without TLS: what it protects from is no client's bytes.
-    fn start() -> Node {
-        let mut pod = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
-        pod.write_all(POD.as_bytes()).unwrap();
-        let mut node = Command::new(bowline());
-        node.args(["node", "--runtime", "process", "--plain-http", "--port", "0", "-f"]);
-        Node { server: Server::start(node.arg(pod.path())), _pod: pod }
-    }
-
-    fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(self.server.address()).unwrap();
-        stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        stream
-    }
-
-    /// Sends bytes and gives all that comes until the node closes.
-    fn answer(&self, bytes: &[u8]) -> Vec<u8> {
-        let mut stream = self.connect();
-        // The node may close before it has read all of it.
-        let _ = stream.write_all(bytes);
-        rest(stream)
-    }
-
-    fn memory_mib(&self) -> u64 {
-        let path = format!("/proc/{}/status", self.server.id().as_raw_nonzero());
-        let text = std::fs::read_to_string(path).unwrap();
-        let line = text.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
-    }
-
-    /// It still serves everybody else, and has not swollen.
-    fn is_well(&self) {
-        let out = String::from_utf8_lossy(&self.answer(&exec("echo+fine", "v4"))).into_owned();
-        assert!(out.contains("fine\n"), "{out:?}");
-        assert!(self.memory_mib() < 96, "{} MiB", self.memory_mib());
-    }
-}
-
-/// All that comes until the peer closes or resets.
-fn rest(mut stream: TcpStream) -> Vec<u8> {
-    let (mut all, mut piece) = (Vec::new(), [0; 4096]);
-    loop {
-        match stream.read(&mut piece) {
-            Ok(0) => return all,
-            Ok(read) => all.extend_from_slice(&piece[..read]),
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return all,
-            Err(error) => panic!("no close within {DEADLINE:?}: {error}: {all:?}"),
-        }
-    }
-}
-
-/// A request for a WebSocket with `cat` behind it, or another command.
-fn exec(command: &str, protocol: &str) -> Vec<u8> {
-    let query = format!("command=sh&command=-c&command={command}&input=1&output=1&error=1");
-    format!(
-        "GET /exec/default/box/box?{query} HTTP/1.1\r\nHost: node\r\nConnection: Upgrade\r\n\
-         Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: \
-         dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: {protocol}.channel.k8s.io\r\n\r\n"
-    )
-    .into_bytes()
-}
-
-/// A client's frame, with a mask of zeros.
-fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![first, 0x80 | 126];
-    frame.extend(u16::try_from(payload.len()).unwrap().to_be_bytes());
-    frame.extend([0; 4]);
-    frame.extend_from_slice(payload);
-    frame
-}
-
-/// A frame in its shortest form, as the protocol wants it.
-fn short(first: u8, payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![first, 0x80 | u8::try_from(payload.len()).unwrap(), 0, 0, 0, 0];
-    frame.extend_from_slice(payload);
-    frame
-}
 
 #[test]
 fn frames_that_are_wrong_close_the_session_with_a_reason() {
-    let node = Node::start();
     let mut oversized = vec![0x89, 0x80 | 126];
     oversized.extend([0, 200, 0, 0, 0, 0]);
     let huge = [&[0x82, 0xff, 0x80][..], &[0; 11]].concat();
@@ -117,45 +26,49 @@ fn frames_that_are_wrong_close_the_session_with_a_reason() {
         ("a continuation of nothing", short(0x80, b"x"), 1002),
         ("a channel's end in two bytes", short(0x82, &[255, 0, 0]), 1008),
     ];
-    for (what, bytes, code) in cases {
-        let all = node.answer(&[exec("cat", "v5"), bytes].concat());
-        let close =
-            all.windows(4).rposition(|word| word[0] == 0x88 && word[2..4] == code.to_be_bytes());
-        assert!(close.is_some(), "{what}: {:?}", String::from_utf8_lossy(&all));
+    for place in Place::both() {
+        for (what, bytes, code) in &cases {
+            let all = place.answer(&[&place.websocket("cat", "v5")[..], bytes].concat());
+            let is_close = |word: &[u8]| word[0] == 0x88 && word[2..4] == code.to_be_bytes();
+            let closed = all.windows(4).any(is_close);
+            assert!(closed, "{}, {what}: {:?}", place.name(), String::from_utf8_lossy(&all));
+        }
+        place.is_well();
     }
-    node.is_well();
 }
 
 #[test]
 fn what_is_not_meant_for_the_process_does_not_reach_it() {
-    let node = Node::start();
-    // Unknown channels, the server's own ones, and a second end; then real input and its end.
-    let mut bytes = exec("cat", "v5");
-    for payload in
-        [&b"\x09evil"[..], b"\x01evil", b"\x03evil", b"\x00good", b"\xff\x00", b"\x00evil"]
-    {
-        bytes.extend(short(0x82, payload));
+    for place in Place::both() {
+        // Unknown channels, the server's own ones, and a second end; then real input and its end.
+        let mut bytes = place.websocket("cat", "v5");
+        for payload in
+            [&b"\x09evil"[..], b"\x01evil", b"\x03evil", b"\x00good", b"\xff\x00", b"\x00evil"]
+        {
+            bytes.extend(short(0x82, payload));
+        }
+        let all = String::from_utf8_lossy(&place.answer(&bytes)).into_owned();
+        assert!(all.contains("\u{1}good"), "{all:?}");
+        assert!(!all.contains("evil"), "{all:?}");
+        assert!(all.contains("\"Success\""), "{all:?}");
+        place.is_well();
     }
-    let all = String::from_utf8_lossy(&node.answer(&bytes)).into_owned();
-    assert!(all.contains("\u{1}good"), "{all:?}");
-    assert!(!all.contains("evil"), "{all:?}");
-    assert!(all.contains("\"Success\""), "{all:?}");
-    node.is_well();
 }
 
 #[test]
 fn base64_that_is_none_closes_the_session() {
-    let node = Node::start();
-    let bytes = [exec("cat", "base64"), short(0x81, b"0!!!!")].concat();
-    let all = node.answer(&bytes);
-    assert!(String::from_utf8_lossy(&all).contains("not base64"), "{all:?}");
-    node.is_well();
+    for place in Place::both() {
+        let bytes = [place.websocket("cat", "base64"), short(0x81, b"0!!!!")].concat();
+        let all = place.answer(&bytes);
+        assert!(String::from_utf8_lossy(&all).contains("not base64"), "{all:?}");
+        place.is_well();
+    }
 }
 
 #[test]
 fn requests_that_are_wrong_are_refused() {
-    let node = Node::start();
-    let text = String::from_utf8(exec("cat", "v5")).unwrap();
+    let node = Place::node();
+    let text = String::from_utf8(node.websocket("cat", "v5")).unwrap();
     let spdy = "POST /exec/default/box/box?command=cat&input=1&output=1 HTTP/1.1\r\nHost: node\r\n\
                 Connection: Upgrade\r\nUpgrade: SPDY/3.1\r\nContent-Length: 0\r\n\
                 X-Stream-Protocol-Version: v9.channel.k8s.io\r\n\r\n";
@@ -183,7 +96,7 @@ fn requests_that_are_wrong_are_refused() {
 
 #[test]
 fn heads_without_end_and_clients_without_haste_are_let_go() {
-    let node = Node::start();
+    let node = Place::node();
     let started = b"GET /exec/default/box/box HTTP/1.1\r\n";
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -206,20 +119,110 @@ fn heads_without_end_and_clients_without_haste_are_let_go() {
     node.is_well();
 }
 
+/// Bytes of a size that never end, or never say what they are for.
 #[test]
-fn a_spdy_bomb_does_not_swell_a_node() {
-    let node = Node::start();
-    let mut request = b"POST /exec/default/box/box?command=cat&input=1&output=1 HTTP/1.1\r\n\
-                        Host: node\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\
-                        X-Stream-Protocol-Version: v4.channel.k8s.io\r\n\r\n"
-        .to_vec();
-    let mut bomb = super::ends::bomb();
-    // A client's streams have odd numbers.
-    bomb[11] = 1;
-    request.extend(bomb);
-    let all = node.answer(&request);
-    assert!(all.starts_with(b"HTTP/1.1 101 "), "{all:?}");
-    node.is_well();
+fn floods_cost_little() {
+    const MANY: usize = 200_000;
+    let fragments = [short(0x02, b"\0"), short(0x00, &[b'x'; 100]).repeat(MANY)].concat();
+    let empty = [short(0x02, b"\0"), short(0x00, b"").repeat(MANY)].concat();
+    let pings = short(0x89, &[7; 125]).repeat(MANY);
+    let pongs = short(0x8a, b"").repeat(MANY);
+    // 2^62 bytes of input are announced: what comes of it goes to the process, and no more.
+    let endless = [&[0x82, 0xff, 0x40][..], &[0; 11], &[0], &[b'x'; 100_000]].concat();
+    for place in Place::both() {
+        for flood in [&fragments, &empty, &pings, &pongs, &endless] {
+            let mut stream = place.connect();
+            stream.write_all(&place.websocket("cat+%3E/dev/null", "v5")).unwrap();
+            // Nobody reads the answers: at some point they are not taken any more.
+            for piece in flood.chunks(1 << 20).take(24) {
+                if stream.write_all(piece).is_err() {
+                    break;
+                }
+            }
+        }
+        place.is_well();
+    }
+}
+
+#[test]
+fn after_sizes_that_are_none_input_goes_on() {
+    let mut bytes = Vec::new();
+    for size in [&b"{\"Width\":70000,\"Height\":1}"[..], b"{", b"[]", b"null", b"\xff\xfe", b""] {
+        bytes.extend(short(0x82, &[b"\x04", size].concat()));
+    }
+    bytes.extend(frame(0x82, &[&b"\x04"[..], &[b'{'; 60_000]].concat()));
+    bytes.extend([short(0x82, b"\0good"), short(0x82, &[255, 0])].concat());
+    for place in Place::both() {
+        let all = place.answer(&[&place.websocket("cat", "v5")[..], &bytes].concat());
+        let all = String::from_utf8_lossy(&all);
+        assert!(all.contains("\u{1}good"), "{}: {all:?}", place.name());
+        place.is_well();
+    }
+}
+
+/// Boxes in between may disagree about where such a request ends: what follows must never be
+/// another one.
+#[test]
+fn nothing_is_smuggled_behind_a_request() {
+    let hidden = "GET /healthz HTTP/1.1\r\nHost: server\r\n\r\n";
+    for place in Place::both() {
+        let text = String::from_utf8(place.websocket("cat", "v5")).unwrap();
+        let (head, body) = (text.trim_end(), hidden.len());
+        for (headers, code) in [
+            (format!("Content-Length: {body}"), 400),
+            ("Transfer-Encoding: chunked".to_owned(), 400),
+            (format!("Transfer-Encoding: chunked\r\nContent-Length: {body}"), 400),
+            (format!("Content-Length: {body}\r\nContent-Length: 0"), 400),
+            ("Transfer-Encoding: identity".to_owned(), 400),
+            // Behind a good one it is a session's first bytes, and no frame.
+            ("X-Good: yes".to_owned(), 101),
+        ] {
+            let request = format!("{head}\r\n{headers}\r\n\r\n{hidden}");
+            let mut stream = place.connect();
+            stream.write_all(request.as_bytes()).unwrap();
+            let mut piece = [0; 4096];
+            let read = stream.read(&mut piece).unwrap();
+            let mut all = piece[..read].to_vec();
+            if code == 101 {
+                all.extend(rest(stream));
+            }
+            let all = String::from_utf8_lossy(&all);
+            let what = format!("{}: {headers}: {all:?}", place.name());
+            assert!(all.starts_with(&format!("HTTP/1.1 {code} ")), "{what}");
+            let answers = all.split("HTTP/1.1 ").filter(|rest| rest.starts_with(['1', '2', '4']));
+            assert_eq!(answers.count(), 1, "{what}");
+        }
+        place.is_well();
+    }
+}
+
+/// Each ends with the server's own patience, or the client's end, and takes its process along.
+#[test]
+fn halves_are_let_go() {
+    for place in Place::both() {
+        // Half a frame, and the end: the command is hung up on and its output is nobody's.
+        for cut in [1, 3, 8] {
+            let mut stream = place.tcp();
+            let bytes = [place.websocket("cat", "v5"), short(0x82, b"\0good")[..cut].to_vec()];
+            if place.name() == "node" {
+                stream.write_all(&bytes.concat()).unwrap();
+            } else {
+                // A hello of 512 bytes of which these are the first.
+                stream.write_all(&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3][..cut]).unwrap();
+            }
+            stream.shutdown(Shutdown::Write).unwrap();
+            rest(stream);
+        }
+        let mut stream = place.connect();
+        let request = [place.websocket("cat", "v5"), short(0x82, b"\0good")[..8].to_vec()];
+        stream.write_all(&request.concat()).unwrap();
+        drop(stream);
+        // Half a hello, and silence.
+        let mut silent = place.tcp();
+        silent.write_all(&[0x16, 3, 1, 2, 0, 1, 0]).unwrap();
+        rest(silent);
+        place.is_well();
+    }
 }
 
 #[test]
@@ -233,7 +236,7 @@ fn a_session_beside_hostile_ones_does_not_notice() {
                     let mut stream = TcpStream::connect(&address).unwrap();
                     stream.set_read_timeout(Some(DEADLINE)).unwrap();
                     let _ = stream.write_all(&[0x16, 3, 1, 0xff, 0xff, 0, 0, 0, 1, 2, 3, 0xff]);
-                    let _ = stream.shutdown(std::net::Shutdown::Write);
+                    let _ = stream.shutdown(Shutdown::Write);
                     let _ = rest(stream);
                 }
             });

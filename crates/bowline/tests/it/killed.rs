@@ -9,7 +9,7 @@ use bowline_interop::client::{Client, Input, left};
 use bowline_interop::pair::{Pair, port};
 use bowline_interop::server::{Server, until};
 
-use super::bowline;
+use super::{bowline, children};
 
 /// Starts a command that prints its process id first, and gives that.
 fn started(client: &Client, flags: &[&str], command: &str) -> (Child, u32) {
@@ -80,15 +80,6 @@ fn a_killed_client_takes_its_command_along_within_five_seconds() {
             until(&what, Duration::from_secs(5), || !is_alive(id));
         }
     }
-}
-
-/// The children of all of a process's threads.
-fn children(id: i32) -> Vec<u32> {
-    let threads = std::fs::read_dir(format!("/proc/{id}/task")).unwrap();
-    let lists = threads.map(|thread| {
-        std::fs::read_to_string(thread.unwrap().path().join("children")).unwrap_or_default()
-    });
-    lists.flat_map(|list| list.split(' ').flat_map(str::parse).collect::<Vec<_>>()).collect()
 }
 
 #[test]

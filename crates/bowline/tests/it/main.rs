@@ -11,8 +11,10 @@ mod bad_server;
 mod credentials;
 mod ends;
 mod hostile;
+mod hostile_spdy;
 mod killed;
 mod library;
+mod raw;
 mod refusals;
 mod sessions;
 mod walk;
@@ -30,4 +32,13 @@ fn bowline() -> &'static Path {
 /// It as a client of a cluster that `dev` is.
 fn client(dev: &Server) -> Client {
     Client::new("bowline", bowline(), &dev.kubeconfig(), &["nginx"])
+}
+
+/// The children of all of a process's threads.
+fn children(id: i32) -> Vec<u32> {
+    let threads = std::fs::read_dir(format!("/proc/{id}/task")).unwrap();
+    let lists = threads.map(|thread| {
+        std::fs::read_to_string(thread.unwrap().path().join("children")).unwrap_or_default()
+    });
+    lists.flat_map(|list| list.split(' ').flat_map(str::parse).collect::<Vec<_>>()).collect()
 }
