@@ -1,14 +1,16 @@
 //! What it takes to start a client, see a command through and end.
 //! Above: `main`. Below: `systems`.
 
+use std::io::Read;
+use std::process::Stdio;
 use std::time::Instant;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use bowline_interop::client::Client;
 use bowline_interop::parts::part;
 use bowline_interop::server::Server;
 
-use crate::measure::{cpu_of_ended, median};
+use crate::measure::{cpu_of_ended, kib, median};
 
 const ROUNDS: usize = 21;
 
@@ -32,14 +34,27 @@ pub fn run() -> Result<()> {
         }
     }
     println!("### A client's `exec … true` at `bowline dev`: medians of {ROUNDS}\n");
-    println!("| client | CPU, ms | wall, ms |\n|---|--:|--:|");
+    println!("| client | CPU, ms | wall, ms | peak memory, MiB |\n|---|--:|--:|--:|");
     let mut rows = Vec::new();
     for (client, (cpu, wall)) in clients.iter().zip(found) {
-        let (cpu, wall) = (median(cpu), median(wall));
-        println!("| {} | {cpu:.1} | {wall:.1} |", client.name);
-        rows.push((cpu, wall));
+        let (cpu, wall, memory) = (median(cpu), median(wall), peak(client)?);
+        println!("| {} | {cpu:.1} | {wall:.1} | {memory:.1} |", client.name);
+        rows.push([cpu, wall, memory]);
     }
-    let (cpu, wall) = (rows[0].0 / rows[1].0, rows[0].1 / rows[1].1);
-    println!("\nbowline takes {cpu:.3} of the CPU time and {wall:.3} of the time.\n");
+    let [cpu, wall, memory] = [0, 1, 2].map(|place: usize| rows[0][place] / rows[1][place]);
+    println!("\nbowline takes {cpu:.3} of the CPU time, {wall:.3} of the time, {memory:.3} of the");
+    println!("memory.\n");
     Ok(())
+}
+
+/// The most that a client was resident with once its command runs.
+fn peak(client: &Client) -> Result<f64> {
+    let mut process = client.process(&["-i"], &["sh", "-c", "echo up; exec cat"]);
+    let mut child = process.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    let mut up = [0; 3];
+    child.stdout.as_mut().context("stdout is piped")?.read_exact(&mut up)?;
+    let peak = kib(child.id(), "VmHWM")? / 1024.0;
+    drop(child.stdin.take());
+    ensure!(child.wait()?.success(), "{}", client.name);
+    Ok(peak)
 }

@@ -12,17 +12,17 @@ use super::bad_server::{self, Live, Request, client};
 const BOTH: [Carrier; 2] = [Carrier::WebSocket, Carrier::Spdy];
 
 /// Runs a client against a server that does this after the upgrade.
-fn after_upgrade(carrier: Carrier, script: impl Fn(Live) + Send + Sync + 'static) -> Left {
+pub fn after_upgrade(carrier: Carrier, script: impl Fn(Live) + Send + Sync + 'static) -> Left {
     against(carrier, move |request| script(request.upgrade()))
 }
 
-fn against(carrier: Carrier, script: impl Fn(Request) + Send + Sync + 'static) -> Left {
+pub fn against(carrier: Carrier, script: impl Fn(Request) + Send + Sync + 'static) -> Left {
     let (client, _pod) = client(bad_server::start(script), carrier);
     client.run(&[], &["anything"], Input::Nothing)
 }
 
 #[track_caller]
-fn is_lost(left: &Left, why: &str) {
+pub fn is_lost(left: &Left, why: &str) {
     assert_eq!(left.status.code(), Some(255), "{left:?}");
     assert_eq!(left.stderr.lines().count(), 1, "{left:?}");
     assert!(left.stderr.starts_with("error: the command's outcome is unknown: "), "{left:?}");
@@ -206,7 +206,7 @@ fn harmless(left: &Left) {
 const MEMORY_MIB: u64 = 64;
 
 #[track_caller]
-fn is_modest(left: &Left) {
+pub fn is_modest(left: &Left) {
     assert!(left.memory_mib < MEMORY_MIB, "{} MiB: {left:?}", left.memory_mib);
     assert!(left.stderr.len() < 8192, "{} bytes of text", left.stderr.len());
 }
