@@ -25,7 +25,9 @@ pub fn target(data: &[u8]) {
         // How much of what came right before a fault was given already is a matter of cuts; and
         // so is, where two rules are broken at once, which of them is named.
         assert!(cut.last().is_some_and(at_fault), "a fault in one piece alone: {cut:?}");
-        assert_eq!(words(&whole), words(&cut), "cuts make a difference");
+        let (whole_words, cut_words) = (words(&whole), words(&cut));
+        let alike = whole_words.starts_with(&cut_words) || cut_words.starts_with(&whole_words);
+        assert!(alike, "cuts make a difference: {whole_words:?}, {cut_words:?}");
         for channel in [Channel::Stdin, Channel::Stdout, Channel::Stderr] {
             let (whole, cut) = (bytes_of(&whole, channel), bytes_of(&cut, channel));
             assert!(whole.starts_with(&cut) || cut.starts_with(&whole), "{channel:?} differs");
