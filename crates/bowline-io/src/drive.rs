@@ -338,19 +338,14 @@ impl Inflow {
         sink: &mut W,
     ) -> Poll<io::Result<usize>> {
         let mut taken = 0;
-        while let Some(front) = self.waiting.front_mut() {
+        while !self.waiting.is_empty() {
             let mut slices = [IoSlice::new(&[]); SLICES];
-            let written = match front.len() {
-                len if len >= SMALLEST_BYTES => Pin::new(&mut *sink).poll_write(cx, front),
-                _ => {
-                    let mut count = 0;
-                    for (slice, bytes) in slices.iter_mut().zip(&self.waiting) {
-                        *slice = IoSlice::new(bytes);
-                        count += 1;
-                    }
-                    Pin::new(&mut *sink).poll_write_vectored(cx, &slices[..count])
-                }
-            };
+            let mut count = 0;
+            for (slice, bytes) in slices.iter_mut().zip(&self.waiting) {
+                *slice = IoSlice::new(bytes);
+                count += 1;
+            }
+            let written = Pin::new(&mut *sink).poll_write_vectored(cx, &slices[..count]);
             match written {
                 Poll::Pending => break,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
