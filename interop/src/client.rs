@@ -2,19 +2,22 @@
 //! Above: [`list`](crate::list), tests. Below: `std::process`.
 
 use std::io::{Read, Write};
-use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
+use rustix::process::{Pid, Signal, kill_process};
 use sha2::{Digest, Sha256};
 
 /// No session here takes longer, on the slowest machine; one that does has hung.
 pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How often a client's memory is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// A client and where it runs commands.
 #[derive(Clone, Debug)]
@@ -55,7 +58,7 @@ pub struct Left {
     pub digest: String,
     /// Of its output.
     pub bytes: u64,
-    /// The most memory that it had at once.
+    /// The most memory that it had at once, as far as it was seen.
     pub memory_mib: u64,
 }
 
@@ -159,7 +162,7 @@ pub fn left_within(
     let mut stdin = child.stdin.take();
     let mut stdout = child.stdout.take().expect("stdout is piped");
     let mut stderr = child.stderr.take().expect("stderr is piped");
-    let id = rustix::process::Pid::from_child(&child);
+    let id = Pid::from_child(&child);
     let (ended, end) = mpsc::channel();
     thread::scope(|scope| {
         scope.spawn(move || {
@@ -189,32 +192,32 @@ pub fn left_within(
             String::from_utf8_lossy(&text).into_owned()
         });
         let watchdog = scope.spawn(move || {
-            let hung = end.recv_timeout(patience).is_err();
-            if hung {
-                let _ = rustix::process::kill_process(id, rustix::process::Signal::KILL);
+            let deadline = Instant::now() + patience;
+            let mut memory_mib = 0;
+            while end.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
+                memory_mib = peak_mib(id).unwrap_or(memory_mib);
+                if Instant::now() > deadline {
+                    let _ = kill_process(id, Signal::KILL);
+                    return (true, memory_mib);
+                }
             }
-            hung
+            (false, memory_mib)
         });
-        let (status, memory_mib) = waited_for(child);
+        let status = child.wait().expect("a child can be waited for");
         let _ = ended.send(());
         let (digest, stdout, bytes) = output.join().expect("reading does not panic");
         let stderr = errors.join().expect("reading does not panic");
-        let hung = watchdog.join().expect("waiting does not panic");
+        let (hung, memory_mib) = watchdog.join().expect("waiting does not panic");
         (!hung).then_some(Left { status, stdout, stderr, digest, bytes, memory_mib })
     })
 }
 
-/// Waits as the standard library does, and asks what it took: `wait4` says it of this child alone.
-fn waited_for(child: Child) -> (ExitStatus, u64) {
-    let id = libc::pid_t::try_from(child.id()).expect("a process id");
-    let (mut status, mut usage) = (0, std::mem::MaybeUninit::<libc::rusage>::zeroed());
-    // SAFETY: both pointers are to memory of ours of the right type; the child is not waited for
-    // elsewhere, since it is consumed here.
-    let waited = unsafe { libc::wait4(id, &raw mut status, 0, usage.as_mut_ptr()) };
-    assert_eq!(waited, id, "a child can be waited for");
-    // SAFETY: all zeros is a valid value, and wait4 has filled it in.
-    let kib = unsafe { usage.assume_init() }.ru_maxrss;
-    (ExitStatus::from_raw(status), u64::try_from(kib).unwrap_or(0) / 1024)
+/// The most memory that a process had at once so far. What `wait4` says instead begins with what
+/// this program had when it started the other one.
+fn peak_mib(id: Pid) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{}/status", id.as_raw_nonzero())).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.split_whitespace().next()?.parse::<u64>().ok()? / 1024)
 }
 
 /// So many bytes of noise, the same each time, in pieces.

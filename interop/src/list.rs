@@ -3,6 +3,8 @@
 //! [`console`](crate::console).
 
 use std::collections::BTreeSet;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::client::{Client, Input, noise_digest};
 use crate::console::Console;
@@ -183,7 +185,11 @@ fn half_close(client: &Client) {
 #[must_use]
 pub fn written(client: &Client) -> (u64, Option<i32>) {
     const BYTES: u64 = 6_000_000;
-    let file = format!("/tmp/bowline-to-file-{}-{}", std::process::id(), client.name.len());
+    // Tests of one process, and of several in namespaces of their own, run beside each other.
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let random: u64 = RandomState::new().hash_one(number);
+    let file = format!("/tmp/bowline-to-file-{number}-{random:x}");
     let left = client.run(&["-i"], &["sh", "-c", &format!("cat > {file}")], Input::Noise(BYTES));
     let command = format!("sha256sum < {file}; wc -c < {file}; rm {file}");
     let read = client.run(&[], &["sh", "-c", &command], Input::Nothing);
