@@ -52,34 +52,22 @@ enum State<E> {
     Waited(E),
     /// A timer.
     Paused(OwnedFd, Pin<Box<Sleep>>),
-    /// Nobody: the system refused the change from one to the other.
-    Gone,
 }
 
-/// What tokio has for both ends, by different names.
+/// What tokio has for both ends.
 pub trait End: AsFd + Sized {
-    /// Stops waiting for it.
-    fn into_fd(self) -> io::Result<OwnedFd>;
-    /// Waits for it again.
-    fn from_fd(fd: OwnedFd) -> io::Result<Self>;
+    /// Waits for it.
+    fn of(fd: OwnedFd) -> io::Result<Self>;
 }
 
 impl End for Receiver {
-    fn into_fd(self) -> io::Result<OwnedFd> {
-        self.into_nonblocking_fd()
-    }
-
-    fn from_fd(fd: OwnedFd) -> io::Result<Receiver> {
+    fn of(fd: OwnedFd) -> io::Result<Receiver> {
         Receiver::from_owned_fd_unchecked(fd)
     }
 }
 
 impl End for Sender {
-    fn into_fd(self) -> io::Result<OwnedFd> {
-        self.into_nonblocking_fd()
-    }
-
-    fn from_fd(fd: OwnedFd) -> io::Result<Sender> {
+    fn of(fd: OwnedFd) -> io::Result<Sender> {
         Sender::from_owned_fd_unchecked(fd)
     }
 }
@@ -112,7 +100,6 @@ impl<E: End> Pipe<E> {
                     Err(Errno::INTR) => continue,
                     result => Poll::Ready(result.map_err(io::Error::from)),
                 },
-                State::Gone => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
             };
             if let Poll::Ready(moved) = moved {
                 self.piece += moved.as_ref().map_or(0, &len);
@@ -125,10 +112,8 @@ impl<E: End> Pipe<E> {
                 (false, 0) => return Poll::Pending,
                 (false, _) if !self.is_flow() => return Poll::Pending,
                 // Nothing came in all of the pause.
-                (true, 0) => self.wait()?,
-                _ => {
-                    ready!(self.pause(cx)?);
-                }
+                (true, 0) if self.wait() => {}
+                _ => ready!(self.pause(cx)),
             }
         }
     }
@@ -142,27 +127,28 @@ impl<E: End> Pipe<E> {
         self.big && self.quick >= PIECES
     }
 
-    /// Begins a pause.
-    fn pause(&mut self, cx: &mut Context<'_>) -> io::Result<Poll<()>> {
-        let (fd, mut pause) = match mem::replace(&mut self.state, State::Gone) {
-            State::Waited(end) => (end.into_fd()?, Box::pin(sleep(PAUSE))),
-            State::Paused(fd, mut pause) => {
-                pause.as_mut().reset(Instant::now() + PAUSE);
-                (fd, pause)
+    /// Begins a pause. Where the system has no descriptor for it, the pipe is waited for as before.
+    fn pause(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.state {
+            State::Waited(end) => {
+                let Ok(fd) = end.as_fd().try_clone_to_owned() else { return Poll::Pending };
+                self.state = State::Paused(fd, Box::pin(sleep(PAUSE)));
             }
-            State::Gone => return Err(io::ErrorKind::NotConnected.into()),
-        };
-        let over = pause.as_mut().poll(cx);
-        self.state = State::Paused(fd, pause);
-        Ok(over)
+            State::Paused(_, pause) => pause.as_mut().reset(Instant::now() + PAUSE),
+        }
+        let State::Paused(_, pause) = &mut self.state else { return Poll::Pending };
+        pause.as_mut().poll(cx)
     }
 
-    /// Has the system tell again.
-    fn wait(&mut self) -> io::Result<()> {
-        if let State::Paused(fd, _) = mem::replace(&mut self.state, State::Gone) {
-            self.state = State::Waited(E::from_fd(fd)?);
+    /// Has the system tell again. If it will not, the timer goes on: nothing may be missed.
+    fn wait(&mut self) -> bool {
+        let State::Paused(fd, _) = &self.state else { return true };
+        let end = fd.try_clone().and_then(E::of);
+        let waits = end.is_ok();
+        if let Ok(end) = end {
+            self.state = State::Waited(end);
         }
-        Ok(())
+        waits
     }
 }
 
