@@ -57,17 +57,41 @@ impl Census {
 
 #[cfg(test)]
 mod tests {
-    use rustix::process::getpgrp;
+    use std::os::unix::process::CommandExt;
+    use std::process::{Child, Command, Stdio};
+
     use tokio::task::JoinSet;
 
     use super::*;
 
+    /// A process with a group of its own; this one's may have no name in its namespace.
+    struct Living(Child);
+
+    impl Living {
+        fn start() -> Living {
+            let mut cat = Command::new("cat");
+            Living(cat.stdin(Stdio::piped()).process_group(0).spawn().unwrap())
+        }
+
+        fn group(&self) -> Pid {
+            Pid::from_child(&self.0)
+        }
+    }
+
+    impl Drop for Living {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
     #[tokio::test]
     async fn those_who_ask_together_share_a_reading() {
         static SHARED: Census = Census::new();
+        let living = Living::start();
         let mut asking = JoinSet::new();
         for _ in 0..100 {
-            asking.spawn(SHARED.is_alive(getpgrp()));
+            asking.spawn(SHARED.is_alive(living.group()));
         }
         assert!(asking.join_all().await.into_iter().all(|alive| alive));
         let readings = SHARED.begun.load(Ordering::SeqCst);
@@ -77,9 +101,13 @@ mod tests {
     #[tokio::test]
     async fn who_asks_later_gets_a_later_reading() {
         let census = Census::new();
+        let living = Living::start();
+        let group = living.group();
         for number in 1..=3 {
-            assert!(census.is_alive(getpgrp()).await);
+            assert!(census.is_alive(group).await);
             assert_eq!(census.begun.load(Ordering::SeqCst), number);
         }
+        drop(living);
+        assert!(!census.is_alive(group).await);
     }
 }
