@@ -1,7 +1,7 @@
 //! The two whole systems: a real Kubernetes, and Bowline's gateway and node.
 //! Above: `whole`, `idle`, `start`. Below: `bowline_interop`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -89,6 +89,11 @@ impl System {
                 self.client.process(flags, &[&[&*program], words].concat())
             }
         }
+    }
+
+    /// The program that commands are of, where it is this machine's.
+    pub fn busybox(&self) -> Option<&Path> {
+        self.box_.as_deref()
     }
 
     /// CPU seconds of each server so far.

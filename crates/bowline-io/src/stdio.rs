@@ -11,11 +11,13 @@ use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::Errno;
+use rustix::io::{Errno, ioctl_fionread};
+use rustix::pipe::{fcntl_getpipe_size, fcntl_setpipe_size};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
@@ -23,7 +25,14 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 const SMALLEST_BYTES: usize = 16 * 1024;
 const LARGEST_BYTES: usize = 256 * 1024;
 /// What was read and not asked for yet: one piece, while the thread reads the next.
-const PIECES: usize = 1;
+const PIECES_AHEAD: usize = 1;
+/// What a pipe is made to hold, so that nobody waits for us in a pause.
+const PIPE_BYTES: usize = 1024 * 1024;
+const PAUSE: Duration = Duration::from_millis(1);
+/// Pieces that are waited for no longer are a flow,
+const QUICK: Duration = Duration::from_millis(2);
+/// after so many of them.
+const PIECES: u32 = 16;
 /// What waits for the writing thread, beside what it writes.
 const WAITING_BYTES: usize = 256 * 1024;
 
@@ -52,7 +61,7 @@ impl Input {
     /// The thread ends with the input, or once nobody wants a piece that it has.
     fn start(&mut self) -> io::Result<()> {
         if let Some(descriptor) = self.descriptor.take() {
-            let (sender, receiver) = channel(PIECES);
+            let (sender, receiver) = channel(PIECES_AHEAD);
             let thread = thread::Builder::new().name("input".to_owned());
             thread.spawn(move || read_all(descriptor.as_fd(), &sender))?;
             self.pieces = Some(receiver);
@@ -84,7 +93,13 @@ impl AsyncRead for Input {
 
 fn read_all(input: BorrowedFd<'_>, pieces: &Sender<io::Result<Bytes>>) {
     let mut appetite = SMALLEST_BYTES;
+    let mut pace = Pace::default();
     loop {
+        if pace.is_flow() && pace.is_big(input) && is_small(input) {
+            // Nobody wakes this thread; to be early does no harm.
+            thread::park_timeout(PAUSE);
+        }
+        let begun = Instant::now();
         let mut buffer = Vec::with_capacity(appetite);
         let piece = loop {
             match rustix::io::read(input, spare_capacity(&mut buffer)) {
@@ -96,13 +111,49 @@ fn read_all(input: BorrowedFd<'_>, pieces: &Sender<io::Result<Bytes>>) {
             }
         };
         let failed = piece.is_err();
-        if piece.as_ref().is_ok_and(|piece| piece.len() == appetite) {
+        let full = piece.as_ref().is_ok_and(|piece| piece.len() == appetite);
+        if full {
             appetite = (appetite * 2).min(LARGEST_BYTES);
         }
+        pace.piece(begun.elapsed(), full);
         if pieces.blocking_send(piece).is_err() || failed {
             return;
         }
     }
+}
+
+/// Whether somebody writes small pieces into a pipe, one after the other. Each would be a message,
+/// and wake up every program on its way: it is better to wait for some more of them.
+#[derive(Debug, Default)]
+struct Pace {
+    /// Small pieces in a row that came quickly.
+    quick: u32,
+    /// The pipe holds what comes in a pause; known once it was made to.
+    big: Option<bool>,
+}
+
+impl Pace {
+    /// A piece came after so long.
+    fn piece(&mut self, waited: Duration, full: bool) {
+        self.quick = if waited < QUICK { self.quick + u32::from(!full) } else { 0 };
+    }
+
+    fn is_flow(&self) -> bool {
+        self.quick >= PIECES
+    }
+
+    /// No pipe is, before somebody asks for it; and files and terminals have nothing to ask for.
+    fn is_big(&mut self, input: BorrowedFd<'_>) -> bool {
+        *self.big.get_or_insert_with(|| {
+            let _ = fcntl_setpipe_size(input, PIPE_BYTES);
+            fcntl_getpipe_size(input).is_ok_and(|size| size >= PIPE_BYTES)
+        })
+    }
+}
+
+/// Whether there is little to read now.
+fn is_small(input: BorrowedFd<'_>) -> bool {
+    ioctl_fionread(input).is_ok_and(|bytes| bytes < SMALLEST_BYTES as u64)
 }
 
 /// Output. Flushed, all of it was written.

@@ -29,8 +29,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 const UNACKNOWLEDGED_PATIENCE: Duration = Duration::from_secs(30);
 const UNACKNOWLEDGED_TRIES: u8 = 3;
 
-/// How much TLS seals for one write: bytes per system call decide.
-const SEALED_BYTES: usize = 256 * 1024;
+/// How much TLS seals for one write: bytes per system call decide. The headers of what a client
+/// gathers are in it.
+const SEALED_BYTES: usize = 272 * 1024;
 
 /// One connection.
 #[derive(Debug)]
