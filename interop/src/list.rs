@@ -106,7 +106,10 @@ fn apart(client: &Client) {
     let left = client.run(&[], &["sh", "-c", "echo out; echo err >&2"], Input::Nothing);
     assert!(left.status.success(), "{}: {left:?}", client.name);
     assert_eq!(left.stdout, b"out\n", "{}", client.name);
-    assert_eq!(left.stderr, "err\n", "{}", client.name);
+    // kubectl before 1.34 may take the empty message that each server begins with before it has
+    // made its streams, says so, and goes on.
+    let said = left.stderr.lines().filter(|line| !line.ends_with(", discarding message"));
+    assert_eq!(said.collect::<Vec<_>>(), ["err"], "{}", client.name);
 }
 
 fn exit_codes(client: &Client) {
