@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
 /// Input is read up to this before it is sent.
-const GATHERED_BYTES: usize = 256 * 1024;
+const GATHERED_BYTES: usize = 512 * 1024;
 /// Output that waits for the caller's ends. Past it the server is not read.
 const OUTPUT_BYTES: usize = 1024 * 1024;
 

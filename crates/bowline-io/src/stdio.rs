@@ -23,12 +23,12 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 /// The first read; one that is filled doubles the next.
 const SMALLEST_BYTES: usize = 16 * 1024;
-const LARGEST_BYTES: usize = 256 * 1024;
+const LARGEST_BYTES: usize = 512 * 1024;
 /// What was read and not asked for yet: one piece, while the thread reads the next.
 const PIECES_AHEAD: usize = 1;
 /// What a pipe is made to hold, so that nobody waits for us in a pause.
 const PIPE_BYTES: usize = 1024 * 1024;
-const PAUSE: Duration = Duration::from_millis(1);
+const PAUSE: Duration = Duration::from_millis(2);
 /// Pieces that are waited for no longer are a flow,
 const QUICK: Duration = Duration::from_millis(2);
 /// after so many of them.

@@ -31,7 +31,7 @@ const UNACKNOWLEDGED_TRIES: u8 = 3;
 
 /// How much TLS seals for one write: bytes per system call decide. The headers of what a client
 /// gathers are in it.
-const SEALED_BYTES: usize = 272 * 1024;
+const SEALED_BYTES: usize = 528 * 1024;
 
 /// One connection.
 #[derive(Debug)]
