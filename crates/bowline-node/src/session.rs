@@ -12,6 +12,7 @@ use bowline_io::stream::{Connection, Upgraded};
 use bowline_proto::session::{Channel, Event, Loss, Protocol, Session, Side, Size, Status, Wants};
 use bowline_proto::time::earlier;
 use bowline_proto::{Machine, Next, Time, limits};
+use tokio::task::yield_now;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -22,6 +23,9 @@ use crate::process::{Act, Ending, Process, StartError};
 const FIRST_SIZE_PATIENCE: Duration = Duration::from_millis(500);
 /// While the process takes no input, how often to look whether the client is still there.
 const LOOK_AFTER_CLIENT_EVERY: Duration = Duration::from_secs(1);
+
+/// After so much at once, others have their turn: tokio counts reads, not what they bring.
+const MUCH_BYTES: usize = 128 * 1024;
 
 /// A command and where it would run. It shows itself as a log names it.
 pub trait Command: Display {
@@ -124,12 +128,19 @@ impl<S: Connection, C: Command> Running<S, C> {
             alarm.set(&self.clock, deadline);
             let wake = poll_fn(|cx| self.poll(cx, &mut alarm)).await;
             let now = self.clock.now();
+            let moved = match &wake {
+                Wake::Socket(Moment::Read(bytes)) | Wake::Act(Act::Out(bytes)) => bytes.len(),
+                _ => 0,
+            };
             match wake {
                 Wake::Socket(Moment::Read(bytes)) => self.session.receive(now, bytes),
                 Wake::Socket(Moment::Ended(_)) => self.session.receive_end(now),
                 Wake::Socket(Moment::Wrote) | Wake::Deadline => {}
                 Wake::Act(act) => self.act(act),
                 Wake::Ended(ending) => self.drain(ending),
+            }
+            if moved >= MUCH_BYTES {
+                yield_now().await;
             }
         }
     }

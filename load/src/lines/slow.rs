@@ -39,7 +39,7 @@ const ECHO_P99_MS: f64 = 50.0;
 pub async fn echo(place: &Place, row: &mut Row) -> Result<()> {
     let (roles, clients, before) = start(place).await?;
     row.begin();
-    let size = (4 * GB).to_string();
+    let size = (8 * GB).to_string();
     let mut bulk = clients.process(&[], &["head", "-c", &size, "/dev/zero"]).spawn()?;
     let deadline = Instant::now() + TYPING;
     let mut terminals = JoinSet::new();
