@@ -229,7 +229,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Running<S> {
             if let Poll::Ready(size) = self.poll_size(cx) {
                 return Poll::Ready(Ok(Wake::Size(size)));
             }
-            if let Poll::Ready(input) = self.poll_stdin(cx) {
+            if !gathers && let Poll::Ready(input) = self.poll_stdin(cx) {
                 return Poll::Ready(input.map(Wake::Input));
             }
         }

@@ -6,20 +6,16 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bowline_io::clock::Clock;
-use bowline_io::drive::{Alarm, Moment, Socket};
+use bowline_io::drive::{Alarm, Moment, Socket, take_turns};
 use bowline_io::stream::{Connection, Upgraded};
 use bowline_proto::Next;
 use bowline_proto::relay::{Ending, Leg, Relay};
 use bowline_proto::session::Session;
 use bowline_proto::time::earlier;
-use tokio::task::yield_now;
 use tokio_util::sync::CancellationToken;
 
 /// While the node takes no input, the client is not read: look so often whether it is still there.
 const LOOK_AFTER_CLIENT_EVERY: Duration = Duration::from_secs(1);
-
-/// After so much at once, others have their turn: tokio counts reads, not what they bring.
-const MUCH_BYTES: usize = 128 * 1024;
 
 /// Joins a client's session and a node's until both have ended, or `end`. Gives how it ended, if
 /// it came to that.
@@ -92,11 +88,9 @@ impl<S: Connection> Running<S> {
             let now = self.clock.now();
             match wake {
                 Wake::Socket(leg, Moment::Read(bytes)) => {
-                    let much = bytes.len() >= MUCH_BYTES;
+                    let moved = bytes.len();
                     self.relay.receive(now, leg, bytes);
-                    if much {
-                        yield_now().await;
-                    }
+                    take_turns(moved).await;
                 }
                 Wake::Socket(leg, Moment::Ended(_)) => self.relay.receive_end(now, leg),
                 Wake::Socket(_, Moment::Wrote) | Wake::Deadline => {}

@@ -12,6 +12,7 @@ use std::task::{Context, Poll, ready};
 use bowline_proto::{Outbox, Time};
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::yield_now;
 use tokio::time::Sleep;
 
 use crate::clock::Clock;
@@ -25,6 +26,16 @@ const SMALLEST_BYTES: usize = 16 * 1024;
 const LARGEST_BYTES: usize = 1024 * 1024;
 /// Slices in one gathered write (Linux takes up to 1024).
 const SLICES: usize = 64;
+
+/// After so much at once, others have their turn.
+const MUCH_BYTES: usize = 128 * 1024;
+
+/// Lets other tasks run if a loop has just moved much: tokio counts reads, not what they bring.
+pub async fn take_turns(moved: usize) {
+    if moved >= MUCH_BYTES {
+        yield_now().await;
+    }
+}
 
 /// Something happened at a socket.
 #[derive(Debug)]

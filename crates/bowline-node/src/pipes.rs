@@ -82,13 +82,12 @@ impl<E: End> Pipe<E> {
 
     /// Moves something, if something can be moved, by one of two ways: as tokio does, which has the
     /// system tell when it can, or by a plain system call.
-    fn poll<T>(
+    fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        mut waited: impl FnMut(&mut E, &mut Context<'_>) -> Poll<io::Result<T>>,
-        mut at_once: impl FnMut(&OwnedFd) -> Result<T, Errno>,
-        len: impl Fn(&T) -> usize,
-    ) -> Poll<io::Result<T>> {
+        mut waited: impl FnMut(&mut E, &mut Context<'_>) -> Poll<io::Result<usize>>,
+        mut at_once: impl FnMut(&OwnedFd) -> Result<usize, Errno>,
+    ) -> Poll<io::Result<usize>> {
         if let State::Paused(_, pause) = &mut self.state {
             ready!(pause.as_mut().poll(cx));
         }
@@ -102,7 +101,7 @@ impl<E: End> Pipe<E> {
                 },
             };
             if let Poll::Ready(moved) = moved {
-                self.piece += moved.as_ref().map_or(0, &len);
+                self.piece += moved.as_ref().map_or(0, |length| *length);
                 return Poll::Ready(moved);
             }
             let piece = mem::take(&mut self.piece);
@@ -173,7 +172,6 @@ impl AsyncRead for Pipe<Receiver> {
                 buffer.advance(length);
                 Ok(length)
             },
-            |length| *length,
         );
         read.map_ok(|_| ())
     }
@@ -197,7 +195,6 @@ impl AsyncWrite for Pipe<Sender> {
             cx,
             |end, cx| Pin::new(end).poll_write_vectored(cx, slices),
             |fd| rustix::io::writev(fd, slices),
-            |length| *length,
         )
     }
 

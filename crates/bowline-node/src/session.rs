@@ -7,12 +7,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bowline_io::clock::Clock;
-use bowline_io::drive::{Alarm, Inflow, Moment, Socket};
+use bowline_io::drive::{Alarm, Inflow, Moment, Socket, take_turns};
 use bowline_io::stream::{Connection, Upgraded};
 use bowline_proto::session::{Channel, Event, Loss, Protocol, Session, Side, Size, Status, Wants};
 use bowline_proto::time::earlier;
 use bowline_proto::{Machine, Next, Time, limits};
-use tokio::task::yield_now;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -23,9 +22,6 @@ use crate::process::{Act, Ending, Process, StartError};
 const FIRST_SIZE_PATIENCE: Duration = Duration::from_millis(500);
 /// While the process takes no input, how often to look whether the client is still there.
 const LOOK_AFTER_CLIENT_EVERY: Duration = Duration::from_secs(1);
-
-/// After so much at once, others have their turn: tokio counts reads, not what they bring.
-const MUCH_BYTES: usize = 128 * 1024;
 
 /// A command and where it would run. It shows itself as a log names it.
 pub trait Command: Display {
@@ -139,9 +135,7 @@ impl<S: Connection, C: Command> Running<S, C> {
                 Wake::Act(act) => self.act(act),
                 Wake::Ended(ending) => self.drain(ending),
             }
-            if moved >= MUCH_BYTES {
-                yield_now().await;
-            }
+            take_turns(moved).await;
         }
     }
 

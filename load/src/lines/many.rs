@@ -5,27 +5,22 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use bowline_proto::limits::PING_EVERY;
 use tokio::io::{AsyncReadExt, DuplexStream, duplex};
 use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
-use super::{Baseline, finish, start};
+use super::{Baseline, HELD, UP_BYTES, finish, quiet_client, start};
 use crate::client::{Clients, Taken, success};
 use crate::place::Place;
-use crate::server::Holds;
 use crate::table::Row;
 
 /// No session of these takes longer.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Says that it runs, then waits for the end of its input.
-const HELD: [&str; 3] = ["sh", "-c", "echo up; exec cat"];
 /// The same without input: it ends with its client.
 const SLEEPS: [&str; 3] = ["sh", "-c", "echo up; exec sleep 86400"];
-/// What both say.
-const UP_BYTES: u64 = 3;
 /// Handshakes at once.
 const OPENING: usize = 32;
 /// A session, beyond the process itself (design goal of the project).
@@ -145,19 +140,6 @@ async fn open(
     Ok(opened.into_iter().map(|(waiting, _)| waiting).collect())
 }
 
-/// What a client that waits is resident with, after it has been asked for signs of life.
-async fn quiet_client(clients: &Clients) -> Result<u64> {
-    let mut process = clients.process(&["-i"], &HELD);
-    let mut child = process.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-    let mut up = [0; UP_BYTES as usize];
-    child.stdout.as_mut().context("stdout is piped")?.read_exact(&mut up).await?;
-    tokio::time::sleep(2 * PING_EVERY).await;
-    let holds = Holds::of(child.id().context("it runs")?)?;
-    drop(child.stdin.take());
-    timeout(PATIENCE, child.wait()).await??;
-    Ok(holds.rss_kib)
-}
-
 pub async fn held(place: &Place, row: &mut Row) -> Result<()> {
     let (roles, clients, before) = start(place).await?;
     row.begin();
@@ -188,7 +170,12 @@ pub async fn idle(place: &Place, row: &mut Row) -> Result<()> {
     );
     row.at_most("gateway per session", gateway, GATEWAY_KIB, "KiB");
     row.at_most("node per session", node, NODE_KIB, "KiB");
-    row.at_most("client", quiet_client(&clients).await? as f64 / 1024.0, CLIENT_MIB, "MiB");
+    row.at_most(
+        "client",
+        quiet_client(&clients, 2 * PING_EVERY).await?.rss_kib as f64 / 1024.0,
+        CLIENT_MIB,
+        "MiB",
+    );
     // They have no input that could end them: their clients go away.
     let all = waiting.iter().filter(|session| !session.handle.is_finished());
     let alive = all.count() as u64;

@@ -6,10 +6,13 @@ mod many;
 mod slow;
 
 use std::pin::Pin;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use tokio::io::AsyncReadExt;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use crate::client::{Clients, Taken, success};
 use crate::place::{Place, Roles};
@@ -75,6 +78,8 @@ pub const LINES: &[Line] = &[
     },
 ];
 
+/// A client with nothing to do ends within this.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Sessions before the baseline is taken: they make the threads, caches and heaps that every
 /// server has once it has served.
 const WARM_UP: usize = 64;
@@ -87,6 +92,11 @@ const SETTLING: Duration = Duration::from_secs(25);
 const KEPT_SHARE: f64 = 0.25;
 /// And this much in any case: M_TRIM_THRESHOLD and the bins of one arena per thread.
 const KEPT_KIB: u64 = 4 * 1024;
+
+/// Says that it runs, then waits for the end of its input.
+const HELD: [&str; 3] = ["sh", "-c", "echo up; exec cat"];
+/// What it says.
+const UP_BYTES: u64 = 3;
 
 /// What both roles hold.
 #[derive(Clone, Copy, Debug)]
@@ -128,6 +138,19 @@ pub async fn start(place: &Place) -> Result<(Roles, Clients, Baseline)> {
             return Ok((roles, clients, last));
         }
     }
+}
+
+/// What a client process holds after it has waited for a while with nothing to do.
+async fn quiet_client(clients: &Clients, wait: Duration) -> Result<Holds> {
+    let mut process = clients.process(&["-i"], &HELD);
+    let mut child = process.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    let mut up = [0; UP_BYTES as usize];
+    child.stdout.as_mut().context("stdout is piped")?.read_exact(&mut up).await?;
+    tokio::time::sleep(wait).await;
+    let holds = Holds::of(child.id().context("it runs")?)?;
+    drop(child.stdin.take());
+    timeout(PATIENCE, child.wait()).await??;
+    Ok(holds)
 }
 
 /// Waits until both are as they were, says what is not, and stops them.

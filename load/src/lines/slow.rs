@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::{Baseline, finish, start};
+use super::{Baseline, finish, quiet_client, start};
 use crate::client::{Clients, Taken, success};
 use crate::place::{Place, Roles};
 use crate::server::Holds;
@@ -131,23 +131,11 @@ fn bounded(row: &mut Row, roles: &Roles, before: Baseline, client: (u32, u64)) -
     Ok(())
 }
 
-/// What a client holds that has nothing to do.
-async fn quiet_client(clients: &Clients) -> Result<u64> {
-    let mut process = clients.process(&["-i"], &["sh", "-c", "echo up; exec cat"]);
-    let mut child = process.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-    let mut up = [0; 3];
-    child.stdout.as_mut().context("stdout")?.read_exact(&mut up).await?;
-    let holds = Holds::of(child.id().context("it runs")?)?;
-    drop(child.stdin.take());
-    timeout(PATIENCE, child.wait()).await??;
-    Ok(holds.peak_kib)
-}
-
 pub async fn reader(place: &Place, row: &mut Row) -> Result<()> {
     const STEP: Duration = Duration::from_millis(50);
     const STEP_BYTES: usize = 10_000;
     let (roles, clients, before) = start(place).await?;
-    let quiet = quiet_client(&clients).await?;
+    let quiet = quiet_client(&clients, Duration::ZERO).await?.peak_kib;
     row.begin();
     let size = GB.to_string();
     let mut process = clients.process(&[], &["head", "-c", &size, "/dev/zero"]);
@@ -177,24 +165,22 @@ pub async fn reader(place: &Place, row: &mut Row) -> Result<()> {
 
 pub async fn deaf(place: &Place, row: &mut Row) -> Result<()> {
     let (roles, clients, before) = start(place).await?;
-    let quiet = quiet_client(&clients).await?;
+    let quiet = quiet_client(&clients, Duration::ZERO).await?.peak_kib;
     row.begin();
     let seconds = (WATCHED.as_secs() + 2).to_string();
     let mut process = clients.process(&["-i"], &["sleep", &seconds]);
     let mut child = process.stdin(Stdio::piped()).spawn()?;
     let id = child.id().context("it runs")?;
     let mut stdin = child.stdin.take().context("stdin is piped")?;
+    let (piece, mut taken) = (vec![0; 1024 * 1024], 0);
     let offering = async {
-        let (piece, mut taken) = (vec![0; 1024 * 1024], 0);
         while taken < GB {
             taken += stdin.write(&piece).await? as u64;
             tokio::task::consume_budget().await;
-            OFFERED.store(taken, std::sync::atomic::Ordering::Relaxed);
         }
         anyhow::Ok(())
     };
     let all = timeout(WATCHED, offering).await.is_ok_and(|result| result.is_ok());
-    let taken = OFFERED.load(std::sync::atomic::Ordering::Relaxed);
     row.note(format!("{:.1} MB of 1 GB were taken", taken as f64 / 1e6));
     if all {
         row.fault("all of it was taken, though nobody reads it");
@@ -205,6 +191,3 @@ pub async fn deaf(place: &Place, row: &mut Row) -> Result<()> {
     row.session(if status.success() { Ok(()) } else { Err(status.to_string()) });
     finish(row, roles, before).await
 }
-
-/// How much of its input the deaf process' client has taken.
-static OFFERED: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
