@@ -18,7 +18,7 @@ Usage: cargo x COMMAND
 Commands:
   bench     what sessions cost next to what they cost in Kubernetes, as ratios of one run
             (`cargo x bench --help`; wants the real parts)
-  check     format, lints, docs, tidy and all tests that need only a Rust toolchain
+  check     format, lints, docs, tidy, all tests that need only a Rust toolchain, and the demo
   tidy      the project's own rules about its files
   interop   the tests against real parts; installs what is missing (minutes, once)
   ci        check, then interop
@@ -67,7 +67,9 @@ fn check() -> Result<()> {
     let mut docs = cargo(&["doc", "--no-deps", "--document-private-items", "--quiet"]);
     docs.env("RUSTDOCFLAGS", "-D warnings");
     step("docs", docs)?;
-    step("test", cargo(&["test", "--quiet"]))
+    step("test", cargo(&["test", "--quiet"]))?;
+    // The README's first command, as it stands there.
+    step("demo", cargo(&["run", "--", "demo"]))
 }
 
 /// The parts install themselves; a missing one is a failure that names the command that gets it.
