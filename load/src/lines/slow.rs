@@ -28,9 +28,12 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// What one part may hold for a session whose bytes do not leave: a full queue, what one more read
 /// adds to it, and the buffer for the read after that.
 const SESSION_BYTES: usize = limits::OUTBOX_BYTES + 2 * limits::OUTBOX_BYTES;
-/// TLS records on their way in and out, on two legs, and the allocator's rounding.
-const AROUND_BYTES: usize = 1024 * 1024;
-const BOUND_KIB: u64 = ((SESSION_BYTES + AROUND_BYTES) / 1024) as u64;
+/// What TLS has sealed for one write (`SEALED_BYTES`), and what was read ahead for it
+/// (`AHEAD_BYTES`).
+const TLS_BYTES: usize = (528 + 256) * 1024;
+/// The allocator's: it gives back whole pages, and not at once.
+const ROUNDING_BYTES: usize = 1024 * 1024;
+const BOUND_KIB: u64 = ((SESSION_BYTES + TLS_BYTES + ROUNDING_BYTES) / 1024) as u64;
 
 const TERMINALS: usize = 100;
 const ECHO_EVERY: Duration = Duration::from_millis(100);
@@ -115,8 +118,8 @@ async fn terminal(
 fn bounded(row: &mut Row, roles: &Roles, before: Baseline, client: (u32, u64)) -> Result<()> {
     let now = Baseline::of(roles)?;
     row.note(format!(
-        "bound {} KiB a part: OUTBOX_BYTES and two reads of the same {SESSION_BYTES} B, TLS and \
-         rounding {AROUND_BYTES} B",
+        "bound {} KiB a part: OUTBOX_BYTES and two reads of the same {SESSION_BYTES} B, TLS \
+         {TLS_BYTES} B, the allocator's rounding {ROUNDING_BYTES} B",
         BOUND_KIB
     ));
     let (id, client_before) = client;
