@@ -48,7 +48,7 @@ pub fn answer(cluster: &Cluster, route: &Route, asked: Asked<'_>) -> Result<Repl
                 object
             }
         }
-        Route::Exec { .. } => return Err(Refusal::no_such_path()),
+        Route::Exec { .. } | Route::PortForward { .. } => return Err(Refusal::no_such_path()),
     };
     Ok(status::json(200, &body))
 }
@@ -121,6 +121,7 @@ fn list(
         Kind::Nodes => "NodeList",
         Kind::Namespaces => "NamespaceList",
         Kind::Events => "EventList",
+        Kind::Services => "ServiceList",
     };
     Ok(json!({
         "kind": name,
@@ -138,6 +139,7 @@ fn all(cluster: &Cluster, kind: Kind, namespace: Option<&str>) -> Vec<Value> {
             cluster.namespaces().iter().map(|name| namespace_object(name)).collect()
         }
         Kind::Events => Vec::new(),
+        Kind::Services => cluster.services(namespace),
     }
 }
 
@@ -154,6 +156,7 @@ fn one(
             cluster.namespaces().iter().any(|one| one == name).then(|| namespace_object(name))
         }
         Kind::Events => None,
+        Kind::Services => cluster.service(namespace.unwrap_or_default(), name),
     };
     found.ok_or_else(|| Refusal::not_found(kind.resource(), name))
 }

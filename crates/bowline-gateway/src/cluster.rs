@@ -1,12 +1,13 @@
-//! The cluster as a file says it: Pods and Nodes, served as they are and looked into for routing.
-//! Above: `api`, `options`, `stream`. Below: `bowline_io::objects`.
+//! The cluster as a file says it: Pods, Nodes and Services, served as they are and looked into for
+//! routing.
+//! Above: `api`, `far`. Below: `bowline_io::objects`.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use bowline_io::objects::{self, Object, ObjectsError};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use serde_json::{Value, json};
 
 /// The kubelet's port where a node names none.
@@ -17,11 +18,12 @@ const WEBSOCKETS: &str = "ExtendWebSocketsToKubelet";
 /// Puts what is known right now into a pod that is about to be served.
 pub type Refresh = Arc<dyn Fn(&mut Value) + Send + Sync>;
 
-/// Pods and nodes.
+/// Pods, nodes and services.
 #[derive(Clone, Default)]
 pub struct Cluster {
     pods: Vec<Value>,
     nodes: Vec<Value>,
+    services: Vec<Value>,
     refresh: Option<Refresh>,
 }
 
@@ -45,7 +47,7 @@ pub struct NodeTarget {
 }
 
 impl Cluster {
-    /// Reads the Pods and Nodes of files.
+    /// Reads the objects of files.
     ///
     /// # Errors
     /// [`ObjectsError`], also for objects of other kinds.
@@ -59,7 +61,7 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Adds one Pod or Node.
+    /// Adds one Pod, Node or Service.
     ///
     /// # Errors
     /// [`ObjectsError::NotAnObject`].
@@ -67,17 +69,23 @@ impl Cluster {
         match object.kind() {
             "Pod" => check::<Pod>(&object)?,
             "Node" => check::<Node>(&object)?,
-            kind => return Err(object.error(format!("kind {kind:?} is neither Pod nor Node"))),
+            "Service" => check::<Service>(&object)?,
+            kind => {
+                return Err(object.error(format!("kind {kind:?} is not Pod, Node or Service")));
+            }
         }
-        let is_pod = object.kind() == "Pod";
+        let kind = object.kind().to_owned();
         if object.value["metadata"]["name"].as_str().is_none_or(str::is_empty) {
             return Err(object.error("metadata.name is not set"));
         }
-        let value = with_defaults(object.value, is_pod);
-        if is_pod {
-            self.pods.push(value)
-        } else {
-            self.nodes.push(value)
+        let mut value = with_defaults(object.value, kind != "Node");
+        match &*kind {
+            "Pod" => self.pods.push(value),
+            "Service" => {
+                with_service_defaults(&mut value);
+                self.services.push(value);
+            }
+            _ => self.nodes.push(value),
         }
         Ok(())
     }
@@ -105,6 +113,20 @@ impl Cluster {
         self.pods.iter().find(wanted).map(|pod| self.fresh(pod))
     }
 
+    /// All services, or those of one namespace.
+    #[must_use]
+    pub fn services(&self, namespace: Option<&str>) -> Vec<Value> {
+        let wanted = |one: &&Value| namespace.is_none_or(|ns| one["metadata"]["namespace"] == ns);
+        self.services.iter().filter(wanted).cloned().collect()
+    }
+
+    /// One service.
+    #[must_use]
+    pub fn service(&self, namespace: &str, name: &str) -> Option<Value> {
+        let mut services = self.services(Some(namespace)).into_iter();
+        services.find(|one| one["metadata"]["name"] == name)
+    }
+
     fn fresh(&self, pod: &Value) -> Value {
         let mut pod = pod.clone();
         if let Some(refresh) = &self.refresh {
@@ -129,7 +151,8 @@ impl Cluster {
     #[must_use]
     pub fn namespaces(&self) -> Vec<String> {
         let of = |pod: &Value| pod["metadata"]["namespace"].as_str().map(ToOwned::to_owned);
-        let mut names: Vec<String> = self.pods.iter().filter_map(of).collect();
+        let mut names: Vec<String> =
+            self.pods.iter().chain(&self.services).filter_map(of).collect();
         names.push("default".into());
         names.sort();
         names.dedup();
@@ -178,6 +201,26 @@ fn with_defaults(mut value: Value, namespaced: bool) -> Value {
     let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     set("creationTimestamp", json!(now));
     value
+}
+
+/// What an API server would have filled in beside that.
+fn with_service_defaults(service: &mut Value) {
+    let spec = &mut service["spec"];
+    if spec["type"].is_null() {
+        spec["type"] = json!("ClusterIP");
+    }
+    if spec["clusterIP"].is_null() {
+        // There is no such network here.
+        spec["clusterIP"] = json!("");
+    }
+    for port in spec["ports"].as_array_mut().into_iter().flatten() {
+        if port["protocol"].is_null() {
+            port["protocol"] = json!("TCP");
+        }
+        if port["targetPort"].is_null() {
+            port["targetPort"] = port["port"].clone();
+        }
+    }
 }
 
 /// FNV-1a: the same name gives the same uid.

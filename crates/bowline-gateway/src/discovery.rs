@@ -25,11 +25,16 @@ struct Resource {
     short: &'static [&'static str],
 }
 
-const RESOURCES: [Resource; 4] = [
+/// What can be done with a pod beside reading it.
+const SUBRESOURCES: [(&str, &str); 2] =
+    [("exec", "PodExecOptions"), ("portforward", "PodPortForwardOptions")];
+
+const RESOURCES: [Resource; 5] = [
     Resource { kind: Kind::Pods, name: "Pod", singular: "pod", short: &["po"] },
     Resource { kind: Kind::Nodes, name: "Node", singular: "node", short: &["no"] },
     Resource { kind: Kind::Namespaces, name: "Namespace", singular: "namespace", short: &["ns"] },
     Resource { kind: Kind::Events, name: "Event", singular: "event", short: &["ev"] },
+    Resource { kind: Kind::Services, name: "Service", singular: "service", short: &["svc"] },
 ];
 
 /// `/api`.
@@ -54,13 +59,15 @@ pub fn core() -> Value {
             "shortNames": resource.short,
         }));
     }
-    resources.push(json!({
-        "name": "pods/exec",
-        "singularName": "",
-        "namespaced": true,
-        "kind": "PodExecOptions",
-        "verbs": ["create", "get"],
-    }));
+    for (name, kind) in SUBRESOURCES {
+        resources.push(json!({
+            "name": format!("pods/{name}"),
+            "singularName": "",
+            "namespaced": true,
+            "kind": kind,
+            "verbs": ["create", "get"],
+        }));
+    }
     json!({ "kind": "APIResourceList", "groupVersion": "v1", "resources": resources })
 }
 
@@ -85,11 +92,14 @@ pub fn aggregated_core() -> Value {
                 "shortNames": resource.short,
             });
             if resource.kind == Kind::Pods {
-                entry["subresources"] = json!([{
-                    "subresource": "exec",
-                    "responseKind": kind("PodExecOptions"),
-                    "verbs": ["create", "get"],
-                }]);
+                let subresource = |(name, options)| {
+                    json!({
+                        "subresource": name,
+                        "responseKind": kind(options),
+                        "verbs": ["create", "get"],
+                    })
+                };
+                entry["subresources"] = SUBRESOURCES.into_iter().map(subresource).collect();
             }
             entry
         })

@@ -3,14 +3,18 @@
 //!
 //! A request walks down this list and never back: [`server`] asks [`authn`] who it is, [`route`]
 //! what it wants and [`authz`] whether it may; [`api`] answers what is read, [`options`] and
-//! [`cluster`] find the node of an exec, and [`stream`] joins the two.
+//! [`cluster`] find the node of a stream, [`far`] reaches it, and [`stream`] (an exec) or
+//! [`forward`] (a port-forward) joins the two.
 
 pub mod api;
 pub mod authn;
 pub mod authz;
 pub mod cluster;
+pub mod far;
+pub mod forward;
 pub mod gates;
 pub mod options;
+pub mod passage;
 pub mod relay;
 pub mod route;
 pub mod server;

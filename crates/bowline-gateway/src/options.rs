@@ -1,6 +1,6 @@
-//! An exec's query to what it asks for, and that to the kubelet's query: Kubernetes' rules and
+//! A stream's query to what it asks for, and that to the kubelet's query: Kubernetes' rules and
 //! texts.
-//! Above: `stream`. Below: `status`.
+//! Above: `stream`, `forward`. Below: `status`.
 
 use bowline_proto::session::Wants;
 use form_urlencoded::Serializer;
@@ -101,6 +101,51 @@ impl ExecOptions {
     }
 }
 
+/// What a request to `pods/portforward` asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ForwardOptions {
+    /// The ports, for the protocols that name them in advance.
+    pub ports: Vec<i32>,
+}
+
+impl ForwardOptions {
+    /// Reads a query as the API server does.
+    ///
+    /// # Errors
+    /// 400 for `dryRun`, or for a port that is no number.
+    pub fn parse(query: &str) -> Result<ForwardOptions, Refusal> {
+        let mut ports = Vec::new();
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            match &*name {
+                "dryRun" => return Err(Refusal::bad_request("dryRun is not supported")),
+                // Comma-separated ones as well, as some clients write them.
+                "ports" => {
+                    for port in value.split(',') {
+                        let number = port.parse().map_err(|_| {
+                            Refusal::bad_request(format!("cannot parse port {port:?} as a number"))
+                        })?;
+                        ports.push(number);
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(ForwardOptions { ports })
+    }
+
+    /// The kubelet's path and query for it: all ports in one value.
+    #[must_use]
+    pub fn kubelet_path(&self, namespace: &str, pod: &str) -> String {
+        let path = format!("/portForward/{namespace}/{pod}");
+        if self.ports.is_empty() {
+            return path;
+        }
+        let ports = self.ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        let query = Serializer::new(String::new()).append_pair("port", &ports).finish();
+        format!("{path}?{query}")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -153,6 +198,15 @@ mod tests {
             options.kubelet_path("ns", "p", "c"),
             "/exec/ns/p/c?command=echo&command=a+%22b%26c%22&input=1&output=1&tty=1"
         );
+    }
+
+    #[test]
+    fn ports_go_to_the_kubelet_in_one_value() {
+        let path = |query| ForwardOptions::parse(query).map(|o| o.kubelet_path("ns", "p"));
+        assert_eq!(path("ports=80&ports=81").unwrap(), "/portForward/ns/p?port=80%2C81");
+        assert_eq!(path("").unwrap(), "/portForward/ns/p");
+        assert_eq!(path("ports=x").unwrap_err().code, 400);
+        assert_eq!(path("dryRun=All").unwrap_err().code, 400);
     }
 
     proptest! {

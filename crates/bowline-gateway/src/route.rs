@@ -27,6 +27,13 @@ pub enum Route {
         /// The pod.
         name: String,
     },
+    /// Connections to a pod's ports.
+    PortForward {
+        /// Its namespace.
+        namespace: String,
+        /// The pod.
+        name: String,
+    },
     /// Objects of one kind.
     List {
         /// Of which kind.
@@ -56,15 +63,18 @@ pub enum Kind {
     Namespaces,
     /// Events; there are none, but `describe` asks for them.
     Events,
+    /// Services.
+    Services,
 }
 
 impl Kind {
     /// All kinds, with their resource names.
-    pub const ALL: [(&'static str, Kind); 4] = [
+    pub const ALL: [(&'static str, Kind); 5] = [
         ("pods", Kind::Pods),
         ("nodes", Kind::Nodes),
         ("namespaces", Kind::Namespaces),
         ("events", Kind::Events),
+        ("services", Kind::Services),
     ];
 
     fn named(name: &str) -> Option<Kind> {
@@ -80,7 +90,7 @@ impl Kind {
     /// Whether its objects are in namespaces.
     #[must_use]
     pub fn is_namespaced(self) -> bool {
-        matches!(self, Kind::Pods | Kind::Events)
+        matches!(self, Kind::Pods | Kind::Events | Kind::Services)
     }
 }
 
@@ -108,6 +118,9 @@ impl Route {
             ["api", "v1", "namespaces", namespace, "pods", name, "exec"] => {
                 Some(Route::Exec { namespace: namespace.into(), name: name.into() })
             }
+            ["api", "v1", "namespaces", namespace, "pods", name, "portforward"] => {
+                Some(Route::PortForward { namespace: namespace.into(), name: name.into() })
+            }
             ["api", "v1", "namespaces", namespace, kind] => Kind::named(kind)
                 .filter(|kind| kind.is_namespaced())
                 .map(|kind| Route::List { kind, namespace: Some(namespace.into()) }),
@@ -132,13 +145,15 @@ impl Route {
     /// What has to be allowed.
     #[must_use]
     pub fn deed(&self, method: &Method, path: &str) -> Deed {
+        let stream = |resource: &'static str, namespace: &String, name: &String| Deed::Resource {
+            verb: if method == Method::POST { "create" } else { "get" },
+            resource,
+            namespace: namespace.clone(),
+            name: name.clone(),
+        };
         match self {
-            Route::Exec { namespace, name } => Deed::Resource {
-                verb: if method == Method::POST { "create" } else { "get" },
-                resource: "pods/exec",
-                namespace: namespace.clone(),
-                name: name.clone(),
-            },
+            Route::Exec { namespace, name } => stream("pods/exec", namespace, name),
+            Route::PortForward { namespace, name } => stream("pods/portforward", namespace, name),
             Route::List { kind, namespace } => Deed::Resource {
                 verb: "list",
                 resource: kind.resource(),
@@ -164,11 +179,13 @@ mod tests {
     fn paths() {
         let exec = Route::Exec { namespace: "ns".into(), name: "p q".into() };
         assert_eq!(Route::parse("/api/v1/namespaces/ns/pods/p%20q/exec"), Ok(exec));
+        let forward = Route::PortForward { namespace: "ns".into(), name: "p".into() };
+        assert_eq!(Route::parse("/api/v1/namespaces/ns/pods/p/portforward"), Ok(forward));
         let list = Route::List { kind: Kind::Pods, namespace: None };
         assert_eq!(Route::parse("/api/v1/pods"), Ok(list));
         assert_eq!(Route::parse("/readyz"), Ok(Route::Health));
         for (path, code) in [
-            ("/api/v1/namespaces/ns/pods/p/portforward", 404),
+            ("/api/v1/namespaces/ns/pods/p/portForward", 404),
             ("/api/v1/pods/x", 404),
             ("/apis/apps/v1", 404),
             ("/", 404),

@@ -1,5 +1,6 @@
 //! The walk of a request: who, what, may it, and then the answer.
-//! Above: `bowline gateway`, `bowline dev`. Below: `authn`, `authz`, `route`, `api`, `stream`.
+//! Above: `bowline gateway`, `bowline dev`. Below: `authn`, `authz`, `route`, `api`,
+//! `stream`, `forward`.
 
 use std::sync::Arc;
 
@@ -14,9 +15,11 @@ use tracing::debug;
 use crate::api::{self, Asked};
 use crate::authn::{self, Tokens, User};
 use crate::authz::{Deed, Policies};
+use crate::far::Nodes;
+use crate::forward;
 use crate::route::Route;
 use crate::status::Refusal;
-use crate::stream::{self, Nodes};
+use crate::stream;
 
 /// An API server's streaming side.
 #[derive(Clone, Debug)]
@@ -48,7 +51,7 @@ impl Gateway {
         Gateway { inner: Arc::new(Inner { tokens, policies, nodes, address }), sessions }
     }
 
-    /// Answers a request; an exec goes on as a session of its own.
+    /// Answers a request; a stream goes on as a session of its own.
     pub async fn answer(self, peer: Peer, request: Request<Incoming>) -> Reply {
         let what = format!("{} {}", request.method(), request.uri().path());
         match self.serve(&peer, request).await {
@@ -71,13 +74,16 @@ impl Gateway {
         let route = route?;
         let deed = route.deed(request.method(), &path);
         self.demand(&user, &deed)?;
-        if let Route::Exec { namespace, name } = &route {
+        if let Route::Exec { namespace, name } | Route::PortForward { namespace, name } = &route {
             if !matches!(*request.method(), Method::GET | Method::POST) {
                 return Err(Refusal::method_not_allowed());
             }
             self.demand_create(&user, &deed, &request)?;
             let (nodes, sessions) = (&inner.nodes, &self.sessions);
-            return stream::exec(nodes, sessions, namespace, name, request).await;
+            return match route {
+                Route::Exec { .. } => stream::exec(nodes, sessions, namespace, name, request).await,
+                _ => forward::port_forward(nodes, sessions, namespace, name, request).await,
+            };
         }
         if request.method() != Method::GET {
             return Err(Refusal::method_not_allowed());

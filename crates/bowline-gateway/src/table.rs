@@ -33,7 +33,7 @@ pub fn table(kind: Kind, objects: &[Value], now: Timestamp, whole: bool) -> Valu
 }
 
 fn columns(kind: Kind) -> Value {
-    let wide = ["IP", "Node", "Nominated Node", "Readiness Gates"];
+    let wide = ["IP", "Node", "Nominated Node", "Readiness Gates", "Selector"];
     let names: &[&str] = match kind {
         Kind::Pods => {
             &["Name", "Ready", "Status", "Restarts", "Age", wide[0], wide[1], wide[2], wide[3]]
@@ -41,6 +41,9 @@ fn columns(kind: Kind) -> Value {
         Kind::Nodes => &["Name", "Status", "Roles", "Age", "Version"],
         Kind::Namespaces => &["Name", "Status", "Age"],
         Kind::Events => &["Last Seen", "Type", "Reason", "Object", "Message"],
+        Kind::Services => {
+            &["Name", "Type", "Cluster-IP", "External-IP", "Port(s)", "Age", "Selector"]
+        }
     };
     names
         .iter()
@@ -67,7 +70,31 @@ fn cells(kind: Kind, object: &Value, now: Timestamp) -> Value {
         }
         Kind::Namespaces => json!([name, "Active", age]),
         Kind::Events => json!([age, "", "", name, ""]),
+        Kind::Services => service_cells(object, name, &age),
     }
+}
+
+fn service_cells(service: &Value, name: &Value, age: &str) -> Value {
+    let spec = &service["spec"];
+    let port = |port: &Value| {
+        let protocol = port["protocol"].as_str().unwrap_or("TCP");
+        format!("{}/{protocol}", port["port"])
+    };
+    let ports: Vec<String> = spec["ports"].as_array().into_iter().flatten().map(port).collect();
+    let selector = spec["selector"].as_object().into_iter().flatten();
+    let selector: Vec<String> = selector
+        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
+        .collect();
+    let or_none = |text: String| if text.is_empty() { "<none>".to_owned() } else { text };
+    json!([
+        name,
+        spec["type"].as_str().unwrap_or("ClusterIP"),
+        or_none(spec["clusterIP"].as_str().unwrap_or_default().to_owned()),
+        "<none>",
+        or_none(ports.join(",")),
+        age,
+        or_none(selector.join(",")),
+    ])
 }
 
 fn pod_cells(pod: &Value, name: &Value, age: &str) -> Value {

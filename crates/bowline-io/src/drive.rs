@@ -173,19 +173,31 @@ impl Intake {
         cx: &mut Context<'_>,
         source: &mut R,
     ) -> Poll<io::Result<BytesMut>> {
+        self.poll_some(cx, source, LARGEST_BYTES)
+    }
+
+    /// The same, but gives at most `most` bytes at once.
+    pub fn poll_some<R: AsyncRead + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut R,
+        most: usize,
+    ) -> Poll<io::Result<BytesMut>> {
         if self.appetite == 0 {
             let mut probe = [0; PROBE_BYTES];
-            let mut probe = ReadBuf::new(&mut probe);
+            let mut probe = ReadBuf::new(&mut probe[..PROBE_BYTES.min(most)]);
             ready!(Pin::new(&mut *source).poll_read(cx, &mut probe))?;
-            if probe.remaining() == 0 {
+            if probe.filled().len() == PROBE_BYTES {
                 self.appetite = SMALLEST_BYTES;
             }
             return Poll::Ready(Ok(BytesMut::from(probe.filled())));
         }
-        self.buffer.reserve(self.appetite);
+        self.appetite = self.appetite.min(most.max(SMALLEST_BYTES));
+        let most = self.appetite.min(most);
+        self.buffer.reserve(most);
         let mut ended = false;
-        while self.buffer.len() < self.appetite {
-            match read_some(Pin::new(&mut *source), cx, &mut self.buffer, self.appetite) {
+        while self.buffer.len() < most {
+            match read_some(Pin::new(&mut *source), cx, &mut self.buffer, most) {
                 Poll::Pending => break,
                 Poll::Ready(Ok(0)) => {
                     ended = true;
@@ -297,6 +309,8 @@ impl Alarm {
 #[derive(Debug, Default)]
 pub struct Inflow {
     waiting: std::collections::VecDeque<Bytes>,
+    /// So many of them hold nothing but themselves.
+    owned: usize,
     len: usize,
     ended: bool,
 }
@@ -318,7 +332,21 @@ impl Inflow {
     /// Drops what waits: nobody will take it.
     pub fn discard(&mut self) {
         self.waiting.clear();
-        self.len = 0;
+        (self.len, self.owned) = (0, 0);
+    }
+
+    /// Copies what waits, once: a slice keeps all of the read that it came with, which may be much
+    /// more and belong to others.
+    pub fn own(&mut self) {
+        for bytes in self.waiting.iter_mut().skip(self.owned) {
+            *bytes = Bytes::copy_from_slice(bytes);
+        }
+        self.owned = self.waiting.len();
+    }
+
+    /// Whether [`end`](Self::end) was said.
+    pub fn is_ended(&self) -> bool {
+        self.ended
     }
 
     /// Bytes that wait.
@@ -379,6 +407,7 @@ impl Inflow {
             }
             written -= front.len();
             self.waiting.pop_front();
+            self.owned = self.owned.saturating_sub(1);
         }
     }
 }

@@ -4,8 +4,10 @@
 pub mod ahead;
 pub mod chance;
 pub mod clock;
+pub mod crowd;
 pub mod dial;
 pub mod drive;
+pub mod forward;
 pub mod http;
 pub mod objects;
 pub mod observe;

@@ -1,13 +1,21 @@
-//! The kubelet's exec endpoints: requests to sessions, with its rules, texts and codes.
+//! The kubelet's streaming endpoints: requests to sessions, with its rules, texts and codes.
 //! Above: `bowline node`, `bowline dev`. Below: `session`, `runtime`, `bowline_io::serve`.
 
 use std::sync::Arc;
 
+use bowline_io::chance;
 use bowline_io::http::lines;
 use bowline_io::serve::{Peer, Reply, Sessions, has_body, upgraded};
 use bowline_io::target::query;
-use bowline_proto::negotiate::{Accepted, Lines, Refusal, Taken, accept};
-use bowline_proto::session::Wants;
+use bowline_proto::negotiate::{
+    Accepted, Lines, Refusal, Taken, accept, accept_forward, asked, asks_for_tunnel,
+};
+use bowline_proto::portforward::over_websocket::PORTS;
+use bowline_proto::portforward::{Forward, OverSpdy, OverWebSocket};
+use bowline_proto::session::protocol::{Carrier, FORWARD_SPDY, FORWARD_TUNNEL};
+use bowline_proto::session::{Side, Wants};
+use bowline_proto::tunnel::Wire;
+use bowline_proto::websocket::Role;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body_util::Full;
@@ -15,6 +23,7 @@ use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 use tracing::{debug, warn};
 
+use crate::forward::{self, HostPod};
 use crate::runtime::{Exec, NotFound, Runtime};
 use crate::session;
 
@@ -48,12 +57,13 @@ impl Plain {
 enum Route {
     Healthz,
     Exec { namespace: String, pod: String, uid: Option<String>, container: String },
+    PortForward { namespace: String, pod: String, uid: Option<String> },
 }
 
 impl Kubelet {
-    /// Answers a request; an exec goes on as a session of its own.
+    /// Answers a request; a stream goes on as a session of its own.
     pub async fn answer(self, peer: Peer, request: Request<Incoming>) -> Reply {
-        match self.exec(&peer, request) {
+        match self.serve(&peer, request) {
             Ok(reply) => reply,
             Err(plain) => {
                 debug!("{}: {} {}", peer.address, plain.code, plain.text);
@@ -62,25 +72,83 @@ impl Kubelet {
         }
     }
 
-    fn exec(&self, peer: &Peer, request: Request<Incoming>) -> Result<Reply, Plain> {
+    fn serve(&self, peer: &Peer, request: Request<Incoming>) -> Result<Reply, Plain> {
         let route = route(request.uri().path())?;
-        let Route::Exec { namespace, pod, uid, container } = route else {
+        if route == Route::Healthz {
             return Ok(text(200, "ok"));
-        };
+        }
         if self.authenticates && peer.identity.is_none() {
             return Err(Plain::new(401, "Unauthorized"));
         }
         if !matches!(*request.method(), Method::GET | Method::POST) {
             return Err(Plain::new(405, "405: Method Not Allowed"));
         }
+        match route {
+            Route::Healthz => Ok(text(200, "ok")),
+            Route::Exec { namespace, pod, uid, container } => {
+                self.exec(request, &namespace, &pod, uid.as_deref(), &container)
+            }
+            Route::PortForward { namespace, pod, uid } => {
+                self.port_forward(request, &namespace, &pod, uid.as_deref())
+            }
+        }
+    }
+
+    fn port_forward(
+        &self,
+        request: Request<Incoming>,
+        namespace: &str,
+        pod: &str,
+        uid: Option<&str>,
+    ) -> Result<Reply, Plain> {
+        let ports = {
+            let lines = lines(request.headers());
+            let channels =
+                asked(Lines(&lines)) == Some(Carrier::WebSocket) && !asks_for_tunnel(Lines(&lines));
+            if channels { ports(query(&request))? } else { Vec::new() }
+        };
+        let found = self.runtime.pod(namespace, pod, None);
+        let found = found.map_err(|missing| Plain::new(404, missing.to_string()))?;
+        if uid.is_some_and(|uid| uid != found.spec().uid) {
+            return Err(Plain::new(404, "pod not found"));
+        }
+        let accepted = negotiate(&request, accept_forward)?;
+        let reply = switch(&accepted);
+        let pod = HostPod { name: format!("{namespace}/{pod}") };
+        let (protocol, end) = (accepted.protocol, self.sessions.end.clone());
+        self.sessions.spawn(async move {
+            let forward = if *protocol == FORWARD_TUNNEL {
+                let wire = Wire::tunnel(Role::Server, chance::bytes());
+                Forward::Spdy(OverSpdy::new(Side::Server, wire))
+            } else if *protocol == FORWARD_SPDY {
+                Forward::Spdy(OverSpdy::new(Side::Server, Wire::plain()))
+            } else {
+                Forward::WebSocket(OverWebSocket::new(protocol, &ports))
+            };
+            match upgraded(request).await {
+                Ok(connection) => forward::run(pod, forward, connection, end).await,
+                Err(error) => warn!("upgrade: {error}"),
+            }
+        });
+        Ok(reply)
+    }
+
+    fn exec(
+        &self,
+        request: Request<Incoming>,
+        namespace: &str,
+        pod: &str,
+        uid: Option<&str>,
+        container: &str,
+    ) -> Result<Reply, Plain> {
         let (words, wants) = parameters(query(&request))?;
-        let uid = uid.as_deref();
-        let found = self.runtime.find(&namespace, &pod, uid, &container);
+        let found = self.runtime.find(namespace, pod, uid, container);
         let container = found.map_err(|missing| match missing {
             NotFound::Pod => Plain::new(404, missing.to_string()),
             _ => Plain::new(500, missing.to_string()),
         })?;
-        let accepted = negotiate(&request)?;
+        let taken = Taken { websocket_v5: true };
+        let accepted = negotiate(&request, |method, lines| accept(method, lines, taken))?;
         let reply = switch(&accepted);
         let exec = Exec { runtime: self.runtime.clone(), container, words, wants };
         let (protocol, end) = (accepted.protocol, self.sessions.end.clone());
@@ -94,13 +162,15 @@ impl Kubelet {
     }
 }
 
-fn negotiate(request: &Request<Incoming>) -> Result<Accepted, Plain> {
+fn negotiate(
+    request: &Request<Incoming>,
+    accept: impl Fn(&str, Lines<'_>) -> Result<Accepted, Refusal>,
+) -> Result<Accepted, Plain> {
     if has_body(request.headers()) || request.version() != Version::HTTP_11 {
         return Err(Plain::new(400, "an upgrade is a request of HTTP/1.1 without a body"));
     }
     let lines = lines(request.headers());
-    let taken = Taken { websocket_v5: true };
-    accept(request.method().as_str(), Lines(&lines), taken).map_err(|refusal| {
+    accept(request.method().as_str(), Lines(&lines)).map_err(|refusal| {
         // The kubelet answers every request without an upgrade so (wire.md 1.2).
         let code = if refusal == Refusal::NoUpgrade { 500 } else { refusal.code() };
         let text = if refusal.is_bare() { String::new() } else { refusal.to_string() };
@@ -108,13 +178,14 @@ fn negotiate(request: &Request<Incoming>) -> Result<Accepted, Plain> {
     })
 }
 
-/// `/exec/NAMESPACE/POD/CONTAINER`, or with a uid before the container.
+/// `/exec/NAMESPACE/POD/CONTAINER`, or with a uid before the container;
+/// `/portForward/NAMESPACE/POD`, or with a uid behind the pod.
 fn route(path: &str) -> Result<Route, Plain> {
     let unknown = || Plain::new(404, "404 page not found");
     if path == "/healthz" {
         return Ok(Route::Healthz);
     }
-    let rest = path.strip_prefix("/exec/").ok_or_else(unknown)?;
+    let (verb, rest) = path.trim_start_matches('/').split_once('/').ok_or_else(unknown)?;
     let parts: Result<Vec<String>, _> = rest
         .split('/')
         .map(|part| percent_decode_str(part).decode_utf8().map(|part| part.into_owned()))
@@ -130,11 +201,55 @@ fn route(path: &str) -> Result<Route, Plain> {
             uid: uid.cloned(),
             container: container.clone(),
         };
-    match &parts[..] {
-        [namespace, pod, container] => Ok(route(namespace, pod, None, container)),
-        [namespace, pod, uid, container] => Ok(route(namespace, pod, Some(uid), container)),
+    let forward = |namespace: &String, pod: &String, uid: Option<&String>| Route::PortForward {
+        namespace: namespace.clone(),
+        pod: pod.clone(),
+        uid: uid.cloned(),
+    };
+    match (verb, &parts[..]) {
+        ("exec", [namespace, pod, container]) => Ok(route(namespace, pod, None, container)),
+        ("exec", [namespace, pod, uid, container]) => {
+            Ok(route(namespace, pod, Some(uid), container))
+        }
+        ("portForward", [namespace, pod]) => Ok(forward(namespace, pod, None)),
+        ("portForward", [namespace, pod, uid]) => Ok(forward(namespace, pod, Some(uid))),
         _ => Err(unknown()),
     }
+}
+
+/// The ports of a forward in channels, which cannot be asked for later (wire.md 1.2).
+fn ports(query: &str) -> Result<Vec<u16>, Plain> {
+    let bad = |text: String| Plain::new(400, text);
+    let values: Vec<String> = form_urlencoded::parse(query.as_bytes())
+        .filter(|pair| pair.0 == "port")
+        .map(|pair| pair.1.into_owned())
+        .collect();
+    if values.is_empty() {
+        return Err(bad("query parameter \"port\" is required".into()));
+    }
+    let mut ports = Vec::new();
+    for text in values.iter().flat_map(|value| value.split(',')) {
+        if text.is_empty() {
+            return Err(bad("query parameter \"port\" cannot be empty".into()));
+        }
+        let why = |why: &str| {
+            bad(format!(
+                "unable to parse {text:?} as a port: strconv.ParseUint: parsing {text:?}: {why}"
+            ))
+        };
+        if !text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(why("invalid syntax"));
+        }
+        match text.parse() {
+            Ok(0) => return Err(bad(format!("port {text:?} must be > 0"))),
+            Ok(port) => ports.push(port),
+            Err(_) => return Err(why("value out of range")),
+        }
+    }
+    if ports.len() > PORTS {
+        return Err(bad(format!("{} ports are more than channels can carry", ports.len())));
+    }
+    Ok(ports)
 }
 
 /// The kubelet's reading: only `1` counts, the first of several; a terminal swallows stderr.
@@ -198,10 +313,43 @@ mod tests {
         assert_eq!(route("/exec/ns/p/c%20d"), Ok(exec(None)));
         assert_eq!(route("/exec/ns/p/u/c%20d"), Ok(exec(Some("u"))));
         assert_eq!(route("/healthz"), Ok(Route::Healthz));
-        for (path, code) in
-            [("/", 404), ("/exec/a/b", 404), ("/exec/a//c", 404), ("/exec/%ff/b/c", 400)]
-        {
+        let forward = |uid: Option<&str>| Route::PortForward {
+            namespace: "ns".into(),
+            pod: "p".into(),
+            uid: uid.map(Into::into),
+        };
+        assert_eq!(route("/portForward/ns/p"), Ok(forward(None)));
+        assert_eq!(route("/portForward/ns/p/u"), Ok(forward(Some("u"))));
+        for (path, code) in [
+            ("/", 404),
+            ("/exec/a/b", 404),
+            ("/portforward/a/b", 404),
+            ("/exec/a//c", 404),
+            ("/exec/%ff/b/c", 400),
+        ] {
             assert_eq!(route(path).unwrap_err().code, code, "{path}");
+        }
+    }
+
+    #[test]
+    fn ports_of_channels_are_read_as_the_kubelet_reads_them() {
+        let read = |query| ports(query).map_err(|plain| plain.text);
+        assert_eq!(read("port=80,81&port=82"), Ok(vec![80, 81, 82]));
+        for (query, expected) in [
+            ("x=1", "query parameter \"port\" is required"),
+            ("port=", "query parameter \"port\" cannot be empty"),
+            ("port=0", "port \"0\" must be > 0"),
+            (
+                "port=x",
+                "unable to parse \"x\" as a port: strconv.ParseUint: parsing \"x\": invalid syntax",
+            ),
+            (
+                "port=65536",
+                "unable to parse \"65536\" as a port: strconv.ParseUint: parsing \"65536\": value \
+                 out of range",
+            ),
+        ] {
+            assert_eq!(read(query), Err(expected.to_owned()));
         }
     }
 

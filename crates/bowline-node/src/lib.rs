@@ -3,9 +3,11 @@
 //! `bowline-io`.
 //!
 //! [`manifest`] reads Pods, [`runtime`] runs them as processes of this host, [`kubelet`] answers
-//! the API server, and [`session`] joins an upgraded connection with one process.
+//! the API server, [`session`] joins an upgraded connection with one process and [`forward`] with
+//! the ports of a pod.
 #![deny(unsafe_code)]
 
+pub mod forward;
 pub mod kubelet;
 pub mod manifest;
 pub mod process;

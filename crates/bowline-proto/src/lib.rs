@@ -15,8 +15,10 @@
 //!
 //! [`machine`] and [`time`] are the words that all others use; [`limits`] holds every bound.
 //! [`websocket`] and [`spdy`] turn bytes into frames' events; [`session`] turns both into the
-//! events of one remote command; [`relay`] joins two sessions. [`negotiate`] decides from headers
-//! which protocol is spoken.
+//! events of one remote command; [`relay`] joins two sessions. [`portforward`] has the events of
+//! many connections over one; [`tunnel`] carries SPDY's bytes in WebSocket messages, and
+//! [`passage`] takes them through a gateway. [`negotiate`] decides from headers which protocol is
+//! spoken.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -29,10 +31,13 @@ pub mod limits;
 pub mod machine;
 pub mod negotiate;
 pub mod outbox;
+pub mod passage;
+pub mod portforward;
 pub mod relay;
 pub mod session;
 pub mod spdy;
 pub mod time;
+pub mod tunnel;
 pub mod websocket;
 
 pub use machine::{Machine, Next};

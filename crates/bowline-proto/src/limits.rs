@@ -34,8 +34,9 @@ pub const SPDY_HEADERS_INFLATED_BYTES: usize = 64 * 1024;
 /// Pairs in one SPDY header block. Kubernetes uses three.
 pub const SPDY_HEADERS: usize = 256;
 
-/// Streams that one SPDY connection may have open at once.
-pub const SPDY_STREAMS: usize = 4096;
+/// Streams that one SPDY connection may have open at once: a port-forward has two for each
+/// connection, and some programs open thousands of those.
+pub const SPDY_STREAMS: usize = 16 * 1024;
 
 /// A Status longer than this is not read to its end; the outcome is then unknown.
 pub const STATUS_BYTES: usize = 1024 * 1024;
@@ -49,6 +50,20 @@ pub const REASON_BYTES: usize = 1024;
 
 /// How long a client has to open all streams of a session over SPDY, and to see them answered.
 pub const STREAMS_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long the two streams of a forwarded connection may take to come, or to be answered.
+pub const PAIR_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Bytes of one forwarded connection that one end may send before the other has taken them, where
+/// both ends keep count. At 50 ms of round trip it lets 20 MB/s through.
+pub const WINDOW_BYTES: u32 = 1024 * 1024;
+
+/// Bytes on a data stream whose error stream has not come. Kubernetes opens that one first.
+pub const EARLY_BYTES: usize = 64 * 1024;
+
+/// What all connections of one port-forward may hold for local ends that do not take it. Past it
+/// the peer is not read: without a count of both ends, nothing else can hold it back.
+pub const FORWARDED_BYTES: usize = 32 * 1024 * 1024;
 
 /// A client pings this often, as kubectl does.
 pub const PING_EVERY: Duration = Duration::from_secs(5);

@@ -114,11 +114,13 @@ pub enum Refusal {
         "unable to upgrade: unable to negotiate protocol: \
          client supports [{}], server accepts [{}]",
         offered.join(" "),
-        spdy_names().join(" ")
+        accepted.join(" ")
     )]
     StreamProtocol {
         /// What was offered.
         offered: Vec<String>,
+        /// What is spoken here.
+        accepted: Vec<&'static str>,
     },
 }
 
@@ -139,8 +141,8 @@ impl Refusal {
     pub fn headers(&self) -> Vec<(&'static str, String)> {
         match self {
             Refusal::Version => alloc::vec![(WEBSOCKET_VERSION, "13".into())],
-            Refusal::StreamProtocol { .. } => {
-                spdy_names().into_iter().map(|name| (ACCEPTED_PROTOCOLS, name.into())).collect()
+            Refusal::StreamProtocol { accepted, .. } => {
+                accepted.iter().map(|name| (ACCEPTED_PROTOCOLS, (*name).into())).collect()
             }
             _ => Vec::new(),
         }
@@ -153,22 +155,51 @@ impl Refusal {
     }
 }
 
-fn spdy_names() -> Vec<&'static str> {
-    protocol::SPDY.iter().map(|row| row.name).collect()
-}
-
 /// A server's verdict on a request. The client's order of preference decides.
 ///
 /// # Errors
 /// [`Refusal`], to be answered instead of the 101.
 pub fn accept(method: &str, request: Lines<'_>, taken: Taken) -> Result<Accepted, Refusal> {
     match asked(request).ok_or(Refusal::NoUpgrade)? {
-        Carrier::WebSocket => accept_websocket(method, request, taken),
-        Carrier::Spdy => accept_spdy(request),
+        Carrier::WebSocket => accept_websocket(method, request, |offered| {
+            offered.iter().find_map(|name| {
+                let row = protocol::WEBSOCKET.iter().find(|row| row.name == *name)?;
+                let known = taken.websocket_v5 || **row != protocol::WEBSOCKET_V5;
+                known.then_some(*row)
+            })
+        }),
+        Carrier::Spdy => accept_spdy(request, &protocol::SPDY),
     }
 }
 
-fn accept_websocket(method: &str, request: Lines<'_>, taken: Taken) -> Result<Accepted, Refusal> {
+/// The same for a port-forward.
+///
+/// # Errors
+/// [`Refusal`], to be answered instead of the 101.
+pub fn accept_forward(method: &str, request: Lines<'_>) -> Result<Accepted, Refusal> {
+    match asked(request).ok_or(Refusal::NoUpgrade)? {
+        Carrier::WebSocket => accept_websocket(method, request, |offered| {
+            let rows = [&protocol::FORWARD_TUNNEL].into_iter().chain(protocol::FORWARD_CHANNELS);
+            rows.into_iter().find(|row| offered.contains(&row.name))
+        }),
+        Carrier::Spdy => accept_spdy(request, &[&protocol::FORWARD_SPDY]),
+    }
+}
+
+/// Whether a request wants a byte stream of SPDY in a WebSocket.
+#[must_use]
+pub fn asks_for_tunnel(request: Lines<'_>) -> bool {
+    asked(request) == Some(Carrier::WebSocket)
+        && request.first(WEBSOCKET_PROTOCOL).is_some_and(|line| {
+            line.split(',').any(|name| name.trim() == protocol::FORWARD_TUNNEL.name)
+        })
+}
+
+fn accept_websocket(
+    method: &str,
+    request: Lines<'_>,
+    choose: impl Fn(&[&str]) -> Option<&'static Protocol>,
+) -> Result<Accepted, Refusal> {
     if method != "GET" {
         return Err(Refusal::Method);
     }
@@ -182,12 +213,7 @@ fn accept_websocket(method: &str, request: Lines<'_>, taken: Taken) -> Result<Ac
     // Only the first line counts, as in every Kubernetes server (wire trap T26).
     let line = request.first(WEBSOCKET_PROTOCOL).unwrap_or_default();
     let offered: Vec<&str> = line.split(',').map(str::trim).collect();
-    let spoken = |name: &str| {
-        let row = protocol::WEBSOCKET.iter().find(|row| row.name == name)?;
-        let known = taken.websocket_v5 || **row != protocol::WEBSOCKET_V5;
-        known.then_some(*row)
-    };
-    let Some(protocol) = offered.iter().find_map(|name| spoken(name)) else {
+    let Some(protocol) = choose(&offered) else {
         let offered = offered.into_iter().map(ToOwned::to_owned).collect();
         return Err(Refusal::Subprotocol { offered });
     };
@@ -202,7 +228,7 @@ fn accept_websocket(method: &str, request: Lines<'_>, taken: Taken) -> Result<Ac
     Ok(Accepted { protocol, response: response.into_iter().take(lines).collect() })
 }
 
-fn accept_spdy(request: Lines<'_>) -> Result<Accepted, Refusal> {
+fn accept_spdy(request: Lines<'_>, table: &[&'static Protocol]) -> Result<Accepted, Refusal> {
     let offered: Vec<String> = request
         .all(STREAM_PROTOCOL)
         .flat_map(|line| line.split(','))
@@ -211,9 +237,10 @@ fn accept_spdy(request: Lines<'_>) -> Result<Accepted, Refusal> {
     if offered.is_empty() {
         return Err(Refusal::NoStreamProtocol { headers: request.0.len() });
     }
-    let spoken = |name: &String| protocol::SPDY.iter().find(|row| row.name == *name);
+    let spoken = |name: &String| table.iter().find(|row| row.name == *name).copied();
     let Some(protocol) = offered.iter().find_map(spoken) else {
-        return Err(Refusal::StreamProtocol { offered });
+        let accepted = table.iter().map(|row| row.name).collect();
+        return Err(Refusal::StreamProtocol { offered, accepted });
     };
     let response = alloc::vec![
         ("Connection", "Upgrade".to_owned()),
@@ -268,6 +295,20 @@ impl Offer {
         Offer { carrier: Carrier::Spdy, protocols, key: String::new() }
     }
 
+    /// Offers port-forward in a tunnel. `nonce` as with [`websocket`](Self::websocket).
+    #[must_use]
+    pub fn tunnel(nonce: [u8; 16]) -> Offer {
+        let protocols = alloc::vec![&protocol::FORWARD_TUNNEL];
+        Offer { carrier: Carrier::WebSocket, protocols, key: STANDARD.encode(nonce) }
+    }
+
+    /// Offers port-forward over SPDY.
+    #[must_use]
+    pub fn forward() -> Offer {
+        let protocols = alloc::vec![&protocol::FORWARD_SPDY];
+        Offer { carrier: Carrier::Spdy, protocols, key: String::new() }
+    }
+
     /// The request's method: WebSocket must be GET, SPDY is POST (and so needs `create`).
     #[must_use]
     pub fn method(&self) -> &'static str {
@@ -319,10 +360,10 @@ impl Offer {
                 }
                 self.chosen(response.first(WEBSOCKET_PROTOCOL).unwrap_or_default())
             }
-            // wire.md 3.1: a server that names none means version 1.
+            // wire.md 3.1: a server that names none means version 1, where there are versions.
             Carrier::Spdy => match response.first(STREAM_PROTOCOL).map(str::trim) {
-                None | Some("") => Ok(&protocol::SPDY_V1),
-                Some(name) => self.chosen(name),
+                None | Some("") if self.protocols.len() > 1 => Ok(&protocol::SPDY_V1),
+                name => self.chosen(name.unwrap_or_default()),
             },
         }
     }
@@ -473,6 +514,41 @@ mod tests {
                 let version_1 = Ok(&protocol::SPDY_V1);
                 assert!(verdict.is_err() || verdict == version_1, "{cut:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_forward_is_a_tunnel_channels_or_spdy() {
+        const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
+        let name = |lines: &[(&str, &str)]| match accept_forward("GET", Lines(lines)) {
+            Ok(accepted) => Ok(accepted.protocol.name),
+            Err(refusal) => Err(refusal.code()),
+        };
+        let table: [(&[&str], Result<&str, u16>); 6] = [
+            (&[TUNNEL], Ok(TUNNEL)),
+            (&["v5.channel.k8s.io,v4.channel.k8s.io"], Ok("v4.channel.k8s.io")),
+            (&["v5.channel.k8s.io"], Ok("v5.channel.k8s.io")),
+            (&["v4.base64.channel.k8s.io"], Ok("v4.base64.channel.k8s.io")),
+            (&["portforward.k8s.io"], Err(403)),
+            (&[], Ok("")),
+        ];
+        for (offered, expected) in table {
+            let lines = websocket(offered);
+            assert_eq!(name(&lines), expected, "{offered:?}");
+            assert_eq!(asks_for_tunnel(Lines(&lines)), offered == [TUNNEL]);
+        }
+        assert_eq!(name(&spdy(&["portforward.k8s.io"])), Ok("portforward.k8s.io"));
+        assert_eq!(name(&spdy(&["v4.channel.k8s.io"])), Err(403));
+        for offer in [Offer::tunnel([7; 16]), Offer::forward()] {
+            let headers = offer.headers();
+            let request: Vec<(&str, &str)> =
+                headers.iter().map(|line| (line.0, line.1.as_str())).collect();
+            let accepted = accept_forward(offer.method(), Lines(&request)).unwrap();
+            let response: Vec<(&str, &str)> =
+                accepted.response.iter().map(|line| (line.0, line.1.as_str())).collect();
+            assert_eq!(offer.check(101, Lines(&response)), Ok(accepted.protocol));
+            let unnamed = &response[..response.len() - 1];
+            assert!(matches!(offer.check(101, Lines(unnamed)), Err(NotUpgraded::Protocol { .. })));
         }
     }
 

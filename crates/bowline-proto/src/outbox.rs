@@ -2,6 +2,7 @@
 //! Above: the machines that fill it, the driver that empties it. Below: `bytes`.
 
 use alloc::collections::VecDeque;
+use alloc::vec::Vec;
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -55,6 +56,45 @@ impl Outbox {
             self.seal(false);
             self.sealed.push_back(Piece { bytes: payload, ends_frame: true, urgent: false });
         }
+    }
+
+    /// Queues one frame whose payload is in pieces.
+    pub fn frame_of(&mut self, header: &[u8], pieces: impl IntoIterator<Item = Bytes>) {
+        if self.ending {
+            return;
+        }
+        self.len += header.len();
+        self.open.extend_from_slice(header);
+        for piece in pieces {
+            self.len += piece.len();
+            if piece.len() <= COPY_AT_MOST_BYTES {
+                self.open.extend_from_slice(&piece);
+            } else {
+                self.seal(false);
+                self.sealed.push_back(Piece { bytes: piece, ends_frame: false, urgent: false });
+            }
+        }
+        match self.sealed.back_mut() {
+            Some(last) if self.open.is_empty() => last.ends_frame = true,
+            _ if self.open.len() >= SEAL_AT_BYTES => self.seal(true),
+            _ => {}
+        }
+    }
+
+    /// Takes out what comes first, at most `limit` bytes of it, to be carried in something else.
+    pub fn take(&mut self, limit: usize) -> Vec<Bytes> {
+        let mut taken = Vec::new();
+        let mut left = limit.min(self.len);
+        while left > 0 {
+            let piece = match self.sealed.front_mut() {
+                Some(piece) => piece.bytes.slice(..left.min(piece.bytes.len())),
+                None => Bytes::copy_from_slice(&self.open[..left.min(self.open.len())]),
+            };
+            left -= piece.len();
+            self.advance(piece.len());
+            taken.push(piece);
+        }
+        taken
     }
 
     /// Queues one small frame at the first frame boundary, before bulk data that waits and behind
@@ -169,8 +209,6 @@ impl Outbox {
 
 #[cfg(test)]
 mod tests {
-    use alloc::vec::Vec;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -216,6 +254,28 @@ mod tests {
                 outbox.frame(&header, Bytes::from(payload));
             }
             prop_assert_eq!(drain(&mut outbox, step), expected);
+        }
+
+        #[test]
+        fn what_is_taken_out_is_what_would_be_written(
+            frames in prop::collection::vec(prop::collection::vec(0usize..2000, 0..4), 0..10),
+            limit in 1usize..5000,
+        ) {
+            let (mut whole, mut pieces) = (Outbox::new(), Outbox::new());
+            for (index, lengths) in frames.into_iter().enumerate() {
+                let parts: Vec<Bytes> =
+                    lengths.iter().map(|n| alloc::vec![index as u8; *n].into()).collect();
+                whole.frame(b"<", parts.concat().into());
+                pieces.frame_of(b"<", parts);
+            }
+            prop_assert_eq!(whole.len(), pieces.len());
+            let mut carrier = Outbox::new();
+            while !pieces.is_empty() {
+                let taken = pieces.take(limit);
+                prop_assert!(!taken.is_empty());
+                carrier.frame_of(b"", taken);
+            }
+            prop_assert_eq!(drain(&mut whole, 77), drain(&mut carrier, 64));
         }
 
         #[test]

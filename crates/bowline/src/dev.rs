@@ -10,10 +10,10 @@ use anyhow::{Context, Result};
 use bowline_gateway::authn::{Tokens, User};
 use bowline_gateway::authz::Policies;
 use bowline_gateway::cluster::Cluster;
+use bowline_gateway::far::Nodes;
 use bowline_gateway::gates::Gates;
 use bowline_gateway::server::Gateway;
-use bowline_gateway::stream::Nodes;
-use bowline_io::objects::{self, Object};
+use bowline_io::objects::Object;
 use bowline_io::serve::{Sessions, serve};
 use bowline_io::{chance, tls};
 use bowline_node::kubelet::Kubelet;
@@ -59,7 +59,7 @@ impl Dev {
     /// Starts everything; when this returns, the kubeconfig is complete and the API answers.
     pub async fn start(config: &Config) -> Result<Dev> {
         let authority = Authority::new("bowline-dev").context("make a CA")?;
-        let (objects, specs) = pods(&config.files).await?;
+        let (objects, specs) = objects(&config.files).await?;
         let runtime = Arc::new(Runtime::start(specs, Settings::default()));
         let (node_address, node) = start_node(&authority, runtime.clone()).await?;
 
@@ -151,20 +151,25 @@ async fn start_gateway(
     Ok((address, (sessions, server)))
 }
 
-/// The pods as the API shows them, and as the runtime runs them.
-async fn pods(files: &[PathBuf]) -> Result<(Vec<Object>, Vec<manifest::PodSpec>)> {
+/// What the API shows, and the pods as the runtime runs them.
+async fn objects(files: &[PathBuf]) -> Result<(Vec<Object>, Vec<manifest::PodSpec>)> {
     let mut found = Vec::new();
     for file in files {
-        found.extend(objects::read(file)?);
+        found.extend(bowline_io::objects::read(file)?);
     }
     if files.is_empty() {
         found.push(demo_pod().await?);
+        found.push(demo_service());
     }
+    let mut specs = Vec::new();
     for object in &mut found {
-        object.value["spec"]["nodeName"] = NODE.into();
+        // What is neither is refused by name when it is added to the cluster.
+        if object.kind() == "Pod" {
+            object.value["spec"]["nodeName"] = NODE.into();
+            specs.push(manifest::pod(object)?);
+        }
     }
-    let specs: Result<Vec<_>, _> = found.iter().map(manifest::pod).collect();
-    Ok((found, specs?))
+    Ok((found, specs))
 }
 
 /// `default/nginx`: a small web server of ours, on a port that was free a moment ago.
@@ -186,6 +191,20 @@ async fn demo_pod() -> Result<Object> {
         },
     });
     Ok(Object { value, path: "the demo pod".into(), document: 1 })
+}
+
+/// `default/nginx` as a service: port 80 goes to the pod's port by its name.
+fn demo_service() -> Object {
+    let value = json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": { "name": "nginx", "namespace": "default", "labels": { "app": "nginx" } },
+        "spec": {
+            "selector": { "app": "nginx" },
+            "ports": [{ "name": "http", "port": 80, "targetPort": "http", "protocol": "TCP" }],
+        },
+    });
+    Object { value, path: "the demo service".into(), document: 1 }
 }
 
 fn node_object(port: u16) -> Object {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 /// What is left of a message between two pieces: fewer than four characters.
 #[derive(Debug, Default)]
-pub(super) struct Base64Pieces {
+pub(crate) struct Base64Pieces {
     partial: Vec<u8>,
     padded: bool,
 }
@@ -18,7 +18,7 @@ pub(super) struct Base64Pieces {
 impl Base64Pieces {
     /// Takes the next characters; `None` if the message is not padded standard base64. Line ends
     /// are passed over, as Go's decoder does.
-    pub(super) fn push(&mut self, text: &[u8], last: bool) -> Option<Bytes> {
+    pub(crate) fn push(&mut self, text: &[u8], last: bool) -> Option<Bytes> {
         let is_line_end = |byte: &u8| matches!(byte, b'\r' | b'\n');
         if text.iter().any(is_line_end) {
             let text: Vec<u8> = text.iter().copied().filter(|byte| !is_line_end(byte)).collect();

@@ -1,7 +1,7 @@
 //! One remote command, whatever carries it: the same events and the same commands on both sides.
 //! Above: the relay, the roles. Below: [`over_websocket`], [`over_spdy`].
 
-mod base64_pieces;
+pub(crate) mod base64_pieces;
 mod channel;
 pub mod over_spdy;
 pub mod over_websocket;

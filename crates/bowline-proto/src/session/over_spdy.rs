@@ -531,11 +531,12 @@ impl Machine for OverSpdy {
                 Some(Frame::Closed(closed)) => self.closed(now, &closed),
                 Some(_) if matches!(self.phase, Phase::Closing(_) | Phase::Over) => {}
                 Some(Frame::Opened { id, headers }) => self.opened(id, &headers),
-                Some(Frame::Replied(id)) => self.replied(id),
+                Some(Frame::Replied { id, .. }) => self.replied(id),
                 Some(Frame::Data(id, bytes)) => self.data(now, id, bytes),
                 Some(Frame::Finished(id)) => self.finished(now, id),
                 Some(Frame::Reset(id, _)) => self.was_reset(now, id),
                 Some(Frame::Pong(_)) => self.heartbeat.answered(),
+                Some(Frame::Window(..)) => {}
                 None => {
                     let deadline = self.tick(now);
                     if !self.events.is_empty() {

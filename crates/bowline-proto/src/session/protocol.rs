@@ -1,4 +1,4 @@
-//! Every remote-command protocol as a row of one table: what is spoken under which name.
+//! Every protocol as a row of a table: what is spoken under which name.
 //! Above: negotiation, both session carriers. Below: nothing.
 
 /// What a session travels in.
@@ -74,6 +74,19 @@ pub static SPDY_V3: Protocol = spdy("v3.channel.k8s.io", false, true, true);
 pub static SPDY_V2: Protocol = spdy("v2.channel.k8s.io", false, true, false);
 /// `channel.k8s.io` over SPDY: version 1, in which a client never ends stdin.
 pub static SPDY_V1: Protocol = spdy("channel.k8s.io", false, false, false);
+
+/// Port-forward's pairs of SPDY streams in the messages of a WebSocket. Since Kubernetes 1.30.
+pub static FORWARD_TUNNEL: Protocol = Protocol {
+    half_closes: true,
+    ..websocket("SPDY/3.1+portforward.k8s.io", Encoding::Binary, false)
+};
+/// Port-forward's pairs of streams over SPDY.
+pub static FORWARD_SPDY: Protocol = spdy("portforward.k8s.io", false, true, false);
+
+/// What a port-forward's server takes over WebSocket. Some clients offer v5 first and need v4; for
+/// port-forward both mean the same channels, so that v4 goes first, whatever the client's order.
+pub static FORWARD_CHANNELS: [&Protocol; 4] =
+    [&WEBSOCKET_V4, &WEBSOCKET_V4_BASE64, &WEBSOCKET_V5, &WEBSOCKET_UNNAMED];
 
 /// What a server takes over WebSocket. The client's order decides, not this one.
 pub static WEBSOCKET: [&Protocol; 6] = [

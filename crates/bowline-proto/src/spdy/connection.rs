@@ -7,7 +7,7 @@
 use alloc::collections::BTreeMap;
 use core::mem;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 
 use super::fault::Fault;
 use super::frame::{self, FIN, HEADER_BYTES, Header, ID_BITS, PAYLOAD_BYTES, Type};
@@ -55,13 +55,20 @@ pub enum Event {
         headers: Headers,
     },
     /// The peer answered a stream of ours.
-    Replied(StreamId),
+    Replied {
+        /// Its number.
+        id: StreamId,
+        /// What the answer says. Go's servers say nothing.
+        headers: Headers,
+    },
     /// Bytes of a stream; never empty.
     Data(StreamId, Bytes),
     /// The peer ended its direction of a stream.
     Finished(StreamId),
     /// The peer reset a stream, with this code; it is gone.
     Reset(StreamId, u32),
+    /// The peer has taken so many bytes more of a stream of ours. Go's library never says so.
+    Window(StreamId, u32),
     /// The peer answered a ping of ours.
     Pong(u32),
     /// The connection is over.
@@ -86,7 +93,7 @@ pub enum Closed {
 #[derive(Debug)]
 pub struct Connection {
     role: Role,
-    inbox: BytesMut,
+    inbox: Bytes,
     input_ended: bool,
     outbox: Outbox,
     encoder: Encoder,
@@ -128,7 +135,7 @@ impl Connection {
         let first = if role == Role::Client { 1 } else { 2 };
         Connection {
             role,
-            inbox: BytesMut::new(),
+            inbox: Bytes::new(),
             input_ended: false,
             outbox: Outbox::new(),
             encoder: Encoder::default(),
@@ -145,12 +152,13 @@ impl Connection {
     }
 
     /// Takes bytes of the peer.
-    pub fn receive(&mut self, input: BytesMut) {
+    pub fn receive(&mut self, input: impl Into<Bytes>) {
+        let input = input.into();
         if self.closed {
         } else if self.inbox.is_empty() {
             self.inbox = input;
         } else {
-            self.inbox.extend_from_slice(&input);
+            self.inbox = [&self.inbox[..], &input].concat().into();
         }
     }
 
@@ -190,6 +198,12 @@ impl Connection {
 
     // ---- sending ----
 
+    /// Whether no further stream can be opened: their numbers end (§2.3.2).
+    #[must_use]
+    pub fn is_used_up(&self) -> bool {
+        self.next_id > ID_BITS
+    }
+
     /// Opens a stream. The peer answers it with [`Event::Replied`] or [`Event::Reset`].
     pub fn open(&mut self, headers: &[(&str, &str)]) -> StreamId {
         let id = StreamId(self.next_id & ID_BITS);
@@ -208,10 +222,15 @@ impl Connection {
 
     /// Answers a stream that the peer opened, once.
     pub fn reply(&mut self, id: StreamId) {
+        self.reply_with(id, &[]);
+    }
+
+    /// The same with something to say, to peers that are known to listen.
+    pub fn reply_with(&mut self, id: StreamId, headers: &[(&str, &str)]) {
         if self.is_ours(id) || !self.take_reply(id) {
             return;
         }
-        let block = self.encoder.block(&[]);
+        let block = self.encoder.block(headers);
         let len = (4 + block.len()) as u32;
         let mut frame = [0; HEADER_BYTES + 4];
         let header = Header::Control { kind: Type::SynReply, flags: 0, len };
@@ -247,6 +266,14 @@ impl Connection {
     pub fn reset(&mut self, id: StreamId, code: u32) {
         if self.streams.remove(&id).is_some() {
             self.outbox.frame(&frame::pair(Type::RstStream, id.0, code), Bytes::new());
+        }
+    }
+
+    /// Tells the peer that so many bytes more of a stream were taken (§2.6.8). Only for peers that
+    /// are known to heed it.
+    pub fn taken(&mut self, id: StreamId, bytes: u32) {
+        if self.streams.get(&id).is_some_and(|stream| !stream.they_finished) {
+            self.outbox.frame(&frame::pair(Type::WindowUpdate, id.0, bytes), Bytes::new());
         }
     }
 
@@ -304,7 +331,7 @@ impl Connection {
 
     fn over(&mut self, closed: Closed) -> Event {
         self.closed = true;
-        self.inbox = BytesMut::new();
+        self.inbox = Bytes::new();
         self.decoder = None;
         Event::Closed(closed)
     }
@@ -349,7 +376,7 @@ impl Connection {
         if here == 0 && data.left > 0 {
             return Progress::Starved;
         }
-        let bytes = self.inbox.split_to(here).freeze();
+        let bytes = self.inbox.split_to(here);
         data.left -= here;
         let known = self.streams.get(&data.id).is_some_and(|stream| !stream.they_finished);
         // The FIN of a frame with a payload is given by another round, after the payload.
@@ -387,13 +414,13 @@ impl Connection {
         match (kind, body.len(), second) {
             (Type::SynStream, 10.., _) => self.syn_stream(id, flags, &body[10..]),
             (Type::SynReply, _, _) => {
-                self.decode(&body[4..])?;
+                let headers = self.decode(&body[4..])?.unwrap_or_default();
                 let known = self.is_ours(id) && self.take_reply(id);
                 // A FIN on a reply that ends the stream at once is given by another round.
                 if known && flags & FIN != 0 {
                     self.data = Some(Data { id, left: 0, fin: true });
                 }
-                Ok(known.then_some(Event::Replied(id)))
+                Ok(known.then_some(Event::Replied { id, headers }))
             }
             (Type::Headers, _, _) => {
                 self.decode(&body[4..])?;
@@ -411,7 +438,10 @@ impl Connection {
             (Type::Ping, 4, _) => self.pinged(first, flags),
             (Type::Goaway, 8, Some(status)) => Ok(Some(self.over(Closed::Goaway { status }))),
             (Type::Settings, len, _) if len as u64 == 4 + 8 * u64::from(first) => Ok(None),
-            (Type::WindowUpdate, 8, _) => Ok(None),
+            (Type::WindowUpdate, 8, Some(bytes)) => {
+                let known = self.streams.contains_key(&id);
+                Ok(known.then_some(Event::Window(id, bytes & ID_BITS)))
+            }
             _ => Err(wrong),
         }
     }

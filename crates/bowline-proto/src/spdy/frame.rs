@@ -80,7 +80,7 @@ impl Header {
     }
 }
 
-/// A control frame of two numbers: RST_STREAM and GOAWAY.
+/// A control frame of two numbers: RST_STREAM, GOAWAY and WINDOW_UPDATE.
 pub(super) fn pair(kind: Type, first: u32, second: u32) -> [u8; HEADER_BYTES + 8] {
     let mut bytes = [0; HEADER_BYTES + 8];
     bytes[..8].copy_from_slice(&Header::Control { kind, flags: 0, len: 8 }.emit());

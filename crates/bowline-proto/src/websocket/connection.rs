@@ -2,6 +2,7 @@
 //! Above: the session's carrier, the tunnel. Below: `frame`, `mask`, `utf8`.
 
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt;
 
 use bytes::{Bytes, BytesMut};
@@ -229,6 +230,28 @@ impl Connection {
         self.outbox.frame(&front[..end + head.len()], payload);
     }
 
+    /// Sends one binary message whose payload is in pieces, as one frame.
+    pub fn message_of(&mut self, pieces: Vec<Bytes>) {
+        if self.said_goodbye {
+            return;
+        }
+        let mask = self.fresh_mask();
+        let len = pieces.iter().map(|piece| piece.len() as u64).sum();
+        let (header, end) = Header { fin: true, opcode: Opcode::Binary, mask, len }.emit();
+        match mask {
+            None => self.outbox.frame_of(&header[..end], pieces),
+            Some(key) => {
+                let mut offset = 0;
+                let masked = pieces.into_iter().map(|piece| {
+                    let at = offset;
+                    offset = (offset + piece.len()) % 4;
+                    masked(key, at, piece)
+                });
+                self.outbox.frame_of(&header[..end], masked);
+            }
+        }
+    }
+
     /// Sends a ping, before bulk data that waits. `payload` is cut to 125 bytes.
     pub fn ping(&mut self, payload: &[u8]) {
         self.control(Opcode::Ping, payload, true);
@@ -288,11 +311,16 @@ impl Connection {
             Ok(Some(event)) => Some(event),
             Ok(None) if self.input_ended => Some(self.over(Closed::Cut)),
             Ok(None) => None,
-            Err(fault) => {
-                self.close(fault.close_code(), "");
-                Some(self.over(Closed::Fault(fault)))
-            }
+            Err(fault) => Some(Event::Closed(self.fail(fault))),
         }
+    }
+
+    /// Ends the connection for a fault of the peer's that only our owner can see, and says so to
+    /// the peer. No event follows.
+    pub fn fail(&mut self, fault: Fault) -> Closed {
+        self.close(fault.close_code(), "");
+        self.over(Closed::Fault(fault));
+        Closed::Fault(fault)
     }
 
     fn over(&mut self, closed: Closed) -> Event {

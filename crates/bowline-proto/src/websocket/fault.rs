@@ -42,6 +42,9 @@ pub enum Fault {
     /// RFC 6455 §7.4.
     #[error("close code {0} may not be sent")]
     CloseCode(u16),
+    /// wire.md 2.11: a tunnel's bytes are in binary messages.
+    #[error("invalid message type received")]
+    TextInTunnel,
 }
 
 impl Fault {
@@ -50,6 +53,7 @@ impl Fault {
     pub fn close_code(self) -> u16 {
         match self {
             Fault::Utf8 => 1007,
+            Fault::TextInTunnel => 1003,
             _ => 1002,
         }
     }

@@ -105,7 +105,8 @@ fn words(event: &Event) -> String {
                 headers.iter().map(|(name, value)| [name, value].join("=")).collect();
             format!("opened {} {}", id.number(), pairs.join(" "))
         }
-        Event::Replied(id) => format!("replied {}", id.number()),
+        Event::Replied { id, .. } => format!("replied {}", id.number()),
+        Event::Window(id, bytes) => format!("window {} {bytes}", id.number()),
         Event::Data(id, bytes) => format!("data {} {}", id.number(), bytes.escape_ascii()),
         Event::Finished(id) => format!("finished {}", id.number()),
         Event::Reset(id, code) => format!("reset {} {code}", id.number()),
@@ -359,6 +360,7 @@ fn frames_that_nobody_heeds_change_nothing() {
     bytes.extend(control(SETTINGS, 1, &[0; 4]));
     bytes.extend(numbers(SETTINGS, 0, &[2, 4, 100, 7, 0]));
     bytes.extend(numbers(WINDOW_UPDATE, 0, &[1, 0x7fff_ffff]));
+    bytes.extend(numbers(WINDOW_UPDATE, 0, &[9, 1]));
     bytes.extend(peer.frame(HEADERS, 0, 1, &plain(&[("a", "b")])));
     bytes.extend(peer.frame(HEADERS, FIN, 5, &plain(&[("a", "b")])));
     bytes.extend(peer.frame(SYN_REPLY, FIN, 1, &plain(&[])));
@@ -367,7 +369,13 @@ fn frames_that_nobody_heeds_change_nothing() {
     bytes.extend(data(1, 0, b"still here"));
     bytes.extend(peer.frame(HEADERS, FIN, 1, &plain(&[])));
     let log = feed(&mut server, &bytes);
-    let expected = ["opened 1 streamtype=a-rather-long-type", "data 1 still here", "finished 1"];
+    let expected = [
+        "opened 1 streamtype=a-rather-long-type",
+        // Told, for those who count; of a stream that never was, not even that.
+        "window 1 2147483647",
+        "data 1 still here",
+        "finished 1",
+    ];
     assert_eq!(log, expected);
     assert!(server.outbox().is_empty());
 }

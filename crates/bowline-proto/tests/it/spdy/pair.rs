@@ -93,7 +93,8 @@ impl Pair {
                 assert_eq!(headers.get("streamtype"), Some(&*index.to_string()));
                 assert!(headers.iter().all(|(name, _)| name == name.to_ascii_lowercase()));
             }
-            Event::Replied(id) => self.track(id).replies[1] += 1,
+            Event::Window(..) => {}
+            Event::Replied { id, .. } => self.track(id).replies[1] += 1,
             Event::Data(id, bytes) => {
                 let lane = &mut self.track(id).lanes[1 - end];
                 assert!(!lane.saw_finish);

@@ -1,0 +1,151 @@
+//! The far leg: a node to an upgraded connection, or to the words of its refusal.
+//! Above: `stream`, `forward`. Below: `cluster`, `bowline_io::{dial, http}`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bowline_io::dial::{Endpoint, Tls, dial};
+use bowline_io::http::{Answer, lines, upgrade};
+use bowline_io::stream::Upgraded;
+use bowline_io::target::head;
+use bowline_io::text::harmless;
+use bowline_proto::limits::REASON_BYTES;
+use bowline_proto::negotiate::{Lines, Offer};
+use bowline_proto::session::Protocol;
+use bytes::Bytes;
+use http::response::Parts;
+use http::{HeaderName, HeaderValue, Request, StatusCode, header};
+use serde_json::Value;
+
+use crate::cluster::{Cluster, NodeTarget};
+use crate::gates::Gates;
+use crate::status::Refusal;
+
+/// How long a node may take to accept a connection.
+const DIAL_PATIENCE: Duration = Duration::from_secs(30);
+/// How long it may take to answer: its runtime is asked in that time.
+const UPGRADE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// What streams need to find and reach their nodes.
+#[derive(Clone, Debug)]
+pub struct Nodes {
+    /// The pods and nodes.
+    pub cluster: Cluster,
+    /// Which kind of address of a node is used.
+    pub address_types: Vec<String>,
+    /// Whom we trust as a kubelet and who we are to it; `None` speaks plain HTTP to nodes on
+    /// loopback.
+    pub tls: Option<Arc<rustls::ClientConfig>>,
+    /// The gates.
+    pub gates: Gates,
+}
+
+impl Nodes {
+    /// A pod of this name.
+    ///
+    /// # Errors
+    /// 404.
+    pub fn pod(&self, namespace: &str, name: &str) -> Result<Value, Refusal> {
+        let pod = self.cluster.pod(namespace, name);
+        pod.ok_or_else(|| Refusal::not_found("pods", name))
+    }
+
+    /// The node that a pod is on.
+    ///
+    /// # Errors
+    /// 400 for a pod that is on none, 404 for a node that is not known.
+    pub fn node_of(&self, pod: &Value) -> Result<NodeTarget, Refusal> {
+        let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+        let node = pod["spec"]["nodeName"].as_str().filter(|node| !node.is_empty());
+        let homeless = || Refusal::bad_request(format!("pod {name} does not have a host assigned"));
+        let node = node.ok_or_else(homeless)?;
+        let target = self.cluster.target(node, &self.address_types);
+        target.ok_or_else(|| Refusal::not_found("nodes", node))
+    }
+
+    /// Whether a node is spoken to over WebSocket where there is a choice.
+    #[must_use]
+    pub fn prefers_websocket(&self, target: &NodeTarget) -> bool {
+        target.takes_websockets && self.gates.is_on("ExtendWebSocketsToKubelet")
+    }
+
+    /// Upgrades to what `offer` offers.
+    ///
+    /// # Errors
+    /// The node's refusal, or why it could not be asked.
+    pub async fn reach(
+        &self,
+        target: &NodeTarget,
+        path: &str,
+        offer: &Offer,
+    ) -> Result<(Upgraded, &'static Protocol), Refusal> {
+        let (head, connection) = self.ask(target, path, offer.method(), &offer.headers()).await?;
+        let lines = lines(&head.headers);
+        let protocol = offer.check(head.status.as_u16(), Lines(&lines));
+        let protocol = protocol
+            .map_err(|bad| Refusal::internal(format!("invalid upgrade response: {bad}")))?;
+        Ok((connection, protocol))
+    }
+
+    /// Asks for an upgrade in these words; whether the 101 fits them is still to be seen.
+    ///
+    /// # Errors
+    /// The node's refusal, or why it could not be asked.
+    pub async fn ask(
+        &self,
+        target: &NodeTarget,
+        path: &str,
+        method: &str,
+        headers: &[(&str, String)],
+    ) -> Result<(Parts, Upgraded), Refusal> {
+        let backend = |error: String| {
+            Refusal::internal(format!("error dialing backend: {}", harmless(&error, REASON_BYTES)))
+        };
+        let tls = self.tls.as_ref().map(|config| Tls { config: config.clone(), server_name: None });
+        let endpoint = Endpoint { host: target.host.clone(), port: target.port, tls, proxy: None };
+        let stream =
+            dial(&endpoint, DIAL_PATIENCE).await.map_err(|error| backend(error.to_string()))?;
+        let request = request(target, path, method, headers);
+        let request = request.map_err(|error| backend(error.to_string()))?;
+        let answer = upgrade(stream, request, UPGRADE_PATIENCE).await;
+        match answer.map_err(|error| backend(error.to_string()))? {
+            Answer::Refused { head, body } => Err(refused(head.status, &body)),
+            Answer::Switched { head, connection } => Ok((head, connection)),
+        }
+    }
+}
+
+fn request(
+    target: &NodeTarget,
+    path: &str,
+    method: &str,
+    headers: &[(&str, String)],
+) -> Result<Request<()>, http::Error> {
+    let host = if target.host.contains(':') {
+        format!("[{}]:{}", target.host, target.port)
+    } else {
+        format!("{}:{}", target.host, target.port)
+    };
+    let mut request = head(method, &host, path, ())?;
+    let agent = HeaderValue::from_static(concat!("bowline-gateway/", env!("CARGO_PKG_VERSION")));
+    request.headers_mut().insert(header::USER_AGENT, agent);
+    for (name, value) in headers {
+        request.headers_mut().append(HeaderName::try_from(*name)?, HeaderValue::try_from(value)?);
+    }
+    if method == "POST" {
+        request.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+    }
+    Ok(request)
+}
+
+/// What the node said instead of 101, for the client to see before its own handshake ends.
+fn refused(status: StatusCode, body: &Bytes) -> Refusal {
+    let said = String::from_utf8_lossy(body);
+    let message = harmless(said.trim(), REASON_BYTES).into_owned();
+    if status.is_client_error() || status.is_server_error() {
+        let message = if message.is_empty() { status.to_string() } else { message };
+        return Refusal::of_node(status.as_u16(), message);
+    }
+    // Redirects among them: a stream goes nowhere else.
+    Refusal::internal(format!("invalid upgrade response: status code {}", status.as_u16()))
+}

@@ -1,0 +1,154 @@
+//! One port-forward: joins an upgraded connection with the ports of a pod.
+//! Above: `kubelet`. Below: `bowline_io::forward`, `bowline_proto::portforward`.
+
+use std::collections::HashSet;
+use std::fmt::Display;
+use std::future::Future;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use bowline_io::crowd::Local;
+use bowline_io::forward::{Happening, Pump};
+use bowline_io::stream::{Connection, Upgraded};
+use bowline_proto::portforward::{Forward, Id};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+
+/// How long a port may take to accept a connection. It is on this host.
+const DIAL_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A pod whose ports can be reached. It shows itself as a log names it.
+pub trait Ports: Display + Clone + Send + 'static {
+    /// What a connection is.
+    type Stream: Local + Send + 'static;
+
+    /// Connects to one of its ports.
+    ///
+    /// # Errors
+    /// Why not, in words for the user.
+    fn dial(self, port: u16) -> impl Future<Output = Result<Self::Stream, String>> + Send;
+}
+
+/// A pod of this host: its ports are the host's own.
+#[derive(Clone, Debug)]
+pub struct HostPod {
+    /// `NAMESPACE/NAME`.
+    pub name: String,
+}
+
+impl Display for HostPod {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+impl Ports for HostPod {
+    type Stream = TcpStream;
+
+    /// IPv4 first, as containerd, and with its words.
+    async fn dial(self, port: u16) -> Result<TcpStream, String> {
+        let four = match connect((Ipv4Addr::LOCALHOST, port).into()).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => words(&error),
+        };
+        let six = match connect((Ipv6Addr::LOCALHOST, port).into()).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => words(&error),
+        };
+        Err(format!(
+            "failed to connect to localhost:{port} inside namespace {:?}, IPv4: dial tcp4 \
+             127.0.0.1:{port}: connect: {four} IPv6 dial tcp6 [::1]:{port}: connect: {six} ",
+            self.name
+        ))
+    }
+}
+
+async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "i/o timeout");
+    let stream = timeout(DIAL_PATIENCE, TcpStream::connect(address)).await.map_err(late)??;
+    let _ = stream.set_nodelay(true);
+    Ok(stream)
+}
+
+/// An error as Go's programs word it.
+fn words(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut characters = text.chars();
+    characters
+        .next()
+        .map(|first| first.to_lowercase().chain(characters).collect())
+        .unwrap_or_default()
+}
+
+/// Runs a port-forward for the client at the other end of `connection`, until it has gone or `end`.
+pub async fn run<S: Connection, P: Ports>(
+    pod: P,
+    forward: Forward,
+    connection: Upgraded<S>,
+    end: CancellationToken,
+) {
+    let mut pump: Pump<S, P::Stream> = Pump::new(forward, connection);
+    let mut dials: JoinSet<(Id, u16, Result<P::Stream, String>)> = JoinSet::new();
+    // Those that were not given up while they were being made.
+    let mut wanted: HashSet<Id> = HashSet::new();
+    loop {
+        tokio::select! {
+            biased;
+            () = end.cancelled() => return pump.leave("the node shuts down").await,
+            Some(Ok((id, port, dialled))) = dials.join_next() => match dialled {
+                Ok(stream) if wanted.remove(&id) => pump.attach(id, stream),
+                Err(error) if wanted.remove(&id) => {
+                    // What kubectl's users know from the kubelet; the uid is empty there, too.
+                    let why = format!("error forwarding port {port} to pod {pod}, uid : {error}");
+                    info!("{why}");
+                    pump.fail(id, &why);
+                }
+                _ => {}
+            },
+            happening = pump.next() => match happening {
+                None => return,
+                Some(Happening::Asked(id, port)) => {
+                    debug!("{pod}: connection {} to port {port}", id.number());
+                    wanted.insert(id);
+                    let pod = pod.clone();
+                    dials.spawn(async move { (id, port, pod.dial(port).await) });
+                }
+                Some(Happening::Reset(id)) => {
+                    wanted.remove(&id);
+                }
+                Some(Happening::Broken(id, error)) => {
+                    debug!("{pod}: connection {}: {error}", id.number());
+                }
+                Some(Happening::Lost(loss)) => {
+                    info!("port-forward of {pod}: {loss}");
+                    wanted.clear();
+                    dials.abort_all();
+                }
+                Some(Happening::Connected(_) | Happening::Failed(..)) => {}
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_refused_port_is_worded_as_by_containerd() {
+        let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let refused = HostPod { name: "ns/p".into() }.dial(port).await.unwrap_err();
+        let expected = format!(
+            "failed to connect to localhost:{port} inside namespace \"ns/p\", IPv4: dial tcp4 \
+             127.0.0.1:{port}: connect: connection refused IPv6 dial tcp6 [::1]:{port}: connect: "
+        );
+        assert!(refused.starts_with(&expected), "{refused}");
+    }
+}

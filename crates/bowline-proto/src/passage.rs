@@ -1,0 +1,149 @@
+//! Bytes between two sockets, unread: out of a tunnel's messages and into them where the near side
+//! has one, as they are where it has none.
+//! Above: the gateway's port-forward. Below: [`tunnel`](crate::tunnel).
+//!
+//! What ends one side ends the other, after what waits for it. Neither end is invented: a SPDY
+//! connection that was cut stays one without a GOAWAY, and a tunnel whose far side broke is not
+//! closed as if all were well.
+
+use bytes::BytesMut;
+
+use crate::limits::{CLOSING_PATIENCE, OUTBOX_BYTES};
+use crate::machine::Next;
+use crate::outbox::Outbox;
+use crate::relay::Leg;
+use crate::time::Time;
+use crate::tunnel::{Came, Wire};
+
+/// Which side ended first.
+pub type Ending = Leg;
+
+/// Two byte streams as one machine with two sockets.
+#[derive(Debug)]
+pub struct Passage {
+    near: Wire,
+    /// What waits for the near and the far side, before the near one's tunnel.
+    to_near: Outbox,
+    to_far: Outbox,
+    near_ended: bool,
+    far_ended: bool,
+    /// Told once.
+    ending: Option<Ending>,
+    told: bool,
+    until: Option<Time>,
+}
+
+impl Passage {
+    /// Between `near`, at which a client is, and a bare far side.
+    #[must_use]
+    pub fn new(near: Wire) -> Passage {
+        Passage {
+            near,
+            to_near: Outbox::new(),
+            to_far: Outbox::new(),
+            near_ended: false,
+            far_ended: false,
+            ending: None,
+            told: false,
+            until: None,
+        }
+    }
+
+    /// Takes bytes from one of the sockets.
+    pub fn receive(&mut self, leg: Leg, input: BytesMut) {
+        match leg {
+            Leg::Near => self.near.receive(input),
+            Leg::Far => self.to_near.frame(&[], input.freeze()),
+        }
+    }
+
+    /// One of the sockets gives no more bytes; `broken` says that this was not its peer's word.
+    pub fn receive_end(&mut self, now: Time, leg: Leg, broken: bool) {
+        match leg {
+            Leg::Near => self.near.receive_end(),
+            Leg::Far if self.far_ended => {}
+            Leg::Far => {
+                self.far_ended = true;
+                self.ended(now, Leg::Far);
+                if broken {
+                    self.near.fail(&mut self.to_near, "the connection to the node broke");
+                } else {
+                    self.to_near.finish();
+                }
+            }
+        }
+    }
+
+    fn ended(&mut self, now: Time, leg: Leg) {
+        self.ending.get_or_insert(leg);
+        self.until.get_or_insert(now + CLOSING_PATIENCE);
+    }
+
+    /// What comes next: an ending once, then the wait for the rest.
+    pub fn poll(&mut self, now: Time) -> Next<Ending> {
+        while let Some(came) = self.near.poll() {
+            match came {
+                Came::Bytes(bytes) => self.to_far.frame(&[], bytes),
+                Came::Closed(_) => {
+                    self.near_ended = true;
+                    self.ended(now, Leg::Near);
+                    self.to_far.finish();
+                }
+            }
+        }
+        if let Some(ending) = self.ending.filter(|_| !self.told) {
+            self.told = true;
+            return Next::Event(ending);
+        }
+        let Some(until) = self.until else { return Next::Idle(None) };
+        let flushed = self.unsent(Leg::Near) == 0 && self.unsent(Leg::Far) == 0;
+        if self.near_ended && self.far_ended && flushed {
+            return Next::Done;
+        }
+        // However slow a side reads, what it is owed is not cut off while it does.
+        if self.is_moving() {
+            self.until = Some(now + CLOSING_PATIENCE);
+            return Next::Idle(self.until);
+        }
+        if now >= until { Next::Done } else { Next::Idle(Some(until)) }
+    }
+
+    fn is_moving(&self) -> bool {
+        let near =
+            !self.near_ended && (self.unsent(Leg::Near) > 0 || self.to_near.is_undelivered());
+        let far = !self.far_ended && (self.unsent(Leg::Far) > 0 || self.to_far.is_undelivered());
+        near || far
+    }
+
+    fn unsent(&self, leg: Leg) -> usize {
+        match leg {
+            Leg::Near => self.to_near.len() + self.near.unsent(),
+            Leg::Far => self.to_far.len(),
+        }
+    }
+
+    /// What waits to be written to a socket.
+    pub fn outbox(&mut self, leg: Leg) -> &mut Outbox {
+        match leg {
+            Leg::Near => self.near.outbox(&mut self.to_near),
+            Leg::Far => &mut self.to_far,
+        }
+    }
+
+    /// Whether to read a socket now: only while the other one takes what comes from it.
+    #[must_use]
+    pub fn wants_read(&self, leg: Leg) -> bool {
+        let (other, ended) = match leg {
+            Leg::Near => (Leg::Far, self.far_ended),
+            Leg::Far => (Leg::Near, self.near_ended),
+        };
+        ended || self.unsent(other) < OUTBOX_BYTES
+    }
+
+    /// Ends both sides from here.
+    pub fn abort(&mut self, now: Time, why: &str) {
+        self.near.fail(&mut self.to_near, why);
+        self.to_far.finish();
+        self.until = Some(now + CLOSING_PATIENCE);
+    }
+}

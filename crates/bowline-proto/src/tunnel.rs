@@ -1,0 +1,145 @@
+//! A byte stream, bare or in WebSocket messages: what a port-forward's SPDY travels in.
+//! Above: [`portforward`](crate::portforward), [`passage`](crate::passage). Below: `websocket`.
+//!
+//! The boundaries of messages mean nothing (wire.md 2.11): Go's peers send each field of a frame in
+//! a message of its own, some of them empty. Ours carry as much as there is.
+
+use alloc::collections::VecDeque;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::limits::MESSAGE_BYTES;
+use crate::outbox::Outbox;
+use crate::websocket::{
+    Closed, Config, Connection, Continuation, Event as Frame, Fault, Kind, Role,
+};
+
+/// So much waits in messages before more is put into some: what is urgent overtakes what is not in
+/// front of the messages, and never behind.
+const CARRIED_BYTES: usize = 256 * 1024;
+/// RFC 6455 §7.4.1.
+const NORMAL: u16 = 1000;
+const INTERNAL_ERROR: u16 = 1011;
+
+/// A byte stream of the peer's, and the way to it.
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one lives as long as its connection; a box would only add a step to every byte"
+)]
+pub enum Wire {
+    /// The bytes are the connection's own.
+    Plain {
+        /// What came.
+        inbox: VecDeque<Bytes>,
+        /// Nothing more comes.
+        ended: bool,
+        /// That was told.
+        closed: bool,
+    },
+    /// The bytes are in the binary messages of a WebSocket.
+    Tunnel(Connection),
+}
+
+/// What came.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Came {
+    /// The next bytes; never empty.
+    Bytes(Bytes),
+    /// Nothing more comes. Told once.
+    Closed(Closed),
+}
+
+impl Wire {
+    /// A bare connection.
+    #[must_use]
+    pub fn plain() -> Wire {
+        Wire::Plain { inbox: VecDeque::new(), ended: false, closed: false }
+    }
+
+    /// A tunnel. `seed` makes the masks of a client, see [`Connection::new`].
+    #[must_use]
+    pub fn tunnel(role: Role, seed: [u8; 32]) -> Wire {
+        Wire::Tunnel(Connection::new(Config { role, continuation: Continuation::Join }, seed))
+    }
+
+    /// Takes bytes that the socket gave.
+    pub fn receive(&mut self, input: BytesMut) {
+        match self {
+            Wire::Plain { ended: false, inbox, .. } => inbox.push_back(input.freeze()),
+            Wire::Plain { .. } => {}
+            Wire::Tunnel(websocket) => websocket.receive(input),
+        }
+    }
+
+    /// The socket gives nothing more.
+    pub fn receive_end(&mut self) {
+        match self {
+            Wire::Plain { ended, .. } => *ended = true,
+            Wire::Tunnel(websocket) => websocket.receive_end(),
+        }
+    }
+
+    /// What came next.
+    pub fn poll(&mut self) -> Option<Came> {
+        match self {
+            Wire::Plain { inbox, ended, closed } => {
+                if let Some(bytes) = inbox.pop_front() {
+                    return Some(Came::Bytes(bytes));
+                }
+                let ends = *ended && !*closed;
+                *closed |= ends;
+                ends.then_some(Came::Closed(Closed::Cut))
+            }
+            Wire::Tunnel(websocket) => loop {
+                match websocket.poll()? {
+                    Frame::Chunk(chunk) if chunk.kind == Kind::Text => {
+                        return Some(Came::Closed(websocket.fail(Fault::TextInTunnel)));
+                    }
+                    Frame::Chunk(chunk) if chunk.payload.is_empty() => {}
+                    Frame::Chunk(chunk) => return Some(Came::Bytes(chunk.payload)),
+                    Frame::Pong(_) => {}
+                    Frame::Closed(closed) => return Some(Came::Closed(closed)),
+                }
+            },
+        }
+    }
+
+    /// What waits for the socket: `stream` holds what we have to say in the byte stream. When it is
+    /// finished, the tunnel is closed behind it.
+    pub fn outbox<'a>(&'a mut self, stream: &'a mut Outbox) -> &'a mut Outbox {
+        let Wire::Tunnel(websocket) = self else { return stream };
+        while !stream.is_empty() && websocket.unsent() < CARRIED_BYTES && !websocket.is_closed() {
+            websocket.message_of(stream.take(MESSAGE_BYTES));
+        }
+        if websocket.is_closed() {
+            stream.discard();
+        } else if stream.is_empty() && stream.is_finishing() {
+            websocket.close(NORMAL, "");
+        }
+        websocket.outbox()
+    }
+
+    /// How many bytes wait for the socket beside those of the stream's own outbox.
+    #[must_use]
+    pub fn unsent(&self) -> usize {
+        match self {
+            Wire::Plain { .. } => 0,
+            Wire::Tunnel(websocket) => websocket.unsent(),
+        }
+    }
+
+    /// Ends the stream with a reason, where the carrier has a place for one: after what waits in
+    /// `stream`.
+    pub fn fail(&mut self, stream: &mut Outbox, reason: &str) {
+        if let Wire::Tunnel(websocket) = self
+            && !websocket.is_closed()
+        {
+            while !stream.is_empty() {
+                websocket.message_of(stream.take(MESSAGE_BYTES));
+            }
+            websocket.close(INTERNAL_ERROR, reason);
+        }
+        stream.finish();
+    }
+}
