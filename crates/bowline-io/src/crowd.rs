@@ -2,6 +2,7 @@
 //! Above: [`forward`](crate::forward). Below: [`drive`](crate::drive), tokio.
 
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::io;
 use std::mem;
 use std::pin::Pin;
@@ -21,14 +22,39 @@ use crate::drive::{Inflow, Intake};
 /// The most that is read from one connection before others have their turn.
 const TURN_BYTES: usize = 64 * 1024;
 
+/// Why a connection ended other than it should.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The node could not connect, or lost the connection, and says why. These are a peer's words:
+    /// make them harmless before they are shown.
+    Refused(String),
+    /// The other end was reset.
+    Reset,
+    /// This end was.
+    Local(String),
+    /// The whole forward was lost.
+    Lost,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Refused(words) => f.write_str(words),
+            Failure::Reset => f.write_str("the other side reset the connection"),
+            Failure::Local(why) => write!(f, "the local connection broke: {why}"),
+            Failure::Lost => f.write_str("the connection to the pod was lost"),
+        }
+    }
+}
+
 /// The local end of a forwarded connection.
 pub trait Local: AsyncRead + AsyncWrite + Unpin {
     /// Ends it so that its peer cannot take it for a good end.
-    fn abort(self);
+    fn abort(self, why: Failure);
 }
 
 impl Local for TcpStream {
-    fn abort(self) {
+    fn abort(self, _why: Failure) {
         // Closed with nothing to wait for, TCP resets.
         let _ = SockRef::from(&self).set_linger(Some(Duration::ZERO));
     }
@@ -168,28 +194,28 @@ impl<L: Local> Crowd<L> {
 
     /// Ends it: in good order once it has all of its bytes, where that is all that there were;
     /// else so that its peer knows.
-    pub fn end(&mut self, id: Id) {
+    pub fn end(&mut self, id: Id, why: Failure) {
         let Some(member) = self.members.get_mut(&id) else { return };
         if member.inflow.is_ended() && member.stream.is_some() {
             member.leaving = true;
             member.slot.wake_by_ref();
         } else {
-            self.abort(id);
+            self.abort(id, why);
         }
     }
 
     /// Ends it at once, so that its peer knows.
-    pub fn abort(&mut self, id: Id) {
+    pub fn abort(&mut self, id: Id, why: Failure) {
         if let Some(stream) = self.remove(id) {
-            stream.abort();
+            stream.abort(why);
         }
     }
 
-    /// Ends all, each as [`end`](Self::end) does.
+    /// Ends all, each as [`end`](Self::end) does: the forward is lost.
     pub fn end_all(&mut self) {
         let all: Vec<Id> = self.members.keys().copied().collect();
         for id in all {
-            self.end(id);
+            self.end(id, Failure::Lost);
         }
     }
 
@@ -255,7 +281,10 @@ impl<L: Local> Crowd<L> {
             let over = member.is_over();
             match &act {
                 Poll::Ready(Act::Took(bytes)) => self.waiting -= bytes,
-                Poll::Ready(Act::Broken(_)) => self.abort(id),
+                Poll::Ready(Act::Broken(error)) => {
+                    let why = Failure::Local(error.to_string());
+                    self.abort(id, why);
+                }
                 _ if over => drop(self.remove(id)),
                 _ => {}
             }

@@ -12,7 +12,7 @@ use bowline_proto::{Machine, Next, Time, limits};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::clock::Clock;
-use crate::crowd::{Act, Crowd, Local};
+use crate::crowd::{Act, Crowd, Failure, Local};
 use crate::drive::{Alarm, Moment, Socket, take_turns};
 use crate::stream::Upgraded;
 
@@ -93,7 +93,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, L: Local> Pump<S, L> {
     /// At a node: the connection cannot be had.
     pub fn fail(&mut self, id: Id, why: &str) {
         self.forward.fail(self.clock.now(), id, why);
-        self.crowd.abort(id);
+        self.crowd.abort(id, Failure::Refused(why.to_owned()));
     }
 
     /// How many local connections there are.
@@ -167,11 +167,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin, L: Local> Pump<S, L> {
             Event::Eof(id) => self.crowd.finish(id),
             Event::Room(id) => self.crowd.wake(id),
             Event::Reset(id) => {
-                self.crowd.end(id);
+                self.crowd.end(id, Failure::Reset);
                 return Some(Happening::Reset(id));
             }
             Event::Failed(id, words) => {
-                self.crowd.abort(id);
+                self.crowd.abort(id, Failure::Refused(words.clone()));
                 return Some(Happening::Failed(id, words));
             }
             Event::Lost(loss) => {

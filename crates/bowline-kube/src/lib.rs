@@ -3,8 +3,8 @@
 //!
 //! In reading order: [`config`] finds the cluster and the user, [`credentials`] makes headers of
 //! the user, [`api`] asks the API server, [`target`] finds the pod ([`files`] where `-f` says it),
-//! [`container`] the container, and [`stream_url`] says where to stream. Every error has kubectl's
-//! words.
+//! [`container`] the container, [`ports`] the ports of a forward, and [`stream_url`] says where to
+//! stream. Every error has kubectl's words.
 
 pub mod api;
 pub mod config;
@@ -12,6 +12,7 @@ pub mod container;
 pub mod credentials;
 pub mod files;
 pub mod plugin;
+pub mod ports;
 pub mod resources;
 pub mod stream_url;
 pub mod target;

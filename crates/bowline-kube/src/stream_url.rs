@@ -1,5 +1,5 @@
 //! A pod and what is wanted of it to the URL of a stream.
-//! Above: `exec`. Below: `url`.
+//! Above: the binary. Below: `url`.
 
 use url::Url;
 use url::form_urlencoded::Serializer;
@@ -27,11 +27,7 @@ pub struct ExecQuery {
 /// order of Go's encoder; booleans appear only if they are true.
 #[must_use]
 pub fn exec(server: &Url, namespace: &str, pod: &str, query: &ExecQuery) -> Url {
-    let mut url = server.clone();
-    if let Ok(mut path) = url.path_segments_mut() {
-        path.pop_if_empty();
-        path.extend(["api", "v1", "namespaces", namespace, "pods", pod, "exec"]);
-    }
+    let mut url = subresource(server, namespace, pod, "exec");
     let mut text = Serializer::new(String::new());
     for word in &query.command {
         text.append_pair("command", word);
@@ -50,6 +46,25 @@ pub fn exec(server: &Url, namespace: &str, pod: &str, query: &ExecQuery) -> Url 
         text.append_pair("tty", "true");
     }
     url.set_query(Some(&text.finish()));
+    url
+}
+
+/// The same for a port-forward, whose ports are named later.
+#[must_use]
+pub fn port_forward(server: &Url, namespace: &str, pod: &str, timeout: Option<&str>) -> Url {
+    let mut url = subresource(server, namespace, pod, "portforward");
+    if let Some(timeout) = timeout {
+        url.query_pairs_mut().append_pair("timeout", timeout);
+    }
+    url
+}
+
+fn subresource(server: &Url, namespace: &str, pod: &str, name: &str) -> Url {
+    let mut url = server.clone();
+    if let Ok(mut path) = url.path_segments_mut() {
+        path.pop_if_empty();
+        path.extend(["api", "v1", "namespaces", namespace, "pods", pod, name]);
+    }
     url
 }
 
@@ -73,6 +88,10 @@ mod tests {
             "https://h:6443/k8s/clusters/x/api/v1/namespaces/default/pods/ok/exec?command=sh&\
              command=-c&command=echo+%22a+b%26c%22&container=main&stderr=true&\
              stdout=true&timeout=5s"
+        );
+        assert_eq!(
+            port_forward(&server, "default", "ok", None).as_str(),
+            "https://h:6443/k8s/clusters/x/api/v1/namespaces/default/pods/ok/portforward"
         );
     }
 }

@@ -70,8 +70,16 @@ impl From<ResourceError> for TargetError {
     }
 }
 
-/// Finds the pod that `asked`, a name or `TYPE/NAME`, means in a namespace. Where it is no pod,
-/// waits up to `wait` for the first one.
+/// A pod, and what it was chosen for.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The pod.
+    pub pod: Pod,
+    /// The workload or service that was named; `None` if that was the pod itself.
+    pub chosen_for: Option<Value>,
+}
+
+/// The pod that [`resolve`] finds.
 ///
 /// # Errors
 /// [`TargetError`].
@@ -81,6 +89,20 @@ pub async fn named(
     asked: &str,
     wait: Duration,
 ) -> Result<Pod, TargetError> {
+    Ok(resolve(api, namespace, asked, wait).await?.pod)
+}
+
+/// Finds the pod that `asked`, a name or `TYPE/NAME`, means in a namespace. Where it is no pod,
+/// waits up to `wait` for the first one.
+///
+/// # Errors
+/// [`TargetError`].
+pub async fn resolve(
+    api: &Api,
+    namespace: &str,
+    asked: &str,
+    wait: Duration,
+) -> Result<Target, TargetError> {
     let parts: Vec<&str> = asked.split('/').collect();
     let (word, name) = match parts[..] {
         [name] => (None, name),
@@ -98,16 +120,22 @@ pub async fn named(
     if let Some(why) = why {
         return Err(TargetError::Name { name: name.to_owned(), why });
     }
-    let Some(word) = word else { return pod(api, namespace, name).await };
+    let of_pod = |pod| Target { pod, chosen_for: None };
+    let Some(word) = word else { return pod(api, namespace, name).await.map(of_pod) };
     let resource = resources::find(api, word).await?;
     if resource.group.is_empty() && resource.plural == "pods" {
-        return pod(api, namespace, name).await;
+        return pod(api, namespace, name).await.map(of_pod);
     }
     let object = get(api, &resource, namespace, name).await?;
-    selected(api, namespace, &object, &go_type(&resource), wait).await
+    let pod = selected(api, namespace, &object, &go_type(&resource), wait).await?;
+    Ok(Target { pod, chosen_for: Some(object) })
 }
 
-async fn pod(api: &Api, namespace: &str, name: &str) -> Result<Pod, TargetError> {
+/// The pod of this name.
+///
+/// # Errors
+/// [`TargetError`].
+pub async fn pod(api: &Api, namespace: &str, name: &str) -> Result<Pod, TargetError> {
     let path = ["api", "v1", "namespaces", namespace, "pods", name];
     to_pod(found(api, namespace, &path).await?)
 }

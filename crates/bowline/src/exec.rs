@@ -2,17 +2,11 @@
 //! Above: `main`. Below: `bowline-kube` for where, `bowline-client` for the session.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bowline_client::{EndError, Ends, ExecError, Wants};
-use bowline_io::observe::Observer;
 use bowline_io::stdio::{Input, Output};
-use bowline_kube::api::Api;
-use bowline_kube::config::ConfigError;
 use bowline_kube::stream_url::ExecQuery;
-use bowline_kube::{config, container, credentials, files, stream_url, target};
-use http::header::USER_AGENT;
-use http::{HeaderName, HeaderValue};
+use bowline_kube::{container, files, stream_url, target};
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::args::BadUsage;
@@ -20,12 +14,11 @@ use crate::args::exec::Exec;
 use crate::console::{self, Raw};
 use crate::memory;
 use crate::outcome::{self, End};
+use crate::place::{self, Place, env};
 use crate::verbose::{Verbose, say};
 
 /// kubectl's switch: only `false`, in any case, means no.
 const WEBSOCKETS: &str = "KUBECTL_REMOTE_COMMAND_WEBSOCKETS";
-/// A request without `--request-timeout` is still not endless.
-const REQUEST_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs it to its end. `program` is the name that it was called by.
 pub fn run(asked: &Exec, program: &str) -> End {
@@ -42,7 +35,7 @@ pub fn run(asked: &Exec, program: &str) -> End {
 
 async fn session(asked: &Exec, program: &str) -> Result<End, End> {
     let verbose = Arc::new(Verbose::new(asked.global.verbosity));
-    let place = place(asked, program, verbose.clone())?;
+    let place = place::of(&asked.global, program, verbose.clone())?;
     let (namespace, pod) = pod(asked, &place).await?;
     let choice = container::choose(&pod, asked.container.as_deref()).map_err(End::refused)?;
     if let Some(notice) = choice.notice.filter(|_| !asked.quiet) {
@@ -67,7 +60,7 @@ async fn session(asked: &Exec, program: &str) -> Result<End, End> {
         url,
         headers: [&place.api.headers[..], &place.api.access.headers].concat(),
         wants,
-        websocket: !env(WEBSOCKETS).is_some_and(|value| value.eq_ignore_ascii_case("false")),
+        websocket: place::is_switched_on(WEBSOCKETS),
         observer: Some(verbose.clone()),
     };
     let result = attended(&request, asked.stdin).await?;
@@ -78,12 +71,7 @@ async fn session(asked: &Exec, program: &str) -> Result<End, End> {
         let _ = signal_hook::low_level::emulate_default_handler(signal_hook::consts::SIGPIPE);
     }
     let end = outcome::of_exec(result, &place.api.authority());
-    Ok(match verbose.warnings() {
-        0 => end,
-        _ if !asked.global.warnings_as_errors || end.code != 0 => end,
-        1 => End::refused("1 warning received"),
-        many => End::refused(format_args!("{many} warnings received")),
-    })
+    Ok(place::with_warnings(end, &asked.global, &verbose))
 }
 
 /// Runs the session with the terminal in the state that it needs; a signal ends both.
@@ -118,55 +106,6 @@ async fn attended(
     };
     drop(raw);
     Ok(result)
-}
-
-struct Place {
-    api: Api,
-    namespace: String,
-    /// The namespace was said on the command line.
-    namespace_is_given: bool,
-}
-
-fn env(name: &str) -> Option<String> {
-    std::env::var(name).ok()
-}
-
-fn place(asked: &Exec, program: &str, observer: Arc<dyn Observer>) -> Result<Place, End> {
-    let global = &asked.global;
-    let chosen = config::choose(&global.overrides, &env).map_err(|error| match error {
-        ConfigError::NoContext(_) => End::line(error),
-        error => End::refused(error),
-    })?;
-    let access = credentials::access(&chosen, &env, console::input_is_terminal());
-    let access = access.map_err(|error| match error {
-        credentials::CredentialsError::Plugin(error) => {
-            End::line(format_args!("Unable to connect to the server: {error}"))
-        }
-        error => End::refused(error),
-    })?;
-    let agent = format!("{program}/v{} ({})", env!("CARGO_PKG_VERSION"), platform());
-    let agent = HeaderValue::try_from(agent).unwrap_or(HeaderValue::from_static("bowline"));
-    let headers: Vec<(HeaderName, HeaderValue)> = vec![(USER_AGENT, agent)];
-    let timeout = global.request_timeout.and_then(crate::args::span::Span::positive);
-    let api = Api {
-        access,
-        server: chosen.server,
-        headers,
-        patience: timeout.unwrap_or(REQUEST_PATIENCE),
-        observer: Some(observer),
-    };
-    let namespace_is_given = global.overrides.namespace.is_some();
-    Ok(Place { api, namespace: chosen.namespace, namespace_is_given })
-}
-
-/// The platform as Go names it.
-pub fn platform() -> String {
-    let arch = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        arch => arch,
-    };
-    format!("{}/{arch}", std::env::consts::OS)
 }
 
 /// The pod, and the namespace that it is in.

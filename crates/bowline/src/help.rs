@@ -26,7 +26,7 @@ pub fn of(command: &Command, program: &str) -> String {
     if is_root {
         let mut list = String::new();
         for command in COMMANDS {
-            list.push_str(&format!("  {:<12}{}\n", command.name, command.about));
+            list.push_str(&format!("  {:<14}{}\n", command.name, command.about));
         }
         section(&mut text, "Commands:", &list);
     }

@@ -8,10 +8,13 @@ mod demo;
 mod dev;
 mod exec;
 mod help;
+mod listen;
 mod logging;
 mod memory;
 mod outcome;
+mod place;
 mod pod_status;
+mod port_forward;
 mod servers;
 mod verbose;
 mod web;
@@ -48,12 +51,13 @@ fn end_of(words: &[std::ffi::OsString], base: &str, program: &str) -> End {
     }
     match args::read(words) {
         Ok(Asked::Exec(asked)) => exec::run(&asked, base),
+        Ok(Asked::PortForward(asked)) => port_forward::run(&asked, base),
         Ok(Asked::Dev(asked)) => serve(servers::dev(asked)),
         Ok(Asked::Node(asked)) => serve(servers::node(asked)),
         Ok(Asked::Gateway(asked)) => serve(servers::gateway(asked)),
         Ok(Asked::Demo) => serve(demo::run()),
         Ok(Asked::Version) => {
-            print(format!("bowline v{} ({})\n", env!("CARGO_PKG_VERSION"), exec::platform()))
+            print(format!("bowline v{} ({})\n", env!("CARGO_PKG_VERSION"), place::platform()))
         }
         Ok(Asked::Completion(shell)) => print(args::completion::script(shell)),
         Ok(Asked::Help(command)) => print(help::of(command, program)),

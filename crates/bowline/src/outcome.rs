@@ -108,7 +108,7 @@ fn lost(what: impl Display) -> End {
 
 #[cfg(test)]
 mod tests {
-    use bowline_client::{Loss, Refused};
+    use bowline_client::{Loss, Refused, UpgradeError};
 
     use super::*;
 
@@ -129,8 +129,8 @@ mod tests {
             Ok(Ended::Known(failed)),
             Ok(Ended::Lost { loss, received_bytes: 7 }),
             Ok(Ended::Lost { loss: Loss::new(Cause::Cut, ""), received_bytes: 0 }),
-            Err(ExecError::Refused(refused)),
-            Err(ExecError::Redirected("https://elsewhere/".into())),
+            Err(UpgradeError::Refused(refused).into()),
+            Err(UpgradeError::Redirected("https://elsewhere/".into()).into()),
             Err(ExecError::End(EndError::Write("stdout", broken))),
         ];
         let mut text = String::new();

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bowline_client::{
-    Cause, EndError, Ended, Ends, Exec, ExecError, Loss, Outcome, Wants, exec, run,
+    Cause, EndError, Ended, Ends, Exec, ExecError, Loss, Outcome, UpgradeError, Wants, exec, run,
 };
 use bowline_io::dial::Endpoint;
 use bowline_io::http::HttpError;
@@ -421,10 +421,11 @@ fn request(listener: &TcpListener, websocket: bool) -> Exec {
     Exec { endpoint, url, headers: vec![], wants, websocket, observer: None }
 }
 
-async fn attempt(request: &Exec) -> ExecError {
+async fn attempt(request: &Exec) -> UpgradeError {
     match exec(request, ends(Duration::ZERO).0).await {
         Ok(ended) => panic!("there was no session: {ended:?}"),
-        Err(error) => error,
+        Err(ExecError::Upgrade(error)) => error,
+        Err(ExecError::End(error)) => panic!("{error}"),
     }
 }
 
@@ -462,7 +463,7 @@ async fn a_server_that_never_answers_is_given_up_after_its_patience() {
         let error = attempt(&request).await;
         about(began, UPGRADE_PATIENCE);
         // There is no second attempt, and no second minute.
-        let ExecError::Http(HttpError::Timeout(patience)) = error else { panic!("{error:?}") };
+        let UpgradeError::Http(HttpError::Timeout(patience)) = error else { panic!("{error:?}") };
         assert_eq!(patience, UPGRADE_PATIENCE);
         server.abort();
     }
@@ -501,7 +502,7 @@ async fn a_head_without_end_is_an_error_and_not_read_to_its_end() {
             let request = request(&listener, websocket);
             let server = flood(listener, head, more.repeat(1000));
             let error = attempt(&request).await;
-            assert!(matches!(error, ExecError::Http(HttpError::Malformed(_))), "{error:?}");
+            assert!(matches!(error, UpgradeError::Http(HttpError::Malformed(_))), "{error:?}");
             let (taken, listener) = server.await.unwrap();
             assert!(taken < KERNEL_BYTES, "{taken} bytes were taken");
             assert!(is_quiet(listener), "one bad answer is enough");
@@ -514,7 +515,7 @@ async fn a_refusal_without_end_is_cut_and_shown() {
     let listener = TcpListener::bind(loopback()).await.unwrap();
     let request = request(&listener, false);
     let server = flood(listener, b"HTTP/1.1 403 Forbidden\r\n\r\n", b"no! ".repeat(10_000));
-    let ExecError::Refused(refused) = attempt(&request).await else { panic!("it was refused") };
+    let UpgradeError::Refused(refused) = attempt(&request).await else { panic!("it was refused") };
     assert_eq!(refused.code, 403);
     assert!(refused.message.starts_with("no! no! "));
     assert!(refused.message.len() <= limits::REASON_BYTES);
@@ -550,7 +551,7 @@ async fn a_redirect_is_an_error_and_not_followed() {
         (requests, listener)
     });
     let error = attempt(&request).await;
-    let ExecError::Redirected(to) = &error else { panic!("{error:?}") };
+    let UpgradeError::Redirected(to) = &error else { panic!("{error:?}") };
     assert_eq!(*to, target);
     // A box that redirects what it does not know may still let SPDY through, to the same server.
     let (requests, listener) = server.await.unwrap();

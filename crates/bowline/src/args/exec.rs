@@ -84,6 +84,17 @@ pub static COMMAND: Command = Command {
 /// kubectl's default for `--pod-running-timeout`.
 const POD_RUNNING_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Reads `--pod-running-timeout`.
+///
+/// # Errors
+/// [`BadUsage::PodRunningTimeout`].
+pub fn pod_running_timeout(values: &Values) -> Result<Duration, BadUsage> {
+    match values.span("pod-running-timeout") {
+        None => Ok(POD_RUNNING_TIMEOUT),
+        Some(span) => span.positive().ok_or(BadUsage::PodRunningTimeout),
+    }
+}
+
 /// Reads it. The order of the checks is kubectl's.
 ///
 /// # Errors
@@ -99,10 +110,7 @@ pub fn read(values: &Values) -> Result<Exec, BadUsage> {
     if is_command(&words) {
         return Err(BadUsage::NoDashes);
     }
-    let pod_running_timeout = match values.span("pod-running-timeout") {
-        None => POD_RUNNING_TIMEOUT,
-        Some(span) => span.positive().ok_or(BadUsage::PodRunningTimeout)?,
-    };
+    let pod_running_timeout = pod_running_timeout(values)?;
     let target = words.first().map(|word| word.to_string_lossy().into_owned());
     let target = target.filter(|target| !target.is_empty());
     if target.is_none() && filenames.is_empty() {

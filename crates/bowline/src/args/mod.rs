@@ -9,6 +9,7 @@ pub mod gateway;
 pub mod global;
 pub mod node;
 pub mod pflag;
+pub mod port_forward;
 pub mod span;
 pub mod table;
 
@@ -24,6 +25,8 @@ use self::table::{Command, Flag, Kind, Words};
 pub enum Asked {
     /// Run a command in a container.
     Exec(Box<exec::Exec>),
+    /// Forward local ports to a pod.
+    PortForward(Box<port_forward::PortForward>),
     /// Be a node.
     Node(node::Node),
     /// Be a gateway.
@@ -67,6 +70,9 @@ pub enum BadUsage {
     /// Exec needs to know what.
     #[error("you must specify at least one command for the container")]
     NoCommand,
+    /// Port-forward needs to know where and what.
+    #[error("TYPE/NAME and list of ports are required for port-forward")]
+    NoPorts,
     /// A target by name and by file at once.
     #[error("resource/name arguments cannot be provided when a path is specified")]
     TargetTwice,
@@ -144,14 +150,16 @@ pub const VERBOSITY: Flag = Flag::number(
 /// The program itself.
 pub static ROOT: Command = Command {
     name: "",
-    about: "Streaming for Kubernetes: run commands in containers, and serve those who do.",
+    about: "Streaming for Kubernetes: run commands in containers, reach their ports, and serve \
+            those who do.",
     text: "A session either ends with its true outcome, or bowline says that it does not know it. \
-           Commands travel over WebSocket as Kubernetes does it since 1.31, and over SPDY where \
+           Sessions travel over WebSocket as Kubernetes does it since 1.31, and over SPDY where \
            the other side is older.",
     usage: "COMMAND [flags]",
     examples: &[
         ("See all of it work, on this machine alone", "{bowline} demo"),
         ("Run a command in a pod", "{bowline} exec nginx -- date"),
+        ("Reach a pod's port from here", "{bowline} port-forward nginx 8080:80"),
         ("Start a cluster of one pod that any kubectl can talk to", "{bowline} dev"),
     ],
     flags: &[Flag::switch("version", "Say which version this is."), HELP],
@@ -195,8 +203,9 @@ static HELP_COMMAND: Command = Command {
 };
 
 /// All commands, in the order of the help.
-pub static COMMANDS: [&Command; 8] = [
+pub static COMMANDS: [&Command; 9] = [
     &exec::COMMAND,
+    &port_forward::COMMAND,
     &dev::COMMAND,
     &DEMO,
     &gateway::COMMAND,
@@ -236,6 +245,7 @@ fn read_command(command: &'static Command, args: &[OsString]) -> Result<Asked, B
     }
     Ok(match command.name {
         "exec" => Asked::Exec(Box::new(exec::read(&values)?)),
+        "port-forward" => Asked::PortForward(Box::new(port_forward::read(&values)?)),
         "node" => Asked::Node(node::read(&values)?),
         "gateway" => Asked::Gateway(gateway::read(&values)?),
         "dev" => Asked::Dev(dev::read(&values)?),

@@ -1,0 +1,322 @@
+//! One port-forward: the request, the fallback, and connections as plain streams.
+//! Above: [`keep`](crate::keep), programs. Below: `upgrade`, `bowline_io::forward`.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, ready};
+
+use bowline_io::chance;
+pub use bowline_io::crowd::Failure;
+use bowline_io::crowd::Local;
+use bowline_io::dial::Endpoint;
+use bowline_io::forward::{Happening, Pump};
+use bowline_io::observe::Observer;
+use bowline_io::stream::{Connection, Upgraded};
+use bowline_proto::negotiate::Offer;
+use bowline_proto::portforward::{Forward, OverSpdy};
+use bowline_proto::session::protocol::FORWARD_TUNNEL;
+use bowline_proto::session::{Cause, Loss, Side};
+use bowline_proto::tunnel::Wire;
+use bowline_proto::websocket::Role;
+use http::{HeaderName, HeaderValue};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
+
+use crate::upgrade::{Asking, UpgradeError};
+
+/// Between a program and its connection, in each direction.
+const PIPE_BYTES: usize = 256 * 1024;
+/// Connections that wait for the forward's task. It is never busy for long.
+const ASKED: usize = 64;
+
+/// A port-forward that is asked for.
+#[derive(Clone)]
+pub struct ForwardRequest {
+    /// Where to connect.
+    pub endpoint: Endpoint,
+    /// The whole URL of the subresource.
+    pub url: url::Url,
+    /// Credentials, `User-Agent`, impersonation. They go to `endpoint` and nowhere else.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Whether a tunnel through WebSocket is tried before SPDY.
+    pub websocket: bool,
+    /// Is told of requests, responses and decisions.
+    pub observer: Option<Arc<dyn Observer>>,
+}
+
+impl std::fmt::Debug for ForwardRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The headers hold credentials.
+        f.debug_struct("ForwardRequest").field("url", &self.url.as_str()).finish_non_exhaustive()
+    }
+}
+
+/// Is told how a connection ended, if that was not as it should be.
+pub type Tell = Box<dyn FnOnce(Failure) + Send>;
+
+/// One upgraded connection with many forwarded ones in it. Dropped, it ends them all.
+#[derive(Debug)]
+pub struct PortForward {
+    asked: mpsc::Sender<Asked>,
+    lost: watch::Receiver<Option<Loss>>,
+}
+
+struct Asked {
+    port: u16,
+    stream: Near,
+}
+
+/// The local end of a connection.
+enum Near {
+    Socket(TcpStream, Tell),
+    Program(DuplexStream, Shared),
+}
+
+impl Local for Near {
+    fn abort(self, why: Failure) {
+        match self {
+            Near::Socket(socket, tell) => {
+                socket.abort(why.clone());
+                tell(why);
+            }
+            // Said before the pipe ends: whoever reads its end looks here.
+            Near::Program(_, failure) => drop(failure.set(why)),
+        }
+    }
+}
+
+macro_rules! each {
+    ($near:expr, $inner:ident => $body:expr) => {
+        match $near {
+            Near::Socket($inner, _) => $body,
+            Near::Program($inner, _) => $body,
+        }
+    };
+}
+
+impl AsyncRead for Near {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        each!(&mut *self, inner => Pin::new(inner).poll_read(cx, buffer))
+    }
+}
+
+impl AsyncWrite for Near {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        each!(&mut *self, inner => Pin::new(inner).poll_write(cx, bytes))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        each!(&mut *self, inner => Pin::new(inner).poll_write_vectored(cx, slices))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        each!(self, inner => inner.is_write_vectored())
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(&mut *self, inner => Pin::new(inner).poll_flush(cx))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(&mut *self, inner => Pin::new(inner).poll_shutdown(cx))
+    }
+}
+
+impl PortForward {
+    /// Asks for a forward: in a tunnel first, over SPDY if that is refused. Must be called in a
+    /// tokio runtime with I/O and time; a task of its own drives the connection.
+    ///
+    /// # Errors
+    /// [`UpgradeError`].
+    pub async fn open(request: &ForwardRequest) -> Result<PortForward, UpgradeError> {
+        let asking = Asking {
+            endpoint: &request.endpoint,
+            url: &request.url,
+            headers: &request.headers,
+            observer: request.observer.as_deref(),
+        };
+        let first = request.websocket.then(|| Offer::tunnel(chance::bytes()));
+        let what = "fallback to secondary dialer from primary dialer err";
+        let (connection, protocol) = asking.either(first, Offer::forward(), what).await?;
+        asking.note(4, "negotiated protocol: portforward.k8s.io");
+        let wire = if *protocol == FORWARD_TUNNEL {
+            Wire::tunnel(Role::Client, chance::bytes())
+        } else {
+            Wire::plain()
+        };
+        Ok(PortForward::over(connection, wire))
+    }
+
+    /// The forward over a connection that was upgraded already.
+    #[must_use]
+    pub fn over<S: Connection + Send + 'static>(connection: Upgraded<S>, wire: Wire) -> Self {
+        let (asked, asks) = mpsc::channel(ASKED);
+        let (lost, loss) = watch::channel(None);
+        let forward = Forward::Spdy(OverSpdy::new(Side::Client, wire));
+        let pump = Pump::new(forward, connection);
+        tokio::spawn(async move {
+            let how = drive(pump, asks).await;
+            lost.send_replace(Some(how));
+        });
+        PortForward { asked, lost: loss }
+    }
+
+    /// A connection to a port of the pod. Whether the port takes it is seen when it is used: if
+    /// not, reading gives an error that says why.
+    ///
+    /// # Errors
+    /// [`Loss`] if the forward is over.
+    pub async fn connect(&self, port: u16) -> Result<ForwardedStream, Loss> {
+        let (ours, theirs) = duplex(PIPE_BYTES);
+        let failure = Shared::default();
+        let asked = Asked { port, stream: Near::Program(theirs, failure.clone()) };
+        match self.asked.send(asked).await {
+            Ok(()) => Ok(ForwardedStream { pipe: ours, failure }),
+            Err(_) => Err(self.lost().await),
+        }
+    }
+
+    /// Joins a socket with a port of the pod. `tell` is called if that does not end as it should;
+    /// the socket's peer is sent a reset then.
+    ///
+    /// # Errors
+    /// Both, if the forward is over.
+    pub async fn join(
+        &self,
+        port: u16,
+        socket: TcpStream,
+        tell: Tell,
+    ) -> Result<(), (TcpStream, Tell)> {
+        let asked = Asked { port, stream: Near::Socket(socket, tell) };
+        match self.asked.send(asked).await {
+            Err(mpsc::error::SendError(Asked { stream: Near::Socket(socket, tell), .. })) => {
+                Err((socket, tell))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends it: tells the server, and the peers of connections that are not at their end.
+    pub async fn close(self) {
+        let PortForward { asked, mut lost } = self;
+        drop(asked);
+        let _ = lost.wait_for(Option::is_some).await;
+    }
+
+    /// Resolves once the forward is over, with why.
+    pub async fn lost(&self) -> Loss {
+        let mut lost = self.lost.clone();
+        match lost.wait_for(Option::is_some).await {
+            Ok(loss) => loss.clone().unwrap_or_else(|| Loss::new(Cause::Cut, "")),
+            Err(_) => Loss::new(Cause::Cut, ""),
+        }
+    }
+}
+
+/// Runs a forward until it is lost, or until nobody can ask for more.
+async fn drive<S: Connection>(mut pump: Pump<S, Near>, mut asks: mpsc::Receiver<Asked>) -> Loss {
+    let mut how = None;
+    loop {
+        tokio::select! {
+            biased;
+            asked = asks.recv(), if how.is_none() => match asked {
+                None => {
+                    pump.leave("").await;
+                    return Loss::new(Cause::Closed, "by this side");
+                }
+                Some(Asked { port, stream }) => {
+                    if let Err(stream) = pump.connect(port, stream) {
+                        stream.abort(Failure::Lost);
+                    }
+                }
+            },
+            happening = pump.next() => match happening {
+                None => break,
+                Some(Happening::Lost(loss)) => {
+                    how = Some(loss);
+                    asks.close();
+                }
+                Some(_) => {}
+            },
+        }
+    }
+    asks.close();
+    while let Ok(asked) = asks.try_recv() {
+        asked.stream.abort(Failure::Lost);
+    }
+    how.unwrap_or_else(|| Loss::new(Cause::Cut, ""))
+}
+
+type Shared = Arc<OnceLock<Failure>>;
+
+/// A forwarded connection. Dropped, it is closed; [`shutdown`](tokio::io::AsyncWriteExt::shutdown)
+/// ends only what this side says.
+#[derive(Debug)]
+pub struct ForwardedStream {
+    pipe: DuplexStream,
+    failure: Shared,
+}
+
+impl ForwardedStream {
+    /// Why it ended, if that was not as it should be.
+    #[must_use]
+    pub fn failure(&self) -> Option<&Failure> {
+        self.failure.get()
+    }
+
+    fn broken(&self) -> Option<io::Error> {
+        let failure = self.failure.get()?;
+        Some(io::Error::new(io::ErrorKind::ConnectionReset, failure.to_string()))
+    }
+}
+
+impl AsyncRead for ForwardedStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.pipe).poll_read(cx, buffer))?;
+        if buffer.filled().len() == before
+            && buffer.remaining() > 0
+            && let Some(error) = self.broken()
+        {
+            return Poll::Ready(Err(error));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for ForwardedStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.pipe).poll_write(cx, bytes));
+        Poll::Ready(written.map_err(|error| self.broken().unwrap_or(error)))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.pipe).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.pipe).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,286 @@
+//! Listeners in front of a port-forward, and another forward behind them when one is lost.
+//! Above: `bowline port-forward`, programs. Below: [`forward`](crate::forward).
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bowline_io::crowd::Local;
+use bowline_proto::session::{Cause, Loss};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::forward::{Failure, PortForward, Tell};
+
+/// Before the first new try, and at most.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// A forward that held for so long was a good one: the next loss begins with the first pause.
+const GOOD_AFTER: Duration = Duration::from_secs(10);
+/// Local connections that wait for a forward; each holds a descriptor.
+const WAITING: usize = 1024;
+/// Local connections that were accepted and not looked at yet.
+const ACCEPTED: usize = 64;
+/// After a failed accept, as when descriptors run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// After a connection has failed, the pod is looked at no more often than this.
+const LOOK_AT_MOST_EVERY: Duration = Duration::from_secs(1);
+
+/// Where forwards come from.
+pub trait Source: Send + Sync + 'static {
+    /// Finds a pod and opens a forward to it.
+    ///
+    /// # Errors
+    /// Why not, in one line.
+    fn open(&self) -> impl Future<Output = Result<Reached, String>> + Send;
+
+    /// Whether the pod of this name is of no use any more, and another one may be.
+    fn is_stale(&self, pod: &str) -> impl Future<Output = bool> + Send;
+}
+
+/// A forward, the pod that it goes to, and the pod's port for each of the local ones.
+#[derive(Debug)]
+pub struct Reached {
+    /// The forward.
+    pub forward: PortForward,
+    /// The pod's name.
+    pub pod: String,
+    /// As many as there are local ports.
+    pub ports: Vec<u16>,
+}
+
+/// A local port: its number, and a listener for each address.
+#[derive(Debug)]
+pub struct LocalPort {
+    /// The number.
+    pub number: u16,
+    /// The listeners.
+    pub listeners: Vec<TcpListener>,
+}
+
+/// How patient a kept forward is.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// The first loss is the end.
+    pub exit_on_lost: bool,
+    /// How long a local connection waits while there is no forward.
+    pub waits: Duration,
+}
+
+/// What changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A local connection came to this port.
+    Handling(u16),
+    /// A connection from a local to a pod's port did not end as it should. Its local peer was sent
+    /// a reset.
+    Failed {
+        /// The local port.
+        local: u16,
+        /// The pod's port.
+        remote: u16,
+        /// Why.
+        why: Failure,
+    },
+    /// The forward to this pod was lost.
+    Lost {
+        /// The pod.
+        pod: String,
+        /// Why.
+        loss: Loss,
+    },
+    /// There is no new one yet, for another reason than before.
+    StillLost(String),
+    /// There is one again, to this pod.
+    Restored(String),
+    /// A connection to this local port has waited long enough, and was sent a reset.
+    GaveUp(u16),
+}
+
+/// Forwards what comes to `ports` until `end`, or with a loss that was to be the end.
+pub async fn keep<S: Source>(
+    source: Arc<S>,
+    first: Reached,
+    ports: Vec<LocalPort>,
+    patience: Patience,
+    tell: Arc<dyn Fn(Change) + Send + Sync>,
+    end: CancellationToken,
+) -> Option<Loss> {
+    let (accepted, arrivals) = mpsc::channel(ACCEPTED);
+    let mut acceptors = JoinSet::new();
+    let numbers = ports.iter().map(|port| port.number).collect();
+    for (index, port) in ports.into_iter().enumerate() {
+        for listener in port.listeners {
+            acceptors.spawn(accept(listener, index, accepted.clone()));
+        }
+    }
+    drop(accepted);
+    let keeper = Keeper {
+        source,
+        patience,
+        tell,
+        numbers,
+        arrivals,
+        waiting: VecDeque::new(),
+        pause: FIRST_PAUSE,
+        failed: Arc::new(Notify::new()),
+        end,
+    };
+    keeper.run(first).await
+}
+
+async fn accept(listener: TcpListener, index: usize, to: mpsc::Sender<(usize, TcpStream)>) {
+    loop {
+        match listener.accept().await {
+            Ok((socket, _)) => {
+                let _ = socket.set_nodelay(true);
+                if to.send((index, socket)).await.is_err() {
+                    return;
+                }
+            }
+            // Of a connection that is gone already, or for want of descriptors.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(_) => sleep(ACCEPT_PAUSE).await,
+        }
+    }
+}
+
+struct Keeper<S> {
+    source: Arc<S>,
+    patience: Patience,
+    tell: Arc<dyn Fn(Change) + Send + Sync>,
+    numbers: Vec<u16>,
+    arrivals: mpsc::Receiver<(usize, TcpStream)>,
+    /// Connections that wait for a forward, each until then.
+    waiting: VecDeque<(Instant, usize, TcpStream)>,
+    pause: Duration,
+    /// A connection was refused by its pod.
+    failed: Arc<Notify>,
+    end: CancellationToken,
+}
+
+type Attempt = Pin<Box<dyn Future<Output = Result<Reached, String>> + Send>>;
+
+impl<S: Source> Keeper<S> {
+    async fn run(mut self, first: Reached) -> Option<Loss> {
+        let mut reached = first;
+        loop {
+            let since = Instant::now();
+            for (_, index, socket) in std::mem::take(&mut self.waiting) {
+                self.join(&reached, index, socket).await;
+            }
+            let loss = self.up(&reached).await;
+            let Reached { forward, pod, .. } = reached;
+            forward.close().await;
+            let loss = loss?;
+            if self.patience.exit_on_lost {
+                return Some(loss);
+            }
+            if since.elapsed() >= GOOD_AFTER {
+                self.pause = FIRST_PAUSE;
+            }
+            (self.tell)(Change::Lost { pod, loss });
+            reached = self.down().await?;
+            (self.tell)(Change::Restored(reached.pod.clone()));
+        }
+    }
+
+    /// While there is a forward; `None` is the end of all.
+    async fn up(&mut self, reached: &Reached) -> Option<Loss> {
+        let (mut next_look, mut suspects) = (Instant::now(), false);
+        loop {
+            tokio::select! {
+                () = self.end.cancelled() => return None,
+                loss = reached.forward.lost() => return Some(loss),
+                Some((index, socket)) = self.arrivals.recv() => {
+                    (self.tell)(Change::Handling(self.numbers[index]));
+                    self.join(reached, index, socket).await;
+                }
+                () = self.failed.notified(), if !suspects => suspects = true,
+                () = sleep_until(next_look), if suspects => {
+                    (next_look, suspects) = (Instant::now() + LOOK_AT_MOST_EVERY, false);
+                    if self.source.is_stale(&reached.pod).await {
+                        return Some(Loss::new(Cause::Closed, "the pod is gone"));
+                    }
+                }
+            }
+        }
+    }
+
+    async fn join(&mut self, reached: &Reached, index: usize, socket: TcpStream) {
+        let (local, remote) = (self.numbers[index], reached.ports[index]);
+        let (tell, failed) = (self.tell.clone(), self.failed.clone());
+        let told: Tell = Box::new(move |why| {
+            if matches!(why, Failure::Refused(_)) {
+                failed.notify_one();
+            }
+            tell(Change::Failed { local, remote, why });
+        });
+        if let Err((socket, _)) = reached.forward.join(remote, socket, told).await {
+            self.wait(index, socket);
+        }
+    }
+
+    fn wait(&mut self, index: usize, socket: TcpStream) {
+        if self.waiting.len() >= WAITING {
+            socket.abort(Failure::Lost);
+            (self.tell)(Change::GaveUp(self.numbers[index]));
+            return;
+        }
+        self.waiting.push_back((Instant::now() + self.patience.waits, index, socket));
+    }
+
+    /// While there is none: tries until there is, or the end of all.
+    async fn down(&mut self) -> Option<Reached> {
+        let mut said = String::new();
+        let mut attempt = self.attempt();
+        loop {
+            let first = self.waiting.front().map(|waiting| waiting.0);
+            tokio::select! {
+                () = self.end.cancelled() => return None,
+                result = &mut attempt => match result {
+                    Ok(reached) => return Some(reached),
+                    Err(why) => {
+                        if why != said {
+                            (self.tell)(Change::StillLost(why.clone()));
+                            said = why;
+                        }
+                        attempt = self.attempt();
+                    }
+                },
+                Some((index, socket)) = self.arrivals.recv() => {
+                    (self.tell)(Change::Handling(self.numbers[index]));
+                    self.wait(index, socket);
+                }
+                () = until(first) => {
+                    if let Some((_, index, socket)) = self.waiting.pop_front() {
+                        socket.abort(Failure::Lost);
+                        (self.tell)(Change::GaveUp(self.numbers[index]));
+                    }
+                }
+            }
+        }
+    }
+
+    fn attempt(&mut self) -> Attempt {
+        let (source, pause) = (self.source.clone(), self.pause);
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        Box::pin(async move {
+            sleep(pause).await;
+            source.open().await
+        })
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,184 @@
+//! A request to an upgraded connection, over the carrier that is offered first or the one behind
+//! it.
+//! Above: [`exec`](mod@crate::exec), [`forward`](crate::forward). Below: `bowline_io::{dial, http}`.
+
+use std::time::{Duration, Instant};
+
+use bowline_io::dial::{DialError, Endpoint, dial};
+use bowline_io::http::{Answer, HttpError, head as http_head, lines, upgrade};
+use bowline_io::observe::Observer;
+use bowline_io::stream::Upgraded;
+use bowline_io::text::harmless;
+use bowline_proto::limits::REASON_BYTES;
+use bowline_proto::negotiate::{Lines, NotUpgraded, Offer};
+use bowline_proto::session::Protocol;
+use http::{HeaderName, HeaderValue, Request};
+use thiserror::Error;
+
+/// How long a server may take to accept a connection.
+const DIAL_PATIENCE: Duration = Duration::from_secs(30);
+/// How long it may take to answer the upgrade. Admission webhooks may take 30 s of it.
+const UPGRADE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Why no session came about.
+#[derive(Debug, Error)]
+pub enum UpgradeError {
+    /// Nothing was reached.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// The server was reached and did not speak HTTP to the end.
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    /// The server answered with something else than the upgrade.
+    #[error("unable to upgrade connection: {0}")]
+    Refused(Refused),
+    /// The server said yes and its words do not fit.
+    #[error("unable to upgrade connection: {0}")]
+    NotUpgraded(NotUpgraded),
+    /// The server wants the stream to go elsewhere, credentials and all.
+    #[error("the server redirects the stream to {0}, which is not followed")]
+    Redirected(String),
+    /// A header or the URL cannot be sent.
+    #[error("the request cannot be built: {0}")]
+    Request(#[from] http::Error),
+}
+
+impl UpgradeError {
+    /// Whether another carrier may do better.
+    fn falls_back(&self) -> bool {
+        match self {
+            UpgradeError::Refused(_)
+            | UpgradeError::NotUpgraded(_)
+            | UpgradeError::Redirected(_) => true,
+            // A box that drops what it does not know, before any answer.
+            UpgradeError::Http(error) => error.is_cut(),
+            _ => false,
+        }
+    }
+}
+
+/// A refusal, as far as the server explained it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The HTTP status code.
+    pub code: u16,
+    /// The Status' reason, such as `Forbidden`; empty if there was no Status.
+    pub reason: String,
+    /// The Status' message or the body's text; harmless and bounded.
+    pub message: String,
+}
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.message.is_empty() { "empty server response" } else { &self.message })
+    }
+}
+
+/// Where to ask, as whom.
+pub(crate) struct Asking<'a> {
+    pub endpoint: &'a Endpoint,
+    pub url: &'a url::Url,
+    pub headers: &'a [(HeaderName, HeaderValue)],
+    pub observer: Option<&'a dyn Observer>,
+}
+
+impl Asking<'_> {
+    /// Asks for `first`, and for `second` where that is refused in a way that the carrier may have
+    /// to do with. `what` names the fallback to the observer.
+    pub async fn either(
+        &self,
+        first: Option<Offer>,
+        second: Offer,
+        what: &str,
+    ) -> Result<(Upgraded, &'static Protocol), UpgradeError> {
+        if let Some(first) = first {
+            match self.attempt(&first).await {
+                Err(error) if error.falls_back() => self.note(4, &format!("{what}: {error}")),
+                result => return result,
+            }
+        }
+        self.attempt(&second).await
+    }
+
+    fn observe(&self, tell: impl FnOnce(&dyn Observer)) {
+        if let Some(observer) = self.observer {
+            tell(observer);
+        }
+    }
+
+    pub fn note(&self, level: u8, text: &str) {
+        self.observe(|observer| observer.note(level, text));
+    }
+
+    async fn attempt(&self, offer: &Offer) -> Result<(Upgraded, &'static Protocol), UpgradeError> {
+        let head = self.head(offer)?;
+        self.observe(|observer| {
+            observer.request(offer.method(), self.url.as_str(), head.headers());
+        });
+        let begun = Instant::now();
+        let stream = dial(self.endpoint, DIAL_PATIENCE).await?;
+        let answer = upgrade(stream, head, UPGRADE_PATIENCE).await?;
+        let response = match &answer {
+            Answer::Switched { head, .. } | Answer::Refused { head, .. } => head,
+        };
+        self.observe(|observer| {
+            let (method, url) = (offer.method(), self.url.as_str());
+            observer.response(method, url, response.status, &response.headers, begun.elapsed());
+            if let Answer::Refused { body, .. } = &answer {
+                observer.body(body);
+            }
+        });
+        match answer {
+            Answer::Refused { head, body } => Err(refused(&head, &body)),
+            Answer::Switched { head, connection } => {
+                let lines = lines(&head.headers);
+                let protocol = offer
+                    .check(head.status.as_u16(), Lines(&lines))
+                    .map_err(UpgradeError::NotUpgraded)?;
+                Ok((connection, protocol))
+            }
+        }
+    }
+
+    fn head(&self, offer: &Offer) -> Result<Request<()>, http::Error> {
+        let mut head = http_head(offer.method(), self.url, ())?;
+        let headers = head.headers_mut();
+        for (name, value) in self.headers {
+            headers.append(name, value.clone());
+        }
+        for (name, value) in offer.headers() {
+            headers.append(HeaderName::try_from(name)?, HeaderValue::try_from(value)?);
+        }
+        if offer.method() == "POST" {
+            headers.insert(http::header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
+        Ok(head)
+    }
+}
+
+/// The parts of a Status that a refusal is made of.
+#[derive(serde::Deserialize)]
+struct Status {
+    #[serde(default)]
+    message: String,
+    #[serde(default)]
+    reason: String,
+}
+
+fn refused(head: &http::response::Parts, body: &[u8]) -> UpgradeError {
+    if head.status.is_redirection() {
+        let to = head.headers.get(http::header::LOCATION).and_then(|to| to.to_str().ok());
+        return UpgradeError::Redirected(harmless(to.unwrap_or("nowhere"), REASON_BYTES).into());
+    }
+    let text = String::from_utf8_lossy(body);
+    let status = serde_json::from_slice::<Status>(body).ok().filter(|s| !s.message.is_empty());
+    let (reason, message) = match status {
+        Some(status) => (status.reason, status.message),
+        None => (String::new(), text.trim().to_owned()),
+    };
+    UpgradeError::Refused(Refused {
+        code: head.status.as_u16(),
+        reason: harmless(&reason, 64).into(),
+        message: harmless(&message, REASON_BYTES).into(),
+    })
+}

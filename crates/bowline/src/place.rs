@@ -1,0 +1,88 @@
+//! Flags, environment and kubeconfig to an API server and how it is asked.
+//! Above: `exec`, `port_forward`. Below: `bowline_kube::{config, credentials, api}`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bowline_io::observe::Observer;
+use bowline_kube::api::Api;
+use bowline_kube::config::ConfigError;
+use bowline_kube::{config, credentials};
+use http::header::USER_AGENT;
+use http::{HeaderName, HeaderValue};
+
+use crate::args::global::Global;
+use crate::console;
+use crate::outcome::End;
+use crate::verbose::Verbose;
+
+/// A request without `--request-timeout` is still not endless.
+const REQUEST_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Which cluster, as whom, in which namespace.
+pub struct Place {
+    /// The API server.
+    pub api: Api,
+    /// The namespace.
+    pub namespace: String,
+    /// It was said on the command line.
+    pub namespace_is_given: bool,
+}
+
+/// A variable of the environment, if it is text.
+pub fn env(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// kubectl's switches between carriers: only `false`, in any case, means no.
+pub fn is_switched_on(name: &str) -> bool {
+    !env(name).is_some_and(|value| value.eq_ignore_ascii_case("false"))
+}
+
+/// The end that `--warnings-as-errors` makes of a good one.
+pub fn with_warnings(end: End, global: &Global, verbose: &Verbose) -> End {
+    match verbose.warnings() {
+        0 => end,
+        _ if !global.warnings_as_errors || end.code != 0 => end,
+        1 => End::refused("1 warning received"),
+        many => End::refused(format_args!("{many} warnings received")),
+    }
+}
+
+/// Reads what the flags and the kubeconfig say. `program` is the name that this one was called by.
+pub fn of(global: &Global, program: &str, observer: Arc<dyn Observer>) -> Result<Place, End> {
+    let chosen = config::choose(&global.overrides, &env).map_err(|error| match error {
+        ConfigError::NoContext(_) => End::line(error),
+        error => End::refused(error),
+    })?;
+    let access = credentials::access(&chosen, &env, console::input_is_terminal());
+    let access = access.map_err(|error| match error {
+        credentials::CredentialsError::Plugin(error) => {
+            End::line(format_args!("Unable to connect to the server: {error}"))
+        }
+        error => End::refused(error),
+    })?;
+    let agent = format!("{program}/v{} ({})", env!("CARGO_PKG_VERSION"), platform());
+    let agent = HeaderValue::try_from(agent).unwrap_or(HeaderValue::from_static("bowline"));
+    let headers: Vec<(HeaderName, HeaderValue)> = vec![(USER_AGENT, agent)];
+    let timeout = global.request_timeout.and_then(crate::args::span::Span::positive);
+    let api = Api {
+        access,
+        server: chosen.server,
+        headers,
+        patience: timeout.unwrap_or(REQUEST_PATIENCE),
+        observer: Some(observer),
+    };
+    let namespace_is_given = global.overrides.namespace.is_some();
+    Ok(Place { api, namespace: chosen.namespace, namespace_is_given })
+}
+
+/// The platform as Go names it.
+pub fn platform() -> String {
+    let arch = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        arch => arch,
+    };
+    format!("{}/{arch}", std::env::consts::OS)
+}

@@ -1,0 +1,232 @@
+//! `bowline port-forward`: what is asked for to listeners that stay, and a forward behind them.
+//! Above: `main`. Below: `bowline-kube` for where, `bowline-client` for the forward.
+
+use std::io::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bowline_client::forward::Failure;
+use bowline_client::keep::{Change, Patience, Reached, Source, keep};
+use bowline_client::{ForwardRequest, PortForward, UpgradeError};
+use bowline_io::text::harmless;
+use bowline_kube::ports::{ForwardedPort, resolve};
+use bowline_kube::target::{self, Target};
+use bowline_kube::{stream_url, target::TargetError};
+use k8s_openapi::api::core::v1::{Pod, Service};
+use tokio_util::sync::CancellationToken;
+
+use crate::args::port_forward as args;
+use crate::listen::{self, addresses};
+use crate::outcome::End;
+use crate::place::{self, Place};
+use crate::verbose::{Verbose, say};
+
+/// kubectl's switch.
+const WEBSOCKETS: &str = "KUBECTL_PORT_FORWARD_WEBSOCKETS";
+/// How much of what a node says is shown.
+const MESSAGE_BYTES: usize = 4096;
+
+/// Runs it to its end. `program` is the name that it was called by.
+pub fn run(asked: &args::PortForward, program: &str) -> End {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(forward(asked, program)).unwrap_or_else(|end| end),
+        Err(error) => End::refused(format_args!("start: {error}")),
+    }
+}
+
+async fn forward(asked: &args::PortForward, program: &str) -> Result<End, End> {
+    let verbose = Arc::new(Verbose::new(asked.global.verbosity));
+    let place = place::of(&asked.global, program, verbose.clone())?;
+    let source = Arc::new(Pods {
+        place,
+        asked: asked.clone(),
+        verbose: verbose.clone(),
+        chosen: false.into(),
+    });
+    let interrupted = interrupted()?;
+    let (target, ports) = source.target().await?;
+    let wanted = addresses(&asked.addresses).map_err(End::refused)?;
+    let first = source.connect(&target, &ports).await?;
+
+    let mut local = Vec::new();
+    for port in &ports {
+        let listening = listen::listen(&wanted, *port).await;
+        for line in listening.forwarding {
+            print(&line);
+        }
+        for line in listening.troubles {
+            say(&format!("{line}\n"));
+        }
+        local.push(listening.port);
+    }
+    if local.iter().all(|port| port.listeners.is_empty()) {
+        first.forward.close().await;
+        let shown: Vec<String> =
+            ports.iter().map(|port| format!("{{{} {}}}", port.local, port.remote)).collect();
+        return Err(End::refused(format_args!(
+            "unable to listen on any of the requested ports: [{}]",
+            shown.join(" ")
+        )));
+    }
+    let patience = Patience { exit_on_lost: asked.exit_on_lost, waits: asked.reconnect_wait };
+    let cut = AtomicUsize::new(0);
+    let (exits, waits) = (asked.exit_on_lost, asked.reconnect_wait);
+    let tell = Arc::new(move |change| tell(change, &cut, exits, waits));
+    let end = CancellationToken::new();
+    let lost = {
+        let ends = end.clone();
+        tokio::spawn(async move {
+            interrupted.await;
+            ends.cancel();
+        });
+        keep(source, first, local, patience, tell, end).await
+    };
+    if let Some(loss) = lost {
+        say(&format!("{loss}\n"));
+        return Err(End::refused("lost connection to pod"));
+    }
+    Ok(place::with_warnings(End::success(), &asked.global, &verbose))
+}
+
+/// Resolves at Ctrl-C, for which this command waits.
+fn interrupted() -> Result<impl Future<Output = ()>, End> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let interrupt = signal(SignalKind::interrupt());
+    let mut interrupt =
+        interrupt.map_err(|error| End::refused(format_args!("signals: {error}")))?;
+    Ok(async move {
+        interrupt.recv().await;
+    })
+}
+
+/// For stdout; if its reader has gone, the forward is of use without.
+fn print(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// One line for each change. `cut` counts what a loss has ended, for the line that speaks of it.
+fn tell(change: Change, cut: &AtomicUsize, exits: bool, waits: Duration) {
+    let line = match change {
+        Change::Handling(port) => return print(&format!("Handling connection for {port}")),
+        Change::Failed { why: Failure::Lost, .. } => {
+            cut.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        Change::Failed { local, remote, why } => {
+            let why = why.to_string();
+            format!("{local} -> {remote}: {}", harmless(why.trim(), MESSAGE_BYTES))
+        }
+        Change::Lost { .. } if exits => return,
+        Change::Lost { pod, loss } => {
+            let connections = match cut.swap(0, Ordering::Relaxed) {
+                0 => String::new(),
+                1 => " 1 open connection was reset;".to_owned(),
+                many => format!(" {many} open connections were reset;"),
+            };
+            format!(
+                "lost connection to pod {pod}: {loss};{connections} connecting again, new \
+                 connections wait up to {} s",
+                waits.as_secs()
+            )
+        }
+        Change::StillLost(why) => {
+            let why = why.strip_prefix("error: ").unwrap_or(&why);
+            format!("not connected yet: {}; trying again", harmless(why.trim(), MESSAGE_BYTES))
+        }
+        Change::Restored(pod) => format!("connected again, to pod {pod}"),
+        Change::GaveUp(port) => {
+            format!("{port}: a connection waited too long for a pod and was reset")
+        }
+    };
+    say(&format!("{line}\n"));
+}
+
+/// Finds a pod, and forwards to it, as often as it takes.
+struct Pods {
+    place: Place,
+    asked: args::PortForward,
+    verbose: Arc<Verbose>,
+    /// The pod was chosen for something else that was named.
+    chosen: AtomicBool,
+}
+
+impl Pods {
+    /// The pod, and what its ports are.
+    async fn target(&self) -> Result<(Target, Vec<ForwardedPort>), End> {
+        let (api, namespace) = (&self.place.api, &self.place.namespace);
+        let wait = self.asked.pod_running_timeout;
+        let mut target = target::resolve(api, namespace, &self.asked.target, wait).await?;
+        self.chosen.store(target.chosen_for.is_some(), Ordering::Relaxed);
+        let service = target.chosen_for.as_ref().filter(|object| object["kind"] == "Service");
+        let service: Option<Service> =
+            service.and_then(|object| serde_json::from_value(object.clone()).ok());
+        let ports = resolve(&self.asked.ports, &target.pod, service.as_ref());
+        let ports = ports.map_err(End::refused)?;
+        // What was found may be as old as a list.
+        target.pod = target::pod(api, namespace, &name(&target.pod)).await?;
+        let phase = target.pod.status.as_ref().and_then(|status| status.phase.as_deref());
+        match phase.unwrap_or_default() {
+            "Running" => Ok((target, ports)),
+            phase => Err(End::refused(format_args!(
+                "unable to forward port because pod is not running. Current status={phase}"
+            ))),
+        }
+    }
+
+    async fn connect(&self, target: &Target, ports: &[ForwardedPort]) -> Result<Reached, End> {
+        let (api, pod) = (&self.place.api, name(&target.pod));
+        let timeout = self.asked.global.request_timeout.map(|time| time.to_string());
+        let url =
+            stream_url::port_forward(&api.server, &self.place.namespace, &pod, timeout.as_deref());
+        let request = ForwardRequest {
+            endpoint: api.access.endpoint.clone(),
+            url,
+            headers: [&api.headers[..], &api.access.headers].concat(),
+            websocket: place::is_switched_on(WEBSOCKETS),
+            observer: Some(self.verbose.clone()),
+        };
+        let forward = PortForward::open(&request).await.map_err(|error| refused(&error))?;
+        Ok(Reached { forward, pod, ports: ports.iter().map(|port| port.remote).collect() })
+    }
+}
+
+/// kubectl's words: a refusal's own, and where they come from.
+fn refused(error: &UpgradeError) -> End {
+    match error {
+        UpgradeError::Refused(refused) => {
+            End::refused(format_args!("error upgrading connection: {refused}"))
+        }
+        error => End::refused(format_args!("error upgrading connection: {error}")),
+    }
+}
+
+fn name(pod: &Pod) -> String {
+    pod.metadata.name.clone().unwrap_or_default()
+}
+
+impl Source for Pods {
+    async fn open(&self) -> Result<Reached, String> {
+        let reached = async {
+            let (target, ports) = self.target().await?;
+            self.connect(&target, &ports).await
+        };
+        reached.await.map_err(|end: End| end.text)
+    }
+
+    /// A pod that was named is waited for, whatever becomes of it; of others there may be better.
+    async fn is_stale(&self, pod: &str) -> bool {
+        if !self.chosen.load(Ordering::Relaxed) {
+            return false;
+        }
+        match target::pod(&self.place.api, &self.place.namespace, pod).await {
+            Ok(found) => {
+                let phase = found.status.as_ref().and_then(|status| status.phase.as_deref());
+                found.metadata.deletion_timestamp.is_some() || phase != Some("Running")
+            }
+            Err(TargetError::Api(error)) => error.is_not_found(),
+            Err(_) => false,
+        }
+    }
+}
