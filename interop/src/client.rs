@@ -79,12 +79,22 @@ impl Client {
         }
     }
 
+    /// The same client as a port-forward to the same pod.
+    #[must_use]
+    pub fn forwarding(&self) -> Client {
+        let mut client = self.clone();
+        client.words[0] = "port-forward".to_owned();
+        client
+    }
+
     /// The same client, made to speak SPDY alone.
     #[must_use]
     pub fn over_spdy(&self) -> Client {
         let mut client = self.clone();
         client.name.push_str(" over SPDY");
-        client.env.push(("KUBECTL_REMOTE_COMMAND_WEBSOCKETS".into(), "False".into()));
+        for name in ["KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "KUBECTL_PORT_FORWARD_WEBSOCKETS"] {
+            client.env.push((name.into(), "False".into()));
+        }
         client
     }
 
@@ -249,6 +259,6 @@ pub fn noise_digest(bytes: u64) -> String {
     hex(&hash.finalize())
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -163,6 +163,9 @@ pub struct Intake {
     buffer: BytesMut,
     /// How much the next read takes at most; 0 while idle.
     appetite: usize,
+    /// It broke behind bytes that were given. The system says that once, and then that all ended
+    /// well.
+    fault: Option<io::Error>,
 }
 
 impl Intake {
@@ -183,6 +186,9 @@ impl Intake {
         source: &mut R,
         most: usize,
     ) -> Poll<io::Result<BytesMut>> {
+        if let Some(fault) = self.fault.take() {
+            return Poll::Ready(Err(fault));
+        }
         if self.appetite == 0 {
             let mut probe = [0; PROBE_BYTES];
             let mut probe = ReadBuf::new(&mut probe[..PROBE_BYTES.min(most)]);
@@ -204,11 +210,14 @@ impl Intake {
                     break;
                 }
                 Poll::Ready(Ok(_)) => {}
-                // What was read before the fault still counts; the fault will be met again.
                 Poll::Ready(Err(error)) if self.buffer.is_empty() => {
                     return Poll::Ready(Err(error));
                 }
-                Poll::Ready(Err(_)) => break,
+                // What was read before the fault still counts.
+                Poll::Ready(Err(error)) => {
+                    self.fault = Some(error);
+                    break;
+                }
             }
         }
         if self.buffer.is_empty() && !ended {
@@ -421,6 +430,30 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
+
+    /// Linux tells of a reset once; the next read finds a good end.
+    #[tokio::test]
+    async fn a_reset_behind_bytes_stays_a_reset() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut peer, _) = listener.accept().await.unwrap();
+        let mut intake = Intake { appetite: SMALLEST_BYTES, ..Intake::default() };
+        // More than one read, so that the reset is met behind the last one's bytes.
+        peer.write_all(&[7; 2000]).await.unwrap();
+        stream.readable().await.unwrap();
+        socket2::SockRef::from(&peer).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+        drop(peer);
+        let mut bytes = 0;
+        let error = loop {
+            match poll_fn(|cx| intake.poll(cx, &mut stream)).await {
+                Ok(read) if read.is_empty() => panic!("a good end after {bytes} bytes"),
+                Ok(read) => bytes += read.len(),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        assert_eq!(bytes, 2000);
+    }
 
     /// A server whose command has ended says so and closes, with stdin unread: the kernel then
     /// resets the connection, and the next write fails before the last words are read.

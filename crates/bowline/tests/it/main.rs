@@ -15,6 +15,7 @@ mod hostile_server;
 mod hostile_spdy;
 mod killed;
 mod library;
+mod port_forward;
 mod raw;
 mod refusals;
 mod sessions;
