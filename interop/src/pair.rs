@@ -1,14 +1,14 @@
 //! A gateway and a node of ours as processes of their own, so that each can be killed.
 //! Above: tests. Below: [`server`](crate::server).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::client::Client;
 use crate::server::Server;
 
 const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: box, namespace: default}\nspec: \
-                   {nodeName: node, containers: [{name: box}]}\n";
+                   {nodeName: node, containers: [{name: box}]}\nstatus: {phase: Running}\n";
 
 /// A gateway before a node with the pod `box`.
 #[derive(Debug)]
@@ -17,6 +17,7 @@ pub struct Pair {
     pub node: Server,
     /// The gateway.
     pub gateway: Server,
+    bowline: PathBuf,
     place: tempfile::TempDir,
 }
 
@@ -31,9 +32,7 @@ impl Pair {
             std::fs::write(&path, text).expect("a temporary file can be written");
             path
         };
-        let mut node = Command::new(bowline);
-        node.args(["node", "--runtime", "process", "--port", "0", "-v=2", "-f"]);
-        let node = Server::start(node.arg(write("pod.yaml", POD)));
+        let node = start_node(bowline, &write("pod.yaml", POD), 0);
         let port = port_of(&node.address());
         let objects = format!(
             "{POD}---\napiVersion: v1\nkind: Node\nmetadata: {{name: node}}\nstatus: {{addresses: \
@@ -46,7 +45,13 @@ impl Pair {
         let tokens = write("tokens.csv", "t,admin,admin,system:masters\n");
         let gateway = Server::start(gateway.arg("--token-auth-file").arg(tokens));
         write("kubeconfig", &kubeconfig(&gateway, "insecure-skip-tls-verify: true", "t"));
-        Pair { node, gateway, place }
+        Pair { node, gateway, bowline: bowline.to_owned(), place }
+    }
+
+    /// Another node in the place of one that was killed, at the same address.
+    pub fn restart_node(&mut self) {
+        let port = port(&self.node.address());
+        self.node = start_node(&self.bowline, &self.place.path().join("pod.yaml"), port);
     }
 
     /// A client of the gateway.
@@ -55,6 +60,12 @@ impl Pair {
         let kubeconfig = self.place.path().join("kubeconfig");
         Client::new(name, program, &kubeconfig.to_string_lossy(), &["box"])
     }
+}
+
+fn start_node(bowline: &Path, pod: &Path, port: u16) -> Server {
+    let mut node = Command::new(bowline);
+    node.args(["node", "--runtime", "process", "-v=2", "--port", &port.to_string(), "-f"]);
+    Server::start(node.arg(pod))
 }
 
 /// A kubeconfig for a gateway: whom to trust, as a cluster's entry says it, and a token.

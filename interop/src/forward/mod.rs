@@ -82,13 +82,19 @@ impl Forward {
     #[must_use]
     pub fn start(client: &Client, remote: &[u16]) -> Forward {
         let words: Vec<String> = remote.iter().map(|port| format!(":{port}")).collect();
-        let mut forward = Forward::spawn(client, &words);
+        Forward::start_words(client, &words)
+    }
+
+    /// The same with ports as words, each with a local port that the system chooses.
+    #[must_use]
+    pub fn start_words(client: &Client, words: &[impl AsRef<str>]) -> Forward {
+        let mut forward = Forward::spawn(client, words);
         let mut lines = BufReader::new(forward.child.stdout.take().expect("stdout is piped"));
         let mut line = String::new();
-        while forward.ports.len() < remote.len() {
+        while forward.ports.len() < words.len() {
             line.clear();
             let read = lines.read_line(&mut line).unwrap_or(0);
-            assert!(read > 0, "{}: {remote:?}: {}", client.name, forward.stderr());
+            assert!(read > 0, "{}: {}", client.name, forward.stderr());
             if let Some(rest) = line.strip_prefix("Forwarding from 127.0.0.1:") {
                 let (local, _) = rest.split_once(" -> ").expect("it says where it goes");
                 forward.ports.push(local.parse().expect("a port is a number"));
@@ -99,12 +105,13 @@ impl Forward {
         forward
     }
 
-    fn spawn(client: &Client, ports: &[String]) -> Forward {
+    fn spawn(client: &Client, ports: &[impl AsRef<str>]) -> Forward {
         let mut process = client.process(&[], &[]);
         // In place of the dashes and a command.
         let words: Vec<_> = process.get_args().map(ToOwned::to_owned).collect();
         let mut command = std::process::Command::new(process.get_program());
-        command.args(words.iter().filter(|word| *word != "--")).args(ports);
+        command.args(words.iter().filter(|word| *word != "--"));
+        command.args(ports.iter().map(AsRef::as_ref));
         command.envs(process.get_envs().filter_map(|(name, value)| Some((name, value?))));
         process = command;
         process.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

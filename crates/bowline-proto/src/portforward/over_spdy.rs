@@ -478,8 +478,10 @@ impl OverSpdy {
             (_, Lane::Data) => {
                 pair.data = None;
                 let (told, words) = (pair.told, !pair.words.is_empty());
-                // kubectl takes our end for the end of all, and resets what it needs no more.
-                let done = self.side == Side::Server && pair.we_finished;
+                // kubectl takes our end for the end of all, and resets what it needs no more. Who
+                // counts does not.
+                let kubectl = self.side == Side::Server && pair.window.is_none();
+                let done = kubectl && pair.we_finished;
                 let ended = pair.theirs == Theirs::Ended;
                 match self.side {
                     Side::Server if !told => {}

@@ -1,7 +1,16 @@
 //! Port-forward from outside: the list over each carrier, and what only `bowline` promises.
 
-use bowline_interop::forward::{SMALL, check};
-use bowline_interop::server::Server;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use bowline_interop::client::{Client, Input, PATIENCE, noise, noise_digest};
+use bowline_interop::forward::app::{App, Read1, drain};
+use bowline_interop::forward::{Forward, SMALL, check};
+use bowline_interop::pair::{Pair, port};
+use bowline_interop::server::{Server, until};
 
 use super::{bowline, client};
 
@@ -21,4 +30,225 @@ fn the_list_over_spdy() {
 fn the_list_where_the_tunnel_is_refused() {
     let dev = Server::dev(bowline(), &["--feature-gates=PortForwardWebsockets=false"]);
     check(&client(&dev).forwarding(), &SMALL, &[]);
+}
+
+/// Neither a local reader that takes nothing nor a pod that does holds up its neighbours, and
+/// afterwards nothing of theirs is missing.
+#[test]
+fn one_that_takes_nothing_holds_up_no_other() {
+    let dev = Server::dev(bowline(), &[]);
+    for client in [client(&dev).forwarding(), client(&dev).forwarding().over_spdy()] {
+        let app = App::start();
+        let forward = Forward::start(&client, &[app.port]);
+        let stalled = 60_000_000;
+        let mut reader = forward.ask(0, &format!("send {stalled}"));
+        let mut writer = forward.ask(0, "deaf");
+        writer.set_nonblocking(true).unwrap();
+        let full = noise(u64::MAX, |piece| writer.write_all(piece)).unwrap_err();
+        assert_eq!(full.kind(), std::io::ErrorKind::WouldBlock);
+        thread::scope(|scope| {
+            for _ in 0..50 {
+                scope.spawn(|| {
+                    let read = drain(&mut forward.ask(0, "send 2000000"));
+                    assert_eq!((read.bytes, read.whole), (2_000_000, true));
+                    assert_eq!(read.digest, noise_digest(2_000_000));
+                });
+            }
+        });
+        let read = drain(&mut reader);
+        assert_eq!((read.bytes, read.whole), (stalled, true), "{}", forward.stderr());
+        assert_eq!(read.digest, noise_digest(stalled));
+    }
+}
+
+fn pair() -> (Pair, Client) {
+    let pair = Pair::start(bowline(), port);
+    let client = pair.client("bowline", bowline()).forwarding();
+    (pair, client)
+}
+
+/// The node is killed under load and comes back: nothing is cut short in silence, nothing hangs,
+/// and the forward works again by itself.
+#[test]
+fn a_forward_outlives_its_node() {
+    let (mut pair, client) = pair();
+    for client in [client.clone(), client.over_spdy()] {
+        let app = App::start();
+        let forward = Forward::start(&client, &[app.port]);
+        let (done, whole, cut) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
+        let bytes = 3_000_000;
+        let expected = noise_digest(bytes);
+        thread::scope(|scope| {
+            for _ in 0..6 {
+                scope.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        let mut socket = forward.connect(0);
+                        let _ = socket.write_all(format!("send {bytes}\n").as_bytes());
+                        let read: Read1 = drain(&mut socket);
+                        if read.whole {
+                            assert_eq!((read.bytes, &read.digest), (bytes, &expected));
+                            whole.fetch_add(1, Ordering::Relaxed);
+                        } else {
+                            cut.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                });
+            }
+            let more = |than: usize| {
+                until("downloads", PATIENCE, || whole.load(Ordering::Relaxed) > than + 6);
+            };
+            more(0);
+            pair.node.kill();
+            until("the loss", PATIENCE, || forward.stderr().contains("lost connection to pod box"));
+            pair.restart_node();
+            more(whole.load(Ordering::Relaxed));
+            done.store(true, Ordering::Relaxed);
+        });
+        let said = forward.stderr();
+        assert!(said.contains("connected again, to pod box\n"), "{said}");
+        assert!(cut.load(Ordering::Relaxed) > 0, "nothing was open when the node was killed");
+        let first = said.lines().find(|line| line.starts_with("lost connection")).unwrap();
+        assert!(first.contains("open connection"), "{said}");
+        assert_eq!(forward.interrupt().code(), Some(0));
+    }
+}
+
+#[test]
+fn a_connection_waits_for_a_pod_and_not_for_ever() {
+    let (mut pair, client) = pair();
+    let app = App::start();
+    let forward = Forward::start(&client.with("--reconnect-wait=1s"), &[app.port]);
+    let mut open = forward.ask(0, "echo");
+    open.write_all(b"x").unwrap();
+    open.read_exact(&mut [0]).unwrap();
+    pair.node.kill();
+    // Open ones are reset at once.
+    assert!(!drain(&mut open).whole);
+    let mut waiting = forward.connect(0);
+    assert!(!drain(&mut waiting).whole);
+    forward.says("a connection waited too long for a pod and was reset");
+    forward.says("not connected yet: ");
+    let waiting = thread::scope(|scope| {
+        let forward = &forward;
+        let waiting = scope.spawn(move || {
+            loop {
+                // As often as one is reset for having waited too long.
+                let mut socket = forward.ask(0, "send 1000");
+                let read = drain(&mut socket);
+                if read.whole {
+                    return read.bytes;
+                }
+            }
+        });
+        pair.restart_node();
+        waiting.join().unwrap()
+    });
+    assert_eq!(waiting, 1000);
+}
+
+#[test]
+fn with_exit_on_lost_a_loss_is_the_end() {
+    let (mut pair, client) = pair();
+    let app = App::start();
+    let mut forward = Forward::start(&client.with("--exit-on-lost"), &[app.port]);
+    pair.node.kill();
+    let mut status = None;
+    until("it ends", PATIENCE, || {
+        status = forward.has_ended();
+        status.is_some()
+    });
+    assert_eq!(status.unwrap().code(), Some(1));
+    forward.says("error: lost connection to pod\n");
+}
+
+/// At Ctrl-C, what is open is not taken for complete.
+#[test]
+fn an_interrupted_forward_resets_what_is_open() {
+    let dev = Server::dev(bowline(), &[]);
+    let app = App::start();
+    let forward = Forward::start(&client(&dev).forwarding(), &[app.port]);
+    let mut down = forward.ask(0, "endless");
+    down.read_exact(&mut [0; 1000]).unwrap();
+    let mut up = forward.ask(0, "half 1");
+    up.read_exact(&mut [0]).unwrap();
+    assert_eq!(forward.interrupt().code(), Some(0));
+    assert!(!drain(&mut down).whole, "a download that was cut looks complete");
+    assert!(!app.report().whole, "an upload that was cut looks complete to the pod");
+    until("the pod's connections end", PATIENCE, || app.open() == 0);
+}
+
+/// What a client asks for beside its words is not taken from its neighbours.
+#[test]
+fn a_local_reset_reaches_the_pod() {
+    let dev = Server::dev(bowline(), &[]);
+    let app = App::start();
+    let forward = Forward::start(&client(&dev).forwarding(), &[app.port]);
+    let mut socket = forward.ask(0, "half 1");
+    socket.read_exact(&mut [0]).unwrap();
+    // Closed with something unread, it is a reset.
+    let mut other = forward.ask(0, "echo");
+    other.write_all(&[1; 100]).unwrap();
+    other.peek(&mut [0]).unwrap();
+    drop(other);
+    until("the echo is gone", PATIENCE, || app.open() == 1);
+    socket.shutdown(Shutdown::Write).unwrap();
+    assert!(app.report().whole);
+}
+
+fn refused(dev: &Server, words: &[&str]) -> (Option<i32>, String) {
+    let mut process = std::process::Command::new(bowline());
+    process.args(["port-forward", "--kubeconfig", &dev.kubeconfig()]).args(words);
+    process.stdin(std::process::Stdio::null());
+    process.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let left = bowline_interop::client::left(process.spawn().unwrap(), Input::Nothing, true);
+    let left = left.expect("it ends by itself");
+    (left.status.code(), left.stderr)
+}
+
+#[test]
+fn refusals_have_kubectls_words() {
+    let dev = Server::dev(bowline(), &[]);
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let both = format!("{port}:80");
+    let nobody = format!(
+        "Unable to listen on port {port}: Listeners failed to create with the following errors: \
+         [unable to create listener: Error listen tcp4 127.0.0.1:{port}: bind: address already in \
+         use]\nerror: unable to listen on any of the requested ports: [{{{port} 80}}]\n"
+    );
+    let usage = "error: TYPE/NAME and list of ports are required for port-forward\nSee 'bowline \
+                 port-forward -h' for help and examples\n";
+    let table: [(&[&str], &str); 8] = [
+        (&["nginx"], usage),
+        (&["nginx", "0"], "error: remote port must be > 0\n"),
+        (&["nginx", "80:abc"], "error: Pod 'nginx' does not have a named port 'abc'\n"),
+        (&["svc/nginx", "99"], "error: Service nginx does not have a service port 99\n"),
+        (&["missing", "80"], "Error from server (NotFound): pods \"missing\" not found\n"),
+        (&["nginx", "80", "--address", "foo"], "error: foo is not a valid IP\n"),
+        (
+            &["nginx", "80", "--pod-running-timeout=0s"],
+            "error: --pod-running-timeout must be higher than zero\nSee 'bowline port-forward -h' \
+             for help and examples\n",
+        ),
+        (&["nginx", &both, "--address", "127.0.0.1"], &nobody),
+    ];
+    for (words, expected) in table {
+        assert_eq!(refused(&dev, words), (Some(1), expected.to_owned()), "{words:?}");
+    }
+}
+
+#[test]
+fn services_and_named_ports_lead_to_the_demo_pod() {
+    let dev = Server::dev(bowline(), &[]);
+    for (target, ports) in [("svc/nginx", ":80"), ("service/nginx", ":http"), ("nginx", ":http")] {
+        let mut words = client(&dev).forwarding();
+        words.target = vec![target.to_owned()];
+        let forward = Forward::start_words(&words, &[ports]);
+        let mut socket: TcpStream = forward.connect(0);
+        socket.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut text = String::new();
+        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        socket.read_to_string(&mut text).unwrap();
+        assert!(text.contains("It holds."), "{target} {ports}: {text}");
+    }
 }
