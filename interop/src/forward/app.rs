@@ -118,7 +118,7 @@ fn serve(mut socket: TcpStream, report: &Sender<Read1>, ended: &AtomicBool) {
             let report = report.clone();
             let reading = thread::spawn(move || report.send(drain(&mut reader)));
             let sent = noise(amount(), |piece| socket.write_all(piece));
-            let _ = socket.shutdown(Shutdown::Write);
+            // containerd takes the end of one direction for the end of both, a second later.
             let _ = reading.join();
             sent
         }

@@ -185,8 +185,8 @@ impl Forward {
     pub fn get(&self, index: usize) -> String {
         let mut socket = self.ask(index, "GET / HTTP/1.1\r\nHost: x\r\n\r");
         let mut text = String::new();
-        // A reset behind the answer is seen by its absence.
-        let _ = socket.read_to_string(&mut text);
+        let read = socket.read_to_string(&mut text);
+        assert!(read.is_ok(), "{read:?} after {text:?}: {}", self.stderr());
         text
     }
 

@@ -10,6 +10,7 @@
 mod autobahn;
 mod dev;
 mod ends;
+mod forward;
 mod libraries;
 mod parts;
 mod patience;

@@ -108,9 +108,8 @@ const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: box, namespace: d
                    nodeName: ours\n  automountServiceAccountToken: false\n  containers:\n  - \
                    {name: box, image: none}\n";
 
-#[test]
-fn our_node_behind_the_real_api_server() {
-    let cluster = Cluster::up(&[("NO_KUBELET", "1")]);
+/// Our node as a kubelet of this cluster.
+pub fn our_node(cluster: &Cluster) -> Server {
     let manifest = cluster.path("pod.yaml");
     std::fs::write(&manifest, POD).unwrap();
     let mut node = Command::new(bowline());
@@ -118,13 +117,24 @@ fn our_node_behind_the_real_api_server() {
     node.arg(&manifest).arg("--tls-cert-file").arg(cluster.path("pki/kubelet.crt"));
     node.arg("--tls-private-key-file").arg(cluster.path("pki/kubelet.key"));
     node.arg("--client-ca-file").arg(cluster.path("pki/kubelet-client-ca.crt"));
-    let node = Server::start(node.arg("-v=2"));
+    Server::start(node.arg("-v=2"))
+}
+
+/// Tells the cluster of that node and its pod.
+pub fn declare(cluster: &Cluster, node: &Server, declared: bool) {
     let address = node.address();
     let port = address.rsplit(':').next().unwrap();
+    for object in objects(port, declared) {
+        cluster.apply(&object);
+    }
+}
+
+#[test]
+fn our_node_behind_the_real_api_server() {
+    let cluster = Cluster::up(&[("NO_KUBELET", "1")]);
+    let node = our_node(&cluster);
     for declared in [true, false] {
-        for object in objects(port, declared) {
-            cluster.apply(&object);
-        }
+        declare(&cluster, &node, declared);
         let clients = [
             kubectl("1.20", &cluster.admin(), TARGET),
             kubectl("1.37", &cluster.admin(), TARGET),
@@ -142,7 +152,7 @@ fn our_node_behind_the_real_api_server() {
 fn our_gateway_before_the_real_kubelet() {
     let cluster = Cluster::up(&[]);
     for declared in [true, false] {
-        let gateway = gateway(&cluster, declared);
+        let gateway = gateway(&cluster, declared, TARGET);
         let kubeconfig = kubeconfig(&cluster, &gateway);
         let clients = [
             kubectl("1.20", &kubeconfig, TARGET),
@@ -158,13 +168,13 @@ fn our_gateway_before_the_real_kubelet() {
 }
 
 /// Our gateway, told of the real kubelet and its pod in Kubernetes' own objects.
-pub fn gateway(cluster: &Cluster, declared: bool) -> Server {
+pub fn gateway(cluster: &Cluster, declared: bool, pod: &[&str]) -> Server {
     let get = |what: &[&str]| cluster.kubectl(&[&["get", "-o", "json"], what].concat());
     let node = get(&["node", "localhost"]);
     assert!(node.contains("ExtendWebSocketsToKubelet"), "{node}");
     let node = if declared { node } else { node.replace("ExtendWebSocketsToKubelet", "Another") };
     let objects = cluster.path("objects.yaml");
-    std::fs::write(&objects, format!("{node}\n---\n{}", get(&["pod", "box"]))).unwrap();
+    std::fs::write(&objects, format!("{node}\n---\n{}", get(&[&["pod"], pod].concat()))).unwrap();
     let tokens = cluster.path("tokens.csv");
     std::fs::write(&tokens, "admin-token,admin,admin,system:masters\n").unwrap();
     let mut gateway = Command::new(bowline());

@@ -1,0 +1,114 @@
+//! Every kubectl and `bowline port-forward` against `bowline dev`, and each of our parts in a real
+//! Kubernetes: the list of what a port-forward must show.
+
+use bowline_interop::client::Client;
+use bowline_interop::cluster::Cluster;
+use bowline_interop::forward::{Amounts, Point, check};
+use bowline_interop::server::Server;
+
+use crate::parts::{KUBECTLS, bowline, kubectl, ours};
+use crate::real::{declare, gateway, kubeconfig, our_node};
+
+const TARGET: &[&str] = &["nginx"];
+
+/// No kubectl has a half-close from the pod: the end of that direction is the end of all for it.
+const KUBECTL: &[Point] = &[Point::ServerEnds];
+
+/// What containerd 2.x itself gets wrong: the end of one direction is the end of both for it, a
+/// second later.
+const CONTAINERD: &[Point] = &[Point::ServerEnds];
+
+/// How much is transferred: 64 MiB each way unless `BOWLINE_BULK_MIB` says otherwise.
+fn amounts() -> Amounts {
+    let mib = std::env::var("BOWLINE_BULK_MIB").ok();
+    let mib: u64 = mib.map_or(64, |text| text.parse().expect("BOWLINE_BULK_MIB is a number"));
+    Amounts { parallel: 200, sequential: 2000, bulk: mib << 20 }
+}
+
+#[test]
+fn every_kubectl_against_dev() {
+    let dev = Server::dev(&bowline(), &[]);
+    for version in KUBECTLS {
+        let client = kubectl(version, &dev.kubeconfig(), TARGET).forwarding();
+        check(&client, &amounts(), KUBECTL);
+    }
+}
+
+#[test]
+fn bowline_against_dev() {
+    let dev = Server::dev(&bowline(), &[]);
+    let client = ours(&dev.kubeconfig(), TARGET).forwarding();
+    check(&client, &amounts(), &[]);
+    check(&client.over_spdy(), &amounts(), &[]);
+}
+
+#[test]
+fn with_the_gate_off_the_newest_kubectl_falls_back() {
+    let dev = Server::dev(&bowline(), &["--feature-gates=PortForwardWebsockets=false"]);
+    check(&kubectl("1.37", &dev.kubeconfig(), TARGET).forwarding(), &amounts(), KUBECTL);
+}
+
+#[test]
+fn our_client_in_a_real_cluster() {
+    let cluster = Cluster::up(&[]);
+    let target = host_pod(&cluster);
+    let client = ours(&cluster.admin(), &target).forwarding();
+    check(&client, &amounts(), CONTAINERD);
+    check(&client.over_spdy(), &amounts(), CONTAINERD);
+}
+
+#[test]
+fn our_node_behind_the_real_api_server() {
+    let cluster = Cluster::up(&[("NO_KUBELET", "1")]);
+    let node = our_node(&cluster);
+    for declared in [true, false] {
+        declare(&cluster, &node, declared);
+        for mut client in clients(&cluster.admin(), &["box"]) {
+            client.name.push_str(if declared { ", declared" } else { ", not declared" });
+            let except = if client.name.contains("kubectl") { KUBECTL } else { &[] };
+            check(&client, &amounts(), except);
+        }
+    }
+}
+
+#[test]
+fn our_gateway_before_the_real_kubelet() {
+    let cluster = Cluster::up(&[]);
+    let target = host_pod(&cluster);
+    for declared in [true, false] {
+        let gateway = gateway(&cluster, declared, &target);
+        let kubeconfig = kubeconfig(&cluster, &gateway);
+        for mut client in clients(&kubeconfig, &target) {
+            client.name.push_str(if declared { ", declared" } else { ", not declared" });
+            check(&client, &amounts(), CONTAINERD);
+        }
+    }
+}
+
+fn clients(kubeconfig: &str, target: &[&str]) -> Vec<Client> {
+    let ours = ours(kubeconfig, target);
+    let clients = [
+        kubectl("1.20", kubeconfig, target),
+        kubectl("1.37", kubeconfig, target),
+        ours.over_spdy(),
+        ours,
+    ];
+    clients.iter().map(Client::forwarding).collect()
+}
+
+/// A pod whose ports are this machine's, as those of our node are.
+fn host_pod(cluster: &Cluster) -> [&'static str; 1] {
+    cluster.kubectl(&["create", "-f", &{
+        let file = cluster.text("host.yaml");
+        std::fs::write(&file, HOST_POD).unwrap();
+        file
+    }]);
+    cluster.kubectl(&["wait", "--for=condition=Ready", "--timeout=60s", "pod/host"]);
+    ["host"]
+}
+
+const HOST_POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: host, namespace: default}\n\
+                        spec:\n  nodeName: localhost\n  hostNetwork: true\n  \
+                        automountServiceAccountToken: false\n  terminationGracePeriodSeconds: 0\n  \
+                        containers:\n  - {name: box, image: \"localhost/box:1\", imagePullPolicy: \
+                        Never, command: [sleep, \"2147483647\"]}\n";
