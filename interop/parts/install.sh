@@ -46,10 +46,12 @@ right() {
   kubelet | kube-apiserver) says "Kubernetes $kubernetes" "$parts/bin/$1" --version ;;
   python)
     stamped "$parts/clients/python" "$clients/python/requirements.txt" &&
+      [ -x "$parts/clients/python/forward" ] &&
       "$parts/clients/python/venv/bin/python" -c 'import kubernetes.stream'
     ;;
   node)
     stamped "$parts/clients/node" "$clients/node/package-lock.json" &&
+      [ -x "$parts/clients/node/forward" ] &&
       [ -s "$parts/clients/node/node_modules/@kubernetes/client-node/package.json" ]
     ;;
   autobahn) says 'Twisted version' "$parts/autobahn/bin/wstest" --version ;;
@@ -137,20 +139,25 @@ get_tools() {
 }
 
 get_python() {
-  local to=$parts/clients/python
+  local program to=$parts/clients/python
   rm -rf "$to" && mkdir -p "$to"
   python3 -m venv "$to/venv"
   "$to/venv/bin/pip" install --requirement "$clients/python/requirements.txt"
-  launcher "$to/exec" "exec '$to/venv/bin/python' '$clients/python/exec.py' \"\$@\""
+  for program in exec forward; do
+    launcher "$to/$program" "exec '$to/venv/bin/python' '$clients/python/$program.py' \"\$@\""
+  done
   stamp "$to" "$clients/python/requirements.txt"
 }
 
 get_node() {
-  local to=$parts/clients/node
+  local program to=$parts/clients/node
   rm -rf "$to" && mkdir -p "$to"
   cp "$clients/node/package.json" "$clients/node/package-lock.json" "$to"
   (cd "$to" && npm ci --no-audit --no-fund)
-  launcher "$to/exec" "NODE_MODULES_OF='$to' exec node '$clients/node/exec.mjs' \"\$@\""
+  for program in exec forward; do
+    launcher "$to/$program" \
+      "NODE_MODULES_OF='$to' exec node '$clients/node/$program.mjs' \"\$@\""
+  done
   stamp "$to" "$clients/node/package-lock.json"
 }
 

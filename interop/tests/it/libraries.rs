@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use bowline_interop::client::{Input, Left, PATIENCE, left, noise, noise_digest};
+use bowline_interop::forward::app::App;
 use bowline_interop::server::{Server, until};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, AttachParams, AttachedProcess};
@@ -93,6 +94,69 @@ fn python() {
 #[test]
 fn javascript() {
     check("clients/node/exec");
+}
+
+/// A library's port-forward, in its numbered channels.
+fn check_forward(program: &str) {
+    let dev = Server::dev(&bowline(), &[]);
+    let app = App::start();
+    let run = |port: u16, bytes: u64, input: &[u8]| {
+        let mut process = Command::new(part(program));
+        process.args([&dev.kubeconfig(), "default", "nginx"]);
+        process.args([port.to_string(), bytes.to_string()]);
+        process.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = process.spawn().unwrap_or_else(|error| panic!("{program}: {error}"));
+        left(child, Input::Bytes(input), false).unwrap_or_else(|| panic!("{program} hangs"))
+    };
+    // To the end that the pod makes.
+    let left = run(app.port, u64::MAX >> 12, format!("send {BYTES}\n").as_bytes());
+    assert_eq!((left.bytes, &*left.digest), (BYTES, &*noise_digest(BYTES)), "{left:?}");
+    // There and back.
+    let mut input = b"echo\n".to_vec();
+    let _ = noise::<()>(BYTES, |piece| {
+        input.extend_from_slice(piece);
+        Ok(())
+    });
+    let left = run(app.port, BYTES, &input);
+    assert_eq!((left.bytes, &*left.digest), (BYTES, &*noise_digest(BYTES)), "{left:?}");
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let left = run(free, 1, b"x");
+    assert_eq!(left.status.code(), Some(1), "{left:?}");
+    assert!(left.stderr.contains("connection refused"), "{left:?}");
+}
+
+#[test]
+fn python_forwards() {
+    check_forward("clients/python/forward");
+}
+
+#[test]
+fn javascript_forwards() {
+    check_forward("clients/node/forward");
+}
+
+#[tokio::test]
+async fn kube_rs_forwards() {
+    let dev = Server::dev(&bowline(), &[]);
+    let app = App::start();
+    let config = Kubeconfig::read_from(dev.kubeconfig()).unwrap();
+    let options = KubeConfigOptions::default();
+    let config = kube::Config::from_custom_kubeconfig(config, &options).await.unwrap();
+    let pods: Api<Pod> = Api::default_namespaced(kube::Client::try_from(config).unwrap());
+    let mut forward = pods.portforward("nginx", &[app.port]).await.unwrap();
+    let mut stream = forward.take_stream(app.port).unwrap();
+    stream.write_all(format!("send {BYTES}\n").as_bytes()).await.unwrap();
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).await.unwrap();
+    let mut expected = Vec::new();
+    let _ = noise::<()>(BYTES, |piece| {
+        expected.extend_from_slice(piece);
+        Ok(())
+    });
+    assert!(bytes == expected, "{} bytes came", bytes.len());
+    drop(stream);
+    // The server has closed behind the last byte; the library would have, too, and says so.
+    let _ = forward.join().await;
 }
 
 #[tokio::test]
