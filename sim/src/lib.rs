@@ -8,6 +8,7 @@
 //! breaks a promise is made [smaller](shrink) until nothing can be left out.
 
 pub mod book;
+pub mod forward;
 pub mod net;
 pub mod process;
 pub mod promises;
@@ -22,7 +23,16 @@ pub use world::{Verdict, run};
 
 /// The committed seeds. In their file, what is behind `#` says what a seed found.
 pub fn seeds() -> impl Iterator<Item = u64> {
-    include_str!("../seeds.txt").lines().filter_map(|line| {
+    numbers(include_str!("../seeds.txt"))
+}
+
+/// The same for [port-forwards](forward).
+pub fn forward_seeds() -> impl Iterator<Item = u64> {
+    numbers(include_str!("../forward-seeds.txt"))
+}
+
+fn numbers(text: &'static str) -> impl Iterator<Item = u64> {
+    text.lines().filter_map(|line| {
         let number = line.split('#').next().unwrap_or_default().trim();
         number.parse().ok()
     })

@@ -10,20 +10,23 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use bowline_sim::shrink::shrink;
-use bowline_sim::{Scenario, run};
+use bowline_sim::world::Verdict;
+use bowline_sim::{Scenario, forward, run};
 
 const HELP: &str = "\
 Plays sessions of client, gateway and node on virtual time and a virtual network, and holds each to
 Bowline's promises.
 
-Usage: cargo x sim [--seed N [--trace]] [--for TIME] [--from N]
+Usage: cargo x sim [--port-forward] [--seed N [--trace]] [--for TIME] [--from N]
 
+  --port-forward
+                plays port-forwards; otherwise, remote commands
   --seed N      plays this one; a failure is made as small as it gets, and its trace is printed
   --trace       with --seed: prints every step
   --for TIME    plays new seeds for so long (30s, 10m, 1h), on all cores
   --from N      with --for: the first of them; otherwise by the clock
 
-Without arguments it plays the seeds in sim/seeds.txt.
+Without a seed or a time it plays the seeds in sim/seeds.txt, or sim/forward-seeds.txt.
 ";
 
 /// Plays of a failing scenario that making it smaller may take.
@@ -31,6 +34,7 @@ const SHRINKING_RUNS: usize = 2_000;
 
 #[derive(Default)]
 struct Arguments {
+    forward: bool,
     seed: Option<u64>,
     trace: bool,
     time: Option<Duration>,
@@ -43,9 +47,12 @@ fn main() -> ExitCode {
             print!("{HELP}");
             Ok(true)
         }
+        Some(Arguments { forward: true, seed: Some(seed), trace, .. }) => {
+            Ok(one_forward(seed, trace))
+        }
         Some(Arguments { seed: Some(seed), trace, .. }) => Ok(one(seed, trace)),
-        Some(Arguments { time: Some(time), from, .. }) => look(time, from),
-        Some(_) => Ok(committed()),
+        Some(Arguments { forward, time: Some(time), from, .. }) => look(forward, time, from),
+        Some(Arguments { forward, .. }) => Ok(committed(forward)),
     }) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -64,6 +71,7 @@ fn arguments() -> Result<Option<Arguments>> {
         match &*word {
             "--seed" => all.seed = Some(value()?.parse().context("--seed is a number")?),
             "--trace" => all.trace = true,
+            "--port-forward" => all.forward = true,
             "--for" => all.time = Some(duration(&value()?)?),
             "--from" => all.from = Some(value()?.parse().context("--from is a number")?),
             "--help" | "-h" => return Ok(None),
@@ -103,6 +111,30 @@ fn one(seed: u64, trace: bool) -> bool {
     false
 }
 
+fn play(forward: bool, seed: u64) -> Verdict {
+    if forward {
+        forward::run(&forward::Scenario::of(seed), false)
+    } else {
+        run(&Scenario::of(seed), false)
+    }
+}
+
+/// The same for a port-forward, whose trace is printed where it fails.
+fn one_forward(seed: u64, trace: bool) -> bool {
+    let scenario = forward::Scenario::of(seed);
+    println!("seed {seed}\n{scenario}");
+    let verdict = forward::run(&scenario, true);
+    if trace || verdict.broken.is_some() {
+        verdict.lines.iter().for_each(|line| println!("{line}"));
+    }
+    println!("  {} steps, fingerprint {:016x}", verdict.steps, verdict.fingerprint);
+    match &verdict.broken {
+        Some(broken) => println!("BROKEN: {broken}"),
+        None => println!("all promises kept"),
+    }
+    verdict.broken.is_none()
+}
+
 fn explain(scenario: &Scenario, promise: bowline_sim::Promise) {
     let small = shrink(scenario, promise, SHRINKING_RUNS);
     let verdict = run(&small, true);
@@ -110,11 +142,16 @@ fn explain(scenario: &Scenario, promise: bowline_sim::Promise) {
     verdict.lines.iter().for_each(|line| println!("{line}"));
 }
 
-fn committed() -> bool {
+fn committed(forward: bool) -> bool {
     let begun = Instant::now();
     let (mut count, mut steps, mut kept) = (0, 0, true);
-    for seed in bowline_sim::seeds() {
-        let verdict = run(&Scenario::of(seed), false);
+    let seeds: Vec<u64> = if forward {
+        bowline_sim::forward_seeds().collect()
+    } else {
+        bowline_sim::seeds().collect()
+    };
+    for seed in seeds {
+        let verdict = play(forward, seed);
         count += 1;
         steps += verdict.steps;
         if let Some(broken) = verdict.broken {
@@ -127,7 +164,7 @@ fn committed() -> bool {
 }
 
 /// Plays new seeds on all cores until one breaks a promise or the time is over.
-fn look(time: Duration, from: Option<u64>) -> Result<bool> {
+fn look(forward: bool, time: Duration, from: Option<u64>) -> Result<bool> {
     let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let first = from.unwrap_or(clock * 1_000_000);
     let next = AtomicU64::new(first);
@@ -144,7 +181,7 @@ fn look(time: Duration, from: Option<u64>) -> Result<bool> {
                         eprint!("\r{} seeds", seed - first);
                         let _ = std::io::stderr().flush();
                     }
-                    let broken = run(&Scenario::of(seed), false).broken;
+                    let broken = play(forward, seed).broken;
                     if let Some(broken) = broken {
                         println!("seed {seed}: BROKEN: {broken}");
                         let _ = sender.send(seed);
@@ -158,6 +195,7 @@ fn look(time: Duration, from: Option<u64>) -> Result<bool> {
     println!("{count} seeds from {first}");
     let failed: Vec<u64> = failures.iter().collect();
     match failed.iter().min() {
+        Some(&seed) if forward => Ok(one_forward(seed, false)),
         Some(&seed) => Ok(one(seed, false)),
         None => Ok(true),
     }

@@ -1,7 +1,7 @@
 //! Many local connections in one task: only those that were woken are looked at.
 //! Above: [`forward`](crate::forward). Below: [`drive`](crate::drive), tokio.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::io;
 use std::mem;
@@ -78,7 +78,7 @@ pub enum Act {
 /// Connections by their number.
 #[derive(Debug)]
 pub struct Crowd<L> {
-    members: HashMap<Id, Member<L>>,
+    members: BTreeMap<Id, Member<L>>,
     ready: Arc<Ready>,
     /// Would read if there were room for all.
     held: Vec<Id>,
@@ -137,7 +137,7 @@ impl Wake for Slot {
 
 impl<L> Default for Crowd<L> {
     fn default() -> Crowd<L> {
-        Crowd { members: HashMap::new(), ready: Arc::default(), held: Vec::new(), waiting: 0 }
+        Crowd { members: BTreeMap::new(), ready: Arc::default(), held: Vec::new(), waiting: 0 }
     }
 }
 
@@ -217,6 +217,16 @@ impl<L: Local> Crowd<L> {
         for id in all {
             self.end(id, Failure::Lost);
         }
+    }
+
+    /// Ends all at once, so that their peers know.
+    pub fn abort_all(&mut self) {
+        for (_, member) in mem::take(&mut self.members) {
+            if let Some(stream) = member.stream {
+                stream.abort(Failure::Lost);
+            }
+        }
+        self.waiting = 0;
     }
 
     fn remove(&mut self, id: Id) -> Option<L> {

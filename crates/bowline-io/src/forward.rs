@@ -44,7 +44,8 @@ pub struct Pump<S, L> {
     forward: Forward,
     crowd: Crowd<L>,
     alarm: Alarm,
-    /// The forward has given its last event; local ends have until then to take what waits.
+    /// The forward has given its last event; local ends have until then to take some of what
+    /// waits.
     lost: Option<Time>,
     done: bool,
 }
@@ -86,8 +87,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin, L: Local> Pump<S, L> {
 
     /// At a node: the connection that was asked for.
     pub fn attach(&mut self, id: Id, stream: L) {
-        // Given up meanwhile, it never was.
-        drop(self.crowd.attach(id, stream));
+        // Given up meanwhile, it must not look like one that had nothing to say.
+        if let Some(stream) = self.crowd.attach(id, stream) {
+            stream.abort(Failure::Reset);
+        }
     }
 
     /// At a node: the connection cannot be had.
@@ -124,11 +127,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin, L: Local> Pump<S, L> {
             if self.done && self.lost.is_none() {
                 // All ended as it should, and the local ends have yet to take what waits.
                 self.crowd.end_all();
-                self.lost = Some(now + limits::CLOSING_PATIENCE);
+                self.lost = Some(now + limits::CLOSED_CLIENT_GRACE);
             }
             let patience = self.lost.filter(|_| !self.crowd.is_empty());
             let late = self.lost.is_some_and(|until| now >= until);
-            if self.done && (self.crowd.is_empty() || late) {
+            if late {
+                // What they had yet to get is lost to them, and they are told.
+                self.crowd.abort_all();
+            }
+            if self.done && self.crowd.is_empty() {
                 return None;
             }
             self.alarm.set(&self.clock, bowline_proto::time::earlier(deadline, patience));
@@ -176,7 +183,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, L: Local> Pump<S, L> {
             }
             Event::Lost(loss) => {
                 self.crowd.end_all();
-                self.lost = Some(now + limits::CLOSING_PATIENCE);
+                self.lost = Some(now + limits::CLOSED_CLIENT_GRACE);
                 return Some(Happening::Lost(loss));
             }
         }
@@ -192,7 +199,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin, L: Local> Pump<S, L> {
                 self.forward.finish(now, id);
                 self.forward.reset(now, id);
             }
-            Act::Took(bytes) => self.forward.taken(id, bytes),
+            Act::Took(bytes) => {
+                self.forward.taken(id, bytes);
+                self.lost = self.lost.map(|_| now + limits::CLOSED_CLIENT_GRACE);
+            }
             Act::Broken(error) => {
                 self.forward.reset(now, id);
                 return Some(Happening::Broken(id, error));
@@ -231,10 +241,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin, L: Local> Pump<S, L> {
         self.forward.leave(self.clock.now(), why);
         self.crowd.end_all();
         poll_fn(|cx| {
-            let _ = self.poll_crowd(cx);
+            while self.poll_crowd(cx).is_ready() {}
             let _ = self.socket.poll(cx, self.forward.outbox(), false);
             Poll::Ready(())
         })
         .await;
+        self.crowd.abort_all();
     }
 }

@@ -8,7 +8,7 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use bowline_io::crowd::Local;
+use bowline_io::crowd::{Failure, Local};
 use bowline_io::forward::{Happening, Pump};
 use bowline_io::stream::{Connection, Upgraded};
 use bowline_proto::portforward::{Forward, Id};
@@ -93,7 +93,7 @@ pub async fn run<S: Connection, P: Ports>(
     end: CancellationToken,
 ) {
     let mut pump: Pump<S, P::Stream> = Pump::new(forward, connection);
-    let mut dials: JoinSet<(Id, u16, Result<P::Stream, String>)> = JoinSet::new();
+    let mut dials: JoinSet<(Id, u16, Result<Fresh<P::Stream>, String>)> = JoinSet::new();
     // Those that were not given up while they were being made.
     let mut wanted: HashSet<Id> = HashSet::new();
     loop {
@@ -101,7 +101,11 @@ pub async fn run<S: Connection, P: Ports>(
             biased;
             () = end.cancelled() => return pump.leave("the node shuts down").await,
             Some(Ok((id, port, dialled))) = dials.join_next() => match dialled {
-                Ok(stream) if wanted.remove(&id) => pump.attach(id, stream),
+                Ok(mut fresh) if wanted.remove(&id) => {
+                    if let Some(stream) = fresh.0.take() {
+                        pump.attach(id, stream);
+                    }
+                }
                 Err(error) if wanted.remove(&id) => {
                     // What kubectl's users know from the kubelet; the uid is empty there, too.
                     let why = format!("error forwarding port {port} to pod {pod}, uid : {error}");
@@ -116,7 +120,9 @@ pub async fn run<S: Connection, P: Ports>(
                     debug!("{pod}: connection {} to port {port}", id.number());
                     wanted.insert(id);
                     let pod = pod.clone();
-                    dials.spawn(async move { (id, port, pod.dial(port).await) });
+                    dials.spawn(async move {
+                        (id, port, pod.dial(port).await.map(|stream| Fresh(Some(stream))))
+                    });
                 }
                 Some(Happening::Reset(id)) => {
                     wanted.remove(&id);
@@ -131,6 +137,18 @@ pub async fn run<S: Connection, P: Ports>(
                 }
                 Some(Happening::Connected(_) | Happening::Failed(..)) => {}
             },
+        }
+    }
+}
+
+/// A connection that nobody has taken yet. Given up, it must not look like one that had nothing to
+/// say.
+struct Fresh<L: Local>(Option<L>);
+
+impl<L: Local> Drop for Fresh<L> {
+    fn drop(&mut self) {
+        if let Some(stream) = self.0.take() {
+            stream.abort(Failure::Lost);
         }
     }
 }

@@ -12,7 +12,7 @@ use std::thread;
 
 use bowline_proto::session::Protocol;
 use bowline_proto::session::protocol::{SPDY, WEBSOCKET};
-use bowline_sim::{Scenario, run, seeds};
+use bowline_sim::{Scenario, forward, forward_seeds, run, seeds};
 
 #[test]
 fn committed_seeds_keep_the_promises() {
@@ -34,6 +34,25 @@ fn committed_seeds_keep_the_promises() {
         players.into_iter().flat_map(|player| player.join().unwrap()).collect()
     });
     assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+#[test]
+fn committed_port_forwards_keep_the_promises() {
+    let seeds: Vec<u64> = forward_seeds().collect();
+    assert!(seeds.len() >= 200, "{} seeds", seeds.len());
+    for (index, &seed) in seeds.iter().enumerate() {
+        let scenario = forward::Scenario::of(seed);
+        let verdict = forward::run(&scenario, false);
+        let see = format!("see `cargo x sim --port-forward --seed {seed}`");
+        assert_eq!(verdict.broken, None, "seed {seed}; {see}\n{scenario}");
+        if index % 10 == 0 {
+            assert_eq!(forward::run(&scenario, false), verdict, "seed {seed}; {see}");
+        }
+    }
+    let scenarios: Vec<_> = seeds.iter().map(|&seed| forward::Scenario::of(seed)).collect();
+    for (tunnel, whole) in [(false, false), (true, false), (true, true)] {
+        assert!(scenarios.iter().any(|it| it.tunnel == tunnel && it.whole_tunnel == whole));
+    }
 }
 
 #[test]

@@ -196,8 +196,8 @@ impl OverSpdy {
         let Some(pair) = self.pairs.get_mut(&id).filter(|pair| !pair.we_finished) else { return };
         pair.we_finished = true;
         let Some(data) = pair.data else { return };
-        // kubectl before 1.32 waits for the error stream when the data has ended, and only then says
-        // that its own have; so the error stream ends first, as in Kubernetes. Who counts knows that
+        // kubectl before 1.32 waits for the error stream when the data has ended, and only then
+        // ends its own; so the error stream ends first, as in Kubernetes. Who counts knows that
         // one direction's end is not the other's.
         let last = pair.theirs == Theirs::Ended || pair.window.is_none();
         if last && self.side == Side::Server {
