@@ -19,14 +19,17 @@ mod targets;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 12] = [
     ("base64", targets::base64::target),
+    ("channels", targets::channels::target),
     ("headers", targets::headers::target),
     ("negotiate", targets::negotiate::target),
+    ("pairs", targets::pairs::target),
     ("relay", targets::relay::target),
     ("resize", targets::resize::target),
     ("session", targets::session::target),
     ("spdy", targets::spdy::target),
     ("status", targets::status::target),
+    ("tunnel", targets::tunnel::target),
     ("websocket", targets::websocket::target),
 ];

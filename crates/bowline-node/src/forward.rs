@@ -93,7 +93,7 @@ pub async fn run<S: Connection, P: Ports>(
     end: CancellationToken,
 ) {
     let mut pump: Pump<S, P::Stream> = Pump::new(forward, connection);
-    let mut dials: JoinSet<(Id, u16, Result<Fresh<P::Stream>, String>)> = JoinSet::new();
+    let mut dials: JoinSet<(Id, u16, Dialled<P::Stream>)> = JoinSet::new();
     // Those that were not given up while they were being made.
     let mut wanted: HashSet<Id> = HashSet::new();
     loop {
@@ -140,6 +140,8 @@ pub async fn run<S: Connection, P: Ports>(
         }
     }
 }
+
+type Dialled<L> = Result<Fresh<L>, String>;
 
 /// A connection that nobody has taken yet. Given up, it must not look like one that had nothing to
 /// say.

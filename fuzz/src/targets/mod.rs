@@ -1,13 +1,16 @@
 //! One file a target.
 
 pub mod base64;
+pub mod channels;
 pub mod headers;
 pub mod negotiate;
+pub mod pairs;
 pub mod relay;
 pub mod resize;
 pub mod session;
 pub mod spdy;
 pub mod status;
+pub mod tunnel;
 pub mod websocket;
 
 use bowline_proto::Outbox;
