@@ -19,7 +19,7 @@ go_module=$here/../go
 clients=$here/../clients
 parts=${BOWLINE_PARTS:-$(cd "$here/../.." && pwd)/target/parts}
 every=(tools runc cni etcd containerd image kubectl-1.20 kubectl-1.32 kubectl-1.36 kubectl-1.37
-  kubelet kube-apiserver handlers python node autobahn)
+  kubelet kube-apiserver handlers python node autobahn services)
 
 # The one place that says which Kubernetes is built is the Go module.
 kubernetes=$(grep -oE 'k8s.io/kubernetes v[0-9.]+' "$go_module/go.mod" | cut -d' ' -f2)
@@ -55,6 +55,10 @@ right() {
       [ -s "$parts/clients/node/node_modules/@kubernetes/client-node/package.json" ]
     ;;
   autobahn) says 'Twisted version' "$parts/autobahn/bin/wstest" --version ;;
+  services)
+    command -v redis-server redis-cli psql ssh ssh-keygen setpriv && [ -x /usr/sbin/sshd ] &&
+      ls /usr/lib/postgresql/*/bin/initdb
+    ;;
   *) return 2 ;;
   esac
 }
@@ -112,6 +116,7 @@ get() {
   python) get_python ;;
   node) get_node ;;
   autobahn) get_autobahn ;;
+  services) get_services ;;
   esac
 }
 
@@ -159,6 +164,16 @@ get_node() {
       "NODE_MODULES_OF='$to' exec node '$clients/node/$program.mjs' \"\$@\""
   done
   stamp "$to" "$clients/node/package-lock.json"
+}
+
+# What people forward ports to. They are installed, but not started: the tests start their own.
+get_services() {
+  local policy=/usr/sbin/policy-rc.d made=
+  [ -e $policy ] || { printf '#!/bin/sh\nexit 101\n' >$policy && chmod 755 $policy && made=yes; }
+  apt-get update
+  DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
+    postgresql postgresql-client redis-server openssh-server openssh-client util-linux
+  [ -z "$made" ] || rm $policy
 }
 
 # The suite runs on Python 2.7 alone, which Debian has no more: pyenv's, or any that is there.

@@ -15,4 +15,5 @@ mod libraries;
 mod parts;
 mod patience;
 mod real;
+mod services;
 mod words;
