@@ -1,5 +1,5 @@
-//! A client's and a server's port-forward, joined in memory and cut anywhere: each connection's bytes
-//! arrive once and in order, what ends well was whole, and nothing is left at the end.
+//! A client's and a server's port-forward, joined in memory and cut anywhere: each connection's
+//! bytes arrive once and in order, what ends well was whole, and nothing is left at the end.
 
 use std::collections::BTreeMap;
 

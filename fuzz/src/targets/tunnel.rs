@@ -37,8 +37,9 @@ fn heard(tunnel: bool, pieces: Vec<BytesMut>) -> Vec<String> {
                     *id
                 }
                 Event::Data(id, _) | Event::Eof(id) | Event::Reset(id) | Event::Room(id) => *id,
-                Event::Lost(_) => {
-                    log.push(format!("{event:?}"));
+                // Which of two faults in one message is seen first depends on how it comes.
+                Event::Lost(loss) => {
+                    log.push(format!("lost: {:?}", loss.cause));
                     continue;
                 }
                 Event::Connected(_) | Event::Failed(..) => panic!("{event:?} at a server"),
