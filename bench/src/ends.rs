@@ -17,7 +17,11 @@ use bowline_io::serve::{Peer, Reply, Sessions, serve, upgraded};
 use bowline_io::stream::Upgraded;
 use bowline_io::target::{head, query};
 use bowline_proto::negotiate::{self, Lines, Offer, Taken};
-use bowline_proto::session::{Channel, Event, Outcome, Session, Side, Status, Wants};
+use bowline_proto::portforward::{Event as ForwardEvent, OverSpdy};
+use bowline_proto::session::protocol::FORWARD_TUNNEL;
+use bowline_proto::session::{Channel, Event, Outcome, Protocol, Session, Side, Status, Wants};
+use bowline_proto::tunnel::Wire;
+use bowline_proto::websocket::Role;
 use bowline_proto::{Machine, Next};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
@@ -79,6 +83,9 @@ pub async fn node(listener: TcpListener, tls: Option<Arc<rustls::ServerConfig>>)
 }
 
 async fn answer(request: Request<Incoming>) -> Reply {
+    if request.uri().path().starts_with("/portForward/") {
+        return forwarded(request);
+    }
     let lines = lines(request.headers());
     let taken = Taken { websocket_v5: true };
     let accepted = negotiate::accept(request.method().as_str(), Lines(&lines), taken);
@@ -87,13 +94,7 @@ async fn answer(request: Request<Incoming>) -> Reply {
         *refusal.status_mut() = StatusCode::BAD_REQUEST;
         return refusal;
     };
-    let mut reply = Response::new(Full::new(Bytes::new()));
-    *reply.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    for (name, value) in &accepted.response {
-        if let (Ok(name), Ok(value)) = (HeaderName::try_from(*name), HeaderValue::try_from(value)) {
-            reply.headers_mut().append(name, value);
-        }
-    }
+    let reply = switched(&accepted);
     let session = Session::new(Side::Server, accepted.protocol, job.wants(), chance::bytes());
     tokio::spawn(async move {
         let Ok(connection) = upgraded(request).await else { return };
@@ -101,6 +102,134 @@ async fn answer(request: Request<Incoming>) -> Reply {
         let _ = run(connection, session, Side::Server, job).await;
     });
     reply
+}
+
+fn switched(accepted: &negotiate::Accepted) -> Reply {
+    let mut reply = Response::new(Full::new(Bytes::new()));
+    *reply.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    for (name, value) in &accepted.response {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(*name), HeaderValue::try_from(value)) {
+            reply.headers_mut().append(name, value);
+        }
+    }
+    reply
+}
+
+/// The same for a port-forward, over SPDY: what a connection wants is its first line.
+fn forwarded(request: Request<Incoming>) -> Reply {
+    let accepted = {
+        let lines = lines(request.headers());
+        negotiate::accept_forward(request.method().as_str(), Lines(&lines))
+    };
+    let Ok(accepted) = accepted else {
+        let mut refusal = Response::new(Full::new(Bytes::new()));
+        *refusal.status_mut() = StatusCode::BAD_REQUEST;
+        return refusal;
+    };
+    let reply = switched(&accepted);
+    tokio::spawn(async move {
+        let Ok(connection) = upgraded(request).await else { return };
+        let forward = OverSpdy::new(Side::Server, Wire::plain());
+        let _ = forward_end(connection, forward, None).await;
+    });
+    reply
+}
+
+/// Runs one transfer through a connection of a port-forward.
+pub async fn forward_client(target: &Target, job: Job) -> Result<()> {
+    let offer = if target.websocket { Offer::tunnel(chance::bytes()) } else { Offer::forward() };
+    let (connection, protocol) = ask(target, &offer).await?;
+    let wire = if *protocol == FORWARD_TUNNEL {
+        Wire::tunnel(Role::Client, chance::bytes())
+    } else {
+        Wire::plain()
+    };
+    let forward = OverSpdy::new(Side::Client, wire);
+    let received = forward_end(connection, forward, Some(job)).await?;
+    if received != job.bytes {
+        bail!("{received} bytes of {}", job.bytes);
+    }
+    Ok(())
+}
+
+/// Plays one side of a job; gives how much went through. A client has a job, a node is told.
+async fn forward_end(
+    connection: Upgraded,
+    mut forward: OverSpdy,
+    mut job: Option<Job>,
+) -> Result<u64> {
+    let clock = Clock::start();
+    let mut socket = Socket::new(connection.stream, connection.early);
+    let is_client = job.is_some();
+    let (mut id, mut sends, mut left, mut received) = (None, false, 0, 0);
+    let mut piece = Bytes::new();
+    if is_client {
+        forward.connect(clock.now(), 80);
+    }
+    loop {
+        let now = clock.now();
+        match forward.poll(now) {
+            Next::Event(ForwardEvent::Connected(connected)) => {
+                let job = job.context("a client has a job")?;
+                let verb = if job.way == Way::Up { "up" } else { "down" };
+                let line = format!("{verb} {} {}", job.bytes, job.piece);
+                forward.send(connected, line.into());
+                (id, sends) = (Some(connected), job.way == Way::Up);
+                (left, piece) = (job.bytes, vec![b'x'; job.piece].into());
+            }
+            Next::Event(ForwardEvent::Data(from, bytes)) if job.is_none() => {
+                let text = String::from_utf8_lossy(&bytes).into_owned();
+                let mut words = text.split(' ');
+                let up = words.next() == Some("up");
+                let mut number = || words.next()?.parse::<u64>().ok();
+                let (Some(bytes), Some(size)) = (number(), number()) else { bail!("{text:?}") };
+                let (way, size) = (if up { Way::Up } else { Way::Down }, size as usize);
+                job = Some(Job { way, bytes, piece: size });
+                (id, sends) = (Some(from), !up);
+                (left, piece) = (bytes, vec![b'x'; size].into());
+            }
+            Next::Event(ForwardEvent::Data(from, bytes)) => {
+                received += bytes.len() as u64;
+                forward.taken(from, bytes.len());
+            }
+            Next::Event(ForwardEvent::Eof(from)) => {
+                // A sender has the other's end for its receipt.
+                let whole = if sends { job.map_or(0, |job| job.bytes) } else { received };
+                forward.finish(now, from);
+                if is_client {
+                    forward.leave(now, "");
+                    poll_fn(|cx| {
+                        let _ = socket.poll(cx, forward.outbox(), false);
+                        std::task::Poll::Ready(())
+                    })
+                    .await;
+                    return Ok(whole);
+                }
+            }
+            Next::Event(ForwardEvent::Lost(_)) | Next::Done if !is_client => return Ok(received),
+            Next::Event(ForwardEvent::Lost(loss)) => bail!("{loss} after {received} bytes"),
+            Next::Event(_) => {}
+            Next::Done => bail!("over after {received} bytes"),
+            Next::Idle(_) => {
+                while let Some(id) = id.filter(|_| sends && left > 0)
+                    && forward.unsent() < QUEUE_BYTES
+                    && forward.room(id) > 0
+                {
+                    let length = left.min(piece.len() as u64).min(forward.room(id) as u64);
+                    forward.send(id, piece.slice(..length as usize));
+                    left -= length;
+                    if left == 0 {
+                        forward.finish(now, id);
+                    }
+                }
+                match poll_fn(|cx| socket.poll(cx, forward.outbox(), true)).await {
+                    Moment::Read(bytes) => forward.receive(clock.now(), bytes),
+                    Moment::Ended(_) => forward.receive_end(clock.now()),
+                    Moment::Wrote => {}
+                }
+            }
+        }
+    }
 }
 
 /// Where a client goes, and in which words it asks.
@@ -115,11 +244,21 @@ pub struct Target {
 
 /// Runs one transfer as a client, to the Status.
 pub async fn client(target: &Target, job: Job) -> Result<()> {
+    let offer = if target.websocket { Offer::websocket(chance::bytes()) } else { Offer::spdy() };
+    let (connection, protocol) = ask(target, &offer).await?;
+    let session = Session::new(Side::Client, protocol, job.wants(), chance::bytes());
+    let received = run(connection, session, Side::Client, job).await?;
+    if job.way == Way::Down && received != job.bytes {
+        bail!("{received} bytes of {}", job.bytes);
+    }
+    Ok(())
+}
+
+async fn ask(target: &Target, offer: &Offer) -> Result<(Upgraded, &'static Protocol)> {
     let tls = target.tls.clone().map(|config| Tls { config, server_name: None });
     let host = "127.0.0.1".to_owned();
     let endpoint = Endpoint { host, port: target.port, tls, proxy: None };
     let stream = dial(&endpoint, PATIENCE).await?;
-    let offer = if target.websocket { Offer::websocket(chance::bytes()) } else { Offer::spdy() };
     let mut request = head(offer.method(), "127.0.0.1", &target.path, ())?;
     request.headers_mut().insert("authorization", HeaderValue::from_static("Bearer bench"));
     for (name, value) in offer.headers() {
@@ -130,12 +269,7 @@ pub async fn client(target: &Target, job: Job) -> Result<()> {
     };
     let lines = lines(&head.headers);
     let protocol = offer.check(head.status.as_u16(), Lines(&lines))?;
-    let session = Session::new(Side::Client, protocol, job.wants(), chance::bytes());
-    let received = run(connection, session, Side::Client, job).await?;
-    if job.way == Way::Down && received != job.bytes {
-        bail!("{received} bytes of {}", job.bytes);
-    }
-    Ok(())
+    Ok((connection, protocol))
 }
 
 /// Plays one side of a job; gives how much it received.

@@ -84,11 +84,22 @@ impl Place {
     }
 
     /// CPU seconds per GB of one transfer.
-    fn measure(&self, runtime: &Runtime, relay: Relay, way: Way, piece: usize) -> Result<f64> {
+    fn measure(
+        &self,
+        runtime: &Runtime,
+        what: What,
+        relay: Relay,
+        way: Way,
+        piece: usize,
+    ) -> Result<f64> {
         let job = Job { way, bytes: relay.bytes(piece), piece };
         let server = &self.relays[relay as usize];
         let port = server.address().rsplit(':').next().unwrap_or_default().parse()?;
         let path = match relay {
+            Relay::Bowline if what == What::Forward => {
+                "/api/v1/namespaces/default/pods/box/portforward".to_owned()
+            }
+            Relay::Copy | Relay::Go if what == What::Forward => "/portForward/default/box".into(),
             Relay::Bowline => {
                 let query = job.query("stdin", "stdout");
                 format!("/api/v1/namespaces/default/pods/box/exec?{query}")
@@ -102,15 +113,31 @@ impl Place {
         let target = Target { port, tls: self.both.client.clone(), path, websocket };
         let process = server.id().as_raw_nonzero().get().cast_unsigned();
         let before = cpu(process)?;
-        let result = runtime.block_on(ends::client(&target, job));
+        let result = match what {
+            What::Exec => runtime.block_on(ends::client(&target, job)),
+            What::Forward => runtime.block_on(ends::forward_client(&target, job)),
+        };
         result.with_context(|| format!("{relay:?}, {way:?}, {piece} bytes: {}", server.log()))?;
         let used = cpu(process)?.saturating_sub(before);
         Ok(used.as_secs_f64() * GB / job.bytes as f64)
     }
 }
 
-pub fn run(runtime: &Runtime) -> Result<()> {
-    println!("### One hop: CPU seconds per GB, medians of {ROUNDS} rounds\n");
+/// What goes through the hop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// A remote command: channels in front, streams behind.
+    Exec,
+    /// A port-forward: a tunnel in front, what is in it behind.
+    Forward,
+}
+
+pub fn run(runtime: &Runtime, what: What) -> Result<()> {
+    let title = match what {
+        What::Exec => "One hop",
+        What::Forward => "One hop of a port-forward's tunnel",
+    };
+    println!("### {title}: CPU seconds per GB, medians of {ROUNDS} rounds\n");
     println!(
         "| legs | payloads | way | raw copy | Bowline | Go handlers | Bowline to copy | Bowline to \
          Go |"
@@ -120,7 +147,7 @@ pub fn run(runtime: &Runtime) -> Result<()> {
         let place = Place::start(runtime, tls)?;
         for piece in PIECES {
             for way in [Way::Down, Way::Up] {
-                row(runtime, &place, tls, piece, way)?;
+                row(runtime, &place, what, tls, piece, way)?;
             }
         }
     }
@@ -128,13 +155,20 @@ pub fn run(runtime: &Runtime) -> Result<()> {
     Ok(())
 }
 
-fn row(runtime: &Runtime, place: &Place, tls: bool, piece: usize, way: Way) -> Result<()> {
+fn row(
+    runtime: &Runtime,
+    place: &Place,
+    what: What,
+    tls: bool,
+    piece: usize,
+    way: Way,
+) -> Result<()> {
     let mut found: [Vec<f64>; 3] = Default::default();
     // In turns, so that a slow minute of the machine is everybody's.
     for round in 0..=ROUNDS {
         progress(&format!("{piece} bytes, {way:?}: round {round} of {ROUNDS}"));
         for relay in Relay::ALL {
-            let seconds = place.measure(runtime, relay, way, piece)?;
+            let seconds = place.measure(runtime, what, relay, way, piece)?;
             // The first warms up.
             if round > 0 {
                 found[relay as usize].push(seconds);

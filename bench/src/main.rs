@@ -4,6 +4,7 @@
 //! Only ratios are compared: a number of another machine, or of another hour, says nothing here.
 
 mod ends;
+mod forward;
 mod hop;
 mod idle;
 mod measure;
@@ -20,6 +21,9 @@ const HELP: &str = "\
 Usage: cargo x bench [WHAT…]
 
   hop    one relay: WebSocket in, SPDY out and back, next to a raw copy and the Go handlers
+  tunnel the same for a port-forward's tunnel
+  forward  a port-forward through client, gateway and node: the way of one byte, and what one
+         stalled reader costs fifty neighbours
   whole  client, gateway and node, next to kubectl, API server, kubelet and containerd
   idle   memory of a session that waits, in each of them
   start  what a client takes for `exec … true`, next to kubectl
@@ -51,13 +55,15 @@ fn run(words: &[String]) -> Result<()> {
     {
         return runtime.block_on(part::run(rest));
     }
-    let all = ["hop", "whole", "idle", "start"];
+    let all = ["hop", "tunnel", "forward", "whole", "idle", "start"];
     if let Some(unknown) = words.iter().find(|word| !all.contains(&&***word)) {
         bail!("there is nothing called {unknown:?}; --help says what there is");
     }
     for what in all.iter().filter(|what| words.is_empty() || words.iter().any(|w| w == *what)) {
         match *what {
-            "hop" => hop::run(&runtime)?,
+            "hop" => hop::run(&runtime, hop::What::Exec)?,
+            "tunnel" => hop::run(&runtime, hop::What::Forward)?,
+            "forward" => forward::run()?,
             "whole" => whole::run()?,
             "idle" => idle::run()?,
             _ => start::run()?,

@@ -1,5 +1,5 @@
 // The API server's own stream handlers, and nothing else of it: what a relay of ours is measured
-// beside. Requests for a pod's exec go to one kubelet, over SPDY.
+// beside. Requests for a pod's exec or its ports go to one kubelet, over SPDY.
 package main
 
 import (
@@ -32,6 +32,11 @@ type server struct {
 func (s server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	location := s.kubelet
 	location.Path, location.RawQuery = r.URL.Path, r.URL.RawQuery
+	if wsstream.IsWebSocketRequestWithTunnelingProtocol(r) {
+		as := genericproxy.NewUpgradeAwareHandler(&location, s.transport, false, true, responder{})
+		proxy.NewTunnelingHandler(as).ServeHTTP(w, r)
+		return
+	}
 	asks := func(name string) bool { return r.URL.Query().Get(name) == "1" }
 	options := proxy.Options{Stdin: asks("input"), Stdout: asks("output"), Stderr: asks("error")}
 	as := genericproxy.NewUpgradeAwareHandler(&location, s.transport, false, true, responder{})

@@ -187,6 +187,9 @@ impl OverWebSocket {
     // ---- what came ----
 
     fn chunk(&mut self, now: Time, chunk: Chunk) {
+        if matches!(self.phase, Phase::Flushing(_) | Phase::Over) {
+            return;
+        }
         let Chunk { first, last, mut payload, .. } = chunk;
         if first {
             self.lane = Lane::Start;
