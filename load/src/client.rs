@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use anyhow::Result;
-use bowline_client::{Ended, Ends, Exec, Outcome, Wants, exec};
+use bowline_client::{Ended, Ends, Exec, ForwardRequest, Outcome, PortForward, Wants, exec};
 use bowline_io::dial::{Endpoint, Tls};
 use bowline_io::tls::{self, Trust};
 use bowline_kube::stream_url::{self, ExecQuery};
@@ -74,6 +74,28 @@ impl Clients {
         let (stdout, stderr) = (Box::new(stdout.clone()), Box::new(tokio::io::sink()));
         let ends = Ends { stdin, stdout, stderr, sizes: None };
         exec(&request, ends).await.map_err(|error| error.to_string())
+    }
+
+    /// A port-forward of the library.
+    pub async fn forward(&self) -> Result<PortForward> {
+        let bearer = HeaderValue::try_from(format!("Bearer {TOKEN}"))?;
+        let request = ForwardRequest {
+            endpoint: self.endpoint.clone(),
+            url: stream_url::port_forward(&self.server, "default", "box", None),
+            headers: vec![(HeaderName::from_static("authorization"), bearer)],
+            websocket: true,
+            observer: None,
+        };
+        Ok(PortForward::open(&request).await?)
+    }
+
+    /// A port-forward as a process, with a local port that the system chooses.
+    pub fn forward_process(&self, port: u16) -> Command {
+        let mut process = Command::new(&self.bowline);
+        process.args(["port-forward", "--kubeconfig"]).arg(&self.kubeconfig);
+        process.args(["--address", "127.0.0.1", "box", &format!(":{port}")]).kill_on_drop(true);
+        process.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        process
     }
 
     /// A client as a process: its ends are null until they are set.

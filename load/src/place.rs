@@ -13,7 +13,7 @@ use crate::client::Clients;
 use crate::server::Server;
 
 const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: box, namespace: default}\nspec: \
-                   {nodeName: node, containers: [{name: box}]}\n";
+                   {nodeName: node, containers: [{name: box}]}\nstatus: {phase: Running}\n";
 /// The one user.
 pub const TOKEN: &str = "load";
 
@@ -80,7 +80,8 @@ impl Place {
         Server::start(node.arg("--client-ca-file").arg(self.path("ca.crt")))
     }
 
-    fn start_gateway(&self, node: u16) -> Result<Server> {
+    /// A gateway before a node at this port.
+    pub fn start_gateway(&self, node: u16) -> Result<Server> {
         let objects = format!(
             "{POD}---\napiVersion: v1\nkind: Node\nmetadata: {{name: node}}\nstatus: {{addresses: \
              [{{type: InternalIP, address: 127.0.0.1}}], daemonEndpoints: {{kubeletEndpoint: \

@@ -1,6 +1,7 @@
 //! The lines by name, and what they share: a start with a baseline, and the way back to it.
-//! Above: `main`. Below: `many`, `slow`, `hops`.
+//! Above: `main`. Below: `many`, `slow`, `hops`, `forward`.
 
+mod forward;
 mod hops;
 mod many;
 mod slow;
@@ -75,6 +76,31 @@ pub const LINES: &[Line] = &[
         name: "hops",
         about: "each hop killed at each stage",
         run: |place, row| Box::pin(hops::killed(place, row)),
+    },
+    Line {
+        name: "forward-held",
+        about: "4,000 connections of one forward at once",
+        run: |place, row| Box::pin(forward::held(place, row)),
+    },
+    Line {
+        name: "forward-row",
+        about: "50,000 connections of one forward",
+        run: |place, row| Box::pin(forward::row_of_them(place, row)),
+    },
+    Line {
+        name: "forward-stalled",
+        about: "2,000 connections beside one of endless noise that nobody reads",
+        run: |place, row| Box::pin(forward::stalled(place, row)),
+    },
+    Line {
+        name: "forward-killed",
+        about: "500 port-forward processes killed -9, 4 connections each",
+        run: |place, row| Box::pin(forward::killed(place, row)),
+    },
+    Line {
+        name: "forward-hop",
+        about: "the gateway killed under 200 connections of a forward",
+        run: |place, row| Box::pin(forward::hop(place, row)),
     },
 ];
 
