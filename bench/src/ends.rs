@@ -21,13 +21,17 @@ use bowline_proto::portforward::{Event as ForwardEvent, OverSpdy};
 use bowline_proto::session::protocol::FORWARD_TUNNEL;
 use bowline_proto::session::{Channel, Event, Outcome, Protocol, Session, Side, Status, Wants};
 use bowline_proto::tunnel::Wire;
-use bowline_proto::websocket::Role;
+use bowline_proto::websocket::{
+    Config, Connection as WebSocket, Continuation, Event as Frame, Kind, Role,
+};
 use bowline_proto::{Machine, Next};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::net::TcpListener;
+
+use crate::fields::{ByField, Fields};
 
 /// An end fills its queue up to this before it writes.
 const QUEUE_BYTES: usize = 256 * 1024;
@@ -129,23 +133,19 @@ fn forwarded(request: Request<Incoming>) -> Reply {
     let reply = switched(&accepted);
     tokio::spawn(async move {
         let Ok(connection) = upgraded(request).await else { return };
-        let forward = OverSpdy::new(Side::Server, Wire::plain());
-        let _ = forward_end(connection, forward, None).await;
+        let _ = forward_end(connection, None, None).await;
     });
     reply
 }
 
-/// Runs one transfer through a connection of a port-forward.
+/// Runs one transfer through a connection of a port-forward. Both ends write as Go's do: what is in
+/// between has its work to do.
 pub async fn forward_client(target: &Target, job: Job) -> Result<()> {
     let offer = if target.websocket { Offer::tunnel(chance::bytes()) } else { Offer::forward() };
     let (connection, protocol) = ask(target, &offer).await?;
-    let wire = if *protocol == FORWARD_TUNNEL {
-        Wire::tunnel(Role::Client, chance::bytes())
-    } else {
-        Wire::plain()
-    };
-    let forward = OverSpdy::new(Side::Client, wire);
-    let received = forward_end(connection, forward, Some(job)).await?;
+    let config = Config { role: Role::Client, continuation: Continuation::Join };
+    let tunnel = (*protocol == FORWARD_TUNNEL).then(|| WebSocket::new(config, chance::bytes()));
+    let received = forward_end(connection, tunnel, Some(job)).await?;
     if received != job.bytes {
         bail!("{received} bytes of {}", job.bytes);
     }
@@ -155,12 +155,19 @@ pub async fn forward_client(target: &Target, job: Job) -> Result<()> {
 /// Plays one side of a job; gives how much went through. A client has a job, a node is told.
 async fn forward_end(
     connection: Upgraded,
-    mut forward: OverSpdy,
+    tunnel: Option<WebSocket>,
     mut job: Option<Job>,
 ) -> Result<u64> {
     let clock = Clock::start();
-    let mut socket = Socket::new(connection.stream, connection.early);
     let is_client = job.is_some();
+    let side = if is_client { Side::Client } else { Side::Server };
+    let mut forward = OverSpdy::new(side, Wire::plain());
+    let stream = match tunnel {
+        None => ByField::new(connection.stream),
+        Some(_) => ByField::in_messages(connection.stream),
+    };
+    let mut socket = Socket::new(stream, connection.early);
+    let mut tunnel = tunnel.map(|websocket| (websocket, Fields::default()));
     let (mut id, mut sends, mut left, mut received) = (None, false, 0, 0);
     let mut piece = Bytes::new();
     if is_client {
@@ -197,12 +204,6 @@ async fn forward_end(
                 let whole = if sends { job.map_or(0, |job| job.bytes) } else { received };
                 forward.finish(now, from);
                 if is_client {
-                    forward.leave(now, "");
-                    poll_fn(|cx| {
-                        let _ = socket.poll(cx, forward.outbox(), false);
-                        std::task::Poll::Ready(())
-                    })
-                    .await;
                     return Ok(whole);
                 }
             }
@@ -222,10 +223,31 @@ async fn forward_end(
                         forward.finish(now, id);
                     }
                 }
-                match poll_fn(|cx| socket.poll(cx, forward.outbox(), true)).await {
-                    Moment::Read(bytes) => forward.receive(clock.now(), bytes),
-                    Moment::Ended(_) => forward.receive_end(clock.now()),
-                    Moment::Wrote => {}
+                let outbox = match &mut tunnel {
+                    None => forward.outbox(),
+                    Some((websocket, fields)) => {
+                        while websocket.unsent() < QUEUE_BYTES && !forward.outbox().is_empty() {
+                            for mut piece in forward.outbox().take(QUEUE_BYTES) {
+                                while !piece.is_empty() {
+                                    let field = piece.split_to(fields.next(&piece));
+                                    fields.wrote(&field);
+                                    websocket.message(Kind::Binary, &[], field);
+                                }
+                            }
+                        }
+                        websocket.outbox()
+                    }
+                };
+                match (poll_fn(|cx| socket.poll(cx, outbox, true)).await, &mut tunnel) {
+                    (Moment::Read(bytes), None) => forward.receive(clock.now(), bytes),
+                    (Moment::Read(bytes), Some((websocket, _))) => {
+                        websocket.receive(bytes);
+                        while let Some(Frame::Chunk(chunk)) = websocket.poll() {
+                            forward.receive(clock.now(), BytesMut::from(chunk.payload));
+                        }
+                    }
+                    (Moment::Ended(_), _) => forward.receive_end(clock.now()),
+                    (Moment::Wrote, _) => {}
                 }
             }
         }

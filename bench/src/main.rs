@@ -4,6 +4,7 @@
 //! Only ratios are compared: a number of another machine, or of another hour, says nothing here.
 
 mod ends;
+mod fields;
 mod forward;
 mod hop;
 mod idle;

@@ -5,7 +5,8 @@ use std::process::{Output, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use bowline_io::shutdown;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
 use tokio::process::Command;
 
 use crate::dev::{Config, Dev};
@@ -44,6 +45,8 @@ async fn show(dev: &Dev) -> Result<()> {
     every_channel(dev, true).await?;
     println!("\n3. The same over SPDY, for clusters and proxies that know nothing newer:\n");
     every_channel(dev, false).await?;
+    println!("\n4. A port of the pod, as one of this machine:\n");
+    page(dev).await?;
     println!("\nAll is stopped. `bowline dev` keeps such a cluster up for any kubectl.");
     Ok(())
 }
@@ -75,6 +78,31 @@ async fn every_channel(dev: &Dev, websocket: bool) -> Result<()> {
     ensure!(method == expected, "the upgrade was a {method}, not a {expected}");
     ensure!(output_text.trim() == "3" && code == Some(7), "the session ended otherwise");
     Ok(())
+}
+
+/// Gets the demo pod's page through a port-forward.
+async fn page(dev: &Dev) -> Result<()> {
+    println!("$ bowline port-forward svc/nginx :80");
+    let program = std::env::current_exe().context("find this program")?;
+    let mut command = Command::new(program);
+    command.args(["port-forward", "--address", "127.0.0.1", "svc/nginx", ":80", "--kubeconfig"]);
+    command.arg(&dev.kubeconfig).stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+    let mut child = command.spawn().context("start the client")?;
+    let mut lines = BufReader::new(child.stdout.take().context("its output is piped")?).lines();
+    let line = lines.next_line().await?.context("it does not say where it listens")?;
+    println!("{line}");
+    let address = line.strip_prefix("Forwarding from ").and_then(|rest| rest.split(' ').next());
+    let address = address.context("it does not say where it listens")?;
+    println!("\n$ curl http://{address}/");
+    let mut stream = TcpStream::connect(address).await?;
+    let request = format!("GET / HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("that is no answer")?;
+    ensure!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    print!("{body}");
+    child.kill().await.context("stop the client")
 }
 
 async fn client(dev: &Dev, words: &[&str], input: &[u8], websocket: bool) -> Result<Output> {

@@ -182,8 +182,9 @@ static DEMO: Command = Command {
     name: "demo",
     about: "Show a session of each kind, on this machine alone.",
     text: "Starts what `{bowline} dev` starts, on free ports; runs a command over WebSocket with \
-           its headers shown, one with input, output, errors and an exit code, and the same over \
-           SPDY; then stops everything. Needs no cluster and leaves nothing behind.",
+           its headers shown, one with input, output, errors and an exit code, the same over \
+           SPDY, and a port-forward; then stops everything. Needs no cluster and leaves nothing \
+           behind.",
     usage: "",
     examples: &[("From nothing to a session in seconds", "{bowline} demo")],
     flags: &[HELP],

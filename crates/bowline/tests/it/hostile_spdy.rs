@@ -35,7 +35,7 @@ fn steps() -> Vec<Vec<u8>> {
     steps
 }
 
-fn control(kind: u8, flags: u8, body: &[u8]) -> Vec<u8> {
+pub fn control(kind: u8, flags: u8, body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(body.len()).unwrap().to_be_bytes();
     [&[0x80, 3, 0, kind, flags][..], &length[1..], body].concat()
 }
@@ -47,7 +47,7 @@ fn data(stream: u8, bytes: &[u8]) -> Vec<u8> {
 
 /// SYN_STREAM with a block that is `inflated` before it is compressed. Without the dictionary: who
 /// leaves it out is read as well.
-fn syn_stream(stream: u8, inflated: &[u8]) -> Vec<u8> {
+pub fn syn_stream(stream: u8, inflated: &[u8]) -> Vec<u8> {
     let mut block = vec![0; 1 << 18];
     let config = zlib_rs::DeflateConfig::new(9);
     let (block, _) = zlib_rs::compress_slice(&mut block, inflated, config);

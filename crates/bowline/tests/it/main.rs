@@ -11,6 +11,7 @@ mod bad_server;
 mod credentials;
 mod ends;
 mod hostile;
+mod hostile_forward;
 mod hostile_server;
 mod hostile_spdy;
 mod killed;

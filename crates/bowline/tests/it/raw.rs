@@ -120,6 +120,39 @@ impl Place {
         .into_bytes()
     }
 
+    /// A request for a port-forward: over SPDY, or in a WebSocket of this subprotocol.
+    pub fn forward(&self, subprotocol: Option<&str>) -> Vec<u8> {
+        let method = if subprotocol.is_some() { "GET" } else { "POST" };
+        let upgrade = match subprotocol {
+            None => "Upgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: portforward.k8s.io\r\n".into(),
+            Some(name) => format!(
+                "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: \
+                 dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: {name}\r\n"
+            ),
+        };
+        let path = self.forward_path();
+        format!(
+            "{method} {path} HTTP/1.1\r\nHost: server\r\nAuthorization: Bearer t\r\nConnection: \
+                 Upgrade\r\n{upgrade}\r\n"
+        )
+        .into_bytes()
+    }
+
+    /// The same in numbered channels, to one port.
+    pub fn channels(&self, port: u16, subprotocol: &str) -> Vec<u8> {
+        let name = if matches!(self, Place::Node { .. }) { "port" } else { "ports" };
+        let path = self.forward_path();
+        let request = String::from_utf8(self.forward(Some(subprotocol))).unwrap();
+        request.replacen(path, &format!("{path}?{name}={port}"), 1).into_bytes()
+    }
+
+    fn forward_path(&self) -> &'static str {
+        match self {
+            Place::Node { .. } => "/portForward/default/box",
+            Place::Gateway(_) => "/api/v1/namespaces/default/pods/box/portforward",
+        }
+    }
+
     fn memory_mib(&self) -> u64 {
         let ids = match self {
             Place::Node { server, .. } => vec![server.id()],
