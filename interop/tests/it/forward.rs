@@ -1,10 +1,12 @@
 //! Every kubectl and `bowline port-forward` against `bowline dev`, and each of our parts in a real
 //! Kubernetes: the list of what a port-forward must show.
 
-use bowline_interop::client::Client;
+use std::io::Read;
+
+use bowline_interop::client::{Client, PATIENCE};
 use bowline_interop::cluster::Cluster;
-use bowline_interop::forward::{Amounts, Point, check};
-use bowline_interop::server::Server;
+use bowline_interop::forward::{Amounts, Forward, Point, check};
+use bowline_interop::server::{Server, until};
 
 use crate::parts::{KUBECTLS, bowline, kubectl, ours};
 use crate::real::{declare, gateway, kubeconfig, our_node};
@@ -116,3 +118,67 @@ const HOST_POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: host, namesp
                         automountServiceAccountToken: false\n  terminationGracePeriodSeconds: 0\n  \
                         containers:\n  - {name: box, image: \"localhost/box:1\", imagePullPolicy: \
                         Never, command: [sleep, \"2147483647\"]}\n";
+
+/// Workloads and services lead to a ready pod, and to another one when that is gone.
+#[test]
+fn a_forward_moves_on_when_its_pod_is_gone() {
+    let cluster = Cluster::up(&[]);
+    let create = |objects: &str| {
+        let file = cluster.text("web.yaml");
+        std::fs::write(&file, objects).unwrap();
+        cluster.kubectl(&["create", "-f", &file]);
+    };
+    let ready = |pod: &str| {
+        cluster.kubectl(&["wait", "--for=condition=Ready", "--timeout=60s", pod]);
+    };
+    let delete =
+        |pod: &str| cluster.kubectl(&["delete", "pod", pod, "--grace-period=0", "--force"]);
+    create(&format!("{SERVICE}---\n{}", workload("Deployment", "")));
+    create(&workload("StatefulSet", "  serviceName: web\n"));
+    create(&web_pod("web-a"));
+    ready("pod/web-a");
+    for target in ["deploy/web", "sts/web", "svc/web"] {
+        let client = ours(&cluster.admin(), &[target]).forwarding();
+        let forward = Forward::start_words(&client, &[":8080"]);
+        assert!(answers(&forward), "{target}: {}", forward.stderr());
+    }
+    let client = ours(&cluster.admin(), &["svc/web"]).forwarding();
+    let forward = Forward::start_words(&client, &[":http"]);
+    assert!(answers(&forward), "{}", forward.stderr());
+    create(&web_pod("web-b"));
+    ready("pod/web-b");
+    delete("web-a");
+    until("the other pod answers", PATIENCE, || {
+        answers(&forward) && forward.stderr().contains("connected again, to pod web-b")
+    });
+}
+
+/// Whether a web server says something, be it that there is no page.
+fn answers(forward: &Forward) -> bool {
+    let mut socket = forward.ask(0, "GET / HTTP/1.0\r\n\r");
+    let mut text = String::new();
+    let _ = socket.read_to_string(&mut text);
+    text.starts_with("HTTP/1.")
+}
+
+const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec:\n  selector: \
+                       {app: web}\n  ports: [{name: http, port: 8080, targetPort: page}]\n";
+
+/// One that nobody looks after here: it only says which pods are its own.
+fn workload(kind: &str, more: &str) -> String {
+    format!(
+        "apiVersion: apps/v1\nkind: {kind}\nmetadata: {{name: web}}\nspec:\n{more}  selector: \
+         {{matchLabels: {{app: web}}}}\n  template:\n    metadata: {{labels: {{app: web}}}}\n    \
+         spec: {{containers: [{{name: box, image: none}}]}}\n"
+    )
+}
+
+fn web_pod(name: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{app: web}}}}\nspec:\n  \
+         nodeName: localhost\n  automountServiceAccountToken: false\n  \
+         terminationGracePeriodSeconds: 0\n  containers:\n  - {{name: box, image: \
+         \"localhost/box:1\", imagePullPolicy: Never, command: [httpd, -f, -p, \"8080\"], ports: \
+         [{{name: page, containerPort: 8080}}]}}\n"
+    )
+}

@@ -2,11 +2,12 @@
 
 use std::sync::{Arc, Mutex};
 
-use bowline_client::{Ended, Ends, Exec, Outcome, Wants, exec};
+use bowline_client::{Ended, Ends, Exec, ForwardRequest, Outcome, PortForward, Wants, exec};
+use bowline_interop::forward::app::App;
 use bowline_interop::server::Server;
 use bowline_kube::stream_url::ExecQuery;
 use bowline_kube::{config, credentials, stream_url};
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::bowline;
 
@@ -84,5 +85,34 @@ async fn output_after_the_end_of_a_terminals_stdin_arrives() {
         assert_eq!(zeros, 1_000_000, "WebSocket: {websocket}: {ended:?}");
         assert!(bytes.ends_with(b"after\r\n"), "WebSocket: {websocket}: {ended:?}");
         assert_eq!(ended, Ended::Known(Outcome::Exited(4)), "WebSocket: {websocket}");
+    }
+}
+
+/// Connections are plain streams; what failed says so when it is read, and the next one works.
+#[tokio::test]
+async fn connections_of_a_forward_are_streams() {
+    let dev = Server::dev(bowline(), &[]);
+    let app = App::start();
+    let wants = Wants::default();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    for websocket in [true, false] {
+        let Exec { endpoint, url, headers, .. } = request(&dev, websocket, wants, &["x"]);
+        let url = stream_url::port_forward(&url.join("/").unwrap(), "default", "nginx", None);
+        let request = ForwardRequest { endpoint, url, headers, websocket, observer: None };
+        let forward = PortForward::open(&request).await.unwrap();
+        let mut refused = forward.connect(free).await.unwrap();
+        let error = refused.read(&mut [0]).await.unwrap_err().to_string();
+        assert!(error.contains("connection refused"), "{error}");
+        let mut reset = forward.connect(app.port).await.unwrap();
+        reset.write_all(b"reset 1000\n").await.unwrap();
+        let mut bytes = Vec::new();
+        assert!(reset.read_to_end(&mut bytes).await.is_err(), "a reset looks like a good end");
+        let mut echo = forward.connect(app.port).await.unwrap();
+        echo.write_all(b"echo\nhello").await.unwrap();
+        echo.shutdown().await.unwrap();
+        let mut text = String::new();
+        echo.read_to_string(&mut text).await.unwrap();
+        assert_eq!(text, "hello");
+        forward.close().await;
     }
 }
