@@ -199,7 +199,7 @@ impl<S: Source> Keeper<S> {
                 () = self.end.cancelled() => return None,
                 loss = reached.forward.lost() => return Some(loss),
                 Some((index, socket)) = self.arrivals.recv() => {
-                    (self.tell)(Change::Handling(self.numbers[index]));
+                    (self.tell)(Change::Handling(self.number(index)));
                     self.join(reached, index, socket).await;
                 }
                 () = self.failed.notified(), if !suspects => suspects = true,
@@ -213,8 +213,14 @@ impl<S: Source> Keeper<S> {
         }
     }
 
+    fn number(&self, index: usize) -> u16 {
+        self.numbers.get(index).copied().unwrap_or_default()
+    }
+
     async fn join(&mut self, reached: &Reached, index: usize, socket: TcpStream) {
-        let (local, remote) = (self.numbers[index], reached.ports[index]);
+        // A source that gives fewer ports than there are local ones forwards these nowhere.
+        let local = self.number(index);
+        let remote = reached.ports.get(index).copied().unwrap_or_default();
         let (tell, failed) = (self.tell.clone(), self.failed.clone());
         let told: Tell = Box::new(move |why| {
             if matches!(why, Failure::Refused(_)) {
@@ -230,7 +236,7 @@ impl<S: Source> Keeper<S> {
     fn wait(&mut self, index: usize, socket: TcpStream) {
         if self.waiting.len() >= WAITING {
             socket.abort(Failure::Lost);
-            (self.tell)(Change::GaveUp(self.numbers[index]));
+            (self.tell)(Change::GaveUp(self.number(index)));
             return;
         }
         self.waiting.push_back((Instant::now() + self.patience.waits, index, socket));
@@ -255,13 +261,13 @@ impl<S: Source> Keeper<S> {
                     }
                 },
                 Some((index, socket)) = self.arrivals.recv() => {
-                    (self.tell)(Change::Handling(self.numbers[index]));
+                    (self.tell)(Change::Handling(self.number(index)));
                     self.wait(index, socket);
                 }
                 () = until(first) => {
                     if let Some((_, index, socket)) = self.waiting.pop_front() {
                         socket.abort(Failure::Lost);
-                        (self.tell)(Change::GaveUp(self.numbers[index]));
+                        (self.tell)(Change::GaveUp(self.number(index)));
                     }
                 }
             }

@@ -14,6 +14,7 @@ use bowline_kube::ports::{ForwardedPort, resolve};
 use bowline_kube::target::{self, Target};
 use bowline_kube::{stream_url, target::TargetError};
 use k8s_openapi::api::core::v1::{Pod, Service};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::port_forward as args;
@@ -75,29 +76,40 @@ async fn forward(asked: &args::PortForward, program: &str) -> Result<End, End> {
     let (exits, waits) = (asked.exit_on_lost, asked.reconnect_wait);
     let tell = Arc::new(move |change| tell(change, &cut, exits, waits));
     let end = CancellationToken::new();
-    let lost = {
-        let ends = end.clone();
-        tokio::spawn(async move {
-            interrupted.await;
-            ends.cancel();
-        });
-        keep(source, first, local, patience, tell, end).await
-    };
-    if let Some(loss) = lost {
+    let ends = end.clone();
+    let signal = tokio::spawn(async move {
+        let signal = interrupted.await;
+        ends.cancel();
+        signal
+    });
+    if let Some(loss) = keep(source, first, local, patience, tell, end).await {
         say(&format!("{loss}\n"));
         return Err(End::refused("lost connection to pod"));
+    }
+    if let Ok(signal) = signal.await
+        && signal != SIGINT
+    {
+        // As kubectl does at once; what was open was reset first. It does not come back.
+        let _ = signal_hook::low_level::emulate_default_handler(signal);
     }
     Ok(place::with_warnings(End::success(), &asked.global, &verbose))
 }
 
-/// Resolves at Ctrl-C, for which this command waits.
-fn interrupted() -> Result<impl Future<Output = ()>, End> {
+/// Resolves at Ctrl-C, for which this command waits, or at another wish for its end.
+fn interrupted() -> Result<impl Future<Output = i32>, End> {
     use tokio::signal::unix::{SignalKind, signal};
-    let interrupt = signal(SignalKind::interrupt());
-    let mut interrupt =
-        interrupt.map_err(|error| End::refused(format_args!("signals: {error}")))?;
+    let on = |kind: SignalKind| {
+        signal(kind).map_err(|error| End::refused(format_args!("signals: {error}")))
+    };
+    let mut interrupt = on(SignalKind::interrupt())?;
+    let mut terminate = on(SignalKind::terminate())?;
+    let mut hangup = on(SignalKind::hangup())?;
     Ok(async move {
-        interrupt.recv().await;
+        tokio::select! {
+            _ = interrupt.recv() => SIGINT,
+            _ = terminate.recv() => SIGTERM,
+            _ = hangup.recv() => SIGHUP,
+        }
     })
 }
 

@@ -177,6 +177,25 @@ fn an_interrupted_forward_resets_what_is_open() {
     until("the pod's connections end", PATIENCE, || app.open() == 0);
 }
 
+/// The same for a wish from elsewhere, at which it ends as everybody does.
+#[test]
+fn a_terminated_forward_resets_what_is_open() {
+    let dev = Server::dev(bowline(), &[]);
+    let app = App::start();
+    let mut forward = Forward::start(&client(&dev).forwarding(), &[app.port]);
+    let mut down = forward.ask(0, "half 1000");
+    down.read_exact(&mut [0; 1000]).unwrap();
+    rustix::process::kill_process(forward.id(), rustix::process::Signal::TERM).unwrap();
+    assert!(!app.report().whole, "an upload that was cut looks complete to the pod");
+    let mut status = None;
+    until("it ends", PATIENCE, || {
+        status = forward.has_ended();
+        status.is_some()
+    });
+    let signal = std::os::unix::process::ExitStatusExt::signal(&status.unwrap());
+    assert_eq!(signal, Some(15));
+}
+
 /// What a client asks for beside its words is not taken from its neighbours.
 #[test]
 fn a_local_reset_reaches_the_pod() {
