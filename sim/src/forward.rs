@@ -29,7 +29,7 @@ use tokio::io::{
     AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex, split,
 };
 use tokio::runtime::{Builder, Handle};
-use tokio::task::{JoinHandle, JoinSet, yield_now};
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -574,8 +574,12 @@ async fn leave(book: &Book, programs: Arc<Mutex<JoinSet<()>>>, roles: [JoinHandl
     if timeout(longest, all).await.is_err() {
         book.open().broke(Promise::FoundInTime, format!("a role or a program after {longest:?}"));
     }
-    for _ in 0..16 {
-        yield_now().await;
+    // What has lost its forward still gives its users what came before, and closes in order.
+    for _ in 0..600 {
+        if Handle::current().metrics().num_alive_tasks() == 0 {
+            break;
+        }
+        sleep(Duration::from_millis(100)).await;
     }
     let tasks = Handle::current().metrics().num_alive_tasks();
     let mut records = book.open();

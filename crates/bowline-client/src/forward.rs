@@ -168,10 +168,7 @@ impl PortForward {
         let (lost, loss) = watch::channel(None);
         let forward = Forward::Spdy(OverSpdy::new(Side::Client, wire));
         let pump = Pump::new(forward, connection);
-        tokio::spawn(async move {
-            let how = drive(pump, asks).await;
-            lost.send_replace(Some(how));
-        });
+        tokio::spawn(drive(pump, asks, lost));
         PortForward { asked, lost: loss }
     }
 
@@ -210,7 +207,8 @@ impl PortForward {
         }
     }
 
-    /// Ends it: tells the server, and the peers of connections that are not at their end.
+    /// Ends it: tells the server, and the peers of connections that are not at their end. One that
+    /// was lost has nobody left to tell.
     pub async fn close(self) {
         let PortForward { asked, mut lost } = self;
         drop(asked);
@@ -227,16 +225,22 @@ impl PortForward {
     }
 }
 
-/// Runs a forward until it is lost, or until nobody can ask for more.
-async fn drive<S: Connection>(mut pump: Pump<S, Near>, mut asks: mpsc::Receiver<Asked>) -> Loss {
-    let mut how = None;
+/// Runs a forward until it is lost, or until nobody can ask for more; says so in `lost`. After a
+/// loss, local ends that have yet to take what came before it are still served.
+async fn drive<S: Connection>(
+    mut pump: Pump<S, Near>,
+    mut asks: mpsc::Receiver<Asked>,
+    lost: watch::Sender<Option<Loss>>,
+) {
+    let mut is_lost = false;
     loop {
         tokio::select! {
             biased;
-            asked = asks.recv(), if how.is_none() => match asked {
+            asked = asks.recv(), if !is_lost => match asked {
                 None => {
                     pump.leave("").await;
-                    return Loss::new(Cause::Closed, "by this side");
+                    lost.send_replace(Some(Loss::new(Cause::Closed, "by this side")));
+                    return;
                 }
                 Some(Asked { port, stream }) => {
                     if let Err(stream) = pump.connect(port, stream) {
@@ -247,18 +251,26 @@ async fn drive<S: Connection>(mut pump: Pump<S, Near>, mut asks: mpsc::Receiver<
             happening = pump.next() => match happening {
                 None => break,
                 Some(Happening::Lost(loss)) => {
-                    how = Some(loss);
-                    asks.close();
+                    is_lost = true;
+                    refuse(&mut asks);
+                    lost.send_replace(Some(loss));
                 }
                 Some(_) => {}
             },
         }
     }
+    if !is_lost {
+        refuse(&mut asks);
+        lost.send_replace(Some(Loss::new(Cause::Cut, "")));
+    }
+}
+
+/// Takes no more, and gives up what was not looked at.
+fn refuse(asks: &mut mpsc::Receiver<Asked>) {
     asks.close();
     while let Ok(asked) = asks.try_recv() {
         asked.stream.abort(Failure::Lost);
     }
-    how.unwrap_or_else(|| Loss::new(Cause::Cut, ""))
 }
 
 type Shared = Arc<OnceLock<Failure>>;

@@ -146,6 +146,36 @@ fn a_connection_waits_for_a_pod_and_not_for_ever() {
     assert_eq!(waiting, 1000);
 }
 
+/// A download that has come to its end before the node was killed is complete, however late its
+/// reader is; nobody waits for that reader.
+#[test]
+fn a_late_reader_gets_all_and_delays_nobody() {
+    let (mut pair, client) = pair();
+    let app = App::start();
+    let forward = Forward::start(&client, &[app.port]);
+    // Less than the window, more than a socket takes at once.
+    let bytes = 900_000;
+    let node = format!("/proc/{}/fd", pair.node.id().as_raw_nonzero());
+    let descriptors = || std::fs::read_dir(&node).unwrap().count();
+    let before = descriptors();
+    let mut late = forward.ask(0, &format!("send {bytes}"));
+    late.shutdown(Shutdown::Write).unwrap();
+    late.peek(&mut [0]).unwrap();
+    until("the node is done with it", PATIENCE, || app.open() == 0 && descriptors() == before);
+    // And all of it has arrived: what comes later has.
+    let mut other = forward.ask(0, "echo");
+    other.write_all(b"x").unwrap();
+    other.read_exact(&mut [0]).unwrap();
+    pair.node.kill();
+    pair.restart_node();
+    forward.says("connected again, to pod box\n");
+    let read = drain(&mut forward.ask(0, "send 1000"));
+    assert_eq!((read.bytes, read.whole), (1000, true));
+    let read = drain(&mut late);
+    assert_eq!((read.bytes, read.whole), (bytes, true), "{}", forward.stderr());
+    assert_eq!(read.digest, noise_digest(bytes));
+}
+
 #[test]
 fn with_exit_on_lost_a_loss_is_the_end() {
     let (mut pair, client) = pair();
