@@ -18,14 +18,14 @@ use tonic_health::pb::health_client::HealthClient;
 
 use crate::parts::{bowline, ours};
 
-/// A program that serves until it is dropped.
-struct Service(Child);
+/// A program that serves until it is dropped, and the signal that it ends at.
+struct Service(Child, Signal);
 
 impl Service {
-    fn start(command: &mut Command, port: u16) -> Service {
+    fn start(command: &mut Command, port: u16, end: Signal) -> Service {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let service =
-            Service(command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}")));
+        let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let service = Service(child, end);
         until("the service listens", PATIENCE, || {
             std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
         });
@@ -35,8 +35,7 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
-        // PostgreSQL takes its children with it only when it is asked to.
-        let _ = kill_process(Pid::from_child(&self.0), Signal::INT);
+        let _ = kill_process(Pid::from_child(&self.0), self.1);
         let _ = self.0.wait();
     }
 }
@@ -77,7 +76,8 @@ fn postgresql() {
     let mut server = as_nobody("postgres");
     server.arg("-D").arg(&data).args(["-p", &port.to_string(), "-c", "fsync=off"]);
     server.args(["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="]);
-    let _server = Service::start(&mut server, port);
+    // At TERM it would wait for its clients.
+    let _server = Service::start(&mut server, port, Signal::INT);
     let dev = Server::dev(&bowline(), &[]);
     let (_forward, local) = forward(&dev, port);
     let psql = |words: &[&str], input: Input<'_>| {
@@ -110,7 +110,7 @@ fn redis() {
     let place = tempfile::tempdir().unwrap();
     let mut server = Command::new("redis-server");
     server.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
-    let _server = Service::start(server.current_dir(place.path()), port);
+    let _server = Service::start(server.current_dir(place.path()), port, Signal::TERM);
     let dev = Server::dev(&bowline(), &[]);
     let (_forward, local) = forward(&dev, port);
     let cli = |words: &[&str], input: &[u8]| {
@@ -154,7 +154,7 @@ fn ssh() {
     std::fs::write(file("config"), config).unwrap();
     std::fs::create_dir_all("/run/sshd").unwrap();
     let mut server = Command::new("/usr/sbin/sshd");
-    let _server = Service::start(server.args(["-D", "-f"]).arg(file("config")), port);
+    let _server = Service::start(server.args(["-D", "-f"]).arg(file("config")), port, Signal::TERM);
     let dev = Server::dev(&bowline(), &[]);
     let (_forward, local) = forward(&dev, port);
     let ssh = |script: &str, input: Input<'_>| {
