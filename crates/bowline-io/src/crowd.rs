@@ -241,12 +241,6 @@ impl<L: Local> Crowd<L> {
         self.members.is_empty()
     }
 
-    /// Whether it is one of them.
-    #[must_use]
-    pub fn has(&self, id: Id) -> bool {
-        self.members.contains_key(&id)
-    }
-
     /// Bytes that wait for all of them.
     #[must_use]
     pub fn waiting(&self) -> usize {

@@ -25,10 +25,6 @@ pub enum Happening {
     /// At a node: a connection to this port is wanted. Answer with [`Pump::attach`] or
     /// [`Pump::fail`].
     Asked(Id, u16),
-    /// At a client: the node has it.
-    Connected(Id),
-    /// At a client: it failed, with the server's words. The local end was told.
-    Failed(Id, String),
     /// The other side gave it up. The local end was told.
     Reset(Id),
     /// The local end broke. The other side was told.
@@ -99,12 +95,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin, L: Local> Pump<S, L> {
         self.crowd.abort(id, Failure::Refused(why.to_owned()));
     }
 
-    /// How many local connections there are.
-    #[must_use]
-    pub fn connections(&self) -> usize {
-        self.forward.connections()
-    }
-
     /// Goes on until something happens that its owner has to know of. `None` is the end. Nothing is
     /// lost if it is dropped before.
     pub async fn next(&mut self) -> Option<Happening> {
@@ -164,23 +154,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin, L: Local> Pump<S, L> {
                 self.crowd.expect(id);
                 return Some(Happening::Asked(id, port));
             }
-            Event::Connected(id) => {
-                self.crowd.wake(id);
-                return Some(Happening::Connected(id));
-            }
             Event::Data(id, bytes) => {
                 self.crowd.push(id, bytes);
             }
             Event::Eof(id) => self.crowd.finish(id),
-            Event::Room(id) => self.crowd.wake(id),
+            Event::Connected(id) | Event::Room(id) => self.crowd.wake(id),
             Event::Reset(id) => {
                 self.crowd.end(id, Failure::Reset);
                 return Some(Happening::Reset(id));
             }
-            Event::Failed(id, words) => {
-                self.crowd.abort(id, Failure::Refused(words.clone()));
-                return Some(Happening::Failed(id, words));
-            }
+            Event::Failed(id, words) => self.crowd.abort(id, Failure::Refused(words)),
             Event::Lost(loss) => {
                 self.crowd.end_all();
                 self.lost = Some(now + limits::CLOSED_CLIENT_GRACE);

@@ -2,6 +2,7 @@
 //! Above: everything that prints or logs what a peer said. Below: nothing.
 
 use std::borrow::Cow;
+use std::io;
 
 /// `text` with control characters replaced by U+FFFD and cut to at most `bytes` bytes, at a
 /// character. Line ends and tabs become blanks.
@@ -24,6 +25,15 @@ pub fn harmless(text: &str, bytes: usize) -> Cow<'_, str> {
         shown.push(character);
     }
     Cow::Owned(shown)
+}
+
+/// An error of the system as Go's programs put it: `no such file or directory`.
+#[must_use]
+pub fn of_system(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
 }
 
 /// Controls (C0, DEL, C1), and the characters that turn the direction of what is written.

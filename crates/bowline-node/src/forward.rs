@@ -11,6 +11,7 @@ use std::time::Duration;
 use bowline_io::crowd::{Failure, Local};
 use bowline_io::forward::{Happening, Pump};
 use bowline_io::stream::{Connection, Upgraded};
+use bowline_io::text::of_system;
 use bowline_proto::portforward::{Forward, Id};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -53,11 +54,11 @@ impl Ports for HostPod {
     async fn dial(self, port: u16) -> Result<TcpStream, String> {
         let four = match connect((Ipv4Addr::LOCALHOST, port).into()).await {
             Ok(stream) => return Ok(stream),
-            Err(error) => words(&error),
+            Err(error) => of_system(&error),
         };
         let six = match connect((Ipv6Addr::LOCALHOST, port).into()).await {
             Ok(stream) => return Ok(stream),
-            Err(error) => words(&error),
+            Err(error) => of_system(&error),
         };
         Err(format!(
             "failed to connect to localhost:{port} inside namespace {:?}, IPv4: dial tcp4 \
@@ -72,17 +73,6 @@ async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     let stream = timeout(DIAL_PATIENCE, TcpStream::connect(address)).await.map_err(late)??;
     let _ = stream.set_nodelay(true);
     Ok(stream)
-}
-
-/// An error as Go's programs word it.
-fn words(error: &io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or_default();
-    let mut characters = text.chars();
-    characters
-        .next()
-        .map(|first| first.to_lowercase().chain(characters).collect())
-        .unwrap_or_default()
 }
 
 /// Runs a port-forward for the client at the other end of `connection`, until it has gone or `end`.
@@ -135,7 +125,6 @@ pub async fn run<S: Connection, P: Ports>(
                     wanted.clear();
                     dials.abort_all();
                 }
-                Some(Happening::Connected(_) | Happening::Failed(..)) => {}
             },
         }
     }

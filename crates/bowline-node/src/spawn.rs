@@ -8,6 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use bowline_io::text::of_system;
 use rustix::fs::{Access, access};
 use thiserror::Error;
 
@@ -32,7 +33,7 @@ pub enum StartError {
     Directory(String),
     /// The kernel cannot run it: it is no program, what interprets it is missing, or the command is
     /// too long.
-    #[error("exec {program}: {}", reason(error))]
+    #[error("exec {program}: {}", of_system(error))]
     Refused {
         /// The file.
         program: String,
@@ -40,7 +41,7 @@ pub enum StartError {
         error: io::Error,
     },
     /// The container's working directory is not there.
-    #[error("chdir to cwd ({dir:?}) set in config.json failed: {}", reason(error))]
+    #[error("chdir to cwd ({dir:?}) set in config.json failed: {}", of_system(error))]
     WorkingDir {
         /// Which.
         dir: String,
@@ -51,16 +52,8 @@ pub enum StartError {
     #[error("args must not be empty")]
     Empty,
     /// The system did not give what a process needs.
-    #[error("{}", reason(.0))]
+    #[error("{}", of_system(.0))]
     System(#[from] io::Error),
-}
-
-/// An error as Go's programs put it: `no such file or directory`.
-fn reason(error: &io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or_default();
-    let mut letters = text.chars();
-    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
 }
 
 /// The three standard descriptors of a child.

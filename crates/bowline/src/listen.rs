@@ -5,6 +5,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use bowline_client::keep::LocalPort;
+use bowline_io::text::of_system;
 use bowline_kube::ports::ForwardedPort;
 use tokio::net::TcpListener;
 
@@ -68,11 +69,11 @@ pub async fn listen(addresses: &[Address], port: ForwardedPort) -> Listening {
                 let at = SocketAddr::new(address.ip, number);
                 errors.push(format!(
                     "unable to create listener: Error listen {network} {at}: bind: {}",
-                    words(&error)
+                    of_system(&error)
                 ));
                 missing.push(format!(
                     "not listening on {at}: {}; connections to it do not reach the pod",
-                    words(&error)
+                    of_system(&error)
                 ));
                 must |= address.named;
             }
@@ -97,12 +98,6 @@ async fn bind(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
     let listener = TcpListener::bind(address).await?;
     let local = listener.local_addr()?;
     Ok((listener, local))
-}
-
-/// An error as Go's programs word it.
-fn words(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or_default().to_lowercase()
 }
 
 #[cfg(test)]

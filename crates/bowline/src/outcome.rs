@@ -6,7 +6,7 @@ use std::fmt::Display;
 use bowline_client::{Cause, EndError, Ended, ExecError, Outcome};
 use bowline_kube::target::TargetError;
 
-use bowline_io::text::harmless;
+use bowline_io::text::{harmless, of_system};
 
 use crate::args::{Hint, Refusal};
 
@@ -84,19 +84,13 @@ pub fn of_exec(result: Result<Ended, ExecError>, server: &str) -> End {
             lost(format_args!("{loss} ({hop} {server}) after {received_bytes} bytes of output"))
         }
         Err(ExecError::End(EndError::Write(name, error))) => {
-            lost(format_args!("write {name}: {}", words(&error)))
+            lost(format_args!("write {name}: {}", of_system(&error)))
         }
         Err(ExecError::End(EndError::Read(error))) => {
-            lost(format_args!("read stdin: {}", words(&error)))
+            lost(format_args!("read stdin: {}", of_system(&error)))
         }
         Err(error) => End::refused(error),
     }
-}
-
-/// An error of the system without Rust's `(os error N)`.
-fn words(error: &std::io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or_default().to_lowercase()
 }
 
 fn lost(what: impl Display) -> End {
