@@ -13,7 +13,7 @@ use bowline_io::clock::Clock;
 use bowline_io::dial::{Endpoint, Tls, dial};
 use bowline_io::drive::{Moment, Socket};
 use bowline_io::http::{Answer, lines, upgrade};
-use bowline_io::serve::{Peer, Reply, Sessions, serve, upgraded};
+use bowline_io::serve::{Peer, Reply, Sessions, body, serve, upgraded};
 use bowline_io::stream::Upgraded;
 use bowline_io::target::{head, query};
 use bowline_proto::negotiate::{self, Lines, Offer, Taken};
@@ -27,7 +27,6 @@ use bowline_proto::websocket::{
 use bowline_proto::{Machine, Next};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
-use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::net::TcpListener;
 
@@ -94,7 +93,7 @@ async fn answer(request: Request<Incoming>) -> Reply {
     let taken = Taken { websocket_v5: true };
     let accepted = negotiate::accept(request.method().as_str(), Lines(&lines), taken);
     let (Ok(accepted), Some(job)) = (accepted, Job::of_query(query(&request))) else {
-        let mut refusal = Response::new(Full::new(Bytes::new()));
+        let mut refusal = Response::new(body(Bytes::new()));
         *refusal.status_mut() = StatusCode::BAD_REQUEST;
         return refusal;
     };
@@ -109,7 +108,7 @@ async fn answer(request: Request<Incoming>) -> Reply {
 }
 
 fn switched(accepted: &negotiate::Accepted) -> Reply {
-    let mut reply = Response::new(Full::new(Bytes::new()));
+    let mut reply = Response::new(body(Bytes::new()));
     *reply.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     for (name, value) in &accepted.response {
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(*name), HeaderValue::try_from(value)) {
@@ -126,7 +125,7 @@ fn forwarded(request: Request<Incoming>) -> Reply {
         negotiate::accept_forward(request.method().as_str(), Lines(&lines))
     };
     let Ok(accepted) = accepted else {
-        let mut refusal = Response::new(Full::new(Bytes::new()));
+        let mut refusal = Response::new(body(Bytes::new()));
         *refusal.status_mut() = StatusCode::BAD_REQUEST;
         return refusal;
     };

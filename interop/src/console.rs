@@ -6,7 +6,7 @@ use std::process::{Child, ExitStatus};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pty_process::Size;
 use pty_process::blocking::{Command, Pty, open};
@@ -87,6 +87,25 @@ impl Console {
                 }
             }
         }
+    }
+
+    /// Whether `text` comes to the screen within this time.
+    #[must_use]
+    pub fn sees_within(&mut self, patience: Duration, text: &str) -> bool {
+        let deadline = Instant::now() + patience;
+        while !self.seen.contains(text) {
+            match self.pieces.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(piece) => self.seen.push_str(&String::from_utf8_lossy(&piece)),
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+
+    /// Ends the client the hard way.
+    pub fn kill(mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 
     /// Whether the terminal passes keys on as they are.

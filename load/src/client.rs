@@ -60,6 +60,7 @@ impl Clients {
             stderr: false,
             tty,
             timeout: None,
+            replay: None,
         };
         let bearer = HeaderValue::try_from(format!("Bearer {TOKEN}"));
         let bearer = bearer.map_err(|error| error.to_string())?;
@@ -69,10 +70,11 @@ impl Clients {
             headers: vec![(HeaderName::from_static("authorization"), bearer)],
             wants,
             websocket: true,
+            replay: false,
             observer: None,
         };
         let (stdout, stderr) = (Box::new(stdout.clone()), Box::new(tokio::io::sink()));
-        let ends = Ends { stdin, stdout, stderr, sizes: None };
+        let ends = Ends { stdin, stdout, stderr, sizes: None, redraws: false };
         exec(&request, ends).await.map_err(|error| error.to_string())
     }
 

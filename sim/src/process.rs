@@ -12,7 +12,7 @@ use bowline_io::drive::Inflow;
 use bowline_node::process::{Act as Done, Ending, Process, StartError};
 use bowline_node::session::Command;
 use bowline_proto::session::{Channel, Size, Wants};
-use bytes::BytesMut;
+use bytes::Bytes;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tokio::io::AsyncWrite;
@@ -63,7 +63,7 @@ impl fmt::Display for Scripted {
 impl Command for Scripted {
     type Process = Model;
 
-    fn start(&self, size: Option<Size>) -> Result<Model, StartError> {
+    fn start(&mut self, size: Option<Size>) -> Result<Model, StartError> {
         if !self.script.starts {
             self.book.note(format_args!("process: cannot be started"));
             return Err(StartError::NotFound("script".to_owned()));
@@ -315,7 +315,7 @@ impl Model {
             let count = pipe.waiting.len().min(READ_BYTES);
             if count > 0 {
                 let count = self.chance.random_range(1..=count);
-                let bytes: BytesMut = pipe.waiting.drain(..count).collect();
+                let bytes: Bytes = pipe.waiting.drain(..count).collect();
                 return Some(if index == 0 { Done::Out(bytes) } else { Done::Err(bytes) });
             }
             if !pipe.open && !self.told[index] {

@@ -197,6 +197,7 @@ fn spawn_client(
         stdout: Box::new(Eyes::new(scenario, Channel::Stdout, book)),
         stderr: Box::new(Eyes::new(scenario, Channel::Stderr, book)),
         sizes,
+        redraws: false,
     };
     let (scenario, book) = (scenario.clone(), book.clone());
     tokio::spawn(async move {

@@ -1,4 +1,4 @@
-//! One remote command: the request, the fallback, the session.
+//! One remote command, or an attach: the request, the fallback, the session.
 //! Above: the binary. Below: `upgrade`, [`session`](crate::session).
 
 use std::sync::Arc;
@@ -6,15 +6,15 @@ use std::sync::Arc;
 use bowline_io::chance;
 use bowline_io::dial::Endpoint;
 pub use bowline_io::observe::Observer;
-use bowline_proto::negotiate::Offer;
+use bowline_proto::negotiate::{Offer, REPLAY_HEADER};
 use bowline_proto::session::{Session, Side, Wants};
 use http::{HeaderName, HeaderValue};
 use thiserror::Error;
 
 use crate::session::{EndError, Ended, Ends, run};
-use crate::upgrade::{Asking, UpgradeError};
+use crate::upgrade::{Asking, Switched, UpgradeError};
 
-/// A remote command that is asked for.
+/// A remote command that is asked for, or an attach: the URL says which.
 #[derive(Clone)]
 pub struct Exec {
     /// Where to connect.
@@ -27,6 +27,9 @@ pub struct Exec {
     pub wants: Wants,
     /// Whether WebSocket is tried before SPDY.
     pub websocket: bool,
+    /// The URL asks for lines of the log before the live output. Servers that do not know that pass
+    /// over it, so the answer must say that it was heard.
+    pub replay: bool,
     /// Is told of requests, responses and decisions.
     pub observer: Option<Arc<dyn Observer>>,
 }
@@ -44,6 +47,9 @@ pub enum ExecError {
     /// No session came about.
     #[error(transparent)]
     Upgrade(#[from] UpgradeError),
+    /// The server does not give the lines of the log that were asked for.
+    #[error("the server cannot replay: it is not Bowline's")]
+    NoReplay,
     /// One of the caller's ends failed.
     #[error(transparent)]
     End(#[from] EndError),
@@ -64,7 +70,10 @@ pub async fn exec(request: &Exec, ends: Ends) -> Result<Ended, ExecError> {
     // No byte of stdin is read before one of the two has its 101.
     let first = request.websocket.then(|| Offer::websocket(chance::bytes()));
     let upgraded = asking.either(first, Offer::spdy(), "RemoteCommand fallback").await;
-    let (connection, protocol) = upgraded?;
+    let Switched { connection, protocol, headers } = upgraded?;
+    if request.replay && !headers.contains_key(REPLAY_HEADER) {
+        return Err(ExecError::NoReplay);
+    }
     asking.note(4, &format!("The subprotocol is {}", protocol.name));
     let session = Session::new(Side::Client, protocol, request.wants, chance::bytes());
     Ok(run(connection.stream, connection.early, session, ends).await?)

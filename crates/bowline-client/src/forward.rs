@@ -24,7 +24,7 @@ use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 
-use crate::upgrade::{Asking, UpgradeError};
+use crate::upgrade::{Asking, Switched, UpgradeError};
 
 /// Between a program and its connection, in each direction.
 const PIPE_BYTES: usize = 256 * 1024;
@@ -151,7 +151,8 @@ impl PortForward {
         };
         let first = request.websocket.then(|| Offer::tunnel(chance::bytes()));
         let what = "fallback to secondary dialer from primary dialer err";
-        let (connection, protocol) = asking.either(first, Offer::forward(), what).await?;
+        let switched = asking.either(first, Offer::forward(), what).await?;
+        let Switched { connection, protocol, .. } = switched;
         asking.note(4, "negotiated protocol: portforward.k8s.io");
         let wire = if *protocol == FORWARD_TUNNEL {
             Wire::tunnel(Role::Client, chance::bytes())

@@ -31,6 +31,9 @@ pub struct Ends {
     pub stderr: Box<dyn AsyncWrite + Send + Unpin>,
     /// The terminal's size, now and when it changes.
     pub sizes: Option<watch::Receiver<Size>>,
+    /// Tells another size before the first one, so that a program which has drawn its screen for
+    /// somebody else draws it again.
+    pub redraws: bool,
 }
 
 impl std::fmt::Debug for Ends {
@@ -180,6 +183,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Running<S> {
                 self.stdin = if self.ends.stdin.is_some() { Stdin::Open } else { Stdin::Ended };
                 if let Some(mut sizes) = self.ends.sizes.take() {
                     let size = *sizes.borrow_and_update();
+                    if self.ends.redraws {
+                        let (width, height) = (size.width, size.height);
+                        let (width, height) = (width.saturating_add(1), height.saturating_add(1));
+                        self.session.resize(Size { width, height });
+                    }
                     self.session.resize(size);
                     self.next_size = Some(next_size(sizes));
                 }

@@ -12,7 +12,7 @@ use bowline_io::text::harmless;
 use bowline_proto::limits::REASON_BYTES;
 use bowline_proto::negotiate::{Lines, NotUpgraded, Offer};
 use bowline_proto::session::Protocol;
-use http::{HeaderName, HeaderValue, Request};
+use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use thiserror::Error;
 
 /// How long a server may take to accept a connection.
@@ -74,6 +74,15 @@ impl std::fmt::Display for Refused {
     }
 }
 
+/// A connection that was upgraded.
+pub(crate) struct Switched {
+    pub connection: Upgraded,
+    /// What is spoken on it.
+    pub protocol: &'static Protocol,
+    /// Of the 101.
+    pub headers: HeaderMap,
+}
+
 /// Where to ask, as whom.
 pub(crate) struct Asking<'a> {
     pub endpoint: &'a Endpoint,
@@ -90,7 +99,7 @@ impl Asking<'_> {
         first: Option<Offer>,
         second: Offer,
         what: &str,
-    ) -> Result<(Upgraded, &'static Protocol), UpgradeError> {
+    ) -> Result<Switched, UpgradeError> {
         if let Some(first) = first {
             match self.attempt(&first).await {
                 Err(error) if error.falls_back() => self.note(4, &format!("{what}: {error}")),
@@ -110,7 +119,7 @@ impl Asking<'_> {
         self.observe(|observer| observer.note(level, text));
     }
 
-    async fn attempt(&self, offer: &Offer) -> Result<(Upgraded, &'static Protocol), UpgradeError> {
+    async fn attempt(&self, offer: &Offer) -> Result<Switched, UpgradeError> {
         let head = self.head(offer)?;
         self.observe(|observer| {
             observer.request(offer.method(), self.url.as_str(), head.headers());
@@ -135,7 +144,7 @@ impl Asking<'_> {
                 let protocol = offer
                     .check(head.status.as_u16(), Lines(&lines))
                     .map_err(UpgradeError::NotUpgraded)?;
-                Ok((connection, protocol))
+                Ok(Switched { connection, protocol, headers: head.headers })
             }
         }
     }

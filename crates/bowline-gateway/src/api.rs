@@ -48,7 +48,10 @@ pub fn answer(cluster: &Cluster, route: &Route, asked: Asked<'_>) -> Result<Repl
                 object
             }
         }
-        Route::Exec { .. } | Route::PortForward { .. } => return Err(Refusal::no_such_path()),
+        Route::Exec { .. }
+        | Route::Attach { .. }
+        | Route::Log { .. }
+        | Route::PortForward { .. } => return Err(Refusal::no_such_path()),
     };
     Ok(status::json(200, &body))
 }

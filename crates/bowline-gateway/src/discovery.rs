@@ -26,8 +26,12 @@ struct Resource {
 }
 
 /// What can be done with a pod beside reading it.
-const SUBRESOURCES: [(&str, &str); 2] =
-    [("exec", "PodExecOptions"), ("portforward", "PodPortForwardOptions")];
+const SUBRESOURCES: [(&str, &str, &[&str]); 4] = [
+    ("attach", "PodAttachOptions", &["create", "get"]),
+    ("exec", "PodExecOptions", &["create", "get"]),
+    ("log", "Pod", &["get"]),
+    ("portforward", "PodPortForwardOptions", &["create", "get"]),
+];
 
 const RESOURCES: [Resource; 5] = [
     Resource { kind: Kind::Pods, name: "Pod", singular: "pod", short: &["po"] },
@@ -59,13 +63,13 @@ pub fn core() -> Value {
             "shortNames": resource.short,
         }));
     }
-    for (name, kind) in SUBRESOURCES {
+    for (name, kind, verbs) in SUBRESOURCES {
         resources.push(json!({
             "name": format!("pods/{name}"),
             "singularName": "",
             "namespaced": true,
             "kind": kind,
-            "verbs": ["create", "get"],
+            "verbs": verbs,
         }));
     }
     json!({ "kind": "APIResourceList", "groupVersion": "v1", "resources": resources })
@@ -92,11 +96,11 @@ pub fn aggregated_core() -> Value {
                 "shortNames": resource.short,
             });
             if resource.kind == Kind::Pods {
-                let subresource = |(name, options)| {
+                let subresource = |(name, options, verbs)| {
                     json!({
                         "subresource": name,
                         "responseKind": kind(options),
-                        "verbs": ["create", "get"],
+                        "verbs": verbs,
                     })
                 };
                 entry["subresources"] = SUBRESOURCES.into_iter().map(subresource).collect();

@@ -1,12 +1,13 @@
 //! The far leg: a node to an upgraded connection, or to the words of its refusal.
-//! Above: `stream`, `forward`. Below: `cluster`, `bowline_io::{dial, http}`.
+//! Above: `stream`, `forward`, `logs`. Below: `cluster`, `bowline_io::{dial, http}`.
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bowline_io::dial::{Endpoint, Tls, dial};
-use bowline_io::http::{Answer, lines, upgrade};
-use bowline_io::stream::Upgraded;
+use bowline_io::http::{Answer, explanation, lines, open, upgrade};
+use bowline_io::stream::{Stream, Upgraded};
 use bowline_io::target::head;
 use bowline_io::text::harmless;
 use bowline_proto::limits::REASON_BYTES;
@@ -15,6 +16,7 @@ use bowline_proto::session::Protocol;
 use bytes::Bytes;
 use http::response::Parts;
 use http::{HeaderName, HeaderValue, Request, StatusCode, header};
+use hyper::body::Incoming;
 use serde_json::Value;
 
 use crate::cluster::{Cluster, NodeTarget};
@@ -80,11 +82,7 @@ impl Nodes {
         offer: &Offer,
     ) -> Result<(Upgraded, &'static Protocol), Refusal> {
         let (head, connection) = self.ask(target, path, offer.method(), &offer.headers()).await?;
-        let lines = lines(&head.headers);
-        let protocol = offer.check(head.status.as_u16(), Lines(&lines));
-        let protocol = protocol
-            .map_err(|bad| Refusal::internal(format!("invalid upgrade response: {bad}")))?;
-        Ok((connection, protocol))
+        Ok((connection, check(offer, &head)?))
     }
 
     /// Asks for an upgrade in these words; whether the 101 fits them is still to be seen.
@@ -98,21 +96,53 @@ impl Nodes {
         method: &str,
         headers: &[(&str, String)],
     ) -> Result<(Parts, Upgraded), Refusal> {
-        let backend = |error: String| {
-            Refusal::internal(format!("error dialing backend: {}", harmless(&error, REASON_BYTES)))
-        };
-        let tls = self.tls.as_ref().map(|config| Tls { config: config.clone(), server_name: None });
-        let endpoint = Endpoint { host: target.host.clone(), port: target.port, tls, proxy: None };
-        let stream =
-            dial(&endpoint, DIAL_PATIENCE).await.map_err(|error| backend(error.to_string()))?;
-        let request = request(target, path, method, headers);
-        let request = request.map_err(|error| backend(error.to_string()))?;
-        let answer = upgrade(stream, request, UPGRADE_PATIENCE).await;
-        match answer.map_err(|error| backend(error.to_string()))? {
+        let stream = self.dial(target).await?;
+        let request = request(target, path, method, headers).map_err(backend)?;
+        match upgrade(stream, request, UPGRADE_PATIENCE).await.map_err(backend)? {
             Answer::Refused { head, body } => Err(refused(head.status, &body)),
             Answer::Switched { head, connection } => Ok((head, connection)),
         }
     }
+
+    /// Gets what a node has, as it comes.
+    ///
+    /// # Errors
+    /// The node's refusal, or why it could not be asked.
+    pub async fn get(
+        &self,
+        target: &NodeTarget,
+        path: &str,
+    ) -> Result<http::Response<Incoming>, Refusal> {
+        let stream = self.dial(target).await?;
+        let request = request(target, path, "GET", &[]).map_err(backend)?;
+        let answer = open(stream, request, UPGRADE_PATIENCE).await.map_err(backend)?;
+        if answer.status() == StatusCode::OK {
+            return Ok(answer);
+        }
+        let (head, body) = answer.into_parts();
+        Err(refused(head.status, &explanation(body).await))
+    }
+
+    async fn dial(&self, target: &NodeTarget) -> Result<Stream, Refusal> {
+        let tls = self.tls.as_ref().map(|config| Tls { config: config.clone(), server_name: None });
+        let endpoint = Endpoint { host: target.host.clone(), port: target.port, tls, proxy: None };
+        dial(&endpoint, DIAL_PATIENCE).await.map_err(backend)
+    }
+}
+
+fn backend(error: impl Display) -> Refusal {
+    let error = error.to_string();
+    Refusal::internal(format!("error dialing backend: {}", harmless(&error, REASON_BYTES)))
+}
+
+/// Whether a node's 101 fits what it was offered.
+///
+/// # Errors
+/// 500 if it does not.
+pub fn check(offer: &Offer, head: &Parts) -> Result<&'static Protocol, Refusal> {
+    let lines = lines(&head.headers);
+    let protocol = offer.check(head.status.as_u16(), Lines(&lines));
+    protocol.map_err(|bad| Refusal::internal(format!("invalid upgrade response: {bad}")))
 }
 
 fn request(

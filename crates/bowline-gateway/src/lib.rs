@@ -3,8 +3,8 @@
 //!
 //! A request walks down this list and never back: [`server`] asks [`authn`] who it is, [`route`]
 //! what it wants and [`authz`] whether it may; [`api`] answers what is read, [`options`] and
-//! [`cluster`] find the node of a stream, [`far`] reaches it, and [`stream`] (an exec) or
-//! [`forward`] (a port-forward) joins the two.
+//! [`cluster`] find the node of a stream, [`far`] reaches it, and [`stream`] (an exec or attach) or
+//! [`forward`] (a port-forward) joins the two; [`logs`] passes on what a container has written.
 
 pub mod api;
 pub mod authn;
@@ -13,6 +13,7 @@ pub mod cluster;
 pub mod far;
 pub mod forward;
 pub mod gates;
+pub mod logs;
 pub mod options;
 pub mod passage;
 pub mod relay;

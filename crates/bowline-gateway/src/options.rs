@@ -1,7 +1,8 @@
 //! A stream's query to what it asks for, and that to the kubelet's query: Kubernetes' rules and
 //! texts.
-//! Above: `stream`, `forward`. Below: `status`.
+//! Above: `stream`, `forward`, `logs`. Below: `status`.
 
+use bowline_proto::negotiate::REPLAY_PARAMETER;
 use bowline_proto::session::Wants;
 use form_urlencoded::Serializer;
 use k8s_openapi::api::core::v1::Pod;
@@ -9,11 +10,33 @@ use serde_json::Value;
 
 use crate::status::Refusal;
 
-/// What a request to `pods/exec` asks for.
+/// Which of the two kinds of remote command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// A process of its own.
+    Exec,
+    /// The container's main process.
+    Attach,
+}
+
+impl Verb {
+    /// Its word in paths.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Verb::Exec => "exec",
+            Verb::Attach => "attach",
+        }
+    }
+}
+
+/// What a request to `pods/exec` or `pods/attach` asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExecOptions {
-    /// The words of the command.
+    /// The words of the command; an attach has none.
     pub command: Vec<String>,
+    /// With how many lines of the log an attach begins; Bowline's own.
+    pub replay: Option<String>,
     /// The container; empty if the request leaves it open.
     pub container: String,
     /// The channels.
@@ -40,6 +63,7 @@ impl ExecOptions {
         Ok(ExecOptions {
             command: command.collect(),
             container: first("container").unwrap_or_default().to_owned(),
+            replay: first(REPLAY_PARAMETER).map(ToOwned::to_owned),
             wants: Wants {
                 stdin: set("stdin"),
                 stdout: set("stdout"),
@@ -54,50 +78,67 @@ impl ExecOptions {
     /// # Errors
     /// 400 with the API server's texts.
     pub fn container_in(&self, pod: &Value) -> Result<String, Refusal> {
-        let name = pod["metadata"]["name"].as_str().unwrap_or_default();
-        let parsed: Result<Pod, _> = serde_json::from_value(pod.clone());
-        let spec = parsed.ok().and_then(|pod| pod.spec).unwrap_or_default();
-        let regular: Vec<&String> = spec.containers.iter().map(|one| &one.name).collect();
-        let initial = spec.init_containers.iter().flatten().map(|one| &one.name);
-        let ephemeral = spec.ephemeral_containers.iter().flatten().map(|one| &one.name);
-        let all: Vec<&String> = initial.chain(regular.clone()).chain(ephemeral).collect();
-        if !self.container.is_empty() {
-            let known = all.contains(&&self.container);
-            let message = format!("container {} is not valid for pod {name}", self.container);
-            return known.then(|| self.container.clone()).ok_or(Refusal::bad_request(message));
-        }
-        match regular[..] {
-            [only] => Ok(only.clone()),
-            [] => Err(Refusal::bad_request(format!(
-                "a container name must be specified for pod {name}"
-            ))),
-            _ => {
-                let names = all.into_iter().map(String::as_str).collect::<Vec<_>>().join(" ");
-                Err(Refusal::bad_request(format!(
-                    "a container name must be specified for pod {name}, choose one of: [{names}]"
-                )))
-            }
-        }
+        container_in(pod, &self.container)
     }
 
     /// The kubelet's path and query for it. Keys come in the order of Go's encoder.
     #[must_use]
-    pub fn kubelet_path(&self, namespace: &str, pod: &str, container: &str) -> String {
+    pub fn kubelet_path(&self, verb: Verb, namespace: &str, pod: &str, container: &str) -> String {
         let mut query = Serializer::new(String::new());
-        for word in &self.command {
-            query.append_pair("command", word);
+        if verb == Verb::Exec {
+            for word in &self.command {
+                query.append_pair("command", word);
+            }
         }
         for (name, set) in [
             ("error", self.wants.stderr),
             ("input", self.wants.stdin),
             ("output", self.wants.stdout),
-            ("tty", self.wants.tty),
         ] {
             if set {
                 query.append_pair(name, "1");
             }
         }
-        format!("/exec/{namespace}/{pod}/{container}?{}", query.finish())
+        if verb == Verb::Attach
+            && let Some(lines) = &self.replay
+        {
+            query.append_pair(REPLAY_PARAMETER, lines);
+        }
+        if self.wants.tty {
+            query.append_pair("tty", "1");
+        }
+        format!("/{}/{namespace}/{pod}/{container}?{}", verb.word(), query.finish())
+    }
+}
+
+/// The container of `pod` that a name means, or the only one.
+///
+/// # Errors
+/// 400 with the API server's texts.
+pub fn container_in(pod: &Value, asked: &str) -> Result<String, Refusal> {
+    let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+    let parsed: Result<Pod, _> = serde_json::from_value(pod.clone());
+    let spec = parsed.ok().and_then(|pod| pod.spec).unwrap_or_default();
+    let regular: Vec<&String> = spec.containers.iter().map(|one| &one.name).collect();
+    let initial = spec.init_containers.iter().flatten().map(|one| &one.name);
+    let ephemeral = spec.ephemeral_containers.iter().flatten().map(|one| &one.name);
+    let all: Vec<&String> = initial.chain(regular.clone()).chain(ephemeral).collect();
+    if !asked.is_empty() {
+        let known = all.iter().any(|known| *known == asked);
+        let message = format!("container {asked} is not valid for pod {name}");
+        return known.then(|| asked.to_owned()).ok_or(Refusal::bad_request(message));
+    }
+    match regular[..] {
+        [only] => Ok(only.clone()),
+        [] => {
+            Err(Refusal::bad_request(format!("a container name must be specified for pod {name}")))
+        }
+        _ => {
+            let names = all.into_iter().map(String::as_str).collect::<Vec<_>>().join(" ");
+            Err(Refusal::bad_request(format!(
+                "a container name must be specified for pod {name}, choose one of: [{names}]"
+            )))
+        }
     }
 }
 
@@ -195,8 +236,13 @@ mod tests {
         let query = "tty=true&stdin=true&stdout=1&container=c&command=echo&command=a+%22b%26c%22";
         let options = ExecOptions::parse(query).unwrap();
         assert_eq!(
-            options.kubelet_path("ns", "p", "c"),
+            options.kubelet_path(Verb::Exec, "ns", "p", "c"),
             "/exec/ns/p/c?command=echo&command=a+%22b%26c%22&input=1&output=1&tty=1"
+        );
+        let options = ExecOptions::parse(&format!("{query}&replay=5")).unwrap();
+        assert_eq!(
+            options.kubelet_path(Verb::Attach, "ns", "p", "c"),
+            "/attach/ns/p/c?input=1&output=1&replay=5&tty=1"
         );
     }
 
@@ -213,7 +259,7 @@ mod tests {
         #[test]
         fn every_command_survives(command in prop::collection::vec(any::<String>(), 0..5)) {
             let options = ExecOptions { command: command.clone(), ..Default::default() };
-            let path = options.kubelet_path("ns", "p", "c");
+            let path = options.kubelet_path(Verb::Exec, "ns", "p", "c");
             let query = path.split_once('?').unwrap().1;
             prop_assert_eq!(ExecOptions::parse(query).unwrap().command, command);
         }

@@ -27,6 +27,20 @@ pub enum Route {
         /// The pod.
         name: String,
     },
+    /// The console of a pod's main process.
+    Attach {
+        /// Its namespace.
+        namespace: String,
+        /// The pod.
+        name: String,
+    },
+    /// What a container has written.
+    Log {
+        /// Its namespace.
+        namespace: String,
+        /// The pod.
+        name: String,
+    },
     /// Connections to a pod's ports.
     PortForward {
         /// Its namespace.
@@ -118,6 +132,12 @@ impl Route {
             ["api", "v1", "namespaces", namespace, "pods", name, "exec"] => {
                 Some(Route::Exec { namespace: namespace.into(), name: name.into() })
             }
+            ["api", "v1", "namespaces", namespace, "pods", name, "attach"] => {
+                Some(Route::Attach { namespace: namespace.into(), name: name.into() })
+            }
+            ["api", "v1", "namespaces", namespace, "pods", name, "log"] => {
+                Some(Route::Log { namespace: namespace.into(), name: name.into() })
+            }
             ["api", "v1", "namespaces", namespace, "pods", name, "portforward"] => {
                 Some(Route::PortForward { namespace: namespace.into(), name: name.into() })
             }
@@ -153,7 +173,14 @@ impl Route {
         };
         match self {
             Route::Exec { namespace, name } => stream("pods/exec", namespace, name),
+            Route::Attach { namespace, name } => stream("pods/attach", namespace, name),
             Route::PortForward { namespace, name } => stream("pods/portforward", namespace, name),
+            Route::Log { namespace, name } => Deed::Resource {
+                verb: "get",
+                resource: "pods/log",
+                namespace: namespace.clone(),
+                name: name.clone(),
+            },
             Route::List { kind, namespace } => Deed::Resource {
                 verb: "list",
                 resource: kind.resource(),
@@ -181,6 +208,10 @@ mod tests {
         assert_eq!(Route::parse("/api/v1/namespaces/ns/pods/p%20q/exec"), Ok(exec));
         let forward = Route::PortForward { namespace: "ns".into(), name: "p".into() };
         assert_eq!(Route::parse("/api/v1/namespaces/ns/pods/p/portforward"), Ok(forward));
+        let attach = Route::Attach { namespace: "ns".into(), name: "p".into() };
+        assert_eq!(Route::parse("/api/v1/namespaces/ns/pods/p/attach"), Ok(attach));
+        let log = Route::Log { namespace: "ns".into(), name: "p".into() };
+        assert_eq!(Route::parse("/api/v1/namespaces/ns/pods/p/log"), Ok(log));
         let list = Route::List { kind: Kind::Pods, namespace: None };
         assert_eq!(Route::parse("/api/v1/pods"), Ok(list));
         assert_eq!(Route::parse("/readyz"), Ok(Route::Health));

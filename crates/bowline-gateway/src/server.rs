@@ -1,6 +1,6 @@
 //! The walk of a request: who, what, may it, and then the answer.
 //! Above: `bowline gateway`, `bowline dev`. Below: `authn`, `authz`, `route`, `api`,
-//! `stream`, `forward`.
+//! `stream`, `forward`, `logs`.
 
 use std::sync::Arc;
 
@@ -17,6 +17,8 @@ use crate::authn::{self, Tokens, User};
 use crate::authz::{Deed, Policies};
 use crate::far::Nodes;
 use crate::forward;
+use crate::logs;
+use crate::options::Verb;
 use crate::route::Route;
 use crate::status::Refusal;
 use crate::stream;
@@ -74,19 +76,29 @@ impl Gateway {
         let route = route?;
         let deed = route.deed(request.method(), &path);
         self.demand(&user, &deed)?;
-        if let Route::Exec { namespace, name } | Route::PortForward { namespace, name } = &route {
+        if let Route::Exec { namespace, name }
+        | Route::Attach { namespace, name }
+        | Route::PortForward { namespace, name } = &route
+        {
             if !matches!(*request.method(), Method::GET | Method::POST) {
                 return Err(Refusal::method_not_allowed());
             }
             self.demand_create(&user, &deed, &request)?;
             let (nodes, sessions) = (&inner.nodes, &self.sessions);
-            return match route {
-                Route::Exec { .. } => stream::exec(nodes, sessions, namespace, name, request).await,
-                _ => forward::port_forward(nodes, sessions, namespace, name, request).await,
+            let verb = match route {
+                Route::Exec { .. } => Verb::Exec,
+                Route::Attach { .. } => Verb::Attach,
+                _ => {
+                    return forward::port_forward(nodes, sessions, namespace, name, request).await;
+                }
             };
+            return stream::remote_command(verb, nodes, sessions, namespace, name, request).await;
         }
         if request.method() != Method::GET {
             return Err(Refusal::method_not_allowed());
+        }
+        if let Route::Log { namespace, name } = &route {
+            return logs::answer(&inner.nodes, namespace, name, query(&request)).await;
         }
         let accept = request.headers().get(http::header::ACCEPT);
         let asked = Asked {

@@ -1,10 +1,8 @@
 //! Refusals to Kubernetes' Status objects, keys in the API server's order.
 //! Above: everything that answers. Below: nothing.
 
-use bowline_io::serve::Reply;
-use bytes::Bytes;
+use bowline_io::serve::{Reply, body};
 use http::{HeaderValue, Response, StatusCode, header};
-use http_body_util::Full;
 use serde_json::{Value, json};
 
 /// A refusal, as Kubernetes says it.
@@ -115,8 +113,8 @@ impl Refusal {
 
 /// An answer of JSON.
 #[must_use]
-pub fn json(code: u16, body: &Value) -> Reply {
-    let mut reply = Response::new(Full::new(Bytes::from(format!("{body}\n"))));
+pub fn json(code: u16, value: &Value) -> Reply {
+    let mut reply = Response::new(body(format!("{value}\n")));
     *reply.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let json = HeaderValue::from_static("application/json");
     reply.headers_mut().insert(header::CONTENT_TYPE, json);
@@ -127,8 +125,8 @@ pub fn json(code: u16, body: &Value) -> Reply {
 
 /// An answer of plain text.
 #[must_use]
-pub fn text(code: u16, body: &str) -> Reply {
-    let mut reply = Response::new(Full::new(Bytes::copy_from_slice(body.as_bytes())));
+pub fn text(code: u16, text: &str) -> Reply {
+    let mut reply = Response::new(body(text.to_owned()));
     *reply.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let plain = HeaderValue::from_static("text/plain; charset=utf-8");
     reply.headers_mut().insert(header::CONTENT_TYPE, plain);

@@ -1,25 +1,25 @@
-//! An exec: from a request that may, to a relay between its client and the node.
+//! An exec or an attach: from a request that may, to a relay between its client and the node.
 //! Above: `server`. Below: `options`, `far`, `relay`.
 
 use bowline_io::chance;
 use bowline_io::http::lines;
-use bowline_io::serve::{Reply, Sessions, has_body, upgraded};
+use bowline_io::serve::{Reply, Sessions, body, has_body, upgraded};
 use bowline_io::target::query;
-use bowline_proto::negotiate::{self, Lines, Offer, Taken};
+use bowline_proto::negotiate::{self, Lines, Offer, REPLAY_HEADER, Taken};
 use bowline_proto::session::{Session, Side};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Version};
-use http_body_util::Full;
 use hyper::body::Incoming;
 use tracing::{info, warn};
 
-use crate::far::Nodes;
-use crate::options::ExecOptions;
+use crate::far::{self, Nodes};
+use crate::options::{ExecOptions, Verb};
 use crate::relay;
 use crate::status::{Refusal, text};
 
-/// Serves an exec: finds the pod's node, upgrades there, and only then here.
-pub async fn exec(
+/// Serves a remote command: finds the pod's node, upgrades there, and only then here.
+pub async fn remote_command(
+    verb: Verb,
     nodes: &Nodes,
     sessions: &Sessions,
     namespace: &str,
@@ -37,21 +37,25 @@ pub async fn exec(
         Ok(accepted) => accepted,
         Err(bare) => return Ok(bare),
     };
-    let path = options.kubelet_path(namespace, name, &container);
+    let path = options.kubelet_path(verb, namespace, name, &container);
     // WebSocket where the node declares it and the gate is on, else SPDY.
     let offer = if nodes.prefers_websocket(&target) {
         Offer::websocket(chance::bytes())
     } else {
         Offer::spdy()
     };
-    let (far, protocol) = nodes.reach(&target, &path, &offer).await?;
+    let (head, far) = nodes.ask(&target, &path, offer.method(), &offer.headers()).await?;
+    let protocol = far::check(&offer, &head)?;
     let far_session = Session::new(Side::Client, protocol, options.wants, chance::bytes());
-    let reply = switch(&accepted.response);
+    let mut reply = switch(&accepted.response);
+    if let Some(lines) = head.headers.get(REPLAY_HEADER) {
+        reply.headers_mut().insert(REPLAY_HEADER, lines.clone());
+    }
     let near_session =
         Session::new(Side::Server, accepted.protocol, options.wants, chance::bytes());
-    let what = format!("{namespace}/{name}/{container}");
+    let what = format!("{} {namespace}/{name}/{container}", verb.word());
     let (front, back) = (accepted.protocol, far_session.protocol().name);
-    info!("exec {what}: {:?} {} to {back}", front.carrier, front.name);
+    info!("{what}: {:?} {} to {back}", front.carrier, front.name);
     let legs = sessions.clone();
     sessions.spawn(async move {
         match upgraded(request).await {
@@ -63,10 +67,10 @@ pub async fn exec(
                 let relay = Box::pin(relay);
                 legs.spawn(async move {
                     let ending = relay.await;
-                    info!("exec {what}: {ending:?}");
+                    info!("{what}: {ending:?}");
                 });
             }
-            Err(error) => warn!("exec {what}: {error}"),
+            Err(error) => warn!("{what}: {error}"),
         }
     });
     Ok(reply)
@@ -99,7 +103,7 @@ pub(crate) fn accept(
 
 /// The 101.
 pub(crate) fn switch(headers: &[(&'static str, String)]) -> Reply {
-    let mut reply = Response::new(Full::new(Bytes::new()));
+    let mut reply = Response::new(body(Bytes::new()));
     *reply.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     set_headers(&mut reply, headers);
     reply

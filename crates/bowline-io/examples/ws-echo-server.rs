@@ -6,13 +6,12 @@ mod echo;
 use std::error::Error;
 
 use bowline_io::http::lines;
-use bowline_io::serve::{Reply, Sessions, serve, upgraded};
+use bowline_io::serve::{Reply, Sessions, body, serve, upgraded};
 use bowline_proto::negotiate::{Lines, asked};
 use bowline_proto::session::protocol::Carrier;
 use bowline_proto::websocket::{Role, accept_key};
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
-use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::net::TcpListener;
 
@@ -28,7 +27,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 async fn answer(sessions: Sessions, request: Request<Incoming>) -> Reply {
-    let mut reply = Response::new(Full::new(Bytes::new()));
+    let mut reply = Response::new(body(Bytes::new()));
     let headers = lines(request.headers());
     let key = request.headers().get(header::SEC_WEBSOCKET_KEY).and_then(|key| key.to_str().ok());
     let accept = key.and_then(|key| HeaderValue::try_from(accept_key(key)).ok());

@@ -333,6 +333,14 @@ impl Inflow {
         }
     }
 
+    /// Takes the first of what waits.
+    pub fn pop(&mut self) -> Option<Bytes> {
+        let first = self.waiting.pop_front()?;
+        self.len -= first.len().min(self.len);
+        self.owned = self.owned.saturating_sub(1);
+        Some(first)
+    }
+
     /// Nothing follows what was queued.
     pub fn end(&mut self) {
         self.ended = true;

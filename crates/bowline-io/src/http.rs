@@ -106,6 +106,24 @@ pub async fn request(
     timeout(patience, exchange).await.map_err(|_| HttpError::Timeout(patience))?
 }
 
+/// Sends a request and gives the answer with its body as it comes.
+///
+/// # Errors
+/// [`HttpError`].
+pub async fn open(
+    stream: Stream,
+    request: Request<()>,
+    patience: Duration,
+) -> Result<http::Response<Incoming>, HttpError> {
+    let sent = send(stream, request.map(|()| Full::new(Bytes::new())));
+    timeout(patience, sent).await.map_err(|_| HttpError::Timeout(patience))?
+}
+
+/// The beginning of a body, as much as an explanation needs, if it comes soon.
+pub async fn explanation(body: Incoming) -> Bytes {
+    timeout(REFUSAL_PATIENCE, beginning(body)).await.unwrap_or_default()
+}
+
 /// Asks for an upgrade.
 ///
 /// # Errors
@@ -115,13 +133,11 @@ pub async fn upgrade(
     request: Request<()>,
     patience: Duration,
 ) -> Result<Answer, HttpError> {
-    let sent = send(stream, request.map(|()| Full::new(Bytes::new())));
-    let mut response =
-        timeout(patience, sent).await.map_err(|_| HttpError::Timeout(patience))??;
+    let mut response = open(stream, request, patience).await?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         let (head, body) = response.into_parts();
         // What there is of an explanation is enough.
-        let body = timeout(REFUSAL_PATIENCE, beginning(body)).await.unwrap_or_default();
+        let body = explanation(body).await;
         return Ok(Answer::Refused { head, body });
     }
     let upgraded = hyper::upgrade::on(&mut response).await?;

@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, header};
-use http_body_util::Full;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -85,8 +86,17 @@ impl Sessions {
     }
 }
 
+/// The body of an answer, at once or as it comes. One that fails is cut off, so that nobody takes
+/// it for complete.
+pub type Body = UnsyncBoxBody<Bytes, io::Error>;
+
+/// A body that is all there.
+pub fn body(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
 /// A service's answer.
-pub type Reply = Response<Full<Bytes>>;
+pub type Reply = Response<Body>;
 
 /// Serves `listener` until `end`; then tells the sessions, waits for them with patience, and
 /// returns. `service` answers requests; what it spawns on `sessions` is waited for.

@@ -4,10 +4,10 @@
 use url::Url;
 use url::form_urlencoded::Serializer;
 
-/// The query of an exec.
+/// The query of an exec, or of an attach.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExecQuery {
-    /// The words of the command.
+    /// The words of the command; an attach has none.
     pub command: Vec<String>,
     /// The container.
     pub container: String,
@@ -21,18 +21,32 @@ pub struct ExecQuery {
     pub tty: bool,
     /// `--request-timeout` as it was given, if it is not 0.
     pub timeout: Option<String>,
+    /// For an attach: begin with so many lines of the log. Bowline's own.
+    pub replay: Option<u64>,
 }
 
 /// `…/api/v1/namespaces/NS/pods/NAME/exec?…`, with the server's own path in front. Keys are in the
 /// order of Go's encoder; booleans appear only if they are true.
 #[must_use]
 pub fn exec(server: &Url, namespace: &str, pod: &str, query: &ExecQuery) -> Url {
-    let mut url = subresource(server, namespace, pod, "exec");
+    with_query(subresource(server, namespace, pod, "exec"), query)
+}
+
+/// The same for an attach.
+#[must_use]
+pub fn attach(server: &Url, namespace: &str, pod: &str, query: &ExecQuery) -> Url {
+    with_query(subresource(server, namespace, pod, "attach"), query)
+}
+
+fn with_query(mut url: Url, query: &ExecQuery) -> Url {
     let mut text = Serializer::new(String::new());
     for word in &query.command {
         text.append_pair("command", word);
     }
     text.append_pair("container", &query.container);
+    if let Some(lines) = query.replay {
+        text.append_pair("replay", &lines.to_string());
+    }
     for (name, set) in [("stderr", query.stderr), ("stdin", query.stdin), ("stdout", query.stdout)]
     {
         if set {

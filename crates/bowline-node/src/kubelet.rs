@@ -1,14 +1,16 @@
-//! The kubelet's streaming endpoints: requests to sessions, with its rules, texts and codes.
+//! The kubelet's streaming endpoints and its logs: requests to sessions, with its rules, texts and
+//! codes.
 //! Above: `bowline node`, `bowline dev`. Below: `session`, `runtime`, `bowline_io::serve`.
 
 use std::sync::Arc;
 
 use bowline_io::chance;
 use bowline_io::http::lines;
-use bowline_io::serve::{Peer, Reply, Sessions, has_body, upgraded};
+use bowline_io::serve::{Peer, Reply, Sessions, body, has_body, upgraded};
 use bowline_io::target::query;
 use bowline_proto::negotiate::{
-    Accepted, Lines, Refusal, Taken, accept, accept_forward, asked, asks_for_tunnel,
+    Accepted, Lines, REPLAY_HEADER, REPLAY_PARAMETER, Refusal, Taken, accept, accept_forward,
+    asked, asks_for_tunnel,
 };
 use bowline_proto::portforward::over_websocket::PORTS;
 use bowline_proto::portforward::{Forward, OverSpdy, OverWebSocket};
@@ -18,14 +20,16 @@ use bowline_proto::tunnel::Wire;
 use bowline_proto::websocket::Role;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
-use http_body_util::Full;
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 use tracing::{debug, warn};
 
+use crate::attach::Attach;
 use crate::forward::{self, HostPod};
-use crate::runtime::{Exec, NotFound, Runtime};
-use crate::session;
+use crate::lines::{LogLines, Options};
+use crate::runtime::{Container, Exec, NotFound, Runtime};
+use crate::session::{self, Command};
 
 /// A kubelet's streaming side.
 #[derive(Clone, Debug)]
@@ -56,8 +60,19 @@ impl Plain {
 #[derive(Debug, PartialEq, Eq)]
 enum Route {
     Healthz,
-    Exec { namespace: String, pod: String, uid: Option<String>, container: String },
+    Exec(Named),
+    Attach(Named),
+    Logs(Named),
     PortForward { namespace: String, pod: String, uid: Option<String> },
+}
+
+/// A container, as a URL names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Named {
+    namespace: String,
+    pod: String,
+    uid: Option<String>,
+    container: String,
 }
 
 impl Kubelet {
@@ -85,9 +100,9 @@ impl Kubelet {
         }
         match route {
             Route::Healthz => Ok(text(200, "ok")),
-            Route::Exec { namespace, pod, uid, container } => {
-                self.exec(request, &namespace, &pod, uid.as_deref(), &container)
-            }
+            Route::Exec(named) => self.exec(request, &named),
+            Route::Attach(named) => self.attach(request, &named),
+            Route::Logs(named) => self.logs(&request, &named),
             Route::PortForward { namespace, pod, uid } => {
                 self.port_forward(request, &namespace, &pod, uid.as_deref())
             }
@@ -133,33 +148,97 @@ impl Kubelet {
         Ok(reply)
     }
 
-    fn exec(
-        &self,
-        request: Request<Incoming>,
-        namespace: &str,
-        pod: &str,
-        uid: Option<&str>,
-        container: &str,
-    ) -> Result<Reply, Plain> {
+    fn exec(&self, request: Request<Incoming>, named: &Named) -> Result<Reply, Plain> {
         let (words, wants) = parameters(query(&request))?;
-        let found = self.runtime.find(namespace, pod, uid, container);
-        let container = found.map_err(|missing| match missing {
+        let container = self.running(named)?;
+        let exec = Exec { runtime: self.runtime.clone(), container, words, wants };
+        self.session(request, exec, wants, &[])
+    }
+
+    fn attach(&self, request: Request<Incoming>, named: &Named) -> Result<Reply, Plain> {
+        let (_, wants) = parameters(query(&request))?;
+        let replay = replay(query(&request))?;
+        let container =
+            self.running(named).map_err(|plain| match plain.text.split('"').nth(1) {
+                // The kubelet's words for it differ from those of exec.
+                Some(name) => Plain::new(
+                    plain.code,
+                    format!("container {name} not found in pod {}_{}", named.pod, named.namespace),
+                ),
+                None => plain,
+            })?;
+        let attach = Attach::new(container, wants, replay);
+        let attach = attach.map_err(|mismatch| Plain::new(400, mismatch.to_string()))?;
+        // Whoever asks for lines must know whether it was heard.
+        let heard: Vec<_> = replay.iter().map(|lines| (REPLAY_HEADER, lines.to_string())).collect();
+        self.session(request, attach, wants, &heard)
+    }
+
+    fn logs(&self, request: &Request<Incoming>, named: &Named) -> Result<Reply, Plain> {
+        if *request.method() != Method::GET {
+            return Err(Plain::new(405, "405: Method Not Allowed"));
+        }
+        let options = Options::parse(query(request));
+        let options = options.map_err(|bad| Plain::new(400, bad.to_string()))?;
+        let Named { namespace, pod, uid, container } = named;
+        let found = self.runtime.container(namespace, pod, uid.as_deref(), container);
+        let found = found.map_err(|missing| Plain::new(404, missing.to_string()))?;
+        if options.previous {
+            // Nothing is started again here.
+            let text =
+                format!("previous terminated container {container:?} in pod {pod:?} not found");
+            return Err(Plain::new(400, text));
+        }
+        let mut reply = Response::new(LogLines::of(&found, options).boxed_unsync());
+        let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+        reply.headers_mut().insert(http::header::CONTENT_TYPE, plain);
+        Ok(reply)
+    }
+
+    fn running(&self, named: &Named) -> Result<Arc<Container>, Plain> {
+        let Named { namespace, pod, uid, container } = named;
+        let found = self.runtime.find(namespace, pod, uid.as_deref(), container);
+        found.map_err(|missing| match missing {
             NotFound::Pod => Plain::new(404, missing.to_string()),
             _ => Plain::new(500, missing.to_string()),
-        })?;
+        })
+    }
+
+    /// Upgrades a request to a session that runs `command`.
+    fn session<C>(
+        &self,
+        request: Request<Incoming>,
+        command: C,
+        wants: Wants,
+        headers: &[(&'static str, String)],
+    ) -> Result<Reply, Plain>
+    where
+        C: Command + Send + 'static,
+        C::Process: Send,
+    {
         let taken = Taken { websocket_v5: true };
         let accepted = negotiate(&request, |method, lines| accept(method, lines, taken))?;
-        let reply = switch(&accepted);
-        let exec = Exec { runtime: self.runtime.clone(), container, words, wants };
+        let mut reply = switch(&accepted);
+        set_headers(&mut reply, headers);
         let (protocol, end) = (accepted.protocol, self.sessions.end.clone());
         self.sessions.spawn(async move {
             match upgraded(request).await {
-                Ok(connection) => session::run(exec, wants, protocol, connection, end).await,
+                Ok(connection) => session::run(command, wants, protocol, connection, end).await,
                 Err(error) => warn!("upgrade: {error}"),
             }
         });
         Ok(reply)
     }
+}
+
+/// The lines that an attach begins with: Bowline's own addition to the protocol.
+fn replay(query: &str) -> Result<Option<usize>, Plain> {
+    let asked = form_urlencoded::parse(query.as_bytes()).find(|pair| pair.0 == REPLAY_PARAMETER);
+    let Some((_, value)) = asked else { return Ok(None) };
+    let number = value.parse();
+    let bad =
+        |_| Plain::new(400, format!("invalid {REPLAY_PARAMETER} {value:?}: must be a number"));
+    number.map(Some).map_err(bad)
 }
 
 fn negotiate(
@@ -178,8 +257,9 @@ fn negotiate(
     })
 }
 
-/// `/exec/NAMESPACE/POD/CONTAINER`, or with a uid before the container;
-/// `/portForward/NAMESPACE/POD`, or with a uid behind the pod.
+/// `/exec/NAMESPACE/POD/CONTAINER`, or with a uid before the container, and `/attach` likewise;
+/// `/containerLogs/NAMESPACE/POD/CONTAINER`; `/portForward/NAMESPACE/POD`, or with a uid behind the
+/// pod.
 fn route(path: &str) -> Result<Route, Plain> {
     let unknown = || Plain::new(404, "404 page not found");
     if path == "/healthz" {
@@ -194,8 +274,8 @@ fn route(path: &str) -> Result<Route, Plain> {
     if parts.iter().any(String::is_empty) {
         return Err(unknown());
     }
-    let route =
-        |namespace: &String, pod: &String, uid: Option<&String>, container: &String| Route::Exec {
+    let named =
+        |namespace: &String, pod: &String, uid: Option<&String>, container: &String| Named {
             namespace: namespace.clone(),
             pod: pod.clone(),
             uid: uid.cloned(),
@@ -207,9 +287,20 @@ fn route(path: &str) -> Result<Route, Plain> {
         uid: uid.cloned(),
     };
     match (verb, &parts[..]) {
-        ("exec", [namespace, pod, container]) => Ok(route(namespace, pod, None, container)),
+        ("exec", [namespace, pod, container]) => {
+            Ok(Route::Exec(named(namespace, pod, None, container)))
+        }
         ("exec", [namespace, pod, uid, container]) => {
-            Ok(route(namespace, pod, Some(uid), container))
+            Ok(Route::Exec(named(namespace, pod, Some(uid), container)))
+        }
+        ("attach", [namespace, pod, container]) => {
+            Ok(Route::Attach(named(namespace, pod, None, container)))
+        }
+        ("attach", [namespace, pod, uid, container]) => {
+            Ok(Route::Attach(named(namespace, pod, Some(uid), container)))
+        }
+        ("containerLogs", [namespace, pod, container]) => {
+            Ok(Route::Logs(named(namespace, pod, None, container)))
         }
         ("portForward", [namespace, pod]) => Ok(forward(namespace, pod, None)),
         ("portForward", [namespace, pod, uid]) => Ok(forward(namespace, pod, Some(uid))),
@@ -268,7 +359,7 @@ fn parameters(query: &str) -> Result<(Vec<String>, Wants), Plain> {
 }
 
 fn switch(accepted: &Accepted) -> Reply {
-    let mut reply = Response::new(Full::new(Bytes::new()));
+    let mut reply = Response::new(body(Bytes::new()));
     *reply.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     set_headers(&mut reply, &accepted.response);
     reply
@@ -281,8 +372,8 @@ fn refuse(plain: &Plain) -> Reply {
 }
 
 fn text(code: u16, text: &str) -> Reply {
-    let body = if text.is_empty() { Bytes::new() } else { Bytes::from(format!("{text}\n")) };
-    let mut reply = Response::new(Full::new(body));
+    let said = if text.is_empty() { Bytes::new() } else { Bytes::from(format!("{text}\n")) };
+    let mut reply = Response::new(body(said));
     *reply.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let plain = HeaderValue::from_static("text/plain; charset=utf-8");
     reply.headers_mut().insert(http::header::CONTENT_TYPE, plain);
@@ -304,14 +395,17 @@ mod tests {
 
     #[test]
     fn routes() {
-        let exec = |uid: Option<&str>| Route::Exec {
+        let named = |uid: Option<&str>| Named {
             namespace: "ns".into(),
             pod: "p".into(),
             uid: uid.map(Into::into),
             container: "c d".into(),
         };
-        assert_eq!(route("/exec/ns/p/c%20d"), Ok(exec(None)));
-        assert_eq!(route("/exec/ns/p/u/c%20d"), Ok(exec(Some("u"))));
+        assert_eq!(route("/exec/ns/p/c%20d"), Ok(Route::Exec(named(None))));
+        assert_eq!(route("/exec/ns/p/u/c%20d"), Ok(Route::Exec(named(Some("u")))));
+        assert_eq!(route("/attach/ns/p/c%20d"), Ok(Route::Attach(named(None))));
+        assert_eq!(route("/attach/ns/p/u/c%20d"), Ok(Route::Attach(named(Some("u")))));
+        assert_eq!(route("/containerLogs/ns/p/c%20d"), Ok(Route::Logs(named(None))));
         assert_eq!(route("/healthz"), Ok(Route::Healthz));
         let forward = |uid: Option<&str>| Route::PortForward {
             namespace: "ns".into(),

@@ -3,10 +3,11 @@
 //! `bowline-io`.
 //!
 //! [`manifest`] reads Pods, [`runtime`] runs them as processes of this host, [`kubelet`] answers
-//! the API server, [`session`] joins an upgraded connection with one process and [`forward`] with
-//! the ports of a pod.
+//! the API server, [`session`] joins an upgraded connection with one process, new or [attached
+//! to](attach), and [`forward`] with the ports of a pod.
 #![deny(unsafe_code)]
 
+pub mod attach;
 pub mod forward;
 pub mod kubelet;
 pub mod manifest;
@@ -16,8 +17,11 @@ pub mod session;
 
 mod census;
 mod child;
+mod console;
 mod family;
 mod leader;
+mod lines;
+mod log;
 mod pipes;
 mod spawn;
 mod terminal;

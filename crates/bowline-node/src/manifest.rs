@@ -34,6 +34,8 @@ pub struct ContainerSpec {
     pub working_dir: Option<String>,
     /// Its main process has an open stdin.
     pub stdin: bool,
+    /// That stdin ends with the first client that attaches to it.
+    pub stdin_once: bool,
     /// Its main process has a terminal.
     pub tty: bool,
 }
@@ -108,6 +110,7 @@ fn container(pod: &str, spec: &Container) -> ContainerSpec {
         },
         working_dir: spec.working_dir.clone().filter(|dir| !dir.is_empty()),
         stdin: spec.stdin.unwrap_or(false),
+        stdin_once: spec.stdin_once.unwrap_or(false),
         tty: spec.tty.unwrap_or(false),
         env,
     }

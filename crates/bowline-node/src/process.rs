@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use bowline_io::drive::{Inflow, Intake};
 use bowline_proto::session::{Size, Wants};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use tokio::net::unix::pipe::{self, Receiver, Sender};
 use tracing::warn;
 
@@ -67,15 +67,17 @@ enum Stdin {
 #[derive(Debug)]
 pub enum Act {
     /// It wrote to its output.
-    Out(BytesMut),
+    Out(Bytes),
     /// It wrote to its errors.
-    Err(BytesMut),
+    Err(Bytes),
     /// Nobody can write to its output any more.
     OutEnded,
     /// Nobody can write to its errors any more.
     ErrEnded,
     /// It took some input, or refused any more.
     Took,
+    /// Its output cannot be had as it was, and why.
+    Broken(String),
 }
 
 impl HostProcess {
@@ -124,8 +126,8 @@ impl HostProcess {
             if let Poll::Ready(bytes) = poll_pipe(cx, pipe, intake) {
                 self.err_first = !err;
                 return Poll::Ready(match (bytes, err) {
-                    (Some(bytes), false) => Act::Out(bytes),
-                    (Some(bytes), true) => Act::Err(bytes),
+                    (Some(bytes), false) => Act::Out(bytes.freeze()),
+                    (Some(bytes), true) => Act::Err(bytes.freeze()),
                     (None, false) => Act::OutEnded,
                     (None, true) => Act::ErrEnded,
                 });
@@ -197,7 +199,7 @@ impl Process for HostProcess {
         match &mut self.ends {
             Ends::Terminal { terminal, open } if *open => {
                 match ready!(self.out.poll(cx, terminal)) {
-                    Ok(bytes) if !bytes.is_empty() => Poll::Ready(Act::Out(bytes)),
+                    Ok(bytes) if !bytes.is_empty() => Poll::Ready(Act::Out(bytes.freeze())),
                     _ => {
                         *open = false;
                         Poll::Ready(Act::OutEnded)

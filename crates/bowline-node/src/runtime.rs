@@ -1,18 +1,16 @@
 //! Pods to running containers: main processes, their state, and what exec needs to find.
 //! Above: `kubelet`, `dev`. Below: `process`, `manifest`.
 
-use std::collections::VecDeque;
 use std::fmt::{self, Display, Formatter};
 use std::future::poll_fn;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant, SystemTime};
 
-use bowline_io::drive::Inflow;
+use bowline_io::drive::take_turns;
 use bowline_io::objects::ObjectsError;
 use bowline_proto::session::{Size, Wants};
-use bytes::BytesMut;
 use rustix::process::Signal;
 use thiserror::Error;
 use tokio::runtime::Handle;
@@ -23,14 +21,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use crate::console::{Console, Turn};
 use crate::family::{self, Home};
 use crate::leader::Farewell;
 use crate::manifest::{self, ContainerSpec, PodSpec};
-use crate::process::{Act, Ending, HostProcess, Process, StartError};
+use crate::process::{HostProcess, Process, StartError};
 use crate::session::Command;
 
-/// What is kept of a main process's output, so that it never blocks.
-const LOG_BYTES: usize = 64 * 1024;
 /// What a runtime waits for its processes at its end before they are killed.
 const END_GRACE: Duration = Duration::from_millis(300);
 /// What it waits for those that were killed. With the grace, a runtime ends within a second.
@@ -84,7 +81,8 @@ pub struct Container {
     /// What its manifest says.
     pub spec: ContainerSpec,
     state: Mutex<State>,
-    log: Mutex<VecDeque<u8>>,
+    /// Its main process, for those who look at it.
+    pub(crate) console: Arc<Console>,
     home: Home,
 }
 
@@ -137,7 +135,7 @@ impl Display for Exec {
 impl Command for Exec {
     type Process = HostProcess;
 
-    fn start(&self, size: Option<Size>) -> Result<HostProcess, StartError> {
+    fn start(&mut self, size: Option<Size>) -> Result<HostProcess, StartError> {
         let Exec { runtime, container, words, wants } = self;
         let (home, farewell) = (&container.home, runtime.farewell.clone());
         let process = HostProcess::start(words, &container.spec, *wants, size, home, farewell)?;
@@ -175,22 +173,18 @@ impl Container {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// One without a main process.
+    pub(crate) fn idle(spec: ContainerSpec) -> Arc<Container> {
+        Arc::new(Container {
+            spec,
+            state: Mutex::new(State::Running { since: SystemTime::now() }),
+            console: Arc::default(),
+            home: Home::new(),
+        })
+    }
+
     fn set(&self, state: State) {
         *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
-    }
-
-    /// The end of what its main process wrote.
-    #[must_use]
-    pub fn log(&self) -> Vec<u8> {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
-    }
-
-    fn record(&self, bytes: &[u8]) {
-        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        let bytes = &bytes[bytes.len().saturating_sub(LOG_BYTES)..];
-        let excess = (log.len() + bytes.len()).saturating_sub(LOG_BYTES);
-        log.drain(..excess);
-        log.extend(bytes);
     }
 }
 
@@ -224,12 +218,7 @@ impl Runtime {
         let (end, mains) = (CancellationToken::new(), TaskTracker::new());
         tokio::spawn(tend(end.clone()));
         let begin = |spec: &ContainerSpec| {
-            let container = Arc::new(Container {
-                spec: spec.clone(),
-                state: Mutex::new(State::Running { since: SystemTime::now() }),
-                log: Mutex::new(VecDeque::new()),
-                home: Home::new(),
-            });
+            let container = Container::idle(spec.clone());
             if !spec.command.is_empty() {
                 let farewell =
                     Farewell { signal: Signal::TERM, grace: END_GRACE, ..farewell.clone() };
@@ -293,7 +282,23 @@ impl Runtime {
         pod.ok_or(NotFound::Pod)
     }
 
-    /// A container in which a command can be run.
+    /// A container, however it is.
+    ///
+    /// # Errors
+    /// [`NotFound`].
+    pub fn container(
+        &self,
+        namespace: &str,
+        pod: &str,
+        uid: Option<&str>,
+        container: &str,
+    ) -> Result<Arc<Container>, NotFound> {
+        let pod = self.pod(namespace, pod, uid)?;
+        let found = pod.containers.iter().find(|known| known.spec.name == container);
+        found.cloned().ok_or_else(|| NotFound::Container(container.to_owned()))
+    }
+
+    /// A container that runs, so that a command can be run in it, or its console be looked at.
     ///
     /// # Errors
     /// [`NotFound`].
@@ -304,11 +309,9 @@ impl Runtime {
         uid: Option<&str>,
         container: &str,
     ) -> Result<Arc<Container>, NotFound> {
-        let pod = self.pod(namespace, pod, uid)?;
-        let found = pod.containers.iter().find(|known| known.spec.name == container);
-        let found = found.ok_or_else(|| NotFound::Container(container.to_owned()))?;
+        let found = self.container(namespace, pod, uid, container)?;
         match found.state() {
-            State::Running { .. } => Ok(found.clone()),
+            State::Running { .. } => Ok(found),
             State::Exited { .. } | State::Failed { .. } => Err(NotFound::Exited),
         }
     }
@@ -366,7 +369,7 @@ async fn supervise(
     drain: Duration,
     end: CancellationToken,
 ) {
-    let spec = &container.spec;
+    let (spec, console) = (&container.spec, &container.console);
     // Its stdin stays open for whoever attaches.
     let wants = Wants { stdin: spec.stdin, stdout: true, stderr: !spec.tty, tty: spec.tty };
     let since = SystemTime::now();
@@ -377,44 +380,53 @@ async fn supervise(
             warn!(container = spec.name, "cannot be started: {error}");
             let (why, at) = (error.to_string(), SystemTime::now());
             container.set(State::Failed { why, at });
+            console.end();
             return container.home.end();
         }
     };
-    let ended = tokio::select! {
-        () = end.cancelled() => return,
-        ended = run(&container, &mut process) => ended,
-    };
+    let running = run(console, &mut process, |process, cx| process.poll_ending(cx));
+    let Some(ended) = end.run_until_cancelled(running).await else { return };
     info!(container = spec.name, code = ended.code(), "the main process has ended");
     container.set(State::Exited { code: ended.code(), since, at: SystemTime::now() });
     container.home.end();
-    let _ = timeout(drain, run_dry(&container, &mut process)).await;
-}
-
-async fn run(container: &Container, process: &mut HostProcess) -> Ending {
-    poll_fn(|cx| {
-        while let Poll::Ready(act) = process.poll(cx, &mut Inflow::default(), true) {
-            record(container, act);
+    // What it wrote is read, however slow those are who read it; then whoever else can still write
+    // has a while to end.
+    let mut until = None;
+    let dry = run(console, &mut process, |process, cx| {
+        if process.is_silent() {
+            return Poll::Ready(());
         }
-        process.poll_ending(cx)
-    })
-    .await
+        until.get_or_insert_with(|| Box::pin(sleep(drain))).as_mut().poll(cx)
+    });
+    if end.run_until_cancelled(dry).await.is_some() {
+        console.end();
+    }
 }
 
-async fn run_dry(container: &Container, process: &mut HostProcess) {
-    poll_fn(|cx| {
-        while !process.is_silent() {
-            let act = std::task::ready!(process.poll(cx, &mut Inflow::default(), true));
-            record(container, act);
+/// Lets a process go on until `over` says so. That is asked whenever the process has nothing to do
+/// and waits for nobody.
+async fn run<T>(
+    console: &Console,
+    process: &mut HostProcess,
+    mut over: impl FnMut(&mut HostProcess, &mut Context<'_>) -> Poll<T>,
+) -> T {
+    let mut held = Box::pin(sleep(Duration::ZERO));
+    loop {
+        let step = poll_fn(|cx| {
+            loop {
+                match console.poll_process(cx, process) {
+                    Poll::Ready(Turn::Acted(moved)) => return Poll::Ready(Err(moved)),
+                    Poll::Ready(Turn::Held(until)) => {
+                        held.as_mut().reset(until);
+                        ready!(held.as_mut().poll(cx));
+                    }
+                    Poll::Pending => return over(process, cx).map(Ok),
+                }
+            }
+        });
+        match step.await {
+            Ok(result) => return result,
+            Err(moved) => take_turns(moved).await,
         }
-        Poll::Ready(())
-    })
-    .await;
-}
-
-fn record(container: &Container, act: Act) {
-    let bytes: BytesMut = match act {
-        Act::Out(bytes) | Act::Err(bytes) => bytes,
-        Act::OutEnded | Act::ErrEnded | Act::Took => return,
-    };
-    container.record(&bytes);
+    }
 }

@@ -1,4 +1,5 @@
-//! One exec: joins an upgraded connection with a process, from the first stream to the Status.
+//! One exec or attach: joins an upgraded connection with a process, from the first stream to the
+//! Status.
 //! Above: `kubelet`. Below: `process`, `bowline_io::drive`, `bowline_proto::session`.
 
 use std::fmt::Display;
@@ -32,7 +33,7 @@ pub trait Command: Display {
     ///
     /// # Errors
     /// [`StartError`].
-    fn start(&self, size: Option<Size>) -> Result<Self::Process, StartError>;
+    fn start(&mut self, size: Option<Size>) -> Result<Self::Process, StartError>;
 
     /// Its words.
     fn words(&self) -> &[String];
@@ -125,7 +126,8 @@ impl<S: Connection, C: Command> Running<S, C> {
             let wake = poll_fn(|cx| self.poll(cx, &mut alarm)).await;
             let now = self.clock.now();
             let moved = match &wake {
-                Wake::Socket(Moment::Read(bytes)) | Wake::Act(Act::Out(bytes)) => bytes.len(),
+                Wake::Socket(Moment::Read(bytes)) => bytes.len(),
+                Wake::Act(Act::Out(bytes)) => bytes.len(),
                 _ => 0,
             };
             match wake {
@@ -229,11 +231,15 @@ impl<S: Connection, C: Command> Running<S, C> {
 
     fn act(&mut self, act: Act) {
         match act {
-            Act::Out(bytes) => self.session.send(Channel::Stdout, bytes.freeze()),
-            Act::Err(bytes) => self.session.send(Channel::Stderr, bytes.freeze()),
+            Act::Out(bytes) => self.session.send(Channel::Stdout, bytes),
+            Act::Err(bytes) => self.session.send(Channel::Stderr, bytes),
             Act::OutEnded => self.session.finish(Channel::Stdout),
             Act::ErrEnded => self.session.finish(Channel::Stderr),
             Act::Took => {}
+            Act::Broken(why) => {
+                warn!("{}: {why}", self.command);
+                self.end(&Status::failed(&why));
+            }
         }
     }
 

@@ -1,36 +1,24 @@
 //! `bowline exec`: what is asked for to a session between this program's ends and a container's.
-//! Above: `main`. Below: `bowline-kube` for where, `bowline-client` for the session.
+//! Above: `main`. Below: `bowline-kube` for where, `remote` for the session.
 
 use std::sync::Arc;
 
-use bowline_client::{EndError, Ends, ExecError, Wants};
-use bowline_io::stdio::{Input, Output};
+use bowline_client::Wants;
+use bowline_io::stdio::Input;
 use bowline_kube::stream_url::ExecQuery;
 use bowline_kube::{container, files, stream_url, target};
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::args::BadUsage;
 use crate::args::exec::Exec;
-use crate::console::{self, Raw};
-use crate::memory;
 use crate::outcome::{self, End};
 use crate::place::{self, Place, env};
+use crate::remote::{self, Here};
 use crate::verbose::{Verbose, say};
-
-/// kubectl's switch: only `false`, in any case, means no.
-const WEBSOCKETS: &str = "KUBECTL_REMOTE_COMMAND_WEBSOCKETS";
 
 /// Runs it to its end. `program` is the name that it was called by.
 pub fn run(asked: &Exec, program: &str) -> End {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = match runtime {
-        Ok(runtime) => runtime,
-        Err(error) => return End::refused(format_args!("start: {error}")),
-    };
-    let end = runtime.block_on(session(asked, program)).unwrap_or_else(|end| end);
-    // A read of stdin that nobody waits for any more must not hold the program.
-    runtime.shutdown_background();
-    end
+    remote::until_its_end(session(asked, program))
 }
 
 async fn session(asked: &Exec, program: &str) -> Result<End, End> {
@@ -41,8 +29,8 @@ async fn session(asked: &Exec, program: &str) -> Result<End, End> {
     if let Some(notice) = choice.notice.filter(|_| !asked.quiet) {
         say(&format!("{notice}\n"));
     }
-    refuse_completed(&pod)?;
-    let tty = wants_terminal(asked);
+    remote::refuse_completed(&pod, "exec into")?;
+    let tty = asked.stdin && asked.tty && remote::has_terminal(asked.quiet);
     let wants = Wants { stdin: asked.stdin, stdout: true, stderr: !tty, tty };
     let name = pod.metadata.name.unwrap_or_default();
     let query = ExecQuery {
@@ -53,59 +41,19 @@ async fn session(asked: &Exec, program: &str) -> Result<End, End> {
         stderr: wants.stderr,
         tty,
         timeout: asked.global.request_timeout.map(|time| time.to_string()),
+        replay: None,
     };
     let url = stream_url::exec(&place.api.server, &namespace, &name, &query);
-    let request = bowline_client::Exec {
-        endpoint: place.api.access.endpoint.clone(),
-        url,
-        headers: [&place.api.headers[..], &place.api.access.headers].concat(),
-        wants,
-        websocket: place::is_switched_on(WEBSOCKETS),
-        observer: Some(verbose.clone()),
+    let request = remote::request(&place, url, wants, verbose.clone());
+    let here = Here {
+        stdin: asked.stdin.then(|| Box::new(Input::stdin()) as _),
+        raw: tty,
+        redraws: false,
     };
-    let result = attended(&request, asked.stdin).await?;
-    if let Err(ExecError::End(EndError::Write(_, error))) = &result
-        && error.kind() == std::io::ErrorKind::BrokenPipe
-    {
-        // As every filter does when its reader has had enough. It does not come back.
-        let _ = signal_hook::low_level::emulate_default_handler(signal_hook::consts::SIGPIPE);
-    }
+    let result = remote::attended(&request, here).await?;
+    remote::follow_a_reader_that_left(&result);
     let end = outcome::of_exec(result, &place.api.authority());
     Ok(place::with_warnings(end, &asked.global, &verbose))
-}
-
-/// Runs the session with the terminal in the state that it needs; a signal ends both.
-async fn attended(
-    request: &bowline_client::Exec,
-    stdin: bool,
-) -> Result<Result<bowline_client::Ended, ExecError>, End> {
-    let interactive = stdin && console::input_is_terminal();
-    let failed = |error: std::io::Error| End::refused(format_args!("terminal: {error}"));
-    let asked_to_end =
-        if interactive { Some(console::asked_to_end().map_err(failed)?) } else { None };
-    let raw = if request.wants.tty { Some(Raw::enter().map_err(failed)?) } else { None };
-    let ends = Ends {
-        stdin: stdin.then(|| Box::new(Input::stdin()) as _),
-        stdout: Box::new(Output::stdout()),
-        stderr: Box::new(Output::stderr()),
-        sizes: if request.wants.tty { console::sizes().map_err(failed)? } else { None },
-    };
-    let session = async {
-        tokio::select! {
-            result = bowline_client::exec(request, ends) => result,
-            never = memory::forget_the_start() => match never {},
-        }
-    };
-    let result = match asked_to_end {
-        None => session.await,
-        Some(asked_to_end) => tokio::select! {
-            result = session => result,
-            // kubectl's code for it; the terminal is restored on the way out.
-            () = asked_to_end => return Err(End { code: outcome::REFUSED, text: String::new() }),
-        },
-    };
-    drop(raw);
-    Ok(result)
 }
 
 /// The pod, and the namespace that it is in.
@@ -136,28 +84,6 @@ async fn pod(asked: &Exec, place: &Place) -> Result<(String, Pod), End> {
     };
     let pod = target::of_object(&place.api, &namespace, &object.value, wait).await?;
     Ok((namespace, pod))
-}
-
-fn refuse_completed(pod: &Pod) -> Result<(), End> {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    match phase {
-        Some(phase @ ("Succeeded" | "Failed")) => Err(End::refused(format_args!(
-            "cannot exec into a container in a completed pod; current phase is {phase}"
-        ))),
-        _ => Ok(()),
-    }
-}
-
-/// `-t` means something with `-i` and a terminal on this side.
-fn wants_terminal(asked: &Exec) -> bool {
-    if !(asked.stdin && asked.tty) {
-        return false;
-    }
-    let is_terminal = console::input_is_terminal();
-    if !is_terminal && !asked.quiet {
-        say("Unable to use a TTY - input is not a terminal or the right kind of file\n");
-    }
-    is_terminal
 }
 
 /// A URL carries text; anything else would reach the container changed.

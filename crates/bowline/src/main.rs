@@ -2,9 +2,11 @@
 //! Above: the shell. Below: everything else.
 
 mod args;
+mod attach;
 mod certificates;
 mod console;
 mod demo;
+mod detach;
 mod dev;
 mod exec;
 mod help;
@@ -15,6 +17,7 @@ mod outcome;
 mod place;
 mod pod_status;
 mod port_forward;
+mod remote;
 mod servers;
 mod verbose;
 mod web;
@@ -51,6 +54,7 @@ fn end_of(words: &[std::ffi::OsString], base: &str, program: &str) -> End {
     }
     match args::read(words) {
         Ok(Asked::Exec(asked)) => exec::run(&asked, base),
+        Ok(Asked::Attach(asked)) => attach::run(&asked, program),
         Ok(Asked::PortForward(asked)) => port_forward::run(&asked, base),
         Ok(Asked::Dev(asked)) => serve(servers::dev(asked)),
         Ok(Asked::Node(asked)) => serve(servers::node(asked)),

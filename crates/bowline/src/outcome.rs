@@ -68,6 +68,18 @@ pub fn of_usage(refusal: &Refusal, program: &str) -> End {
 
 /// The end of an exec. `server` is who was asked.
 pub fn of_exec(result: Result<Ended, ExecError>, server: &str) -> End {
+    of_session(result, server, lost_command)
+}
+
+/// The end of an attach.
+pub fn of_attach(result: Result<Ended, ExecError>, server: &str) -> End {
+    of_session(result, server, lost_session)
+}
+
+/// What it means that a session was lost.
+type Lost = fn(&dyn Display) -> String;
+
+fn of_session(result: Result<Ended, ExecError>, server: &str, words: Lost) -> End {
     match result {
         Ok(Ended::Known(Outcome::Success)) => End::success(),
         Ok(Ended::Known(Outcome::Exited(code))) => {
@@ -81,23 +93,33 @@ pub fn of_exec(result: Result<Ended, ExecError>, server: &str) -> End {
                 Cause::Cut | Cause::Silent => "on the way to",
                 _ => "at or behind",
             };
-            lost(format_args!("{loss} ({hop} {server}) after {received_bytes} bytes of output"))
+            lost(
+                words,
+                format_args!("{loss} ({hop} {server}) after {received_bytes} bytes of output"),
+            )
         }
         Err(ExecError::End(EndError::Write(name, error))) => {
-            lost(format_args!("write {name}: {}", of_system(&error)))
+            lost(words, format_args!("write {name}: {}", of_system(&error)))
         }
         Err(ExecError::End(EndError::Read(error))) => {
-            lost(format_args!("read stdin: {}", of_system(&error)))
+            lost(words, format_args!("read stdin: {}", of_system(&error)))
         }
         Err(error) => End::refused(error),
     }
 }
 
-fn lost(what: impl Display) -> End {
-    let text = format!(
-        "error: the command's outcome is unknown: {what}; the command may still be running\n"
-    );
-    End { code: LOST, text }
+/// A command's fate is not known.
+fn lost_command(what: &dyn Display) -> String {
+    format!("the command's outcome is unknown: {what}; the command may still be running")
+}
+
+/// A process goes on without those who look at it.
+fn lost_session(what: &dyn Display) -> String {
+    format!("the session was lost: {what}; the container goes on without it")
+}
+
+fn lost(words: Lost, what: impl Display) -> End {
+    End { code: LOST, text: format!("error: {}\n", words(&what)) }
 }
 
 #[cfg(test)]

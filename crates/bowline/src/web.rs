@@ -4,10 +4,8 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result};
-use bowline_io::serve::{Sessions, serve};
-use bytes::Bytes;
+use bowline_io::serve::{Sessions, body, serve};
 use http::{Response, header};
-use http_body_util::Full;
 use rustix::process::{Signal, set_parent_process_death_signal};
 use tokio::net::TcpListener;
 
@@ -23,7 +21,7 @@ pub async fn run(address: SocketAddr) -> Result<()> {
         TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))?;
     println!("serving on http://{address}");
     let service = |_peer, _request| async {
-        let mut reply = Response::new(Full::new(Bytes::from_static(PAGE.as_bytes())));
+        let mut reply = Response::new(body(PAGE));
         let html = header::HeaderValue::from_static("text/html; charset=utf-8");
         reply.headers_mut().insert(header::CONTENT_TYPE, html);
         reply

@@ -65,7 +65,7 @@ fn ends(stalled: Duration) -> (Ends, Arc<Mutex<Vec<u8>>>) {
     let taken = Arc::new(Mutex::new(Vec::new()));
     let stdout = Sink { opens: Box::pin(sleep(stalled)), taken: taken.clone() };
     let (stdout, stderr) = (Box::new(stdout), Box::new(tokio::io::sink()));
-    (Ends { stdin: None, stdout, stderr, sizes: None }, taken)
+    (Ends { stdin: None, stdout, stderr, sizes: None, redraws: false }, taken)
 }
 
 // ---- the peer ----
@@ -418,13 +418,14 @@ fn request(listener: &TcpListener, websocket: bool) -> Exec {
     let endpoint = Endpoint { host, port: address.port(), tls: None, proxy: None };
     let url = format!("http://{address}/api/v1/namespaces/default/pods/web/exec?stdout=true");
     let (url, wants) = (url.parse().unwrap(), OUTPUT);
-    Exec { endpoint, url, headers: vec![], wants, websocket, observer: None }
+    Exec { endpoint, url, headers: vec![], wants, websocket, replay: false, observer: None }
 }
 
 async fn attempt(request: &Exec) -> UpgradeError {
     match exec(request, ends(Duration::ZERO).0).await {
         Ok(ended) => panic!("there was no session: {ended:?}"),
         Err(ExecError::Upgrade(error)) => error,
+        Err(ExecError::NoReplay) => panic!("nothing was asked for"),
         Err(ExecError::End(error)) => panic!("{error}"),
     }
 }

@@ -1,6 +1,7 @@
 //! The words of a command line to what is asked for, as plain data.
 //! Above: `main`. Below: one file a command, [`pflag`] for the scanning, [`table`] for the tables.
 
+pub mod attach;
 pub mod completion;
 pub mod dev;
 pub mod exec;
@@ -25,6 +26,8 @@ use self::table::{Command, Flag, Kind, Words};
 pub enum Asked {
     /// Run a command in a container.
     Exec(Box<exec::Exec>),
+    /// Attach to a container's main process.
+    Attach(Box<attach::Attach>),
     /// Forward local ports to a pod.
     PortForward(Box<port_forward::PortForward>),
     /// Be a node.
@@ -70,6 +73,15 @@ pub enum BadUsage {
     /// Exec needs to know what.
     #[error("you must specify at least one command for the container")]
     NoCommand,
+    /// Attach needs to know where.
+    #[error("at least 1 argument is required for attach")]
+    NoAttachTarget,
+    /// Attach knows two words at most.
+    #[error("expected POD, TYPE/NAME, or TYPE NAME, (at most 2 arguments) saw {0}: [{1}]")]
+    AttachWords(usize, String),
+    /// Keys that there are none of.
+    #[error(transparent)]
+    DetachKeys(#[from] crate::detach::UnknownKey),
     /// Port-forward needs to know where and what.
     #[error("TYPE/NAME and list of ports are required for port-forward")]
     NoPorts,
@@ -204,8 +216,9 @@ static HELP_COMMAND: Command = Command {
 };
 
 /// All commands, in the order of the help.
-pub static COMMANDS: [&Command; 9] = [
+pub static COMMANDS: [&Command; 10] = [
     &exec::COMMAND,
+    &attach::COMMAND,
     &port_forward::COMMAND,
     &dev::COMMAND,
     &DEMO,
@@ -246,6 +259,7 @@ fn read_command(command: &'static Command, args: &[OsString]) -> Result<Asked, B
     }
     Ok(match command.name {
         "exec" => Asked::Exec(Box::new(exec::read(&values)?)),
+        "attach" => Asked::Attach(Box::new(attach::read(&values)?)),
         "port-forward" => Asked::PortForward(Box::new(port_forward::read(&values)?)),
         "node" => Asked::Node(node::read(&values)?),
         "gateway" => Asked::Gateway(gateway::read(&values)?),

@@ -54,6 +54,7 @@ fn request(dev: &Server, websocket: bool, wants: Wants, command: &[&str]) -> Exe
         stderr: wants.stderr,
         tty: wants.tty,
         timeout: None,
+        replay: None,
     };
     Exec {
         endpoint: access.endpoint,
@@ -61,6 +62,7 @@ fn request(dev: &Server, websocket: bool, wants: Wants, command: &[&str]) -> Exe
         headers: access.headers,
         wants,
         websocket,
+        replay: false,
         observer: None,
     }
 }
@@ -78,6 +80,7 @@ async fn output_after_the_end_of_a_terminals_stdin_arrives() {
             stdout: Box::new(stdout.clone()),
             stderr: Box::new(tokio::io::sink()),
             sizes: None,
+            redraws: false,
         };
         let ended = exec(&request(&dev, websocket, wants, &script), ends).await.unwrap();
         let bytes = stdout.0.lock().unwrap().clone();

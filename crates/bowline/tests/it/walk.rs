@@ -160,6 +160,7 @@ async fn near_wire(seed: u8) -> Vec<u8> {
         stdout: Box::new(sink()),
         stderr: Box::new(sink()),
         sizes: None,
+        redraws: false,
     };
     let client = tokio::spawn(bowline_client::run(socket, BytesMut::new(), session, ends));
     keyboard.write_all(TYPED).await.unwrap();

@@ -1,0 +1,284 @@
+//! Which entries of an archive may be taken, and under which path of the tree that was asked for.
+//! Above: [`unpack`](crate::unpack), copies between pods. Below: nothing.
+
+use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
+
+use thiserror::Error;
+
+use crate::Trouble;
+use crate::reader::{Entry, Kind};
+
+/// How much may come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of files, in all.
+    pub bytes: u64,
+    /// Entries, whatever they are.
+    pub entries: u64,
+}
+
+impl Default for Limits {
+    /// 1 TiB, ten million entries: more than a copy by tar is good for, and no more than a disk and
+    /// some memory.
+    fn default() -> Limits {
+        Limits { bytes: 1 << 40, entries: 10_000_000 }
+    }
+}
+
+/// Why the whole archive is refused.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Refused {
+    /// Something else than what was asked for. kubectl's words.
+    #[error("tar contents corrupted: {0:?} was not asked for")]
+    Foreign(String),
+    /// More bytes than may come.
+    #[error("the archive holds more than {0} bytes (see --max-bytes)")]
+    Bytes(u64),
+    /// More entries than may come.
+    #[error("the archive holds more than {0} entries (see --max-entries)")]
+    Entries(u64),
+}
+
+/// What to do with an entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Take it, at this path below the root of the tree; empty for the root itself.
+    Take(Vec<u8>),
+    /// Pass it over, and say so.
+    Skip(Trouble),
+}
+
+/// Judges the entries of one archive.
+#[derive(Debug)]
+pub struct Admission {
+    /// The names that lead to the root of the tree in the archive.
+    root: Vec<Vec<u8>>,
+    limits: Limits,
+    symlinks: bool,
+    bytes: u64,
+    entries: u64,
+    /// Two fingerprints of each path that was taken: paths themselves would take too much room.
+    seen: HashSet<(u64, u64)>,
+    hashers: [RandomState; 2],
+    /// Paths of symbolic links: nothing may be below them.
+    links: HashSet<Vec<u8>>,
+}
+
+impl Admission {
+    /// For an archive whose tree has this name; `.` for one that is the tree itself.
+    #[must_use]
+    pub fn new(root: &[u8], limits: Limits, symlinks: bool) -> Admission {
+        Admission {
+            root: parts(root).map(<[u8]>::to_vec).collect(),
+            limits,
+            symlinks,
+            bytes: 0,
+            entries: 0,
+            seen: HashSet::new(),
+            hashers: [RandomState::new(), RandomState::new()],
+            links: HashSet::new(),
+        }
+    }
+
+    /// Judges the next entry.
+    ///
+    /// # Errors
+    /// [`Refused`]: nothing more of the archive may be taken.
+    pub fn judge(&mut self, entry: &Entry) -> Result<Verdict, Refused> {
+        self.entries += 1;
+        if self.entries > self.limits.entries {
+            return Err(Refused::Entries(self.limits.entries));
+        }
+        if entry.kind == Kind::File {
+            self.bytes = self.bytes.saturating_add(entry.size);
+            if self.bytes > self.limits.bytes {
+                return Err(Refused::Bytes(self.limits.bytes));
+            }
+        }
+        let failure = |what: &str| Ok(Verdict::Skip(Trouble::failure(&entry.name[..], what)));
+        if entry.name.contains(&0) {
+            return failure("refused: its name has a zero byte");
+        }
+        let path = match self.below_root(&entry.name) {
+            Ok(path) => path,
+            Err(Outside::Escapes) => return failure("is outside target destination, skipping"),
+            Err(Outside::Foreign) => {
+                return Err(Refused::Foreign(String::from_utf8_lossy(&entry.name).into_owned()));
+            }
+        };
+        if self.is_below_a_link(&path) {
+            return failure("refused: it is below a symbolic link");
+        }
+        match entry.kind {
+            Kind::File | Kind::HardLink | Kind::Symlink | Kind::Directory => {}
+            Kind::Fifo => {
+                return Ok(Verdict::Skip(Trouble::notice(
+                    &entry.name[..],
+                    "skipping: it is a named pipe",
+                )));
+            }
+            Kind::Device => return failure("refused: it is a device"),
+            Kind::Other(letter) => {
+                let what = format!("refused: entries of type {:?} are not known", letter as char);
+                return failure(&what);
+            }
+        }
+        // Directories may come again; nothing of them is overwritten.
+        let mark = (self.hashers[0].hash_one(&path), self.hashers[1].hash_one(&path));
+        if !self.seen.insert(mark) && entry.kind != Kind::Directory {
+            return failure("refused: the archive has it twice");
+        }
+        if entry.kind == Kind::Symlink {
+            let stays = stays_inside(&path, &entry.link);
+            if !(self.symlinks && stays) {
+                return Ok(Verdict::Skip(self.skipped_link(entry)));
+            }
+            self.links.insert(path.clone());
+        }
+        Ok(Verdict::Take(path))
+    }
+
+    /// kubectl's words for it, less its advice.
+    fn skipped_link(&mut self, entry: &Entry) -> Trouble {
+        // What comes below its name is not to be taken for a directory of that name.
+        if let Ok(path) = self.below_root(&entry.name) {
+            self.links.insert(path);
+        }
+        let target = String::from_utf8_lossy(&entry.link);
+        Trouble::notice(&entry.name[..], format!("skipping symlink to {target:?}"))
+    }
+
+    fn is_below_a_link(&self, path: &[u8]) -> bool {
+        let mut slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+        !self.links.is_empty()
+            && (self.links.contains(&b""[..]) && !path.is_empty()
+                || slashes.any(|(at, _)| self.links.contains(&path[..at])))
+    }
+
+    /// Where a link of the archive leads to, as a path of the tree.
+    #[must_use]
+    pub fn hard_link_target(&self, entry: &Entry) -> Option<Vec<u8>> {
+        let path = self.below_root(&entry.link).ok()?;
+        (!self.is_below_a_link(&path)).then_some(path)
+    }
+
+    fn below_root(&self, name: &[u8]) -> Result<Vec<u8>, Outside> {
+        if name.starts_with(b"/") || parts(name).any(|part| part == b"..") {
+            return Err(Outside::Escapes);
+        }
+        let mut parts = parts(name);
+        for expected in &self.root {
+            if parts.next() != Some(&expected[..]) {
+                return Err(Outside::Foreign);
+            }
+        }
+        Ok(parts.collect::<Vec<_>>().join(&b'/'))
+    }
+}
+
+enum Outside {
+    Escapes,
+    Foreign,
+}
+
+fn parts(name: &[u8]) -> impl Iterator<Item = &[u8]> {
+    name.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".")
+}
+
+/// Whether a symbolic link at `path` leads to somewhere in the tree, whatever else is in it: up
+/// first, no higher than the root, and then down. A way up behind a way down may pass another link.
+fn stays_inside(path: &[u8], target: &[u8]) -> bool {
+    if target.starts_with(b"/") || target.is_empty() || target.contains(&0) || path.is_empty() {
+        return false;
+    }
+    let depth = path.iter().filter(|byte| **byte == b'/').count();
+    let ups = parts(target).take_while(|part| *part == b"..").count();
+    ups <= depth && parts(target).skip(ups).all(|part| part != b"..")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(name: &str, kind: Kind, link: &str) -> Entry {
+        Entry {
+            name: name.as_bytes().to_vec(),
+            kind,
+            size: 10,
+            mode: 0,
+            mtime: 0,
+            link: link.as_bytes().to_vec(),
+        }
+    }
+
+    fn judged(admission: &mut Admission, name: &str, kind: Kind, link: &str) -> String {
+        match admission.judge(&entry(name, kind, link)) {
+            Ok(Verdict::Take(path)) => format!("take {}", String::from_utf8_lossy(&path)),
+            Ok(Verdict::Skip(Trouble { what, is_failure: true, .. })) => format!("failure {what}"),
+            Ok(Verdict::Skip(Trouble { what, .. })) => format!("notice {what}"),
+            Err(refused) => refused.to_string(),
+        }
+    }
+
+    #[test]
+    fn names_have_to_be_those_that_were_asked_for() {
+        let mut admission = Admission::new(b"./src", Limits::default(), true);
+        let mut judge = |name: &str| judged(&mut admission, name, Kind::File, "");
+        assert_eq!(judge("./src"), "take ");
+        assert_eq!(judge("src/a//./b"), "take a/b");
+        assert_eq!(judge("./src/a/b"), "failure refused: the archive has it twice");
+        let outside = "failure is outside target destination, skipping";
+        for name in ["/src/x", "src/../x", "../src/x", "./src/a/../../x"] {
+            assert_eq!(judge(name), outside, "{name}");
+        }
+        // kubectl takes the first of these for `evil` below the target.
+        for name in ["srcevil", "other", "."] {
+            let expected = format!("tar contents corrupted: {name:?} was not asked for");
+            assert_eq!(judge(name), expected);
+        }
+        let mut admission = Admission::new(b".", Limits::default(), true);
+        assert_eq!(judged(&mut admission, "./", Kind::Directory, ""), "take ");
+        assert_eq!(judged(&mut admission, "x", Kind::File, ""), "take x");
+    }
+
+    #[test]
+    fn links_stay_inside_and_nothing_passes_them() {
+        let mut admission = Admission::new(b"d", Limits::default(), true);
+        let mut judge = |name: &str, kind, link: &str| judged(&mut admission, name, kind, link);
+        assert_eq!(judge("d/a", Kind::Symlink, "b/c"), "take a");
+        assert_eq!(judge("d/a/x", Kind::File, ""), "failure refused: it is below a symbolic link");
+        assert_eq!(judge("d/s/t/l", Kind::Symlink, "../../q"), "take s/t/l");
+        for (name, target) in [
+            ("d/1", "/etc"),
+            ("d/2", "../x"),
+            ("d/3", "."),
+            ("d/s/4", "../../x"),
+            ("d/s/5", "x/../../y"),
+            ("d/6", ""),
+        ] {
+            let found = judge(name, Kind::Symlink, target);
+            let skipped = format!("notice skipping symlink to {target:?}");
+            let expected = if target == "." { "take 3".to_owned() } else { skipped };
+            assert_eq!(found, expected, "{name}");
+        }
+        assert_eq!(
+            judge("d/1/passwd", Kind::File, ""),
+            "failure refused: it is below a symbolic link"
+        );
+        assert_eq!(judge("d", Kind::Symlink, "d/x"), "notice skipping symlink to \"d/x\"");
+        assert_eq!(judge("d/y", Kind::File, ""), "failure refused: it is below a symbolic link");
+    }
+
+    #[test]
+    fn limits_and_kinds() {
+        let mut admission = Admission::new(b"d", Limits { bytes: 25, entries: 5 }, false);
+        let mut judge = |name: &str, kind| judged(&mut admission, name, kind, "x");
+        assert_eq!(judge("d/dev", Kind::Device), "failure refused: it is a device");
+        assert_eq!(judge("d/l", Kind::Symlink), "notice skipping symlink to \"x\"");
+        assert_eq!(judge("d/1", Kind::File), "take 1");
+        assert_eq!(judge("d/2", Kind::File), "take 2");
+        assert!(judge("d/3", Kind::File).contains("--max-bytes"));
+        assert!(judge("d/4", Kind::Fifo).contains("--max-entries"));
+    }
+}

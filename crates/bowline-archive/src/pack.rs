@@ -1,0 +1,327 @@
+//! A file or a tree of this side to the bytes of an archive, a piece at a time.
+//! Above: `bowline-client`'s copies. Below: [`writer`](crate::writer).
+//!
+//! A directory comes behind what is in it: so its time stays, and a directory that may not be
+//! written to keeps nothing out. What cannot be read is left out and told of.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+
+use crate::Trouble;
+use crate::reader::{BLOCK_BYTES, Entry, Kind};
+use crate::unpack::of_system;
+use crate::writer::{self, Owner};
+
+/// How much there is to copy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Bytes of regular files.
+    pub bytes: u64,
+    /// Regular files.
+    pub files: u64,
+}
+
+/// Counts what is below a path. What cannot be looked at does not count.
+#[must_use]
+pub fn totals(path: &Path) -> Totals {
+    let mut totals = Totals::default();
+    each_file(path, &mut |_, found| {
+        totals.bytes += found.len();
+        totals.files += 1;
+    });
+    totals
+}
+
+/// Calls `see` with each regular file below a path.
+pub fn each_file(path: &Path, see: &mut dyn FnMut(&Path, &Metadata)) {
+    let mut waiting = vec![path.to_owned()];
+    while let Some(path) = waiting.pop() {
+        let Ok(found) = fs::symlink_metadata(&path) else { continue };
+        if found.is_dir() {
+            let entries = fs::read_dir(&path).into_iter().flatten().flatten();
+            waiting.extend(entries.map(|entry| entry.path()));
+        } else if found.is_file() {
+            see(&path, &found);
+        }
+    }
+}
+
+/// Sizes and times of files that are there already, by paths below the root.
+pub type There = HashMap<Vec<u8>, (u64, i64)>;
+
+/// Reads as an archive.
+#[derive(Debug)]
+pub struct Packer {
+    /// Directories on the way down, with what is still to be visited in each.
+    stack: Vec<Frame>,
+    /// The next thing to visit at the beginning.
+    root: Option<(PathBuf, Vec<u8>)>,
+    there: There,
+    /// Bytes of headers and padding that wait to be read.
+    waiting: Vec<u8>,
+    given: usize,
+    file: Option<Open>,
+    is_over: bool,
+    troubles: Vec<Trouble>,
+    failures: u64,
+    /// Paths below the root whose bytes in the archive are not those of any moment.
+    torn: Vec<Vec<u8>>,
+    /// For those who show it.
+    name: Vec<u8>,
+    bytes: u64,
+}
+
+#[derive(Debug)]
+struct Frame {
+    entries: Vec<OsString>,
+    path: PathBuf,
+    name: Vec<u8>,
+    found: Metadata,
+}
+
+#[derive(Debug)]
+struct Open {
+    file: File,
+    name: Vec<u8>,
+    before: Metadata,
+    left: u64,
+    is_short: bool,
+}
+
+impl Packer {
+    /// Packs what is at `path` under the name `root`. Files that are in `there`, and the same, are
+    /// left out.
+    #[must_use]
+    pub fn new(path: &Path, root: &[u8], there: There) -> Packer {
+        Packer {
+            stack: Vec::new(),
+            root: Some((path.to_owned(), root.to_vec())),
+            there,
+            waiting: Vec::new(),
+            given: 0,
+            file: None,
+            is_over: false,
+            troubles: Vec::new(),
+            failures: 0,
+            torn: Vec::new(),
+            name: Vec::new(),
+            bytes: 0,
+        }
+    }
+
+    /// What was wrong with single files, so far.
+    pub fn troubles(&mut self) -> Vec<Trouble> {
+        std::mem::take(&mut self.troubles)
+    }
+
+    /// How many files of those that were asked for are not in the archive as they are here.
+    #[must_use]
+    pub fn failures(&self) -> u64 {
+        self.failures
+    }
+
+    /// Names in the archive whose bytes are not to be trusted.
+    #[must_use]
+    pub fn torn(&self) -> &[Vec<u8>] {
+        &self.torn
+    }
+
+    /// The name of the file that is read, and how many bytes of files were.
+    #[must_use]
+    pub fn position(&self) -> (&[u8], u64) {
+        (&self.name, self.bytes)
+    }
+
+    /// Whether all of the archive was read.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.is_over && self.given == self.waiting.len()
+    }
+
+    fn trouble(&mut self, trouble: Trouble) {
+        self.failures += u64::from(trouble.is_failure);
+        self.troubles.push(trouble);
+    }
+
+    fn fail(&mut self, path: &Path, error: &io::Error) {
+        self.trouble(Trouble::failure(path.as_os_str().as_bytes(), of_system(error)));
+    }
+
+    /// Finds more to read.
+    fn advance(&mut self) {
+        let next = match self.root.take() {
+            Some(root) => Some(root),
+            None => match self.stack.last_mut() {
+                None => return self.end(),
+                Some(frame) => frame.entries.pop().map(|entry| {
+                    let mut name = frame.name.clone();
+                    name.push(b'/');
+                    name.extend_from_slice(entry.as_bytes());
+                    (frame.path.join(entry), name)
+                }),
+            },
+        };
+        match next {
+            Some((path, name)) => {
+                if let Err(error) = self.visit(&path, name) {
+                    self.fail(&path, &error);
+                }
+            }
+            None => {
+                if let Some(frame) = self.stack.pop() {
+                    self.put(&frame.found, frame.name, Kind::Directory, Vec::new());
+                }
+            }
+        }
+    }
+
+    fn visit(&mut self, path: &Path, name: Vec<u8>) -> io::Result<()> {
+        let found = fs::symlink_metadata(path)?;
+        let kind = found.file_type();
+        if kind.is_dir() {
+            let mut entries: Vec<OsString> = Vec::new();
+            for entry in fs::read_dir(path)? {
+                entries.push(entry?.file_name());
+            }
+            // Taken from the end.
+            entries.sort_unstable_by(|one, other| other.cmp(one));
+            self.stack.push(Frame { entries, path: path.to_owned(), name, found });
+        } else if kind.is_symlink() {
+            let target = fs::read_link(path)?;
+            self.put(&found, name, Kind::Symlink, target.as_os_str().as_bytes().to_vec());
+        } else if kind.is_file() {
+            let root = name.iter().position(|byte| *byte == b'/').map_or(name.len(), |at| at + 1);
+            if self.there.get(&name[root..]) == Some(&(found.len(), found.mtime())) {
+                self.bytes += found.len();
+                return Ok(());
+            }
+            // What was a file a moment ago may be a pipe now, which nobody writes to.
+            let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let flags = i32::try_from(flags.bits()).unwrap_or(0);
+            let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+            let before = file.metadata()?;
+            if !before.is_file() {
+                return Err(io::Error::other("it is no regular file any more"));
+            }
+            self.put(&before, name.clone(), Kind::File, Vec::new());
+            self.name.clone_from(&name);
+            self.file = Some(Open { file, name, left: before.len(), before, is_short: false });
+        } else {
+            let what = if kind.is_fifo() {
+                "a named pipe"
+            } else if kind.is_socket() {
+                "a socket"
+            } else {
+                "a device"
+            };
+            let what = format!("skipping: it is {what}");
+            self.trouble(Trouble::notice(path.as_os_str().as_bytes(), what));
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, found: &Metadata, name: Vec<u8>, kind: Kind, link: Vec<u8>) {
+        let size = if kind == Kind::File { found.len() } else { 0 };
+        let mut name = name;
+        if kind == Kind::Directory {
+            name.push(b'/');
+        }
+        let mode = found.mode() & 0o7777;
+        let entry = Entry { name, kind, size, mode, mtime: found.mtime(), link };
+        let owner = Owner { uid: found.uid(), gid: found.gid() };
+        writer::header(&entry, owner, &mut self.waiting);
+    }
+
+    fn end(&mut self) {
+        if !self.is_over {
+            self.is_over = true;
+            self.waiting.resize(self.waiting.len() + 2 * BLOCK_BYTES, 0);
+        }
+    }
+
+    /// All of a file was read, or all that there was of it.
+    fn close(&mut self, open: &Open) {
+        let after = open.file.metadata();
+        let same = after.is_ok_and(|after| {
+            (after.len(), after.mtime(), after.mtime_nsec())
+                == (open.before.len(), open.before.mtime(), open.before.mtime_nsec())
+        });
+        if open.is_short || !same {
+            self.torn.push(open.name.clone());
+            self.trouble(Trouble::failure(&open.name[..], "file changed as we read it"));
+        }
+        let padding =
+            (BLOCK_BYTES as u64 - open.before.len() % BLOCK_BYTES as u64) % BLOCK_BYTES as u64;
+        self.waiting.resize(self.waiting.len() + padding as usize, 0);
+    }
+
+    fn read_file(&mut self, buffer: &mut [u8]) -> usize {
+        let Some(mut open) = self.file.take() else { return 0 };
+        let most = buffer.len().min(usize::try_from(open.left).unwrap_or(usize::MAX));
+        let read = match open.file.read(&mut buffer[..most]) {
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                self.file = Some(open);
+                return 0;
+            }
+            Err(error) => {
+                let name = PathBuf::from(OsStr::from_bytes(&open.name));
+                self.fail(&name, &error);
+                0
+            }
+        };
+        let read = if read == 0 {
+            // The header has promised more: zeros, and the file is no good.
+            open.is_short = most > 0;
+            buffer[..most].fill(0);
+            most
+        } else {
+            read
+        };
+        open.left -= read as u64;
+        self.bytes += read as u64;
+        if open.left == 0 {
+            self.close(&open);
+        } else {
+            self.file = Some(open);
+        }
+        read
+    }
+}
+
+impl Read for Packer {
+    /// Never fails; what is wrong is in [`troubles`](Packer::troubles). 0 is the end.
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            if self.given < self.waiting.len() {
+                let length = (buffer.len() - filled).min(self.waiting.len() - self.given);
+                let waiting = &self.waiting[self.given..self.given + length];
+                buffer[filled..filled + length].copy_from_slice(waiting);
+                self.given += length;
+                filled += length;
+                if self.given == self.waiting.len() {
+                    self.waiting.clear();
+                    self.given = 0;
+                }
+            } else if self.file.is_some() {
+                filled += self.read_file(&mut buffer[filled..]);
+            } else if self.is_over {
+                break;
+            } else {
+                self.advance();
+            }
+        }
+        Ok(filled)
+    }
+}
+
+/// Where things of the same path are, for those who compare: sums by paths below the root.
+pub type Sums = BTreeMap<Vec<u8>, String>;

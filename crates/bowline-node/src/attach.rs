@@ -1,0 +1,182 @@
+//! A client at a container's console, as a command that a session can run.
+//! Above: `kubelet`, `session`. Below: `console`.
+
+use std::fmt::{self, Display, Formatter};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bowline_io::drive::Inflow;
+use bowline_proto::session::{Size, Wants};
+use thiserror::Error;
+
+use crate::console::{Next, View};
+use crate::log::{Place, Source};
+use crate::process::{Act, Ending, Process, StartError};
+use crate::runtime::Container;
+use crate::session::Command;
+
+/// Why a client cannot be attached as it asks. Each would be a hang, or a loss, with the runtimes
+/// that people know (wire.md T33).
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Mismatch {
+    /// A terminal is asked for, and there is none.
+    #[error("container {0} has no terminal (its spec has no tty: true): attach without one")]
+    NoTerminal(String),
+    /// The process has a terminal and the client asks for none.
+    #[error("container {0} has a terminal (its spec has tty: true): attach with one (-it)")]
+    Terminal(String),
+}
+
+/// One client that attaches. It misses nothing from its making on.
+#[derive(Debug)]
+pub struct Attach {
+    container: Arc<Container>,
+    wants: Wants,
+    view: Option<View>,
+}
+
+impl Attach {
+    /// At the end of what the container has written so far, or `replay` lines before that.
+    ///
+    /// # Errors
+    /// [`Mismatch`].
+    pub fn new(
+        container: Arc<Container>,
+        wants: Wants,
+        replay: Option<usize>,
+    ) -> Result<Attach, Mismatch> {
+        let name = || container.spec.name.clone();
+        match (wants.tty, container.spec.tty) {
+            (true, false) => return Err(Mismatch::NoTerminal(name())),
+            (false, true) => return Err(Mismatch::Terminal(name())),
+            _ => {}
+        }
+        let view = container.console.reader(|log| log.tail(replay.unwrap_or(0)));
+        Ok(Attach { container, wants, view: Some(view) })
+    }
+}
+
+impl Display for Attach {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "attach to {}", self.container.spec.name)
+    }
+}
+
+impl Command for Attach {
+    type Process = Attached;
+
+    fn start(&mut self, size: Option<Size>) -> Result<Attached, StartError> {
+        let view = self.view.take().ok_or(StartError::Empty)?;
+        if let Some(size) = size {
+            view.resize(size);
+        }
+        let spec = &self.container.spec;
+        Ok(Attached {
+            view,
+            wants: self.wants,
+            tty: spec.tty,
+            ends_input: self.wants.stdin && spec.stdin_once && !spec.tty,
+            input_ended: false,
+            until: None,
+        })
+    }
+
+    fn words(&self) -> &[String] {
+        &[]
+    }
+
+    fn drain_patience(&self) -> Duration {
+        Duration::ZERO
+    }
+}
+
+/// An attached client. Dropped, it is detached, and the process goes on.
+#[derive(Debug)]
+pub struct Attached {
+    view: View,
+    wants: Wants,
+    tty: bool,
+    /// The process's input ends with this client's (`stdinOnce`).
+    ends_input: bool,
+    input_ended: bool,
+    /// The client has detached: it gets what was written until then.
+    until: Option<Place>,
+}
+
+impl Attached {
+    fn poll_input(&mut self, cx: &mut Context<'_>, stdin: &mut Inflow) -> Poll<()> {
+        if !stdin.is_empty() {
+            return self.view.poll_type(cx, stdin);
+        }
+        if !stdin.is_over() || self.input_ended {
+            return Poll::Pending;
+        }
+        self.input_ended = true;
+        if self.ends_input {
+            self.view.end_input();
+        } else if self.tty {
+            // What a client with a terminal does once the keys for it were pressed. Without a
+            // terminal, the end of the input says nothing about the output.
+            self.until = Some(self.view.end());
+        }
+        Poll::Ready(())
+    }
+}
+
+impl Process for Attached {
+    fn resize(&self, size: Size) {
+        self.view.resize(size);
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, stdin: &mut Inflow, room: bool) -> Poll<Act> {
+        if self.poll_input(cx, stdin).is_ready() {
+            return Poll::Ready(Act::Took);
+        }
+        if !room {
+            self.view.watch(cx);
+            return if self.view.is_given_up() { Poll::Ready(given_up()) } else { Poll::Pending };
+        }
+        loop {
+            match ready!(self.view.poll_next(cx, self.until)) {
+                Next::Piece(Source::Out, _, bytes) if self.wants.stdout => {
+                    return Poll::Ready(Act::Out(bytes));
+                }
+                Next::Piece(Source::Err, _, bytes) if self.wants.stderr => {
+                    return Poll::Ready(Act::Err(bytes));
+                }
+                Next::Piece(..) => {}
+                Next::Over => return Poll::Pending,
+                Next::GivenUp => return Poll::Ready(given_up()),
+            }
+        }
+    }
+
+    fn is_silent(&self) -> bool {
+        self.view.is_over(self.until)
+    }
+
+    /// The end of the attachment is a good one, whatever becomes of the process.
+    fn poll_ending(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
+        if self.is_silent() {
+            return Poll::Ready(Ending::Exited(0));
+        }
+        self.view.watch(cx);
+        // It may have ended in between.
+        if self.is_silent() { Poll::Ready(Ending::Exited(0)) } else { Poll::Pending }
+    }
+}
+
+fn given_up() -> Act {
+    let why = "this client was too slow: the container's output went on without it, and what it \
+               missed is no longer there";
+    Act::Broken(why.to_owned())
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        if self.ends_input && !self.input_ended {
+            self.view.end_input();
+        }
+    }
+}

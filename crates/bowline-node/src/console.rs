@@ -1,0 +1,307 @@
+//! The console of a container's main process: its output, kept for a while and read by many, and
+//! its input, written by many.
+//! Above: `attach`, `lines`, `runtime`. Below: `log`, `process`.
+//!
+//! All who read share one log and remember how far they came, so nothing is kept twice. The process
+//! waits for a reader that is a whole log behind as long as that one goes on; one that does not is
+//! given up with a reason, and the process and the others go on.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, SystemTime};
+
+use bowline_io::drive::Inflow;
+use bowline_proto::limits::STDIN_BYTES;
+use bowline_proto::session::Size;
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::log::{LOG_BYTES, Log, Place, Source};
+use crate::process::{Act, Process};
+
+/// The most that a process's output brings at once.
+const READ_BYTES: u64 = 1024 * 1024;
+/// How far a reader may be behind before the process waits for it: the next read must not push out
+/// what it has not had.
+const BEHIND_BYTES: u64 = LOG_BYTES - 2 * READ_BYTES;
+/// How long the process waits for one reader,
+const HOLD: Duration = Duration::from_secs(1);
+/// unless that has taken so much meanwhile.
+const PROGRESS_BYTES: u64 = 1024 * 1024;
+
+/// The console.
+#[derive(Debug, Default)]
+pub struct Console {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    log: Log,
+    readers: BTreeMap<u64, Reader>,
+    next_reader: u64,
+    /// Nothing will be written any more.
+    is_over: bool,
+    stdin: Inflow,
+    size: Option<Size>,
+    /// The task that has the process.
+    main: Option<Waker>,
+}
+
+#[derive(Debug)]
+struct Reader {
+    at: Place,
+    taken_bytes: u64,
+    /// The process waits for it since then, when it had taken so much.
+    awaited: Option<(Instant, u64)>,
+    given_up: bool,
+    waker: Option<Waker>,
+}
+
+impl Reader {
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+/// What comes next for a reader.
+#[derive(Debug)]
+pub enum Next {
+    /// Some of the output.
+    Piece(Source, SystemTime, Bytes),
+    /// There is no more, and will not be.
+    Over,
+    /// The reader was too slow: what comes next is not there any more.
+    GivenUp,
+}
+
+/// What the process's task has to do.
+#[derive(Debug)]
+pub enum Turn {
+    /// The process did this; it is in the log.
+    Acted(usize),
+    /// It waits for a reader, until then at most.
+    Held(Instant),
+}
+
+impl Console {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Somebody who reads from a place on that is chosen with a look at the log.
+    pub fn reader(self: &Arc<Console>, from: impl FnOnce(&Log) -> Place) -> View {
+        let mut inner = self.lock();
+        let at = from(&inner.log);
+        let id = inner.next_reader;
+        inner.next_reader += 1;
+        let reader = Reader { at, taken_bytes: 0, awaited: None, given_up: false, waker: None };
+        inner.readers.insert(id, reader);
+        drop(inner);
+        View { console: self.clone(), id }
+    }
+
+    /// A look at the log.
+    pub fn with_log<T>(&self, look: impl FnOnce(&Log) -> T) -> T {
+        look(&self.lock().log)
+    }
+
+    /// Lets the process do one thing. Pending if there is nothing that it can do.
+    pub fn poll_process(
+        &self,
+        cx: &mut Context<'_>,
+        process: &mut (impl Process + ?Sized),
+    ) -> Poll<Turn> {
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        if let Some(size) = inner.size.take() {
+            process.resize(size);
+        }
+        let held = inner.held();
+        let act = match process.poll(cx, &mut inner.stdin, held.is_none()) {
+            Poll::Ready(act) => act,
+            Poll::Pending => {
+                inner.main = Some(cx.waker().clone());
+                return held.map_or(Poll::Pending, |until| Poll::Ready(Turn::Held(until)));
+            }
+        };
+        let moved = match act {
+            Act::Out(bytes) => inner.push(Source::Out, &bytes),
+            Act::Err(bytes) => inner.push(Source::Err, &bytes),
+            // There is room for more input.
+            Act::Took => inner.wake_all(),
+            Act::OutEnded | Act::ErrEnded | Act::Broken(_) => 0,
+        };
+        Poll::Ready(Turn::Acted(moved))
+    }
+
+    /// Adds to the log what a process would have written.
+    #[cfg(test)]
+    pub fn write(&self, source: Source, bytes: &[u8]) {
+        self.lock().push(source, bytes);
+    }
+
+    /// The process has ended and all of its output is here.
+    pub fn end(&self) {
+        let mut inner = self.lock();
+        inner.is_over = true;
+        inner.stdin.discard();
+        inner.wake_all();
+    }
+}
+
+impl Inner {
+    fn push(&mut self, source: Source, bytes: &[u8]) -> usize {
+        self.log.push(source, bytes, SystemTime::now());
+        self.wake_all();
+        bytes.len()
+    }
+
+    fn wake_all(&mut self) -> usize {
+        self.readers.values_mut().for_each(Reader::wake);
+        0
+    }
+
+    /// Until when the process waits for slow readers; `None` if there are none. Those for whom it
+    /// has waited long enough are given up.
+    fn held(&mut self) -> Option<Instant> {
+        let mut until: Option<Instant> = None;
+        let log = &self.log;
+        for reader in self.readers.values_mut().filter(|reader| !reader.given_up) {
+            if log.backlog(reader.at) <= BEHIND_BYTES {
+                reader.awaited = None;
+                continue;
+            }
+            let now = Instant::now();
+            let taken = reader.taken_bytes;
+            let (since, before) = *reader.awaited.get_or_insert((now, taken));
+            let mut ends = since + HOLD;
+            if now >= ends {
+                if taken - before < PROGRESS_BYTES {
+                    reader.given_up = true;
+                    reader.wake();
+                    continue;
+                }
+                reader.awaited = Some((now, taken));
+                ends = now + HOLD;
+            }
+            until = Some(until.map_or(ends, |until| until.min(ends)));
+        }
+        until
+    }
+
+    fn wake_main(&mut self) {
+        if let Some(main) = self.main.take() {
+            main.wake();
+        }
+    }
+}
+
+/// One reader's part of a console, and its way to the input. Dropped, nobody waits for it.
+#[derive(Debug)]
+pub struct View {
+    console: Arc<Console>,
+    id: u64,
+}
+
+impl View {
+    /// What comes next. At most until `until`, where that is known.
+    pub fn poll_next(&self, cx: &mut Context<'_>, until: Option<Place>) -> Poll<Next> {
+        let mut inner = self.console.lock();
+        let inner = &mut *inner;
+        let Some(reader) = inner.readers.get_mut(&self.id) else { return Poll::Ready(Next::Over) };
+        if until.is_some_and(|until| reader.at >= until) {
+            return Poll::Ready(Next::Over);
+        }
+        if reader.given_up || inner.log.is_overwritten(reader.at) {
+            return Poll::Ready(Next::GivenUp);
+        }
+        let Some(record) = inner.log.at(reader.at) else {
+            if inner.is_over {
+                return Poll::Ready(Next::Over);
+            }
+            reader.waker = Some(cx.waker().clone());
+            return Poll::Pending;
+        };
+        let bytes = record.bytes.slice(reader.at.skip.min(record.bytes.len())..);
+        reader.at = Place { record: reader.at.record + 1, skip: 0 };
+        reader.taken_bytes += bytes.len() as u64;
+        let piece = Next::Piece(record.source, record.time, bytes);
+        if reader.awaited.is_some() {
+            inner.wake_main();
+        }
+        Poll::Ready(piece)
+    }
+
+    /// Whether all that there will be was read, up to `until`.
+    pub fn is_over(&self, until: Option<Place>) -> bool {
+        let inner = self.console.lock();
+        inner.readers.get(&self.id).is_none_or(|reader| {
+            until.is_some_and(|until| reader.at >= until)
+                || inner.is_over && reader.at >= inner.log.end()
+        })
+    }
+
+    /// Whether it was too slow for the process to wait for it any longer.
+    pub fn is_given_up(&self) -> bool {
+        self.console.lock().readers.get(&self.id).is_some_and(|reader| reader.given_up)
+    }
+
+    /// Wakes the task at the next change.
+    pub fn watch(&self, cx: &Context<'_>) {
+        if let Some(reader) = self.console.lock().readers.get_mut(&self.id) {
+            reader.waker = Some(cx.waker().clone());
+        }
+    }
+
+    /// Moves input on its way to the process. Pending if none could be.
+    pub fn poll_type(&self, cx: &mut Context<'_>, input: &mut Inflow) -> Poll<()> {
+        let mut inner = self.console.lock();
+        let mut moved = false;
+        while inner.stdin.len() < STDIN_BYTES
+            && let Some(bytes) = input.pop()
+        {
+            // Nobody else's buffers wait here.
+            inner.stdin.push(Bytes::copy_from_slice(&bytes));
+            moved = true;
+        }
+        if moved {
+            inner.wake_main();
+            return Poll::Ready(());
+        }
+        if let Some(reader) = inner.readers.get_mut(&self.id) {
+            reader.waker = Some(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// Ends the process's input.
+    pub fn end_input(&self) {
+        let mut inner = self.console.lock();
+        inner.stdin.end();
+        inner.wake_main();
+    }
+
+    /// Where the output has come to.
+    pub fn end(&self) -> Place {
+        self.console.with_log(Log::end)
+    }
+
+    /// Tells the process's terminal a size.
+    pub fn resize(&self, size: Size) {
+        let mut inner = self.console.lock();
+        inner.size = Some(size);
+        inner.wake_main();
+    }
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        let mut inner = self.console.lock();
+        inner.readers.remove(&self.id);
+        inner.wake_main();
+    }
+}

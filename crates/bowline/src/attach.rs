@@ -1,0 +1,163 @@
+//! `bowline attach`: this program's ends to the console of a container's main process.
+//! Above: `main`. Below: `bowline-kube` for where, `remote` for the session.
+
+use std::io::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bowline_client::{Ended, ExecError, Outcome, Wants};
+use bowline_io::stdio::Input;
+use bowline_kube::stream_url::ExecQuery;
+use bowline_kube::{container, stream_url, target};
+use k8s_openapi::api::core::v1::{Container, Pod};
+use tokio::io::AsyncRead;
+use tokio::sync::oneshot;
+use tokio::time::sleep;
+
+use crate::args::attach::Attach;
+use crate::console;
+use crate::detach::Detachable;
+use crate::outcome::{self, End};
+use crate::place;
+use crate::remote::{self, Here};
+use crate::verbose::{Verbose, say};
+
+/// Once the keys were pressed: how long the server may take to end the session.
+const DETACH_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Runs it to its end. `program` is the name that it was called by.
+pub fn run(asked: &Attach, program: &str) -> End {
+    remote::until_its_end(session(asked, program))
+}
+
+async fn session(asked: &Attach, program: &str) -> Result<End, End> {
+    let verbose = Arc::new(Verbose::new(asked.global.verbosity));
+    let place = place::of(&asked.global, program, verbose.clone())?;
+    let wait = asked.pod_running_timeout;
+    let pod = target::named(&place.api, &place.namespace, &asked.target, wait).await?;
+    remote::refuse_completed(&pod, "attach")?;
+    let choice = container::choose(&pod, asked.container.as_deref());
+    let choice = choice
+        .map_err(|none| End::refused(format_args!("cannot attach to the container: {none}")))?;
+    let talks = !asked.quiet;
+    if let Some(notice) = choice.notice.filter(|_| talks) {
+        say(&format!("{notice}\n"));
+    }
+    let console = Console::of(&pod, &choice.name);
+    if asked.tty && !console.tty && talks {
+        say(&format!(
+            "error: Unable to use a TTY - container {} did not allocate one\n",
+            choice.name
+        ));
+    }
+    // The process has a terminal or it has none, whatever is asked for. Here it is used where there
+    // is one.
+    let raw = console.tty
+        && asked.stdin
+        && if asked.tty { remote::has_terminal(asked.quiet) } else { console::input_is_terminal() };
+    if asked.stdin && !console.stdin && talks {
+        say(&format!("warning: container {} takes no input (stdin: false)\n", choice.name));
+    }
+    let wants = Wants { stdin: asked.stdin, stdout: true, stderr: !console.tty, tty: console.tty };
+    let name = pod.metadata.name.clone().unwrap_or_default();
+    let query = ExecQuery {
+        command: Vec::new(),
+        container: choice.name.clone(),
+        stdin: wants.stdin,
+        stdout: wants.stdout,
+        stderr: wants.stderr,
+        tty: wants.tty,
+        timeout: asked.global.request_timeout.map(|time| time.to_string()),
+        replay: asked.replay,
+    };
+    let url = stream_url::attach(&place.api.server, &place.namespace, &name, &query);
+    let mut request = remote::request(&place, url, wants, verbose.clone());
+    request.replay = asked.replay.is_some();
+    if talks {
+        say("All commands and output from this session will be recorded in container logs, \
+             including credentials and sensitive information passed through the command prompt.\n");
+        say("If you don't see a command prompt, try pressing enter.\n");
+    }
+    let (stdin, detached) = input(asked, raw);
+    let here = Here { stdin, raw, redraws: true };
+    let result = tokio::select! {
+        result = remote::attended(&request, here) => result?,
+        // Some servers keep a session whose input has ended.
+        () = left_alone(detached) => Ok(Ended::Known(Outcome::Success)),
+    };
+    remote::follow_a_reader_that_left(&result);
+    if matches!(result, Err(ExecError::NoReplay)) {
+        return Err(End::refused(format_args!(
+            "this cluster's node cannot begin with lines of the log; see them with: kubectl logs \
+             --tail={} {name} -c {} -n {}",
+            asked.replay.unwrap_or_default(),
+            choice.name,
+            place.namespace
+        )));
+    }
+    let went_well = matches!(result, Ok(Ended::Known(Outcome::Success)));
+    let end = outcome::of_attach(result, &place.api.authority());
+    if went_well && raw && talks {
+        let again =
+            format!("{program} attach {name} -c {} -n {} -i -t", choice.name, place.namespace);
+        let line = if console.ephemeral {
+            format!(
+                "Session ended, the ephemeral container will not be restarted but may be \
+                 reattached using '{again}' if it is still running"
+            )
+        } else {
+            format!("Session ended, resume using '{again}' command")
+        };
+        // Whoever does not read it loses nothing else.
+        let _ = writeln!(std::io::stdout(), "{line}");
+    }
+    Ok(place::with_warnings(end, &asked.global, &verbose))
+}
+
+type Stdin = Option<Box<dyn AsyncRead + Send + Unpin>>;
+
+/// Input, and what resolves once its keys were pressed.
+fn input(asked: &Attach, raw: bool) -> (Stdin, Option<oneshot::Receiver<()>>) {
+    if !asked.stdin {
+        return (None, None);
+    }
+    if !raw {
+        return (Some(Box::new(Input::stdin())), None);
+    }
+    let (stdin, detached) = Detachable::new(Input::stdin(), asked.detach_keys.clone());
+    (Some(Box::new(stdin)), Some(detached))
+}
+
+async fn left_alone(detached: Option<oneshot::Receiver<()>>) {
+    match detached {
+        None => std::future::pending().await,
+        Some(detached) => match detached.await {
+            Ok(()) => sleep(DETACH_PATIENCE).await,
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
+
+/// What a pod's spec says of a container's console.
+struct Console {
+    stdin: bool,
+    tty: bool,
+    ephemeral: bool,
+}
+
+impl Console {
+    fn of(pod: &Pod, name: &str) -> Console {
+        let spec = pod.spec.iter();
+        let found = spec
+            .clone()
+            .flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()));
+        let is = |on: Option<bool>| on.unwrap_or(false);
+        if let Some(Container { stdin, tty, .. }) = found.into_iter().find(|one| one.name == name) {
+            return Console { stdin: is(*stdin), tty: is(*tty), ephemeral: false };
+        }
+        let mut ephemeral = spec.flat_map(|spec| spec.ephemeral_containers.iter().flatten());
+        let found = ephemeral.find(|one| one.name == name);
+        let (stdin, tty) = found.map_or((None, None), |one| (one.stdin, one.tty));
+        Console { stdin: is(stdin), tty: is(tty), ephemeral: true }
+    }
+}

@@ -1,0 +1,233 @@
+//! What an attach must show to any client, through any gateway, at any node.
+//! Above: tests of `bowline` and of the real parts. Below: [`client`](crate::client),
+//! [`console`](crate::console).
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::client::{Client, PATIENCE};
+use crate::console::Console;
+
+/// The script of a process that does what it is told, a line each: `say WORD`, `big BYTES` (a line
+/// of that length), `end CODE`.
+pub const TALKER: &str = "while read -r what much; do case $what in say) echo \"$much\";; \
+     big) head -c \"$much\" /dev/zero | tr '\\0' x; echo;; err) echo \"$much\" >&2;; \
+     end) exit \"$much\";; esac; done";
+
+/// Pods to attach to, for `dev -f` and for a real cluster: `talker`, whose input stays open,
+/// `once`, whose input ends with its first client, and `shell` on a terminal.
+#[must_use]
+pub fn pods(more: &str) -> String {
+    let pod = |name: &str, container: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: default}}\nspec:\n  \
+             terminationGracePeriodSeconds: 0\n  restartPolicy: Never\n{more}  containers:\n  - \
+             name: {name}\n{container}---\n"
+        )
+    };
+    let image = if more.is_empty() {
+        ""
+    } else {
+        "    image: localhost/box:1\n    imagePullPolicy: Never\n"
+    };
+    let talker = format!(
+        "{image}    stdin: true\n    command:\n    - sh\n    - -c\n    - |\n      {TALKER}\n"
+    );
+    let once = format!("{image}    stdin: true\n    stdinOnce: true\n    command: [cat]\n");
+    let shell = format!(
+        "{image}    stdin: true\n    tty: true\n    command: [sh]\n    env: [{{name: PS1, value: \
+         '# '}}]\n"
+    );
+    [pod("talker", &talker), pod("once", &once), pod("shell", &shell)].concat()
+}
+
+/// Writes [`pods`] to a file for `dev -f`.
+#[must_use]
+pub fn pods_file(place: &Path) -> String {
+    let file = place.join("pods.yaml");
+    std::fs::write(&file, pods("")).expect("a temporary file can be written");
+    file.to_string_lossy().into_owned()
+}
+
+impl Client {
+    /// The same client as an attach to a pod.
+    #[must_use]
+    pub fn attaching(&self, pod: &str) -> Client {
+        let mut client = self.clone();
+        client.words[0] = "attach".to_owned();
+        client.target = vec![pod.to_owned()];
+        client
+    }
+}
+
+/// An attached client.
+#[derive(Debug)]
+pub struct Attached {
+    name: String,
+    child: Child,
+    stdin: Option<ChildStdin>,
+    lines: Receiver<Line>,
+}
+
+/// A line of output, as far as it is worth keeping.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// The beginning of it.
+    pub text: String,
+    /// Its length in bytes, without its end.
+    pub bytes: usize,
+}
+
+impl Attached {
+    /// Starts one, with a pipe for its input where `-i` is among the flags.
+    #[must_use]
+    pub fn start(client: &Client, flags: &[&str]) -> Attached {
+        let mut process = client.process(flags, &[]);
+        let input = flags.contains(&"-i");
+        process.stdin(if input { Stdio::piped() } else { Stdio::null() });
+        process.stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = process.spawn().expect("the client starts");
+        let stdin = child.stdin.take();
+        let mut stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
+        let (sender, lines) = channel();
+        thread::spawn(move || {
+            let mut line = Vec::new();
+            while let Ok(1..) = stdout.read_until(b'\n', &mut line) {
+                let bytes = line.len() - usize::from(line.ends_with(b"\n"));
+                let text = String::from_utf8_lossy(&line[..bytes.min(80)]).into_owned();
+                line.clear();
+                if sender.send(Line { text, bytes }).is_err() {
+                    return;
+                }
+            }
+        });
+        Attached { name: client.name.clone(), child, stdin, lines }
+    }
+
+    /// Types a line.
+    pub fn says(&mut self, line: &str) {
+        let stdin = self.stdin.as_mut().expect("it has an input");
+        stdin.write_all(format!("{line}\n").as_bytes()).expect("the client takes input");
+    }
+
+    /// The next line.
+    #[must_use]
+    pub fn line(&self) -> Line {
+        let line = self.lines.recv_timeout(PATIENCE);
+        line.unwrap_or_else(|error| panic!("{}: no line: {error}", self.name))
+    }
+
+    /// The next line that begins so.
+    #[must_use]
+    pub fn finds(&self, beginning: &str) -> Line {
+        loop {
+            let line = self.line();
+            if line.text.starts_with(beginning) {
+                return line;
+            }
+        }
+    }
+
+    fn has_a_line_within(&self, patience: Duration) -> bool {
+        self.lines.recv_timeout(patience).is_ok()
+    }
+
+    /// Ends its input.
+    pub fn ends_input(&mut self) {
+        self.stdin = None;
+    }
+
+    /// Waits for its end.
+    #[must_use]
+    pub fn ends(mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(_) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    let _ = self.child.kill();
+                    panic!("{}: does not end", self.name);
+                }
+            }
+        }
+        self.child.wait().expect("a child can be waited for")
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Two clients at the talker, of which the first has its input: both are there.
+#[must_use]
+pub fn two(client: &Client) -> (Attached, Attached) {
+    let talker = client.attaching("talker");
+    let watcher = Attached::start(&talker, &[]);
+    let mut typist = Attached::start(&talker, &["-i"]);
+    // Nothing tells when a client is attached but what it shows.
+    let deadline = Instant::now() + PATIENCE;
+    let (mut watches, mut types) = (false, false);
+    while !(watches && types) {
+        assert!(Instant::now() < deadline, "{}: nobody is attached", client.name);
+        typist.says("say hello");
+        types = types || typist.has_a_line_within(Duration::from_millis(200));
+        watches = watches || watcher.has_a_line_within(Duration::from_millis(200));
+    }
+    (typist, watcher)
+}
+
+/// Without a terminal: two at once, each with all of `bytes`, and the input of one of them.
+pub fn talks(client: &Client, bytes: usize) {
+    let (mut typist, watcher) = two(client);
+    typist.says(&format!("say {}-begins", client.name.replace(' ', "-")));
+    for attached in [&typist, &watcher] {
+        let _ = attached.finds(&format!("{}-begins", client.name.replace(' ', "-")));
+    }
+    typist.says(&format!("big {bytes}"));
+    for attached in [&typist, &watcher] {
+        let line = attached.finds("x");
+        assert_eq!(line.bytes, bytes, "{}: output is missing", client.name);
+    }
+}
+
+/// On a terminal: the size, its changes, two at once, and, where the client can, leaving by keys.
+pub fn types(client: &Client, detaches: bool) {
+    let shell = client.attaching("shell");
+    let mut first = Console::start(&shell, 33, 111, &[]);
+    // The prompt came before this client.
+    first.types("echo ready-$((1+1))\r");
+    first.sees("ready-2\r\n");
+    first.types("stty size\r");
+    first.sees("33 111\r\n");
+    first.resize(30, 100);
+    // The size travels beside the keys.
+    let mut tries = 0;
+    while !first.sees_within(Duration::from_millis(300), "30 100\r\n") {
+        first.types("stty size\r");
+        tries += 1;
+        assert!(tries < 100, "{}: the size does not arrive", client.name);
+    }
+    let mut second = Console::start(&shell, 30, 100, &[]);
+    second.types("echo second-$((2+2))\r");
+    second.sees("second-4\r\n");
+    first.sees("second-4\r\n");
+    if detaches {
+        second.types("\x10\x11");
+        let (status, seen) = second.ends();
+        assert!(status.success(), "{}: {status}: {seen:?}", client.name);
+        assert!(seen.contains("Session ended, resume using"), "{}: {seen:?}", client.name);
+    } else {
+        second.kill();
+    }
+    first.types("echo still-$((3+3))\r");
+    first.sees("still-6\r\n");
+    first.kill();
+}
