@@ -6,8 +6,8 @@ use std::hash::{BuildHasher, RandomState};
 
 use thiserror::Error;
 
-use crate::Trouble;
 use crate::reader::{Entry, Kind};
+use crate::{Trouble, shown};
 
 /// How much may come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,13 +96,18 @@ impl Admission {
                 return Err(Refused::Bytes(self.limits.bytes));
             }
         }
-        let failure = |what: &str| Ok(Verdict::Skip(Trouble::failure(&entry.name[..], what)));
+        let failure = |what: &str| Ok(Verdict::Skip(Trouble::failure(&entry.name, what)));
         if entry.name.contains(&0) {
             return failure("refused: its name has a zero byte");
         }
         let path = match self.below_root(&entry.name) {
             Ok(path) => path,
-            Err(Outside::Escapes) => return failure("is outside target destination, skipping"),
+            Err(Outside::Escapes) => {
+                // kubectl's words.
+                let name = shown(&entry.name);
+                let text = format!("file {name} is outside target destination, skipping");
+                return Ok(Verdict::Skip(Trouble { text, is_failure: true }));
+            }
             Err(Outside::Foreign) => {
                 return Err(Refused::Foreign(String::from_utf8_lossy(&entry.name).into_owned()));
             }
@@ -114,7 +119,7 @@ impl Admission {
             Kind::File | Kind::HardLink | Kind::Symlink | Kind::Directory => {}
             Kind::Fifo => {
                 return Ok(Verdict::Skip(Trouble::notice(
-                    &entry.name[..],
+                    &entry.name,
                     "skipping: it is a named pipe",
                 )));
             }
@@ -145,8 +150,8 @@ impl Admission {
         if let Ok(path) = self.below_root(&entry.name) {
             self.links.insert(path);
         }
-        let target = String::from_utf8_lossy(&entry.link);
-        Trouble::notice(&entry.name[..], format!("skipping symlink to {target:?}"))
+        let (name, target) = (shown(&entry.name), shown(&entry.link));
+        Trouble { text: format!("skipping symlink: {name} -> {target}"), is_failure: false }
     }
 
     fn is_below_a_link(&self, path: &[u8]) -> bool {
@@ -215,8 +220,8 @@ mod tests {
     fn judged(admission: &mut Admission, name: &str, kind: Kind, link: &str) -> String {
         match admission.judge(&entry(name, kind, link)) {
             Ok(Verdict::Take(path)) => format!("take {}", String::from_utf8_lossy(&path)),
-            Ok(Verdict::Skip(Trouble { what, is_failure: true, .. })) => format!("failure {what}"),
-            Ok(Verdict::Skip(Trouble { what, .. })) => format!("notice {what}"),
+            Ok(Verdict::Skip(Trouble { text, is_failure: true })) => format!("failure {text}"),
+            Ok(Verdict::Skip(Trouble { text, .. })) => format!("notice {text}"),
             Err(refused) => refused.to_string(),
         }
     }
@@ -227,10 +232,11 @@ mod tests {
         let mut judge = |name: &str| judged(&mut admission, name, Kind::File, "");
         assert_eq!(judge("./src"), "take ");
         assert_eq!(judge("src/a//./b"), "take a/b");
-        assert_eq!(judge("./src/a/b"), "failure refused: the archive has it twice");
-        let outside = "failure is outside target destination, skipping";
+        let twice = "failure \"./src/a/b\": refused: the archive has it twice";
+        assert_eq!(judge("./src/a/b"), twice);
         for name in ["/src/x", "src/../x", "../src/x", "./src/a/../../x"] {
-            assert_eq!(judge(name), outside, "{name}");
+            let outside = "is outside target destination, skipping";
+            assert_eq!(judge(name), format!("failure file {name:?} {outside}"));
         }
         // kubectl takes the first of these for `evil` below the target.
         for name in ["srcevil", "other", "."] {
@@ -246,8 +252,9 @@ mod tests {
     fn links_stay_inside_and_nothing_passes_them() {
         let mut admission = Admission::new(b"d", Limits::default(), true);
         let mut judge = |name: &str, kind, link: &str| judged(&mut admission, name, kind, link);
+        let below = "refused: it is below a symbolic link";
         assert_eq!(judge("d/a", Kind::Symlink, "b/c"), "take a");
-        assert_eq!(judge("d/a/x", Kind::File, ""), "failure refused: it is below a symbolic link");
+        assert!(judge("d/a/x", Kind::File, "").ends_with(below));
         assert_eq!(judge("d/s/t/l", Kind::Symlink, "../../q"), "take s/t/l");
         for (name, target) in [
             ("d/1", "/etc"),
@@ -258,24 +265,21 @@ mod tests {
             ("d/6", ""),
         ] {
             let found = judge(name, Kind::Symlink, target);
-            let skipped = format!("notice skipping symlink to {target:?}");
+            let skipped = format!("notice skipping symlink: {name:?} -> {target:?}");
             let expected = if target == "." { "take 3".to_owned() } else { skipped };
             assert_eq!(found, expected, "{name}");
         }
-        assert_eq!(
-            judge("d/1/passwd", Kind::File, ""),
-            "failure refused: it is below a symbolic link"
-        );
-        assert_eq!(judge("d", Kind::Symlink, "d/x"), "notice skipping symlink to \"d/x\"");
-        assert_eq!(judge("d/y", Kind::File, ""), "failure refused: it is below a symbolic link");
+        assert!(judge("d/1/passwd", Kind::File, "").ends_with(below));
+        assert_eq!(judge("d", Kind::Symlink, "d/x"), "notice skipping symlink: \"d\" -> \"d/x\"");
+        assert!(judge("d/y", Kind::File, "").ends_with(below));
     }
 
     #[test]
     fn limits_and_kinds() {
         let mut admission = Admission::new(b"d", Limits { bytes: 25, entries: 5 }, false);
         let mut judge = |name: &str, kind| judged(&mut admission, name, kind, "x");
-        assert_eq!(judge("d/dev", Kind::Device), "failure refused: it is a device");
-        assert_eq!(judge("d/l", Kind::Symlink), "notice skipping symlink to \"x\"");
+        assert_eq!(judge("d/dev", Kind::Device), "failure \"d/dev\": refused: it is a device");
+        assert_eq!(judge("d/l", Kind::Symlink), "notice skipping symlink: \"d/l\" -> \"x\"");
         assert_eq!(judge("d/1", Kind::File), "take 1");
         assert_eq!(judge("d/2", Kind::File), "take 2");
         assert!(judge("d/3", Kind::File).contains("--max-bytes"));

@@ -13,32 +13,29 @@ pub mod sum;
 pub mod unpack;
 pub mod writer;
 
-use std::fmt::{self, Display, Formatter};
+use std::fmt::Display;
 
 /// What is wrong with one entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trouble {
-    /// Its name, as the archive or the system has it.
-    pub name: Vec<u8>,
-    /// What is wrong.
-    pub what: String,
+    /// Its name and what is wrong, with escapes: a name may hold anything.
+    pub text: String,
     /// Whether the copy is less than was asked for: its end is a bad one then.
     pub is_failure: bool,
 }
 
 impl Trouble {
-    fn failure(name: impl Into<Vec<u8>>, what: impl Into<String>) -> Trouble {
-        Trouble { name: name.into(), what: what.into(), is_failure: true }
+    fn failure(name: &[u8], what: impl Display) -> Trouble {
+        Trouble { text: format!("{}: {what}", shown(name)), is_failure: true }
     }
 
-    fn notice(name: impl Into<Vec<u8>>, what: impl Into<String>) -> Trouble {
-        Trouble { name: name.into(), what: what.into(), is_failure: false }
+    fn notice(name: &[u8], what: impl Display) -> Trouble {
+        Trouble { text: format!("{}: {what}", shown(name)), is_failure: false }
     }
 }
 
-impl Display for Trouble {
-    /// The name is shown with escapes: it may hold anything.
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}: {}", String::from_utf8_lossy(&self.name), self.what)
-    }
+/// A name in quotes, with escapes for what would disturb a reader.
+#[must_use]
+pub fn shown(name: &[u8]) -> String {
+    format!("{:?}", String::from_utf8_lossy(name))
 }

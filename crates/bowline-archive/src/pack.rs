@@ -1,10 +1,11 @@
 //! A file or a tree of this side to the bytes of an archive, a piece at a time.
 //! Above: `bowline-client`'s copies. Below: [`writer`](crate::writer).
 //!
-//! A directory comes behind what is in it: so its time stays, and a directory that may not be
-//! written to keeps nothing out. What cannot be read is left out and told of.
+//! A directory comes twice: in front of what is in it, open to its owner, and as it is behind that.
+//! So its time stays, and one that may not be written to keeps nothing out, whether a tar looks back
+//! or not. What cannot be read is left out and told of.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read};
@@ -176,7 +177,7 @@ impl Packer {
             }
             None => {
                 if let Some(frame) = self.stack.pop() {
-                    self.put(&frame.found, frame.name, Kind::Directory, Vec::new());
+                    self.put(&frame.found, frame.name, Kind::Directory, 0, Vec::new());
                 }
             }
         }
@@ -192,10 +193,11 @@ impl Packer {
             }
             // Taken from the end.
             entries.sort_unstable_by(|one, other| other.cmp(one));
+            self.put(&found, name.clone(), Kind::Directory, 0o700, Vec::new());
             self.stack.push(Frame { entries, path: path.to_owned(), name, found });
         } else if kind.is_symlink() {
             let target = fs::read_link(path)?;
-            self.put(&found, name, Kind::Symlink, target.as_os_str().as_bytes().to_vec());
+            self.put(&found, name, Kind::Symlink, 0, target.as_os_str().as_bytes().to_vec());
         } else if kind.is_file() {
             let root = name.iter().position(|byte| *byte == b'/').map_or(name.len(), |at| at + 1);
             if self.there.get(&name[root..]) == Some(&(found.len(), found.mtime())) {
@@ -210,7 +212,7 @@ impl Packer {
             if !before.is_file() {
                 return Err(io::Error::other("it is no regular file any more"));
             }
-            self.put(&before, name.clone(), Kind::File, Vec::new());
+            self.put(&before, name.clone(), Kind::File, 0, Vec::new());
             self.name.clone_from(&name);
             self.file = Some(Open { file, name, left: before.len(), before, is_short: false });
         } else {
@@ -227,13 +229,14 @@ impl Packer {
         Ok(())
     }
 
-    fn put(&mut self, found: &Metadata, name: Vec<u8>, kind: Kind, link: Vec<u8>) {
+    /// Appends a header. `more` are permissions beside its own.
+    fn put(&mut self, found: &Metadata, name: Vec<u8>, kind: Kind, more: u32, link: Vec<u8>) {
         let size = if kind == Kind::File { found.len() } else { 0 };
         let mut name = name;
         if kind == Kind::Directory {
             name.push(b'/');
         }
-        let mode = found.mode() & 0o7777;
+        let mode = found.mode() & 0o7777 | more;
         let entry = Entry { name, kind, size, mode, mtime: found.mtime(), link };
         let owner = Owner { uid: found.uid(), gid: found.gid() };
         writer::header(&entry, owner, &mut self.waiting);
@@ -255,7 +258,7 @@ impl Packer {
         });
         if open.is_short || !same {
             self.torn.push(open.name.clone());
-            self.trouble(Trouble::failure(&open.name[..], "file changed as we read it"));
+            self.trouble(Trouble::failure(&open.name, "file changed as we read it"));
         }
         let padding =
             (BLOCK_BYTES as u64 - open.before.len() % BLOCK_BYTES as u64) % BLOCK_BYTES as u64;
@@ -322,6 +325,3 @@ impl Read for Packer {
         Ok(filled)
     }
 }
-
-/// Where things of the same path are, for those who compare: sums by paths below the root.
-pub type Sums = BTreeMap<Vec<u8>, String>;

@@ -5,7 +5,6 @@
 //! Understood are ustar, GNU's long names and large numbers, and pax (path, linkpath, size, mtime,
 //! for an entry). Not understood, and refused by name: sparse files and multi-volume archives.
 
-use bytes::{Buf, Bytes};
 use tar::EntryType;
 use thiserror::Error;
 
@@ -54,11 +53,11 @@ pub struct Entry {
 
 /// What comes next in an archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum Event<'a> {
     /// An entry begins.
     Entry(Entry),
     /// Some of its data.
-    Data(Bytes),
+    Data(&'a [u8]),
     /// All of its data has come.
     Whole,
     /// The archive's end was seen.
@@ -122,7 +121,6 @@ pub struct Reader {
     state: State,
     /// A header's bytes, while they come in pieces.
     block: Vec<u8>,
-    input: Bytes,
     /// How many bytes were looked at.
     at: u64,
     said: Said,
@@ -133,7 +131,6 @@ impl Default for Reader {
         Reader {
             state: State::Header,
             block: Vec::with_capacity(BLOCK_BYTES),
-            input: Bytes::new(),
             at: 0,
             said: Said::default(),
         }
@@ -141,12 +138,6 @@ impl Default for Reader {
 }
 
 impl Reader {
-    /// Takes more bytes. All events of those before must have been taken.
-    pub fn feed(&mut self, bytes: Bytes) {
-        debug_assert!(self.input.is_empty());
-        self.input = bytes;
-    }
-
     /// Whether the end was seen.
     #[must_use]
     pub fn is_over(&self) -> bool {
@@ -165,19 +156,19 @@ impl Reader {
         }
     }
 
-    /// The next event; `None` until there are more bytes.
+    /// The next event in `input`, which begins behind it then; `None` once all of it was taken.
     ///
     /// # Errors
     /// [`Fault`], and the same one ever after.
-    pub fn next_event(&mut self) -> Result<Option<Event>, Fault> {
-        let event = self.step();
+    pub fn next_event<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Event<'a>>, Fault> {
+        let event = self.step(input);
         if let Err(fault) = &event {
             self.state = State::Broken(fault.clone());
         }
         event
     }
 
-    fn step(&mut self) -> Result<Option<Event>, Fault> {
+    fn step<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Event<'a>>, Fault> {
         loop {
             match &mut self.state {
                 State::Broken(fault) => return Err(fault.clone()),
@@ -185,10 +176,9 @@ impl Reader {
                     self.state = State::Header;
                     return Ok(Some(Event::Whole));
                 }
-                _ if self.input.is_empty() => return Ok(None),
+                _ if input.is_empty() => return Ok(None),
                 State::Data(left) => {
-                    let length = usize::try_from(*left).unwrap_or(usize::MAX);
-                    let bytes = self.input.split_to(length.min(self.input.len()));
+                    let bytes = split(input, *left);
                     *left -= bytes.len() as u64;
                     self.at += bytes.len() as u64;
                     if *left == 0 {
@@ -198,8 +188,7 @@ impl Reader {
                     return Ok(Some(Event::Data(bytes)));
                 }
                 State::Padding(left, ends_entry) => {
-                    let length = (*left).min(self.input.len());
-                    self.input.advance(length);
+                    let length = split(input, *left as u64).len();
                     self.at += length as u64;
                     *left -= length;
                     if *left == 0 {
@@ -207,9 +196,8 @@ impl Reader {
                     }
                 }
                 State::Extension(kind, left, came) => {
-                    let length = usize::try_from(*left).unwrap_or(usize::MAX);
-                    let bytes = self.input.split_to(length.min(self.input.len()));
-                    came.extend_from_slice(&bytes);
+                    let bytes = split(input, *left);
+                    came.extend_from_slice(bytes);
                     *left -= bytes.len() as u64;
                     self.at += bytes.len() as u64;
                     if *left == 0 {
@@ -219,18 +207,16 @@ impl Reader {
                         self.skip_no_padding();
                     }
                 }
-                State::Over(bytes) => {
-                    *bytes += self.input.len() as u64;
-                    let much = *bytes > TRAILER_BYTES || self.input.iter().any(|byte| *byte != 0);
-                    self.input.clear();
-                    if much {
+                State::Over(trailer) => {
+                    let bytes = std::mem::take(input);
+                    *trailer += bytes.len() as u64;
+                    if *trailer > TRAILER_BYTES || bytes.iter().any(|byte| *byte != 0) {
                         return Err(Fault::Trailer);
                     }
                 }
                 State::Header | State::AlmostOver => {
-                    let missing = BLOCK_BYTES - self.block.len();
-                    let bytes = self.input.split_to(missing.min(self.input.len()));
-                    self.block.extend_from_slice(&bytes);
+                    let bytes = split(input, (BLOCK_BYTES - self.block.len()) as u64);
+                    self.block.extend_from_slice(bytes);
                     self.at += bytes.len() as u64;
                     if self.block.len() == BLOCK_BYTES {
                         let event = self.header();
@@ -257,7 +243,7 @@ impl Reader {
         }
     }
 
-    fn header(&mut self) -> Result<Option<Event>, Fault> {
+    fn header(&mut self) -> Result<Option<Event<'static>>, Fault> {
         let at = self.at - BLOCK_BYTES as u64;
         let fault = |what| Fault::Header { at, what };
         if self.block.iter().all(|byte| *byte == 0) {
@@ -367,6 +353,14 @@ impl Reader {
     }
 }
 
+/// Takes at most so many bytes off the beginning.
+fn split<'a>(input: &mut &'a [u8], most: u64) -> &'a [u8] {
+    let length = input.len().min(usize::try_from(most).unwrap_or(usize::MAX));
+    let (first, rest) = input.split_at(length);
+    *input = rest;
+    first
+}
+
 fn mtime_of(header: &tar::Header) -> i64 {
     header.mtime().ok().and_then(|mtime| i64::try_from(mtime).ok()).unwrap_or(0)
 }
@@ -403,20 +397,30 @@ mod tests {
         bytes
     }
 
-    fn events(bytes: &[u8], piece: usize) -> (Vec<Event>, Result<(), Fault>) {
+    /// What came out, with the data of an entry in one.
+    #[derive(Debug, PartialEq)]
+    enum Out {
+        Entry(Entry),
+        Data(Vec<u8>),
+        Whole,
+        End,
+    }
+
+    fn events(bytes: &[u8], piece: usize) -> (Vec<Out>, Result<(), Fault>) {
         let mut reader = Reader::default();
-        let mut found: Vec<Event> = Vec::new();
-        for piece in bytes.chunks(piece) {
-            reader.feed(Bytes::copy_from_slice(piece));
+        let mut found: Vec<Out> = Vec::new();
+        for mut piece in bytes.chunks(piece) {
             loop {
-                match reader.next_event() {
+                match reader.next_event(&mut piece) {
                     Ok(None) => break,
                     Err(fault) => return (found, Err(fault)),
                     Ok(Some(Event::Data(more))) => match found.last_mut() {
-                        Some(Event::Data(data)) => *data = [&data[..], &more[..]].concat().into(),
-                        _ => found.push(Event::Data(more)),
+                        Some(Out::Data(data)) => data.extend_from_slice(more),
+                        _ => found.push(Out::Data(more.to_vec())),
                     },
-                    Ok(Some(event)) => found.push(event),
+                    Ok(Some(Event::Entry(entry))) => found.push(Out::Entry(entry)),
+                    Ok(Some(Event::Whole)) => found.push(Out::Whole),
+                    Ok(Some(Event::End)) => found.push(Out::End),
                 }
             }
         }
@@ -439,15 +443,15 @@ mod tests {
         let names: Vec<&[u8]> = events
             .iter()
             .filter_map(|event| match event {
-                Event::Entry(entry) => Some(&entry.name[..]),
+                Out::Entry(entry) => Some(&entry.name[..]),
                 _ => None,
             })
             .collect();
         assert_eq!(names, [b"d/", &b"d/a\nb"[..], &long, b"l", b"empty"]);
-        assert_eq!(events.last(), Some(&Event::End));
-        assert!(events.contains(&Event::Data(Bytes::from_static(b"hello"))));
+        assert_eq!(events.last(), Some(&Out::End));
+        assert!(events.contains(&Out::Data(b"hello".to_vec())));
         let link = events.iter().find_map(|event| match event {
-            Event::Entry(entry) if entry.kind == Kind::Symlink => Some(entry.link.clone()),
+            Out::Entry(entry) if entry.kind == Kind::Symlink => Some(entry.link.clone()),
             _ => None,
         });
         assert_eq!(link.as_deref(), Some(&long[..]));
@@ -476,7 +480,7 @@ mod tests {
         writer::end(&mut bytes);
         let (events, end) = events(&bytes, 100);
         assert_eq!(end, Ok(()));
-        let Event::Entry(entry) = &events[0] else { panic!("{events:?}") };
+        let Out::Entry(entry) = &events[0] else { panic!("{events:?}") };
         assert_eq!((&entry.name[..], entry.size, entry.mtime), (&b"a\nb=c"[..], 513, -5));
     }
 

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -55,6 +56,8 @@ pub struct Had {
     pub size: u64,
     /// Its time in the archive, in seconds.
     pub mtime: i64,
+    /// Its permissions in the archive.
+    pub mode: u32,
     /// So much of it is here.
     pub bytes: u64,
 }
@@ -64,6 +67,12 @@ impl Had {
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.bytes == self.size
+    }
+
+    /// Gives a file its permissions and its time.
+    fn set(&self, file: &impl AsFd) -> io::Result<()> {
+        fchmod(file, Mode::from_raw_mode(self.mode & 0o777))?;
+        Ok(futimens(file, &times(self.mtime))?)
     }
 }
 
@@ -102,7 +111,6 @@ struct Current {
     path: Vec<u8>,
     /// `None` if it is passed over.
     file: Option<File>,
-    mode: u32,
     had: Had,
 }
 
@@ -175,7 +183,7 @@ impl Unpacker {
         file.write_all(bytes)?;
         had.bytes += bytes.len() as u64;
         if had.is_whole() && self.preserve {
-            let _ = futimens(&file, &times(had.mtime));
+            had.set(&file)?;
         }
         Ok(())
     }
@@ -186,16 +194,15 @@ impl Unpacker {
     /// [`UnpackError`]: no more of this archive can be taken.
     pub fn take(
         &mut self,
-        bytes: bytes::Bytes,
+        mut bytes: &[u8],
         show: &mut dyn FnMut(Step<'_>),
     ) -> Result<(), UnpackError> {
-        self.reader.feed(bytes);
-        while let Some(event) = self.reader.next_event()? {
+        while let Some(event) = self.reader.next_event(&mut bytes)? {
             match event {
                 Event::Entry(entry) => self.entry(&entry, show)?,
                 Event::Data(bytes) => {
                     show(Step::Bytes(bytes.len()));
-                    self.data(&bytes);
+                    self.data(bytes);
                 }
                 Event::Whole => self.whole(),
                 Event::End => {}
@@ -241,8 +248,8 @@ impl Unpacker {
 
     fn entry(&mut self, entry: &Entry, show: &mut dyn FnMut(Step<'_>)) -> Result<(), UnpackError> {
         let Some(admission) = &mut self.admission else { return Ok(()) };
-        let had = Had { size: entry.size, mtime: entry.mtime, bytes: 0 };
-        let mut current = Current { path: Vec::new(), file: None, mode: entry.mode, had };
+        let had = Had { size: entry.size, mtime: entry.mtime, mode: entry.mode, bytes: 0 };
+        let mut current = Current { path: Vec::new(), file: None, had };
         match admission.judge(entry)? {
             Verdict::Skip(trouble) => self.trouble(trouble),
             Verdict::Take(path) => {
@@ -313,15 +320,13 @@ impl Unpacker {
     }
 
     fn whole(&mut self) {
-        let Some(Current { file: Some(file), mode, had, path }) = self.current.take() else {
+        let Some(Current { file: Some(file), had, path }) = self.current.take() else {
             return;
         };
-        if self.preserve {
-            let set = fchmod(&file, Mode::from_raw_mode(mode & 0o777))
-                .and_then(|()| futimens(&file, &times(had.mtime)));
-            if let Err(error) = set {
-                self.fail(&path, &error.into());
-            }
+        if self.preserve
+            && let Err(error) = had.set(&file)
+        {
+            self.fail(&path, &error);
         }
     }
 
@@ -365,7 +370,7 @@ impl Unpacker {
         self.dir.hard_link(&from, &self.dir, &to).or_else(|_| {
             self.dir.copy(&from, &self.dir, &to)?;
             let file = self.dir.open(&to)?;
-            Ok::<_, io::Error>(futimens(&file, &times(had.mtime))?)
+            had.set(&file)
         })?;
         self.had.insert(path.to_vec(), had);
         Ok(())
@@ -447,6 +452,14 @@ impl Unpacker {
         Ok(())
     }
 
+    /// Whether there is something of that path: a whole file, a directory, a link.
+    #[must_use]
+    pub fn has(&self, path: &[u8]) -> bool {
+        self.had.get(path).is_some_and(Had::is_whole)
+            || self.directories.contains_key(path)
+            || self.symlinks.contains_key(path)
+    }
+
     /// Whether anything at all was taken.
     #[must_use]
     pub fn took_something(&self) -> bool {
@@ -514,7 +527,7 @@ fn merge(
             tree.rename(&name, target, &name)
         };
         if let Err(error) = moved {
-            troubles.push(Trouble::failure(&path[..], of_system(&error)));
+            troubles.push(Trouble::failure(path, of_system(&error)));
         }
         path.truncate(before);
     }
@@ -594,8 +607,6 @@ pub fn sum_of(path: &Path) -> io::Result<String> {
 mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
-    use bytes::Bytes;
-
     use super::*;
     use crate::admit::Limits;
     use crate::pack::{Packer, There};
@@ -628,11 +639,10 @@ mod tests {
         unpacker.begin(admission());
         let mut result = Ok(());
         for piece in bytes.chunks(1000) {
-            result =
-                result.and_then(|()| unpacker.take(Bytes::copy_from_slice(piece), &mut |_| {}));
+            result = result.and_then(|()| unpacker.take(piece, &mut |_| {}));
         }
         let result = result.and_then(|()| unpacker.finish()).and_then(|()| unpacker.publish());
-        let troubles = unpacker.troubles().iter().map(ToString::to_string).collect();
+        let troubles = unpacker.troubles().into_iter().map(|trouble| trouble.text).collect();
         (result, troubles)
     }
 
@@ -658,7 +668,7 @@ mod tests {
         let target = place.path().join("target");
         let (result, troubles) = unpack(&bytes, &target);
         result.unwrap();
-        assert_eq!(troubles, ["\"d/out\": skipping symlink to \"/etc/passwd\""]);
+        assert_eq!(troubles, ["skipping symlink: \"d/out\" -> \"/etc/passwd\""]);
         assert_eq!(fs::read(target.join("big")).unwrap(), vec![3; 1_000_000]);
         assert_eq!(fs::read(target.join("a/new\nline")).unwrap(), b"22");
         assert_eq!(fs::read_link(target.join("a/link")).unwrap(), Path::new("../big"));
@@ -742,7 +752,7 @@ mod tests {
             let target = inner.join(format!("t{number}"));
             let mut unpacker = Unpacker::new(&target, true).unwrap();
             unpacker.begin(admission());
-            unpacker.take(Bytes::from(archive(attack)), &mut |_| {}).unwrap();
+            unpacker.take(&archive(attack), &mut |_| {}).unwrap();
             unpacker.publish().unwrap();
             assert!(unpacker.failures() > 0, "{number}: {:?}", unpacker.troubles());
             assert_eq!(fs::read_dir(&outside).unwrap().count(), 0, "{number}");
@@ -760,7 +770,7 @@ mod tests {
         ]);
         let mut unpacker = Unpacker::new(&target, true).unwrap();
         unpacker.begin(admission());
-        unpacker.take(Bytes::copy_from_slice(&bytes[..2048]), &mut |_| {}).unwrap();
+        unpacker.take(&bytes[..2048], &mut |_| {}).unwrap();
         let (path, had) = unpacker.unfinished().unwrap();
         assert_eq!((&path[..], had.size, had.bytes), (&b"b"[..], 2000, 512));
         unpacker.append(&path, &[1; 1488]).unwrap();
@@ -768,7 +778,7 @@ mod tests {
         assert_eq!(unpacker.unfinished(), None);
         unpacker.begin(admission());
         let rest = archive(&[(entry("d/c", Kind::File, 3, ""), b"end")]);
-        unpacker.take(rest.into(), &mut |_| {}).unwrap();
+        unpacker.take(&rest, &mut |_| {}).unwrap();
         unpacker.finish().unwrap();
         unpacker.publish().unwrap();
         assert_eq!(fs::read(target.join("b")).unwrap(), [1; 2000]);

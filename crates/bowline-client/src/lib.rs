@@ -6,6 +6,7 @@
 //! between the caller's [`Ends`]. The result is [`Ended::Known`] only if the server said how the
 //! command ended; everything else is [`Ended::Lost`] or an error, never success.
 
+pub mod copy;
 mod exec;
 pub mod forward;
 pub mod keep;

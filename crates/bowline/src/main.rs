@@ -5,6 +5,7 @@ mod args;
 mod attach;
 mod certificates;
 mod console;
+mod cp;
 mod demo;
 mod detach;
 mod dev;
@@ -17,6 +18,7 @@ mod outcome;
 mod place;
 mod pod_status;
 mod port_forward;
+mod progress;
 mod remote;
 mod servers;
 mod verbose;
@@ -55,6 +57,7 @@ fn end_of(words: &[std::ffi::OsString], base: &str, program: &str) -> End {
     match args::read(words) {
         Ok(Asked::Exec(asked)) => exec::run(&asked, base),
         Ok(Asked::Attach(asked)) => attach::run(&asked, program),
+        Ok(Asked::Cp(asked)) => cp::run(&asked, program),
         Ok(Asked::PortForward(asked)) => port_forward::run(&asked, base),
         Ok(Asked::Dev(asked)) => serve(servers::dev(asked)),
         Ok(Asked::Node(asked)) => serve(servers::node(asked)),

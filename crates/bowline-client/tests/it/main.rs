@@ -8,4 +8,5 @@
     reason = "in a test, helpers included, a panic is the report"
 )]
 
+mod copy;
 mod silence;

@@ -3,6 +3,7 @@
 
 pub mod attach;
 pub mod completion;
+pub mod cp;
 pub mod dev;
 pub mod exec;
 pub mod gates;
@@ -28,6 +29,8 @@ pub enum Asked {
     Exec(Box<exec::Exec>),
     /// Attach to a container's main process.
     Attach(Box<attach::Attach>),
+    /// Copy files.
+    Cp(Box<cp::Cp>),
     /// Forward local ports to a pod.
     PortForward(Box<port_forward::PortForward>),
     /// Be a node.
@@ -82,6 +85,21 @@ pub enum BadUsage {
     /// Keys that there are none of.
     #[error(transparent)]
     DetachKeys(#[from] crate::detach::UnknownKey),
+    /// Copies have two ends.
+    #[error("source and destination are required")]
+    CopyWords,
+    /// An end of a copy that is no text.
+    #[error("a file specification must be UTF-8")]
+    CopyUtf8,
+    /// Not `[[NAMESPACE/]POD:]PATH`.
+    #[error("filespec must match the canonical format: [[namespace/]pod:]file/path")]
+    FileSpec,
+    /// Two ends on this machine.
+    #[error("one of src or dest must be a remote file specification")]
+    NoRemote,
+    /// An end without a path.
+    #[error("filepath can not be empty")]
+    NoPath,
     /// Port-forward needs to know where and what.
     #[error("TYPE/NAME and list of ports are required for port-forward")]
     NoPorts,
@@ -130,6 +148,10 @@ impl BadUsage {
             BadUsage::NoTarget
             | BadUsage::NoCommand
             | BadUsage::TargetTwice
+            | BadUsage::FileSpec
+            | BadUsage::NoRemote
+            | BadUsage::NoPath
+            | BadUsage::CopyUtf8
             | BadUsage::RequestTimeout => Hint::None,
             _ => Hint::HelpAndExamples,
         }
@@ -216,9 +238,10 @@ static HELP_COMMAND: Command = Command {
 };
 
 /// All commands, in the order of the help.
-pub static COMMANDS: [&Command; 10] = [
+pub static COMMANDS: [&Command; 11] = [
     &exec::COMMAND,
     &attach::COMMAND,
+    &cp::COMMAND,
     &port_forward::COMMAND,
     &dev::COMMAND,
     &DEMO,
@@ -260,6 +283,7 @@ fn read_command(command: &'static Command, args: &[OsString]) -> Result<Asked, B
     Ok(match command.name {
         "exec" => Asked::Exec(Box::new(exec::read(&values)?)),
         "attach" => Asked::Attach(Box::new(attach::read(&values)?)),
+        "cp" => Asked::Cp(Box::new(cp::read(&values)?)),
         "port-forward" => Asked::PortForward(Box::new(port_forward::read(&values)?)),
         "node" => Asked::Node(node::read(&values)?),
         "gateway" => Asked::Gateway(gateway::read(&values)?),

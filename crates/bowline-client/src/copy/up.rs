@@ -1,0 +1,402 @@
+//! Into a container.
+//! Above: [`copy`](super). Below: `bowline_archive::pack`, [`scripts`].
+
+use std::ffi::OsStr;
+use std::fs::Metadata;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bowline_archive::pack::{Packer, There, each_file, totals};
+use bowline_archive::unpack::{size_and_time, sum_of};
+use bowline_proto::session::Outcome;
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::listing::{Listing, listing, sums};
+use super::scripts::{
+    self, ABANDON, APPEND, FINISH, LIST, PROBE, PUBLISH, REMOVE, SETTLE, SUMS, UNPACK, script,
+};
+use super::{
+    Attempts, CopyError, Options, Remote, Shared, Stdin, Watcher, complaints, failed, keep,
+    outcome, printed, text,
+};
+
+/// The name of the tree in its place.
+pub(super) const TREE: &str = "tree";
+/// How long a container may take to remove what was begun.
+const ABANDON_PATIENCE: Duration = Duration::from_secs(10);
+/// How many names one command line takes.
+const NAMES: usize = 500;
+
+/// Copies what is at `source` here to `target` in a container: into it, if that is a directory.
+///
+/// # Errors
+/// [`CopyError`].
+pub async fn up(
+    remote: &impl Remote,
+    source: &Path,
+    target: &str,
+    options: &Options,
+    watcher: Arc<dyn Watcher>,
+    stop: &CancellationToken,
+) -> Result<(), CopyError> {
+    if source.symlink_metadata().is_err() {
+        return Err(CopyError::NoSource(source.to_owned()));
+    }
+    let name = source.file_name().map(|name| name.to_string_lossy().into_owned());
+    let name = match name {
+        Some(name) => name,
+        // `.` and `/` have a name that is not in their path.
+        None => std::fs::canonicalize(source)
+            .ok()
+            .and_then(|path| path.file_name().map(|name| name.to_string_lossy().into_owned()))
+            .unwrap_or_default(),
+    };
+    let place = Place::find(remote, target, &name).await?;
+    let copy = Copy { remote, source, place, options, watcher };
+    let copied = stop.run_until_cancelled(copy.all()).await.unwrap_or(Err(CopyError::Stopped));
+    if copied.is_err() {
+        copy.place.abandon(remote, &*copy.watcher).await;
+    }
+    copied
+}
+
+/// Where something goes in a container.
+pub(super) struct Place {
+    /// The name that it gets.
+    pub target: String,
+    /// Where it is until then.
+    pub staging: String,
+}
+
+impl Place {
+    /// Looks at the target.
+    pub async fn find(remote: &impl Remote, target: &str, name: &str) -> Result<Place, CopyError> {
+        let target = scripts::guarded(match target.trim_end_matches('/') {
+            "" => "/",
+            trimmed => trimmed,
+        });
+        let (out, stdout) = keep(64);
+        let (said, stderr) = keep(super::COMPLAINT_BYTES);
+        let ended = remote.run(script(PROBE, &[&target]), None, stdout, stderr).await;
+        match outcome(ended, 0)? {
+            Outcome::Success => {}
+            outcome => {
+                let complaint = text(&said);
+                return Err(CopyError::Remote { outcome, complaint, published: false });
+            }
+        }
+        let target = match text(&out).as_str() {
+            "dir" if target.ends_with('/') => format!("{target}{name}"),
+            "dir" => format!("{target}/{name}"),
+            _ => target,
+        };
+        let (dir, _) = scripts::split(&target);
+        let chance: [u8; 8] = bowline_io::chance::bytes();
+        let chance: String = chance.iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Place { staging: format!("{}/.bowline-cp-{chance}", dir.trim_end_matches('/')), target })
+    }
+
+    fn tree(&self) -> String {
+        format!("{}/{TREE}", self.staging)
+    }
+
+    /// Tar's flags behind those that say where.
+    pub fn unpack(&self, preserve: bool) -> Vec<String> {
+        let flags: &[&str] = if preserve {
+            &["-xpf", "-"]
+        } else {
+            &["--no-same-permissions", "--no-same-owner", "-xmf", "-"]
+        };
+        script(UNPACK, &[&[&*self.staging], flags].concat())
+    }
+
+    /// Gives the tree its name.
+    pub async fn publish(&self, remote: &impl Remote, preserve: bool) -> Result<(), CopyError> {
+        let keeps = if preserve { "y" } else { "n" };
+        let (_, stdout) = keep(0);
+        let (said, stderr) = keep(super::COMPLAINT_BYTES);
+        let words = script(PUBLISH, &[&self.staging, &self.target, keeps]);
+        match outcome(remote.run(words, None, stdout, stderr).await, 0)? {
+            Outcome::Success => Ok(()),
+            outcome => Err(CopyError::Remote { outcome, complaint: text(&said), published: false }),
+        }
+    }
+
+    /// Removes what was begun, as far as the container can still be reached.
+    pub async fn abandon(&self, remote: &impl Remote, watcher: &dyn Watcher) {
+        let gone = async {
+            printed(remote, script(SETTLE, &[&self.staging]), None).await?;
+            printed(remote, script(ABANDON, &[&self.staging]), None).await
+        };
+        if !matches!(timeout(ABANDON_PATIENCE, gone).await, Ok(Ok(Some(_)))) {
+            watcher.note(&format!("{} may be left in the container", self.staging));
+        }
+    }
+}
+
+struct Copy<'a, R> {
+    remote: &'a R,
+    source: &'a Path,
+    place: Place,
+    options: &'a Options,
+    watcher: Arc<dyn Watcher>,
+}
+
+/// How tar ended, and what of this side's files it did not get as they are.
+struct TarEnded {
+    outcome: Outcome,
+    failures: u64,
+    torn: Vec<Vec<u8>>,
+}
+
+impl<R: Remote> Copy<'_, R> {
+    async fn all(&self) -> Result<(), CopyError> {
+        self.watcher.total(Some(totals(self.source).bytes));
+        let (mut attempts, mut before) = (Attempts::new(self.options), 0);
+        let mut sent = 0;
+        let mut ended = self.archive(There::new(), &mut sent).await;
+        let mut failures = 0;
+        let ended = loop {
+            let error = match ended {
+                Ok(ended) => break ended,
+                Err(error) => error,
+            };
+            let mut again = attempts.again(error, &self.watcher, before, sent).await;
+            before = sent;
+            // What may be lost on the way to the next attempt counts as one.
+            ended = loop {
+                again?;
+                match self.there().await {
+                    Ok(there) => break self.archive(there, &mut sent).await,
+                    Err(error) => {
+                        again = attempts.again(error, &self.watcher, before, sent).await;
+                    }
+                }
+            };
+        };
+        failures += ended.failures;
+        let TarEnded { outcome, torn, .. } = ended;
+        self.remove(&torn).await?;
+        if outcome != Outcome::Success {
+            // The rest is copied; what was cut short by a full disk must not look complete.
+            let cut = self.cut().await?;
+            self.remove(&cut).await?;
+        }
+        if self.options.verify {
+            self.verify().await?;
+        }
+        self.place.publish(self.remote, self.options.preserve).await?;
+        if outcome != Outcome::Success {
+            return Err(failed(outcome, true));
+        }
+        if failures > 0 { Err(CopyError::Incomplete(failures)) } else { Ok(()) }
+    }
+
+    async fn archive(&self, there: There, sent: &mut u64) -> Result<TarEnded, CopyError> {
+        let packer = Packer::new(self.source, TREE.as_bytes(), there);
+        let packing = Shared::new(packer);
+        let stdin: Stdin = Some(Box::new(Packing {
+            packer: packing.clone(),
+            watcher: self.watcher.clone(),
+            told: 0,
+            name: Vec::new(),
+        }));
+        let stderr = complaints(&self.watcher);
+        let (_, stdout) = keep(0);
+        let words = self.place.unpack(self.options.preserve);
+        let ended = self.remote.run(words, stdin, stdout, stderr).await;
+        let mut packer = packing.lock();
+        *sent = packer.position().1;
+        let ended = outcome(ended, *sent)?;
+        for trouble in packer.troubles() {
+            self.watcher.trouble(&trouble);
+        }
+        // A tar that has enough may leave the rest of its input unread, but not of the archive.
+        if ended == Outcome::Success && !packer.is_over() {
+            return Err(CopyError::Cut { retries: 0 });
+        }
+        let (failures, torn) = (packer.failures(), packer.torn().to_vec());
+        Ok(TarEnded { outcome: ended, failures, torn })
+    }
+
+    /// What is in the container of an earlier attempt, once nobody writes to it any more; the file
+    /// that was cut is written to its end.
+    async fn there(&self) -> Result<There, CopyError> {
+        printed(self.remote, script(SETTLE, &[&self.place.staging]), None).await?;
+        let Some(listed) = self.list().await? else {
+            self.watcher.note("the container has no find or no stat: all goes again");
+            self.watcher.position(0);
+            return Ok(There::new());
+        };
+        let mut there = There::new();
+        for (path, found) in &listed.found {
+            if !found.is_file {
+                continue;
+            }
+            let here = self.here(path);
+            let Ok(meta) = here.symlink_metadata() else { continue };
+            let (size, mtime) = (meta.size(), meta.mtime());
+            let is_same = size == found.size && (mtime == found.mtime || !self.options.preserve);
+            let is_cut = found.size > 0 && found.size < size;
+            if is_same || is_cut && self.append(path, &here, found.size, &meta).await? {
+                there.insert(path.clone(), (size, mtime));
+            }
+        }
+        self.watcher.position(0);
+        Ok(there)
+    }
+
+    async fn list(&self) -> Result<Option<Listing>, CopyError> {
+        let root = format!("./{TREE}");
+        let listed =
+            printed(self.remote, script(LIST, &[&self.place.staging, &root]), None).await?;
+        Ok(listed.map(|text| listing(&text, &root)))
+    }
+
+    fn here(&self, path: &[u8]) -> PathBuf {
+        if path.is_empty() {
+            self.source.to_owned()
+        } else {
+            self.source.join(OsStr::from_bytes(path))
+        }
+    }
+
+    /// Writes on at the end of a file; whether all of it is there now.
+    async fn append(
+        &self,
+        path: &[u8],
+        here: &Path,
+        from: u64,
+        meta: &Metadata,
+    ) -> Result<bool, CopyError> {
+        let Ok(path) = std::str::from_utf8(path) else { return Ok(false) };
+        let tree = self.place.tree();
+        let full = if path.is_empty() { tree } else { format!("{tree}/{path}") };
+        let open = || -> io::Result<std::fs::File> {
+            let mut file = std::fs::File::open(here)?;
+            file.seek(SeekFrom::Start(from))?;
+            Ok(file)
+        };
+        let Ok(file) = open() else { return Ok(false) };
+        self.watcher.file(path.as_bytes());
+        let stdin: Stdin = Some(Box::new(Plain { file, watcher: self.watcher.clone() }));
+        let words = script(APPEND, &[&full]);
+        if printed(self.remote, words, stdin).await?.is_none() {
+            return Ok(false);
+        }
+        let mode = format!("{:o}", meta.mode() & 0o7777);
+        let (time, owner) = (meta.mtime().to_string(), format!("{}:{}", meta.uid(), meta.gid()));
+        let all = [&*full, &mode, &time, &owner];
+        let finish = script(FINISH, if self.options.preserve { &all } else { &all[..2] });
+        printed(self.remote, finish, None).await?;
+        Ok(true)
+    }
+
+    /// Files in the container that are not as long, or not as old, as they are here.
+    async fn cut(&self) -> Result<Vec<Vec<u8>>, CopyError> {
+        let Some(listed) = self.list().await? else { return Ok(Vec::new()) };
+        let files = listed.found.into_iter().filter(|(_, found)| found.is_file);
+        let cut = files.filter(|(path, found)| {
+            size_and_time(&self.here(path)).ok().is_none_or(|(size, mtime)| {
+                size != found.size || mtime != found.mtime && self.options.preserve
+            })
+        });
+        Ok(cut.map(|(path, _)| named(&path)).collect())
+    }
+
+    async fn remove(&self, names: &[Vec<u8>]) -> Result<(), CopyError> {
+        for names in names.chunks(NAMES) {
+            let names: Vec<&str> =
+                names.iter().filter_map(|name| std::str::from_utf8(name).ok()).collect();
+            let words = script(REMOVE, &[&[&*self.place.staging], &names[..]].concat());
+            printed(self.remote, words, None).await?;
+        }
+        Ok(())
+    }
+
+    async fn verify(&self) -> Result<(), CopyError> {
+        let root = format!("./{TREE}");
+        let printed =
+            printed(self.remote, script(SUMS, &[&self.place.staging, &root]), None).await?;
+        let Some(theirs) = printed.map(|text| sums(&text, &root)) else {
+            self.watcher.note("not verified: the container has no sha256sum");
+            return Ok(());
+        };
+        let mut result = Ok(());
+        each_file(self.source, &mut |path, _| {
+            let below = path.strip_prefix(self.source).unwrap_or(Path::new(""));
+            let name = || below.to_string_lossy().into_owned();
+            match (theirs.get(below.as_os_str().as_bytes()), sum_of(path)) {
+                (Some(theirs), Ok(ours)) if *theirs == ours => {}
+                (Some(_), Ok(_)) => result = Err(CopyError::Unequal(name())),
+                (None, _) | (_, Err(_)) => {
+                    self.watcher.note(&format!("not verified: {:?}", name()));
+                }
+            }
+        });
+        result
+    }
+}
+
+/// A path below the root as a name below the place.
+fn named(path: &[u8]) -> Vec<u8> {
+    if path.is_empty() { TREE.into() } else { [TREE.as_bytes(), b"/", path].concat() }
+}
+
+/// An archive as a session's input. Files are read where they are wanted: they are there, and no
+/// thread has to be woken for them.
+struct Packing {
+    packer: Shared<Packer>,
+    watcher: Arc<dyn Watcher>,
+    told: u64,
+    name: Vec<u8>,
+}
+
+impl AsyncRead for Packing {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let mut packer = this.packer.lock();
+        let length = packer.read(buffer.initialize_unfilled())?;
+        buffer.advance(length);
+        let (name, bytes) = packer.position();
+        if *name != this.name[..] {
+            this.name = name.to_vec();
+            this.watcher.file(name);
+        }
+        this.watcher.bytes(bytes - this.told);
+        this.told = bytes;
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// The rest of a file as a session's input.
+struct Plain {
+    file: std::fs::File,
+    watcher: Arc<dyn Watcher>,
+}
+
+impl AsyncRead for Plain {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let length = this.file.read(buffer.initialize_unfilled())?;
+        buffer.advance(length);
+        this.watcher.bytes(length as u64);
+        Poll::Ready(Ok(()))
+    }
+}

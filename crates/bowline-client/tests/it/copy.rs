@@ -1,0 +1,494 @@
+//! Copies with a real tar and a real shell, which run here; connections that end when they should
+//! not; and archives of an enemy.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use bowline_archive::Trouble;
+use bowline_archive::admit::Limits;
+use bowline_client::copy::{CopyError, Options, Remote, Sink, Stdin, Watcher, between, down, up};
+use bowline_client::{Cause, EndError, Ended, ExecError, Loss, Outcome};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::process::Command;
+use tokio_util::sync::CancellationToken;
+
+/// A container: this machine, with a `PATH` of its own where that is wanted, behind a connection
+/// that is lost after so many bytes, in both directions together.
+#[derive(Default)]
+struct Container {
+    cut_every: Option<u64>,
+    path: Option<PathBuf>,
+    runs: AtomicU64,
+}
+
+impl Remote for Container {
+    async fn run(
+        &self,
+        words: Vec<String>,
+        stdin: Stdin,
+        mut stdout: Sink,
+        mut stderr: Sink,
+    ) -> Result<Ended, ExecError> {
+        self.runs.fetch_add(1, Ordering::Relaxed);
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).env("LC_ALL", "C").kill_on_drop(true);
+        if let Some(path) = &self.path {
+            command.env("PATH", path);
+        }
+        let input = if stdin.is_some() { Stdio::piped() } else { Stdio::null() };
+        command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = match command.spawn() {
+            Ok(child) => child,
+            Err(_) => {
+                let message = format!("exec: {:?}: executable file not found in $PATH", words[0]);
+                let (code, reason) = (Some(500), String::new());
+                return Ok(Ended::Known(Outcome::Failed { message, code, reason }));
+            }
+        };
+        let cut = CancellationToken::new();
+        let left = AtomicU64::new(self.cut_every.unwrap_or(u64::MAX));
+        // Whether so many bytes still come through.
+        let passes = |bytes: usize| {
+            let bytes = bytes as u64;
+            let less = |left: u64| left.checked_sub(bytes);
+            let passes = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok();
+            if !passes {
+                cut.cancel();
+            }
+            passes
+        };
+        let (theirs_in, mut theirs_out) = (child.stdin.take(), child.stdout.take().unwrap());
+        let mut theirs_err = child.stderr.take().unwrap();
+        let writing = async {
+            let (Some(mut stdin), Some(mut theirs)) = (stdin, theirs_in) else { return true };
+            let mut piece = vec![0; 16 * 1024];
+            while let length @ 1.. = stdin.read(&mut piece).await.unwrap() {
+                if !passes(length) {
+                    return false;
+                }
+                if theirs.write_all(&piece[..length]).await.is_err() {
+                    break;
+                }
+            }
+            true
+        };
+        let reading = async {
+            let mut piece = vec![0; 16 * 1024];
+            while let length @ 1.. = theirs_out.read(&mut piece).await.unwrap() {
+                if !passes(length) {
+                    return Ok::<_, ExecError>(false);
+                }
+                let write = stdout.write_all(&piece[..length]).await;
+                write.map_err(|error| ExecError::End(EndError::Write("stdout", error)))?;
+            }
+            Ok(true)
+        };
+        let complaining = async {
+            let mut piece = vec![0; 4096];
+            while let length @ 1.. = theirs_err.read(&mut piece).await.unwrap() {
+                stderr.write_all(&piece[..length]).await.unwrap();
+            }
+        };
+        let all = async {
+            let writing = async { Ok::<_, ExecError>(writing.await) };
+            let complaining = async { Ok(complaining.await) };
+            let (wrote, read, ()) = tokio::try_join!(writing, reading, complaining)?;
+            Ok::<_, ExecError>((wrote, read))
+        };
+        // A cut ends both directions, whatever the process still wants.
+        let whole = cut.run_until_cancelled(all).await;
+        if whole.transpose()? != Some((true, true)) {
+            return Ok(Ended::Lost { loss: Loss::new(Cause::Cut, ""), received_bytes: 0 });
+        }
+        let status = child.wait().await.unwrap();
+        Ok(Ended::Known(match status.code() {
+            Some(0) => Outcome::Success,
+            code => Outcome::Exited(code.map_or(137, |code| code as u8)),
+        }))
+    }
+}
+
+#[derive(Default)]
+struct Heard(Mutex<Vec<String>>);
+
+impl Heard {
+    fn hear(&self, line: String) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+    }
+
+    fn text(&self) -> String {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).join("\n")
+    }
+}
+
+impl Watcher for Heard {
+    fn total(&self, _: Option<u64>) {}
+    fn file(&self, _: &[u8]) {}
+    fn bytes(&self, _: u64) {}
+    fn position(&self, _: u64) {}
+    fn trouble(&self, trouble: &Trouble) {
+        self.hear(trouble.text.clone());
+    }
+    fn complaint(&self, text: &[u8]) {
+        self.hear(String::from_utf8_lossy(text).into_owned());
+    }
+    fn resumes(&self, bytes: u64, retry: u64, why: &str) {
+        self.hear(format!("resumes at {bytes}, {retry}: {why}"));
+    }
+    fn note(&self, text: &str) {
+        self.hear(text.to_owned());
+    }
+}
+
+const OPTIONS: Options = Options {
+    preserve: true,
+    retries: Some(0),
+    verify: true,
+    symlinks: true,
+    limits: Limits { bytes: 1 << 30, entries: 100_000 },
+};
+
+fn options(retries: Option<u64>) -> Options {
+    Options { retries, ..OPTIONS }
+}
+
+/// What a tree is: by name, what is there.
+fn manifest(root: &Path) -> BTreeMap<Vec<u8>, String> {
+    let mut found = BTreeMap::new();
+    let mut waiting = vec![root.to_owned()];
+    while let Some(path) = waiting.pop() {
+        let meta = fs::symlink_metadata(&path).unwrap();
+        let what = if meta.is_dir() {
+            waiting.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            format!("dir {:o} {}", meta.mode(), meta.mtime())
+        } else if meta.is_symlink() {
+            format!("link {:?}", fs::read_link(&path).unwrap())
+        } else {
+            let sum = bowline_archive::unpack::sum_of(&path).unwrap();
+            format!("file {:o} {} {} {sum}", meta.mode(), meta.mtime(), meta.len())
+        };
+        let name = path.strip_prefix(root).unwrap();
+        found.insert(name.as_os_str().as_bytes().to_vec(), what);
+    }
+    found
+}
+
+/// Both trees are the same; the differences alone are told.
+fn same(root: &Path, expected: &BTreeMap<Vec<u8>, String>) {
+    let found = manifest(root);
+    let all = found.keys().chain(expected.keys());
+    let differences: Vec<String> = all
+        .filter(|name| found.get(*name) != expected.get(*name))
+        .map(|name| {
+            let name_text = String::from_utf8_lossy(name);
+            format!("{name_text:.50}: {:?}, not {:?}", found.get(name), expected.get(name))
+        })
+        .collect();
+    assert!(differences.is_empty(), "{:#?}", &differences[..differences.len().min(9)]);
+}
+
+/// Names that programs get wrong.
+fn odd_names() -> Vec<Vec<u8>> {
+    let mut names: Vec<Vec<u8>> = [
+        &b"-rf"[..],
+        b"--checkpoint-action=exec=x",
+        b" blank ",
+        b"new\nline",
+        b"tab\t",
+        b"co:lon",
+        b"quote'\"",
+        b"*",
+        b"[a-z]?",
+        b"back\\slash",
+        b"$HOME`id`",
+        b"u\xcc\x88",
+        b"\xc3\xbc",
+        b".hidden",
+        b"..dots",
+        b"~",
+        b"#!x",
+        b"trailing\\",
+    ]
+    .iter()
+    .map(|name| name.to_vec())
+    .collect();
+    names.push(vec![b'n'; 255]);
+    names
+}
+
+fn tree(root: &Path, big: usize) {
+    fs::create_dir_all(root.join("a/b/empty")).unwrap();
+    fs::create_dir_all(root.join("deep/".repeat(30).trim_end_matches('/'))).unwrap();
+    for (number, name) in odd_names().iter().enumerate() {
+        let path = root.join("a").join(std::ffi::OsStr::from_bytes(name));
+        fs::write(&path, vec![number as u8; number * 100]).unwrap();
+    }
+    for number in 0..100 {
+        fs::write(root.join(format!("a/b/file {number}")), format!("{number}\n")).unwrap();
+    }
+    fs::write(root.join("empty"), "").unwrap();
+    let big: Vec<u8> = (0..big).map(|number| (number * number / 7) as u8).collect();
+    fs::write(root.join("big"), &big).unwrap();
+    fs::write(root.join("z last"), "end").unwrap();
+    symlink("../big", root.join("a/link")).unwrap();
+    fs::set_permissions(root.join("empty"), PermissionsExt::from_mode(0o600)).unwrap();
+    fs::set_permissions(root.join("a/b/empty"), PermissionsExt::from_mode(0o555)).unwrap();
+    let old = filetime(1_000_000_000);
+    for name in ["empty", "a/b/empty", "a/b", "a"] {
+        fs::File::open(root.join(name)).unwrap().set_times(old).unwrap();
+    }
+}
+
+fn filetime(seconds: u64) -> fs::FileTimes {
+    let time = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+    fs::FileTimes::new().set_modified(time)
+}
+
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Place {
+        Place(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.path(name).to_string_lossy().into_owned()
+    }
+
+    fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.0.path()).unwrap();
+        let mut names: Vec<_> = entries
+            .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    }
+}
+
+async fn get(
+    container: &Container,
+    place: &Place,
+    options: &Options,
+) -> (Result<(), CopyError>, String) {
+    let heard = Arc::new(Heard::default());
+    let (source, target) = (place.text("source"), place.path("target"));
+    let result = down(container, &source, &target, options, heard.clone()).await;
+    (result, heard.text())
+}
+
+async fn put(
+    container: &Container,
+    place: &Place,
+    options: &Options,
+) -> (Result<(), CopyError>, String) {
+    let heard = Arc::new(Heard::default());
+    let (source, target) = (place.path("source"), place.text("target"));
+    let stop = CancellationToken::new();
+    let result = up(container, &source, &target, options, heard.clone(), &stop).await;
+    (result, heard.text())
+}
+
+#[tokio::test]
+async fn a_tree_comes_and_goes_as_it_is() {
+    let place = Place::new();
+    tree(&place.path("source"), 3_000_000);
+    let expected = manifest(&place.path("source"));
+    for attempt in 0..2 {
+        let (result, heard) = get(&Container::default(), &place, &OPTIONS).await;
+        result.unwrap_or_else(|error| panic!("{attempt}: {error}: {heard}"));
+        same(&place.path("target"), &expected);
+    }
+    fs::rename(place.path("target"), place.path("got")).unwrap();
+    let (result, heard) = put(&Container::default(), &place, &OPTIONS).await;
+    result.unwrap_or_else(|error| panic!("{error}: {heard}"));
+    same(&place.path("target"), &expected);
+    // Now that it is there, the copy goes into it; and over what is there.
+    for attempt in 0..2 {
+        let (result, heard) = put(&Container::default(), &place, &OPTIONS).await;
+        result.unwrap_or_else(|error| panic!("{attempt}: {error}: {heard}"));
+        same(&place.path("target/source"), &expected);
+    }
+    fs::remove_dir_all(place.path("target")).unwrap();
+    let (source, target) = (place.text("source"), place.text("target"));
+    let (heard, stop) = (Arc::new(Heard::default()), CancellationToken::new());
+    let (from, to) = (Container::default(), Container::default());
+    between(&from, &source, &to, &target, &OPTIONS, heard, &stop).await.unwrap();
+    same(&place.path("target"), &expected);
+    assert_eq!(place.names(), ["got", "source", "target"]);
+}
+
+#[tokio::test]
+async fn one_file_comes_and_goes() {
+    for bytes in [0, 1, 511, 512, 513, 2_000_000] {
+        let place = Place::new();
+        fs::write(place.path("source"), vec![9; bytes]).unwrap();
+        get(&Container::default(), &place, &OPTIONS).await.0.unwrap();
+        assert_eq!(fs::read(place.path("target")).unwrap().len(), bytes);
+        fs::write(place.path("source"), vec![8; bytes]).unwrap();
+        put(&Container::default(), &place, &OPTIONS).await.0.unwrap();
+        assert_eq!(fs::read(place.path("target")).unwrap(), vec![8; bytes]);
+        assert_eq!(place.names(), ["source", "target"]);
+    }
+}
+
+#[tokio::test]
+async fn a_cut_connection_is_no_copy() {
+    let place = Place::new();
+    tree(&place.path("source"), 3_000_000);
+    let container = Container { cut_every: Some(500_000), ..Container::default() };
+    let (result, _) = get(&container, &place, &OPTIONS).await;
+    assert!(matches!(result, Err(CopyError::Lost { retries: 0, .. })), "{result:?}");
+    let (result, _) = put(&container, &place, &OPTIONS).await;
+    assert!(matches!(result, Err(CopyError::Lost { retries: 0, .. })), "{result:?}");
+    assert_eq!(place.names(), ["source"], "nothing looks like a copy");
+}
+
+#[tokio::test]
+async fn a_copy_goes_on_where_it_was_cut() {
+    let place = Place::new();
+    tree(&place.path("source"), 3_000_000);
+    let expected = manifest(&place.path("source"));
+    let container = Container { cut_every: Some(500_000), ..Container::default() };
+    let (result, heard) = get(&container, &place, &options(None)).await;
+    result.unwrap_or_else(|error| panic!("{error}: {heard}"));
+    same(&place.path("target"), &expected);
+    assert!(heard.matches("resumes").count() >= 6, "{heard}");
+    fs::remove_dir_all(place.path("target")).unwrap();
+    let (result, heard) = put(&container, &place, &options(None)).await;
+    result.unwrap_or_else(|error| panic!("{error}: {heard}"));
+    same(&place.path("target"), &expected);
+    assert!(heard.matches("resumes").count() >= 6, "{heard}");
+    assert_eq!(place.names(), ["source", "target"]);
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_told_and_the_rest_copied() {
+    let place = Place::new();
+    tree(&place.path("source"), 1000);
+    let fifo = place.path("source/pipe");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RWXU).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(place.path("source/socket")).unwrap();
+    let (result, heard) = put(&Container::default(), &place, &OPTIONS).await;
+    result.unwrap();
+    assert!(heard.contains("it is a named pipe") && heard.contains("it is a socket"), "{heard}");
+    let (result, heard) = get(&Container::default(), &place, &OPTIONS).await;
+    result.unwrap();
+    assert!(heard.contains("it is a named pipe"), "{heard}");
+    // Gone between its listing and its reading; as good as unreadable, also for root.
+    let gone = place.text("gone");
+    let heard = Arc::new(Heard::default());
+    let lost = down(&Container::default(), &gone, &place.path("x"), &OPTIONS, heard.clone()).await;
+    let is_2 = matches!(
+        lost,
+        Err(CopyError::Remote { outcome: Outcome::Exited(2), published: false, .. })
+    );
+    assert!(is_2 && heard.text().contains("No such file"), "{lost:?} {}", heard.text());
+    fs::rename(place.path("source"), place.path("away")).unwrap();
+    let (nothing, _) = put(&Container::default(), &place, &OPTIONS).await;
+    assert!(matches!(nothing, Err(CopyError::NoSource(_))));
+}
+
+/// A container whose `tar` is this script.
+fn container_with_tar(place: &Place, script: &str) -> Container {
+    let bin = place.path("bin");
+    fs::create_dir(&bin).unwrap();
+    for name in ["sh", "cat", "find", "stat", "mv", "rm", "mkdir", "head", "printf", "sha256sum"] {
+        for dir in ["/bin", "/usr/bin"] {
+            let path = Path::new(dir).join(name);
+            if path.exists() && !bin.join(name).exists() {
+                symlink(path, bin.join(name)).unwrap();
+            }
+        }
+    }
+    if !script.is_empty() {
+        fs::write(bin.join("tar"), format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(bin.join("tar"), PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    Container { path: Some(bin), ..Container::default() }
+}
+
+#[tokio::test]
+async fn a_container_without_tar_is_told_apart() {
+    let place = Place::new();
+    fs::write(place.path("source"), "x").unwrap();
+    let container = container_with_tar(&place, "");
+    let (result, _) = get(&container, &place, &OPTIONS).await;
+    assert!(matches!(result, Err(CopyError::NoTar)), "{result:?}");
+    let (result, _) = put(&container, &place, &OPTIONS).await;
+    assert!(matches!(result, Err(CopyError::NoTar)), "{result:?}");
+    assert_eq!(place.names(), ["bin", "source"]);
+}
+
+#[tokio::test]
+async fn the_remote_tars_failure_is_ours() {
+    let place = Place::new();
+    tree(&place.path("source"), 1000);
+    let container = container_with_tar(&place, "/bin/tar \"$@\"; echo oops >&2; exit 2");
+    let (result, heard) = get(&container, &place, &Options { verify: false, ..OPTIONS }).await;
+    let exited = |result: &Result<(), CopyError>| {
+        matches!(
+            result,
+            Err(CopyError::Remote { outcome: Outcome::Exited(2), published: true, .. })
+        )
+    };
+    assert!(exited(&result) && heard.contains("oops"), "{result:?} {heard}");
+    assert!(place.path("target/big").exists(), "the rest is copied");
+}
+
+#[tokio::test]
+async fn endless_and_oversized_archives_are_refused() {
+    let place = Place::new();
+    let header = "/bin/tar cf - --transform='s,.*,./source,' -C / etc/hostname | head -c 512";
+    for (script, expected) in [
+        ("cat /dev/zero", "bytes behind the end"),
+        ("while :; do echo xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx; done", "checksum"),
+        (header, "unexpected EOF"),
+    ] {
+        let container = container_with_tar(&place, script);
+        let (result, _) = get(&container, &place, &OPTIONS).await;
+        let error = result.unwrap_err().to_string();
+        assert!(error.contains(expected), "{script}: {error}");
+        fs::remove_dir_all(place.path("bin")).unwrap();
+    }
+    fs::create_dir(place.path("source")).unwrap();
+    for number in 0..20 {
+        fs::write(place.path("source").join(number.to_string()), [0; 1000]).unwrap();
+    }
+    for (limits, expected) in [
+        (Limits { bytes: 10_000, entries: 1000 }, "--max-bytes"),
+        (Limits { bytes: 1 << 20, entries: 10 }, "--max-entries"),
+    ] {
+        let options = Options { limits, ..OPTIONS };
+        let (result, _) = get(&Container::default(), &place, &options).await;
+        let error = result.unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+    assert_eq!(place.names(), ["source"]);
+}
+
+#[tokio::test]
+async fn a_directory_is_not_overwritten_by_a_file() {
+    let place = Place::new();
+    fs::write(place.path("source"), "x").unwrap();
+    fs::create_dir(place.path("target")).unwrap();
+    let (result, _) = get(&Container::default(), &place, &OPTIONS).await;
+    assert!(matches!(result, Err(CopyError::IsDirectory(_))), "{result:?}");
+    let missing = place.path("no/such/dir");
+    let heard = Arc::new(Heard::default());
+    let source = place.text("source");
+    let result = down(&Container::default(), &source, &missing, &OPTIONS, heard).await;
+    let Err(CopyError::Unpack(error)) = result else { panic!("{result:?}") };
+    assert!(error.to_string().contains("o such file"), "{error}");
+}

@@ -1,0 +1,229 @@
+//! The flags and words of `cp`, by kubectl's rules.
+//! Above: [`args`](super). Below: [`pflag`](super::pflag), [`global`].
+
+use super::global::{self, Global};
+use super::pflag::{BadValue, Values, bad_value};
+use super::table::{Command, Flag, Words};
+use super::{BadUsage, HELP};
+
+/// Copy files between this machine and containers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cp {
+    /// From where.
+    pub source: Spec,
+    /// To where.
+    pub target: Spec,
+    /// `-c`.
+    pub container: Option<String>,
+    /// Leave modes and times to the system.
+    pub no_preserve: bool,
+    /// How often to try again; `None` is without an end.
+    pub retries: Option<u64>,
+    /// Compare sums at the end.
+    pub verify: bool,
+    /// Make symbolic links that stay in the tree.
+    pub symlinks: bool,
+    /// How to show how far it is.
+    pub progress: Progress,
+    /// How many bytes may come out of a container.
+    pub max_bytes: Option<u64>,
+    /// How many entries may.
+    pub max_entries: Option<u64>,
+    /// Which cluster, as whom.
+    pub global: Global,
+}
+
+/// One end of a copy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Spec {
+    /// On this machine.
+    Local(String),
+    /// In a container.
+    Remote {
+        /// The pod's namespace, if it is said.
+        namespace: Option<String>,
+        /// The pod.
+        pod: String,
+        /// The path.
+        path: String,
+    },
+}
+
+/// How to show how far a copy is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// A bar, if stderr is a terminal.
+    Auto,
+    /// Lines of text.
+    Plain,
+    /// Not at all.
+    None,
+}
+
+const MAX_BYTES: Flag = Flag::text(
+    "max-bytes",
+    "BYTES",
+    "Take at most so many bytes out of a container; more is refused.",
+)
+.default("1099511627776");
+const MAX_ENTRIES: Flag = Flag::text(
+    "max-entries",
+    "NUMBER",
+    "Take at most so many files, directories and links out of a container.",
+)
+.default("10000000");
+const PROGRESS: Flag = Flag::text(
+    "progress",
+    "HOW",
+    "How to show how far it is: auto (a bar, if stderr is a terminal), plain (lines), or none.",
+)
+.default("auto");
+const SYMLINKS: Flag = Flag::text(
+    "symlinks",
+    "HOW",
+    "What becomes of symbolic links out of a container: keep makes those that stay in the tree, \
+     skip none, as kubectl.",
+)
+.default("keep");
+
+/// Its table.
+pub static COMMAND: Command = Command {
+    name: "cp",
+    about: "Copy files between this machine and containers.",
+    text: "One side or both are [[NAMESPACE/]POD:]PATH. The target is the name that the copy gets; \
+           in a container, a directory that is there gets the copy into it. Needs tar in the \
+           container, and sh for copies into one.\n\n\
+           The target gets its name when all is there: until then the copy is in a directory \
+           .bowline-cp-… beside it. Modes and times come along. Symbolic links that lead out of the \
+           tree are skipped, and so are pipes and sockets, with a warning. What is lost on the way \
+           is tried again as often as --retries says, and goes on where it was.\n\n\
+           The exit code is 0 if all was copied, that of the container's tar if that failed, 1 \
+           where something was not copied, 255 where the connection was lost.",
+    usage: "SOURCE TARGET [-c CONTAINER] [flags]",
+    examples: &[
+        ("A file out of a pod", "{bowline} cp web:/etc/nginx/nginx.conf nginx.conf"),
+        ("A directory into a pod", "{bowline} cp site web:/usr/share/nginx/html -c nginx"),
+        ("From one pod to another", "{bowline} cp prod/db-0:/backup staging/db-0:/backup"),
+        (
+            "Over a bad connection, and make sure",
+            "{bowline} cp web:/data data --retries=-1 --verify",
+        ),
+    ],
+    flags: &[
+        Flag::text(
+            "container",
+            "NAME",
+            "Use this container. Without it: the one that the pod's annotation \
+             kubectl.kubernetes.io/default-container names, or the first.",
+        )
+        .short('c'),
+        MAX_BYTES,
+        MAX_ENTRIES,
+        Flag::switch("no-preserve", "Leave modes, owners and times of the copy to the system."),
+        PROGRESS,
+        Flag::number(
+            "retries",
+            "TIMES",
+            "How often to go on after a loss, in either direction; below 0 without an end.",
+        )
+        .default("0"),
+        SYMLINKS,
+        Flag::switch("verify", "Compare sha256 of both sides before the target gets its name."),
+        HELP,
+    ],
+    shared: global::FLAGS,
+    words: Words::Some,
+};
+
+/// Reads it. The order of the checks is kubectl's.
+///
+/// # Errors
+/// [`BadUsage`] for the first rule that is broken.
+pub fn read(values: &Values) -> Result<Cp, BadUsage> {
+    let words = values.words();
+    let [source, target] = &words[..] else { return Err(BadUsage::CopyWords) };
+    let text =
+        |word: &std::ffi::OsString| word.to_str().map(ToOwned::to_owned).ok_or(BadUsage::CopyUtf8);
+    let (source, target) = (spec(&text(source)?)?, spec(&text(target)?)?);
+    if let (Spec::Local(_), Spec::Local(_)) = (&source, &target) {
+        return Err(BadUsage::NoRemote);
+    }
+    for spec in [&source, &target] {
+        let (Spec::Local(path) | Spec::Remote { path, .. }) = spec;
+        if path.is_empty() {
+            return Err(BadUsage::NoPath);
+        }
+    }
+    let number = |flag: &Flag| {
+        let Some(text) = values.text(flag.long) else { return Ok(None) };
+        let bad = |_| {
+            let why = BadValue::Number(text.clone(), "invalid syntax");
+            bad_value(flag, &text, why)
+        };
+        text.parse().map(Some).map_err(bad)
+    };
+    let choice = |flag: &Flag, known: &'static [&'static str], all: &'static str| {
+        let text = values.text(flag.long).unwrap_or_else(|| flag.default.to_owned());
+        let found = known.iter().position(|one| *one == text);
+        found.ok_or_else(|| bad_value(flag, &text, BadValue::Choice(all)))
+    };
+    let progress = match choice(&PROGRESS, &["auto", "plain", "none"], "auto, plain, none")? {
+        0 => Progress::Auto,
+        1 => Progress::Plain,
+        _ => Progress::None,
+    };
+    Ok(Cp {
+        source,
+        target,
+        container: values.text("container"),
+        no_preserve: values.is_on("no-preserve"),
+        retries: u64::try_from(values.number("retries").unwrap_or(0)).ok(),
+        verify: values.is_on("verify"),
+        symlinks: choice(&SYMLINKS, &["keep", "skip"], "keep, skip")? == 0,
+        progress,
+        max_bytes: number(&MAX_BYTES)?,
+        max_entries: number(&MAX_ENTRIES)?,
+        global: global::read(values)?,
+    })
+}
+
+/// Reads `[[NAMESPACE/]POD:]PATH`. The first colon counts; kubectl turns backslashes of a remote
+/// path into slashes, which makes another path of it, and is not done here.
+fn spec(text: &str) -> Result<Spec, BadUsage> {
+    let Some((pod, path)) = text.split_once(':') else {
+        return Ok(Spec::Local(text.to_owned()));
+    };
+    let (namespace, pod) = match pod.split_once('/') {
+        None => (None, pod),
+        Some((namespace, pod)) => (Some(namespace.to_owned()), pod),
+    };
+    if pod.is_empty() || pod.contains('/') || namespace.as_deref() == Some("") {
+        return Err(BadUsage::FileSpec);
+    }
+    Ok(Spec::Remote { namespace, pod: pod.to_owned(), path: path.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn specs_are_kubectls() {
+        let remote = |namespace: Option<&str>, pod: &str, path: &str| {
+            let (namespace, pod) = (namespace.map(Into::into), pod.into());
+            Ok(Spec::Remote { namespace, pod, path: path.into() })
+        };
+        assert_eq!(spec("/tmp/x"), Ok(Spec::Local("/tmp/x".into())));
+        assert_eq!(spec("p:/tmp/a:b"), remote(None, "p", "/tmp/a:b"));
+        assert_eq!(spec("ns/p:x"), remote(Some("ns"), "p", "x"));
+        assert_eq!(spec("p:"), remote(None, "p", ""));
+        for bad in [":x", "a/b/c:x", "/p:x", "a/:x", "./a:x/y"] {
+            if bad == "./a:x/y" {
+                // A namespace that there is none of: the server will say so.
+                assert!(spec(bad).is_ok());
+                continue;
+            }
+            assert_eq!(spec(bad), Err(BadUsage::FileSpec), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! `bowline cp`: what is asked for to a copy, and what became of it to an exit code.
+//! Above: `main`. Below: `bowline-kube` for where, `bowline_client::copy` for the copy.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bowline_archive::admit::Limits;
+use bowline_archive::unpack::UnpackError;
+use bowline_client::copy::{self, CopyError, Options, Remote, Sink, Stdin};
+use bowline_client::{Ended, Ends, ExecError, Outcome, Wants};
+use bowline_io::text::{harmless, of_system};
+use bowline_kube::stream_url::ExecQuery;
+use bowline_kube::{container, stream_url, target};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::args::cp::{Cp, Spec};
+use crate::outcome::{self, End};
+use crate::place::{self, Place};
+use crate::progress::Shown;
+use crate::remote;
+use crate::verbose::{Verbose, say};
+
+/// How much of what a runtime says is shown.
+const MESSAGE_BYTES: usize = 4096;
+
+/// Runs it to its end. `program` is the name that it was called by.
+pub fn run(asked: &Cp, program: &str) -> End {
+    remote::until_its_end(copied(asked, program))
+}
+
+async fn copied(asked: &Cp, program: &str) -> Result<End, End> {
+    let verbose = Arc::new(Verbose::new(asked.global.verbosity));
+    let place = place::of(&asked.global, program, verbose.clone())?;
+    let shown = Arc::new(Shown::new(asked.progress));
+    let stop = CancellationToken::new();
+    let stopped = stop_at_signals(stop.clone())?;
+    let copy = copy(asked, &place, &verbose, shown.clone(), &stop);
+    let result = tokio::select! {
+        biased;
+        result = copy => result,
+        // Copies out of a container leave nothing behind when they are dropped.
+        () = stop.cancelled(), if matches!(asked.target, Spec::Local(_)) => {
+            Ok(Err(CopyError::Stopped))
+        }
+    };
+    shown.finish();
+    let result = result?;
+    if let Err(CopyError::Stopped) = result
+        && let Ok(signal) = stopped.await
+    {
+        let _ = signal_hook::low_level::emulate_default_handler(signal);
+    }
+    let end = end_of(result, asked, &place.api.authority(), program);
+    Ok(place::with_warnings(end, &asked.global, &verbose))
+}
+
+/// Stops what goes on at the first signal, and tells which it was.
+fn stop_at_signals(stop: CancellationToken) -> Result<tokio::task::JoinHandle<i32>, End> {
+    let on = |kind| signal(kind).map_err(|error| End::refused(format_args!("signals: {error}")));
+    let mut interrupt = on(SignalKind::interrupt())?;
+    let mut terminate = on(SignalKind::terminate())?;
+    let mut hangup = on(SignalKind::hangup())?;
+    Ok(tokio::spawn(async move {
+        let signal = tokio::select! {
+            _ = interrupt.recv() => SIGINT,
+            _ = terminate.recv() => SIGTERM,
+            _ = hangup.recv() => SIGHUP,
+        };
+        stop.cancel();
+        signal
+    }))
+}
+
+async fn copy(
+    asked: &Cp,
+    place: &Place,
+    verbose: &Arc<Verbose>,
+    shown: Arc<Shown>,
+    stop: &CancellationToken,
+) -> Result<Result<(), CopyError>, End> {
+    let limits = Limits::default();
+    let options = Options {
+        preserve: !asked.no_preserve,
+        retries: asked.retries,
+        verify: asked.verify,
+        symlinks: asked.symlinks,
+        limits: Limits {
+            bytes: asked.max_bytes.unwrap_or(limits.bytes),
+            entries: asked.max_entries.unwrap_or(limits.entries),
+        },
+    };
+    let source = Pod::find(asked, place, verbose, &asked.source).await?;
+    let target = Pod::find(asked, place, verbose, &asked.target).await?;
+    Ok(match (source, target) {
+        (Side::Pod(from, path), Side::Here(target)) => {
+            copy::down(&from, path, Path::new(target), &options, shown).await
+        }
+        (Side::Here(source), Side::Pod(to, path)) => {
+            copy::up(&to, Path::new(source), path, &options, shown, stop).await
+        }
+        (Side::Pod(from, source), Side::Pod(to, target)) => {
+            copy::between(&from, source, &to, target, &options, shown, stop).await
+        }
+        (Side::Here(_), Side::Here(_)) => Err(CopyError::Nothing),
+    })
+}
+
+/// One end of the copy.
+enum Side<'a> {
+    Here(&'a str),
+    Pod(Pod<'a>, &'a str),
+}
+
+/// A container that commands are run in.
+struct Pod<'a> {
+    place: &'a Place,
+    verbose: Arc<Verbose>,
+    namespace: String,
+    name: String,
+    container: String,
+    timeout: Option<String>,
+}
+
+impl<'a> Pod<'a> {
+    async fn find(
+        asked: &'a Cp,
+        place: &'a Place,
+        verbose: &Arc<Verbose>,
+        spec: &'a Spec,
+    ) -> Result<Side<'a>, End> {
+        let (namespace, name, path) = match spec {
+            Spec::Local(path) => return Ok(Side::Here(path)),
+            Spec::Remote { namespace, pod, path } => (namespace, pod, path),
+        };
+        let namespace = namespace.clone().unwrap_or_else(|| place.namespace.clone());
+        let pod = target::pod(&place.api, &namespace, name).await?;
+        let choice = container::choose(&pod, asked.container.as_deref()).map_err(End::refused)?;
+        if let Some(notice) = choice.notice {
+            say(&format!("{notice}\n"));
+        }
+        remote::refuse_completed(&pod, "exec into")?;
+        let pod = Pod {
+            place,
+            verbose: verbose.clone(),
+            namespace,
+            name: name.clone(),
+            container: choice.name,
+            timeout: asked.global.request_timeout.map(|time| time.to_string()),
+        };
+        Ok(Side::Pod(pod, path))
+    }
+}
+
+impl Remote for Pod<'_> {
+    async fn run(
+        &self,
+        words: Vec<String>,
+        stdin: Stdin,
+        stdout: Sink,
+        stderr: Sink,
+    ) -> Result<Ended, ExecError> {
+        let wants = Wants { stdin: stdin.is_some(), stdout: true, stderr: true, tty: false };
+        let query = ExecQuery {
+            command: words,
+            container: self.container.clone(),
+            stdin: wants.stdin,
+            stdout: true,
+            stderr: true,
+            tty: false,
+            timeout: self.timeout.clone(),
+            replay: None,
+        };
+        let server = &self.place.api.server;
+        let url = stream_url::exec(server, &self.namespace, &self.name, &query);
+        let request = remote::request(self.place, url, wants, self.verbose.clone());
+        let ends = Ends { stdin, stdout, stderr, sizes: None, redraws: false };
+        bowline_client::exec(&request, ends).await
+    }
+}
+
+fn end_of(result: Result<(), CopyError>, asked: &Cp, server: &str, program: &str) -> End {
+    let error = match result {
+        Ok(()) => return End::success(),
+        Err(error) => error,
+    };
+    let dropped = |retries: u64| {
+        // kubectl's words, on its stream; and then the error.
+        println!("Dropping out copy after {retries} retries");
+    };
+    match error {
+        CopyError::Exec(error) => outcome::of_exec(Err(error), server),
+        CopyError::Lost { loss, bytes, retries } => {
+            dropped(retries);
+            let text = format!(
+                "error: the connection to {server} was lost: {loss}, after {bytes} bytes of files; \
+                 nothing has the target's name (--retries goes on after a loss)\n"
+            );
+            End { code: outcome::LOST, text }
+        }
+        CopyError::Cut { retries } => {
+            dropped(retries);
+            End::refused("unexpected EOF")
+        }
+        CopyError::Remote { outcome, complaint, published } => {
+            let said = harmless(&complaint, MESSAGE_BYTES);
+            let rest = if published { "; the rest was copied" } else { "" };
+            match outcome {
+                Outcome::Exited(code) if published || said.is_empty() => {
+                    End { code, text: format!("command terminated with exit code {code}{rest}\n") }
+                }
+                Outcome::Exited(code) => End {
+                    code,
+                    text: format!("error: {said}\ncommand terminated with exit code {code}\n"),
+                },
+                Outcome::Failed { message, .. } => End::refused(harmless(&message, MESSAGE_BYTES)),
+                Outcome::Success => End::refused(said),
+            }
+        }
+        CopyError::NoTar => {
+            let pod = match (&asked.source, &asked.target) {
+                (Spec::Remote { pod, .. }, _) | (_, Spec::Remote { pod, .. }) => pod.as_str(),
+                _ => "POD",
+            };
+            End::refused(format_args!(
+                "there is no tar in the container (or no sh): add a container that has them with \
+                 kubectl debug {pod} --image=busybox --target=CONTAINER and name it with -c, or \
+                 copy one file with {program} exec {pod} -- cat FILE >FILE"
+            ))
+        }
+        CopyError::Unpack(UnpackError::Place { path, error })
+        | CopyError::Local { path, error } => {
+            let path = path.to_string_lossy();
+            End::refused(format_args!("{}: {}", harmless(&path, MESSAGE_BYTES), of_system(&error)))
+        }
+        CopyError::Stopped => End { code: outcome::REFUSED, text: "error: interrupted\n".into() },
+        error => End::refused(harmless(&error.to_string(), MESSAGE_BYTES)),
+    }
+}

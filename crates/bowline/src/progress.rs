@@ -1,0 +1,161 @@
+//! How a copy goes to what a person sees of it: a bar, lines, or troubles alone.
+//! Above: `cp`. Below: indicatif.
+
+use std::io::{IsTerminal, stderr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bowline_archive::Trouble;
+use bowline_client::copy::Watcher;
+use bowline_io::text::harmless;
+use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::args::cp::Progress;
+use crate::verbose::say;
+
+/// Between two lines of a copy that is shown in lines.
+const LINE_EVERY: Duration = Duration::from_secs(1);
+/// How much of a name fits beside a bar.
+const NAME_BYTES: usize = 40;
+/// How much of a container's words is shown at once.
+const COMPLAINT_BYTES: usize = 4096;
+
+/// Shows a copy.
+pub struct Shown {
+    bar: Option<ProgressBar>,
+    plain: bool,
+    bytes: AtomicU64,
+    state: Mutex<State>,
+}
+
+struct State {
+    total: Option<u64>,
+    name: String,
+    latest: Instant,
+}
+
+impl Shown {
+    /// In the way that is asked for.
+    pub fn new(how: Progress) -> Shown {
+        let bar = (how == Progress::Auto && stderr().is_terminal()).then(|| {
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+            bar.set_style(style(false));
+            bar
+        });
+        let state = State { total: None, name: String::new(), latest: Instant::now() };
+        Shown {
+            bar,
+            plain: how == Progress::Plain,
+            bytes: AtomicU64::new(0),
+            state: Mutex::new(state),
+        }
+    }
+
+    /// It is over: the line is given back to whoever is next.
+    pub fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+        if self.plain {
+            self.line();
+        }
+    }
+
+    fn line(&self) {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes = HumanBytes(self.bytes.load(Ordering::Relaxed));
+        let of = state.total.map_or(String::new(), |total| format!(" of {}", HumanBytes(total)));
+        say(&format!("{bytes}{of} {}\n", state.name));
+    }
+
+    /// A line of its own, above the bar.
+    fn tell(&self, line: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| say(line)),
+            None => say(line),
+        }
+    }
+}
+
+fn style(total: bool) -> ProgressStyle {
+    let template = if total {
+        "{bar:24} {bytes:>10} of {total_bytes}  {binary_bytes_per_sec}  {eta} left  {wide_msg}"
+    } else {
+        "{spinner} {bytes:>10}  {binary_bytes_per_sec}  {elapsed}  {wide_msg}"
+    };
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+impl Watcher for Shown {
+    fn total(&self, bytes: Option<u64>) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).total = bytes;
+        if let Some(bar) = &self.bar {
+            bar.set_style(style(bytes.is_some()));
+            match bytes {
+                Some(bytes) => bar.set_length(bytes),
+                None => bar.unset_length(),
+            }
+        }
+    }
+
+    fn file(&self, name: &[u8]) {
+        if self.bar.is_none() && !self.plain {
+            return;
+        }
+        let name = String::from_utf8_lossy(name);
+        let name = harmless(&name, NAME_BYTES).into_owned();
+        if let Some(bar) = &self.bar {
+            bar.set_message(name.clone());
+        }
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).name = name;
+    }
+
+    fn bytes(&self, count: u64) {
+        self.bytes.fetch_add(count, Ordering::Relaxed);
+        if let Some(bar) = &self.bar {
+            bar.inc(count);
+        }
+        if self.plain {
+            let due = {
+                let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+                let due = state.latest.elapsed() >= LINE_EVERY;
+                if due {
+                    state.latest = Instant::now();
+                }
+                due
+            };
+            if due {
+                self.line();
+            }
+        }
+    }
+
+    fn position(&self, bytes: u64) {
+        self.bytes.store(bytes, Ordering::Relaxed);
+        if let Some(bar) = &self.bar {
+            bar.set_position(bytes);
+        }
+    }
+
+    fn trouble(&self, trouble: &Trouble) {
+        let kind = if trouble.is_failure { "error" } else { "warning" };
+        self.tell(&format!("{kind}: {}\n", harmless(&trouble.text, COMPLAINT_BYTES)));
+    }
+
+    fn complaint(&self, text: &[u8]) {
+        let text = String::from_utf8_lossy(text);
+        for line in text.lines().filter(|line| !line.is_empty()) {
+            self.tell(&format!("{}\n", harmless(line, COMPLAINT_BYTES)));
+        }
+    }
+
+    fn resumes(&self, bytes: u64, retry: u64, why: &str) {
+        let why = harmless(why, COMPLAINT_BYTES);
+        self.tell(&format!("Resuming copy at {bytes} bytes, retry {retry}: {why}\n"));
+    }
+
+    fn note(&self, text: &str) {
+        self.tell(&format!("{}\n", harmless(text, COMPLAINT_BYTES)));
+    }
+}
