@@ -2,8 +2,8 @@
 //! Above: `bowline-client`'s copies. Below: [`writer`](crate::writer).
 //!
 //! A directory comes twice: in front of what is in it, open to its owner, and as it is behind that.
-//! So its time stays, and one that may not be written to keeps nothing out, whether a tar looks back
-//! or not. What cannot be read is left out and told of.
+//! So its time stays, and one that may not be written to keeps nothing out, whether a tar looks
+//! back or not. What cannot be read is left out and told of.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};

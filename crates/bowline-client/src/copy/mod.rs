@@ -1,5 +1,5 @@
-//! Files and trees between this side and containers: `tar` over remote commands, and the truth about
-//! how that ended.
+//! Files and trees between this side and containers: `tar` over remote commands, and the truth
+//! about how that ended.
 //! Above: `bowline cp`, other tools. Below: [`exec`](mod@crate::exec), `bowline-archive`.
 //!
 //! A copy is complete if the archive's end was seen *and* the remote command has succeeded. Until

@@ -57,9 +57,10 @@ pub fn rest_of(path: &str, from: u64) -> Words {
     ["tail", "-c", &from, path].map(ToOwned::to_owned).to_vec()
 }
 
-/// Lists a tree: `DIR ROOT`. Each line is mode (hexadecimal), size, time, name, and a slash, so that
-/// half a name (one with a line end) is no name.
-pub const LIST: &str = "cd -- \"$1\" && find \"$2\" -exec stat -c '%f %s %Y %n /' {} +";
+/// Lists a tree: `DIR ROOT`. Each line is mode (hexadecimal), size, time, name, and a slash, so
+/// that half a name (one with a line end) is no name.
+pub const LIST: &str = "cd -- \"$1\" && \
+    find \"$2\" -exec stat -c '%f %s %Y %n /' {} +";
 
 /// Sums of all files of a tree: `DIR ROOT`.
 pub const SUMS: &str = "command -v sha256sum >/dev/null || exit 127; cd -- \"$1\" && \

@@ -99,7 +99,10 @@ impl Remote for Container {
         };
         let all = async {
             let writing = async { Ok::<_, ExecError>(writing.await) };
-            let complaining = async { Ok(complaining.await) };
+            let complaining = async {
+                complaining.await;
+                Ok(())
+            };
             let (wrote, read, ()) = tokio::try_join!(writing, reading, complaining)?;
             Ok::<_, ExecError>((wrote, read))
         };
