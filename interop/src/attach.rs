@@ -18,21 +18,30 @@ pub const TALKER: &str = "while read -r what much; do case $what in say) echo \"
      big) head -c \"$much\" /dev/zero | tr '\\0' x; echo;; err) echo \"$much\" >&2;; \
      end) exit \"$much\";; esac; done";
 
-/// Pods to attach to, for `dev -f` and for a real cluster: `talker`, whose input stays open,
-/// `once`, whose input ends with its first client, and `shell` on a terminal.
+/// Pods to attach to: `talker`, whose input stays open, `once`, whose input ends with its first
+/// client, and `shell` on a terminal. They are on a node of a real cluster where one is given, and
+/// said to run there where nobody else says it.
 #[must_use]
-pub fn pods(more: &str) -> String {
+pub fn pods(node: Option<&str>, runs: bool) -> Vec<String> {
+    let more = node.map_or(String::new(), |node| {
+        format!("  nodeName: {node}\n  automountServiceAccountToken: false\n")
+    });
     let pod = |name: &str, container: &str| {
+        let status = format!(
+            "status:\n  phase: Running\n  containerStatuses:\n  - name: {name}\n    image: \
+             none\n    imageID: none\n    ready: true\n    restartCount: 0\n    state: {{running: \
+             {{}}}}\n"
+        );
+        let status = if runs { &*status } else { "" };
         format!(
             "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: default}}\nspec:\n  \
              terminationGracePeriodSeconds: 0\n  restartPolicy: Never\n{more}  containers:\n  - \
-             name: {name}\n{container}---\n"
+             name: {name}\n{container}{status}"
         )
     };
-    let image = if more.is_empty() {
-        ""
-    } else {
-        "    image: localhost/box:1\n    imagePullPolicy: Never\n"
+    let image = match node {
+        None => "",
+        Some(_) => "    image: localhost/box:1\n    imagePullPolicy: Never\n",
     };
     let talker = format!(
         "{image}    stdin: true\n    command:\n    - sh\n    - -c\n    - |\n      {TALKER}\n"
@@ -42,14 +51,15 @@ pub fn pods(more: &str) -> String {
         "{image}    stdin: true\n    tty: true\n    command: [sh]\n    env: [{{name: PS1, value: \
          '# '}}]\n"
     );
-    [pod("talker", &talker), pod("once", &once), pod("shell", &shell)].concat()
+    vec![pod("talker", &talker), pod("once", &once), pod("shell", &shell)]
 }
 
 /// Writes [`pods`] to a file for `dev -f`.
 #[must_use]
 pub fn pods_file(place: &Path) -> String {
     let file = place.join("pods.yaml");
-    std::fs::write(&file, pods("")).expect("a temporary file can be written");
+    std::fs::write(&file, pods(None, false).join("---\n"))
+        .expect("a temporary file can be written");
     file.to_string_lossy().into_owned()
 }
 

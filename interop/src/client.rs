@@ -259,6 +259,7 @@ pub fn noise_digest(bytes: u64) -> String {
     hex(&hash.finalize())
 }
 
+/// In hexadecimal.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

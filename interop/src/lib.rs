@@ -1,7 +1,7 @@
 //! Sessions from outside: clients and servers as processes, and what every session must show.
 //! Above: `tests/it` here and in `bowline`. Below: processes, ptys, `parts/*.sh`.
 //!
-//! [`client`] is a client program with its kubeconfig and pod; [`list`], [`attach`] and
+//! [`client`] is a client program with its kubeconfig and pod; [`list`], [`attach`], [`copy`] and
 //! [`forward`] are what must hold for each,
 //! [`console`] is a terminal to type on; [`server`] starts and stops programs that serve, [`pair`]
 //! two of ours, [`pki`] makes their certificates; [`parts`] are the real ones, [`cluster`] a whole
@@ -18,6 +18,7 @@ pub mod attach;
 pub mod client;
 pub mod cluster;
 pub mod console;
+pub mod copy;
 pub mod forward;
 pub mod list;
 pub mod pair;

@@ -65,6 +65,8 @@ pub struct Packer {
     /// The next thing to visit at the beginning.
     root: Option<(PathBuf, Vec<u8>)>,
     there: There,
+    directories_only: bool,
+    symlinks: u64,
     /// Bytes of headers and padding that wait to be read.
     waiting: Vec<u8>,
     given: usize,
@@ -105,6 +107,8 @@ impl Packer {
             stack: Vec::new(),
             root: Some((path.to_owned(), root.to_vec())),
             there,
+            directories_only: false,
+            symlinks: 0,
             waiting: Vec::new(),
             given: 0,
             file: None,
@@ -115,6 +119,19 @@ impl Packer {
             name: Vec::new(),
             bytes: 0,
         }
+    }
+
+    /// Packs the directories alone, as they are at the end. Some tars make links when all else is
+    /// there, and the directories that those are in have another time then.
+    #[must_use]
+    pub fn directories(path: &Path, root: &[u8]) -> Packer {
+        Packer { directories_only: true, ..Packer::new(path, root, There::new()) }
+    }
+
+    /// How many symbolic links are in the archive.
+    #[must_use]
+    pub fn symlinks(&self) -> u64 {
+        self.symlinks
     }
 
     /// What was wrong with single files, so far.
@@ -193,9 +210,14 @@ impl Packer {
             }
             // Taken from the end.
             entries.sort_unstable_by(|one, other| other.cmp(one));
-            self.put(&found, name.clone(), Kind::Directory, 0o700, Vec::new());
+            if !self.directories_only {
+                self.put(&found, name.clone(), Kind::Directory, 0o700, Vec::new());
+            }
             self.stack.push(Frame { entries, path: path.to_owned(), name, found });
+        } else if self.directories_only {
+            return Ok(());
         } else if kind.is_symlink() {
+            self.symlinks += 1;
             let target = fs::read_link(path)?;
             self.put(&found, name, Kind::Symlink, 0, target.as_os_str().as_bytes().to_vec());
         } else if kind.is_file() {

@@ -7,7 +7,9 @@
     reason = "in a test, helpers included, a panic is the report"
 )]
 
+mod attach;
 mod autobahn;
+mod copy;
 mod dev;
 mod ends;
 mod forward;

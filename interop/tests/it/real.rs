@@ -110,8 +110,13 @@ const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: box, namespace: d
 
 /// Our node as a kubelet of this cluster.
 pub fn our_node(cluster: &Cluster) -> Server {
+    our_node_with(cluster, POD)
+}
+
+/// The same with other pods.
+pub fn our_node_with(cluster: &Cluster, pods: &str) -> Server {
     let manifest = cluster.path("pod.yaml");
-    std::fs::write(&manifest, POD).unwrap();
+    std::fs::write(&manifest, pods).unwrap();
     let mut node = Command::new(bowline());
     node.args(["node", "--runtime", "process", "--port", "0", "--address", "127.0.0.1", "-f"]);
     node.arg(&manifest).arg("--tls-cert-file").arg(cluster.path("pki/kubelet.crt"));
@@ -167,14 +172,15 @@ fn our_gateway_before_the_real_kubelet() {
     }
 }
 
-/// Our gateway, told of the real kubelet and its pod in Kubernetes' own objects.
-pub fn gateway(cluster: &Cluster, declared: bool, pod: &[&str]) -> Server {
+/// Our gateway, told of the real kubelet and its pods in Kubernetes' own objects.
+pub fn gateway(cluster: &Cluster, declared: bool, pods: &[&str]) -> Server {
     let get = |what: &[&str]| cluster.kubectl(&[&["get", "-o", "json"], what].concat());
     let node = get(&["node", "localhost"]);
     assert!(node.contains("ExtendWebSocketsToKubelet"), "{node}");
     let node = if declared { node } else { node.replace("ExtendWebSocketsToKubelet", "Another") };
     let objects = cluster.path("objects.yaml");
-    std::fs::write(&objects, format!("{node}\n---\n{}", get(&[&["pod"], pod].concat()))).unwrap();
+    let pods: Vec<String> = pods.iter().map(|pod| get(&["pod", pod])).collect();
+    std::fs::write(&objects, format!("{node}\n---\n{}", pods.join("\n---\n"))).unwrap();
     let tokens = cluster.path("tokens.csv");
     std::fs::write(&tokens, "admin-token,admin,admin,system:masters\n").unwrap();
     let mut gateway = Command::new(bowline());

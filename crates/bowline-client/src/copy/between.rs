@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::up::{Place, TREE};
 use super::{
     Attempts, CopyError, Options, Remote, Shared, Watcher, complaints, failed, keep, outcome,
-    own_end, scripts,
+    own_end, printed, scripts,
 };
 
 /// What waits between the two.
@@ -85,6 +85,7 @@ async fn once(
         is_over: false,
         failures: 0,
         took_something: false,
+        directories: Vec::new(),
         fault: None,
         reading: None,
         writing: None,
@@ -118,10 +119,20 @@ async fn once(
         }
     };
     let (outcome, ()) = tokio::try_join!(packing, unpacking)?;
-    let (failures, took_something) = {
-        let passage = passage.lock();
-        (passage.failures, passage.took_something)
+    let (failures, took_something, directories) = {
+        let mut passage = passage.lock();
+        (passage.failures, passage.took_something, std::mem::take(&mut passage.directories))
     };
+    if options.preserve && !directories.is_empty() {
+        // Once more, now that nothing comes into them.
+        let mut archive = Vec::new();
+        for entry in directories.iter().rev() {
+            writer::header(entry, Owner::default(), &mut archive);
+        }
+        writer::end(&mut archive);
+        let stdin = Some(Box::new(io::Cursor::new(archive)) as _);
+        printed(to, place.unpack(true), stdin).await?;
+    }
     place.publish(to, options.preserve).await?;
     if outcome != Outcome::Success {
         return Err(failed(outcome, took_something));
@@ -144,6 +155,8 @@ struct Passage {
     is_over: bool,
     failures: u64,
     took_something: bool,
+    /// As they are at the end.
+    directories: Vec<Entry>,
     fault: Option<UnpackError>,
     reading: Option<Waker>,
     writing: Option<Waker>,
@@ -209,7 +222,12 @@ impl Passage {
         }
         let mode = entry.mode & 0o777;
         let mut header = Vec::with_capacity(512);
-        let entry = Entry { name: below(&path), link, mode, ..entry };
+        let mut entry = Entry { name: below(&path), link, mode, ..entry };
+        if entry.kind == Kind::Directory {
+            entry.name.push(b'/');
+            self.directories.push(entry.clone());
+            entry.mode |= 0o700;
+        }
         writer::header(&entry, Owner::default(), &mut header);
         self.waiting.extend(header);
         Ok(())

@@ -155,6 +155,7 @@ struct TarEnded {
     outcome: Outcome,
     failures: u64,
     torn: Vec<Vec<u8>>,
+    links: u64,
 }
 
 impl<R: Remote> Copy<'_, R> {
@@ -183,12 +184,15 @@ impl<R: Remote> Copy<'_, R> {
             };
         };
         failures += ended.failures;
-        let TarEnded { outcome, torn, .. } = ended;
+        let TarEnded { outcome, torn, links, .. } = ended;
         self.remove(&torn).await?;
         if outcome != Outcome::Success {
             // The rest is copied; what was cut short by a full disk must not look complete.
             let cut = self.cut().await?;
             self.remove(&cut).await?;
+        }
+        if links > 0 && self.options.preserve {
+            self.directories().await?;
         }
         if self.options.verify {
             self.verify().await?;
@@ -224,7 +228,16 @@ impl<R: Remote> Copy<'_, R> {
             return Err(CopyError::Cut { retries: 0 });
         }
         let (failures, torn) = (packer.failures(), packer.torn().to_vec());
-        Ok(TarEnded { outcome: ended, failures, torn })
+        Ok(TarEnded { outcome: ended, failures, torn, links: packer.symlinks() })
+    }
+
+    /// Gives directories their times once more.
+    async fn directories(&self) -> Result<(), CopyError> {
+        let packer = Shared::new(Packer::directories(self.source, TREE.as_bytes()));
+        let (watcher, name) = (self.watcher.clone(), Vec::new());
+        let stdin: Stdin = Some(Box::new(Packing { packer, watcher, told: 0, name }));
+        printed(self.remote, self.place.unpack(true), stdin).await?;
+        Ok(())
     }
 
     /// What is in the container of an earlier attempt, once nobody writes to it any more; the file

@@ -1,0 +1,127 @@
+//! Every kubectl and `bowline attach` against `bowline dev`, and each of our parts in a real
+//! Kubernetes: the list of what an attach must show. And the logs that kubectl shows of it.
+
+use bowline_interop::attach::{Attached, pods, pods_file, talks, two, types};
+use bowline_interop::client::{Client, Input};
+use bowline_interop::cluster::Cluster;
+use bowline_interop::server::Server;
+
+use crate::parts::{KUBECTLS, bowline, kubectl, ours};
+use crate::real::{declare, gateway, kubeconfig, our_node_with};
+
+/// What is written at once, to two clients.
+const BYTES: usize = 50_000_000;
+const NAMES: [&str; 3] = ["talker", "once", "shell"];
+
+fn check(client: &Client) {
+    let begun = std::time::Instant::now();
+    talks(client, BYTES);
+    let keys = ["1.36", "1.37", "bowline"].iter().any(|name| client.name.contains(name));
+    types(client, keys);
+    println!("{}: {:.1} s", client.name, begun.elapsed().as_secs_f64());
+}
+
+#[test]
+fn every_client_against_dev() {
+    let place = tempfile::tempdir().unwrap();
+    let dev = Server::dev(&bowline(), &["-f", &pods_file(place.path())]);
+    for version in KUBECTLS {
+        check(&kubectl(version, &dev.kubeconfig(), &["talker"]));
+    }
+    check(&ours(&dev.kubeconfig(), &["talker"]));
+    check(&ours(&dev.kubeconfig(), &["talker"]).over_spdy());
+}
+
+#[test]
+fn every_kubectl_reads_the_logs_of_dev() {
+    let place = tempfile::tempdir().unwrap();
+    let dev = Server::dev(&bowline(), &["-f", &pods_file(place.path())]);
+    let (mut typist, watcher) = two(&ours(&dev.kubeconfig(), &["talker"]));
+    for version in KUBECTLS {
+        for line in ["one", "two", "three"] {
+            typist.says(&format!("say {line}"));
+            let _ = watcher.finds(line);
+        }
+        let mut client = kubectl(version, &dev.kubeconfig(), &["talker"]);
+        client.words[0] = "logs".to_owned();
+        let left = client.run(&["--tail=3"], &[], Input::Nothing);
+        assert_eq!(String::from_utf8_lossy(&left.stdout), "one\ntwo\nthree\n", "{version}");
+        let follower = Attached::start(&client, &["-f", "--tail=1"]);
+        assert_eq!(follower.line().text, "three");
+        typist.says("err errors as well");
+        assert_eq!(follower.line().text, "errors as well");
+    }
+    let mut client = kubectl("1.37", &dev.kubeconfig(), &["talker"]);
+    client.words[0] = "logs".to_owned();
+    let follower = Attached::start(&client, &["-f", "--tail=0"]);
+    typist.says("end 0");
+    assert!(follower.ends().success(), "the log ends with the container");
+}
+
+/// Pods of a real kubelet.
+fn cluster() -> Cluster {
+    let cluster = Cluster::up(&[]);
+    let file = cluster.text("attach.yaml");
+    std::fs::write(&file, pods(Some("localhost"), false).join("---\n")).unwrap();
+    cluster.kubectl(&["create", "-f", &file]);
+    let wait = ["wait", "--for=condition=Ready", "--timeout=60s"];
+    cluster.kubectl(
+        &[&wait[..], &NAMES.map(|name| ["pod/", name].concat()).each_ref().map(|name| &**name)]
+            .concat(),
+    );
+    cluster
+}
+
+#[test]
+fn our_client_in_a_real_cluster() {
+    let cluster = cluster();
+    let client = ours(&cluster.admin(), &["talker"]);
+    check(&client);
+    check(&client.over_spdy());
+    let left = client.attaching("talker").run(&["--replay=5"], &[], Input::Nothing);
+    assert_eq!(left.status.code(), Some(1), "{left:?}");
+    assert!(left.stderr.contains("kubectl logs --tail=5 talker"), "{left:?}");
+}
+
+#[test]
+fn our_node_behind_the_real_api_server() {
+    let cluster = Cluster::up(&[("NO_KUBELET", "1")]);
+    let node = our_node_with(&cluster, &pods(Some("ours"), false).join("---\n"));
+    for declared in [true, false] {
+        declare(&cluster, &node, declared);
+        for pod in pods(Some("ours"), true) {
+            cluster.apply(&pod);
+        }
+        for mut client in clients(&cluster.admin()) {
+            client.name.push_str(if declared { ", declared" } else { ", not declared" });
+            check(&client);
+        }
+    }
+}
+
+#[test]
+fn our_gateway_before_the_real_kubelet() {
+    let cluster = cluster();
+    for declared in [true, false] {
+        let gateway = gateway(&cluster, declared, &NAMES);
+        let kubeconfig = kubeconfig(&cluster, &gateway);
+        for mut client in clients(&kubeconfig) {
+            client.name.push_str(if declared { ", declared" } else { ", not declared" });
+            check(&client);
+        }
+        let mut client = kubectl("1.37", &kubeconfig, &["talker"]);
+        client.words[0] = "logs".to_owned();
+        let left = client.run(&["--tail=1"], &[], Input::Nothing);
+        assert!(left.status.success() && left.bytes > 0, "{left:?}");
+    }
+}
+
+fn clients(kubeconfig: &str) -> Vec<Client> {
+    let ours = ours(kubeconfig, &["talker"]);
+    vec![
+        kubectl("1.20", kubeconfig, &["talker"]),
+        kubectl("1.37", kubeconfig, &["talker"]),
+        ours.over_spdy(),
+        ours,
+    ]
+}
