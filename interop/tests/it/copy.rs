@@ -1,9 +1,20 @@
 //! Copies: every kubectl against `bowline dev`, and `bowline cp` there and in a real cluster, whose
 //! containers have busybox in the place of GNU's tools.
 
-use bowline_interop::client::Client;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::thread;
+
+use bowline_interop::client::{Client, Input, left};
 use bowline_interop::cluster::Cluster;
-use bowline_interop::copy::{keeps_all, keeps_much, there_and_back};
+use bowline_interop::copy::{
+    Place, contents, keeps_all, keeps_much, many_files, noise_file, there_and_back,
+};
 use bowline_interop::server::Server;
 
 use crate::parts::{KUBECTLS, bowline, kubectl, ours};
@@ -39,4 +50,197 @@ fn our_client_in_a_real_cluster() {
     let client = ours(&cluster.admin(), &["box"]);
     check(&client, "box");
     there_and_back(&client.over_spdy(), "box");
+}
+
+/// What comes through a relay before it cuts a connection, both ways together.
+const CUT_EVERY: i64 = 5_000_000;
+
+/// A relay to a server, as another address of it.
+struct Relay {
+    address: String,
+    cuts: Arc<AtomicUsize>,
+}
+
+impl Relay {
+    fn start(server: String) -> Relay {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let cuts = Arc::new(AtomicUsize::new(0));
+        let count = cuts.clone();
+        thread::spawn(move || {
+            for near in listener.incoming() {
+                let (near, count) = (near.unwrap(), count.clone());
+                // The server may have ended, with the test.
+                let Ok(far) = TcpStream::connect(&server) else { return };
+                let left = Arc::new(AtomicI64::new(CUT_EVERY));
+                for (from, to) in [(&near, &far), (&far, &near)] {
+                    let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+                    let (left, count) = (left.clone(), count.clone());
+                    thread::spawn(move || pass(&from, &to, &left, &count));
+                }
+            }
+        });
+        Relay { address, cuts }
+    }
+}
+
+fn pass(mut from: &TcpStream, mut to: &TcpStream, left: &AtomicI64, cuts: &AtomicUsize) {
+    let mut piece = [0; 16 * 1024];
+    while let Ok(length @ 1..) = from.read(&mut piece) {
+        let before = left.fetch_sub(length as i64, Ordering::Relaxed);
+        if before < length as i64 {
+            if before > 0 {
+                cuts.fetch_add(1, Ordering::Relaxed);
+            }
+            let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+            return;
+        }
+        if to.write_all(&piece[..length]).is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown(Shutdown::Write);
+}
+
+#[test]
+fn a_relay_that_cuts_every_5_mb_only_delays() {
+    let dev = Server::dev(&bowline(), &[]);
+    let relay = Relay::start(dev.address());
+    let direct = ours(&dev.kubeconfig(), &["nginx"]);
+    let place = Place::new(&direct, "nginx");
+    let text = fs::read_to_string(dev.kubeconfig()).unwrap();
+    fs::write(place.here("kubeconfig"), text.replace(&dev.address(), &relay.address)).unwrap();
+    let client = ours(&place.text("kubeconfig"), &["nginx"]);
+    many_files(&place.here("tree"), 1000);
+    noise_file(&place.here("tree/large"), 40_000_000);
+    for number in 0..60 {
+        noise_file(&place.here(&format!("tree/middle{number}")), 1_000_000);
+    }
+    for (source, target) in
+        [(place.text("tree"), place.there("there")), (place.there("there"), place.text("back"))]
+    {
+        let before = relay.cuts.load(Ordering::Relaxed);
+        let cut = client.copy(&[&source, &target]);
+        assert_eq!(cut.status.code(), Some(255), "{cut:?}");
+        assert!(cut.stderr.contains("was lost"), "{cut:?}");
+        // What looks like a copy is none: the name is not there.
+        let there = direct.run(&[], &["ls", "-A", &place.path_there("")], Input::Nothing);
+        let here = fs::read_dir(place.here("")).unwrap();
+        let names: Vec<_> =
+            here.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+        assert!(!names.iter().any(|name| name == "back" || name.starts_with('.')), "{names:?}");
+        if target.starts_with("nginx:") {
+            assert_eq!(there.stdout, b"", "{there:?}");
+        }
+        client.copies(&[&source, &target, "--retries=-1", "--verify"]);
+        let cuts = relay.cuts.load(Ordering::Relaxed) - before;
+        assert!(cuts >= 20, "{cuts} cuts");
+        println!("{source} to {target}: {cuts} cuts");
+    }
+    assert!(contents(&place.here("tree")) == contents(&place.here("back")));
+}
+
+/// Runs a script in a mount namespace of its own with a small disk at `DISK`.
+fn on_a_small_disk(disk: &Path, script: &str) -> bowline_interop::client::Left {
+    fs::create_dir_all(disk).unwrap();
+    let mut unshare = Command::new("unshare");
+    let mount = format!("mount -t tmpfs -o size=3m none {} && {script}", disk.display());
+    unshare.args(["--mount", "sh", "-c", &mount]);
+    unshare.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    left(unshare.spawn().unwrap(), Input::Nothing, true).unwrap()
+}
+
+#[test]
+fn a_full_disk_here_is_told_and_the_rest_is_copied() {
+    let dev = Server::dev(&bowline(), &[]);
+    let client = ours(&dev.kubeconfig(), &["nginx"]);
+    let place = Place::new(&client, "nginx");
+    fs::create_dir(place.here("tree")).unwrap();
+    noise_file(&place.here("tree/large"), 10_000_000);
+    fs::write(place.here("tree/small"), "small").unwrap();
+    let disk = place.here("disk");
+    let copy = format!(
+        "{} cp --kubeconfig {} nginx:{} {disk}/t; echo code $?; ls -A {disk}/t",
+        bowline().display(),
+        dev.kubeconfig(),
+        place.text("tree"),
+        disk = disk.display(),
+    );
+    let left = on_a_small_disk(&disk, &copy);
+    assert_eq!(String::from_utf8_lossy(&left.stdout), "code 1\nsmall\n", "{left:?}");
+    assert!(left.stderr.contains("\"large\": no space left on device"), "{left:?}");
+}
+
+#[test]
+fn a_full_disk_there_is_told_and_the_rest_is_copied() {
+    let place = tempfile::tempdir().unwrap();
+    let disk = place.path().join("disk");
+    fs::create_dir(&disk).unwrap();
+    let mut unshare = Command::new("unshare");
+    let script = format!(
+        "mount -t tmpfs -o size=3m none {} && exec {} dev --port 0",
+        disk.display(),
+        bowline().display()
+    );
+    let dev = Server::start(unshare.args(["--mount", "sh", "-c", &script]));
+    let client = ours(&dev.kubeconfig(), &["nginx"]);
+    let tree = place.path().join("tree");
+    fs::create_dir(&tree).unwrap();
+    noise_file(&tree.join("large"), 10_000_000);
+    fs::write(tree.join("a small"), "small").unwrap();
+    let target = format!("{}/t", disk.display());
+    let left = client.copy(&[&tree.to_string_lossy(), &format!("nginx:{target}")]);
+    assert_eq!(left.status.code(), Some(2), "{left:?}");
+    // GNU tar's words for it.
+    assert!(left.stderr.contains("large: Wrote only "), "{left:?}");
+    assert!(left.stderr.ends_with("exit code 2; the rest was copied\n"), "{left:?}");
+    let there = client.run(&[], &["ls", "-A", &target], Input::Nothing);
+    assert_eq!(String::from_utf8_lossy(&there.stdout), "a small\n", "{there:?}");
+}
+
+#[test]
+fn files_that_cannot_be_read_or_change_are_told() {
+    let dev = Server::dev(&bowline(), &[]);
+    let client = ours(&dev.kubeconfig(), &["nginx"]);
+    let place = Place::new(&client, "nginx");
+    fs::create_dir(place.here("tree")).unwrap();
+    fs::write(place.here("tree/fine"), "fine").unwrap();
+    fs::write(place.here("tree/secret"), "secret").unwrap();
+    Command::new("chmod").args(["0", &place.text("tree/secret")]).status().unwrap();
+    Command::new("chmod").args(["755", &place.text("")]).status().unwrap();
+    // Root reads everything, so somebody else does it, with a copy of the kubeconfig.
+    fs::copy(dev.kubeconfig(), place.here("kubeconfig")).unwrap();
+    fs::copy(bowline(), place.here("bowline")).unwrap();
+    Command::new("chmod").args(["644", &place.text("kubeconfig")]).status().unwrap();
+    let mut setpriv = Command::new("setpriv");
+    setpriv.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+    setpriv.arg(place.here("bowline")).args(["cp", "--kubeconfig", &place.text("kubeconfig")]);
+    setpriv.args([&place.text("tree"), &place.there("t")]);
+    setpriv.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let ended = left(setpriv.spawn().unwrap(), Input::Nothing, true).unwrap();
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("secret\": permission denied"), "{ended:?}");
+    let there = client.run(&[], &["ls", "-A", &place.path_there("t")], Input::Nothing);
+    assert_eq!(String::from_utf8_lossy(&there.stdout), "fine\n", "{there:?}");
+
+    // A file that grows all the time is never what it was.
+    noise_file(&place.here("tree/secret"), 50_000_000);
+    let (over, path) = (Arc::new(AtomicBool::new(false)), place.here("tree/secret"));
+    let writer = {
+        let over = over.clone();
+        thread::spawn(move || {
+            let mut file = fs::OpenOptions::new().append(true).open(path).unwrap();
+            while !over.load(Ordering::Relaxed) {
+                file.write_all(b"more").unwrap();
+                thread::yield_now();
+            }
+        })
+    };
+    let ended = client.copy(&[&place.text("tree"), &place.there("u")]);
+    over.store(true, Ordering::Relaxed);
+    writer.join().unwrap();
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("file changed as we read it"), "{ended:?}");
+    let there = client.run(&[], &["ls", "-A", &place.path_there("u")], Input::Nothing);
+    assert_eq!(String::from_utf8_lossy(&there.stdout), "fine\n", "{there:?}");
 }

@@ -161,6 +161,11 @@ pub enum CopyError {
 }
 
 impl CopyError {
+    /// Whether the target has its name all the same.
+    fn is_of_a_copy_that_is_there(&self) -> bool {
+        matches!(self, CopyError::Remote { published: true, .. } | CopyError::Incomplete(_))
+    }
+
     /// Whether trying again may help.
     fn is_loss(&self) -> bool {
         use crate::upgrade::UpgradeError;

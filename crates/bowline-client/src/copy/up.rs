@@ -62,7 +62,7 @@ pub async fn up(
     let place = Place::find(remote, target, &name).await?;
     let copy = Copy { remote, source, place, options, watcher };
     let copied = stop.run_until_cancelled(copy.all()).await.unwrap_or(Err(CopyError::Stopped));
-    if copied.is_err() {
+    if copied.as_ref().is_err_and(|error| !error.is_of_a_copy_that_is_there()) {
         copy.place.abandon(remote, &*copy.watcher).await;
     }
     copied
@@ -161,29 +161,24 @@ struct TarEnded {
 impl<R: Remote> Copy<'_, R> {
     async fn all(&self) -> Result<(), CopyError> {
         self.watcher.total(Some(totals(self.source).bytes));
-        let (mut attempts, mut before) = (Attempts::new(self.options), 0);
+        let mut attempts = Attempts::new(self.options);
+        // What was sent may still be on the way: what has arrived is known by looking.
+        let (mut before, mut arrived) = (0, 0);
         let mut sent = 0;
         let mut ended = self.archive(There::new(), &mut sent).await;
-        let mut failures = 0;
         let ended = loop {
             let error = match ended {
                 Ok(ended) => break ended,
                 Err(error) => error,
             };
-            let mut again = attempts.again(error, &self.watcher, before, sent).await;
-            before = sent;
-            // What may be lost on the way to the next attempt counts as one.
-            ended = loop {
-                again?;
-                match self.there().await {
-                    Ok(there) => break self.archive(there, &mut sent).await,
-                    Err(error) => {
-                        again = attempts.again(error, &self.watcher, before, sent).await;
-                    }
-                }
+            attempts.again(error, &self.watcher, before, arrived.max(sent.min(1))).await?;
+            before = arrived;
+            ended = match self.there(&mut arrived).await {
+                Ok(there) => self.archive(there, &mut sent).await,
+                Err(error) => Err(error),
             };
         };
-        failures += ended.failures;
+        let failures = ended.failures;
         let TarEnded { outcome, torn, links, .. } = ended;
         self.remove(&torn).await?;
         if outcome != Outcome::Success {
@@ -242,7 +237,7 @@ impl<R: Remote> Copy<'_, R> {
 
     /// What is in the container of an earlier attempt, once nobody writes to it any more; the file
     /// that was cut is written to its end.
-    async fn there(&self) -> Result<There, CopyError> {
+    async fn there(&self, arrived: &mut u64) -> Result<There, CopyError> {
         printed(self.remote, script(SETTLE, &[&self.place.staging]), None).await?;
         let Some(listed) = self.list().await? else {
             self.watcher.note("the container has no find or no stat: all goes again");
@@ -250,10 +245,9 @@ impl<R: Remote> Copy<'_, R> {
             return Ok(There::new());
         };
         let mut there = There::new();
-        for (path, found) in &listed.found {
-            if !found.is_file {
-                continue;
-            }
+        let files = || listed.found.iter().filter(|(_, found)| found.is_file);
+        *arrived = files().map(|(_, found)| found.size).sum();
+        for (path, found) in files() {
             let here = self.here(path);
             let Ok(meta) = here.symlink_metadata() else { continue };
             let (size, mtime) = (meta.size(), meta.mtime());

@@ -9,6 +9,7 @@
 
 mod attach;
 mod bad_server;
+mod copy;
 mod credentials;
 mod ends;
 mod hostile;
