@@ -3,6 +3,7 @@
 //!
 //! Only ratios are compared: a number of another machine, or of another hour, says nothing here.
 
+mod copy;
 mod ends;
 mod fields;
 mod forward;
@@ -27,6 +28,7 @@ Usage: cargo x bench [WHAT…]
          stalled reader costs fifty neighbours
   whole  client, gateway and node, next to kubectl, API server, kubelet and containerd
   idle   memory of a session that waits, in each of them
+  copy   a copy of 1 GiB into a pod and out of it, next to kubectl
   start  what a client takes for `exec … true`, next to kubectl
   code   instructions per MiB of every codec and of the relay, next to bench/instructions.txt
          (`cargo x bench code --update` writes that)
@@ -56,7 +58,7 @@ fn run(words: &[String]) -> Result<()> {
     {
         return runtime.block_on(part::run(rest));
     }
-    let all = ["hop", "tunnel", "forward", "whole", "idle", "start"];
+    let all = ["hop", "tunnel", "forward", "whole", "idle", "copy", "start"];
     if let Some(unknown) = words.iter().find(|word| !all.contains(&&***word)) {
         bail!("there is nothing called {unknown:?}; --help says what there is");
     }
@@ -67,6 +69,7 @@ fn run(words: &[String]) -> Result<()> {
             "forward" => forward::run()?,
             "whole" => whole::run()?,
             "idle" => idle::run()?,
+            "copy" => copy::run()?,
             _ => start::run()?,
         }
     }

@@ -1,5 +1,5 @@
 //! Arbitrary bytes to what a machine makes of them, held against a model or against itself.
-//! Above: libFuzzer, the corpora's test. Below: `bowline-proto`.
+//! Above: libFuzzer, the corpora's test. Below: `bowline-proto`, `bowline-archive`.
 //!
 //! A target panics where something is wrong; it may not where bytes merely are. The first bytes of
 //! an input choose sides and cuts, so that the fuzzer can find these as well.
@@ -19,7 +19,8 @@ mod targets;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: [Target; 13] = [
+    ("archive", targets::archive::target),
     ("base64", targets::base64::target),
     ("channels", targets::channels::target),
     ("headers", targets::headers::target),

@@ -8,6 +8,7 @@
 //! breaks a promise is made [smaller](shrink) until nothing can be left out.
 
 pub mod book;
+pub mod copy;
 pub mod forward;
 pub mod net;
 pub mod process;
@@ -29,6 +30,11 @@ pub fn seeds() -> impl Iterator<Item = u64> {
 /// The same for [port-forwards](forward).
 pub fn forward_seeds() -> impl Iterator<Item = u64> {
     numbers(include_str!("../forward-seeds.txt"))
+}
+
+/// The same for [copies](copy).
+pub fn copy_seeds() -> impl Iterator<Item = u64> {
+    numbers(include_str!("../copy-seeds.txt"))
 }
 
 fn numbers(text: &'static str) -> impl Iterator<Item = u64> {

@@ -1,6 +1,7 @@
 //! `cargo x sim`: replays seeds, or looks for new ones that break a promise.
 //! Above: people, CI. Below: the library.
 
+use std::fmt::Display;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,30 +12,40 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail};
 use bowline_sim::shrink::shrink;
 use bowline_sim::world::Verdict;
-use bowline_sim::{Scenario, forward, run};
+use bowline_sim::{Scenario, copy, forward, run};
 
 const HELP: &str = "\
 Plays sessions of client, gateway and node on virtual time and a virtual network, and holds each to
 Bowline's promises.
 
-Usage: cargo x sim [--port-forward] [--seed N [--trace]] [--for TIME] [--from N]
+Usage: cargo x sim [--port-forward | --copy] [--seed N [--trace]] [--for TIME] [--from N]
 
   --port-forward
                 plays port-forwards; otherwise, remote commands
+  --copy        plays copies
   --seed N      plays this one; a failure is made as small as it gets, and its trace is printed
   --trace       with --seed: prints every step
   --for TIME    plays new seeds for so long (30s, 10m, 1h), on all cores
   --from N      with --for: the first of them; otherwise by the clock
 
-Without a seed or a time it plays the seeds in sim/seeds.txt, or sim/forward-seeds.txt.
+Without a seed or a time it plays the seeds in sim/seeds.txt, or those of the kind in question.
 ";
 
 /// Plays of a failing scenario that making it smaller may take.
 const SHRINKING_RUNS: usize = 2_000;
 
+/// What is played.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum What {
+    #[default]
+    Command,
+    Forward,
+    Copy,
+}
+
 #[derive(Default)]
 struct Arguments {
-    forward: bool,
+    what: What,
     seed: Option<u64>,
     trace: bool,
     time: Option<Duration>,
@@ -47,12 +58,9 @@ fn main() -> ExitCode {
             print!("{HELP}");
             Ok(true)
         }
-        Some(Arguments { forward: true, seed: Some(seed), trace, .. }) => {
-            Ok(one_forward(seed, trace))
-        }
-        Some(Arguments { seed: Some(seed), trace, .. }) => Ok(one(seed, trace)),
-        Some(Arguments { forward, time: Some(time), from, .. }) => look(forward, time, from),
-        Some(Arguments { forward, .. }) => Ok(committed(forward)),
+        Some(Arguments { what, seed: Some(seed), trace, .. }) => Ok(one(what, seed, trace)),
+        Some(Arguments { what, time: Some(time), from, .. }) => look(what, time, from),
+        Some(Arguments { what, .. }) => Ok(committed(what)),
     }) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -71,7 +79,8 @@ fn arguments() -> Result<Option<Arguments>> {
         match &*word {
             "--seed" => all.seed = Some(value()?.parse().context("--seed is a number")?),
             "--trace" => all.trace = true,
-            "--port-forward" => all.forward = true,
+            "--port-forward" => all.what = What::Forward,
+            "--copy" => all.what = What::Copy,
             "--for" => all.time = Some(duration(&value()?)?),
             "--from" => all.from = Some(value()?.parse().context("--from is a number")?),
             "--help" | "-h" => return Ok(None),
@@ -95,7 +104,22 @@ fn duration(text: &str) -> Result<Duration> {
 }
 
 /// Plays one seed; whether it keeps the promises.
-fn one(seed: u64, trace: bool) -> bool {
+fn one(what: What, seed: u64, trace: bool) -> bool {
+    match what {
+        What::Command => one_command(seed, trace),
+        What::Forward => {
+            let scenario = forward::Scenario::of(seed);
+            told(seed, &scenario, &forward::run(&scenario, true), trace)
+        }
+        What::Copy => {
+            let scenario = copy::Scenario::of(seed);
+            told(seed, &scenario, &copy::run(&scenario, true), trace)
+        }
+    }
+}
+
+/// The same for a remote command, which is made small.
+fn one_command(seed: u64, trace: bool) -> bool {
     let scenario = Scenario::of(seed);
     println!("seed {seed}\n{scenario}");
     let verdict = run(&scenario, trace);
@@ -111,19 +135,17 @@ fn one(seed: u64, trace: bool) -> bool {
     false
 }
 
-fn play(forward: bool, seed: u64) -> Verdict {
-    if forward {
-        forward::run(&forward::Scenario::of(seed), false)
-    } else {
-        run(&Scenario::of(seed), false)
+fn play(what: What, seed: u64) -> Verdict {
+    match what {
+        What::Command => run(&Scenario::of(seed), false),
+        What::Forward => forward::run(&forward::Scenario::of(seed), false),
+        What::Copy => copy::run(&copy::Scenario::of(seed), false),
     }
 }
 
-/// The same for a port-forward, whose trace is printed where it fails.
-fn one_forward(seed: u64, trace: bool) -> bool {
-    let scenario = forward::Scenario::of(seed);
+/// Tells what became of a seed, with its trace where it fails.
+fn told(seed: u64, scenario: &impl Display, verdict: &Verdict, trace: bool) -> bool {
     println!("seed {seed}\n{scenario}");
-    let verdict = forward::run(&scenario, true);
     if trace || verdict.broken.is_some() {
         verdict.lines.iter().for_each(|line| println!("{line}"));
     }
@@ -142,16 +164,16 @@ fn explain(scenario: &Scenario, promise: bowline_sim::Promise) {
     verdict.lines.iter().for_each(|line| println!("{line}"));
 }
 
-fn committed(forward: bool) -> bool {
+fn committed(what: What) -> bool {
     let begun = Instant::now();
     let (mut count, mut steps, mut kept) = (0, 0, true);
-    let seeds: Vec<u64> = if forward {
-        bowline_sim::forward_seeds().collect()
-    } else {
-        bowline_sim::seeds().collect()
+    let seeds: Vec<u64> = match what {
+        What::Command => bowline_sim::seeds().collect(),
+        What::Forward => bowline_sim::forward_seeds().collect(),
+        What::Copy => bowline_sim::copy_seeds().collect(),
     };
     for seed in seeds {
-        let verdict = play(forward, seed);
+        let verdict = play(what, seed);
         count += 1;
         steps += verdict.steps;
         if let Some(broken) = verdict.broken {
@@ -164,7 +186,7 @@ fn committed(forward: bool) -> bool {
 }
 
 /// Plays new seeds on all cores until one breaks a promise or the time is over.
-fn look(forward: bool, time: Duration, from: Option<u64>) -> Result<bool> {
+fn look(what: What, time: Duration, from: Option<u64>) -> Result<bool> {
     let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let first = from.unwrap_or(clock * 1_000_000);
     let next = AtomicU64::new(first);
@@ -181,7 +203,7 @@ fn look(forward: bool, time: Duration, from: Option<u64>) -> Result<bool> {
                         eprint!("\r{} seeds", seed - first);
                         let _ = std::io::stderr().flush();
                     }
-                    let broken = play(forward, seed).broken;
+                    let broken = play(what, seed).broken;
                     if let Some(broken) = broken {
                         println!("seed {seed}: BROKEN: {broken}");
                         let _ = sender.send(seed);
@@ -195,8 +217,7 @@ fn look(forward: bool, time: Duration, from: Option<u64>) -> Result<bool> {
     println!("{count} seeds from {first}");
     let failed: Vec<u64> = failures.iter().collect();
     match failed.iter().min() {
-        Some(&seed) if forward => Ok(one_forward(seed, false)),
-        Some(&seed) => Ok(one(seed, false)),
+        Some(&seed) => Ok(one(what, seed, false)),
         None => Ok(true),
     }
 }

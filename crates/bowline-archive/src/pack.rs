@@ -65,6 +65,7 @@ pub struct Packer {
     /// The next thing to visit at the beginning.
     root: Option<(PathBuf, Vec<u8>)>,
     there: There,
+    sent: There,
     directories_only: bool,
     symlinks: u64,
     /// Bytes of headers and padding that wait to be read.
@@ -107,6 +108,7 @@ impl Packer {
             stack: Vec::new(),
             root: Some((path.to_owned(), root.to_vec())),
             there,
+            sent: There::new(),
             directories_only: false,
             symlinks: 0,
             waiting: Vec::new(),
@@ -126,6 +128,13 @@ impl Packer {
     #[must_use]
     pub fn directories(path: &Path, root: &[u8]) -> Packer {
         Packer { directories_only: true, ..Packer::new(path, root, There::new()) }
+    }
+
+    /// What files were when they were opened: whoever adds to what was sent of one has to know that
+    /// it is still the same.
+    #[must_use]
+    pub fn sent(&self) -> &There {
+        &self.sent
     }
 
     /// How many symbolic links are in the archive.
@@ -235,6 +244,7 @@ impl Packer {
                 return Err(io::Error::other("it is no regular file any more"));
             }
             self.put(&before, name.clone(), Kind::File, 0, Vec::new());
+            self.sent.insert(name[root..].to_vec(), (before.len(), before.mtime()));
             self.name.clone_from(&name);
             self.file = Some(Open { file, name, left: before.len(), before, is_short: false });
         } else {

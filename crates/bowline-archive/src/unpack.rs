@@ -103,6 +103,8 @@ pub struct Unpacker {
     troubles: Vec<Trouble>,
     failures: u64,
     took_something: bool,
+    /// The tree is a file, and the target a directory.
+    replaces_a_directory: bool,
 }
 
 /// The file whose data comes.
@@ -140,6 +142,7 @@ impl Unpacker {
             troubles: Vec::new(),
             failures: 0,
             took_something: false,
+            replaces_a_directory: false,
         })
     }
 
@@ -263,6 +266,7 @@ impl Unpacker {
                     Kind::HardLink => self.hard_link(&path, entry),
                     _ => {
                         show(Step::File(&entry.name));
+                        self.replaces_a_directory |= path.is_empty() && self.target.is_dir();
                         self.create(&path).map(|file| {
                             self.had.insert(path.clone(), had);
                             current.file = Some(file);
@@ -470,7 +474,7 @@ impl Unpacker {
     /// cannot, and it is better to know that early.
     #[must_use]
     pub fn is_file_for_a_directory(&self) -> bool {
-        self.had.contains_key(&b""[..]) && self.target.is_dir()
+        self.replaces_a_directory
     }
 }
 

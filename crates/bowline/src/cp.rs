@@ -16,6 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::cp::{Cp, Spec};
+use crate::memory;
 use crate::outcome::{self, End};
 use crate::place::{self, Place};
 use crate::progress::Shown;
@@ -27,6 +28,7 @@ const MESSAGE_BYTES: usize = 4096;
 
 /// Runs it to its end. `program` is the name that it was called by.
 pub fn run(asked: &Cp, program: &str) -> End {
+    memory::keep_what_flows();
     remote::until_its_end(copied(asked, program))
 }
 

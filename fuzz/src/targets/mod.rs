@@ -1,5 +1,6 @@
 //! One file a target.
 
+pub mod archive;
 pub mod base64;
 pub mod channels;
 pub mod headers;

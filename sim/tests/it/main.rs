@@ -12,7 +12,7 @@ use std::thread;
 
 use bowline_proto::session::Protocol;
 use bowline_proto::session::protocol::{SPDY, WEBSOCKET};
-use bowline_sim::{Scenario, forward, forward_seeds, run, seeds};
+use bowline_sim::{Scenario, copy, copy_seeds, forward, forward_seeds, run, seeds};
 
 #[test]
 fn committed_seeds_keep_the_promises() {
@@ -52,6 +52,21 @@ fn committed_port_forwards_keep_the_promises() {
     let scenarios: Vec<_> = seeds.iter().map(|&seed| forward::Scenario::of(seed)).collect();
     for (tunnel, whole) in [(false, false), (true, false), (true, true)] {
         assert!(scenarios.iter().any(|it| it.tunnel == tunnel && it.whole_tunnel == whole));
+    }
+}
+
+#[test]
+fn committed_copies_keep_the_promises() {
+    let seeds: Vec<u64> = copy_seeds().collect();
+    assert!(seeds.len() >= 200, "{} seeds", seeds.len());
+    for (index, &seed) in seeds.iter().enumerate() {
+        let scenario = copy::Scenario::of(seed);
+        let verdict = copy::run(&scenario, false);
+        let see = format!("see `cargo x sim --copy --seed {seed}`");
+        assert_eq!(verdict.broken, None, "seed {seed}; {see}\n{scenario}");
+        if index % 10 == 0 {
+            assert_eq!(copy::run(&scenario, false), verdict, "seed {seed}; {see}");
+        }
     }
 }
 

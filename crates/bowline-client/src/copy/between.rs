@@ -133,7 +133,7 @@ async fn once(
         let stdin = Some(Box::new(io::Cursor::new(archive)) as _);
         printed(to, place.unpack(true), stdin).await?;
     }
-    place.publish(to, options.preserve).await?;
+    place.publish(to, options.preserve, false).await?;
     if outcome != Outcome::Success {
         return Err(failed(outcome, took_something));
     }

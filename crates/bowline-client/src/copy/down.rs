@@ -49,7 +49,7 @@ pub async fn down(
         before = bytes;
         ended = copy.again().await;
     };
-    copy.conclude(ended).await
+    copy.conclude(ended, &mut attempts).await
 }
 
 /// What the session's end and the copy both use.
@@ -82,6 +82,8 @@ impl<R: Remote> Copy<'_, R> {
     /// Another attempt: of what is here and unchanged, nothing comes again.
     async fn again(&self) -> Result<Outcome, CopyError> {
         let (dir, root) = scripts::split(self.source);
+        // The listing comes behind it, and tells whether the file has changed meanwhile.
+        self.rest_of_the_unfinished(&dir, &root).await?;
         let listed = printed(self.remote, script(LIST, &[&dir, &root]), None).await?;
         let Some(listed) = listed.map(|text| listing(&text, &root)) else {
             self.watcher.note("the container has no find or no stat: all comes again");
@@ -90,7 +92,6 @@ impl<R: Remote> Copy<'_, R> {
         };
         self.watcher.total(Some(total(&listed)));
         self.forget_what_changed(&listed);
-        self.rest_of_the_unfinished(&dir, &root).await?;
         self.watcher.position(self.bytes());
         let patterns = self.patterns(&listed, &root);
         let stdin: Stdin = Some(Box::new(io::Cursor::new(patterns)));
@@ -238,8 +239,11 @@ impl<R: Remote> Copy<'_, R> {
         Ok(outcome)
     }
 
-    async fn conclude(&self, outcome: Outcome) -> Result<(), CopyError> {
-        let sums = if self.options.verify { self.sums().await? } else { None };
+    async fn conclude(&self, outcome: Outcome, attempts: &mut Attempts) -> Result<(), CopyError> {
+        let sums = match self.options.verify {
+            true => attempts.of(&self.watcher, || self.sums()).await?,
+            false => None,
+        };
         let mut here = self.here.lock();
         let unpacker = &mut here.unpacker;
         if let Some(sums) = sums {

@@ -330,6 +330,23 @@ impl Attempts {
         Attempts { made: 0, allowed: options.retries, pause: SOON }
     }
 
+    /// Does a step that may be done again, until it was followed to its end.
+    async fn of<T, F>(
+        &mut self,
+        watcher: &Arc<dyn Watcher>,
+        mut step: impl FnMut() -> F,
+    ) -> Result<T, CopyError>
+    where
+        F: Future<Output = Result<T, CopyError>>,
+    {
+        loop {
+            match step().await {
+                Ok(done) => return Ok(done),
+                Err(error) => self.again(error, watcher, 0, 0).await?,
+            }
+        }
+    }
+
     /// Waits for the next attempt, or gives the error back.
     ///
     /// `progressed` are bytes that are safe by now, and `before` those at the last loss: an attempt

@@ -91,8 +91,8 @@ pub const FINISH: &str = "if [ $# = 2 ]; then chmod $(printf %o $((0$2 & ~$(umas
 /// Removes files: `PLACE`, then names below it.
 pub const REMOVE: &str = "cd -- \"$1\" && shift && rm -f -- \"$@\"";
 
-/// Gives the tree its name: `PLACE TARGET PRESERVE`. A directory that is there keeps what the tree
-/// does not have.
+/// Gives the tree its name: `PLACE TARGET PRESERVE AGAIN`. A directory that is there keeps what the
+/// tree does not have. Done again after a loss, it may find that all was done.
 pub const PUBLISH: &str = r#"
 s=$1 d=$2 k=$3 r=0
 m() {
@@ -108,6 +108,11 @@ m() {
   if [ "$k" = y ]; then chmod "$3" "$2" && touch -d "@$4" "$2"; fi
 }
 t=$s/tree
+if [ ! -d "$s" ]; then
+  if [ "$4" = y ]; then exit 0; fi
+  echo "$s is gone" >&2
+  exit 1
+fi
 if [ ! -e "$t" ] && [ ! -h "$t" ]; then rm -rf "$s"; exit 0; fi
 if [ -d "$t" ] && [ ! -h "$t" ] && [ -d "$d" ]; then m "$t" "$d"
 elif [ -d "$d" ]; then echo "$d: is a directory" >&2; r=1

@@ -59,9 +59,12 @@ pub async fn up(
             .and_then(|path| path.file_name().map(|name| name.to_string_lossy().into_owned()))
             .unwrap_or_default(),
     };
-    let place = Place::find(remote, target, &name).await?;
-    let copy = Copy { remote, source, place, options, watcher };
-    let copied = stop.run_until_cancelled(copy.all()).await.unwrap_or(Err(CopyError::Stopped));
+    let mut attempts = Attempts::new(options);
+    let place = attempts.of(&watcher, || Place::find(remote, target, &name)).await?;
+    let sent = Shared::new(There::new());
+    let copy = Copy { remote, source, place, options, watcher, sent };
+    let copied =
+        stop.run_until_cancelled(copy.all(&mut attempts)).await.unwrap_or(Err(CopyError::Stopped));
     if copied.as_ref().is_err_and(|error| !error.is_of_a_copy_that_is_there()) {
         copy.place.abandon(remote, &*copy.watcher).await;
     }
@@ -119,11 +122,16 @@ impl Place {
     }
 
     /// Gives the tree its name.
-    pub async fn publish(&self, remote: &impl Remote, preserve: bool) -> Result<(), CopyError> {
-        let keeps = if preserve { "y" } else { "n" };
+    pub async fn publish(
+        &self,
+        remote: &impl Remote,
+        preserve: bool,
+        again: bool,
+    ) -> Result<(), CopyError> {
+        let [keeps, again] = [preserve, again].map(|yes| if yes { "y" } else { "n" });
         let (_, stdout) = keep(0);
         let (said, stderr) = keep(super::COMPLAINT_BYTES);
-        let words = script(PUBLISH, &[&self.staging, &self.target, keeps]);
+        let words = script(PUBLISH, &[&self.staging, &self.target, keeps, again]);
         match outcome(remote.run(words, None, stdout, stderr).await, 0)? {
             Outcome::Success => Ok(()),
             outcome => Err(CopyError::Remote { outcome, complaint: text(&said), published: false }),
@@ -148,6 +156,8 @@ struct Copy<'a, R> {
     place: Place,
     options: &'a Options,
     watcher: Arc<dyn Watcher>,
+    /// What files were when they were sent.
+    sent: Shared<There>,
 }
 
 /// How tar ended, and what of this side's files it did not get as they are.
@@ -159,9 +169,8 @@ struct TarEnded {
 }
 
 impl<R: Remote> Copy<'_, R> {
-    async fn all(&self) -> Result<(), CopyError> {
+    async fn all(&self, attempts: &mut Attempts) -> Result<(), CopyError> {
         self.watcher.total(Some(totals(self.source).bytes));
-        let mut attempts = Attempts::new(self.options);
         // What was sent may still be on the way: what has arrived is known by looking.
         let (mut before, mut arrived) = (0, 0);
         let mut sent = 0;
@@ -180,19 +189,25 @@ impl<R: Remote> Copy<'_, R> {
         };
         let failures = ended.failures;
         let TarEnded { outcome, torn, links, .. } = ended;
-        self.remove(&torn).await?;
+        let watcher = &self.watcher;
+        attempts.of(watcher, || self.remove(&torn)).await?;
         if outcome != Outcome::Success {
             // The rest is copied; what was cut short by a full disk must not look complete.
-            let cut = self.cut().await?;
-            self.remove(&cut).await?;
+            let cut = attempts.of(watcher, || self.cut()).await?;
+            attempts.of(watcher, || self.remove(&cut)).await?;
         }
         if links > 0 && self.options.preserve {
-            self.directories().await?;
+            attempts.of(watcher, || self.directories()).await?;
         }
         if self.options.verify {
-            self.verify().await?;
+            attempts.of(watcher, || self.verify()).await?;
         }
-        self.place.publish(self.remote, self.options.preserve).await?;
+        let (preserve, mut again) = (self.options.preserve, false);
+        let publish = || {
+            let again = std::mem::replace(&mut again, true);
+            self.place.publish(self.remote, preserve, again)
+        };
+        attempts.of(watcher, publish).await?;
         if outcome != Outcome::Success {
             return Err(failed(outcome, true));
         }
@@ -214,6 +229,7 @@ impl<R: Remote> Copy<'_, R> {
         let ended = self.remote.run(words, stdin, stdout, stderr).await;
         let mut packer = packing.lock();
         *sent = packer.position().1;
+        self.sent.lock().extend(packer.sent().iter().map(|(path, was)| (path.clone(), *was)));
         let ended = outcome(ended, *sent)?;
         for trouble in packer.troubles() {
             self.watcher.trouble(&trouble);
@@ -252,7 +268,9 @@ impl<R: Remote> Copy<'_, R> {
             let Ok(meta) = here.symlink_metadata() else { continue };
             let (size, mtime) = (meta.size(), meta.mtime());
             let is_same = size == found.size && (mtime == found.mtime || !self.options.preserve);
-            let is_cut = found.size > 0 && found.size < size;
+            // To another beginning this end does not belong.
+            let is_unchanged = self.sent.lock().get(path) == Some(&(size, mtime));
+            let is_cut = found.size > 0 && found.size < size && is_unchanged;
             if is_same || is_cut && self.append(path, &here, found.size, &meta).await? {
                 there.insert(path.clone(), (size, mtime));
             }

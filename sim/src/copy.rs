@@ -1,0 +1,421 @@
+//! Seeds to copies out of a container: the client's as it ships, with a real directory on this side
+//! and a tree as a model on the other, over connections that are cut, and an archiver that fails or
+//! lies.
+//! Above: `cargo x sim --copy`, the tests. Below: `bowline_client::copy`.
+//!
+//! What is promised: what has the target's name is what the container had, file by file; a copy
+//! that is called good is all of it; where nothing went wrong it is good; and nothing else is left.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fmt::{self, Display, Formatter};
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bowline_archive::Trouble;
+use bowline_archive::admit::Limits;
+use bowline_archive::reader::{BLOCK_BYTES, Entry, Kind};
+use bowline_archive::writer::{self, Owner};
+use bowline_client::copy::{CopyError, Options, Remote, Sink, Stdin, Watcher, down};
+use bowline_client::{Cause, EndError, Ended, ExecError, Loss, Outcome};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::runtime::Builder;
+use tokio::time::timeout;
+
+use crate::promises::{Broken, Promise};
+use crate::world::Verdict;
+
+/// No copy here takes longer, in virtual time.
+const PATIENCE: Duration = Duration::from_secs(3600);
+/// Names that one part of a path may have; some are hard for lists and patterns.
+const NAMES: [&str; 12] =
+    ["a", "b", "c d", "new\nline", "*", "[a]", "-x", "é", "end ", "q'", "back\\", "..z"];
+
+/// One copy with all that is around it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scenario {
+    /// What chance grows from while it runs.
+    pub seed: u64,
+    /// Directories and files, below the root; `None` is a directory.
+    pub tree: BTreeMap<String, Option<Vec<u8>>>,
+    /// After so many bytes of output each connection is cut, the first ones of all.
+    pub cuts: Vec<usize>,
+    /// How often the client tries again.
+    pub retries: u64,
+    /// Sums are compared.
+    pub verify: bool,
+    /// Between two attempts a file changes.
+    pub changes: bool,
+    /// What the archiver does other than it should.
+    pub lie: Option<Lie>,
+}
+
+/// A way to lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lie {
+    /// It ends with this code, its archive whole.
+    Fails(u8),
+    /// It succeeds, its archive cut short.
+    Short,
+    /// It adds a file out of the tree.
+    Escapes,
+}
+
+impl Scenario {
+    /// The one of a seed.
+    #[must_use]
+    pub fn of(seed: u64) -> Scenario {
+        let mut chance = ChaCha8Rng::seed_from_u64(seed ^ 0x63_6f_70_79);
+        let mut tree = BTreeMap::from([(String::new(), None)]);
+        let mut places = vec![String::new()];
+        for _ in 0..chance.random_range(0..25) {
+            let place = places[chance.random_range(0..places.len())].clone();
+            let name = NAMES[chance.random_range(0..NAMES.len())];
+            let path = if place.is_empty() { name.to_owned() } else { format!("{place}/{name}") };
+            if tree.contains_key(&path) {
+                continue;
+            }
+            if chance.random_bool(0.3) {
+                places.push(path.clone());
+                tree.insert(path, None);
+            } else {
+                let most = if chance.random_bool(0.2) { 20_000 } else { 700 };
+                let bytes = (0..chance.random_range(0..most)).map(|_| chance.random()).collect();
+                tree.insert(path, Some(bytes));
+            }
+        }
+        let cuts = (0..chance.random_range(0..6)).map(|_| chance.random_range(0..12_000)).collect();
+        let lie = match chance.random_range(0..8) {
+            0 => Some(Lie::Fails(chance.random_range(1..=2))),
+            1 => Some(Lie::Short),
+            2 => Some(Lie::Escapes),
+            _ => None,
+        };
+        Scenario {
+            seed,
+            tree,
+            cuts,
+            retries: chance.random_range(0..8),
+            verify: chance.random_bool(0.3),
+            changes: chance.random_bool(0.2),
+            lie,
+        }
+    }
+}
+
+impl Display for Scenario {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let files = self.tree.values().filter(|file| file.is_some()).count();
+        writeln!(f, "  {files} files, {} directories", self.tree.len() - files)?;
+        writeln!(f, "  cuts at {:?}, {} retries", self.cuts, self.retries)?;
+        writeln!(f, "  verify {}, changes {}, {:?}", self.verify, self.changes, self.lie)
+    }
+}
+
+/// A container, and what was told of it.
+struct Container {
+    state: Mutex<State>,
+    scenario: Scenario,
+    lines: Mutex<Vec<String>>,
+}
+
+struct State {
+    chance: ChaCha8Rng,
+    tree: BTreeMap<String, Option<Vec<u8>>>,
+    times: BTreeMap<String, i64>,
+    cuts: std::vec::IntoIter<usize>,
+    changes: bool,
+    runs: u64,
+    /// Every content that a file ever had.
+    ever: BTreeMap<String, Vec<Vec<u8>>>,
+}
+
+impl Container {
+    fn new(scenario: &Scenario) -> Container {
+        let file = |(path, file): (&String, &Option<Vec<u8>>)| {
+            file.clone().map(|bytes| (path.clone(), vec![bytes]))
+        };
+        let state = State {
+            chance: ChaCha8Rng::seed_from_u64(scenario.seed),
+            tree: scenario.tree.clone(),
+            times: BTreeMap::new(),
+            cuts: scenario.cuts.clone().into_iter(),
+            changes: scenario.changes,
+            runs: 0,
+            ever: scenario.tree.iter().filter_map(file).collect(),
+        };
+        Container { state: Mutex::new(state), scenario: scenario.clone(), lines: Mutex::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, line: String) {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+    }
+
+    /// The output of a command, and its code.
+    fn output(&self, words: &[String], stdin: &[u8]) -> (Vec<u8>, u8) {
+        let state = &mut *self.state();
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        match words[..] {
+            ["tar", "cf", "-", "-C", "/", "./d"] => self.archive(state, &[]),
+            ["tar", "cf", "-", "-X", "/dev/stdin", "-C", "/", "./d"] => {
+                let patterns: Vec<&[u8]> = stdin.split(|byte| *byte == b'\n').collect();
+                self.archive(state, &patterns)
+            }
+            ["tail", "-c", from, path] => {
+                let from: usize = from[1..].parse().unwrap_or(1);
+                let path = path.trim_start_matches("//./d").trim_start_matches('/');
+                match state.tree.get(path) {
+                    Some(Some(bytes)) => (bytes.get(from - 1..).unwrap_or_default().to_vec(), 0),
+                    _ => (Vec::new(), 1),
+                }
+            }
+            ["sh", "-c", script, "sh", "/", "./d"] if script.contains("stat -c") => {
+                let line = |(path, file): (&String, &Option<Vec<u8>>)| {
+                    let (mode, size) =
+                        file.as_ref().map_or(("41ed", 0), |bytes| ("81a4", bytes.len()));
+                    format!("{mode} {size} {} {} /\n", state.time(path), name(path))
+                };
+                (state.tree.iter().map(line).collect::<String>().into_bytes(), 0)
+            }
+            ["sh", "-c", script, "sh", "/", "./d"] if script.contains("sha256sum") => {
+                let mut text = String::new();
+                for (path, file) in &state.tree {
+                    let Some(bytes) = file else { continue };
+                    let sum = bowline_archive::sum::sha256(&bytes[..]).unwrap_or_default();
+                    let escaped = name(path).replace('\\', "\\\\").replace('\n', "\\n");
+                    let mark = if escaped == name(path) { "" } else { "\\" };
+                    text.push_str(&format!("{mark}{sum}  {escaped}\n"));
+                }
+                (text.into_bytes(), 0)
+            }
+            _ => (Vec::new(), 127),
+        }
+    }
+
+    fn archive(&self, state: &State, patterns: &[&[u8]]) -> (Vec<u8>, u8) {
+        let mut out = Vec::new();
+        let mut put = |name: String, file: Option<&Vec<u8>>, mtime: i64| {
+            let (kind, size) =
+                file.map_or((Kind::Directory, 0), |file| (Kind::File, file.len() as u64));
+            let (name, link) = (name.into_bytes(), Vec::new());
+            let entry = Entry { name, kind, size, mode: 0o755, mtime, link };
+            writer::header(&entry, Owner::default(), &mut out);
+            out.extend_from_slice(file.map_or(&[][..], |file| &file[..]));
+            out.resize(out.len().next_multiple_of(BLOCK_BYTES), 0);
+        };
+        let mut excluded: Vec<String> = Vec::new();
+        for (path, file) in &state.tree {
+            let name = name(path);
+            let is_below = excluded.iter().any(|dir| name.starts_with(&format!("{dir}/")));
+            let is_named = patterns.iter().any(|pattern| means(pattern, name.as_bytes()));
+            if is_below || is_named {
+                excluded.push(name);
+                continue;
+            }
+            put(name, file.as_ref(), state.time(path));
+        }
+        if self.scenario.lie == Some(Lie::Escapes) {
+            put("./d/../escaped".to_owned(), Some(&vec![1]), 0);
+        }
+        writer::end(&mut out);
+        match self.scenario.lie {
+            Some(Lie::Fails(code)) => (out, code),
+            Some(Lie::Short) => {
+                out.truncate(out.len().saturating_sub(20 * BLOCK_BYTES + 1));
+                (out, 0)
+            }
+            _ => (out, 0),
+        }
+    }
+}
+
+impl State {
+    fn time(&self, path: &str) -> i64 {
+        self.times.get(path).copied().unwrap_or(1_000_000_000)
+    }
+
+    /// Another content for one of the files, as long as the old one, and another time.
+    fn change(&mut self) {
+        let files: Vec<String> =
+            self.tree.iter().filter(|one| one.1.is_some()).map(|one| one.0.clone()).collect();
+        if files.is_empty() {
+            return;
+        }
+        let path = files[self.chance.random_range(0..files.len())].clone();
+        if let Some(Some(bytes)) = self.tree.get_mut(&path) {
+            bytes.iter_mut().for_each(|byte| *byte = byte.wrapping_add(1));
+            self.ever.entry(path.clone()).or_default().push(bytes.clone());
+        }
+        *self.times.entry(path).or_insert(1_000_000_000) += 1;
+    }
+}
+
+fn name(path: &str) -> String {
+    if path.is_empty() { "./d".to_owned() } else { format!("./d/{path}") }
+}
+
+/// Whether a pattern with nothing but escapes in it means a name.
+fn means(pattern: &[u8], name: &[u8]) -> bool {
+    let mut plain = Vec::new();
+    let mut bytes = pattern.iter();
+    while let Some(byte) = bytes.next() {
+        plain.push(if *byte == b'\\' { *bytes.next().unwrap_or(&b'\\') } else { *byte });
+    }
+    plain == name
+}
+
+impl Remote for Container {
+    async fn run(
+        &self,
+        words: Vec<String>,
+        stdin: Stdin,
+        mut stdout: Sink,
+        _stderr: Sink,
+    ) -> Result<Ended, ExecError> {
+        let mut input = Vec::new();
+        if let Some(mut stdin) = stdin {
+            let read = stdin.read_to_end(&mut input).await;
+            read.map_err(|error| ExecError::End(EndError::Read(error)))?;
+        }
+        let (output, code) = self.output(&words, &input);
+        let cut = {
+            let state = &mut *self.state();
+            state.runs += 1;
+            if state.runs > 1 && std::mem::take(&mut state.changes) {
+                state.change();
+            }
+            state.cuts.next().filter(|cut| *cut < output.len())
+        };
+        self.note(format!("{words:?}: {} bytes, code {code}, cut {cut:?}", output.len()));
+        let mut rest = &output[..cut.unwrap_or(output.len())];
+        while !rest.is_empty() {
+            let most = self.state().chance.random_range(1..3000).min(rest.len());
+            let wrote = stdout.write_all(&rest[..most]).await;
+            wrote.map_err(|error| ExecError::End(EndError::Write("stdout", error)))?;
+            rest = &rest[most..];
+        }
+        Ok(match (cut, code) {
+            (Some(_), _) => Ended::Lost { loss: Loss::new(Cause::Cut, ""), received_bytes: 0 },
+            (None, 0) => Ended::Known(Outcome::Success),
+            (None, code) => Ended::Known(Outcome::Exited(code)),
+        })
+    }
+}
+
+struct Nobody;
+
+impl Watcher for Nobody {
+    fn total(&self, _: Option<u64>) {}
+    fn file(&self, _: &[u8]) {}
+    fn bytes(&self, _: u64) {}
+    fn position(&self, _: u64) {}
+    fn trouble(&self, _: &Trouble) {}
+    fn complaint(&self, _: &[u8]) {}
+    fn resumes(&self, _: u64, _: u64, _: &str) {}
+    fn note(&self, _: &str) {}
+}
+
+/// Plays a scenario; keeps its lines if `keeps_lines`.
+#[must_use]
+pub fn run(scenario: &Scenario, keeps_lines: bool) -> Verdict {
+    match played(scenario, keeps_lines) {
+        Ok(verdict) => verdict,
+        Err(error) => {
+            let broken = Some(Broken { promise: Promise::Repeatable, how: error.to_string() });
+            Verdict { broken, steps: 0, fingerprint: 0, lines: vec![], end: String::new() }
+        }
+    }
+}
+
+fn played(scenario: &Scenario, keeps_lines: bool) -> std::io::Result<Verdict> {
+    let place = std::env::temp_dir().join(format!(
+        "bowline-sim-{}-{}-{:?}",
+        std::process::id(),
+        scenario.seed,
+        std::thread::current().id()
+    ));
+    fs::create_dir(&place)?;
+    let runtime = Builder::new_current_thread().enable_time().start_paused(true).build()?;
+    let container = Container::new(scenario);
+    let options = Options {
+        preserve: true,
+        retries: Some(scenario.retries),
+        verify: scenario.verify,
+        symlinks: true,
+        limits: Limits::default(),
+    };
+    let target = place.join("target");
+    let copy = down(&container, "/d", &target, &options, Arc::new(Nobody));
+    let result = runtime.block_on(async { timeout(PATIENCE, copy).await });
+    let broken = judge(scenario, &container, &place, result.ok());
+    fs::remove_dir_all(&place)?;
+    let lines = container.lines.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let fingerprint = lines
+        .iter()
+        .flat_map(|line| line.bytes())
+        .fold(0, |sum: u64, byte| sum.wrapping_mul(0x0100_0000_01b3).wrapping_add(u64::from(byte)));
+    let steps = lines.len() as u64;
+    let lines = if keeps_lines { lines } else { Vec::new() };
+    Ok(Verdict { broken, steps, fingerprint, lines, end: String::new() })
+}
+
+fn judge(
+    scenario: &Scenario,
+    container: &Container,
+    place: &Path,
+    result: Option<Result<(), CopyError>>,
+) -> Option<Broken> {
+    let broken = |promise, how: String| Some(Broken { promise, how });
+    let Some(result) = result else {
+        return broken(Promise::Awake, "the copy does not end".to_owned());
+    };
+    container.note(format!("{result:?}"));
+    let target = place.join("target");
+    let names = fs::read_dir(place).into_iter().flatten().flatten().count();
+    if names != usize::from(target.exists()) {
+        return broken(Promise::NothingHeld, "something is left beside the target".to_owned());
+    }
+    let state = container.state();
+    // Whatever has its name is what the container had at some time, and whole.
+    for path in scenario.tree.keys() {
+        let here = target.join(OsStr::from_bytes(path.as_bytes()));
+        let Ok(bytes) = fs::read(&here) else { continue };
+        if !state.ever.get(path).is_some_and(|ever| ever.contains(&bytes)) {
+            return broken(Promise::OnceAndInOrder, format!("{path:?} was never so"));
+        }
+    }
+    let is_whole = scenario.tree.iter().all(|(path, file)| {
+        let here = target.join(OsStr::from_bytes(path.as_bytes()));
+        if file.is_some() { here.is_file() } else { here.is_dir() }
+    });
+    match (&result, scenario.lie) {
+        (Ok(()), Some(lie)) => {
+            return broken(Promise::TrueOutcome, format!("good, for all that {lie:?}"));
+        }
+        (Ok(()), None) if !is_whole => {
+            return broken(Promise::TrueOutcome, "good, and something is missing".to_owned());
+        }
+        (Err(error), None) => {
+            // A change between copy and comparison is one that is told.
+            let told = scenario.changes && matches!(error, CopyError::Unequal(_));
+            let cut = matches!(error, CopyError::Lost { .. });
+            if !(told || cut && scenario.retries < scenario.cuts.len() as u64) {
+                return broken(Promise::Delivered, format!("{error} without a reason"));
+            }
+            if target.exists() {
+                return broken(Promise::TrueOutcome, "lost, and it looks complete".to_owned());
+            }
+        }
+        _ => {}
+    }
+    None
+}
