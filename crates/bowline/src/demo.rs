@@ -1,6 +1,7 @@
 //! `bowline demo`: one session of each kind, against a small cluster of its own, on one screen.
 //! Above: `main`. Below: `dev`, and this very program as the client.
 
+use std::path::Path;
 use std::process::{Output, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -47,6 +48,10 @@ async fn show(dev: &Dev) -> Result<()> {
     every_channel(dev, false).await?;
     println!("\n4. A port of the pod, as one of this machine:\n");
     page(dev).await?;
+    println!("\n5. What the server in the pod writes, from its first line on:\n");
+    attach(dev).await?;
+    println!("\n6. A directory into the pod and back, compared by sums:\n");
+    copies(dev).await?;
     println!("\nAll is stopped. `bowline dev` keeps such a cluster up for any kubectl.");
     Ok(())
 }
@@ -103,6 +108,41 @@ async fn page(dev: &Dev) -> Result<()> {
     ensure!(head.starts_with("HTTP/1.1 200 "), "{head}");
     print!("{body}");
     child.kill().await.context("stop the client")
+}
+
+/// Attaches to the demo pod's server until its first line has come.
+async fn attach(dev: &Dev) -> Result<()> {
+    println!("$ bowline attach nginx --replay 1");
+    let program = std::env::current_exe().context("find this program")?;
+    let mut command = Command::new(program);
+    command.args(["attach", "nginx", "--quiet", "--replay", "1", "--kubeconfig"]);
+    command.arg(&dev.kubeconfig).stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+    let mut child = command.spawn().context("start the client")?;
+    let mut lines = BufReader::new(child.stdout.take().context("its output is piped")?).lines();
+    println!("{}", lines.next_line().await?.context("it shows nothing")?);
+    child.kill().await.context("stop the client")
+}
+
+/// Copies a directory into the pod, which is this machine, and back.
+async fn copies(dev: &Dev) -> Result<()> {
+    let place = tempfile::Builder::new().prefix("bowline-demo-").tempdir()?;
+    let path = |name: &str| place.path().join(name).to_string_lossy().into_owned();
+    std::fs::create_dir(path("site"))?;
+    std::fs::write(path("site/index.html"), "<h1>It holds.</h1>\n")?;
+    let (there, back) = (path("there"), path("back"));
+    for (shown, words) in [
+        ("site nginx:/srv/site", [path("site"), format!("nginx:{there}")]),
+        ("nginx:/srv/site back", [format!("nginx:{there}"), back.clone()]),
+    ] {
+        println!("$ bowline cp {shown} --verify");
+        let mut command = Command::new(std::env::current_exe().context("find this program")?);
+        command.args(["cp", "--verify", "--kubeconfig"]).arg(&dev.kubeconfig).args(words);
+        let status = command.stdin(Stdio::null()).status().await?;
+        ensure!(status.success(), "the copy ended with {status}");
+    }
+    let page = std::fs::read_to_string(Path::new(&back).join("index.html"))?;
+    println!("$ cat back/index.html\n{}", page.trim_end());
+    Ok(())
 }
 
 async fn client(dev: &Dev, words: &[&str], input: &[u8], websocket: bool) -> Result<Output> {

@@ -193,6 +193,7 @@ pub static ROOT: Command = Command {
     examples: &[
         ("See all of it work, on this machine alone", "{bowline} demo"),
         ("Run a command in a pod", "{bowline} exec nginx -- date"),
+        ("Copy a directory out of a pod", "{bowline} cp nginx:/etc/nginx conf"),
         ("Reach a pod's port from here", "{bowline} port-forward nginx 8080:80"),
         ("Start a cluster of one pod that any kubectl can talk to", "{bowline} dev"),
     ],
@@ -217,8 +218,8 @@ static DEMO: Command = Command {
     about: "Show a session of each kind, on this machine alone.",
     text: "Starts what `{bowline} dev` starts, on free ports; runs a command over WebSocket with \
            its headers shown, one with input, output, errors and an exit code, the same over \
-           SPDY, and a port-forward; then stops everything. Needs no cluster and leaves nothing \
-           behind.",
+           SPDY, a port-forward, an attach and a copy; then stops everything. Needs no cluster \
+           and leaves nothing behind.",
     usage: "",
     examples: &[("From nothing to a session in seconds", "{bowline} demo")],
     flags: &[HELP],
