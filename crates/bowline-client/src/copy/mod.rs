@@ -1,6 +1,6 @@
 //! Files and trees between this side and containers: `tar` over remote commands, and the truth
 //! about how that ended.
-//! Above: `bowline cp`, other tools. Below: [`exec`](mod@crate::exec), `bowline-archive`.
+//! Above: `bowline cp`, other tools. Below: [`exec`](fn@crate::exec), `bowline-archive`.
 //!
 //! A copy is complete if the archive's end was seen *and* the remote command has succeeded. Until
 //! then all of it is in a directory of its own beside the target; the target's name is given at the

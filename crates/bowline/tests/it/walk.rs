@@ -30,7 +30,7 @@ const ORDER: [&str; 11] = [
     "bowline-node",
     "bowline-io",
 ];
-const EXEC: &str = "crates/bowline/src/exec.rs";
+const EXEC: &str = "crates/bowline/src/remote.rs";
 const OVER_WEBSOCKET: &str = "crates/bowline-proto/src/session/over_websocket.rs";
 const WEBSOCKET: &str = "crates/bowline-proto/src/websocket/connection.rs";
 const SPDY: &str = "crates/bowline-proto/src/spdy/connection.rs";
