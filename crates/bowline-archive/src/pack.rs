@@ -6,7 +6,7 @@
 //! back or not. What cannot be read is left out and told of.
 
 use std::collections::HashMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
@@ -93,6 +93,7 @@ struct Frame {
 #[derive(Debug)]
 struct Open {
     file: File,
+    path: PathBuf,
     name: Vec<u8>,
     before: Metadata,
     left: u64,
@@ -246,7 +247,14 @@ impl Packer {
             self.put(&before, name.clone(), Kind::File, 0, Vec::new());
             self.sent.insert(name[root..].to_vec(), (before.len(), before.mtime()));
             self.name.clone_from(&name);
-            self.file = Some(Open { file, name, left: before.len(), before, is_short: false });
+            self.file = Some(Open {
+                path: path.to_owned(),
+                file,
+                name,
+                left: before.len(),
+                before,
+                is_short: false,
+            });
         } else {
             let what = if kind.is_fifo() {
                 "a named pipe"
@@ -290,7 +298,8 @@ impl Packer {
         });
         if open.is_short || !same {
             self.torn.push(open.name.clone());
-            self.trouble(Trouble::failure(&open.name, "file changed as we read it"));
+            let path = open.path.as_os_str().as_bytes();
+            self.trouble(Trouble::failure(path, "file changed as we read it"));
         }
         let padding =
             (BLOCK_BYTES as u64 - open.before.len() % BLOCK_BYTES as u64) % BLOCK_BYTES as u64;
@@ -307,8 +316,7 @@ impl Packer {
                 return 0;
             }
             Err(error) => {
-                let name = PathBuf::from(OsStr::from_bytes(&open.name));
-                self.fail(&name, &error);
+                self.fail(&open.path, &error);
                 0
             }
         };

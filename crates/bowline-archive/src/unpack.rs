@@ -117,13 +117,15 @@ struct Current {
 }
 
 impl Unpacker {
-    /// For a tree that is to be called `target`. `preserve` keeps modes and times.
+    /// For a tree that is to be called `target`, in a directory that is made if it is not there.
+    /// `preserve` keeps modes and times.
     ///
     /// # Errors
     /// If there can be no directory beside it.
     pub fn new(target: &Path, preserve: bool) -> Result<Unpacker, UnpackError> {
         let parent = parent_of(target);
         let fail = |error| UnpackError::Place { path: parent.clone(), error };
+        fs::create_dir_all(&parent).map_err(fail)?;
         let place = parent.join(format!(".bowline-cp-{:016x}", chance()));
         let mut builder = fs::DirBuilder::new();
         builder.mode(0o700).create(&place).map_err(fail)?;
@@ -432,7 +434,10 @@ impl Unpacker {
             let mut troubles = Vec::new();
             merge(&tree, &target, &mut Vec::new(), self.preserve, &mut troubles);
             troubles.into_iter().for_each(|trouble| self.trouble(trouble));
-            return set_root(&target, root).map_err(fail);
+            // It was there before, and its mode is its owner's matter.
+            let time = root.map(|(_, mtime)| mtime);
+            let set = time.map(|mtime| utimensat(&target, ".", &times(mtime), AtFlags::empty()));
+            return set.unwrap_or(Ok(())).map_err(|error| fail(error.into()));
         }
         let moved = if tree.is_dir() { self.dir.open_dir(TREE).map(Some) } else { Ok(None) };
         let moved = moved.map_err(fail)?;

@@ -1,6 +1,7 @@
 //! `bowline cp`: what is asked for to a copy, and what became of it to an exit code.
 //! Above: `main`. Below: `bowline-kube` for where, `bowline_client::copy` for the copy.
 
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -189,7 +190,7 @@ fn end_of(result: Result<(), CopyError>, asked: &Cp, server: &str, program: &str
     };
     let dropped = |retries: u64| {
         // kubectl's words, on its stream; and then the error.
-        println!("Dropping out copy after {retries} retries");
+        let _ = writeln!(std::io::stdout(), "Dropping out copy after {retries} retries");
     };
     match error {
         CopyError::Exec(error) => outcome::of_exec(Err(error), server),

@@ -221,6 +221,7 @@ impl<R: Remote> Copy<'_, R> {
             packer: packing.clone(),
             watcher: self.watcher.clone(),
             told: 0,
+            root: self.root(),
             name: Vec::new(),
         }));
         let stderr = complaints(&self.watcher);
@@ -245,8 +246,9 @@ impl<R: Remote> Copy<'_, R> {
     /// Gives directories their times once more.
     async fn directories(&self) -> Result<(), CopyError> {
         let packer = Shared::new(Packer::directories(self.source, TREE.as_bytes()));
-        let (watcher, name) = (self.watcher.clone(), Vec::new());
-        let stdin: Stdin = Some(Box::new(Packing { packer, watcher, told: 0, name }));
+        let (watcher, root) = (self.watcher.clone(), self.root());
+        let name = Vec::new();
+        let stdin: Stdin = Some(Box::new(Packing { packer, watcher, told: 0, root, name }));
         printed(self.remote, self.place.unpack(true), stdin).await?;
         Ok(())
     }
@@ -284,6 +286,10 @@ impl<R: Remote> Copy<'_, R> {
         let listed =
             printed(self.remote, script(LIST, &[&self.place.staging, &root]), None).await?;
         Ok(listed.map(|text| listing(&text, &root)))
+    }
+
+    fn root(&self) -> Vec<u8> {
+        self.source.file_name().map_or(b".".to_vec(), |name| name.as_bytes().to_vec())
     }
 
     fn here(&self, path: &[u8]) -> PathBuf {
@@ -382,6 +388,8 @@ struct Packing {
     packer: Shared<Packer>,
     watcher: Arc<dyn Watcher>,
     told: u64,
+    /// What the root is called here.
+    root: Vec<u8>,
     name: Vec<u8>,
 }
 
@@ -398,7 +406,7 @@ impl AsyncRead for Packing {
         let (name, bytes) = packer.position();
         if *name != this.name[..] {
             this.name = name.to_vec();
-            this.watcher.file(name);
+            this.watcher.file(&[&this.root, &name[TREE.len().min(name.len())..]].concat());
         }
         this.watcher.bytes(bytes - this.told);
         this.told = bytes;

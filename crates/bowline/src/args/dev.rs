@@ -28,7 +28,8 @@ pub static COMMAND: Command = Command {
     name: "dev",
     about: "Start a small cluster on this machine's loopback, for any kubectl.",
     text: "A node and a gateway in one process, with as much of the Kubernetes API as kubectl \
-           needs to find pods and to run commands in them. Its containers are processes of \
+           needs to find pods, to run commands in them, to see their logs, to copy files and to \
+           reach their ports. Its containers are processes of \
            this machine. \
            Without -f it runs a pod called nginx, a small web server.\n\n\
            The kubeconfig is complete when the ready line is printed. Its context admin may do \

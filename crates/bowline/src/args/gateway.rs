@@ -56,9 +56,9 @@ const KUBELET_KEY: &str = "kubelet-client-key";
 pub static COMMAND: Command = Command {
     name: "gateway",
     about: "Serve the API server's side of sessions, in front of nodes.",
-    text: "Takes exec requests as kube-apiserver does, asks who it is and whether they may, and \
-           passes the session on to the node of the pod. Clients may speak WebSocket or SPDY, \
-           whatever the node speaks.\n\n\
+    text: "Takes requests for exec, attach, port-forward and logs as kube-apiserver does, \
+           asks who it is and whether they may, and passes the session on to the node of the \
+           pod. Clients may speak WebSocket or SPDY, whatever the node speaks.\n\n\
            The Pods and Nodes that there are come from the given files: a Pod's nodeName, a Node's \
            status.addresses, status.daemonEndpoints and status.declaredFeatures.",
     usage: "-f FILE [flags]",

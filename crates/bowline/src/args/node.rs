@@ -106,8 +106,8 @@ pub const CLIENT_CA: Flag = Flag::text(
 pub static COMMAND: Command = Command {
     name: "node",
     about: "Serve a node's streaming paths, as kubelet does.",
-    text: "Runs the containers of the Pods in the given files and serves exec for them on \
-           kubelet's paths, over WebSocket and SPDY.\n\n\
+    text: "Runs the containers of the Pods in the given files and serves exec, attach, \
+           port-forward and logs for them on kubelet's paths, over WebSocket and SPDY.\n\n\
            Whoever can reach a node can run commands on it. Without --client-ca-file nobody is \
            asked who they are, and the node serves on loopback only.",
     usage: "-f FILE [flags]",
