@@ -101,6 +101,7 @@ pub struct Unpacker {
     directories: BTreeMap<Vec<u8>, (u32, i64)>,
     symlinks: BTreeMap<Vec<u8>, (Vec<u8>, i64)>,
     troubles: Vec<Trouble>,
+    told: usize,
     failures: u64,
     took_something: bool,
     /// The tree is a file, and the target a directory.
@@ -142,6 +143,7 @@ impl Unpacker {
             directories: BTreeMap::new(),
             symlinks: BTreeMap::new(),
             troubles: Vec::new(),
+            told: 0,
             failures: 0,
             took_something: false,
             replaces_a_directory: false,
@@ -237,8 +239,12 @@ impl Unpacker {
 
     fn trouble(&mut self, trouble: Trouble) {
         self.failures += u64::from(trouble.is_failure);
-        if self.troubles.len() < TROUBLES {
+        self.told += 1;
+        if self.told < TROUBLES {
             self.troubles.push(trouble);
+        } else if self.told == TROUBLES {
+            let text = "what is wrong with other entries is not shown".to_owned();
+            self.troubles.push(Trouble { text, is_failure: false });
         }
     }
 

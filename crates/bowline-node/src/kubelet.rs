@@ -150,7 +150,7 @@ impl Kubelet {
 
     fn exec(&self, request: Request<Incoming>, named: &Named) -> Result<Reply, Plain> {
         let (words, wants) = parameters(query(&request))?;
-        let container = self.running(named)?;
+        let container = self.running(named).map_err(|missing| not_found(&missing))?;
         let exec = Exec { runtime: self.runtime.clone(), container, words, wants };
         self.session(request, exec, wants, &[])
     }
@@ -158,15 +158,14 @@ impl Kubelet {
     fn attach(&self, request: Request<Incoming>, named: &Named) -> Result<Reply, Plain> {
         let (_, wants) = parameters(query(&request))?;
         let replay = replay(query(&request))?;
-        let container =
-            self.running(named).map_err(|plain| match plain.text.split('"').nth(1) {
-                // The kubelet's words for it differ from those of exec.
-                Some(name) => Plain::new(
-                    plain.code,
-                    format!("container {name} not found in pod {}_{}", named.pod, named.namespace),
-                ),
-                None => plain,
-            })?;
+        let container = self.running(named).map_err(|missing| match missing {
+            // The kubelet's words for it differ from those of exec.
+            NotFound::Container(name) => Plain::new(
+                500,
+                format!("container {name} not found in pod {}_{}", named.pod, named.namespace),
+            ),
+            missing => not_found(&missing),
+        })?;
         let attach = Attach::new(container, wants, replay);
         let attach = attach.map_err(|mismatch| Plain::new(400, mismatch.to_string()))?;
         // Whoever asks for lines must know whether it was heard.
@@ -195,13 +194,9 @@ impl Kubelet {
         Ok(reply)
     }
 
-    fn running(&self, named: &Named) -> Result<Arc<Container>, Plain> {
+    fn running(&self, named: &Named) -> Result<Arc<Container>, NotFound> {
         let Named { namespace, pod, uid, container } = named;
-        let found = self.runtime.find(namespace, pod, uid.as_deref(), container);
-        found.map_err(|missing| match missing {
-            NotFound::Pod => Plain::new(404, missing.to_string()),
-            _ => Plain::new(500, missing.to_string()),
-        })
+        self.runtime.find(namespace, pod, uid.as_deref(), container)
     }
 
     /// Upgrades a request to a session that runs `command`.
@@ -229,6 +224,11 @@ impl Kubelet {
         });
         Ok(reply)
     }
+}
+
+fn not_found(missing: &NotFound) -> Plain {
+    let code = if *missing == NotFound::Pod { 404 } else { 500 };
+    Plain::new(code, missing.to_string())
 }
 
 /// The lines that an attach begins with: Bowline's own addition to the protocol.
