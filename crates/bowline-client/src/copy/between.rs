@@ -23,6 +23,8 @@ use super::{
 
 /// What waits between the two.
 const WAITING_BYTES: usize = 512 * 1024;
+/// How many troubles are told one by one.
+const TROUBLES: u64 = 1000;
 /// What fills the last block of a file.
 const ZEROS: [u8; 512] = [0; 512];
 
@@ -84,6 +86,7 @@ async fn once(
         waiting: VecDeque::new(),
         is_over: false,
         failures: 0,
+        told: 0,
         took_something: false,
         directories: Vec::new(),
         fault: None,
@@ -154,6 +157,7 @@ struct Passage {
     waiting: VecDeque<u8>,
     is_over: bool,
     failures: u64,
+    told: u64,
     took_something: bool,
     /// As they are at the end.
     directories: Vec<Entry>,
@@ -194,7 +198,10 @@ impl Passage {
             Verdict::Take(path) => path,
             Verdict::Skip(trouble) => {
                 self.failures += u64::from(trouble.is_failure);
-                self.watcher.trouble(&trouble);
+                self.told += 1;
+                if self.told <= TROUBLES {
+                    self.watcher.trouble(&trouble);
+                }
                 return Ok(());
             }
         };
