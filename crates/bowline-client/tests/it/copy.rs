@@ -1,9 +1,7 @@
 //! Copies with a real tar and a real shell, which run here; connections that end when they should
 //! not; and archives of an enemy.
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -15,6 +13,7 @@ use bowline_archive::Trouble;
 use bowline_archive::admit::Limits;
 use bowline_client::copy::{CopyError, Options, Remote, Sink, Stdin, Watcher, between, down, up};
 use bowline_client::{Cause, EndError, Ended, ExecError, Loss, Outcome};
+use bowline_interop::copy::{manifest, odd_tree, same};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
@@ -163,98 +162,6 @@ fn options(retries: Option<u64>) -> Options {
     Options { retries, ..OPTIONS }
 }
 
-/// What a tree is: by name, what is there.
-fn manifest(root: &Path) -> BTreeMap<Vec<u8>, String> {
-    let mut found = BTreeMap::new();
-    let mut waiting = vec![root.to_owned()];
-    while let Some(path) = waiting.pop() {
-        let meta = fs::symlink_metadata(&path).unwrap();
-        let what = if meta.is_dir() {
-            waiting.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
-            format!("dir {:o} {}", meta.mode(), meta.mtime())
-        } else if meta.is_symlink() {
-            format!("link {:?}", fs::read_link(&path).unwrap())
-        } else {
-            let sum = bowline_archive::unpack::sum_of(&path).unwrap();
-            format!("file {:o} {} {} {sum}", meta.mode(), meta.mtime(), meta.len())
-        };
-        let name = path.strip_prefix(root).unwrap();
-        found.insert(name.as_os_str().as_bytes().to_vec(), what);
-    }
-    found
-}
-
-/// Both trees are the same; the differences alone are told.
-fn same(root: &Path, expected: &BTreeMap<Vec<u8>, String>) {
-    let found = manifest(root);
-    let all = found.keys().chain(expected.keys());
-    let differences: Vec<String> = all
-        .filter(|name| found.get(*name) != expected.get(*name))
-        .map(|name| {
-            let name_text = String::from_utf8_lossy(name);
-            format!("{name_text:.50}: {:?}, not {:?}", found.get(name), expected.get(name))
-        })
-        .collect();
-    assert!(differences.is_empty(), "{:#?}", &differences[..differences.len().min(9)]);
-}
-
-/// Names that programs get wrong.
-fn odd_names() -> Vec<Vec<u8>> {
-    let mut names: Vec<Vec<u8>> = [
-        &b"-rf"[..],
-        b"--checkpoint-action=exec=x",
-        b" blank ",
-        b"new\nline",
-        b"tab\t",
-        b"co:lon",
-        b"quote'\"",
-        b"*",
-        b"[a-z]?",
-        b"back\\slash",
-        b"$HOME`id`",
-        b"u\xcc\x88",
-        b"\xc3\xbc",
-        b".hidden",
-        b"..dots",
-        b"~",
-        b"#!x",
-        b"trailing\\",
-    ]
-    .iter()
-    .map(|name| name.to_vec())
-    .collect();
-    names.push(vec![b'n'; 255]);
-    names
-}
-
-fn tree(root: &Path, big: usize) {
-    fs::create_dir_all(root.join("a/b/empty")).unwrap();
-    fs::create_dir_all(root.join("deep/".repeat(30).trim_end_matches('/'))).unwrap();
-    for (number, name) in odd_names().iter().enumerate() {
-        let path = root.join("a").join(std::ffi::OsStr::from_bytes(name));
-        fs::write(&path, vec![number as u8; number * 100]).unwrap();
-    }
-    for number in 0..100 {
-        fs::write(root.join(format!("a/b/file {number}")), format!("{number}\n")).unwrap();
-    }
-    fs::write(root.join("empty"), "").unwrap();
-    let big: Vec<u8> = (0..big).map(|number| (number * number / 7) as u8).collect();
-    fs::write(root.join("big"), &big).unwrap();
-    fs::write(root.join("z last"), "end").unwrap();
-    symlink("../big", root.join("a/link")).unwrap();
-    fs::set_permissions(root.join("empty"), PermissionsExt::from_mode(0o600)).unwrap();
-    fs::set_permissions(root.join("a/b/empty"), PermissionsExt::from_mode(0o555)).unwrap();
-    let old = filetime(1_000_000_000);
-    for name in ["empty", "a/b/empty", "a/b", "a"] {
-        fs::File::open(root.join(name)).unwrap().set_times(old).unwrap();
-    }
-}
-
-fn filetime(seconds: u64) -> fs::FileTimes {
-    let time = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
-    fs::FileTimes::new().set_modified(time)
-}
-
 struct Place(TempDir);
 
 impl Place {
@@ -306,7 +213,7 @@ async fn put(
 #[tokio::test]
 async fn a_tree_comes_and_goes_as_it_is() {
     let place = Place::new();
-    tree(&place.path("source"), 3_000_000);
+    odd_tree(&place.path("source"), 3_000_000);
     let expected = manifest(&place.path("source"));
     for attempt in 0..2 {
         let (result, heard) = get(&Container::default(), &place, &OPTIONS).await;
@@ -349,7 +256,7 @@ async fn one_file_comes_and_goes() {
 #[tokio::test]
 async fn a_cut_connection_is_no_copy() {
     let place = Place::new();
-    tree(&place.path("source"), 3_000_000);
+    odd_tree(&place.path("source"), 3_000_000);
     let container = Container { cut_every: Some(500_000), ..Container::default() };
     let (result, _) = get(&container, &place, &OPTIONS).await;
     assert!(matches!(result, Err(CopyError::Lost { retries: 0, .. })), "{result:?}");
@@ -361,7 +268,7 @@ async fn a_cut_connection_is_no_copy() {
 #[tokio::test]
 async fn a_copy_goes_on_where_it_was_cut() {
     let place = Place::new();
-    tree(&place.path("source"), 3_000_000);
+    odd_tree(&place.path("source"), 3_000_000);
     let expected = manifest(&place.path("source"));
     let container = Container { cut_every: Some(500_000), ..Container::default() };
     let (result, heard) = get(&container, &place, &options(None)).await;
@@ -379,7 +286,7 @@ async fn a_copy_goes_on_where_it_was_cut() {
 #[tokio::test]
 async fn what_cannot_be_read_is_told_and_the_rest_copied() {
     let place = Place::new();
-    tree(&place.path("source"), 1000);
+    odd_tree(&place.path("source"), 1000);
     let fifo = place.path("source/pipe");
     rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RWXU).unwrap();
     let _socket = std::os::unix::net::UnixListener::bind(place.path("source/socket")).unwrap();
@@ -437,7 +344,7 @@ async fn a_container_without_tar_is_told_apart() {
 #[tokio::test]
 async fn the_remote_tars_failure_is_ours() {
     let place = Place::new();
-    tree(&place.path("source"), 1000);
+    odd_tree(&place.path("source"), 1000);
     let container = container_with_tar(&place, "/bin/tar \"$@\"; echo oops >&2; exit 2");
     let (result, heard) = get(&container, &place, &Options { verify: false, ..OPTIONS }).await;
     let exited = |result: &Result<(), CopyError>| {
