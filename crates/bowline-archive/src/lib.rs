@@ -13,6 +13,8 @@ pub mod sum;
 pub mod unpack;
 pub mod writer;
 
+mod merge;
+
 use std::fmt::Display;
 
 /// What is wrong with one entry.

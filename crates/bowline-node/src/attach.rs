@@ -2,6 +2,7 @@
 //! Above: `kubelet`, `session`. Below: `console`.
 
 use std::fmt::{self, Display, Formatter};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -9,12 +10,18 @@ use std::time::Duration;
 use bowline_io::drive::Inflow;
 use bowline_proto::session::{Size, Wants};
 use thiserror::Error;
+use tokio::time::{Instant, Sleep, sleep};
 
 use crate::console::{Next, View};
 use crate::log::{Place, Source};
 use crate::process::{Act, Ending, Process, StartError};
 use crate::runtime::Container;
 use crate::session::Command;
+
+/// A client whose input has ended, and with it nothing else, leaves once the container has written
+/// nothing for so long. Runtimes end it at once, and what the container answers is lost; to stay
+/// for ever would hang who pipes a line in.
+const QUIET: Duration = Duration::from_secs(2);
 
 /// Why a client cannot be attached as it asks. Each would be a hang, or a loss, with the runtimes
 /// that people know (wire.md T33).
@@ -78,6 +85,7 @@ impl Command for Attach {
             tty: spec.tty,
             ends_input: self.wants.stdin && spec.stdin_once && !spec.tty,
             input_ended: false,
+            quiet: None,
             until: None,
         })
     }
@@ -100,6 +108,8 @@ pub struct Attached {
     /// The process's input ends with this client's (`stdinOnce`).
     ends_input: bool,
     input_ended: bool,
+    /// Runs while nothing comes.
+    quiet: Option<Pin<Box<Sleep>>>,
     /// The client has detached: it gets what was written until then.
     until: Option<Place>,
 }
@@ -116,9 +126,10 @@ impl Attached {
         if self.ends_input {
             self.view.end_input();
         } else if self.tty {
-            // What a client with a terminal does once the keys for it were pressed. Without a
-            // terminal, the end of the input says nothing about the output.
+            // What a client with a terminal does once the keys for it were pressed.
             self.until = Some(self.view.end());
+        } else {
+            self.quiet = Some(Box::pin(sleep(QUIET)));
         }
         Poll::Ready(())
     }
@@ -138,7 +149,11 @@ impl Process for Attached {
             return if self.view.is_given_up() { Poll::Ready(given_up()) } else { Poll::Pending };
         }
         loop {
-            match ready!(self.view.poll_next(cx, self.until)) {
+            let next = ready!(self.view.poll_next(cx, self.until));
+            if let Some(quiet) = &mut self.quiet {
+                quiet.as_mut().reset(Instant::now() + QUIET);
+            }
+            match next {
                 Next::Piece(Source::Out, _, bytes) if self.wants.stdout => {
                     return Poll::Ready(Act::Out(bytes));
                 }
@@ -160,6 +175,12 @@ impl Process for Attached {
     fn poll_ending(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
         if self.is_silent() {
             return Poll::Ready(Ending::Exited(0));
+        }
+        if let Some(quiet) = &mut self.quiet
+            && quiet.as_mut().poll(cx).is_ready()
+        {
+            self.quiet = None;
+            self.until = Some(self.view.end());
         }
         self.view.watch(cx);
         // It may have ended in between.

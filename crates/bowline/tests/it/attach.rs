@@ -46,6 +46,17 @@ fn input_ends_with_its_first_client_where_the_spec_says_so() {
     assert_eq!((left.status.code(), &*left.stdout), (Some(0), &b"a\nb\n"[..]), "{left:?}");
 }
 
+/// With a runtime's own streaming, the answer is lost.
+#[test]
+fn a_line_that_is_piped_in_is_answered() {
+    let (_dev, client, _place) = dev();
+    let script = b"big 20000000\nsay done\n";
+    let left = client.attaching("talker").run(&["-iq"], &[], Input::Bytes(script));
+    assert_eq!(left.status.code(), Some(0), "{}", left.stderr);
+    assert!(left.stdout.ends_with(b"x\ndone\n"), "{} bytes", left.bytes);
+    assert_eq!(left.bytes, 20_000_006);
+}
+
 #[test]
 fn replay_begins_with_the_log_and_misses_nothing() {
     let (_dev, client, _place) = dev();
