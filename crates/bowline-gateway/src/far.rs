@@ -104,7 +104,8 @@ impl Nodes {
         }
     }
 
-    /// Gets what a node has, as it comes.
+    /// Gets what a node has, as it comes. A kubelet answers when there is something to say, and a
+    /// container that is silent may have nothing for long: `patience` is for that.
     ///
     /// # Errors
     /// The node's refusal, or why it could not be asked.
@@ -112,10 +113,11 @@ impl Nodes {
         &self,
         target: &NodeTarget,
         path: &str,
+        patience: Duration,
     ) -> Result<http::Response<Incoming>, Refusal> {
         let stream = self.dial(target).await?;
         let request = request(target, path, "GET", &[]).map_err(backend)?;
-        let answer = open(stream, request, UPGRADE_PATIENCE).await.map_err(backend)?;
+        let answer = open(stream, request, patience).await.map_err(backend)?;
         if answer.status() == StatusCode::OK {
             return Ok(answer);
         }

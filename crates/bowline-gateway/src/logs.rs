@@ -3,6 +3,7 @@
 //! Above: `server`. Below: `options`, `far`.
 
 use std::io;
+use std::time::Duration;
 
 use bowline_io::serve::Reply;
 use form_urlencoded::Serializer;
@@ -13,6 +14,9 @@ use serde_json::Value;
 use crate::far::Nodes;
 use crate::options::container_in;
 use crate::status::Refusal;
+
+/// What a kubelet itself allows for one answer.
+const PATIENCE: Duration = Duration::from_secs(4 * 60 * 60);
 
 /// What the API server hands on to the kubelet, in the order of Go's encoder.
 const PARAMETERS: [&str; 8] = [
@@ -39,7 +43,7 @@ pub async fn answer(
     let pod = nodes.pod(namespace, name)?;
     let path = kubelet_path(namespace, name, &pod, query)?;
     let target = nodes.node_of(&pod)?;
-    let answer = nodes.get(&target, &path).await?;
+    let answer = nodes.get(&target, &path, PATIENCE).await?;
     let mut reply = Response::new(answer.into_body().map_err(io::Error::other).boxed_unsync());
     let plain = HeaderValue::from_static("text/plain");
     reply.headers_mut().insert(header::CONTENT_TYPE, plain);
