@@ -2,8 +2,8 @@
 //! that was asked for once all is there.
 //! Above: `bowline-client`'s copies. Below: [`admit`](crate::admit), cap-std.
 //!
-//! Everything goes into a directory beside the target first. What is there of an earlier attempt
-//! may stay, so that it need not come again.
+//! Everything goes into a directory beside the target first, or in it where it is there. What
+//! has come in an earlier attempt may stay, so that it need not come again.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -123,7 +123,9 @@ impl Unpacker {
     /// # Errors
     /// If there can be no directory beside it.
     pub fn new(target: &Path, preserve: bool) -> Result<Unpacker, UnpackError> {
-        let parent = parent_of(target);
+        // A directory that is there may be on another disk than its parent, or all that the user may
+        // write to.
+        let parent = if target.is_dir() { target.to_owned() } else { parent_of(target) };
         let fail = |error| UnpackError::Place { path: parent.clone(), error };
         fs::create_dir_all(&parent).map_err(fail)?;
         let place = parent.join(format!(".bowline-cp-{:016x}", chance()));
@@ -439,6 +441,7 @@ impl Unpacker {
             let mut troubles = Vec::new();
             merge(&tree, &target, &mut Vec::new(), self.preserve, &mut troubles);
             troubles.into_iter().for_each(|trouble| self.trouble(trouble));
+            self.remove_place();
             // It was there before, and its mode is its owner's matter.
             let time = root.map(|(_, mtime)| mtime);
             let set = time.map(|mtime| utimensat(&target, ".", &times(mtime), AtFlags::empty()));
@@ -474,6 +477,11 @@ impl Unpacker {
             || self.symlinks.contains_key(path)
     }
 
+    fn remove_place(&self) {
+        make_removable(&self.dir);
+        let _ = fs::remove_dir_all(&self.place);
+    }
+
     /// Whether anything at all was taken.
     #[must_use]
     pub fn took_something(&self) -> bool {
@@ -491,8 +499,7 @@ impl Unpacker {
 impl Drop for Unpacker {
     /// What has no name yet never gets one.
     fn drop(&mut self) {
-        make_removable(&self.dir);
-        let _ = fs::remove_dir_all(&self.place);
+        self.remove_place();
     }
 }
 

@@ -94,9 +94,9 @@ pub static COMMAND: Command = Command {
            in a container, a directory that is there gets the copy into it. Needs tar in the \
            container, and sh for copies into one.\n\n\
            The target gets its name when all is there: until then the copy is in a directory \
-           .bowline-cp-… beside it. Modes and times come along. Symbolic links that lead out of \
-           the tree are skipped, and so are pipes and sockets, with a warning. What is lost on the \
-           way is tried again as often as --retries says, and goes on where it was.\n\n\
+           .bowline-cp-… beside it, or in it. Modes and times come along. Symbolic links that \
+           lead out of the tree are skipped, and so are pipes and sockets, with a warning. What is \
+           lost on the way is tried again as often as --retries says, and goes on where it was.\n\n\
            The exit code is 0 if all was copied, that of the container's tar if that failed, 1 \
            where something was not copied, 255 where the connection was lost.",
     usage: "SOURCE TARGET [-c CONTAINER] [flags]",
