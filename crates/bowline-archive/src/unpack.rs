@@ -123,8 +123,8 @@ impl Unpacker {
     /// # Errors
     /// If there can be no directory beside it.
     pub fn new(target: &Path, preserve: bool) -> Result<Unpacker, UnpackError> {
-        // A directory that is there may be on another disk than its parent, or all that the user may
-        // write to.
+        // A directory that is there may be on another disk than its parent, or all that the user
+        // may write to.
         let parent = if target.is_dir() { target.to_owned() } else { parent_of(target) };
         let fail = |error| UnpackError::Place { path: parent.clone(), error };
         fs::create_dir_all(&parent).map_err(fail)?;
