@@ -215,16 +215,9 @@ pub fn types(client: &Client, detaches: bool) {
     // The prompt came before this client.
     first.types("echo ready-$((1+1))\r");
     first.sees("ready-2\r\n");
-    first.types("stty size\r");
-    first.sees("33 111\r\n");
+    has_size(&mut first, "33 111\r\n");
     first.resize(30, 100);
-    // The size travels beside the keys.
-    let mut tries = 0;
-    while !first.sees_within(Duration::from_millis(300), "30 100\r\n") {
-        first.types("stty size\r");
-        tries += 1;
-        assert!(tries < 100, "{}: the size does not arrive", client.name);
-    }
+    has_size(&mut first, "30 100\r\n");
     let mut second = Console::start(&shell, 30, 100, &[]);
     second.types("echo second-$((2+2))\r");
     second.sees("second-4\r\n");
@@ -240,4 +233,15 @@ pub fn types(client: &Client, detaches: bool) {
     first.types("echo still-$((3+3))\r");
     first.sees("still-6\r\n");
     first.kill();
+}
+
+/// Asks for the terminal's size until it is that one: sizes travel beside the keys.
+fn has_size(console: &mut Console, size: &str) {
+    for _ in 0..100 {
+        console.types("stty size\r");
+        if console.sees_within(Duration::from_millis(300), size) {
+            return;
+        }
+    }
+    panic!("the size {size:?} does not arrive");
 }

@@ -6,7 +6,7 @@
 //! waits for a reader that is a whole log behind as long as that one goes on; one that does not is
 //! given up with a reason, and the process and the others go on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
@@ -44,7 +44,9 @@ struct Inner {
     /// Nothing will be written any more.
     is_over: bool,
     stdin: Inflow,
-    size: Option<Size>,
+    /// For the process's terminal. A client asks for a redraw by another size before its own, so
+    /// the last two count.
+    sizes: VecDeque<Size>,
     /// The task that has the process.
     main: Option<Waker>,
 }
@@ -117,9 +119,7 @@ impl Console {
     ) -> Poll<Turn> {
         let mut inner = self.lock();
         let inner = &mut *inner;
-        if let Some(size) = inner.size.take() {
-            process.resize(size);
-        }
+        inner.sizes.drain(..).for_each(|size| process.resize(size));
         let held = inner.held();
         let act = match process.poll(cx, &mut inner.stdin, held.is_none()) {
             Poll::Ready(act) => act,
@@ -293,7 +293,10 @@ impl View {
     /// Tells the process's terminal a size.
     pub fn resize(&self, size: Size) {
         let mut inner = self.console.lock();
-        inner.size = Some(size);
+        if inner.sizes.len() == 2 {
+            inner.sizes.pop_front();
+        }
+        inner.sizes.push_back(size);
         inner.wake_main();
     }
 }
