@@ -208,9 +208,8 @@ impl Container {
                 file.map_or((Kind::Directory, 0), |file| (Kind::File, file.len() as u64));
             let (name, link) = (name.into_bytes(), Vec::new());
             let entry = Entry { name, kind, size, mode: 0o755, mtime, link };
-            writer::header(&entry, Owner::default(), &mut out);
-            out.extend_from_slice(file.map_or(&[][..], |file| &file[..]));
-            out.resize(out.len().next_multiple_of(BLOCK_BYTES), 0);
+            let data = file.map_or(&[][..], |file| &file[..]);
+            writer::whole(&entry, Owner::default(), data, &mut out);
         };
         let mut excluded: Vec<String> = Vec::new();
         for (path, file) in &state.tree {

@@ -387,11 +387,8 @@ mod tests {
             };
             let entry =
                 Entry { name: name.to_vec(), kind: *kind, size, mode: 0o640, mtime: 1234, link };
-            writer::header(&entry, writer::Owner::default(), &mut bytes);
-            if *kind == Kind::File {
-                bytes.extend_from_slice(data);
-                bytes.resize(bytes.len().next_multiple_of(BLOCK_BYTES), 0);
-            }
+            let data = if *kind == Kind::File { data } else { &b""[..] };
+            writer::whole(&entry, writer::Owner::default(), data, &mut bytes);
         }
         writer::end(&mut bytes);
         bytes
@@ -471,9 +468,7 @@ mod tests {
             mtime: 0,
             link: Vec::new(),
         };
-        writer::header(&extension, writer::Owner::default(), &mut bytes);
-        bytes.extend_from_slice(records.as_bytes());
-        bytes.resize(bytes.len().next_multiple_of(BLOCK_BYTES), 0);
+        writer::whole(&extension, writer::Owner::default(), records.as_bytes(), &mut bytes);
         let file = Entry { name: b"no".to_vec(), kind: Kind::File, size: 1, ..extension };
         writer::header(&file, writer::Owner::default(), &mut bytes);
         bytes.extend_from_slice(&[1; 1024]);

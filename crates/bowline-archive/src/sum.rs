@@ -1,7 +1,9 @@
 //! Files to what `sha256sum` says of them.
 //! Above: copies that are verified. Below: sha2.
 
+use std::fs::File;
 use std::io::{self, Read};
+use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
@@ -21,4 +23,12 @@ pub fn sha256(mut source: impl Read) -> io::Result<String> {
         }
     }
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// The same of a file of this side.
+///
+/// # Errors
+/// Those of reading it.
+pub fn of_file(path: &Path) -> io::Result<String> {
+    sha256(File::open(path)?)
 }

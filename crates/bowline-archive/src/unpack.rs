@@ -8,10 +8,10 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use cap_std::ambient_authority;
@@ -525,32 +525,14 @@ fn chance() -> u64 {
     RandomState::new().hash_one(std::process::id())
 }
 
-/// Size and time of a file on this side, for those who compare.
-///
-/// # Errors
-/// Those of looking.
-pub fn size_and_time(path: &Path) -> io::Result<(u64, i64)> {
-    let found = fs::symlink_metadata(path)?;
-    Ok((found.size(), found.mtime()))
-}
-
-/// Reads a file of this side to its sum.
-///
-/// # Errors
-/// Those of reading it.
-pub fn sum_of(path: &Path) -> io::Result<String> {
-    let file: Box<dyn Read> = Box::new(File::open(path)?);
-    crate::sum::sha256(file)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::io::Read;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
     use super::*;
     use crate::admit::Limits;
     use crate::pack::{Packer, There};
-    use crate::reader::BLOCK_BYTES;
     use crate::writer::{self, Owner};
 
     fn entry(name: &str, kind: Kind, size: u64, link: &str) -> Entry {
@@ -561,9 +543,7 @@ mod tests {
     fn archive(entries: &[(Entry, &[u8])]) -> Vec<u8> {
         let mut bytes = Vec::new();
         for (entry, data) in entries {
-            writer::header(entry, Owner::default(), &mut bytes);
-            bytes.extend_from_slice(data);
-            bytes.resize(bytes.len().next_multiple_of(BLOCK_BYTES), 0);
+            writer::whole(entry, Owner::default(), data, &mut bytes);
         }
         writer::end(&mut bytes);
         bytes

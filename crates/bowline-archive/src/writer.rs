@@ -46,6 +46,13 @@ pub fn header(entry: &Entry, owner: Owner, out: &mut Vec<u8>) {
     block(kind, &name, &link, entry.size, entry.mode, entry.mtime, owner, out);
 }
 
+/// Appends an entry with all of its data.
+pub fn whole(entry: &Entry, owner: Owner, data: &[u8], out: &mut Vec<u8>) {
+    header(entry, owner, out);
+    out.extend_from_slice(data);
+    out.resize(out.len().next_multiple_of(BLOCK_BYTES), 0);
+}
+
 #[expect(clippy::too_many_arguments, reason = "the fields of a header")]
 fn block(
     kind: EntryType,

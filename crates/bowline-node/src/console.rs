@@ -131,8 +131,11 @@ impl Console {
         let moved = match act {
             Act::Out(bytes) => inner.push(Source::Out, &bytes),
             Act::Err(bytes) => inner.push(Source::Err, &bytes),
-            // There is room for more input.
-            Act::Took => inner.wake_all(),
+            Act::Took => {
+                // There is room for more input.
+                inner.wake_all();
+                0
+            }
             Act::OutEnded | Act::ErrEnded | Act::Broken(_) => 0,
         };
         Poll::Ready(Turn::Acted(moved))
@@ -160,9 +163,8 @@ impl Inner {
         bytes.len()
     }
 
-    fn wake_all(&mut self) -> usize {
+    fn wake_all(&mut self) {
         self.readers.values_mut().for_each(Reader::wake);
-        0
     }
 
     /// Until when the process waits for slow readers; `None` if there are none. Those for whom it

@@ -15,7 +15,7 @@ use bowline_proto::session::Outcome;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::CancellationToken;
 
-use super::up::{Place, TREE};
+use super::up::{Place, named};
 use super::{
     Attempts, CopyError, Options, Remote, Shared, Watcher, complaints, failed, keep, outcome,
     own_end, printed, scripts,
@@ -205,12 +205,8 @@ impl Passage {
                 return Ok(());
             }
         };
-        let below = |path: &[u8]| match path {
-            [] => TREE.as_bytes().to_vec(),
-            path => [TREE.as_bytes(), b"/", path].concat(),
-        };
         let link = match entry.kind {
-            Kind::HardLink => self.admission.hard_link_target(&entry).map(|path| below(&path)),
+            Kind::HardLink => self.admission.hard_link_target(&entry).map(|path| named(&path)),
             Kind::Symlink => Some(entry.link.clone()),
             _ => Some(Vec::new()),
         };
@@ -229,7 +225,7 @@ impl Passage {
         }
         let mode = entry.mode & 0o777;
         let mut header = Vec::with_capacity(512);
-        let mut entry = Entry { name: below(&path), link, mode, ..entry };
+        let mut entry = Entry { name: named(&path), link, mode, ..entry };
         if entry.kind == Kind::Directory {
             entry.name.push(b'/');
             self.directories.push(entry.clone());

@@ -104,7 +104,7 @@ impl<R: Remote> Copy<'_, R> {
             let is_here = |path: &Vec<u8>| had.get(path).is_some_and(|had| had.is_whole());
             listed.found.iter().any(|(path, found)| found.is_file && !is_here(path))
         };
-        if missing && ended == Outcome::Success && here_has_no_failures(&self.here) {
+        if missing && ended == Outcome::Success && self.here.lock().unpacker.failures() == 0 {
             self.watcher.position(0);
             return self.first().await;
         }
@@ -279,10 +279,6 @@ impl<R: Remote> Copy<'_, R> {
         }
         Ok(printed.map(|text| sums(&text, &root)))
     }
-}
-
-fn here_has_no_failures(here: &Shared<Here>) -> bool {
-    here.lock().unpacker.failures() == 0
 }
 
 fn total(listed: &Listing) -> u64 {

@@ -20,8 +20,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bowline_archive::Trouble;
-use bowline_archive::admit::{Limits, Refused};
-use bowline_archive::reader::Fault;
+use bowline_archive::admit::Limits;
 use bowline_archive::unpack::UnpackError;
 use bowline_proto::session::{Loss, Outcome};
 use thiserror::Error;
@@ -377,16 +376,7 @@ impl Attempts {
 /// The error of a session whose own end said why it cannot go on.
 fn own_end(error: ExecError, fault: Option<UnpackError>) -> CopyError {
     match (error, fault) {
-        (ExecError::End(EndError::Write(..)), Some(UnpackError::Fault(Fault::Truncated))) => {
-            CopyError::Cut { retries: 0 }
-        }
         (ExecError::End(EndError::Write(..)), Some(fault)) => CopyError::Unpack(fault),
         (error, _) => CopyError::Exec(error),
-    }
-}
-
-impl From<Refused> for CopyError {
-    fn from(refused: Refused) -> CopyError {
-        CopyError::Unpack(refused.into())
     }
 }

@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bowline_archive::pack::{Packer, There, each_file, totals};
-use bowline_archive::unpack::{size_and_time, sum_of};
+use bowline_archive::sum;
 use bowline_proto::session::Outcome;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::timeout;
@@ -336,8 +336,8 @@ impl<R: Remote> Copy<'_, R> {
         let Some(listed) = self.list().await? else { return Ok(Vec::new()) };
         let files = listed.found.into_iter().filter(|(_, found)| found.is_file);
         let cut = files.filter(|(path, found)| {
-            size_and_time(&self.here(path)).ok().is_none_or(|(size, mtime)| {
-                size != found.size || mtime != found.mtime && self.options.preserve
+            self.here(path).symlink_metadata().ok().is_none_or(|meta| {
+                meta.size() != found.size || meta.mtime() != found.mtime && self.options.preserve
             })
         });
         Ok(cut.map(|(path, _)| named(&path)).collect())
@@ -365,7 +365,7 @@ impl<R: Remote> Copy<'_, R> {
         each_file(self.source, &mut |path, _| {
             let below = path.strip_prefix(self.source).unwrap_or(Path::new(""));
             let name = || below.to_string_lossy().into_owned();
-            match (theirs.get(below.as_os_str().as_bytes()), sum_of(path)) {
+            match (theirs.get(below.as_os_str().as_bytes()), sum::of_file(path)) {
                 (Some(theirs), Ok(ours)) if *theirs == ours => {}
                 (Some(_), Ok(_)) => result = Err(CopyError::Unequal(name())),
                 (None, _) | (_, Err(_)) => {
@@ -378,7 +378,7 @@ impl<R: Remote> Copy<'_, R> {
 }
 
 /// A path below the root as a name below the place.
-fn named(path: &[u8]) -> Vec<u8> {
+pub(super) fn named(path: &[u8]) -> Vec<u8> {
     if path.is_empty() { TREE.into() } else { [TREE.as_bytes(), b"/", path].concat() }
 }
 
@@ -401,8 +401,7 @@ impl AsyncRead for Packing {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let mut packer = this.packer.lock();
-        let length = packer.read(buffer.initialize_unfilled())?;
-        buffer.advance(length);
+        fill(&mut *packer, buffer)?;
         let (name, bytes) = packer.position();
         if *name != this.name[..] {
             this.name = name.to_vec();
@@ -412,6 +411,12 @@ impl AsyncRead for Packing {
         this.told = bytes;
         Poll::Ready(Ok(()))
     }
+}
+
+fn fill(source: &mut impl Read, buffer: &mut ReadBuf<'_>) -> io::Result<usize> {
+    let length = source.read(buffer.initialize_unfilled())?;
+    buffer.advance(length);
+    Ok(length)
 }
 
 /// The rest of a file as a session's input.
@@ -427,8 +432,7 @@ impl AsyncRead for Plain {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let length = this.file.read(buffer.initialize_unfilled())?;
-        buffer.advance(length);
+        let length = fill(&mut this.file, buffer)?;
         this.watcher.bytes(length as u64);
         Poll::Ready(Ok(()))
     }

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use bowline_archive::reader::{BLOCK_BYTES, Entry, Kind};
+use bowline_archive::reader::{Entry, Kind};
 use bowline_archive::writer::{self, Owner};
 use bowline_interop::client::Client;
 use bowline_interop::server::Server;
@@ -19,9 +19,7 @@ fn entry(name: &str, kind: Kind, size: u64, link: &str) -> Entry {
 fn archive(entries: &[(Entry, &[u8])]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (entry, data) in entries {
-        writer::header(entry, Owner::default(), &mut bytes);
-        bytes.extend_from_slice(data);
-        bytes.resize(bytes.len().next_multiple_of(BLOCK_BYTES), 0);
+        writer::whole(entry, Owner::default(), data, &mut bytes);
     }
     writer::end(&mut bytes);
     bytes
