@@ -109,11 +109,14 @@ fn serve(mut socket: TcpStream, report: &Sender<Read1>, ended: &AtomicBool) {
             socket.write_all(format!("{} {}\n", read.bytes, read.digest).as_bytes())
         }
         "send" => noise(amount(), |piece| socket.write_all(piece)),
-        "half" => noise(amount(), |piece| socket.write_all(piece)).and_then(|()| {
-            socket.shutdown(Shutdown::Write)?;
-            let _ = report.send(drain(&mut reader));
-            Ok(())
-        }),
+        "half" => {
+            let sent = noise(amount(), |piece| socket.write_all(piece))
+                .and_then(|()| socket.shutdown(Shutdown::Write));
+            let read = drain(&mut reader);
+            // A reset may come before there is anything to read: it is reported all the same.
+            let _ = report.send(Read1 { whole: read.whole && sent.is_ok(), ..read });
+            sent
+        }
         "both" => {
             let report = report.clone();
             let reading = thread::spawn(move || report.send(drain(&mut reader)));
