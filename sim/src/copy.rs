@@ -178,11 +178,11 @@ impl Container {
                     _ => (Vec::new(), 1),
                 }
             }
-            ["sh", "-c", script, "sh", "/", "./d"] if script.contains("stat -c") => {
+            ["sh", "-c", script, "sh", "/", "./d", mark] if script.contains("stat -c") => {
                 let line = |(path, file): (&String, &Option<Vec<u8>>)| {
                     let (mode, size) =
                         file.as_ref().map_or(("41ed", 0), |bytes| ("81a4", bytes.len()));
-                    format!("{mode} {size} {} {} /\n", state.time(path), name(path))
+                    format!("{mode} {size} {} {}{mark}\n", state.time(path), name(path))
                 };
                 (state.tree.iter().map(line).collect::<String>().into_bytes(), 0)
             }

@@ -2,6 +2,7 @@
 //! Above: [`copy`](super). Below: `bowline_archive`, [`scripts`].
 
 use std::collections::VecDeque;
+use std::ffi::OsStr;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -44,10 +45,10 @@ pub async fn between(
     stop: &CancellationToken,
 ) -> Result<(), CopyError> {
     let (_, root) = scripts::split(source);
-    let name = root.strip_prefix("./").unwrap_or("root").to_owned();
+    let name = root.strip_prefix("./").unwrap_or("root");
     let mut attempts = Attempts::new(options);
     loop {
-        let place = Place::find(to, target, &name).await;
+        let place = Place::find(to, target, OsStr::new(name)).await;
         let copied = match place {
             Err(error) => Err(error),
             Ok(place) => {

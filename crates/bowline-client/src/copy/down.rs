@@ -10,11 +10,11 @@ use bowline_archive::admit::Admission;
 use bowline_archive::unpack::{Step, UnpackError, Unpacker};
 use bowline_proto::session::Outcome;
 
-use super::listing::{Listing, listing, sums};
-use super::scripts::{self, LIST, SUMS, script};
+use super::listing::{Listing, sums};
+use super::scripts::{self, SUMS, script};
 use super::{
     Attempts, CopyError, Each, Options, Remote, Shared, Sink, Stdin, Watcher, complaints, failed,
-    keep, outcome, own_end, printed,
+    keep, listed, outcome, own_end, printed,
 };
 
 /// Copies what is at `source` in a container to `target` here.
@@ -84,8 +84,7 @@ impl<R: Remote> Copy<'_, R> {
         let (dir, root) = scripts::split(self.source);
         // The listing comes behind it, and tells whether the file has changed meanwhile.
         self.rest_of_the_unfinished(&dir, &root).await?;
-        let listed = printed(self.remote, script(LIST, &[&dir, &root]), None).await?;
-        let Some(listed) = listed.map(|text| listing(&text, &root)) else {
+        let Some(listed) = listed(self.remote, &dir, &root).await? else {
             self.watcher.note("the container has no find or no stat: all comes again");
             self.watcher.position(0);
             return self.first().await;
@@ -102,7 +101,7 @@ impl<R: Remote> Copy<'_, R> {
             let here = self.here.lock();
             let had = here.unpacker.had();
             let is_here = |path: &Vec<u8>| had.get(path).is_some_and(|had| had.is_whole());
-            listed.found.iter().any(|(path, found)| found.is_file && !is_here(path))
+            listed.iter().any(|(path, found)| found.is_file && !is_here(path))
         };
         if missing && ended == Outcome::Success && self.here.lock().unpacker.failures() == 0 {
             self.watcher.position(0);
@@ -115,10 +114,9 @@ impl<R: Remote> Copy<'_, R> {
         let unpacker = &mut self.here.lock().unpacker;
         let had: Vec<_> = unpacker.had().iter().map(|(path, had)| (path.clone(), *had)).collect();
         for (path, had) in had {
-            let same = listed.found.get(&path).is_some_and(|found| {
+            let same = listed.get(&path).is_some_and(|found| {
                 found.is_file && (found.size, found.mtime) == (had.size, had.mtime)
             });
-            // A name with a line end is in no listing: it comes again.
             if !same {
                 unpacker.forget(&path);
             }
@@ -162,8 +160,7 @@ impl<R: Remote> Copy<'_, R> {
     fn patterns(&self, listed: &Listing, root: &str) -> Vec<u8> {
         let here = self.here.lock();
         let mut lacking: std::collections::BTreeSet<&[u8]> = Default::default();
-        let missing = listed.found.keys().filter(|path| !here.unpacker.has(path));
-        for path in missing.chain(&listed.untold) {
+        for path in listed.keys().filter(|path| !here.unpacker.has(path)) {
             let mut path = &path[..];
             while lacking.insert(path)
                 && let Some(slash) = path.iter().rposition(|byte| *byte == b'/')
@@ -173,7 +170,7 @@ impl<R: Remote> Copy<'_, R> {
         }
         let mut patterns = Vec::new();
         let mut covered: Option<&[u8]> = None;
-        for (path, found) in &listed.found {
+        for (path, found) in listed {
             let is_below = covered
                 .is_some_and(|dir| path.starts_with(dir) && path.get(dir.len()) == Some(&b'/'));
             if path.is_empty() || is_below || lacking.contains(&path[..]) {
@@ -282,5 +279,5 @@ impl<R: Remote> Copy<'_, R> {
 }
 
 fn total(listed: &Listing) -> u64 {
-    listed.found.values().filter(|found| found.is_file).map(|found| found.size).sum()
+    listed.values().filter(|found| found.is_file).map(|found| found.size).sum()
 }

@@ -1,7 +1,7 @@
 //! What a container's tools print to what it means: listings and sums, by paths below the root.
 //! Above: `down`, `up`. Below: nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// A thing of a tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,35 +16,23 @@ pub struct Found {
     pub mtime: i64,
 }
 
-/// What a tree holds.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Listing {
-    /// What could be read.
-    pub found: BTreeMap<Vec<u8>, Found>,
-    /// Directories with something whose name has a line end: it cannot be told what.
-    pub untold: BTreeSet<Vec<u8>>,
-}
+/// What a tree holds, by path.
+pub type Listing = BTreeMap<Vec<u8>, Found>;
 
-/// A listing as `LIST` prints it.
-pub fn listing(text: &[u8], root: &str) -> Listing {
-    let mut listing = Listing::default();
-    for line in text.split(|byte| *byte == b'\n') {
-        let (line, is_whole) = match line.strip_suffix(b" /") {
-            Some(line) => (line, true),
-            None => (line, false),
-        };
-        let Some((found, mut path)) = record(line, root) else { continue };
-        if is_whole {
-            listing.found.insert(path, found);
-        } else {
-            path.truncate(path.iter().rposition(|byte| *byte == b'/').unwrap_or(0));
-            listing.untold.insert(path);
+/// A listing as `LIST` prints it. A record that is not one counts for nothing.
+pub fn listing(text: &[u8], root: &str, mark: &str) -> Listing {
+    let mut listing = Listing::new();
+    let mut begun = 0;
+    for (at, _) in text.iter().enumerate().filter(|(_, byte)| **byte == b'\n') {
+        if let Some(line) = text[begun..at].strip_suffix(mark.as_bytes()) {
+            listing.extend(record(line, root));
+            begun = at + 1;
         }
     }
     listing
 }
 
-fn record(line: &[u8], root: &str) -> Option<(Found, Vec<u8>)> {
+fn record(line: &[u8], root: &str) -> Option<(Vec<u8>, Found)> {
     let mut fields = line.splitn(4, |byte| *byte == b' ');
     let mut number = || std::str::from_utf8(fields.next()?).ok();
     let mode = u32::from_str_radix(number()?, 16).ok()?;
@@ -52,7 +40,7 @@ fn record(line: &[u8], root: &str) -> Option<(Found, Vec<u8>)> {
     let path = below(fields.next()?, root)?;
     let kind = mode & 0o170_000;
     let (is_file, is_dir) = (kind == 0o100_000, kind == 0o040_000);
-    Some((Found { is_file, is_dir, size, mtime }, path))
+    Some((path, Found { is_file, is_dir, size, mtime }))
 }
 
 /// Sums as `sha256sum` prints them. GNU's escapes odd names and says so by a backslash in front.
@@ -109,15 +97,15 @@ mod tests {
 
     #[test]
     fn listings_are_read() {
-        let text = b"41ed 4096 5 ./d /\n81a4 7 -6 ./d/a b /\n81a4 1 2 ./d/new\nline /\n\
-            a1ff 1 2 ./d/l /\n81a4 x 2 ./d/bad /\n81a4 1 2 ./dx /\n";
-        let Listing { found, untold } = listing(text, "./d");
+        let text = b"41ed 4096 5 ./d@\n81a4 7 -6 ./d/a b@\n81a4 1 2 ./d/new\n81a4 1 2 ./d/line@\n\
+            a1ff 1 2 ./d/l@\n81a4 x 2 ./d/bad@\n81a4 1 2 ./dx@\n81a4 1 2 ./d/cut";
+        let found = listing(text, "./d", "@");
         assert!(found[&b""[..]].is_dir);
         let file = Found { is_file: true, is_dir: false, size: 7, mtime: -6 };
         assert_eq!(found[&b"a b"[..]], file);
+        assert!(found[&b"new\n81a4 1 2 ./d/line"[..]].is_file);
         assert!(!found[&b"l"[..]].is_file);
-        assert_eq!(found.len(), 3);
-        assert_eq!(untold.into_iter().collect::<Vec<_>>(), [b""]);
+        assert_eq!(found.len(), 4);
     }
 
     #[test]

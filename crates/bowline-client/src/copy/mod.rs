@@ -12,6 +12,7 @@ mod listing;
 mod scripts;
 mod up;
 
+use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -28,6 +29,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use self::between::between;
 pub use self::down::down;
+use self::listing::{Listing, listing};
+use self::scripts::{LIST, script};
 pub use self::up::up;
 use crate::exec::ExecError;
 use crate::session::{EndError, Ended};
@@ -145,9 +148,15 @@ pub enum CopyError {
     /// What was asked for is not there, or nothing that can be copied.
     #[error("nothing was copied")]
     Nothing,
+    /// A request cannot carry a source's name to a directory in a container.
+    #[error("{0:?} is not UTF-8: give the target a name of its own")]
+    Unnameable(OsString),
     /// A file on a directory.
     #[error("open {0}: is a directory")]
     IsDirectory(String),
+    /// A file was cut short in the container, and stays there.
+    #[error("a file was cut short, and {0}; nothing has the target's name")]
+    CutShort(String),
     /// Single files are not there, or not as they should be; the rest was copied.
     #[error("{0} files were not copied")]
     Incomplete(u64),
@@ -301,7 +310,8 @@ fn is_missing_program(outcome: &Outcome) -> bool {
     }
 }
 
-/// What a tool prints, if it succeeds; `None` if it fails in whatever way but a loss.
+/// What a tool prints, if it succeeds; `None` if it fails in whatever way but a loss, or says more
+/// than is kept.
 async fn printed(
     remote: &impl Remote,
     words: Vec<String>,
@@ -311,10 +321,20 @@ async fn printed(
     let (_, stderr) = keep(COMPLAINT_BYTES);
     let ended = outcome(remote.run(words, stdin, stdout, stderr).await, 0);
     match ended {
-        Ok(Outcome::Success) => Ok(Some(std::mem::take(&mut *out.lock()))),
+        Ok(Outcome::Success) => {
+            let out = std::mem::take(&mut *out.lock());
+            Ok(Some(out).filter(|out| out.len() < CAPTURE_BYTES))
+        }
         Ok(_) | Err(CopyError::NoTar) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// What is below a root in a directory; `None` where the container has no means to say.
+async fn listed(remote: &impl Remote, dir: &str, root: &str) -> Result<Option<Listing>, CopyError> {
+    let mark = scripts::mark();
+    let text = printed(remote, script(LIST, &[dir, root, &mark]), None).await?;
+    Ok(text.map(|text| listing(&text, root, &mark)))
 }
 
 /// Tries again after losses, as often as it may.

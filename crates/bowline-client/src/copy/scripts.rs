@@ -13,6 +13,12 @@ pub fn script(text: &str, arguments: &[&str]) -> Words {
     words.map(ToOwned::to_owned).collect()
 }
 
+/// What nobody knew before.
+pub fn mark() -> String {
+    let bytes: [u8; 8] = bowline_io::chance::bytes();
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Packs what is at a path: the command, and the name that the tree has in the archive.
 pub fn pack(source: &str) -> (Words, String) {
     let (dir, root) = split(source);
@@ -57,10 +63,10 @@ pub fn rest_of(path: &str, from: u64) -> Words {
     ["tail", "-c", &from, path].map(ToOwned::to_owned).to_vec()
 }
 
-/// Lists a tree: `DIR ROOT`. Each line is mode (hexadecimal), size, time, name, and a slash, so
-/// that half a name (one with a line end) is no name.
+/// Lists a tree: `DIR ROOT MARK`. Each record is mode (hexadecimal), size, time, name, and the mark
+/// with a line end: names may have line ends, but nobody knows a mark before it is used.
 pub const LIST: &str = "cd -- \"$1\" && \
-    find \"$2\" -exec stat -c '%f %s %Y %n /' {} +";
+    find \"$2\" -exec stat -c \"%f %s %Y %n$3\" {} +";
 
 /// Sums of all files of a tree: `DIR ROOT`.
 pub const SUMS: &str = "command -v sha256sum >/dev/null || exit 127; cd -- \"$1\" && \
@@ -88,8 +94,28 @@ pub const SETTLE: &str = "p=$(cat \"$1/pid\" 2>/dev/null) || exit 0; kill \"$p\"
 pub const FINISH: &str = "if [ $# = 2 ]; then chmod $(printf %o $((0$2 & ~$(umask)))) \"$1\"; \
     else chown \"$4\" \"$1\" 2>/dev/null; chmod \"$2\" \"$1\" && touch -d \"@$3\" \"$1\"; fi";
 
-/// Removes files: `PLACE`, then names below it.
-pub const REMOVE: &str = "cd -- \"$1\" && shift && rm -f -- \"$@\"";
+/// Removes files below a place that its input names, an [`escaped`] one on each line: `PLACE`.
+pub const REMOVE: &str = r#"
+cd -- "$1" && shift || exit
+while IFS= read -r e; do
+  case $e in *\\*) e=$(printf %bx "$e"); e=${e%x} ;; esac
+  set -- "$@" "$e"
+  if [ $# = 200 ]; then rm -f -- "$@" || exit; shift $#; fi
+done
+if [ $# != 0 ]; then rm -f -- "$@"; fi
+"#;
+
+/// A name of any bytes on a line of its own, for the shell's `printf %b`.
+pub fn escaped(name: &[u8]) -> String {
+    let mut line = String::with_capacity(name.len() + 1);
+    for byte in name {
+        match byte {
+            b' '..=b'~' if *byte != b'\\' => line.push(char::from(*byte)),
+            _ => line.push_str(&format!("\\0{byte:03o}")),
+        }
+    }
+    line + "\n"
+}
 
 /// Gives the tree its name: `PLACE TARGET PRESERVE AGAIN`. A directory that is there keeps what the
 /// tree does not have. Done again after a loss, it may find that all was done.

@@ -19,21 +19,19 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::listing::{Listing, listing, sums};
+use super::listing::sums;
 use super::scripts::{
-    self, ABANDON, APPEND, FINISH, LIST, PROBE, PUBLISH, REMOVE, SETTLE, SUMS, UNPACK, script,
+    self, ABANDON, APPEND, FINISH, PROBE, PUBLISH, REMOVE, SETTLE, SUMS, UNPACK, script,
 };
 use super::{
-    Attempts, CopyError, Options, Remote, Shared, Stdin, Watcher, complaints, failed, keep,
-    outcome, printed, text,
+    Attempts, CopyError, Listing, Options, Remote, Shared, Stdin, Watcher, complaints, failed,
+    keep, listed, outcome, printed, text,
 };
 
 /// The name of the tree in its place.
 pub(super) const TREE: &str = "tree";
 /// How long a container may take to remove what was begun.
 const ABANDON_PATIENCE: Duration = Duration::from_secs(10);
-/// How many names one command line takes.
-const NAMES: usize = 500;
 
 /// Copies what is at `source` here to `target` in a container: into it, if that is a directory.
 ///
@@ -50,17 +48,14 @@ pub async fn up(
     if source.symlink_metadata().is_err() {
         return Err(CopyError::NoSource(source.to_owned()));
     }
-    let name = source.file_name().map(|name| name.to_string_lossy().into_owned());
-    let name = match name {
-        Some(name) => name,
-        // `.` and `/` have a name that is not in their path.
-        None => std::fs::canonicalize(source)
-            .ok()
-            .and_then(|path| path.file_name().map(|name| name.to_string_lossy().into_owned()))
-            .unwrap_or_default(),
+    // `.` and `/` have a name that is not in their path.
+    let whole = match source.file_name() {
+        Some(_) => source.to_owned(),
+        None => std::fs::canonicalize(source).unwrap_or_default(),
     };
+    let name = whole.file_name().unwrap_or_default();
     let mut attempts = Attempts::new(options);
-    let place = attempts.of(&watcher, || Place::find(remote, target, &name)).await?;
+    let place = attempts.of(&watcher, || Place::find(remote, target, name)).await?;
     let sent = Shared::new(There::new());
     let copy = Copy { remote, source, place, options, watcher, sent };
     let copied =
@@ -81,7 +76,11 @@ pub(super) struct Place {
 
 impl Place {
     /// Looks at the target.
-    pub async fn find(remote: &impl Remote, target: &str, name: &str) -> Result<Place, CopyError> {
+    pub async fn find(
+        remote: &impl Remote,
+        target: &str,
+        name: &OsStr,
+    ) -> Result<Place, CopyError> {
         let target = scripts::guarded(match target.trim_end_matches('/') {
             "" => "/",
             trimmed => trimmed,
@@ -97,14 +96,15 @@ impl Place {
             }
         }
         let target = match text(&out).as_str() {
-            "dir" if target.ends_with('/') => format!("{target}{name}"),
-            "dir" => format!("{target}/{name}"),
+            "dir" => {
+                let name = name.to_str().ok_or_else(|| CopyError::Unnameable(name.to_owned()))?;
+                format!("{}/{name}", target.trim_end_matches('/'))
+            }
             _ => target,
         };
         let (dir, _) = scripts::split(&target);
-        let chance: [u8; 8] = bowline_io::chance::bytes();
-        let chance: String = chance.iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Place { staging: format!("{}/.bowline-cp-{chance}", dir.trim_end_matches('/')), target })
+        let (dir, mark) = (dir.trim_end_matches('/'), scripts::mark());
+        Ok(Place { staging: format!("{dir}/.bowline-cp-{mark}"), target })
     }
 
     fn tree(&self) -> String {
@@ -263,7 +263,7 @@ impl<R: Remote> Copy<'_, R> {
             return Ok(There::new());
         };
         let mut there = There::new();
-        let files = || listed.found.iter().filter(|(_, found)| found.is_file);
+        let files = || listed.iter().filter(|(_, found)| found.is_file);
         *arrived = files().map(|(_, found)| found.size).sum();
         for (path, found) in files() {
             let here = self.here(path);
@@ -282,10 +282,7 @@ impl<R: Remote> Copy<'_, R> {
     }
 
     async fn list(&self) -> Result<Option<Listing>, CopyError> {
-        let root = format!("./{TREE}");
-        let listed =
-            printed(self.remote, script(LIST, &[&self.place.staging, &root]), None).await?;
-        Ok(listed.map(|text| listing(&text, &root)))
+        listed(self.remote, &self.place.staging, &format!("./{TREE}")).await
     }
 
     fn root(&self) -> Vec<u8> {
@@ -333,8 +330,11 @@ impl<R: Remote> Copy<'_, R> {
 
     /// Files in the container that are not as long, or not as old, as they are here.
     async fn cut(&self) -> Result<Vec<Vec<u8>>, CopyError> {
-        let Some(listed) = self.list().await? else { return Ok(Vec::new()) };
-        let files = listed.found.into_iter().filter(|(_, found)| found.is_file);
+        let Some(listed) = self.list().await? else {
+            let why = "which one cannot be told without find and stat in the container";
+            return Err(CopyError::CutShort(why.to_owned()));
+        };
+        let files = listed.into_iter().filter(|(_, found)| found.is_file);
         let cut = files.filter(|(path, found)| {
             self.here(path).symlink_metadata().ok().is_none_or(|meta| {
                 meta.size() != found.size || meta.mtime() != found.mtime && self.options.preserve
@@ -344,13 +344,18 @@ impl<R: Remote> Copy<'_, R> {
     }
 
     async fn remove(&self, names: &[Vec<u8>]) -> Result<(), CopyError> {
-        for names in names.chunks(NAMES) {
-            let names: Vec<&str> =
-                names.iter().filter_map(|name| std::str::from_utf8(name).ok()).collect();
-            let words = script(REMOVE, &[&[&*self.place.staging], &names[..]].concat());
-            printed(self.remote, words, None).await?;
+        if names.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let names: String = names.iter().map(|name| scripts::escaped(name)).collect();
+        let stdin: Stdin = Some(Box::new(io::Cursor::new(names)));
+        let (_, stdout) = keep(0);
+        let (said, stderr) = keep(super::COMPLAINT_BYTES);
+        let words = script(REMOVE, &[&self.place.staging]);
+        match outcome(self.remote.run(words, stdin, stdout, stderr).await, 0)? {
+            Outcome::Success => Ok(()),
+            _ => Err(CopyError::CutShort(format!("stays: {}", text(&said)))),
+        }
     }
 
     async fn verify(&self) -> Result<(), CopyError> {

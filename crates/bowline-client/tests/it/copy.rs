@@ -2,6 +2,7 @@
 //! not; and archives of an enemy.
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -355,6 +356,71 @@ async fn the_remote_tars_failure_is_ours() {
     };
     assert!(exited(&result) && heard.contains("oops"), "{result:?} {heard}");
     assert!(place.path("target/big").exists(), "the rest is copied");
+}
+
+/// Tar fails on a full disk and leaves short files; whatever they are called, none may stay under a
+/// name where it looks complete.
+#[tokio::test]
+async fn what_a_failed_tar_has_cut_short_does_not_stay() {
+    let place = Place::new();
+    fs::create_dir(place.path("source")).unwrap();
+    let many = (0..300).map(|number| format!("cut {number}").into_bytes());
+    let odd = [&b"cut\nline"[..], b"cut \xff", b"-cut\\0101\\", b"cut\n", b" cut", b"whole"];
+    for name in odd.map(<[u8]>::to_vec).into_iter().chain(many) {
+        let path = place.path("source").join(std::ffi::OsStr::from_bytes(&name));
+        fs::write(path, "not short").unwrap();
+    }
+    let cuts = "/bin/tar \"$@\"; for d; do :; done
+        for f in \"$d\"/tree/*cut*; do printf x >\"$f\"; done; exit 2";
+    let container = container_with_tar(&place, cuts);
+    let (result, heard) = put(&container, &place, &OPTIONS).await;
+    let is_2 = matches!(
+        result,
+        Err(CopyError::Remote { outcome: Outcome::Exited(2), published: true, .. })
+    );
+    assert!(is_2, "{result:?} {heard}");
+    let left: Vec<_> = fs::read_dir(place.path("target")).unwrap().map(Result::unwrap).collect();
+    assert!(left.len() == 1 && left[0].file_name() == "whole", "{left:?}");
+    fs::remove_dir_all(place.path("target")).unwrap();
+
+    // It cannot be removed, or nobody can tell which it is.
+    fs::remove_file(place.path("bin/rm")).unwrap();
+    let rm =
+        "#!/bin/sh\n[ \"$1\" != -f ] || { echo not today >&2; exit 1; }\nexec /bin/rm \"$@\"\n";
+    fs::write(place.path("bin/rm"), rm).unwrap();
+    fs::set_permissions(place.path("bin/rm"), PermissionsExt::from_mode(0o755)).unwrap();
+    let (result, _) = put(&container, &place, &OPTIONS).await;
+    assert!(
+        matches!(&result, Err(CopyError::CutShort(why)) if why == "stays: not today"),
+        "{result:?}"
+    );
+    fs::remove_file(place.path("bin/find")).unwrap();
+    let (result, _) = put(&container, &place, &OPTIONS).await;
+    assert!(
+        matches!(&result, Err(CopyError::CutShort(why)) if why.contains("without find")),
+        "{result:?}"
+    );
+    assert_eq!(place.names(), ["bin", "source"]);
+}
+
+/// A request is text.
+#[tokio::test]
+async fn a_name_that_no_request_can_carry_is_not_changed_in_silence() {
+    let place = Place::new();
+    let source = place.0.path().join(std::ffi::OsStr::from_bytes(b"odd\xff"));
+    fs::write(&source, "x").unwrap();
+    fs::create_dir(place.path("target")).unwrap();
+    let heard = Arc::new(Heard::default());
+    let stop = CancellationToken::new();
+    let container = Container::default();
+    let to = async |target: &str| {
+        let target = place.text(target);
+        up(&container, &source, &target, &OPTIONS, heard.clone(), &stop).await
+    };
+    let refused = to("target").await.unwrap_err().to_string();
+    assert_eq!(refused, "\"odd\\xFF\" is not UTF-8: give the target a name of its own");
+    to("target/even").await.unwrap();
+    assert_eq!(fs::read(place.path("target/even")).unwrap(), b"x");
 }
 
 #[tokio::test]
