@@ -194,9 +194,8 @@ async fn forward_end(
                 (id, sends) = (Some(from), !up);
                 (left, piece) = (bytes, vec![b'x'; size].into());
             }
-            Next::Event(ForwardEvent::Data(from, bytes)) => {
+            Next::Event(ForwardEvent::Data(_, bytes)) => {
                 received += bytes.len() as u64;
-                forward.taken(from, bytes.len());
             }
             Next::Event(ForwardEvent::Eof(from)) => {
                 // A sender has the other's end for its receipt.
@@ -213,9 +212,8 @@ async fn forward_end(
             Next::Idle(_) => {
                 while let Some(id) = id.filter(|_| sends && left > 0)
                     && forward.unsent() < QUEUE_BYTES
-                    && forward.room(id) > 0
                 {
-                    let length = left.min(piece.len() as u64).min(forward.room(id) as u64);
+                    let length = left.min(piece.len() as u64);
                     forward.send(id, piece.slice(..length as usize));
                     left -= length;
                     if left == 0 {

@@ -294,7 +294,10 @@ impl Remote for Container {
             }
             state.cuts.next().filter(|cut| *cut < output.len())
         };
-        self.note(format!("{words:?}: {} bytes, code {code}, cut {cut:?}", output.len()));
+        // A mark is another one each time.
+        let is_script = words.first().is_some_and(|word| word == "sh");
+        let shown = &words[..words.len().min(if is_script { 6 } else { usize::MAX })];
+        self.note(format!("{shown:?}: {} bytes, code {code}, cut {cut:?}", output.len()));
         let mut rest = &output[..cut.unwrap_or(output.len())];
         while !rest.is_empty() {
             let most = self.state().chance.random_range(1..3000).min(rest.len());

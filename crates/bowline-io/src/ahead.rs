@@ -1,6 +1,6 @@
 //! A TCP connection that is read in big pieces while bytes flow, for TLS, which asks for a record
 //! at a time.
-//! Above: `stream`. Below: tokio.
+//! Above: `stream`. Below: `paced`.
 //!
 //! A system call for each record costs a third of a hop, mostly because the kernel acknowledges
 //! after each. While nothing flows there is no buffer.
@@ -13,6 +13,8 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::paced::Paced;
+
 /// Of one read: bigger ones leave the processor's cache before they are unsealed.
 const AHEAD_BYTES: usize = 256 * 1024;
 /// A read that gives less than this was the end of a flow.
@@ -21,7 +23,7 @@ const FLOW_BYTES: usize = 16 * 1024;
 /// The connection, and what was read of it ahead.
 #[derive(Debug)]
 pub struct Ahead {
-    tcp: TcpStream,
+    tcp: Paced,
     buffer: BytesMut,
     /// The last read gave all that was asked for: there is more.
     flows: bool,
@@ -30,12 +32,12 @@ pub struct Ahead {
 impl Ahead {
     /// Reads `tcp`.
     pub fn new(tcp: TcpStream) -> Ahead {
-        Ahead { tcp, buffer: BytesMut::new(), flows: false }
+        Ahead { tcp: Paced::new(tcp), buffer: BytesMut::new(), flows: false }
     }
 
     /// The connection.
     pub fn tcp(&self) -> &TcpStream {
-        &self.tcp
+        self.tcp.tcp()
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

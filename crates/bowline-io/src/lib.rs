@@ -11,6 +11,8 @@ pub mod forward;
 pub mod http;
 pub mod objects;
 pub mod observe;
+pub mod pace;
+pub mod paced;
 pub mod proxy;
 pub mod serve;
 pub mod shutdown;

@@ -15,6 +15,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use tokio_rustls::{client, server};
 
 use crate::ahead::Ahead;
+use crate::paced::Paced;
 
 /// The kernel finds a host that is gone while nothing is said.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
@@ -45,7 +46,7 @@ pub struct Stream {
 
 #[derive(Debug)]
 enum Kind {
-    Plain(TcpStream),
+    Plain(Paced),
     Client(Box<client::TlsStream<Ahead>>),
     Nested(Box<client::TlsStream<client::TlsStream<Ahead>>>),
     Server(Box<server::TlsStream<Ahead>>),
@@ -165,7 +166,7 @@ impl Stream {
     /// As it is.
     #[must_use]
     pub fn plain(tcp: TcpStream) -> Stream {
-        Stream::of(Kind::Plain(tcp))
+        Stream::of(Kind::Plain(Paced::new(tcp)))
     }
 
     /// We dialled and speak TLS.
@@ -193,7 +194,7 @@ impl Stream {
     #[must_use]
     pub fn tcp(&self) -> &TcpStream {
         match &self.kind {
-            Kind::Plain(tcp) => tcp,
+            Kind::Plain(paced) => paced.tcp(),
             Kind::Client(tls) => tls.get_ref().0.tcp(),
             Kind::Nested(tls) => tls.get_ref().0.get_ref().0.tcp(),
             Kind::Server(tls) => tls.get_ref().0.tcp(),

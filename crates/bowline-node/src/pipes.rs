@@ -9,12 +9,11 @@
 //! waits.
 
 use std::io::{self, IoSlice};
-use std::mem;
 use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
+use bowline_io::pace::{PAUSE, Pace};
 use rustix::io::Errno;
 use rustix::pipe::{fcntl_getpipe_size, fcntl_setpipe_size};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -24,25 +23,13 @@ use tokio::time::{Instant, Sleep, sleep};
 /// Pipes of this size cost memory only while they are full. Only such a one is big enough for what
 /// comes in a pause.
 const PIPE_BYTES: usize = 1024 * 1024;
-/// What a timer can do, and what nobody sees.
-const PAUSE: Duration = Duration::from_millis(1);
-/// Pieces that follow one another this quickly are a flow,
-const QUICK: Duration = Duration::from_millis(2);
-/// after so many of them.
-const PIECES: u32 = 16;
-
 /// Our end of a pipe: a [`Receiver`] to read from, a [`Sender`] to write to.
 #[derive(Debug)]
 pub struct Pipe<E> {
     state: State<E>,
     /// It holds what comes in a pause.
     big: bool,
-    /// Moved since nothing could be.
-    piece: usize,
-    /// When the latest piece ended.
-    latest: Option<Instant>,
-    /// Pieces in a row that came quickly.
-    quick: u32,
+    pace: Pace,
 }
 
 /// Who tells that something can be moved.
@@ -77,7 +64,7 @@ impl<E: End> Pipe<E> {
     pub fn new(end: E) -> Pipe<E> {
         let _ = fcntl_setpipe_size(&end, PIPE_BYTES);
         let big = fcntl_getpipe_size(&end).is_ok_and(|size| size >= PIPE_BYTES);
-        Pipe { state: State::Waited(end), big, piece: 0, latest: None, quick: 0 }
+        Pipe { state: State::Waited(end), big, pace: Pace::default() }
     }
 
     /// Moves something, if something can be moved, by one of two ways: as tokio does, which has the
@@ -101,29 +88,22 @@ impl<E: End> Pipe<E> {
                 },
             };
             if let Poll::Ready(moved) = moved {
-                self.piece += moved.as_ref().map_or(0, |length| *length);
+                self.pace.moved(moved.as_ref().map_or(0, |length| *length));
                 return Poll::Ready(moved);
             }
-            let piece = mem::take(&mut self.piece);
+            let piece = self.pace.end_piece();
             let paused = matches!(self.state, State::Paused(..));
             match (paused, piece) {
                 // The system has our waker.
                 (false, 0) => return Poll::Pending,
-                (false, _) if !self.is_flow() => return Poll::Pending,
+                (false, _) if !(self.pace.is_flow(piece, u32::MAX) && self.big) => {
+                    return Poll::Pending;
+                }
                 // Nothing came in all of the pause.
                 (true, 0) if self.wait() => {}
                 _ => ready!(self.pause(cx)),
             }
         }
-    }
-
-    /// Another piece has ended: whether they come so quickly that it is better to wait for more.
-    fn is_flow(&mut self) -> bool {
-        let now = Instant::now();
-        let quick = self.latest.is_some_and(|latest| now - latest < QUICK);
-        self.latest = Some(now);
-        self.quick = if quick { self.quick + 1 } else { 0 };
-        self.big && self.quick >= PIECES
     }
 
     /// Begins a pause. Where the system has no descriptor for it, the pipe is waited for as before.
@@ -219,6 +199,8 @@ mod tests {
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::unix::pipe;
+
+    use bowline_io::pace::{PIECES, QUICK};
 
     use super::*;
 

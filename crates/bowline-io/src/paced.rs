@@ -1,0 +1,291 @@
+//! A TCP connection for a task. What its peer writes in small pieces is read a few hundred times a
+//! second rather than with every one of them.
+//! Above: `stream`, `ahead`. Below: tokio's sockets, [`Pace`], system calls.
+//!
+//! Programs in Go write each field of a SPDY frame by itself. Every such write wakes whoever reads,
+//! and every relay after it, for some bytes. So a connection on which pieces come and come, while
+//! this side says nothing, is not waited for: it is looked at again after a pause. An answer to
+//! what was said never waits.
+//!
+//! The system would still wake the thread for each piece. `SO_RCVLOWAT` keeps it from that, and has
+//! it make room for what comes in a pause.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use rustix::io::Errno;
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep};
+
+use crate::pace::{PAUSE, Pace};
+
+/// Pieces of more than this pay for their wake-up.
+const SMALL_BYTES: u32 = 8 * 1024;
+/// More than comes in a pause.
+const MUCH_BYTES: usize = 1024 * 1024;
+
+/// The connection.
+#[derive(Debug)]
+pub struct Paced {
+    tcp: TcpStream,
+    pace: Pace,
+    /// In a flow, until when it is not looked at.
+    pause: Option<Pin<Box<Sleep>>>,
+    /// Something was said during it.
+    said: bool,
+    /// The system has room for what comes in a pause, as far as is known.
+    is_able: bool,
+}
+
+impl Paced {
+    /// Reads `tcp`.
+    pub fn new(tcp: TcpStream) -> Paced {
+        Paced { tcp, pace: Pace::default(), pause: None, said: false, is_able: true }
+    }
+
+    /// The connection itself.
+    pub fn tcp(&self) -> &TcpStream {
+        &self.tcp
+    }
+
+    /// Begins to pause, where the system lends a hand.
+    fn begin(&mut self) {
+        if wake_at(&self.tcp, MUCH_BYTES) {
+            self.said = false;
+            self.pause = Some(Box::pin(sleep(PAUSE)));
+        } else {
+            self.is_able = false;
+            wake_at(&self.tcp, 1);
+        }
+    }
+
+    /// Has the system tell of every piece again.
+    fn end(&mut self) {
+        self.pause = None;
+        self.pace.begin_again();
+        wake_at(&self.tcp, 1);
+    }
+
+    fn wrote(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(1..)) = written {
+            self.pace.begin_again();
+            self.said = true;
+        }
+        written
+    }
+}
+
+/// Has the system tell of so many bytes, and not of fewer, unless they are the last; whether it
+/// has room for so many. The end and faults are told of at any time.
+#[cfg(target_os = "linux")]
+fn wake_at(tcp: &TcpStream, bytes: usize) -> bool {
+    use std::os::fd::AsRawFd;
+
+    let number = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
+    let length = libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap_or(0);
+    // SAFETY: the option is an int, and the pointer is to one.
+    let result = unsafe {
+        libc::setsockopt(
+            tcp.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVLOWAT,
+            (&raw const number).cast(),
+            length,
+        )
+    };
+    result == 0 && SockRef::from(tcp).recv_buffer_size().is_ok_and(|room| room >= bytes)
+}
+
+/// Elsewhere it does not.
+#[cfg(not(target_os = "linux"))]
+fn wake_at(_tcp: &TcpStream, _bytes: usize) -> bool {
+    false
+}
+
+/// Reads what is there: of what it was not to tell of, tokio does not know.
+fn read(tcp: &TcpStream, buffer: &mut ReadBuf<'_>) -> Result<usize, Errno> {
+    // SAFETY: nothing in it is made uninitialized: the system writes to it, and only bytes.
+    let room = unsafe { buffer.unfilled_mut() };
+    let (read, _) = rustix::io::read(tcp, room)?;
+    let length = read.len();
+    // SAFETY: the system has written so many.
+    unsafe { buffer.assume_init(length) };
+    buffer.advance(length);
+    Ok(length)
+}
+
+impl AsyncRead for Paced {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        loop {
+            let Some(pause) = &mut this.pause else {
+                let before = buffer.filled().len();
+                let result = Pin::new(&mut this.tcp).poll_read(cx, buffer);
+                this.pace.moved(buffer.filled().len() - before);
+                if result.is_pending() {
+                    let piece = this.pace.end_piece();
+                    if piece > 0 && this.is_able && this.pace.is_flow(piece, SMALL_BYTES) {
+                        this.begin();
+                        continue;
+                    }
+                }
+                return result;
+            };
+            ready!(pause.as_mut().poll(cx));
+            match read(&this.tcp, buffer) {
+                Ok(length) => {
+                    this.pace.moved(length);
+                    return Poll::Ready(Ok(()));
+                }
+                // Nothing came in all of the pause, or what comes next may be an answer.
+                Err(Errno::AGAIN) if this.pace.end_piece() == 0 || this.said => this.end(),
+                Err(Errno::AGAIN) => pause.as_mut().reset(Instant::now() + PAUSE),
+                Err(Errno::INTR) => {}
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Paced {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.tcp).poll_write(cx, bytes);
+        this.wrote(written)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.tcp).poll_write_vectored(cx, slices);
+        this.wrote(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.tcp.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().tcp).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().tcp).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::thread;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::pace::{PIECES, QUICK};
+
+    /// A blocking peer, and our end.
+    fn pair() -> (std::net::TcpStream, Paced) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let theirs = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        theirs.set_nodelay(true).unwrap();
+        let (ours, _) = listener.accept().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        (theirs, Paced::new(TcpStream::from_std(ours).unwrap()))
+    }
+
+    fn is_paused(paced: &Paced) -> bool {
+        paced.pause.is_some()
+    }
+
+    #[tokio::test]
+    async fn a_flow_in_small_pieces_comes_whole_and_ends() {
+        let noise: Vec<u8> = (0..20_000_000_u32).map(|index| (index / 7) as u8).collect();
+        let (mut theirs, mut paced) = pair();
+        let sent = noise.clone();
+        let writing = thread::spawn(move || {
+            for piece in sent.chunks(1000) {
+                theirs.write_all(piece).unwrap();
+            }
+        });
+        let (mut found, mut paused) = (Vec::new(), false);
+        while paced.read_buf(&mut found).await.unwrap() > 0 {
+            paused |= is_paused(&paced);
+        }
+        assert!(found == noise);
+        assert!(paused, "it was woken for each piece");
+        writing.join().unwrap();
+    }
+
+    /// Takes a byte, and finds that there are no more; whether that began a pause.
+    async fn piece(theirs: &mut std::net::TcpStream, paced: &mut Paced) -> bool {
+        theirs.write_all(b"x").unwrap();
+        paced.read_u8().await.unwrap();
+        let more = std::future::poll_fn(|cx| {
+            let mut byte = [0; 1];
+            Poll::Ready(Pin::new(&mut *paced).poll_read(cx, &mut ReadBuf::new(&mut byte)))
+        });
+        assert!(more.await.is_pending());
+        is_paused(paced)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_what_follows_quickly_and_often_is_paused_for() {
+        let (mut theirs, mut paced) = pair();
+        for _ in 0..100 {
+            assert!(!piece(&mut theirs, &mut paced).await, "what comes slowly was paused for");
+            tokio::time::advance(QUICK).await;
+        }
+        for _ in 0..100 {
+            assert!(!piece(&mut theirs, &mut paced).await, "an answer was paused for");
+            paced.write_all(b"y").await.unwrap();
+            theirs.read_exact(&mut [0]).unwrap();
+        }
+        for _ in 1..PIECES {
+            assert!(!piece(&mut theirs, &mut paced).await, "a few pieces were paused for");
+        }
+        assert!(piece(&mut theirs, &mut paced).await, "a flow was not paused for");
+        // It waits for the system again once nothing came in a pause: no timer can end this.
+        tokio::time::advance(PAUSE * 2).await;
+        let nothing = tokio::time::timeout(PAUSE * 3, paced.read_u8()).await;
+        assert!(nothing.is_err() && !is_paused(&paced));
+        theirs.write_all(b"x").unwrap();
+        assert_eq!(paced.read_u8().await.unwrap(), b'x');
+    }
+
+    /// Once something was said, an answer may come.
+    #[tokio::test(start_paused = true)]
+    async fn a_flow_that_is_answered_is_one_no_more() {
+        let (mut theirs, mut paced) = pair();
+        while !piece(&mut theirs, &mut paced).await {}
+        paced.write_all(b"y").await.unwrap();
+        tokio::time::advance(PAUSE).await;
+        assert!(!piece(&mut theirs, &mut paced).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reset_in_a_pause_stays_a_reset() {
+        let (mut theirs, mut paced) = pair();
+        while !piece(&mut theirs, &mut paced).await {}
+        SockRef::from(&theirs).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+        drop(theirs);
+        let error = paced.read_u8().await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+}
