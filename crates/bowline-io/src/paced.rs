@@ -15,7 +15,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use rustix::io::Errno;
-use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
@@ -83,6 +82,8 @@ impl Paced {
 #[cfg(target_os = "linux")]
 fn wake_at(tcp: &TcpStream, bytes: usize) -> bool {
     use std::os::fd::AsRawFd;
+
+    use socket2::SockRef;
 
     let number = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
     let length = libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap_or(0);
@@ -195,6 +196,7 @@ mod tests {
     use std::net::TcpListener;
     use std::thread;
 
+    use socket2::SockRef;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;

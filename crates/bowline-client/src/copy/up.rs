@@ -331,7 +331,8 @@ impl<R: Remote> Copy<'_, R> {
     /// Files in the container that are not as long, or not as old, as they are here.
     async fn cut(&self) -> Result<Vec<Vec<u8>>, CopyError> {
         let Some(listed) = self.list().await? else {
-            let why = "which one cannot be told without find and stat in the container";
+            let why =
+                "which one cannot be told: the container has no find or no stat, or they fail";
             return Err(CopyError::CutShort(why.to_owned()));
         };
         let files = listed.into_iter().filter(|(_, found)| found.is_file);

@@ -397,7 +397,7 @@ async fn what_a_failed_tar_has_cut_short_does_not_stay() {
     fs::remove_file(place.path("bin/find")).unwrap();
     let (result, _) = put(&container, &place, &OPTIONS).await;
     assert!(
-        matches!(&result, Err(CopyError::CutShort(why)) if why.contains("without find")),
+        matches!(&result, Err(CopyError::CutShort(why)) if why.contains("no find or no stat")),
         "{result:?}"
     );
     assert_eq!(place.names(), ["bin", "source"]);
