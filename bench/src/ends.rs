@@ -194,6 +194,7 @@ async fn forward_end(
                 (id, sends) = (Some(from), !up);
                 (left, piece) = (bytes, vec![b'x'; size].into());
             }
+            // What was taken is not told: Go's ends do not count.
             Next::Event(ForwardEvent::Data(_, bytes)) => {
                 received += bytes.len() as u64;
             }

@@ -41,6 +41,11 @@ impl Pace {
         let quick = self.latest.is_some_and(|latest| now - latest < QUICK);
         self.latest = Some(now);
         self.quick = if quick && piece <= most { self.quick.saturating_add(1) } else { 0 };
+        self.flows()
+    }
+
+    /// Whether the latest pieces were a flow, and nothing was said since.
+    pub fn flows(&self) -> bool {
         self.quick >= PIECES
     }
 

@@ -1,6 +1,6 @@
 //! A TCP connection for a task. What its peer writes in small pieces is read a few hundred times a
 //! second rather than with every one of them.
-//! Above: `stream`, `ahead`. Below: tokio's sockets, [`Pace`], system calls.
+//! Above: `stream`, `ahead`; a node's pipes. Below: tokio's sockets, [`Pace`], system calls.
 //!
 //! Programs in Go write each field of a SPDY frame by itself. Every such write wakes whoever reads,
 //! and every relay after it, for some bytes. So a connection on which pieces come and come, while
@@ -11,6 +11,7 @@
 //! it make room for what comes in a pause.
 
 use std::io::{self, IoSlice};
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -33,8 +34,6 @@ pub struct Paced {
     pace: Pace,
     /// In a flow, until when it is not looked at.
     pause: Option<Pin<Box<Sleep>>>,
-    /// Something was said during it.
-    said: bool,
     /// The system has room for what comes in a pause, as far as is known.
     is_able: bool,
 }
@@ -42,7 +41,7 @@ pub struct Paced {
 impl Paced {
     /// Reads `tcp`.
     pub fn new(tcp: TcpStream) -> Paced {
-        Paced { tcp, pace: Pace::default(), pause: None, said: false, is_able: true }
+        Paced { tcp, pace: Pace::default(), pause: None, is_able: true }
     }
 
     /// The connection itself.
@@ -53,7 +52,6 @@ impl Paced {
     /// Begins to pause, where the system lends a hand.
     fn begin(&mut self) {
         if wake_at(&self.tcp, MUCH_BYTES) {
-            self.said = false;
             self.pause = Some(Box::pin(sleep(PAUSE)));
         } else {
             self.is_able = false;
@@ -71,7 +69,6 @@ impl Paced {
     fn wrote(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(1..)) = written {
             self.pace.begin_again();
-            self.said = true;
         }
         written
     }
@@ -106,11 +103,15 @@ fn wake_at(_tcp: &TcpStream, _bytes: usize) -> bool {
     false
 }
 
-/// Reads what is there: of what it was not to tell of, tokio does not know.
-fn read(tcp: &TcpStream, buffer: &mut ReadBuf<'_>) -> Result<usize, Errno> {
+/// Reads what is there after a pause: of what the system was not to tell of, tokio does not know.
+/// How much it was; 0 is the end.
+///
+/// # Errors
+/// The system's: `AGAIN` if nothing is there.
+pub fn read_now(fd: impl AsFd, buffer: &mut ReadBuf<'_>) -> Result<usize, Errno> {
     // SAFETY: nothing in it is made uninitialized: the system writes to it, and only bytes.
     let room = unsafe { buffer.unfilled_mut() };
-    let (read, _) = rustix::io::read(tcp, room)?;
+    let (read, _) = rustix::io::read(fd, room)?;
     let length = read.len();
     // SAFETY: the system has written so many.
     unsafe { buffer.assume_init(length) };
@@ -140,13 +141,13 @@ impl AsyncRead for Paced {
                 return result;
             };
             ready!(pause.as_mut().poll(cx));
-            match read(&this.tcp, buffer) {
+            match read_now(&this.tcp, buffer) {
                 Ok(length) => {
                     this.pace.moved(length);
                     return Poll::Ready(Ok(()));
                 }
                 // Nothing came in all of the pause, or what comes next may be an answer.
-                Err(Errno::AGAIN) if this.pace.end_piece() == 0 || this.said => this.end(),
+                Err(Errno::AGAIN) if this.pace.end_piece() == 0 || !this.pace.flows() => this.end(),
                 Err(Errno::AGAIN) => pause.as_mut().reset(Instant::now() + PAUSE),
                 Err(Errno::INTR) => {}
                 Err(error) => return Poll::Ready(Err(error.into())),

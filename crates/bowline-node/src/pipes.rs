@@ -14,6 +14,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bowline_io::pace::{PAUSE, Pace};
+use bowline_io::paced::read_now;
 use rustix::io::Errno;
 use rustix::pipe::{fcntl_getpipe_size, fcntl_setpipe_size};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -23,6 +24,7 @@ use tokio::time::{Instant, Sleep, sleep};
 /// Pipes of this size cost memory only while they are full. Only such a one is big enough for what
 /// comes in a pause.
 const PIPE_BYTES: usize = 1024 * 1024;
+
 /// Our end of a pipe: a [`Receiver`] to read from, a [`Sender`] to write to.
 #[derive(Debug)]
 pub struct Pipe<E> {
@@ -146,12 +148,7 @@ impl AsyncRead for Pipe<Receiver> {
                 let read = ready!(Pin::new(end).poll_read(cx, &mut buffer));
                 Poll::Ready(read.map(|()| buffer.filled().len() - before))
             },
-            |fd| {
-                let mut buffer = buffer.borrow_mut();
-                let length = rustix::io::read(fd, buffer.initialize_unfilled())?;
-                buffer.advance(length);
-                Ok(length)
-            },
+            |fd| read_now(fd, &mut buffer.borrow_mut()),
         );
         read.map_ok(|_| ())
     }
@@ -197,10 +194,9 @@ mod tests {
     use std::io::{Read, Write};
     use std::thread;
 
+    use bowline_io::pace::{PIECES, QUICK};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::unix::pipe;
-
-    use bowline_io::pace::{PIECES, QUICK};
 
     use super::*;
 

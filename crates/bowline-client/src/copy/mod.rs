@@ -279,8 +279,8 @@ impl Drop for Complaints {
     }
 }
 
-fn text(kept: &Shared<Vec<u8>>) -> String {
-    String::from_utf8_lossy(&kept.lock()).trim().to_owned()
+fn text(kept: &[u8]) -> String {
+    String::from_utf8_lossy(kept).trim().to_owned()
 }
 
 /// The failure of a command whose complaints were passed on.
@@ -310,6 +310,40 @@ fn is_missing_program(outcome: &Outcome) -> bool {
     }
 }
 
+/// How a command that is followed to its end has ended, and what it said.
+struct Said {
+    outcome: Outcome,
+    /// The beginning of its output.
+    out: Vec<u8>,
+    complaint: String,
+}
+
+impl Said {
+    /// Its output, if it has succeeded.
+    fn success(self) -> Result<Vec<u8>, CopyError> {
+        match self.outcome {
+            Outcome::Success => Ok(self.out),
+            outcome => {
+                Err(CopyError::Remote { outcome, complaint: self.complaint, published: false })
+            }
+        }
+    }
+}
+
+/// Runs a command and keeps what it says: of its output, at most so much.
+async fn said(
+    remote: &impl Remote,
+    words: Vec<String>,
+    stdin: Stdin,
+    most: usize,
+) -> Result<Said, CopyError> {
+    let (out, stdout) = keep(most);
+    let (complaint, stderr) = keep(COMPLAINT_BYTES);
+    let outcome = outcome(remote.run(words, stdin, stdout, stderr).await, 0)?;
+    let out = std::mem::take(&mut *out.lock());
+    Ok(Said { outcome, out, complaint: text(&complaint.lock()) })
+}
+
 /// What a tool prints, if it succeeds; `None` if it fails in whatever way but a loss, or says more
 /// than is kept.
 async fn printed(
@@ -317,12 +351,8 @@ async fn printed(
     words: Vec<String>,
     stdin: Stdin,
 ) -> Result<Option<Vec<u8>>, CopyError> {
-    let (out, stdout) = keep(CAPTURE_BYTES);
-    let (_, stderr) = keep(COMPLAINT_BYTES);
-    let ended = outcome(remote.run(words, stdin, stdout, stderr).await, 0);
-    match ended {
-        Ok(Outcome::Success) => {
-            let out = std::mem::take(&mut *out.lock());
+    match said(remote, words, stdin, CAPTURE_BYTES).await {
+        Ok(Said { outcome: Outcome::Success, out, .. }) => {
             Ok(Some(out).filter(|out| out.len() < CAPTURE_BYTES))
         }
         Ok(_) | Err(CopyError::NoTar) => Ok(None),

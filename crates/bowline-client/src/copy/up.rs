@@ -24,8 +24,8 @@ use super::scripts::{
     self, ABANDON, APPEND, FINISH, PROBE, PUBLISH, REMOVE, SETTLE, SUMS, UNPACK, script,
 };
 use super::{
-    Attempts, CopyError, Listing, Options, Remote, Shared, Stdin, Watcher, complaints, failed,
-    keep, listed, outcome, printed, text,
+    Attempts, CopyError, Listing, Options, Remote, Said, Shared, Stdin, Watcher, complaints,
+    failed, keep, listed, outcome, printed, said, text,
 };
 
 /// The name of the tree in its place.
@@ -85,17 +85,8 @@ impl Place {
             "" => "/",
             trimmed => trimmed,
         });
-        let (out, stdout) = keep(64);
-        let (said, stderr) = keep(super::COMPLAINT_BYTES);
-        let ended = remote.run(script(PROBE, &[&target]), None, stdout, stderr).await;
-        match outcome(ended, 0)? {
-            Outcome::Success => {}
-            outcome => {
-                let complaint = text(&said);
-                return Err(CopyError::Remote { outcome, complaint, published: false });
-            }
-        }
-        let target = match text(&out).as_str() {
+        let found = said(remote, script(PROBE, &[&target]), None, 64).await?.success()?;
+        let target = match text(&found).as_str() {
             "dir" => {
                 let name = name.to_str().ok_or_else(|| CopyError::Unnameable(name.to_owned()))?;
                 format!("{}/{name}", target.trim_end_matches('/'))
@@ -129,13 +120,9 @@ impl Place {
         again: bool,
     ) -> Result<(), CopyError> {
         let [keeps, again] = [preserve, again].map(|yes| if yes { "y" } else { "n" });
-        let (_, stdout) = keep(0);
-        let (said, stderr) = keep(super::COMPLAINT_BYTES);
         let words = script(PUBLISH, &[&self.staging, &self.target, keeps, again]);
-        match outcome(remote.run(words, None, stdout, stderr).await, 0)? {
-            Outcome::Success => Ok(()),
-            outcome => Err(CopyError::Remote { outcome, complaint: text(&said), published: false }),
-        }
+        said(remote, words, None, 0).await?.success()?;
+        Ok(())
     }
 
     /// Removes what was begun, as far as the container can still be reached.
@@ -350,12 +337,10 @@ impl<R: Remote> Copy<'_, R> {
         }
         let names: String = names.iter().map(|name| scripts::escaped(name)).collect();
         let stdin: Stdin = Some(Box::new(io::Cursor::new(names)));
-        let (_, stdout) = keep(0);
-        let (said, stderr) = keep(super::COMPLAINT_BYTES);
         let words = script(REMOVE, &[&self.place.staging]);
-        match outcome(self.remote.run(words, stdin, stdout, stderr).await, 0)? {
-            Outcome::Success => Ok(()),
-            _ => Err(CopyError::CutShort(format!("stays: {}", text(&said)))),
+        match said(self.remote, words, stdin, 0).await? {
+            Said { outcome: Outcome::Success, .. } => Ok(()),
+            Said { complaint, .. } => Err(CopyError::CutShort(format!("stays: {complaint}"))),
         }
     }
 
