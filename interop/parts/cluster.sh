@@ -2,7 +2,8 @@
 # A real Kubernetes on loopback, out of the parts that install.sh got.
 #
 #   cluster.sh up DIR      etcd, kube-apiserver and, as the node `localhost`, containerd and kubelet,
-#                          with the pod default/box on it; returns when that pod is ready
+#                          with the pods default/box (busybox) and default/gnu (Debian) on it;
+#                          returns when they are ready
 #   cluster.sh down DIR    ends what `up DIR` started and nothing else; logs and keys stay in DIR
 #
 # Everything is in DIR: env (addresses, to be sourced), admin.kubeconfig (system:masters, by
@@ -145,8 +146,18 @@ spec:
   terminationGracePeriodSeconds: 1
   containers:
   - {name: box, image: localhost/box:1, imagePullPolicy: Never, command: [sleep, "2147483647"]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: gnu, namespace: default, labels: {app: gnu}}
+spec:
+  nodeName: localhost
+  automountServiceAccountToken: false
+  terminationGracePeriodSeconds: 1
+  containers:
+  - {name: gnu, image: localhost/gnu:1, imagePullPolicy: Never, command: [sleep, "2147483647"]}
 YAML
-  kubectl wait --for=condition=Ready --timeout=60s pod/box >>log/kubectl.log
+  kubectl wait --for=condition=Ready --timeout=60s pod/box pod/gnu >>log/kubectl.log
 }
 
 node_is_ready() {
@@ -176,8 +187,11 @@ node_inside() {
   "$parts/bin/containerd" --config "$dir/containerd/config.toml" >log/containerd.log 2>&1 &
   local containerd=$!
   wait_for 30 containerd "$parts/bin/ctr" --address "$dir/containerd/containerd.sock" version
-  "$parts/bin/ctr" --address "$dir/containerd/containerd.sock" --namespace k8s.io \
-    images import "$parts/image/box.tar"
+  local image
+  for image in image/box.tar image-gnu/gnu.tar; do
+    "$parts/bin/ctr" --address "$dir/containerd/containerd.sock" --namespace k8s.io \
+      images import "$parts/$image"
+  done
   : >containerd/ready
   # shellcheck disable=SC2086  # flags are split at spaces
   "$parts/bin/kubelet" --config="$dir/kubelet.yaml" --kubeconfig="$dir/node.kubeconfig" \
@@ -264,7 +278,7 @@ up() {
   # A Unix socket's path has 107 bytes at most, and containerd's come after this.
   [ ${#dir} -le 70 ] || die "the path $dir is too long for sockets in it"
   need tools etcd kube-apiserver kubectl-1.37
-  [ -n "${NO_KUBELET:-}" ] || need runc cni containerd image kubelet
+  [ -n "${NO_KUBELET:-}" ] || need runc cni containerd image image-gnu kubelet
   rm -rf etcd containerd kubelet machine
   mkdir -p pki log pids
   choose_ports

@@ -18,7 +18,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 go_module=$here/../go
 clients=$here/../clients
 parts=${BOWLINE_PARTS:-$(cd "$here/../.." && pwd)/target/parts}
-every=(tools runc cni etcd containerd image kubectl-1.20 kubectl-1.32 kubectl-1.36 kubectl-1.37
+every=(tools runc cni etcd containerd image image-gnu kubectl-1.20 kubectl-1.32 kubectl-1.36 kubectl-1.37
   kubelet kube-apiserver handlers python node autobahn services)
 
 # The one place that says which Kubernetes is built is the Go module.
@@ -37,6 +37,9 @@ right() {
       says 'Version: +v?2\.' "$parts/bin/containerd-shim-runc-v2" -v
     ;;
   image) stamped "$parts/image" "$here/image.sh" && [ -s "$parts/image/box.tar" ] ;;
+  image-gnu)
+    stamped "$parts/image-gnu" "$here/image.sh" && [ -s "$parts/image-gnu/gnu.tar" ]
+    ;;
   kubectl-1.37) says "$kubernetes" "$parts/kubectl/1.37/kubectl" version --client ;;
   kubectl-*) says "v${1#kubectl-}\\." "$parts/kubectl/${1#kubectl-}/kubectl" version --client ;;
   handlers)
@@ -88,9 +91,10 @@ get() {
   image)
     from_debian bookworm busybox-static
     mkdir -p "$parts/image"
-    bash "$here/image.sh" "$unpacked/bin/busybox" "$parts/image"
+    bash "$here/image.sh" box "$unpacked/bin/busybox" "$parts/image"
     stamp "$parts/image" "$here/image.sh"
     ;;
+  image-gnu) get_image_gnu ;;
   kubectl-1.20)
     from_debian bookworm kubernetes-client
     put usr/bin/kubectl kubectl/1.20/kubectl
@@ -141,6 +145,22 @@ get_tools() {
   apt-get update
   DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${packages[@]}"
   tools_right
+}
+
+# What a copy, a shell and the tests' commands use, with the libraries that those link.
+gnu_packages="libc6 libgcc-s1 libselinux1 libpcre2-8-0 libacl1 libattr1 libgmp10 libtinfo6 libcrypt1
+  dash bash coreutils tar findutils sed grep procps libproc2-0 libsystemd0 libncursesw6 libcap2
+  libgcrypt20 libgpg-error0 liblz4-1 liblzma5 libzstd1"
+
+get_image_gnu() {
+  local package tree=$parts/debian/gnu
+  rm -rf "$tree" && mkdir -p "$tree" "$parts/image-gnu"
+  for package in $gnu_packages; do
+    from_debian bookworm "$package"
+    cp -a "$unpacked/." "$tree"
+  done
+  bash "$here/image.sh" gnu "$tree" "$parts/image-gnu"
+  stamp "$parts/image-gnu" "$here/image.sh"
 }
 
 get_python() {
