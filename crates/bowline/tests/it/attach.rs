@@ -113,7 +113,7 @@ fn a_terminal_where_there_is_none_is_refused() {
     let answer = |path: &str| {
         let mut stream = TcpStream::connect(node.address()).unwrap();
         let request = format!(
-            "POST {path} HTTP/1.1\r\nHost: node\r\nConnection: Upgrade\r\nUpgrade: \
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: \
              SPDY/3.1\r\nX-Stream-Protocol-Version: v4.channel.k8s.io\r\n\r\n"
         );
         stream.write_all(request.as_bytes()).unwrap();

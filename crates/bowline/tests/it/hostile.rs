@@ -69,7 +69,8 @@ fn base64_that_is_none_closes_the_session() {
 fn requests_that_are_wrong_are_refused() {
     let node = Place::node();
     let text = String::from_utf8(node.websocket("cat", "v5")).unwrap();
-    let spdy = "POST /exec/default/box/box?command=cat&input=1&output=1 HTTP/1.1\r\nHost: node\r\n\
+    let spdy = "POST /exec/default/box/box?command=cat&input=1&output=1 HTTP/1.1\r\nHost: \
+                localhost\r\n\
                 Connection: Upgrade\r\nUpgrade: SPDY/3.1\r\nContent-Length: 0\r\n\
                 X-Stream-Protocol-Version: v9.channel.k8s.io\r\n\r\n";
     for (request, code) in [
@@ -110,7 +111,7 @@ fn heads_without_end_and_clients_without_haste_are_let_go() {
         // SPDY without streams.
         scope.spawn(|| {
             let request = b"POST /exec/default/box/box?command=cat&input=1&output=1 HTTP/1.1\r\n\
-                            Host: node\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\
+                            Host: localhost\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\
                             X-Stream-Protocol-Version: v4.channel.k8s.io\r\n\r\n";
             let all = node.answer(request);
             assert!(all.starts_with(b"HTTP/1.1 101 "), "{all:?}");
@@ -164,7 +165,7 @@ fn after_sizes_that_are_none_input_goes_on() {
 /// another one.
 #[test]
 fn nothing_is_smuggled_behind_a_request() {
-    let hidden = "GET /healthz HTTP/1.1\r\nHost: server\r\n\r\n";
+    let hidden = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
     for place in Place::both() {
         let text = String::from_utf8(place.websocket("cat", "v5")).unwrap();
         let (head, body) = (text.trim_end(), hidden.len());

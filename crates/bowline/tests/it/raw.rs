@@ -90,11 +90,11 @@ impl Place {
         match self {
             Place::Node { .. } => format!(
                 "{method} /exec/default/box/box?{shell}&input=1&output=1&error=1 HTTP/1.1\r\nHost: \
-                 server\r\n"
+                 localhost\r\n"
             ),
             Place::Gateway(_) => format!(
                 "{method} /api/v1/namespaces/default/pods/box/exec?container=box&{shell}&stdin=1&\
-                 stdout=1&stderr=1 HTTP/1.1\r\nHost: server\r\nAuthorization: Bearer t\r\n"
+                 stdout=1&stderr=1 HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer t\r\n"
             ),
         }
     }
@@ -132,7 +132,7 @@ impl Place {
         };
         let path = self.forward_path();
         format!(
-            "{method} {path} HTTP/1.1\r\nHost: server\r\nAuthorization: Bearer t\r\nConnection: \
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer t\r\nConnection: \
                  Upgrade\r\n{upgrade}\r\n"
         )
         .into_bytes()
