@@ -2,6 +2,8 @@
 //! report.
 //! Above: people, Autobahn's test suite. Below: `bowline_io`.
 
+#![expect(clippy::disallowed_macros, reason = "a program of its own, without a peer's text")]
+
 mod echo;
 
 use std::error::Error;

@@ -1,7 +1,7 @@
 //! Credential plugins: a program of the user's to a token or a certificate.
 //! Above: `credentials`. Below: `tokio`-less `std::process`, with a time limit of its own.
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -136,7 +136,6 @@ pub fn run(exec: &ExecConfig, cluster: &Cluster, terminal: bool) -> Result<Given
     let lost = || std::io::Error::other("its output was lost");
     let output = reader.join().map_err(|_| lost())??;
     if !status.success() {
-        let _ = std::io::stderr().flush();
         return Err(PluginError::Failed { command, code: status.code().unwrap_or(-1) });
     }
     parse(&output, &version)

@@ -3,6 +3,8 @@
 //!
 //! Above: `cargo x bench code`. Below: the sessions and the relay.
 
+#![expect(clippy::disallowed_macros, reason = "a program of its own, without a peer's text")]
+
 use std::process::ExitCode;
 
 use bowline_proto::relay::{Leg, Relay};

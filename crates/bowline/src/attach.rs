@@ -1,7 +1,6 @@
 //! `bowline attach`: this program's ends to the console of a container's main process.
 //! Above: `main`. Below: `bowline-kube` for where, `remote` for the session.
 
-use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +19,8 @@ use crate::detach::Detachable;
 use crate::outcome::{self, End};
 use crate::place;
 use crate::remote::{self, Here};
-use crate::verbose::{Verbose, say};
+use crate::say;
+use crate::verbose::Verbose;
 
 /// Once the keys were pressed: how long the server may take to end the session.
 const DETACH_PATIENCE: Duration = Duration::from_secs(2);
@@ -41,12 +41,12 @@ async fn session(asked: &Attach, program: &str) -> Result<End, End> {
         .map_err(|none| End::refused(format_args!("cannot attach to the container: {none}")))?;
     let talks = !asked.quiet;
     if let Some(notice) = choice.notice.filter(|_| talks) {
-        say(&format!("{notice}\n"));
+        say::line(notice);
     }
     let console = Console::of(&pod, &choice.name);
     if asked.tty && !console.tty && talks {
-        say(&format!(
-            "error: Unable to use a TTY - container {} did not allocate one\n",
+        say::line(format_args!(
+            "error: Unable to use a TTY - container {} did not allocate one",
             choice.name
         ));
     }
@@ -56,7 +56,7 @@ async fn session(asked: &Attach, program: &str) -> Result<End, End> {
         && asked.stdin
         && if asked.tty { remote::has_terminal(asked.quiet) } else { console::input_is_terminal() };
     if asked.stdin && !console.stdin && talks {
-        say(&format!("warning: container {} takes no input (stdin: false)\n", choice.name));
+        say::line(format_args!("warning: container {} takes no input (stdin: false)", choice.name));
     }
     let wants = Wants { stdin: asked.stdin, stdout: true, stderr: !console.tty, tty: console.tty };
     let name = pod.metadata.name.clone().unwrap_or_default();
@@ -74,9 +74,11 @@ async fn session(asked: &Attach, program: &str) -> Result<End, End> {
     let mut request = remote::request(&place, url, wants, verbose.clone());
     request.replay = asked.replay.is_some();
     if talks {
-        say("All commands and output from this session will be recorded in container logs, \
-             including credentials and sensitive information passed through the command prompt.\n");
-        say("If you don't see a command prompt, try pressing enter.\n");
+        say::line(
+            "All commands and output from this session will be recorded in container logs, \
+             including credentials and sensitive information passed through the command prompt.",
+        );
+        say::line("If you don't see a command prompt, try pressing enter.");
     }
     let (stdin, detached) = input(asked, raw);
     let here = Here { stdin, raw, redraws: true };
@@ -108,8 +110,7 @@ async fn session(asked: &Attach, program: &str) -> Result<End, End> {
         } else {
             format!("Session ended, resume using '{again}' command")
         };
-        // Whoever does not read it loses nothing else.
-        let _ = writeln!(std::io::stdout(), "{line}");
+        say::notice(line);
     }
     Ok(place::with_warnings(end, &asked.global, &verbose))
 }

@@ -1,7 +1,6 @@
 //! `bowline cp`: what is asked for to a copy, and what became of it to an exit code.
 //! Above: `main`. Below: `bowline-kube` for where, `bowline_client::copy` for the copy.
 
-use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -22,7 +21,8 @@ use crate::outcome::{self, End};
 use crate::place::{self, Place};
 use crate::progress::Shown;
 use crate::remote;
-use crate::verbose::{Verbose, say};
+use crate::say;
+use crate::verbose::Verbose;
 
 /// How much of what a runtime says is shown.
 const MESSAGE_BYTES: usize = 4096;
@@ -141,7 +141,7 @@ impl<'a> Pod<'a> {
         let pod = target::pod(&place.api, &namespace, name).await?;
         let choice = container::choose(&pod, asked.container.as_deref()).map_err(End::refused)?;
         if let Some(notice) = choice.notice {
-            say(&format!("{notice}\n"));
+            say::line(notice);
         }
         remote::refuse_completed(&pod, "exec into")?;
         let pod = Pod {
@@ -190,17 +190,17 @@ fn end_of(result: Result<(), CopyError>, asked: &Cp, server: &str, program: &str
     };
     let dropped = |retries: u64| {
         // kubectl's words, on its stream; and then the error.
-        let _ = writeln!(std::io::stdout(), "Dropping out copy after {retries} retries");
+        say::notice(format_args!("Dropping out copy after {retries} retries"));
     };
     match error {
         CopyError::Exec(error) => outcome::of_exec(Err(error), server),
         CopyError::Lost { loss, bytes, retries } => {
             dropped(retries);
-            let text = format!(
+            let line = format!(
                 "error: the connection to {server} was lost: {loss}, after {bytes} bytes of files; \
-                 nothing has the target's name (--retries goes on after a loss)\n"
+                 nothing has the target's name (--retries goes on after a loss)"
             );
-            End { code: outcome::LOST, text }
+            End { code: outcome::LOST, lines: vec![line] }
         }
         CopyError::Cut { retries } => {
             dropped(retries);
@@ -210,12 +210,16 @@ fn end_of(result: Result<(), CopyError>, asked: &Cp, server: &str, program: &str
             let said = harmless(&complaint, MESSAGE_BYTES);
             let rest = if published { "; the rest was copied" } else { "" };
             match outcome {
-                Outcome::Exited(code) if published || said.is_empty() => {
-                    End { code, text: format!("command terminated with exit code {code}{rest}\n") }
-                }
+                Outcome::Exited(code) if published || said.is_empty() => End {
+                    code,
+                    lines: vec![format!("command terminated with exit code {code}{rest}")],
+                },
                 Outcome::Exited(code) => End {
                     code,
-                    text: format!("error: {said}\ncommand terminated with exit code {code}\n"),
+                    lines: vec![
+                        format!("error: {said}"),
+                        format!("command terminated with exit code {code}"),
+                    ],
                 },
                 Outcome::Failed { message, .. } => End::refused(harmless(&message, MESSAGE_BYTES)),
                 Outcome::Success => End::refused(said),
@@ -237,7 +241,7 @@ fn end_of(result: Result<(), CopyError>, asked: &Cp, server: &str, program: &str
             let path = path.to_string_lossy();
             End::refused(format_args!("{}: {}", harmless(&path, MESSAGE_BYTES), of_system(&error)))
         }
-        CopyError::Stopped => End { code: outcome::REFUSED, text: "error: interrupted\n".into() },
+        CopyError::Stopped => End::refused("interrupted"),
         error => End::refused(harmless(&error.to_string(), MESSAGE_BYTES)),
     }
 }

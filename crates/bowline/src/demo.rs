@@ -1,6 +1,11 @@
 //! `bowline demo`: one session of each kind, against a small cluster of its own, on one screen.
 //! Above: `main`. Below: `dev`, and this very program as the client.
 
+#![expect(
+    clippy::disallowed_macros,
+    reason = "a page for a person, around the output of its own containers"
+)]
+
 use std::path::Path;
 use std::process::{Output, Stdio};
 

@@ -14,7 +14,8 @@ use crate::args::exec::Exec;
 use crate::outcome::{self, End};
 use crate::place::{self, Place, env};
 use crate::remote::{self, Here};
-use crate::verbose::{Verbose, say};
+use crate::say;
+use crate::verbose::Verbose;
 
 /// Runs it to its end. `program` is the name that it was called by.
 pub fn run(asked: &Exec, program: &str) -> End {
@@ -27,7 +28,7 @@ async fn session(asked: &Exec, program: &str) -> Result<End, End> {
     let (namespace, pod) = pod(asked, &place).await?;
     let choice = container::choose(&pod, asked.container.as_deref()).map_err(End::refused)?;
     if let Some(notice) = choice.notice.filter(|_| !asked.quiet) {
-        say(&format!("{notice}\n"));
+        say::line(notice);
     }
     remote::refuse_completed(&pod, "exec into")?;
     let tty = asked.stdin && asked.tty && remote::has_terminal(asked.quiet);

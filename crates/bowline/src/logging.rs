@@ -3,6 +3,8 @@
 
 use tracing::level_filters::LevelFilter;
 
+use crate::say;
+
 /// Logs warnings, from `-v=2` on sessions, from 4 on requests, from 6 on everything.
 pub fn start(verbosity: i32) {
     let level = match verbosity {
@@ -13,7 +15,7 @@ pub fn start(verbosity: i32) {
     };
     // A second call finds the first one's subscriber in place, and leaves it.
     let _ = tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
+        .with_writer(|| say::Log)
         .with_max_level(level)
         .with_target(false)
         .try_init();

@@ -20,11 +20,11 @@ mod pod_status;
 mod port_forward;
 mod progress;
 mod remote;
+mod say;
 mod servers;
 mod verbose;
 mod web;
 
-use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
     let program = if base == "kubectl-bowline" { "kubectl bowline" } else { &*base };
     let words: Vec<_> = words.collect();
     let end = end_of(&words, &base, program);
-    verbose::say(&end.text);
+    end.lines.iter().for_each(say::line);
     ExitCode::from(end.code)
 }
 
@@ -73,7 +73,7 @@ fn end_of(words: &[std::ffi::OsString], base: &str, program: &str) -> End {
 }
 
 fn print(text: impl AsRef<[u8]>) -> End {
-    match std::io::stdout().write_all(text.as_ref()) {
+    match say::own(text.as_ref()) {
         Ok(()) => End::success(),
         // `| head`: the reader had enough.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => End::success(),

@@ -23,24 +23,29 @@ const MESSAGE_BYTES: usize = 8192;
 pub struct End {
     /// The exit code.
     pub code: u8,
-    /// For stderr, with its line ends; may be empty.
-    pub text: String,
+    /// For stderr, line by line; none where all went well.
+    pub lines: Vec<String>,
 }
 
 impl End {
     /// The end of what went well.
     pub fn success() -> End {
-        End { code: 0, text: String::new() }
+        End::silent(0)
+    }
+
+    /// The end of which nothing is to be said.
+    pub fn silent(code: u8) -> End {
+        End { code, lines: Vec::new() }
     }
 
     /// A refusal: `error: ` and what it says, unless that is a whole line already.
     pub fn refused(error: impl Display) -> End {
-        End { code: REFUSED, text: format!("error: {error}\n") }
+        End { code: REFUSED, lines: vec![format!("error: {error}")] }
     }
 
     /// A refusal with a line of its own.
     pub fn line(error: impl Display) -> End {
-        End { code: REFUSED, text: format!("{error}\n") }
+        End { code: REFUSED, lines: vec![error.to_string()] }
     }
 }
 
@@ -59,11 +64,13 @@ pub fn of_usage(refusal: &Refusal, program: &str) -> End {
     let called = called.trim_end();
     let error = &refusal.usage;
     let hint = match error.hint() {
-        Hint::None => String::new(),
-        Hint::Usage => format!("See '{called} --help' for usage.\n"),
-        Hint::HelpAndExamples => format!("See '{called} -h' for help and examples\n"),
+        Hint::None => None,
+        Hint::Usage => Some(format!("See '{called} --help' for usage.")),
+        Hint::HelpAndExamples => Some(format!("See '{called} -h' for help and examples")),
     };
-    End { code: REFUSED, text: format!("error: {error}\n{hint}") }
+    let mut end = End::refused(error);
+    end.lines.extend(hint);
+    end
 }
 
 /// The end of an exec. `server` is who was asked.
@@ -83,7 +90,7 @@ fn of_session(result: Result<Ended, ExecError>, server: &str, words: Lost) -> En
     match result {
         Ok(Ended::Known(Outcome::Success)) => End::success(),
         Ok(Ended::Known(Outcome::Exited(code))) => {
-            End { code, text: format!("command terminated with exit code {code}\n") }
+            End { code, lines: vec![format!("command terminated with exit code {code}")] }
         }
         Ok(Ended::Known(Outcome::Failed { message, .. })) => {
             End::refused(harmless(&message, MESSAGE_BYTES))
@@ -119,7 +126,7 @@ fn lost_session(what: &dyn Display) -> String {
 }
 
 fn lost(words: Lost, what: impl Display) -> End {
-    End { code: LOST, text: format!("error: {}\n", words(&what)) }
+    End { code: LOST, lines: vec![format!("error: {}", words(&what))] }
 }
 
 #[cfg(test)]
@@ -152,10 +159,7 @@ mod tests {
         let mut text = String::new();
         for case in cases {
             let end = of_exec(case, "10.0.0.1:6443");
-            text.push_str(&format!("{}: {}", end.code, end.text));
-            if end.text.is_empty() {
-                text.push('\n');
-            }
+            text.push_str(&format!("{}: {}\n", end.code, end.lines.join("\n")));
         }
         insta::assert_snapshot!(text);
     }

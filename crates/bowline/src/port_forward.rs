@@ -1,7 +1,6 @@
 //! `bowline port-forward`: what is asked for to listeners that stay, and a forward behind them.
 //! Above: `main`. Below: `bowline-kube` for where, `bowline-client` for the forward.
 
-use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -21,7 +20,8 @@ use crate::args::port_forward as args;
 use crate::listen::{self, addresses};
 use crate::outcome::End;
 use crate::place::{self, Place};
-use crate::verbose::{Verbose, say};
+use crate::say;
+use crate::verbose::Verbose;
 
 /// kubectl's switch.
 const WEBSOCKETS: &str = "KUBECTL_PORT_FORWARD_WEBSOCKETS";
@@ -55,10 +55,10 @@ async fn forward(asked: &args::PortForward, program: &str) -> Result<End, End> {
     for port in &ports {
         let listening = listen::listen(&wanted, *port).await;
         for line in listening.forwarding {
-            print(&line);
+            say::notice(line);
         }
         for line in listening.troubles {
-            say(&format!("{line}\n"));
+            say::line(line);
         }
         local.push(listening.port);
     }
@@ -83,7 +83,7 @@ async fn forward(asked: &args::PortForward, program: &str) -> Result<End, End> {
         signal
     });
     if let Some(loss) = keep(source, first, local, patience, tell, end).await {
-        say(&format!("{loss}\n"));
+        say::line(loss);
         return Err(End::refused("lost connection to pod"));
     }
     if let Ok(signal) = signal.await
@@ -113,15 +113,12 @@ fn interrupted() -> Result<impl Future<Output = i32>, End> {
     })
 }
 
-/// For stdout; if its reader has gone, the forward is of use without.
-fn print(line: &str) {
-    let _ = writeln!(std::io::stdout(), "{line}");
-}
-
 /// One line for each change. `cut` counts what a loss has ended, for the line that speaks of it.
 fn tell(change: Change, cut: &AtomicUsize, exits: bool, waits: Duration) {
     let line = match change {
-        Change::Handling(port) => return print(&format!("Handling connection for {port}")),
+        Change::Handling(port) => {
+            return say::notice(format_args!("Handling connection for {port}"));
+        }
         Change::Failed { why: Failure::Lost, .. } => {
             cut.fetch_add(1, Ordering::Relaxed);
             return;
@@ -152,7 +149,7 @@ fn tell(change: Change, cut: &AtomicUsize, exits: bool, waits: Duration) {
             format!("{port}: a connection waited too long for a pod and was reset")
         }
     };
-    say(&format!("{line}\n"));
+    say::line(line);
 }
 
 /// Finds a pod, and forwards to it, as often as it takes.
@@ -224,7 +221,7 @@ impl Source for Pods {
             let (target, ports) = self.target().await?;
             self.connect(&target, &ports).await
         };
-        reached.await.map_err(|end: End| end.text)
+        reached.await.map_err(|end: End| end.lines.join("; "))
     }
 
     /// A pod that was named is waited for, whatever becomes of it; of others there may be better.

@@ -1,7 +1,6 @@
 //! How a copy goes to what a person sees of it: a bar, lines, or troubles alone.
 //! Above: `cp`. Below: indicatif.
 
-use std::io::{IsTerminal, stderr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,9 +9,10 @@ use bowline_archive::Trouble;
 use bowline_client::copy::Watcher;
 use bowline_io::text::harmless;
 use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use rustix::termios::isatty;
 
 use crate::args::cp::Progress;
-use crate::verbose::say;
+use crate::say;
 
 /// Between two lines of a copy that is shown in lines.
 const LINE_EVERY: Duration = Duration::from_secs(1);
@@ -38,7 +38,7 @@ struct State {
 impl Shown {
     /// In the way that is asked for.
     pub fn new(how: Progress) -> Shown {
-        let bar = (how == Progress::Auto && stderr().is_terminal()).then(|| {
+        let bar = (how == Progress::Auto && isatty(rustix::stdio::stderr())).then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
             bar.set_style(style(false));
             bar
@@ -66,14 +66,14 @@ impl Shown {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let bytes = HumanBytes(self.bytes.load(Ordering::Relaxed));
         let of = state.total.map_or(String::new(), |total| format!(" of {}", HumanBytes(total)));
-        say(&format!("{bytes}{of} {}\n", state.name));
+        say::line(format_args!("{bytes}{of} {}", state.name));
     }
 
     /// A line of its own, above the bar.
     fn tell(&self, line: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| say(line)),
-            None => say(line),
+            Some(bar) => bar.suspend(|| say::line(line)),
+            None => say::line(line),
         }
     }
 }
@@ -140,22 +140,22 @@ impl Watcher for Shown {
 
     fn trouble(&self, trouble: &Trouble) {
         let kind = if trouble.is_failure { "error" } else { "warning" };
-        self.tell(&format!("{kind}: {}\n", harmless(&trouble.text, COMPLAINT_BYTES)));
+        self.tell(&format!("{kind}: {}", harmless(&trouble.text, COMPLAINT_BYTES)));
     }
 
     fn complaint(&self, text: &[u8]) {
         let text = String::from_utf8_lossy(text);
         for line in text.lines().filter(|line| !line.is_empty()) {
-            self.tell(&format!("{}\n", harmless(line, COMPLAINT_BYTES)));
+            self.tell(&harmless(line, COMPLAINT_BYTES));
         }
     }
 
     fn resumes(&self, bytes: u64, retry: u64, why: &str) {
         let why = harmless(why, COMPLAINT_BYTES);
-        self.tell(&format!("Resuming copy at {bytes} bytes, retry {retry}: {why}\n"));
+        self.tell(&format!("Resuming copy at {bytes} bytes, retry {retry}: {why}"));
     }
 
     fn note(&self, text: &str) {
-        self.tell(&format!("{}\n", harmless(text, COMPLAINT_BYTES)));
+        self.tell(&harmless(text, COMPLAINT_BYTES));
     }
 }

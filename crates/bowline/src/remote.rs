@@ -13,7 +13,8 @@ use crate::console::{self, Raw};
 use crate::memory;
 use crate::outcome::{self, End};
 use crate::place::{self, Place};
-use crate::verbose::{Verbose, say};
+use crate::say;
+use crate::verbose::Verbose;
 
 /// kubectl's switch: only `false`, in any case, means no.
 const WEBSOCKETS: &str = "KUBECTL_REMOTE_COMMAND_WEBSOCKETS";
@@ -87,7 +88,7 @@ pub async fn attended(
         Some(asked_to_end) => tokio::select! {
             result = session => result,
             // kubectl's code for it; the terminal is restored on the way out.
-            () = asked_to_end => return Err(End { code: outcome::REFUSED, text: String::new() }),
+            () = asked_to_end => return Err(End::silent(outcome::REFUSED)),
         },
     };
     drop(raw);
@@ -118,7 +119,7 @@ pub fn refuse_completed(pod: &Pod, what: &str) -> Result<(), End> {
 pub fn has_terminal(quiet: bool) -> bool {
     let is_terminal = console::input_is_terminal();
     if !is_terminal && !quiet {
-        say("Unable to use a TTY - input is not a terminal or the right kind of file\n");
+        say::line("Unable to use a TTY - input is not a terminal or the right kind of file");
     }
     is_terminal
 }

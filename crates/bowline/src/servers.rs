@@ -23,7 +23,7 @@ use crate::args;
 use crate::args::node::Pair;
 use crate::certificates::Authority;
 use crate::dev::{self, Dev};
-use crate::{logging, memory};
+use crate::{logging, memory, say};
 
 /// `bowline dev`.
 pub async fn dev(asked: args::dev::Dev) -> Result<()> {
@@ -36,7 +36,11 @@ pub async fn dev(asked: args::dev::Dev) -> Result<()> {
         gates: asked.gates,
     };
     let dev = Dev::start(&config).await?;
-    println!("serving on https://{}, kubeconfig: {}", dev.address, dev.kubeconfig.display());
+    say::notice(format_args!(
+        "serving on https://{}, kubeconfig: {}",
+        dev.address,
+        dev.kubeconfig.display()
+    ));
     end.cancelled().await;
     dev.stop().await;
     Ok(())
@@ -62,7 +66,7 @@ pub async fn node(asked: args::node::Node) -> Result<()> {
     let kubelet = Kubelet { runtime: runtime.clone(), sessions: sessions.clone(), authenticates };
     let scheme = if tls.is_some() { "https" } else { "http" };
     let open = if authenticates { "" } else { " (loopback only: no --client-ca-file)" };
-    println!("serving on {scheme}://{address}{open}");
+    say::notice(format_args!("serving on {scheme}://{address}{open}"));
     let service = move |peer, request| kubelet.clone().answer(peer, request);
     until(end, &sessions, serve(listener, tls, sessions.clone(), service)).await;
     runtime.shut_down().await;
@@ -94,7 +98,7 @@ pub async fn gateway(asked: args::gateway::Gateway) -> Result<()> {
     let sessions = Sessions::default();
     let (tokens, policies) = (tokens.unwrap_or_default(), policies.unwrap_or_default());
     let gateway = Gateway::new(tokens, policies, nodes, address.to_string(), sessions.clone());
-    println!("serving on https://{address}");
+    say::notice(format_args!("serving on https://{address}"));
     let service = move |peer, request| gateway.clone().answer(peer, request);
     until(end, &sessions, serve(listener, Some(tls), sessions.clone(), service)).await;
     Ok(())

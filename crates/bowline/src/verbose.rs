@@ -1,13 +1,14 @@
 //! `-v`: requests and answers to lines on stderr, in kubectl's layout, with credentials masked.
 //! Above: `exec`. Below: `bowline_io::observe`.
 
-use std::io::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bowline_io::observe::Observer;
 use bowline_io::text::harmless;
 use http::{HeaderMap, StatusCode};
+
+use crate::say;
 
 /// How much of one header's value is shown.
 const VALUE_BYTES: usize = 4096;
@@ -34,7 +35,7 @@ impl Verbose {
         for value in headers.get_all(http::header::WARNING) {
             let Some(text) = value.to_str().ok().and_then(warning) else { continue };
             self.warnings.fetch_add(1, Ordering::Relaxed);
-            say(&format!("Warning: {}\n", harmless(&text, VALUE_BYTES)));
+            say::line(format_args!("Warning: {}", harmless(&text, VALUE_BYTES)));
         }
     }
 }
@@ -42,8 +43,11 @@ impl Verbose {
 impl Observer for Verbose {
     fn request(&self, method: &str, url: &str, headers: &HeaderMap) {
         match self.level {
-            7 | 8 => say(&format!("{method} {url}\nRequest Headers:\n{}", lines(headers))),
-            9.. => say(&curl(method, url, headers)),
+            7 | 8 => {
+                say::line(format_args!("{method} {url}"));
+                say_headers("Request Headers:", headers);
+            }
+            9.. => say::line(curl(method, url, headers)),
             _ => {}
         }
     }
@@ -57,14 +61,14 @@ impl Observer for Verbose {
         took: Duration,
     ) {
         self.warn(headers);
-        let took = format!("in {} milliseconds\n", took.as_millis());
-        let headers = || format!("Response Headers:\n{}", lines(headers));
+        let took = format!("in {} milliseconds", took.as_millis());
         match self.level {
-            6 => say(&format!("{method} {url} {status} {took}")),
-            7 => say(&format!("Response Status: {status} {took}")),
-            8 => say(&format!("Response Status: {status} {took}{}", headers())),
-            9.. => say(&format!("{method} {url} {status} {took}{}", headers())),
+            6 | 9.. => say::line(format_args!("{method} {url} {status} {took}")),
+            7 | 8 => say::line(format_args!("Response Status: {status} {took}")),
             _ => {}
+        }
+        if self.level >= 8 {
+            say_headers("Response Headers:", headers);
         }
     }
 
@@ -80,28 +84,22 @@ impl Observer for Verbose {
             0 => String::new(),
             rest => format!(" [truncated {rest} chars]"),
         };
-        say(&format!("Response Body: {}{rest}\n", harmless(&shown, usize::MAX)));
+        say::long_line(format_args!("Response Body: {shown}{rest}"));
     }
 
     fn note(&self, level: u8, text: &str) {
         if self.level >= i32::from(level) {
-            say(&format!("{}\n", harmless(text, VALUE_BYTES)));
+            say::line(harmless(text, VALUE_BYTES));
         }
     }
 }
 
-/// Writes to stderr; if nobody reads there, so be it.
-pub fn say(text: &str) {
-    let _ = std::io::stderr().write_all(text.as_bytes());
-}
-
-fn lines(headers: &HeaderMap) -> String {
-    let mut text = String::new();
+fn say_headers(title: &str, headers: &HeaderMap) {
+    say::line(title);
     for (name, value) in headers {
         let value = masked(name.as_str(), &String::from_utf8_lossy(value.as_bytes()));
-        text.push_str(&format!("    {}: {value}\n", canonical(name.as_str())));
+        say::line(format_args!("    {}: {value}", canonical(name.as_str())));
     }
-    text
 }
 
 fn curl(method: &str, url: &str, headers: &HeaderMap) -> String {
@@ -111,7 +109,7 @@ fn curl(method: &str, url: &str, headers: &HeaderMap) -> String {
         let value = masked(name.as_str(), &String::from_utf8_lossy(value.as_bytes()));
         text.push_str(&format!(" -H '{}: {}'", canonical(name.as_str()), quoted(&value)));
     }
-    format!("{text} '{}'\n", quoted(url))
+    format!("{text} '{}'", quoted(url))
 }
 
 /// A header's name as Go writes it: `Sec-Websocket-Protocol`.

@@ -9,6 +9,8 @@ use http::{Response, header};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use tokio::net::TcpListener;
 
+use crate::say;
+
 /// The hidden command that starts it, followed by an address.
 pub const COMMAND: &str = "__web";
 
@@ -19,7 +21,7 @@ pub async fn run(address: SocketAddr) -> Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL)).context("follow dev's end")?;
     let listener =
         TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))?;
-    println!("serving on http://{address}");
+    say::notice(format_args!("serving on http://{address}"));
     let service = |_peer, _request| async {
         let mut reply = Response::new(body(PAGE));
         let html = header::HeaderValue::from_static("text/html; charset=utf-8");

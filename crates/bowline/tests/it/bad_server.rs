@@ -68,6 +68,16 @@ impl Request {
         Some(Request { stream, method, headers })
     }
 
+    /// Whether it is for a stream.
+    pub fn is_upgrade(&self) -> bool {
+        self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("upgrade"))
+    }
+
+    /// Whether a header of it speaks of this.
+    pub fn offers(&self, what: &str) -> bool {
+        self.headers.iter().any(|(_, value)| value.contains(what))
+    }
+
     /// Answers with these bytes; that is all.
     pub fn answer(mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes);

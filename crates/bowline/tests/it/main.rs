@@ -12,6 +12,7 @@ mod bad_server;
 mod copy;
 mod credentials;
 mod ends;
+mod harmless;
 mod hostile;
 mod hostile_forward;
 mod hostile_server;
