@@ -53,8 +53,17 @@ impl std::fmt::Debug for ForwardRequest {
     }
 }
 
-/// Is told how a connection ended, if that was not as it should be.
-pub type Tell = Box<dyn FnOnce(Failure) + Send>;
+/// What is told of a socket's connection at its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// It did not end as it should. The socket's peer was sent a reset.
+    Failed(Failure),
+    /// The pod ended its direction first, in good order: nothing was wrong, or the pod has gone.
+    ByPod,
+}
+
+/// Is told how a connection ended, if that was not as it should be, or by the pod.
+pub type Tell = Box<dyn FnMut(Finish) + Send>;
 
 /// One upgraded connection with many forwarded ones in it. Dropped, it ends them all.
 #[derive(Debug)]
@@ -70,16 +79,24 @@ struct Asked {
 
 /// The local end of a connection.
 enum Near {
-    Socket(TcpStream, Tell),
+    Socket(Joined),
     Program(DuplexStream, Shared),
+}
+
+/// A socket that is joined with a port of the pod.
+struct Joined {
+    socket: TcpStream,
+    tell: Tell,
+    /// Its own peer has ended its direction.
+    has_ended: bool,
 }
 
 impl Local for Near {
     fn abort(self, why: Failure) {
         match self {
-            Near::Socket(socket, tell) => {
+            Near::Socket(Joined { socket, mut tell, .. }) => {
                 socket.abort(why.clone());
-                tell(why);
+                tell(Finish::Failed(why));
             }
             // Said before the pipe ends: whoever reads its end looks here.
             Near::Program(_, failure) => drop(failure.set(why)),
@@ -90,7 +107,7 @@ impl Local for Near {
 macro_rules! each {
     ($near:expr, $inner:ident => $body:expr) => {
         match $near {
-            Near::Socket($inner, _) => $body,
+            Near::Socket(Joined { socket: $inner, .. }) => $body,
             Near::Program($inner, _) => $body,
         }
     };
@@ -102,7 +119,12 @@ impl AsyncRead for Near {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        each!(&mut *self, inner => Pin::new(inner).poll_read(cx, buffer))
+        let before = (buffer.filled().len(), buffer.remaining());
+        let read = each!(&mut *self, inner => Pin::new(inner).poll_read(cx, buffer));
+        if let (Near::Socket(joined), Poll::Ready(Ok(()))) = (&mut *self, &read) {
+            joined.has_ended |= before.1 > 0 && buffer.filled().len() == before.0;
+        }
+        read
     }
 }
 
@@ -132,7 +154,13 @@ impl AsyncWrite for Near {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(&mut *self, inner => Pin::new(inner).poll_shutdown(cx))
+        let ended = each!(&mut *self, inner => Pin::new(inner).poll_shutdown(cx));
+        if let (Near::Socket(joined), Poll::Ready(_)) = (&mut *self, &ended)
+            && !joined.has_ended
+        {
+            (joined.tell)(Finish::ByPod);
+        }
+        ended
     }
 }
 
@@ -188,8 +216,8 @@ impl PortForward {
         }
     }
 
-    /// Joins a socket with a port of the pod. `tell` is called if that does not end as it should;
-    /// the socket's peer is sent a reset then.
+    /// Joins a socket with a port of the pod. `tell` is called if that does not end as it should,
+    /// or is ended by the pod.
     ///
     /// # Errors
     /// Both, if the forward is over.
@@ -199,10 +227,11 @@ impl PortForward {
         socket: TcpStream,
         tell: Tell,
     ) -> Result<(), (TcpStream, Tell)> {
-        let asked = Asked { port, stream: Near::Socket(socket, tell) };
+        let joined = Joined { socket, tell, has_ended: false };
+        let asked = Asked { port, stream: Near::Socket(joined) };
         match self.asked.send(asked).await {
-            Err(mpsc::error::SendError(Asked { stream: Near::Socket(socket, tell), .. })) => {
-                Err((socket, tell))
+            Err(mpsc::error::SendError(Asked { stream: Near::Socket(joined), .. })) => {
+                Err((joined.socket, joined.tell))
             }
             _ => Ok(()),
         }

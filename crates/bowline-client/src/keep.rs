@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::forward::{Failure, PortForward, Tell};
+use crate::forward::{Failure, Finish, PortForward, Tell};
 
 /// Before the first new try, and at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -29,8 +29,12 @@ const WAITING: usize = 1024;
 const ACCEPTED: usize = 64;
 /// After a failed accept, as when descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// After a connection has failed, the pod is looked at no more often than this.
+/// After a connection has failed, and while the pod is ending, it is looked at no more often than
+/// this.
 const LOOK_AT_MOST_EVERY: Duration = Duration::from_secs(1);
+/// The same after a connection that the pod has ended in good order. So do many servers after each
+/// answer, and so does the system of a pod that is deleted.
+const LOOK_AFTER_ENDS_EVERY: Duration = Duration::from_secs(10);
 
 /// Where forwards come from.
 pub trait Source: Send + Sync + 'static {
@@ -40,8 +44,19 @@ pub trait Source: Send + Sync + 'static {
     /// Why not, in one line.
     fn open(&self) -> impl Future<Output = Result<Reached, String>> + Send;
 
-    /// Whether the pod of this name is of no use any more, and another one may be.
-    fn is_stale(&self, pod: &str) -> impl Future<Output = bool> + Send;
+    /// How the pod is that was reached last.
+    fn look(&self) -> impl Future<Output = Health> + Send;
+}
+
+/// How a pod is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// As it was; so is one that nothing can be learned of.
+    Well,
+    /// It will be gone, and there is no other.
+    Ending,
+    /// It is gone, or ending and there may be another.
+    Gone,
 }
 
 /// A forward, the pod that it goes to, and the pod's port for each of the local ones.
@@ -129,7 +144,7 @@ pub async fn keep<S: Source>(
         arrivals,
         waiting: VecDeque::new(),
         pause: FIRST_PAUSE,
-        failed: Arc::new(Notify::new()),
+        doubts: Arc::default(),
         end,
     };
     keeper.run(first).await
@@ -160,10 +175,20 @@ struct Keeper<S> {
     /// Connections that wait for a forward, each until then.
     waiting: VecDeque<(Instant, usize, TcpStream)>,
     pause: Duration,
-    /// A connection was refused by its pod.
-    failed: Arc<Notify>,
+    doubts: Arc<Doubts>,
     end: CancellationToken,
 }
+
+/// What speaks against the pod being there.
+#[derive(Debug, Default)]
+struct Doubts {
+    /// A connection failed at the pod's side.
+    failed: Notify,
+    /// The pod has ended a connection.
+    ended: Notify,
+}
+
+type Look = Pin<Box<dyn Future<Output = Health> + Send>>;
 
 type Attempt = Pin<Box<dyn Future<Output = Result<Reached, String>> + Send>>;
 
@@ -193,8 +218,12 @@ impl<S: Source> Keeper<S> {
 
     /// While there is a forward; `None` is the end of all.
     async fn up(&mut self, reached: &Reached) -> Option<Loss> {
-        let (mut next_look, mut suspects) = (Instant::now(), false);
+        let (mut last_look, mut next_look): (Option<Instant>, Option<Instant>) = (None, None);
+        let mut look: Option<Look> = None;
+        let doubts = self.doubts.clone();
         loop {
+            let after = |pause| last_look.map_or(Instant::now(), |last| last + pause);
+            let earlier = |at: Instant| Some(next_look.map_or(at, |next| next.min(at)));
             tokio::select! {
                 () = self.end.cancelled() => return None,
                 loss = reached.forward.lost() => return Some(loss),
@@ -202,11 +231,19 @@ impl<S: Source> Keeper<S> {
                     (self.tell)(Change::Handling(self.number(index)));
                     self.join(reached, index, socket).await;
                 }
-                () = self.failed.notified(), if !suspects => suspects = true,
-                () = sleep_until(next_look), if suspects => {
-                    (next_look, suspects) = (Instant::now() + LOOK_AT_MOST_EVERY, false);
-                    if self.source.is_stale(&reached.pod).await {
-                        return Some(Loss::new(Cause::Closed, "the pod is gone"));
+                () = doubts.failed.notified() => next_look = earlier(after(LOOK_AT_MOST_EVERY)),
+                () = doubts.ended.notified() => next_look = earlier(after(LOOK_AFTER_ENDS_EVERY)),
+                () = until(next_look), if look.is_none() => {
+                    next_look = None;
+                    let source = self.source.clone();
+                    look = Some(Box::pin(async move { source.look().await }));
+                }
+                health = looked(&mut look) => {
+                    (look, last_look) = (None, Some(Instant::now()));
+                    match health {
+                        Health::Gone => return Some(Loss::new(Cause::Closed, "the pod is gone")),
+                        Health::Ending => doubts.failed.notify_one(),
+                        Health::Well => {}
                     }
                 }
             }
@@ -221,12 +258,15 @@ impl<S: Source> Keeper<S> {
         // A source that gives fewer ports than there are local ones forwards these nowhere.
         let local = self.number(index);
         let remote = reached.ports.get(index).copied().unwrap_or_default();
-        let (tell, failed) = (self.tell.clone(), self.failed.clone());
-        let told: Tell = Box::new(move |why| {
-            if matches!(why, Failure::Refused(_)) {
-                failed.notify_one();
+        let (tell, doubts) = (self.tell.clone(), self.doubts.clone());
+        let told: Tell = Box::new(move |finish| match finish {
+            Finish::ByPod => doubts.ended.notify_one(),
+            Finish::Failed(why) => {
+                if matches!(why, Failure::Refused(_) | Failure::Reset) {
+                    doubts.failed.notify_one();
+                }
+                tell(Change::Failed { local, remote, why });
             }
-            tell(Change::Failed { local, remote, why });
         });
         if let Err((socket, _)) = reached.forward.join(remote, socket, told).await {
             self.wait(index, socket);
@@ -281,6 +321,13 @@ impl<S: Source> Keeper<S> {
             sleep(pause).await;
             source.open().await
         })
+    }
+}
+
+async fn looked(look: &mut Option<Look>) -> Health {
+    match look {
+        Some(look) => look.await,
+        None => std::future::pending().await,
     }
 }
 

@@ -3,9 +3,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::mem;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
@@ -16,6 +17,7 @@ use bytes::{Bytes, BytesMut};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::task::unconstrained;
 
 use crate::drive::{Inflow, Intake};
 
@@ -96,6 +98,9 @@ struct Member<L> {
     write_ended: bool,
     /// It takes nothing more; what it said before may still be there to read.
     deaf: bool,
+    /// It was found to be reset when it was written to. The system says that once, and then that
+    /// all ended well.
+    fault: Option<io::Error>,
     /// It is in `held`.
     held: bool,
     /// Nothing more comes from it or for it: it stays only until it has taken what waits.
@@ -153,6 +158,7 @@ impl<L: Local> Crowd<L> {
             read_ended: false,
             write_ended: false,
             deaf: false,
+            fault: None,
             held: false,
             leaving: false,
         };
@@ -204,10 +210,12 @@ impl<L: Local> Crowd<L> {
         }
     }
 
-    /// Ends it at once, so that its peer knows.
+    /// Ends it at once, so that its peer knows. What came before goes first, as far as its end
+    /// takes it now: who answers and resets has answered.
     pub fn abort(&mut self, id: Id, why: Failure) {
-        if let Some(stream) = self.remove(id) {
-            stream.abort(why);
+        if let Some(member) = self.members.remove(&id) {
+            self.waiting -= member.inflow.len();
+            member.abort(why);
         }
     }
 
@@ -222,17 +230,15 @@ impl<L: Local> Crowd<L> {
     /// Ends all at once, so that their peers know.
     pub fn abort_all(&mut self) {
         for (_, member) in mem::take(&mut self.members) {
-            if let Some(stream) = member.stream {
-                stream.abort(Failure::Lost);
-            }
+            member.abort(Failure::Lost);
         }
         self.waiting = 0;
     }
 
-    fn remove(&mut self, id: Id) -> Option<L> {
-        let member = self.members.remove(&id)?;
-        self.waiting -= member.inflow.len();
-        member.stream
+    fn remove(&mut self, id: Id) {
+        if let Some(member) = self.members.remove(&id) {
+            self.waiting -= member.inflow.len();
+        }
     }
 
     /// Whether there are none.
@@ -289,7 +295,7 @@ impl<L: Local> Crowd<L> {
                     let why = Failure::Local(error.to_string());
                     self.abort(id, why);
                 }
-                _ if over => drop(self.remove(id)),
+                _ if over => self.remove(id),
                 _ => {}
             }
             if let Poll::Ready(act) = act {
@@ -312,10 +318,12 @@ impl<L: Local> Member<L> {
                 Poll::Ready(Err(error)) if self.read_ended || self.leaving => {
                     return Poll::Ready(Act::Broken(error));
                 }
-                Poll::Ready(Err(_)) => {
+                Poll::Ready(Err(error)) => {
                     let lost = self.inflow.len();
                     self.inflow.discard();
                     self.deaf = true;
+                    // Who had said all before gives a broken pipe instead.
+                    self.fault = Some(error).filter(|it| it.kind() != io::ErrorKind::BrokenPipe);
                     return Poll::Ready(Act::Took(lost));
                 }
                 // What waits must not keep what it came with.
@@ -337,14 +345,134 @@ impl<L: Local> Member<L> {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(bytes)) if bytes.is_empty() => {
                 self.read_ended = true;
-                Poll::Ready(if self.deaf { Act::Closed } else { Act::Ended })
+                Poll::Ready(match self.fault.take() {
+                    Some(fault) => Act::Broken(fault),
+                    None if self.deaf => Act::Closed,
+                    None => Act::Ended,
+                })
             }
             Poll::Ready(Ok(bytes)) => Poll::Ready(Act::Read(bytes)),
             Poll::Ready(Err(error)) => Poll::Ready(Act::Broken(error)),
         }
     }
 
+    /// Gives what waits to its end, as far as that takes it without being waited for; then ends it
+    /// so that its peer knows.
+    fn abort(mut self, why: Failure) {
+        let Some(mut stream) = self.stream.take() else { return };
+        // Not by the budget of the task: nobody comes again.
+        let rest = unconstrained(poll_fn(|cx| self.inflow.poll_into(cx, &mut stream)));
+        let _ = pin!(rest).poll(&mut Context::from_waker(Waker::noop()));
+        stream.abort(why);
+    }
+
     fn is_over(&self) -> bool {
         (self.write_ended || self.deaf) && (self.read_ended || self.leaving)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bowline_proto::Time;
+    use bowline_proto::portforward::OverSpdy;
+    use bowline_proto::session::Side;
+    use bowline_proto::tunnel::Wire;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+    use tokio::net::TcpListener;
+    use tokio::task::yield_now;
+
+    use super::*;
+
+    const ANSWER: &[u8] = b"HTTP/1.1 413 Content Too Large\r\n\r\n";
+
+    /// A crowd of one, and who talks to it.
+    async fn one() -> (Crowd<TcpStream>, Id, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (peer, _) = listener.accept().await.unwrap();
+        stream.writable().await.unwrap();
+        let mut crowd = Crowd::default();
+        let id = OverSpdy::new(Side::Client, Wire::plain()).connect(Time::ZERO, 80).unwrap();
+        crowd.expect(id);
+        assert!(crowd.attach(id, stream).is_none());
+        (crowd, id, peer)
+    }
+
+    /// All that comes, and whether it ended well.
+    async fn read(peer: &mut TcpStream) -> (Vec<u8>, bool) {
+        let mut bytes = Vec::new();
+        let ended = peer.read_to_end(&mut bytes).await;
+        (bytes, ended.is_ok())
+    }
+
+    #[tokio::test]
+    async fn an_answer_before_a_reset_arrives_before_the_reset() {
+        for why in [Failure::Reset, Failure::Refused("broken pipe".into()), Failure::Lost] {
+            let (mut crowd, id, mut peer) = one().await;
+            // Both in one piece of the carrier: nothing was written in between.
+            crowd.push(id, Bytes::from_static(ANSWER));
+            crowd.end(id, why.clone());
+            assert_eq!(read(&mut peer).await, (ANSWER.to_vec(), false), "{why:?}");
+            assert_eq!((crowd.waiting(), crowd.is_empty()), (0, true));
+        }
+        let (mut crowd, id, mut peer) = one().await;
+        crowd.push(id, Bytes::from_static(ANSWER));
+        crowd.abort_all();
+        assert_eq!(read(&mut peer).await, (ANSWER.to_vec(), false));
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_has_ended_before_a_reset_ends_well() {
+        let (mut crowd, id, mut peer) = one().await;
+        crowd.push(id, Bytes::from_static(ANSWER));
+        crowd.finish(id);
+        crowd.end(id, Failure::Reset);
+        while !crowd.is_empty() {
+            poll_fn(|cx| {
+                let polled = crowd.poll(cx, true, |_| usize::MAX).map(drop);
+                if crowd.is_empty() { Poll::Ready(()) } else { polled }
+            })
+            .await;
+        }
+        assert_eq!(read(&mut peer).await, (ANSWER.to_vec(), true));
+    }
+
+    /// What a peer says of itself: all of its bytes, and the act that ended them.
+    async fn told(crowd: &mut Crowd<TcpStream>) -> (Vec<u8>, Act) {
+        let mut said = Vec::new();
+        loop {
+            match poll_fn(|cx| crowd.poll(cx, true, |_| usize::MAX)).await.1 {
+                Act::Read(bytes) => said.extend_from_slice(&bytes),
+                Act::Took(_) => {}
+                end => return (said, end),
+            }
+        }
+    }
+
+    /// A peer that is gone when it is written to: what it said is there, and whether it had said
+    /// all of it. The system tells that to who writes, and then no longer to who reads.
+    #[tokio::test]
+    async fn who_answers_and_goes_is_told_from_who_is_reset_in_its_answer() {
+        for ends_well in [true, false] {
+            let (mut crowd, id, mut peer) = one().await;
+            let stream = crowd.members[&id].stream.as_ref().unwrap();
+            peer.write_all(ANSWER).await.unwrap();
+            if ends_well {
+                peer.shutdown().await.unwrap();
+                stream.readable().await.unwrap();
+            }
+            SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
+            drop(peer);
+            // Until the reset is here.
+            let both = Interest::READABLE | Interest::WRITABLE;
+            while !stream.ready(both).await.unwrap().is_write_closed() {
+                yield_now().await;
+            }
+            crowd.push(id, Bytes::from_static(b"the rest of a request"));
+            let (said, end) = told(&mut crowd).await;
+            assert_eq!(said, ANSWER);
+            assert_eq!(matches!(end, Act::Closed), ends_well, "{end:?}");
+            assert_eq!(matches!(end, Act::Broken(_)), !ends_well, "{end:?}");
+        }
     }
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bowline_io::drive::take_turns;
 use bowline_io::objects::ObjectsError;
 use bowline_proto::session::{Size, Wants};
+use bytes::Bytes;
 use rustix::process::Signal;
 use thiserror::Error;
 use tokio::runtime::Handle;
@@ -21,9 +22,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::console::{Console, Turn};
+use crate::console::{Console, Next, Turn};
 use crate::family::{self, Home};
 use crate::leader::Farewell;
+use crate::log::Log;
 use crate::manifest::{self, ContainerSpec, PodSpec};
 use crate::process::{HostProcess, Process, StartError};
 use crate::session::Command;
@@ -171,6 +173,15 @@ impl Container {
     #[must_use]
     pub fn state(&self) -> State {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What its main process writes first, once it has; `None` if it never will.
+    pub async fn first_output(&self) -> Option<Bytes> {
+        let view = self.console.reader(Log::begin);
+        match poll_fn(|cx| view.poll_next(cx, None)).await {
+            Next::Piece(_, _, bytes) => Some(bytes),
+            Next::Over | Next::GivenUp => None,
+        }
     }
 
     /// One without a main process.

@@ -5,8 +5,9 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use bowline_gateway::authn::{Tokens, User};
 use bowline_gateway::authz::Policies;
 use bowline_gateway::cluster::Cluster;
@@ -18,16 +19,19 @@ use bowline_io::serve::{Sessions, serve};
 use bowline_io::{chance, tls};
 use bowline_node::kubelet::Kubelet;
 use bowline_node::manifest;
-use bowline_node::runtime::{Runtime, Settings};
+use bowline_node::runtime::{RunningPod, Runtime, Settings};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use crate::certificates::Authority;
 use crate::{pod_status, web};
 
 /// The name of the only node.
 const NODE: &str = "dev";
+/// What the demo pod's server takes to listen at most, on the slowest machine.
+const DEMO_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What `dev` is asked for.
 #[derive(Clone, Debug, Default)]
@@ -51,6 +55,8 @@ pub struct Dev {
     runtime: Arc<Runtime>,
     gateway: (Sessions, JoinHandle<()>),
     node: (Sessions, JoinHandle<()>),
+    /// Keeps the demo pod's port.
+    _reserved: TcpSocket,
     /// Holds a temporary kubeconfig.
     _place: Option<tempfile::TempDir>,
 }
@@ -59,8 +65,13 @@ impl Dev {
     /// Starts everything; when this returns, the kubeconfig is complete and the API answers.
     pub async fn start(config: &Config) -> Result<Dev> {
         let authority = Authority::new("bowline-dev").context("make a CA")?;
-        let (objects, specs) = objects(&config.files).await?;
+        // The demo pod's port is its server's alone, also before that listens.
+        let reserved = web::reserve((Ipv4Addr::LOCALHOST, 0).into())?;
+        let (objects, specs) = objects(&config.files, reserved.local_addr()?.port())?;
         let runtime = Arc::new(Runtime::start(specs, Settings::default()));
+        if config.files.is_empty() {
+            demo_listens(&runtime).await?;
+        }
         let (node_address, node) = start_node(&authority, runtime.clone()).await?;
 
         let mut cluster = Cluster::default();
@@ -91,7 +102,15 @@ impl Dev {
         };
         let kubeconfig = kubeconfig(&address, authority.pem(), &admin, &viewer);
         write_private(&path, &kubeconfig).with_context(|| format!("write {}", path.display()))?;
-        Ok(Dev { address, kubeconfig: path, runtime, gateway, node, _place: place })
+        Ok(Dev {
+            address,
+            kubeconfig: path,
+            runtime,
+            gateway,
+            node,
+            _reserved: reserved,
+            _place: place,
+        })
     }
 
     /// Ends sessions, servers and every process, within a second.
@@ -152,13 +171,13 @@ async fn start_gateway(
 }
 
 /// What the API shows, and the pods as the runtime runs them.
-async fn objects(files: &[PathBuf]) -> Result<(Vec<Object>, Vec<manifest::PodSpec>)> {
+fn objects(files: &[PathBuf], demo_port: u16) -> Result<(Vec<Object>, Vec<manifest::PodSpec>)> {
     let mut found = Vec::new();
     for file in files {
         found.extend(bowline_io::objects::read(file)?);
     }
     if files.is_empty() {
-        found.push(demo_pod().await?);
+        found.push(demo_pod(demo_port)?);
         found.push(demo_service());
     }
     let mut specs = Vec::new();
@@ -172,9 +191,8 @@ async fn objects(files: &[PathBuf]) -> Result<(Vec<Object>, Vec<manifest::PodSpe
     Ok((found, specs))
 }
 
-/// `default/nginx`: a small web server of ours, on a port that was free a moment ago.
-async fn demo_pod() -> Result<Object> {
-    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?.local_addr()?.port();
+/// `default/nginx`: a small web server of ours, on this port.
+fn demo_pod(port: u16) -> Result<Object> {
     let program = std::env::current_exe().context("find this program")?;
     let program = program.to_str().context("this program's path is not text")?;
     let value = json!({
@@ -185,12 +203,26 @@ async fn demo_pod() -> Result<Object> {
             "containers": [{
                 "name": "nginx",
                 "image": "bowline.example/web",
-                "command": [program, web::COMMAND, format!("127.0.0.1:{free}")],
-                "ports": [{ "name": "http", "containerPort": free, "protocol": "TCP" }],
+                "command": [program, web::COMMAND, format!("127.0.0.1:{port}")],
+                "ports": [{ "name": "http", "containerPort": port, "protocol": "TCP" }],
             }],
         },
     });
     Ok(Object { value, path: "the demo pod".into(), document: 1 })
+}
+
+/// Resolves once the demo pod's server can be reached: when `dev` is ready, so is its pod.
+async fn demo_listens(runtime: &Runtime) -> Result<()> {
+    let containers = runtime.pods().iter().flat_map(RunningPod::containers);
+    for container in containers {
+        let said = timeout(DEMO_PATIENCE, container.first_output()).await.ok().flatten();
+        let said = said.unwrap_or_default();
+        if !said.starts_with(web::READY.as_bytes()) {
+            let said = String::from_utf8_lossy(&said);
+            bail!("the demo pod's server does not start: {}", said.trim());
+        }
+    }
+    Ok(())
 }
 
 /// `default/nginx` as a service: port 80 goes to the pod's port by its name.
@@ -259,4 +291,33 @@ fn write_private(path: &Path, kubeconfig: &Value) -> io::Result<()> {
     file.write_all(serde_json::to_string_pretty(kubeconfig)?.as_bytes())?;
     file.persist(path).map_err(|error| error.error)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn listens(script: &str) -> Result<()> {
+        let value = json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": { "name": "nginx" },
+            "spec": { "containers": [{ "name": "nginx", "command": ["sh", "-c", script] }] },
+        });
+        let pod = manifest::pod(&Object { value, path: "a test".into(), document: 1 })?;
+        let runtime = Runtime::start(vec![pod], Settings::default());
+        let result = demo_listens(&runtime).await;
+        runtime.shut_down().await;
+        result
+    }
+
+    #[tokio::test]
+    async fn it_is_ready_once_its_pod_is() {
+        assert!(listens("echo serving on http://127.0.0.1:1; exec sleep 60").await.is_ok());
+        for (script, said) in [("echo address already in use >&2", ": address"), ("exit 3", ": ")] {
+            let error = listens(script).await.unwrap_err().to_string();
+            let expected = format!("the demo pod's server does not start{said}");
+            assert!(error.starts_with(&expected), "{error}");
+        }
+    }
 }

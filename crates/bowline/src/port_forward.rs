@@ -1,12 +1,12 @@
 //! `bowline port-forward`: what is asked for to listeners that stay, and a forward behind them.
 //! Above: `main`. Below: `bowline-kube` for where, `bowline-client` for the forward.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bowline_client::forward::Failure;
-use bowline_client::keep::{Change, Patience, Reached, Source, keep};
+use bowline_client::keep::{Change, Health, Patience, Reached, Source, keep};
 use bowline_client::{ForwardRequest, PortForward, UpgradeError};
 use bowline_io::text::harmless;
 use bowline_kube::ports::{ForwardedPort, resolve};
@@ -44,7 +44,7 @@ async fn forward(asked: &args::PortForward, program: &str) -> Result<End, End> {
         place,
         asked: asked.clone(),
         verbose: verbose.clone(),
-        chosen: false.into(),
+        reached: Mutex::default(),
     });
     let interrupted = interrupted()?;
     let (target, ports) = source.target().await?;
@@ -53,7 +53,7 @@ async fn forward(asked: &args::PortForward, program: &str) -> Result<End, End> {
 
     let mut local = Vec::new();
     for port in &ports {
-        let listening = listen::listen(&wanted, *port).await;
+        let listening = listen::listen(&wanted, *port);
         for line in listening.forwarding {
             say::notice(line);
         }
@@ -157,8 +157,17 @@ struct Pods {
     place: Place,
     asked: args::PortForward,
     verbose: Arc<Verbose>,
-    /// The pod was chosen for something else that was named.
-    chosen: AtomicBool,
+    /// What was reached last.
+    reached: Mutex<LastPod>,
+}
+
+/// The pod that was reached last.
+#[derive(Clone, Debug, Default)]
+struct LastPod {
+    pod: String,
+    uid: Option<String>,
+    /// It was chosen for something else that was named.
+    chosen: bool,
 }
 
 impl Pods {
@@ -167,7 +176,6 @@ impl Pods {
         let (api, namespace) = (&self.place.api, &self.place.namespace);
         let wait = self.asked.pod_running_timeout;
         let mut target = target::resolve(api, namespace, &self.asked.target, wait).await?;
-        self.chosen.store(target.chosen_for.is_some(), Ordering::Relaxed);
         let service = target.chosen_for.as_ref().filter(|object| object["kind"] == "Service");
         let service: Option<Service> =
             service.and_then(|object| serde_json::from_value(object.clone()).ok());
@@ -197,6 +205,11 @@ impl Pods {
             observer: Some(self.verbose.clone()),
         };
         let forward = PortForward::open(&request).await.map_err(|error| refused(&error))?;
+        *self.reached.lock().unwrap_or_else(PoisonError::into_inner) = LastPod {
+            pod: pod.clone(),
+            uid: target.pod.metadata.uid.clone(),
+            chosen: target.chosen_for.is_some(),
+        };
         Ok(Reached { forward, pod, ports: ports.iter().map(|port| port.remote).collect() })
     }
 }
@@ -224,18 +237,23 @@ impl Source for Pods {
         reached.await.map_err(|end: End| end.lines.join("; "))
     }
 
-    /// A pod that was named is waited for, whatever becomes of it; of others there may be better.
-    async fn is_stale(&self, pod: &str) -> bool {
-        if !self.chosen.load(Ordering::Relaxed) {
-            return false;
+    /// A pod that was named is served until it is gone, and waited for then; of others there may be
+    /// better as soon as it is to end.
+    async fn look(&self) -> Health {
+        let reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let found = target::pod(&self.place.api, &self.place.namespace, &reached.pod).await;
+        let found = match found {
+            Ok(found) => found,
+            Err(TargetError::Api(error)) if error.is_not_found() => return Health::Gone,
+            Err(_) => return Health::Well,
+        };
+        let phase = found.status.as_ref().and_then(|status| status.phase.as_deref());
+        // Another of the same name is not the one that was reached.
+        let is_another = found.metadata.uid != reached.uid;
+        let is_ending = found.metadata.deletion_timestamp.is_some();
+        if is_another || phase != Some("Running") || is_ending && reached.chosen {
+            return Health::Gone;
         }
-        match target::pod(&self.place.api, &self.place.namespace, pod).await {
-            Ok(found) => {
-                let phase = found.status.as_ref().and_then(|status| status.phase.as_deref());
-                found.metadata.deletion_timestamp.is_some() || phase != Some("Running")
-            }
-            Err(TargetError::Api(error)) => error.is_not_found(),
-            Err(_) => false,
-        }
+        if is_ending { Health::Ending } else { Health::Well }
     }
 }

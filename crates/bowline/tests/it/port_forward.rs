@@ -244,6 +244,30 @@ fn a_local_reset_reaches_the_pod() {
     assert!(app.report().whole);
 }
 
+/// A server that answers and closes with some of the request unread has answered, and its system
+/// resets the connection. Who asked gets both, as without a forward.
+#[test]
+fn an_answer_to_an_unread_request_arrives_before_the_reset() {
+    const ANSWER: &[u8] = b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\n\r\n";
+    let dev = Server::dev(bowline(), &[]);
+    for client in [client(&dev).forwarding(), client(&dev).forwarding().over_spdy()] {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let forward = Forward::start(&client, &[server.local_addr().unwrap().port()]);
+        for _ in 0..50 {
+            let mut socket = forward.connect(0);
+            socket.write_all(b"POST / HTTP/1.1\r\nContent-Length: 1000000\r\n\r\n").unwrap();
+            let (mut accepted, _) = server.accept().unwrap();
+            accepted.peek(&mut [0]).unwrap();
+            accepted.write_all(ANSWER).unwrap();
+            drop(accepted);
+            let mut answer = Vec::new();
+            let end = socket.read_to_end(&mut answer).map_err(|error| error.kind());
+            assert_eq!(answer, ANSWER, "{end:?}: {}", forward.stderr());
+            assert_eq!(end, Err(std::io::ErrorKind::ConnectionReset));
+        }
+    }
+}
+
 fn refused(dev: &Server, words: &[&str]) -> (Option<i32>, String) {
     let mut process = std::process::Command::new(bowline());
     process.args(["port-forward", "--kubeconfig", &dev.kubeconfig()]).args(words);
