@@ -79,7 +79,7 @@ impl Job {
 }
 
 /// Serves as a kubelet whose containers are bottomless.
-pub async fn node(listener: TcpListener, tls: Option<Arc<rustls::ServerConfig>>) {
+pub async fn node(listener: TcpListener, tls: Option<bowline_io::tls::Server>) {
     let sessions = Sessions::default();
     let service = move |_: Peer, request| answer(request);
     serve(listener, tls, sessions, service).await;

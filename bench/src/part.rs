@@ -29,7 +29,7 @@ use tokio_rustls::TlsAcceptor;
 
 /// TLS as a server and as a client, from the files of one directory; or none.
 pub struct Both {
-    pub server: Option<Arc<rustls::ServerConfig>>,
+    pub server: Option<tls::Server>,
     pub client: Option<Arc<rustls::ClientConfig>>,
 }
 
@@ -96,8 +96,8 @@ async fn copy(listener: TcpListener, both: Both, node: u16) -> Result<()> {
         prepare(&tcp);
         let near = match &both.server {
             None => Stream::plain(tcp),
-            Some(config) => {
-                Stream::server(TlsAcceptor::from(config.clone()).accept(Ahead::new(tcp)).await?)
+            Some(tls) => {
+                Stream::server(TlsAcceptor::from(tls.config.clone()).accept(Ahead::new(tcp)).await?)
             }
         };
         let tls = both.client.clone().map(|config| Tls { config, server_name: None });

@@ -16,7 +16,7 @@ use tokio_rustls::{TlsConnector, client};
 use crate::ahead::Ahead;
 use crate::proxy::{self, Proxy, ProxyError, Scheme};
 use crate::stream::{Stream, prepare};
-use crate::tls;
+use crate::{tls, tls_words};
 
 /// Where to connect and how.
 #[derive(Clone, Debug)]
@@ -101,7 +101,7 @@ impl DialError {
 }
 
 /// Connection errors in the words of Go, which people know and scripts look for.
-fn words(error: &io::Error) -> String {
+pub(crate) fn words(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "connection refused".into(),
         io::ErrorKind::NetworkUnreachable => "network is unreachable".into(),
@@ -113,23 +113,8 @@ fn words(error: &io::Error) -> String {
 }
 
 fn tls_words(error: &io::Error) -> String {
-    use rustls::CertificateError as Bad;
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    match inner {
-        Some(rustls::Error::InvalidCertificate(bad)) => {
-            let why = match bad {
-                // The second: by one that has the name of one that is known.
-                Bad::UnknownIssuer | Bad::BadSignature => {
-                    "certificate signed by unknown authority".to_owned()
-                }
-                Bad::Expired | Bad::ExpiredContext { .. } => {
-                    "certificate has expired or is not yet valid".to_owned()
-                }
-                other => other.to_string(),
-            };
-            format!("tls: failed to verify certificate: x509: {why}")
-        }
-        Some(other) => format!("tls: {other}"),
+    match tls_words::at_the_bottom_of(error) {
+        Some(tls) => tls_words::of(tls),
         None if error.kind() == io::ErrorKind::UnexpectedEof => "tls: unexpected EOF".into(),
         None => format!("tls: {}", words(error)),
     }

@@ -1,6 +1,9 @@
 //! One request on one connection: to an answer, or to an upgraded connection, as values.
 //! Above: `bowline-client`, `bowline-kube`, the gateway's far leg. Below: hyper.
 
+use std::error::Error as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -9,17 +12,22 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
+use hyper::ext::on_informational;
 use hyper_util::rt::TokioIo;
 use thiserror::Error;
+use tokio::sync::Notify;
 use tokio::time::timeout;
 use url::{Position, Url};
 
 use crate::stream::{Stream, Upgraded};
 use crate::target::{self, Around};
+use crate::{dial, tls_words};
 
 /// What an answer's head may hold. Go's servers allow 1 MiB for requests; no answer needs that.
 const HEAD_BYTES: usize = 64 * 1024;
 const HEADERS: usize = 128;
+/// How many answers of 1xx may come before the one that counts: Go's bound. Each is a head.
+const INFORMATIONAL: usize = 5;
 /// How much of a refusal is read: client-go's own limit.
 const REFUSAL_BYTES: usize = 64 * 1024;
 /// How long a refusal's body may take.
@@ -35,8 +43,15 @@ pub enum HttpError {
     #[error("malformed HTTP response: {0}")]
     Malformed(hyper::Error),
     /// The connection broke.
-    #[error("{0}")]
+    #[error("{}", broken(_0))]
     Broken(hyper::Error),
+    /// TLS failed, or the other side ended it with an alert: that a certificate is missing or not
+    /// good is said so in TLS 1.3, once the handshake is done.
+    #[error("{}", tls_words::of(_0))]
+    Tls(rustls::Error),
+    /// Answers that are none, one after the other.
+    #[error("too many 1xx informational responses")]
+    Informational,
     /// Nothing came in time.
     #[error("no answer within {} s", _0.as_secs())]
     Timeout(Duration),
@@ -59,7 +74,9 @@ impl HttpError {
 
 impl From<hyper::Error> for HttpError {
     fn from(error: hyper::Error) -> HttpError {
-        if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
+        if let Some(tls) = tls_words::at_the_bottom_of(&error) {
+            HttpError::Tls(tls.clone())
+        } else if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
             HttpError::Cut
         } else if error.is_parse() {
             HttpError::Malformed(error)
@@ -67,6 +84,12 @@ impl From<hyper::Error> for HttpError {
             HttpError::Broken(error)
         }
     }
+}
+
+/// What is below a library's "connection error".
+fn broken(error: &hyper::Error) -> String {
+    let below = error.source().and_then(|below| below.downcast_ref());
+    below.map_or_else(|| error.to_string(), dial::words)
 }
 
 /// What an upgrade was answered with.
@@ -166,7 +189,7 @@ pub fn lines(headers: &HeaderMap) -> Vec<(&str, &str)> {
 
 async fn send(
     stream: Stream,
-    request: Request<Full<Bytes>>,
+    mut request: Request<Full<Bytes>>,
 ) -> Result<http::Response<Incoming>, HttpError> {
     let (mut sender, connection) = http1::Builder::new()
         .title_case_headers(true)
@@ -174,9 +197,23 @@ async fn send(
         .max_headers(HEADERS)
         .handshake::<_, Full<Bytes>>(TokioIo::new(Around::asking(stream, &request)))
         .await?;
+    let too_many = Arc::new(Notify::new());
+    let (told, count) = (too_many.clone(), AtomicUsize::new(0));
+    on_informational(&mut request, move |_| {
+        if count.fetch_add(1, Ordering::Relaxed) == INFORMATIONAL {
+            told.notify_one();
+        }
+    });
     // It ends with the connection: with the body that is read, dropped, or upgraded.
-    tokio::spawn(connection.with_upgrades());
-    Ok(sender.send_request(request).await?)
+    let connection = tokio::spawn(connection.with_upgrades());
+    tokio::select! {
+        biased;
+        () = too_many.notified() => {
+            connection.abort();
+            Err(HttpError::Informational)
+        }
+        response = sender.send_request(request) => Ok(response?),
+    }
 }
 
 async fn whole(body: Incoming, bytes: usize) -> Result<Bytes, HttpError> {

@@ -19,7 +19,6 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use rustls::ServerConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, sink};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -32,7 +31,7 @@ use tracing::{debug, warn};
 use crate::ahead::Ahead;
 use crate::stream::{Stream, Upgraded, prepare};
 use crate::target::{Around, Beginning, begin};
-use crate::tls::PeerIdentity;
+use crate::tls::{self, PeerIdentity, Shown};
 
 /// How long a client may take for its TLS hello, and for the head of a request. Half of either is
 /// no connection.
@@ -55,7 +54,7 @@ const GOODBYE_PATIENCE: Duration = Duration::from_millis(800);
 pub struct Peer {
     /// Where it comes from.
     pub address: SocketAddr,
-    /// Who its certificate says it is, where one was shown and verified.
+    /// Who its certificate says it is, where one was shown and is good at the time of a request.
     pub identity: Option<PeerIdentity>,
     /// Whether it came in TLS.
     pub tls: bool,
@@ -102,7 +101,7 @@ pub type Reply = Response<Body>;
 /// returns. `service` answers requests; what it spawns on `sessions` is waited for.
 pub async fn serve<S, F>(
     listener: TcpListener,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<tls::Server>,
     sessions: Sessions,
     service: S,
 ) where
@@ -110,7 +109,6 @@ pub async fn serve<S, F>(
     F: Future<Output = Reply> + Send + 'static,
 {
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
-    let acceptor = tls.map(TlsAcceptor::from);
     loop {
         let Ok(slot) = slots.clone().acquire_owned().await else { break };
         let accepted = tokio::select! {
@@ -125,13 +123,13 @@ pub async fn serve<S, F>(
                 continue;
             }
         };
-        let (acceptor, service, end) = (acceptor.clone(), service.clone(), sessions.end.clone());
+        let (tls, service, end) = (tls.clone(), service.clone(), sessions.end.clone());
         sessions.begun.fetch_add(1, Ordering::Relaxed);
         sessions.connections.spawn(async move {
             let _slot = slot;
             tokio::select! {
                 () = end.cancelled() => {}
-                () = connection(tcp, address, acceptor, service) => {}
+                () = connection(tcp, address, tls, service) => {}
             }
         });
     }
@@ -142,17 +140,13 @@ pub async fn serve<S, F>(
     }
 }
 
-async fn connection<S, F>(
-    tcp: TcpStream,
-    address: SocketAddr,
-    acceptor: Option<TlsAcceptor>,
-    service: S,
-) where
+async fn connection<S, F>(tcp: TcpStream, address: SocketAddr, tls: Option<tls::Server>, service: S)
+where
     S: Fn(Peer, Request<Incoming>) -> F,
     F: Future<Output = Reply>,
 {
     prepare(&tcp);
-    let (stream, peer) = match greet(tcp, address, acceptor).await {
+    let (stream, shown, tls) = match greet(tcp, tls).await {
         Ok(greeted) => greeted,
         Err(error) => return debug!("{address}: TLS: {error}"),
     };
@@ -166,7 +160,8 @@ async fn connection<S, F>(
         if let Some(query) = query.take() {
             query.put_back(&mut request);
         }
-        let reply = service(peer.clone(), request);
+        let identity = shown.as_ref().and_then(Shown::identity);
+        let reply = service(Peer { address, identity, tls }, request);
         async move { Ok::<_, Infallible>(reply.await) }
     });
     let served = http1::Builder::new()
@@ -198,18 +193,15 @@ async fn too_long(mut stream: Stream) {
 
 async fn greet(
     tcp: TcpStream,
-    address: SocketAddr,
-    acceptor: Option<TlsAcceptor>,
-) -> io::Result<(Stream, Peer)> {
-    let Some(acceptor) = acceptor else {
-        return Ok((Stream::plain(tcp), Peer { address, identity: None, tls: false }));
-    };
+    tls: Option<tls::Server>,
+) -> io::Result<(Stream, Option<Shown>, bool)> {
+    let Some(server) = tls else { return Ok((Stream::plain(tcp), None, false)) };
+    let acceptor = TlsAcceptor::from(server.config.clone());
     let late = |_| io::Error::from(io::ErrorKind::TimedOut);
     let tls =
         timeout(HANDSHAKE_PATIENCE, acceptor.accept(Ahead::new(tcp))).await.map_err(late)??;
-    let certificates = tls.get_ref().1.peer_certificates();
-    let identity = certificates.and_then(<[_]>::first).and_then(PeerIdentity::of);
-    Ok((Stream::server(tls), Peer { address, identity, tls: true }))
+    let shown = server.shown(tls.get_ref().1.peer_certificates());
+    Ok((Stream::server(tls), shown, true))
 }
 
 /// Whether a request brings a body. An upgrade must not: what is behind its head belongs to the

@@ -14,6 +14,7 @@ use http::Request;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 use crate::stream::{Stream, Upgraded};
+use crate::tls_words;
 
 /// The longest target that the HTTP library takes.
 const SHORT: usize = u16::MAX as usize - 1;
@@ -159,6 +160,30 @@ impl AsyncRead for Around {
     }
 }
 
+impl Around {
+    /// A write that failed, and why: the other side may have said it before it went away, as an
+    /// alert that nobody has read.
+    fn explained<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        let Poll::Ready(Err(error)) = written else { return written };
+        let mut piece = [0; PIECE];
+        // What it sent beside belongs to nobody any more.
+        let said = loop {
+            let mut piece = ReadBuf::new(&mut piece);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut piece) {
+                Poll::Ready(Ok(())) if !piece.filled().is_empty() => {}
+                Poll::Ready(Err(said)) => break Some(said),
+                _ => break None,
+            }
+        };
+        let said = said.filter(|said| tls_words::at_the_bottom_of(said).is_some());
+        Poll::Ready(Err(said.unwrap_or(error)))
+    }
+}
+
 impl AsyncWrite for Around {
     fn poll_write(
         self: Pin<&mut Self>,
@@ -172,18 +197,21 @@ impl AsyncWrite for Around {
             return Poll::Ready(Ok(skipped));
         }
         while !around.write_first.is_empty() {
-            let stream = Pin::new(&mut around.stream);
-            let written = ready!(stream.poll_write(cx, &around.write_first))?;
+            let written = Pin::new(&mut around.stream).poll_write(cx, &around.write_first);
+            let written = ready!(around.explained(cx, written))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             around.write_first.advance(written);
         }
-        Pin::new(&mut around.stream).poll_write(cx, bytes)
+        let written = Pin::new(&mut around.stream).poll_write(cx, bytes);
+        around.explained(cx, written)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+        let around = self.get_mut();
+        let flushed = Pin::new(&mut around.stream).poll_flush(cx);
+        around.explained(cx, flushed)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -1,19 +1,22 @@
 //! PEM to TLS configurations, certificates to identities.
-//! Above: `dial`, `serve`, the mains. Below: rustls with aws-lc-rs.
+//! Above: `dial`, `serve`, the mains. Below: `pem`, `verifiers`, rustls with aws-lc-rs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
-use rustls_platform_verifier::BuilderVerifierExt;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::NoServerSessionStorage;
+use rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};
+use rustls::{ClientConfig, ServerConfig};
 use thiserror::Error;
 use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::x509::SubjectPublicKeyInfo;
+
+use crate::pem;
+use crate::trust::{Purpose, Roots};
+use crate::verifiers::{Clients, Servers};
 
 /// Streams are upgrades of HTTP/1.1; HTTP/2 has none.
 const ALPN: &[u8] = b"http/1.1";
@@ -29,17 +32,24 @@ pub enum TlsError {
         /// Why.
         error: std::io::Error,
     },
-    /// Not PEM, or not of the right kind.
-    #[error("{what}: {error}")]
-    Pem {
-        /// What it was to be.
-        what: &'static str,
-        /// What is wrong.
-        error: rustls::pki_types::pem::Error,
-    },
     /// There is no certificate in it.
     #[error("{0} holds no certificate")]
     Empty(&'static str),
+    /// There is no private key where one must be.
+    #[error("the key's file holds no private key")]
+    NoKey,
+    /// There is one, and a password would be needed.
+    #[error("the private key is encrypted, which is not supported: decrypt it with openssl pkey")]
+    Encrypted,
+    /// There is one that cannot be read.
+    #[error("failed to parse the private key: {0}")]
+    BadKey(String),
+    /// They do not belong together.
+    #[error("private key does not match public key")]
+    Mismatch,
+    /// A certificate cannot be read.
+    #[error("failed to parse the certificate: {0}")]
+    BadCertificate(String),
     /// rustls refuses it.
     #[error("{what}: {error}")]
     Refused {
@@ -48,9 +58,6 @@ pub enum TlsError {
         /// Why.
         error: rustls::Error,
     },
-    /// A client CA cannot be used.
-    #[error("client CA: {0}")]
-    ClientCa(#[from] rustls::server::VerifierBuilderError),
 }
 
 /// A certificate chain and its key, in PEM.
@@ -77,12 +84,40 @@ impl Identity {
         Ok(Identity { certificate: read(certificate)?, key: read(key)? })
     }
 
-    fn parse(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsError> {
-        let chain = certificates("certificate", &self.certificate)?;
-        let key = PrivateKeyDer::from_pem_slice(&self.key)
-            .map_err(|error| TlsError::Pem { what: "private key", error })?;
-        Ok((chain, key))
+    /// Go's `tls.X509KeyPair`: the first private key of any form below any name, and all
+    /// certificates; both may be in one file.
+    fn parse(&self, provider: &CryptoProvider) -> Result<Arc<SingleCertAndKey>, TlsError> {
+        let chain = certificates(&self.certificate);
+        let leaf = chain.first().ok_or(TlsError::Empty("certificate"))?;
+        let (_, leaf) = X509Certificate::from_der(leaf)
+            .map_err(|error| TlsError::BadCertificate(error.to_string()))?;
+        let key = provider
+            .key_provider
+            .load_private_key(private_key(&self.key)?)
+            .map_err(|error| TlsError::BadKey(error.to_string()))?;
+        if !belongs(&leaf, &*key) {
+            return Err(TlsError::Mismatch);
+        }
+        Ok(Arc::new(SingleCertAndKey::from(CertifiedKey::new(chain, key))))
     }
+}
+
+fn private_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let is_key =
+        |block: &pem::Block| block.label == "PRIVATE KEY" || block.label.ends_with(" PRIVATE KEY");
+    let block = pem::blocks(text).into_iter().find(is_key).ok_or(TlsError::NoKey)?;
+    if block.label == "ENCRYPTED PRIVATE KEY" || block.has_headers {
+        return Err(TlsError::Encrypted);
+    }
+    // What it is says the data, not the label.
+    PrivateKeyDer::try_from(block.der).map_err(|why| TlsError::BadKey(why.to_owned()))
+}
+
+/// Whether the key is that of the certificate, if it says which one it is.
+fn belongs(certificate: &X509Certificate<'_>, key: &dyn SigningKey) -> bool {
+    let Some(public) = key.public_key() else { return true };
+    let Ok((_, public)) = SubjectPublicKeyInfo::from_der(&public) else { return true };
+    public.subject_public_key.data == certificate.public_key().subject_public_key.data
 }
 
 /// Reads a PEM file.
@@ -93,18 +128,16 @@ pub fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     fs::read(path).map_err(|error| TlsError::File { path: path.to_owned(), error })
 }
 
-fn certificates(what: &'static str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    let all = all.map_err(|error| TlsError::Pem { what, error })?;
-    if all.is_empty() { Err(TlsError::Empty(what)) } else { Ok(all) }
+/// The certificates among the blocks; Go passes over those that have headers.
+fn certificates(text: &[u8]) -> Vec<CertificateDer<'static>> {
+    let blocks = pem::blocks(text).into_iter();
+    let certificates = blocks.filter(|block| block.label == "CERTIFICATE" && !block.has_headers);
+    certificates.map(|block| block.der.into()).collect()
 }
 
-fn roots(what: &'static str, pem: &[u8]) -> Result<RootCertStore, TlsError> {
-    let mut store = RootCertStore::empty();
-    for certificate in certificates(what, pem)? {
-        store.add(certificate).map_err(|error| TlsError::Refused { what, error })?;
-    }
-    Ok(store)
+fn roots(what: &'static str, text: &[u8], provider: &CryptoProvider) -> Result<Roots, TlsError> {
+    let roots = Roots::new(certificates(text), provider.signature_verification_algorithms);
+    if roots.is_empty() { Err(TlsError::Empty(what)) } else { Ok(roots) }
 }
 
 /// AES-128-GCM first: a third less work than AES-256 for every byte that we relay.
@@ -121,8 +154,46 @@ fn no_version(what: &'static str) -> impl Fn(rustls::Error) -> TlsError {
     move |error| TlsError::Refused { what, error }
 }
 
+/// A server's side of TLS.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// For the handshake.
+    pub config: Arc<ServerConfig>,
+    clients: Option<Arc<Clients>>,
+}
+
+impl Server {
+    /// What a client has shown, if it has.
+    #[must_use]
+    pub fn shown(&self, certificates: Option<&[CertificateDer<'static>]>) -> Option<Shown> {
+        let chain = certificates?.to_vec();
+        Some(Shown { config: self.config.clone(), clients: self.clients.clone()?, chain })
+    }
+}
+
+/// A certificate that a client showed when it connected. A connection may outlive it, and what is
+/// between it and the CA as well: who it is, is asked for each request.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    config: Arc<ServerConfig>,
+    clients: Arc<Clients>,
+    chain: Vec<CertificateDer<'static>>,
+}
+
+impl Shown {
+    /// Who it is now; nobody once the certificate, or one above it, is no longer valid.
+    #[must_use]
+    pub fn identity(&self) -> Option<PeerIdentity> {
+        let now = self.config.time_provider.current_time()?;
+        let (leaf, between) = self.chain.split_first()?;
+        self.clients.roots().judge(Purpose::Client, leaf, between, now).ok()?;
+        PeerIdentity::of(leaf)
+    }
+}
+
 /// A server that shows `identity` and, with a CA, asks clients for certificates. `required` turns
-/// away those that have none.
+/// away those that have none. Where certificates count no session is resumed: that would bring back
+/// who was there before, without a look at the certificate.
 ///
 /// # Errors
 /// [`TlsError`] for anything that is not what it should be.
@@ -130,28 +201,28 @@ pub fn server(
     identity: &Identity,
     client_ca: Option<&[u8]>,
     required: bool,
-) -> Result<Arc<ServerConfig>, TlsError> {
+) -> Result<Server, TlsError> {
     let provider = provider();
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(no_version("server"))?;
-    let builder = match client_ca {
-        None => builder.with_no_client_auth(),
-        Some(pem) => {
-            let store = Arc::new(roots("client CA", pem)?);
-            let verifier = WebPkiClientVerifier::builder_with_provider(store, provider);
-            let verifier = if required { verifier } else { verifier.allow_unauthenticated() };
-            builder.with_client_cert_verifier(verifier.build()?)
-        }
+    let clients = match client_ca {
+        None => None,
+        Some(pem) => Some(Clients::new(roots("client CA", pem, &provider)?, required, &provider)),
     };
-    let (chain, key) = identity.parse()?;
-    let mut config = builder
-        .with_single_cert(chain, key)
-        .map_err(|error| TlsError::Refused { what: "certificate and key", error })?;
+    let builder = match &clients {
+        None => builder.with_no_client_auth(),
+        Some(clients) => builder.with_client_cert_verifier(clients.clone()),
+    };
+    let mut config = builder.with_cert_resolver(identity.parse(&provider)?);
+    if clients.is_some() {
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+    }
     // Our order decides, not the client's.
     config.ignore_client_order = true;
     config.alpn_protocols = vec![ALPN.to_vec()];
-    Ok(Arc::new(config))
+    Ok(Server { config: Arc::new(config), clients })
 }
 
 /// Whom a client trusts.
@@ -175,67 +246,41 @@ pub fn client(trust: &Trust, identity: Option<&Identity>) -> Result<Arc<ClientCo
         .with_safe_default_protocol_versions()
         .map_err(no_version("client"))?;
     let builder = match trust {
-        Trust::System => {
-            builder.with_platform_verifier().map_err(no_version("the system's CAs"))?
+        Trust::System => of_the_system(builder, &provider)?,
+        Trust::Ca(pem) => {
+            let roots = roots("certificate authority", pem, &provider)?;
+            builder
+                .dangerous()
+                .with_custom_certificate_verifier(Servers::new(Some(roots), &provider))
         }
-        Trust::Ca(pem) => builder.with_root_certificates(roots("certificate authority", pem)?),
-        Trust::Anybody => builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(TrustAnybody { provider })),
+        Trust::Anybody => {
+            builder.dangerous().with_custom_certificate_verifier(Servers::new(None, &provider))
+        }
     };
     let config = match identity {
         None => builder.with_no_client_auth(),
-        Some(identity) => {
-            let (chain, key) = identity.parse()?;
-            builder
-                .with_client_auth_cert(chain, key)
-                .map_err(|error| TlsError::Refused { what: "client certificate and key", error })?
-        }
+        Some(identity) => builder.with_client_cert_resolver(identity.parse(&provider)?),
     };
     // As kubectl's streams: no ALPN at all, so that no server can choose HTTP/2.
     Ok(Arc::new(config))
 }
 
-#[derive(Debug)]
-struct TrustAnybody {
-    provider: Arc<CryptoProvider>,
+type Untrusting = rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>;
+type Trusting = rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>;
+
+#[cfg(all(unix, not(any(target_vendor = "apple", target_os = "android"))))]
+fn of_the_system(builder: Untrusting, provider: &CryptoProvider) -> Result<Trusting, TlsError> {
+    // Where there are none, no server is trusted, which is then said of each.
+    let found = rustls_native_certs::load_native_certs().certs;
+    let roots = Roots::new(found, provider.signature_verification_algorithms);
+    let servers = Servers::new(Some(roots), provider);
+    Ok(builder.dangerous().with_custom_certificate_verifier(servers))
 }
 
-impl ServerCertVerifier for TrustAnybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signed, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signed, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
+#[cfg(not(all(unix, not(any(target_vendor = "apple", target_os = "android")))))]
+fn of_the_system(builder: Untrusting, _: &CryptoProvider) -> Result<Trusting, TlsError> {
+    use rustls_platform_verifier::BuilderVerifierExt;
+    builder.with_platform_verifier().map_err(no_version("the system's CAs"))
 }
 
 /// Who a verified client certificate says its owner is, in Kubernetes' reading.
@@ -248,7 +293,8 @@ pub struct PeerIdentity {
 }
 
 impl PeerIdentity {
-    /// The identity in a certificate that TLS has verified; `None` if it names no user.
+    /// The identity in a certificate that TLS has verified; `None` if it names no user, or in a way
+    /// that cannot be read. Of several common names the last counts, as in Go.
     #[must_use]
     pub fn of(certificate: &CertificateDer<'_>) -> Option<PeerIdentity> {
         let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
@@ -256,7 +302,113 @@ impl PeerIdentity {
         let text = |part: &x509_parser::x509::AttributeTypeAndValue<'_>| {
             part.as_str().ok().map(ToOwned::to_owned)
         };
-        let user = subject.iter_common_name().find_map(text).filter(|user| !user.is_empty())?;
-        Some(PeerIdentity { user, groups: subject.iter_organization().filter_map(text).collect() })
+        let user = subject.iter_common_name().last().and_then(text);
+        let user = user.filter(|user| !user.is_empty())?;
+        let groups: Option<Vec<String>> = subject.iter_organization().map(text).collect();
+        Some(PeerIdentity { user, groups: groups? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+    use rcgen::{
+        CertificateParams, DistinguishedName, DnType, KeyPair, PKCS_ECDSA_P384_SHA384,
+        PKCS_RSA_SHA256,
+    };
+    use x509_parser::der_parser::der::parse_der_sequence;
+
+    use super::*;
+
+    fn block(label: &str, der: &[u8]) -> String {
+        format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", STANDARD.encode(der))
+    }
+
+    /// What is in the `OCTET STRING` of PKCS#8: PKCS#1, or SEC1.
+    fn inner(pkcs8: &[u8]) -> Vec<u8> {
+        let (_, sequence) = parse_der_sequence(pkcs8).unwrap();
+        sequence.as_sequence().unwrap()[2].as_slice().unwrap().to_vec()
+    }
+
+    fn parse(certificate: &str, key: &str) -> Result<(), TlsError> {
+        let identity = Identity { certificate: certificate.into(), key: key.into() };
+        identity.parse(&provider()).map(|_| ())
+    }
+
+    #[test]
+    fn a_key_is_what_its_bytes_are_whatever_is_above_them() {
+        let rsa = KeyPair::generate_for(&PKCS_RSA_SHA256).unwrap();
+        let ec = KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).unwrap();
+        let other = KeyPair::generate().unwrap();
+        let others = block("PRIVATE KEY", other.serialized_der());
+        for key in [rsa, ec] {
+            let certificate = CertificateParams::new(vec!["a".into()]).unwrap();
+            let certificate = certificate.self_signed(&key).unwrap().pem();
+            let pkcs8 = key.serialized_der();
+            for der in [pkcs8, &inner(pkcs8)] {
+                for label in ["PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY", "ANY PRIVATE KEY"]
+                {
+                    let key = block(label, der);
+                    parse(&certificate, &key).unwrap();
+                    let parameters = block("EC PARAMETERS", &[6, 5, 0x2b, 0x81, 4, 0, 0x22]);
+                    parse(&certificate, &format!("{parameters}{key}")).unwrap();
+                    parse(&certificate, &format!("some text\n{key}{others}")).unwrap();
+                    let both = format!("{key}{certificate}").replace('\n', "\r\n");
+                    parse(&both, &both).unwrap();
+                }
+            }
+            assert!(matches!(parse(&certificate, &others), Err(TlsError::Mismatch)));
+            let broken = block("PRIVATE KEY", &pkcs8[..pkcs8.len() / 2]);
+            assert!(matches!(parse(&certificate, &broken), Err(TlsError::BadKey(_))));
+            assert!(matches!(parse(&certificate, &certificate), Err(TlsError::NoKey)));
+            assert!(matches!(parse(&others, &others), Err(TlsError::Empty(_))));
+            let encrypted = block("ENCRYPTED PRIVATE KEY", pkcs8);
+            assert!(matches!(parse(&certificate, &encrypted), Err(TlsError::Encrypted)));
+            let label = "-----BEGIN RSA PRIVATE KEY-----\n";
+            let old = format!("{label}Proc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\n");
+            let old = block("RSA PRIVATE KEY", pkcs8).replace(label, &old);
+            assert!(matches!(parse(&certificate, &old), Err(TlsError::Encrypted)));
+        }
+    }
+
+    #[test]
+    fn a_bundle_is_what_can_be_read_of_it() {
+        let key = KeyPair::generate().unwrap();
+        let good = CertificateParams::new(vec!["a".into()]).unwrap();
+        let good = good.self_signed(&key).unwrap().pem();
+        let bad = block("CERTIFICATE", b"none");
+        let bundle = |text: &str| client(&Trust::Ca(text.into()), None).map(|_| ());
+        bundle(&format!("# Some CA\n{bad}{good}{}", block("X509 CRL", b"x"))).unwrap();
+        for none in ["", "text", &bad] {
+            let error = bundle(none).unwrap_err();
+            assert_eq!(error.to_string(), "certificate authority holds no certificate");
+        }
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_read_is_nobodys() {
+        let identity = |names: &[(DnType, rcgen::DnValue)]| {
+            let mut params = CertificateParams::new(Vec::new()).unwrap();
+            params.distinguished_name = DistinguishedName::new();
+            for (kind, value) in names {
+                params.distinguished_name.push(kind.clone(), value.clone());
+            }
+            let key = KeyPair::generate().unwrap();
+            PeerIdentity::of(params.self_signed(&key).unwrap().der())
+        };
+        let text = |text: &str| rcgen::DnValue::Utf8String(text.to_owned());
+        let found = identity(&[
+            (DnType::CommonName, text("jürgen")),
+            (DnType::OrganizationName, text("users")),
+        ]);
+        let jürgen = PeerIdentity { user: "jürgen".into(), groups: vec!["users".into()] };
+        assert_eq!(found, Some(jürgen));
+        assert_eq!(identity(&[(DnType::OrganizationName, text("users"))]), None);
+        assert_eq!(identity(&[(DnType::CommonName, text(""))]), None);
+        let strange = rcgen::DnValue::BmpString("a".try_into().unwrap());
+        assert_eq!(identity(&[(DnType::CommonName, strange.clone())]), None);
+        let group = (DnType::OrganizationName, strange);
+        assert_eq!(identity(&[(DnType::CommonName, text("a")), group]), None);
     }
 }

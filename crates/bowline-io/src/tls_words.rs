@@ -1,0 +1,153 @@
+//! What TLS failed of to Go's words for it, which people know and scripts look for.
+//! Above: `dial`, `http`. Below: rustls.
+
+use std::error::Error;
+use std::io;
+
+use rustls::pki_types::ServerName;
+use rustls::{AlertDescription as Alert, CertificateError as Bad};
+
+/// The TLS error at the bottom of another, if there is one.
+pub(crate) fn at_the_bottom_of<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(tls) = error.downcast_ref() {
+            return Some(tls);
+        }
+        // An `io::Error` gives what is in it in this way only.
+        next = match error.downcast_ref::<io::Error>() {
+            Some(io) => io.get_ref().map(|inner| inner as _),
+            None => error.source(),
+        };
+    }
+    None
+}
+
+/// The words.
+pub(crate) fn of(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InvalidCertificate(bad) => {
+            format!("tls: failed to verify certificate: x509: {}", of_certificate(bad))
+        }
+        rustls::Error::AlertReceived(alert) => format!("remote error: tls: {}", of_alert(*alert)),
+        other => format!("tls: {other}"),
+    }
+}
+
+fn of_certificate(bad: &Bad) -> String {
+    match bad {
+        // The second: by one that has the name of one that is known.
+        Bad::UnknownIssuer | Bad::BadSignature => "certificate signed by unknown authority".into(),
+        Bad::Expired
+        | Bad::ExpiredContext { .. }
+        | Bad::NotValidYet
+        | Bad::NotValidYetContext { .. } => "certificate has expired or is not yet valid".into(),
+        Bad::InvalidPurpose | Bad::InvalidPurposeContext { .. } => {
+            "certificate specifies an incompatible key usage".into()
+        }
+        Bad::UnhandledCriticalExtension => "unhandled critical extension".into(),
+        Bad::NotValidForNameContext { expected, presented } => of_names(expected, presented),
+        other => other.to_string(),
+    }
+}
+
+fn of_names(expected: &ServerName<'_>, presented: &[String]) -> String {
+    let expected = expected.to_str();
+    // They come as `DnsName("name")` and `IpAddress(address)`.
+    let names = |kind: &str| -> Vec<String> {
+        let inner = |name: &String| {
+            let name = name.strip_prefix(kind)?.strip_prefix('(')?.strip_suffix(')')?;
+            Some(name.trim_matches('"').to_owned())
+        };
+        presented.iter().filter_map(inner).collect()
+    };
+    let is_address = expected.parse::<std::net::IpAddr>().is_ok();
+    let names = names(if is_address { "IpAddress" } else { "DnsName" });
+    match (is_address, names.is_empty()) {
+        (true, true) => format!(
+            "cannot validate certificate for {expected} because it doesn't contain any IP SANs"
+        ),
+        (false, true) => {
+            format!("certificate is not valid for any names, but wanted to match {expected}")
+        }
+        (_, false) => format!("certificate is valid for {}, not {expected}", names.join(", ")),
+    }
+}
+
+/// crypto/tls's `alertText`.
+fn of_alert(alert: Alert) -> String {
+    let text = match alert {
+        Alert::CloseNotify => "close notify",
+        Alert::UnexpectedMessage => "unexpected message",
+        Alert::BadRecordMac => "bad record MAC",
+        Alert::DecryptionFailed => "decryption failed",
+        Alert::RecordOverflow => "record overflow",
+        Alert::DecompressionFailure => "decompression failure",
+        Alert::HandshakeFailure => "handshake failure",
+        Alert::BadCertificate => "bad certificate",
+        Alert::UnsupportedCertificate => "unsupported certificate",
+        Alert::CertificateRevoked => "revoked certificate",
+        Alert::CertificateExpired => "expired certificate",
+        Alert::CertificateUnknown => "unknown certificate",
+        Alert::IllegalParameter => "illegal parameter",
+        Alert::UnknownCA => "unknown certificate authority",
+        Alert::AccessDenied => "access denied",
+        Alert::DecodeError => "error decoding message",
+        Alert::DecryptError => "error decrypting message",
+        Alert::ExportRestriction => "export restriction",
+        Alert::ProtocolVersion => "protocol version not supported",
+        Alert::InsufficientSecurity => "insufficient security level",
+        Alert::InternalError => "internal error",
+        Alert::InappropriateFallback => "inappropriate fallback",
+        Alert::UserCanceled => "user canceled",
+        Alert::NoRenegotiation => "no renegotiation",
+        Alert::MissingExtension => "missing extension",
+        Alert::UnsupportedExtension => "unsupported extension",
+        Alert::CertificateUnobtainable => "certificate unobtainable",
+        Alert::UnrecognisedName => "unrecognized name",
+        Alert::BadCertificateStatusResponse => "bad certificate status response",
+        Alert::BadCertificateHashValue => "bad certificate hash value",
+        Alert::UnknownPSKIdentity => "unknown PSK identity",
+        Alert::CertificateRequired => "certificate required",
+        Alert::NoApplicationProtocol => "no application protocol",
+        Alert::EncryptedClientHelloRequired => "encrypted client hello required",
+        other => return format!("alert({})", u8::from(other)),
+    };
+    text.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_told_as_go_tells_them() {
+        let name = |text: &str| ServerName::try_from(text.to_owned()).unwrap();
+        let dns = ["DnsName(\"a\")".to_owned(), "DnsName(\"*.b\")".to_owned()];
+        let both = [dns[0].clone(), "IpAddress(10.0.0.1)".to_owned()];
+        for (expected, presented, words) in [
+            ("c", &dns[..], "certificate is valid for a, *.b, not c"),
+            ("c", &[], "certificate is not valid for any names, but wanted to match c"),
+            ("10.0.0.2", &both, "certificate is valid for 10.0.0.1, not 10.0.0.2"),
+            (
+                "::1",
+                &dns,
+                "cannot validate certificate for ::1 because it doesn't contain any IP SANs",
+            ),
+        ] {
+            assert_eq!(of_names(&name(expected), presented), words);
+        }
+    }
+
+    #[test]
+    fn an_alert_is_found_below_and_has_gos_words() {
+        let alert = rustls::Error::AlertReceived(Alert::CertificateRequired);
+        let io = io::Error::new(io::ErrorKind::InvalidData, alert);
+        let found = at_the_bottom_of(&io).map(of);
+        assert_eq!(found.as_deref(), Some("remote error: tls: certificate required"));
+        let around = io::Error::other(io);
+        assert!(at_the_bottom_of(&around).is_some());
+        assert!(at_the_bottom_of(&io::Error::from(io::ErrorKind::BrokenPipe)).is_none());
+        assert_eq!(of_alert(Alert::Unknown(200)), "alert(200)");
+    }
+}

@@ -1,0 +1,14 @@
+//! TLS and HTTP over real sockets, with servers that are good and servers that are not. One binary
+//! for all.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "in a test, helpers included, a panic is the report"
+)]
+
+mod certificates;
+mod expiry;
+mod informational;
+mod refused_clients;
