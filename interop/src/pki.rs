@@ -57,8 +57,19 @@ impl Authority {
     /// # Errors
     /// See [`new`](Authority::new).
     pub fn client(&self) -> Result<Pair, rcgen::Error> {
+        self.client_named("kube-apiserver-kubelet-client", None)
+    }
+
+    /// For a client of this name, and in this group.
+    ///
+    /// # Errors
+    /// See [`new`](Authority::new).
+    pub fn client_named(&self, name: &str, group: Option<&str>) -> Result<Pair, rcgen::Error> {
         let mut params = CertificateParams::new(Vec::new())?;
-        params.distinguished_name.push(DnType::CommonName, "gateway");
+        params.distinguished_name.push(DnType::CommonName, name);
+        if let Some(group) = group {
+            params.distinguished_name.push(DnType::OrganizationName, group);
+        }
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         self.sign(&params)
     }

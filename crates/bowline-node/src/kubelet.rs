@@ -25,6 +25,7 @@ use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 use tracing::{debug, warn};
 
+use crate::admitted::Admitted;
 use crate::attach::Attach;
 use crate::forward::{self, HostPod};
 use crate::lines::{LogLines, Options};
@@ -38,8 +39,8 @@ pub struct Kubelet {
     pub runtime: Arc<Runtime>,
     /// The sessions, and their end.
     pub sessions: Sessions,
-    /// Whether a client has to show a certificate that TLS could verify.
-    pub authenticates: bool,
+    /// Who may, by the certificate that a client has to show; `None` asks nobody.
+    pub admitted: Option<Admitted>,
 }
 
 /// An answer that is no upgrade: plain text, as the kubelet's are.
@@ -92,9 +93,7 @@ impl Kubelet {
         if route == Route::Healthz {
             return Ok(text(200, "ok"));
         }
-        if self.authenticates && peer.identity.is_none() {
-            return Err(Plain::new(401, "Unauthorized"));
-        }
+        self.admit(peer)?;
         if !matches!(*request.method(), Method::GET | Method::POST) {
             return Err(Plain::new(405, "405: Method Not Allowed"));
         }
@@ -107,6 +106,20 @@ impl Kubelet {
                 self.port_forward(request, &namespace, &pod, uid.as_deref())
             }
         }
+    }
+
+    fn admit(&self, peer: &Peer) -> Result<(), Plain> {
+        let Some(admitted) = &self.admitted else { return Ok(()) };
+        let identity = peer.identity.as_ref();
+        let identity = identity.ok_or_else(|| Plain::new(401, "Unauthorized"))?;
+        if admitted.admits(identity) {
+            return Ok(());
+        }
+        // The kubelet's words.
+        let user = &identity.user;
+        let text =
+            format!("Forbidden (user={user}, verb=create, resource=nodes, subresource=proxy)");
+        Err(Plain::new(403, text))
     }
 
     fn port_forward(

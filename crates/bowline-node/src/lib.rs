@@ -7,6 +7,7 @@
 //! to](attach), and [`forward`] with the ports of a pod.
 #![deny(unsafe_code)]
 
+pub mod admitted;
 pub mod attach;
 pub mod forward;
 pub mod kubelet;

@@ -17,6 +17,7 @@ use bowline_gateway::server::Gateway;
 use bowline_io::objects::Object;
 use bowline_io::serve::{Sessions, serve};
 use bowline_io::{chance, tls};
+use bowline_node::admitted::{self, Admitted};
 use bowline_node::kubelet::Kubelet;
 use bowline_node::manifest;
 use bowline_node::runtime::{RunningPod, Runtime, Settings};
@@ -81,7 +82,7 @@ impl Dev {
         cluster.add(node_object(node_address.port()))?;
         let known = runtime.clone();
         let cluster = cluster.refreshed_by(Arc::new(move |pod| pod_status::refresh(&known, pod)));
-        let client = authority.client("kube-apiserver-kubelet-client", "system:masters")?;
+        let client = authority.client(admitted::API_SERVER, admitted::MASTERS)?;
         let trust = tls::Trust::Ca(authority.pem().as_bytes().to_vec());
         let nodes = Nodes {
             cluster,
@@ -134,7 +135,8 @@ async fn start_node(
     let identity = authority.server(&["localhost"], &[Ipv4Addr::LOCALHOST.into()])?;
     let tls = tls::server(&identity, Some(authority.pem().as_bytes()), true)?;
     let sessions = Sessions::default();
-    let kubelet = Kubelet { runtime, sessions: sessions.clone(), authenticates: true };
+    let kubelet =
+        Kubelet { runtime, sessions: sessions.clone(), admitted: Some(Admitted::default()) };
     let service = move |peer, request| kubelet.clone().answer(peer, request);
     let server = tokio::spawn(serve(listener, Some(tls), sessions.clone(), service));
     Ok((address, (sessions, server)))

@@ -62,10 +62,10 @@ pub async fn node(asked: args::node::Node) -> Result<()> {
     let (listener, address) = listen(asked.address, asked.port).await?;
     let runtime = Arc::new(Runtime::from_files(&asked.filenames, settings)?);
     let sessions = Sessions::default();
-    let authenticates = client_ca.is_some();
-    let kubelet = Kubelet { runtime: runtime.clone(), sessions: sessions.clone(), authenticates };
+    let admitted = client_ca.is_some().then_some(asked.admitted);
+    let open = if admitted.is_some() { "" } else { " (loopback only: no --client-ca-file)" };
+    let kubelet = Kubelet { runtime: runtime.clone(), sessions: sessions.clone(), admitted };
     let scheme = if tls.is_some() { "https" } else { "http" };
-    let open = if authenticates { "" } else { " (loopback only: no --client-ca-file)" };
     say::notice(format_args!("serving on {scheme}://{address}{open}"));
     let service = move |peer, request| kubelet.clone().answer(peer, request);
     until(end, &sessions, serve(listener, tls, sessions.clone(), service)).await;

@@ -97,7 +97,12 @@ pub static COMMAND: Command = Command {
             "Believe nodes with a certificate of this CA. Without it their certificates are not \
              checked, as in kube-apiserver.",
         ),
-        Flag::text(KUBELET_CERT, "FILE", "The certificate to show to nodes, in PEM."),
+        Flag::text(
+            KUBELET_CERT,
+            "FILE",
+            "The certificate to show to nodes, in PEM. bowline node serves the common name \
+             kube-apiserver-kubelet-client, or those of its --client-name.",
+        ),
         Flag::text(KUBELET_KEY, "FILE", "The private key of that certificate, in PEM."),
         ADDRESS_TYPES,
         Flag::port("secure-port", "The port to listen on. 0 picks a free one.").default("6443"),

@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bowline_node::admitted::{self, Admitted};
+
 use super::pflag::{BadValue, Values, bad_value};
 use super::table::{Command, Flag, Words};
 use super::{BadUsage, HELP, VERBOSITY};
@@ -22,8 +24,10 @@ pub struct Node {
     pub port: u16,
     /// Its certificate and key; without them it makes its own.
     pub certificate: Option<Pair>,
-    /// Who may connect: those with a certificate of this CA.
+    /// Who may connect: those with a certificate of this CA,
     pub client_ca: Option<PathBuf>,
+    /// and of these names.
+    pub admitted: Admitted,
     /// HTTP without TLS.
     pub plain_http: bool,
     /// From the hangup of a client that has gone to the kill.
@@ -102,6 +106,27 @@ pub const CLIENT_CA: Flag = Flag::text(
      organisations are the groups.",
 );
 
+const CLIENT_NAME: Flag = Flag::each(
+    "client-name",
+    "NAME",
+    "Serve clients whose certificate has this common name. May be repeated. With --client-name or \
+     --client-group nobody else is served.",
+)
+.default(admitted::API_SERVER);
+const CLIENT_GROUP: Flag = Flag::each(
+    "client-group",
+    "GROUP",
+    "Serve clients whose certificate has this organisation. May be repeated.",
+)
+.default(admitted::MASTERS);
+/// As `--client-ca-file` of the gateway, which knows what each user may.
+const NODE_CLIENT_CA: Flag = Flag::text(
+    "client-ca-file",
+    "FILE",
+    "Let in clients with a certificate of one of these CAs, if --client-name or --client-group has \
+     its name.",
+);
+
 /// Its table.
 pub static COMMAND: Command = Command {
     name: "node",
@@ -109,12 +134,18 @@ pub static COMMAND: Command = Command {
     text: "Runs the containers of the Pods in the given files and serves exec, attach, \
            port-forward and logs for them on kubelet's paths, over WebSocket and SPDY.\n\n\
            Whoever can reach a node can run commands on it. Without --client-ca-file nobody is \
-           asked who they are, and the node serves on loopback only.",
+           asked who they are, and the node serves on loopback only. With it, whoever has a \
+           certificate of that CA and one of the names of --client-name or --client-group may do \
+           everything: name those in front of the node, API servers or gateways.",
     usage: "-f FILE [flags]",
     examples: &[
         (
             "Try it on this machine, without certificates",
             "{bowline} node --plain-http -f pods.yaml",
+        ),
+        (
+            "Serve a gateway whose certificate has the common name gw",
+            "{bowline} node -f pods.yaml --client-ca-file ca.crt --client-name gw",
         ),
         (
             "Serve an API server that shows its own certificate",
@@ -125,7 +156,9 @@ pub static COMMAND: Command = Command {
     flags: &[
         Flag::address("address", "Where to listen; 127.0.0.1 without --client-ca-file.")
             .default("0.0.0.0"),
-        CLIENT_CA,
+        NODE_CLIENT_CA,
+        CLIENT_GROUP,
+        CLIENT_NAME,
         FILENAME,
         DRAIN_TIMEOUT,
         Flag::switch("plain-http", "Serve HTTP without TLS, on loopback only."),
@@ -177,11 +210,25 @@ pub fn read(values: &Values) -> Result<Node, BadUsage> {
         port: values.port("port").unwrap_or(PORT),
         certificate,
         client_ca,
+        admitted: admitted(values)?,
         plain_http,
         stream_hangup_grace: values.not_negative(&HANGUP_GRACE, HANGUP_GRACE_DEFAULT)?,
         output_drain_timeout: values.not_negative(&DRAIN_TIMEOUT, DRAIN_TIMEOUT_DEFAULT)?,
         verbosity: values.number(VERBOSITY.long).unwrap_or(0),
     })
+}
+
+/// Who may: who is named, or those that are usual.
+fn admitted(values: &Values) -> Result<Admitted, BadUsage> {
+    let (names, groups) = (values.each(CLIENT_NAME.long), values.each(CLIENT_GROUP.long));
+    if names.is_empty() && groups.is_empty() {
+        return Ok(Admitted::default());
+    }
+    if values.path(CLIENT_CA.long).is_none() {
+        let given = if names.is_empty() { CLIENT_GROUP.long } else { CLIENT_NAME.long };
+        return Err(BadUsage::Pair { given, missing: CLIENT_CA.long });
+    }
+    Ok(Admitted { names, groups })
 }
 
 /// A certificate and its key, which come together or not at all.

@@ -7,6 +7,7 @@
     reason = "in a test, helpers included, a panic is the report"
 )]
 
+mod admitted;
 mod attach;
 mod bad_server;
 mod copy;
