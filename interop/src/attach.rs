@@ -19,57 +19,76 @@ pub const TALKER: &str = "while read -r what much; do case $what in say) echo \"
      end) exit \"$much\";; esac; done";
 
 /// Pods to attach to: `talker`, whose input stays open, `once`, whose input ends with its first
-/// client, and `shell` on a terminal. They are on a node of a real cluster where one is given, and
-/// said to run there where nobody else says it.
-#[must_use]
-pub fn pods(node: Option<&str>, runs: bool) -> Vec<String> {
-    let more = node.map_or(String::new(), |node| {
-        format!("  nodeName: {node}\n  automountServiceAccountToken: false\n")
-    });
-    let pod = |name: &str, container: &str| {
+/// client, and `shell` on a terminal.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pods<'a> {
+    /// A node of a real cluster.
+    pub node: Option<&'a str>,
+    /// What the image there has: `box` or `gnu`.
+    pub tools: &'a str,
+    /// Behind each name.
+    pub suffix: &'a str,
+    /// They are said to run, where nobody else says it.
+    pub runs: bool,
+}
+
+impl Pods<'_> {
+    /// One for each.
+    #[must_use]
+    pub fn manifests(&self) -> Vec<String> {
+        let talker =
+            format!("    command:\n    - sh\n    - -c\n    - |\n      {TALKER}\n    stdin: true\n");
+        let once = "    stdin: true\n    stdinOnce: true\n    command: [cat]\n";
+        let shell = "    stdin: true\n    tty: true\n    command: [sh]\n    env: [{name: PS1, \
+                     value: '# '}]\n";
+        vec![self.pod("talker", &talker), self.pod("once", once), self.pod("shell", shell)]
+    }
+
+    /// Their names.
+    #[must_use]
+    pub fn names(&self) -> [String; 3] {
+        ["talker", "once", "shell"].map(|name| [name, self.suffix].concat())
+    }
+
+    fn pod(&self, name: &str, container: &str) -> String {
+        let name = [name, self.suffix].concat();
+        let node = self.node.map_or(String::new(), |node| {
+            format!("  nodeName: {node}\n  automountServiceAccountToken: false\n")
+        });
+        let image = self.node.map_or(String::new(), |_| {
+            format!("    image: localhost/{}:1\n    imagePullPolicy: Never\n", self.tools)
+        });
         let status = format!(
             "status:\n  phase: Running\n  containerStatuses:\n  - name: {name}\n    image: \
              none\n    imageID: none\n    ready: true\n    restartCount: 0\n    state: {{running: \
              {{}}}}\n"
         );
-        let status = if runs { &*status } else { "" };
+        let status = if self.runs { &*status } else { "" };
         format!(
             "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: default}}\nspec:\n  \
-             terminationGracePeriodSeconds: 0\n  restartPolicy: Never\n{more}  containers:\n  - \
-             name: {name}\n{container}{status}"
+             terminationGracePeriodSeconds: 0\n  restartPolicy: Never\n{node}  containers:\n  - \
+             name: {name}\n{image}{container}{status}"
         )
-    };
-    let image = match node {
-        None => "",
-        Some(_) => "    image: localhost/box:1\n    imagePullPolicy: Never\n",
-    };
-    let talker = format!(
-        "{image}    stdin: true\n    command:\n    - sh\n    - -c\n    - |\n      {TALKER}\n"
-    );
-    let once = format!("{image}    stdin: true\n    stdinOnce: true\n    command: [cat]\n");
-    let shell = format!(
-        "{image}    stdin: true\n    tty: true\n    command: [sh]\n    env: [{{name: PS1, value: \
-         '# '}}]\n"
-    );
-    vec![pod("talker", &talker), pod("once", &once), pod("shell", &shell)]
+    }
 }
 
-/// Writes [`pods`] to a file for `dev -f`.
+/// Writes [`Pods`] to a file for `dev -f`.
 #[must_use]
 pub fn pods_file(place: &Path) -> String {
     let file = place.join("pods.yaml");
-    std::fs::write(&file, pods(None, false).join("---\n"))
+    std::fs::write(&file, Pods::default().manifests().join("---\n"))
         .expect("a temporary file can be written");
     file.to_string_lossy().into_owned()
 }
 
 impl Client {
-    /// The same client as an attach to a pod.
+    /// The same client as an attach to one of [`Pods`], which it is for.
     #[must_use]
     pub fn attaching(&self, pod: &str) -> Client {
         let mut client = self.clone();
         client.words[0] = "attach".to_owned();
-        client.target = vec![pod.to_owned()];
+        let suffix = self.target[0].find('-').map_or("", |at| &self.target[0][at..]);
+        client.target = vec![[pod, suffix].concat()];
         client
     }
 }

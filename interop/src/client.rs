@@ -79,6 +79,14 @@ impl Client {
         }
     }
 
+    /// The same client with more of a name.
+    #[must_use]
+    pub fn named(&self, more: &str) -> Client {
+        let mut client = self.clone();
+        client.name = format!("{}, {more}", self.name);
+        client
+    }
+
     /// The same client as a port-forward to the same pod.
     #[must_use]
     pub fn forwarding(&self) -> Client {

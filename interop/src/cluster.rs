@@ -2,16 +2,28 @@
 //! Above: tests, benchmarks. Below: `parts/cluster.sh`.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use crate::parts::{cluster_script, part};
 
-/// A running cluster; dropped, it goes down.
+/// The pods that each cluster begins with: one has busybox, the other GNU's tools.
+pub const PODS: [&str; 2] = ["box", "gnu"];
+
+/// Names the directory of a cluster that is up, for tests that leave it as it is.
+const SHARED: &str = "BOWLINE_CLUSTER";
+/// Clusters that can be up at the same time; their pods share `POD_SUBNET`. The last part is for
+/// whoever brings up one that is shared.
+const PARTS: usize = 7;
+
+/// A running cluster; dropped, it goes down if it is a test's own.
 #[derive(Debug)]
 pub struct Cluster {
     place: tempfile::TempDir,
     env: HashMap<String, String>,
+    /// Its part of the pods' subnet.
+    own: Option<usize>,
 }
 
 impl Cluster {
@@ -19,18 +31,42 @@ impl Cluster {
     #[must_use]
     pub fn up(settings: &[(&str, &str)]) -> Cluster {
         let place = tempfile::Builder::new().prefix("bowline-").tempdir().unwrap();
-        let mut cluster = Cluster { place, env: HashMap::new() };
+        let mut cluster = Cluster { place, env: HashMap::new(), own: Some(take_part()) };
         let output = cluster.script("up", settings);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let text = std::fs::read_to_string(cluster.path("env")).unwrap();
-        let pairs = text.lines().filter_map(|line| line.split_once('='));
-        cluster.env = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        cluster.read_env();
         cluster
+    }
+
+    /// One for tests that add objects of names of their own and harm nothing else: the one that
+    /// `BOWLINE_CLUSTER` names, or else one of the test's own.
+    #[must_use]
+    pub fn shared() -> Cluster {
+        let Some(shared) = std::env::var_os(SHARED) else { return Cluster::up(&[]) };
+        let place = tempfile::Builder::new().prefix("bowline-").tempdir().unwrap();
+        // What a test writes is its own.
+        for entry in std::fs::read_dir(Path::new(&shared)).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap();
+            std::os::unix::fs::symlink(&path, place.path().join(name)).unwrap();
+        }
+        let mut cluster = Cluster { place, env: HashMap::new(), own: None };
+        cluster.read_env();
+        cluster
+    }
+
+    fn read_env(&mut self) {
+        let text = std::fs::read_to_string(self.path("env")).unwrap();
+        let pairs = text.lines().filter_map(|line| line.split_once('='));
+        self.env = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     }
 
     fn script(&self, command: &str, settings: &[(&str, &str)]) -> Output {
         let mut script = Command::new("bash");
         script.arg(cluster_script()).arg(command).arg(self.place.path());
+        if let Some(part) = self.own {
+            script.env("POD_SUBNET", subnet(part));
+        }
         // Its servers must not hold a pipe of ours open.
         script.envs(settings.iter().copied()).stdin(Stdio::null());
         let log = std::fs::File::create(self.path("script.log")).unwrap();
@@ -52,10 +88,33 @@ impl Cluster {
         self.path(name).to_str().unwrap().to_owned()
     }
 
+    /// One of the script's settings, as they came out.
+    #[must_use]
+    pub fn env(&self, name: &str) -> &str {
+        self.env.get(name).unwrap_or_else(|| panic!("{name} is not in the cluster's env"))
+    }
+
+    /// Where its API server listens.
+    #[must_use]
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.env("APISERVER_PORT"))
+    }
+
     /// The kubeconfig of its administrator.
     #[must_use]
     pub fn admin(&self) -> String {
         self.text("admin.kubeconfig")
+    }
+
+    /// Creates pods that are not there yet, and waits until they are ready.
+    pub fn run_pods(&self, manifests: &str, names: &[&str]) {
+        let file = self.path("pods.yaml");
+        std::fs::write(&file, manifests).unwrap();
+        self.kubectl(&["apply", "-f", file.to_str().unwrap()]);
+        let names: Vec<String> = names.iter().map(|name| format!("pod/{name}")).collect();
+        let wait = ["wait", "--for=condition=Ready", "--timeout=60s"];
+        let words: Vec<&str> = wait.into_iter().chain(names.iter().map(String::as_str)).collect();
+        self.kubectl(&words);
     }
 
     /// Creates or replaces an object, status included.
@@ -87,9 +146,28 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
+        let Some(part) = self.own else { return };
         let output = self.script("down", &[]);
         if !output.status.success() {
             eprintln!("{}", String::from_utf8_lossy(&output.stderr));
         }
+        TAKEN.lock().unwrap_or_else(PoisonError::into_inner)[part] = false;
     }
+}
+
+static TAKEN: Mutex<[bool; PARTS]> = Mutex::new([false; PARTS]);
+
+fn take_part() -> usize {
+    let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let free = taken.iter().position(|taken| !taken);
+    let free = free.expect("not that many clusters are up at once");
+    taken[free] = true;
+    free
+}
+
+/// An eighth of the subnet for pods.
+fn subnet(part: usize) -> String {
+    let whole = std::env::var("POD_SUBNET").unwrap_or_else(|_| "10.88.0.0/24".to_owned());
+    let base = whole.strip_suffix(".0/24").expect("POD_SUBNET is A.B.C.0/24");
+    format!("{base}.{}/27", 32 * part)
 }

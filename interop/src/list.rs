@@ -137,10 +137,18 @@ fn both_ways(client: &Client, amounts: &Amounts) {
     }
 }
 
+/// How much goes in one direction at each time: all of it once, for what grows with the amount; then
+/// less, for what differs from one time to the next, which is at the beginning and at the end.
+fn one_way(amounts: &Amounts) -> impl Iterator<Item = (usize, u64)> {
+    let amounts = *amounts;
+    (1..=amounts.times)
+        .map(move |time| (time, if time == 1 { amounts.one_way } else { amounts.one_way / 10 }))
+}
+
 fn data_in(client: &Client, amounts: &Amounts) {
-    let expected = format!("{}  -\n", noise_digest(amounts.one_way));
-    for time in 1..=amounts.times {
-        let left = client.run(&["-i"], &["sha256sum"], Input::Noise(amounts.one_way));
+    for (time, bytes) in one_way(amounts) {
+        let expected = format!("{}  -\n", noise_digest(bytes));
+        let left = client.run(&["-i"], &["sha256sum"], Input::Noise(bytes));
         let said = String::from_utf8_lossy(&left.stdout);
         assert_eq!(said, expected, "{}: time {time}: {}", client.name, left.stderr);
         assert!(left.status.success(), "{}: time {time}: {left:?}", client.name);
@@ -149,12 +157,11 @@ fn data_in(client: &Client, amounts: &Amounts) {
 
 /// The command says on stderr what the digest of its output was.
 fn data_out(client: &Client, amounts: &Amounts) {
-    let bytes = amounts.one_way;
-    let script = format!(
-        "head -c {bytes} /dev/urandom > /tmp/bowline.$$; sha256sum < /tmp/bowline.$$ >&2; \
-         cat /tmp/bowline.$$; rm /tmp/bowline.$$"
-    );
-    for time in 1..=amounts.times {
+    for (time, bytes) in one_way(amounts) {
+        let script = format!(
+            "head -c {bytes} /dev/urandom > /tmp/bowline.$$; sha256sum < /tmp/bowline.$$ >&2; \
+             cat /tmp/bowline.$$; rm /tmp/bowline.$$"
+        );
         let left = client.hashed(&[], &["sh", "-c", &script], Input::Nothing);
         assert_eq!(left.bytes, bytes, "{}: time {time}: {left:?}", client.name);
         let expected = left.stderr.split(' ').next().unwrap_or_default();
@@ -193,7 +200,9 @@ pub fn written(client: &Client) -> (u64, Option<i32>) {
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let random: u64 = RandomState::new().hash_one(number);
     let file = format!("/tmp/bowline-to-file-{number}-{random:x}");
-    let left = client.run(&["-i"], &["sh", "-c", &format!("cat > {file}")], Input::Noise(BYTES));
+    // Who replaces itself closes the stdout that it was given.
+    let script = format!("exec cat > {file}");
+    let left = client.run(&["-i"], &["sh", "-c", &script], Input::Noise(BYTES));
     let command = format!("sha256sum < {file}; wc -c < {file}; rm {file}");
     let read = client.run(&[], &["sh", "-c", &command], Input::Nothing);
     let text = String::from_utf8_lossy(&read.stdout).into_owned();

@@ -42,6 +42,10 @@ pub struct Records {
     pub written: [u64; 2],
     /// What the process's children wrote after it.
     pub written_late: [u64; 2],
+    /// What a node of others has sent of that, by channel,
+    pub sent: [u64; 2],
+    /// and the code that the runtime, or that node, has reported.
+    pub said: Option<u8>,
     /// What the client's user has got, by channel.
     pub received: [u64; 2],
     /// Sizes that the user's terminal had.
@@ -99,6 +103,8 @@ impl Book {
             stdin_open: true,
             written: [0; 2],
             written_late: [0; 2],
+            sent: [0; 2],
+            said: None,
             received: [0; 2],
             sizes_given: Vec::new(),
             sizes_seen: 0,

@@ -1,6 +1,7 @@
 //! A process as a model: a script, three pipes, perhaps a child that lives longer.
 //! Above: [`world`](crate::world). Below: the book.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
@@ -20,7 +21,7 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use crate::book::{Book, byte, lane};
 use crate::promises::Promise;
-use crate::scenario::{Act, Scenario, Script};
+use crate::scenario::{Act, Runtime, Scenario, Script};
 
 /// How long a node reads on from what an ended process has left behind.
 pub const DRAIN: Duration = Duration::from_secs(2);
@@ -34,6 +35,7 @@ pub struct Scripted {
     wants: Wants,
     /// Whether the end of input can reach it only if the user's input has ended.
     half_closes: bool,
+    runtime: Runtime,
     seed: u64,
     words: Vec<String>,
     book: Book,
@@ -47,6 +49,7 @@ impl Scripted {
             script: scenario.script.clone(),
             wants: scenario.wants,
             half_closes: scenario.half_closes(),
+            runtime: scenario.runtime,
             seed: scenario.seed,
             words: vec!["script".to_owned()],
             book: book.clone(),
@@ -76,9 +79,16 @@ impl Command for Scripted {
         }
         drop(records);
         let pipe = |open: bool| Pipe { open, ..Pipe::default() };
+        let late = match self.runtime {
+            Runtime::LateSize(late) => late,
+            _ => Duration::ZERO,
+        };
         let model = Model {
             book: self.book.clone(),
             half_closes: self.half_closes,
+            runtime: self.runtime,
+            sized_from: Instant::now() + late,
+            sizes: RefCell::default(),
             chance: ChaCha8Rng::seed_from_u64(self.seed ^ 0x70_72_6f_63),
             limit: self.script.pipe_bytes,
             acts: self.script.acts.iter().copied().collect(),
@@ -116,6 +126,8 @@ struct Pipe {
     in_bytes: u64,
     /// For input: the writer has closed it.
     ended: bool,
+    /// For input: the runtime has given it up.
+    cut: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,6 +144,10 @@ enum State {
 pub struct Model {
     book: Book,
     half_closes: bool,
+    runtime: Runtime,
+    /// Its terminal takes no size before that; those that came wait.
+    sized_from: Instant,
+    sizes: RefCell<Vec<Size>>,
     chance: ChaCha8Rng,
     limit: usize,
     acts: VecDeque<Act>,
@@ -176,14 +192,8 @@ impl Model {
                 self.close_stdin();
                 true
             }
-            Act::CloseOut => {
-                self.outs[0].open = false;
-                true
-            }
-            Act::CloseErr => {
-                self.outs[1].open = false;
-                true
-            }
+            Act::CloseOut => self.close(0),
+            Act::CloseErr => self.close(1),
             Act::Sleep(pause) => {
                 let pause = self.pause.get_or_insert_with(|| Box::pin(sleep(pause)));
                 let over = pause.as_mut().poll(cx).is_ready();
@@ -193,6 +203,17 @@ impl Model {
                 over
             }
         }
+    }
+
+    /// Closes an output; with some runtimes, that is the end of its input as well.
+    fn close(&mut self, out: usize) -> bool {
+        self.outs[out].open = false;
+        if self.runtime == Runtime::DropsStdin {
+            self.stdin.cut = true;
+            self.stdin.waiting.clear();
+            self.book.open().stdin_open = false;
+        }
+        true
     }
 
     fn room(&self, channel: Channel) -> u64 {
@@ -251,7 +272,7 @@ impl Model {
 
     /// Whether the process sees the end of its input. It must be the user's.
     fn at_end(&mut self) -> bool {
-        if !self.stdin.open {
+        if !self.stdin.open || self.stdin.cut {
             return true;
         }
         if !self.stdin.ended || !self.stdin.waiting.is_empty() {
@@ -327,7 +348,7 @@ impl Model {
     }
 
     fn poll_stdin(&mut self, cx: &mut Context<'_>, waiting: &mut Inflow) -> bool {
-        if !self.stdin.open {
+        if !self.stdin.open || self.stdin.cut {
             waiting.discard();
             return false;
         }
@@ -343,6 +364,9 @@ impl Model {
 
 impl Process for Model {
     fn resize(&self, size: Size) {
+        if Instant::now() < self.sized_from {
+            return self.sizes.borrow_mut().push(size);
+        }
         let mut records = self.book.open();
         records.note(format_args!("process: {size:?}"));
         let from = records.sizes_seen;
@@ -353,6 +377,10 @@ impl Process for Model {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, stdin: &mut Inflow, room: bool) -> Poll<Done> {
+        if Instant::now() >= self.sized_from {
+            let late: Vec<Size> = self.sizes.borrow_mut().drain(..).collect();
+            late.into_iter().for_each(|size| self.resize(size));
+        }
         let took = self.poll_stdin(cx, stdin);
         self.advance(cx);
         // What it has read just now made room for more.
@@ -375,7 +403,9 @@ impl Process for Model {
             return Poll::Pending;
         }
         self.state = State::Reaped;
-        Poll::Ready(match self.code {
+        let code = if self.runtime == Runtime::HidesCrash { 0 } else { self.code };
+        self.book.open().said = Some(code);
+        Poll::Ready(match code {
             code @ 129..=192 => Ending::Signaled(code - 128),
             code => Ending::Exited(code),
         })

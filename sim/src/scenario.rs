@@ -26,6 +26,8 @@ pub struct Scenario {
     pub wires: [Wire; 2],
     /// What the process does.
     pub script: Script,
+    /// What runs it.
+    pub runtime: Runtime,
     /// What its user types.
     pub input: Input,
     /// How its user reads.
@@ -103,6 +105,46 @@ pub struct Script {
     pub pipe_bytes: usize,
     /// A child that lives longer and holds its output: how long, and what it writes at its end.
     pub child: Option<(Duration, u32)>,
+}
+
+/// What runs the process, and what it gets wrong, as real ones do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Runtime {
+    /// Nothing.
+    Sound,
+    /// Input is dropped, and has ended for the process, once that closes one of its outputs.
+    DropsStdin,
+    /// The terminal has its size so long after the process has begun.
+    LateSize(Duration),
+    /// The process has crashed, and success is reported.
+    HidesCrash,
+    /// A node of others, that ends in good order and gives no Status.
+    NoStatus,
+    /// One that is stuck when the process has ended: it takes nothing and says nothing.
+    Frozen,
+    /// One that closes right behind its last word, with what was not read.
+    Abrupt,
+    /// One that drops the end of the output and reports the true code.
+    CutsTail,
+    /// One whose runtime falls silent after so long, and that calls that success.
+    Invented(Duration),
+}
+
+impl Runtime {
+    /// Whether the whole node is another's.
+    #[must_use]
+    pub fn is_stranger(self) -> bool {
+        !matches!(
+            self,
+            Runtime::Sound | Runtime::DropsStdin | Runtime::LateSize(_) | Runtime::HidesCrash
+        )
+    }
+
+    /// Whether a session may fail to learn its outcome for it.
+    #[must_use]
+    pub fn is_harmful(self) -> bool {
+        matches!(self, Runtime::NoStatus | Runtime::Frozen | Runtime::Abrupt | Runtime::Invented(_))
+    }
 }
 
 /// A step of a process.
@@ -211,7 +253,7 @@ impl Scenario {
     /// Whether nothing goes wrong that a session may notice.
     #[must_use]
     pub fn is_peaceful(&self) -> bool {
-        !self.faults.iter().any(Fault::is_harmful)
+        !self.runtime.is_harmful() && !self.faults.iter().any(Fault::is_harmful)
     }
 
     /// The scenario of a seed.
@@ -236,6 +278,7 @@ impl Scenario {
                 pipe_bytes: [512, 4096, 65_536, 1 << 20][chance.random_range(0..4)],
                 child: None,
             },
+            runtime: Runtime::Sound,
             input: Input { bytes: 0, ends: false, piece_bytes: 1, pauses: Vec::new() },
             reader: Reader { piece_bytes: piece(chance, volume), pauses: [vec![], vec![]] },
             sizes: Vec::new(),
@@ -275,7 +318,40 @@ impl Scenario {
                 wire.reset_destroys = harmful && chance.random();
             }
         }
+        // From a chance of its own, so that the rest of a seed's scenario is what it was before.
+        let chance = &mut ChaCha8Rng::seed_from_u64(seed ^ 0x72_75_6e_73);
+        if percent(chance, 25) {
+            runtime(chance, &mut scenario);
+        }
         scenario
+    }
+}
+
+/// A runtime that gets something wrong, and a script by which that is seen.
+fn runtime(chance: &mut ChaCha8Rng, scenario: &mut Scenario) {
+    let wants = scenario.wants;
+    let after = Duration::from_millis(chance.random_range(0..5_000));
+    scenario.runtime = match chance.random_range(0..100) {
+        0..25 if wants.stdin && wants.stdout && !wants.tty => Runtime::DropsStdin,
+        25..35 if wants.tty => Runtime::LateSize(after),
+        35..50 => Runtime::HidesCrash,
+        50..65 => Runtime::NoStatus,
+        // With input on its way, it cannot be told from one whose process does not read.
+        65..75 if !wants.stdin => Runtime::Frozen,
+        65..85 => Runtime::Abrupt,
+        85..93 => Runtime::CutsTail,
+        _ => Runtime::Invented(after),
+    };
+    match scenario.runtime {
+        Runtime::DropsStdin => {
+            let at = chance.random_range(0..=scenario.script.acts.len());
+            scenario.script.acts.insert(at, Act::CloseOut);
+            if scenario.input.ends && scenario.half_closes() {
+                scenario.script.acts.push(Act::ReadAll);
+            }
+        }
+        Runtime::HidesCrash => scenario.script.code = [1, 134, 137, 139][chance.random_range(0..4)],
+        _ => {}
     }
 }
 
@@ -450,6 +526,7 @@ impl fmt::Display for Scenario {
         writeln!(f, "  client-gateway  {:?}", self.wires[0])?;
         writeln!(f, "  gateway-node    {:?}", self.wires[1])?;
         writeln!(f, "  process         {:?}", self.script)?;
+        writeln!(f, "  run by          {:?}", self.runtime)?;
         writeln!(f, "  input           {:?}", self.input)?;
         writeln!(f, "  reader          {:?}", self.reader)?;
         writeln!(f, "  sizes           {:?}", self.sizes)?;

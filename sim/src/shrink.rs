@@ -6,7 +6,7 @@ use std::time::Duration;
 use bowline_proto::session::protocol::{SPDY_V4, WEBSOCKET_V5};
 
 use crate::promises::Promise;
-use crate::scenario::{Act, Scenario, When, Wire};
+use crate::scenario::{Act, Runtime, Scenario, When, Wire};
 use crate::world::run;
 
 /// Makes a scenario that breaks `promise` as small as it can, within `runs` runs.
@@ -52,6 +52,7 @@ fn smaller(scenario: &Scenario) -> Vec<Scenario> {
         with(&|it| _ = it.script.acts.remove(index));
     }
     with(&|it| it.script.child = None);
+    with(&|it| it.runtime = Runtime::Sound);
     with(&|it| it.input.pauses.clear());
     with(&|it| it.reader.pauses = [vec![], vec![]]);
     with(&|it| it.sizes.clear());

@@ -21,7 +21,8 @@ use crate::book::{Book, Records};
 use crate::net::{self, Blow, Cable, End};
 use crate::process::{DRAIN, Scripted};
 use crate::promises::{Broken, Promise};
-use crate::scenario::{Act, HARMLESS, Hop, Role, Scenario, What, When, Wire};
+use crate::scenario::{Act, HARMLESS, Hop, Role, Runtime, Scenario, What, When, Wire};
+use crate::stranger;
 use crate::user::{Eyes, Typist};
 
 /// Whatever a session waits for, it does not wait that long.
@@ -102,7 +103,7 @@ async fn play(scenario: &Scenario, book: &Book) {
     {
         let mut records = book.open();
         // What is on its way to somebody who has gone is dropped, and not held.
-        if scenario.is_peaceful() {
+        if scenario.is_peaceful() && !scenario.runtime.is_stranger() {
             records.most_bytes = most_bytes(scenario);
         }
         records.sizes_given.extend(scenario.sizes.first().map(|&(_, size)| size));
@@ -112,13 +113,7 @@ async fn play(scenario: &Scenario, book: &Book) {
     let (far_end, node_end, far_cable) = net::connect(Hop::Far, far, !scenario.seed, book);
     let ends = [CancellationToken::new(), CancellationToken::new()];
     let gateway = spawn_gateway(scenario, near_end, far_end, ends[0].clone(), book);
-    let node = tokio::spawn(node::run(
-        Scripted::new(scenario, book),
-        scenario.wants,
-        scenario.back,
-        upgraded(node_end),
-        ends[1].clone(),
-    ));
+    let node = spawn_node(scenario, node_end, ends[1].clone(), book);
     let (sizes, mut others) = spawn_sizes(scenario, book);
     let client = spawn_client(scenario, client_end, sizes, book);
     let hands = Hands {
@@ -164,6 +159,23 @@ fn spawn_gateway(
     })
 }
 
+fn spawn_node(
+    scenario: &Scenario,
+    end: End,
+    asked: CancellationToken,
+    book: &Book,
+) -> JoinHandle<()> {
+    if scenario.runtime.is_stranger() {
+        let (scenario, book) = (scenario.clone(), book.clone());
+        return tokio::spawn(async move {
+            let serves = stranger::run(&scenario, upgraded(end), &book);
+            let _ = asked.run_until_cancelled(serves).await;
+        });
+    }
+    let command = Scripted::new(scenario, book);
+    tokio::spawn(node::run(command, scenario.wants, scenario.back, upgraded(end), asked))
+}
+
 /// The terminal's sizes as they change.
 fn spawn_sizes(
     scenario: &Scenario,
@@ -206,7 +218,7 @@ fn spawn_client(
         records.note(format_args!("client: {result:?}"));
         if let Ok(Ended::Known(outcome)) = &result {
             check_outcome(&scenario, &mut records, outcome, "the client");
-            check_output(&mut records);
+            check_output(&scenario, &mut records);
         }
         records.client = Some(result);
     })
@@ -309,7 +321,8 @@ fn pauses(scenario: &Scenario) -> Duration {
     });
     let typist = scenario.input.pauses.iter().map(|&(_, pause)| pause);
     let reader = scenario.reader.pauses.iter().flatten().map(|&(_, pause)| pause);
-    let child = scenario.script.child.map(|(hold, _)| hold.min(DRAIN));
+    let most = if scenario.runtime.is_stranger() { Duration::MAX } else { DRAIN };
+    let child = scenario.script.child.map(|(hold, _)| hold.min(most));
     let stalls = scenario.faults.iter().map(|fault| match fault.what {
         What::Blow(_, Blow::Stall(pause)) => pause,
         _ => Duration::ZERO,
@@ -339,28 +352,43 @@ fn network(scenario: &Scenario) -> Duration {
 }
 
 fn check_outcome(scenario: &Scenario, records: &mut Records, outcome: &Outcome, who: &str) {
-    let code = scenario.script.code;
+    // A lie cannot be known; more than was said must not be made of it.
+    let (code, said) = match (scenario.runtime, records.said) {
+        (Runtime::Sound, _) => (scenario.script.code, records.ended),
+        (_, Some(said)) => (said, true),
+        (_, None) => (0, false),
+    };
     let json = scenario.front.json_status && scenario.back.json_status;
     let is_true = match outcome {
         Outcome::Failed { .. } if !scenario.script.starts => true,
-        Outcome::Success => records.ended && code == 0,
-        Outcome::Exited(seen) => records.ended && *seen == code && code != 0,
+        Outcome::Success => said && code == 0,
+        Outcome::Exited(seen) => said && *seen == code && code != 0,
         // Protocols without JSON say it in words.
         Outcome::Failed { message, .. } => {
-            !json && records.ended && code != 0 && message.ends_with(&format!("exit code {code}"))
+            !json && said && code != 0 && message.ends_with(&format!("exit code {code}"))
         }
     };
     if !is_true {
-        let how = format!("{who} was told {outcome:?}, the process: {:?}", scenario.script);
+        let how = format!(
+            "{who} was told {outcome:?}, and what was said is {:?}; the process: {:?}",
+            records.said, scenario.script
+        );
         records.broke(Promise::TrueOutcome, how);
     }
 }
 
-/// An outcome means that all output is there.
-fn check_output(records: &mut Records) {
+/// An outcome means that all output is there, as far as the node has sent it.
+fn check_output(scenario: &Scenario, records: &mut Records) {
     for lane in 0..2 {
-        let (received, written) = (records.received[lane], records.written[lane]);
-        if !(written..=written + records.written_late[lane]).contains(&received) {
+        let received = records.received[lane];
+        let written = records.written[lane];
+        if scenario.runtime.is_stranger() {
+            let sent = records.sent[lane];
+            if received != sent {
+                let how = format!("an outcome with {received} of {sent} bytes of output {lane}");
+                records.broke(Promise::TrueOutcome, how);
+            }
+        } else if !(written..=written + records.written_late[lane]).contains(&received) {
             let how = format!("an outcome with {received} of {written} bytes of output {lane}");
             records.broke(Promise::TrueOutcome, how);
         }
@@ -379,6 +407,7 @@ fn check_delivery(scenario: &Scenario, records: &mut Records) {
         _ => None,
     });
     if scenario.script.starts
+        && scenario.runtime != Runtime::DropsStdin
         && reads_all == Some(true)
         && records.stdin_taken != scenario.input.bytes
     {
@@ -389,7 +418,8 @@ fn check_delivery(scenario: &Scenario, records: &mut Records) {
     // A child that ends well before the node's patience does is heard.
     let (hold, _) = scenario.script.child.unwrap_or_default();
     let margin = HARMLESS.min(DRAIN) / 2;
-    if hold < DRAIN - margin && records.received != total(records) {
+    let cuts = scenario.runtime == Runtime::CutsTail;
+    if hold < DRAIN - margin && !cuts && records.received != total(records) {
         let how = format!("{:?} of {:?} bytes of output", records.received, total(records));
         records.broke(Promise::Delivered, how);
     }

@@ -7,10 +7,10 @@ mod sim;
 mod tidy;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 const HELP: &str = "\
 Usage: cargo x COMMAND
@@ -21,7 +21,7 @@ Commands:
   check     format, lints, docs, tidy, all tests that need only a Rust toolchain, and the demo
   tidy      the project's own rules about its files
   interop   the tests against real parts; installs what is missing (minutes, once)
-  ci        check, then interop
+  ci        check, then interop; with `--tested`, without what `cargo test` does
   fuzz      looks for inputs that break a protocol: `cargo x fuzz [TARGET] [--for 10m]`
   load      thousands of sessions, slow ends and killed hops, as a table (about 10 minutes);
             `cargo x load --help` names its lines
@@ -34,13 +34,17 @@ fn main() -> ExitCode {
     let rest: Vec<String> = std::env::args().skip(2).collect();
     let result = match command.as_deref() {
         Some("bench") => bench(&rest),
-        Some("check") => check(),
+        Some("check") => check(true),
         Some("fuzz") => fuzz::run(&rest),
         Some("load") => optimised("bowline-load", &rest),
         Some("sim") => sim::run(&rest),
         Some("tidy") => tidy::run(&root()),
         Some("interop") => interop(),
-        Some("ci") => check().and_then(|()| interop()),
+        Some("ci") => match rest.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+            [] => check(true).and_then(|()| interop()),
+            ["--tested"] => check(false).and_then(|()| interop()),
+            _ => Err(anyhow!("cargo x ci [--tested]")),
+        },
         Some("help" | "--help" | "-h") | None => {
             print!("{HELP}");
             return ExitCode::SUCCESS;
@@ -59,7 +63,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn check() -> Result<()> {
+/// `tests` says whether the README's test command is run here, or was just before.
+fn check(tests: bool) -> Result<()> {
     step("format", cargo(&["fmt", "--all", "--check"]))?;
     tidy::run(&root())?;
     let clippy = ["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"];
@@ -67,20 +72,65 @@ fn check() -> Result<()> {
     let mut docs = cargo(&["doc", "--no-deps", "--document-private-items", "--quiet"]);
     docs.env("RUSTDOCFLAGS", "-D warnings");
     step("docs", docs)?;
-    step("test", cargo(&["test", "--quiet"]))?;
+    if tests {
+        step("test", cargo(&["test"]))?;
+    }
     // The README's first command, as it stands there.
     step("demo", cargo(&["run", "--", "demo"]))
 }
 
 /// The parts install themselves; a missing one is a failure that names the command that gets it.
+/// The tests come last: what a run ends with is their own summary.
 fn interop() -> Result<()> {
     let mut install = Command::new("bash");
     install.arg(root().join("interop/parts/install.sh"));
     step("install the real parts", install)?;
     instructions::run(&[])?;
-    step("build", cargo(&["build", "--package", "bowline"]))?;
-    step("build the examples", cargo(&["build", "--package", "bowline-io", "--examples"]))?;
-    step("interop", cargo(&["test", "--package", "bowline-interop", "--", "--test-threads=1"]))
+    // Of no package by name: with the features that `cargo test` and `cargo run` have built it with.
+    step("build", cargo(&["build"]))?;
+    step("build the examples", cargo(&["build", "--examples"]))?;
+    let cluster = Cluster::up()?;
+    let tests = |words: &[&str]| {
+        let mut tests = cargo(&["test", "--package", "bowline-interop", "--"]);
+        tests.args(words).env("BOWLINE_CLUSTER", &cluster.0);
+        tests
+    };
+    // What mostly waits waits together; of the others, each has the machine for itself.
+    step("interop, what waits", tests(&["waits::", "--test-threads=8"]))?;
+    last_step("interop", tests(&["--skip=waits::", "--test-threads=1"]))
+}
+
+/// A cluster for all tests that leave it as it is; dropped, it goes down.
+struct Cluster(PathBuf);
+
+impl Cluster {
+    fn up() -> Result<Cluster> {
+        let place = std::env::temp_dir().join(format!("bowline-{}", std::process::id()));
+        let cluster = Cluster(place);
+        step("bring up a cluster", cluster.script("up"))?;
+        Ok(cluster)
+    }
+
+    fn script(&self, command: &str) -> Command {
+        let mut script = Command::new("bash");
+        script.arg(root().join("interop/parts/cluster.sh")).arg(command).arg(&self.0);
+        // The last eighth of what all share.
+        let whole = std::env::var("POD_SUBNET").unwrap_or_else(|_| "10.88.0.0/24".to_owned());
+        let part = whole.replace(".0/24", ".224/27");
+        script.env("POD_SUBNET", part).stdin(Stdio::null()).stdout(Stdio::null());
+        script
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let ended = self.script("down").status();
+        if ended.is_ok_and(|status| status.success()) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        } else {
+            eprintln!("cargo x: cluster.sh down {} failed", self.0.display());
+        }
+    }
 }
 
 /// One of the comparisons counts instructions, and needs nothing but valgrind.
@@ -101,9 +151,16 @@ fn optimised(tool: &str, words: &[String]) -> Result<()> {
     step(tool, run)
 }
 
-fn step(name: &str, mut command: Command) -> Result<()> {
-    eprintln!("── {name}");
+fn step(name: &str, command: Command) -> Result<()> {
     let begun = Instant::now();
+    last_step(name, command)?;
+    eprintln!("   {name}: {:.0?}", begun.elapsed());
+    Ok(())
+}
+
+/// A step whose own last words say how it went.
+fn last_step(name: &str, mut command: Command) -> Result<()> {
+    eprintln!("── {name}");
     let status = command
         .current_dir(root())
         .status()
@@ -111,7 +168,6 @@ fn step(name: &str, mut command: Command) -> Result<()> {
     if !status.success() {
         bail!("{name} failed ({status})");
     }
-    eprintln!("   {name}: {:.0?}", begun.elapsed());
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 //! Above: `bowline port-forward`, programs. Below: [`forward`](crate::forward).
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bowline_io::crowd::Local;
-use bowline_proto::session::{Cause, Loss};
+use bowline_proto::session::Loss;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
@@ -88,6 +89,24 @@ pub struct Patience {
     pub waits: Duration,
 }
 
+/// Why a forward is of no use any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Its connection was lost.
+    Lost(Loss),
+    /// The pod that it goes to is gone.
+    PodGone,
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            End::Lost(loss) => loss.fmt(f),
+            End::PodGone => f.write_str("the pod is gone"),
+        }
+    }
+}
+
 /// What changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
@@ -108,7 +127,7 @@ pub enum Change {
         /// The pod.
         pod: String,
         /// Why.
-        loss: Loss,
+        end: End,
     },
     /// There is no new one yet, for another reason than before.
     StillLost(String),
@@ -118,7 +137,8 @@ pub enum Change {
     GaveUp(u16),
 }
 
-/// Forwards what comes to `ports` until `end`, or with a loss that was to be the end.
+/// Forwards what comes to `ports` until `end`, or with the [`End`] of a forward that was to be the
+/// last.
 pub async fn keep<S: Source>(
     source: Arc<S>,
     first: Reached,
@@ -126,7 +146,7 @@ pub async fn keep<S: Source>(
     patience: Patience,
     tell: Arc<dyn Fn(Change) + Send + Sync>,
     end: CancellationToken,
-) -> Option<Loss> {
+) -> Option<End> {
     let (accepted, arrivals) = mpsc::channel(ACCEPTED);
     let mut acceptors = JoinSet::new();
     let numbers = ports.iter().map(|port| port.number).collect();
@@ -193,31 +213,31 @@ type Look = Pin<Box<dyn Future<Output = Health> + Send>>;
 type Attempt = Pin<Box<dyn Future<Output = Result<Reached, String>> + Send>>;
 
 impl<S: Source> Keeper<S> {
-    async fn run(mut self, first: Reached) -> Option<Loss> {
+    async fn run(mut self, first: Reached) -> Option<End> {
         let mut reached = first;
         loop {
             let since = Instant::now();
             for (_, index, socket) in std::mem::take(&mut self.waiting) {
                 self.join(&reached, index, socket).await;
             }
-            let loss = self.up(&reached).await;
+            let end = self.up(&reached).await;
             let Reached { forward, pod, .. } = reached;
             forward.close().await;
-            let loss = loss?;
+            let end = end?;
             if self.patience.exit_on_lost {
-                return Some(loss);
+                return Some(end);
             }
             if since.elapsed() >= GOOD_AFTER {
                 self.pause = FIRST_PAUSE;
             }
-            (self.tell)(Change::Lost { pod, loss });
+            (self.tell)(Change::Lost { pod, end });
             reached = self.down().await?;
             (self.tell)(Change::Restored(reached.pod.clone()));
         }
     }
 
     /// While there is a forward; `None` is the end of all.
-    async fn up(&mut self, reached: &Reached) -> Option<Loss> {
+    async fn up(&mut self, reached: &Reached) -> Option<End> {
         let (mut last_look, mut next_look): (Option<Instant>, Option<Instant>) = (None, None);
         let mut look: Option<Look> = None;
         let doubts = self.doubts.clone();
@@ -226,7 +246,7 @@ impl<S: Source> Keeper<S> {
             let earlier = |at: Instant| Some(next_look.map_or(at, |next| next.min(at)));
             tokio::select! {
                 () = self.end.cancelled() => return None,
-                loss = reached.forward.lost() => return Some(loss),
+                loss = reached.forward.lost() => return Some(End::Lost(loss)),
                 Some((index, socket)) = self.arrivals.recv() => {
                     (self.tell)(Change::Handling(self.number(index)));
                     self.join(reached, index, socket).await;
@@ -241,7 +261,7 @@ impl<S: Source> Keeper<S> {
                 health = looked(&mut look) => {
                     (look, last_look) = (None, Some(Instant::now()));
                     match health {
-                        Health::Gone => return Some(Loss::new(Cause::Closed, "the pod is gone")),
+                        Health::Gone => return Some(End::PodGone),
                         Health::Ending => doubts.failed.notify_one(),
                         Health::Well => {}
                     }

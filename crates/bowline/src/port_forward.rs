@@ -82,8 +82,8 @@ async fn forward(asked: &args::PortForward, program: &str) -> Result<End, End> {
         ends.cancel();
         signal
     });
-    if let Some(loss) = keep(source, first, local, patience, tell, end).await {
-        say::line(loss);
+    if let Some(why) = keep(source, first, local, patience, tell, end).await {
+        say::line(why);
         return Err(End::refused("lost connection to pod"));
     }
     if let Ok(signal) = signal.await
@@ -128,14 +128,14 @@ fn tell(change: Change, cut: &AtomicUsize, exits: bool, waits: Duration) {
             format!("{local} -> {remote}: {}", harmless(why.trim(), MESSAGE_BYTES))
         }
         Change::Lost { .. } if exits => return,
-        Change::Lost { pod, loss } => {
+        Change::Lost { pod, end } => {
             let connections = match cut.swap(0, Ordering::Relaxed) {
                 0 => String::new(),
                 1 => " 1 open connection was reset;".to_owned(),
                 many => format!(" {many} open connections were reset;"),
             };
             format!(
-                "lost connection to pod {pod}: {loss};{connections} connecting again, new \
+                "lost connection to pod {pod}: {end};{connections} connecting again, new \
                  connections wait up to {} s",
                 waits.as_secs()
             )

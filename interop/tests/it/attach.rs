@@ -1,17 +1,16 @@
 //! Every kubectl and `bowline attach` against `bowline dev`, and each of our parts in a real
 //! Kubernetes: the list of what an attach must show. And the logs that kubectl shows of it.
 
-use bowline_interop::attach::{Attached, pods, pods_file, talks, two, types};
+use bowline_interop::attach::{Attached, Pods, pods_file, talks, two, types};
 use bowline_interop::client::{Client, Input};
-use bowline_interop::cluster::Cluster;
+use bowline_interop::cluster::{Cluster, PODS};
 use bowline_interop::server::Server;
 
 use crate::parts::{KUBECTLS, bowline, kubectl, ours};
-use crate::real::{declare, gateway, kubeconfig, our_node_with};
+use crate::real::{declare, gateway, kubeconfig, kubelet, our_node_with};
 
 /// What is written at once, to two clients.
 const BYTES: usize = 50_000_000;
-const NAMES: [&str; 3] = ["talker", "once", "shell"];
 
 fn check(client: &Client) {
     let begun = std::time::Instant::now();
@@ -58,41 +57,63 @@ fn every_kubectl_reads_the_logs_of_dev() {
     assert!(follower.ends().success(), "the log ends with the container");
 }
 
-/// Pods of a real kubelet.
-fn cluster() -> Cluster {
-    let cluster = Cluster::up(&[]);
-    let file = cluster.text("attach.yaml");
-    std::fs::write(&file, pods(Some("localhost"), false).join("---\n")).unwrap();
-    cluster.kubectl(&["create", "-f", &file]);
-    let wait = ["wait", "--for=condition=Ready", "--timeout=60s"];
-    cluster.kubectl(
-        &[&wait[..], &NAMES.map(|name| ["pod/", name].concat()).each_ref().map(|name| &**name)]
-            .concat(),
-    );
-    cluster
+/// Pods of a real kubelet, with these tools; their names end with `suffix`, which begins with a dash.
+fn run<'a>(cluster: &Cluster, tools: &'a str, suffix: &'a str) -> Pods<'a> {
+    let pods = Pods { node: Some("localhost"), tools, suffix, runs: false };
+    cluster.run_pods(&pods.manifests().join("---\n"), &pods.names().each_ref().map(|name| &**name));
+    pods
 }
 
 #[test]
 fn our_client_in_a_real_cluster() {
-    let cluster = cluster();
-    let client = ours(&cluster.admin(), &["talker"]);
-    check(&client);
-    check(&client.over_spdy());
-    let left = client.attaching("talker").run(&["--replay=5"], &[], Input::Nothing);
-    assert_eq!(left.status.code(), Some(1), "{left:?}");
-    assert!(left.stderr.contains("kubectl logs --tail=5 talker"), "{left:?}");
+    let cluster = Cluster::shared();
+    for tools in PODS {
+        let suffix = format!("-{tools}");
+        let [talker, ..] = run(&cluster, tools, &suffix).names();
+        let client = ours(&cluster.admin(), &[&talker]);
+        check(&client);
+        check(&client.over_spdy());
+        let left = client.attaching("talker").run(&["--replay=5"], &[], Input::Nothing);
+        assert_eq!(left.status.code(), Some(1), "{left:?}");
+        let advice = format!("kubectl logs --tail=5 {talker}");
+        assert!(left.stderr.contains(&advice), "{left:?}");
+    }
+}
+
+/// What `dev` shows of the end of a process, and of the end of its input, in a real cluster.
+#[test]
+fn ends_in_a_real_cluster() {
+    let cluster = Cluster::shared();
+    for tools in PODS {
+        for (carrier, spdy) in [("ws", false), ("spdy", true)] {
+            let suffix = format!("-{tools}-{carrier}");
+            let [talker, once, _] = run(&cluster, tools, &suffix).names();
+            let client = ours(&cluster.admin(), &[&talker]);
+            let client = if spdy { client.over_spdy() } else { client };
+            let left = client.attaching("once").run(&["-iq"], &[], Input::Bytes(b"a\nb\n"));
+            assert_eq!((left.status.code(), &*left.stdout), (Some(0), &b"a\nb\n"[..]), "{left:?}");
+            let phase = ["wait", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s"];
+            cluster.kubectl(&[&phase[..], &[&format!("pod/{once}")]].concat());
+            let (mut typist, watcher) = two(&client);
+            typist.says("end 3");
+            let ends = [typist.ends().code(), watcher.ends().code()];
+            println!("{}: {talker}: ended by {ends:?}", client.name);
+            assert_eq!(ends, [Some(0), Some(0)], "{}", client.name);
+        }
+    }
 }
 
 #[test]
 fn our_node_behind_the_real_api_server() {
     let cluster = Cluster::up(&[("NO_KUBELET", "1")]);
-    let node = our_node_with(&cluster, &pods(Some("ours"), false).join("---\n"));
+    let pods = Pods { node: Some("ours"), tools: "box", suffix: "", runs: false };
+    let node = our_node_with(&cluster, &pods.manifests().join("---\n"));
     for declared in [true, false] {
         declare(&cluster, &node, declared);
-        for pod in pods(Some("ours"), true) {
+        for pod in (Pods { runs: true, ..pods }).manifests() {
             cluster.apply(&pod);
         }
-        for mut client in clients(&cluster.admin()) {
+        for mut client in clients(&cluster.admin(), "talker") {
             client.name.push_str(if declared { ", declared" } else { ", not declared" });
             check(&client);
         }
@@ -101,26 +122,29 @@ fn our_node_behind_the_real_api_server() {
 
 #[test]
 fn our_gateway_before_the_real_kubelet() {
-    let cluster = cluster();
-    for declared in [true, false] {
-        let gateway = gateway(&cluster, declared, &NAMES);
+    let cluster = Cluster::shared();
+    for (tools, declared) in [("box", true), ("gnu", false)] {
+        let suffix = format!("-{tools}-gateway");
+        let pods = run(&cluster, tools, &suffix).names();
+        let pods = pods.each_ref().map(|name| &**name);
+        let gateway = gateway(&cluster, kubelet(&cluster), declared, &pods);
         let kubeconfig = kubeconfig(&cluster, &gateway);
-        for mut client in clients(&kubeconfig) {
+        for mut client in clients(&kubeconfig, pods[0]) {
             client.name.push_str(if declared { ", declared" } else { ", not declared" });
             check(&client);
         }
-        let mut client = kubectl("1.37", &kubeconfig, &["talker"]);
+        let mut client = kubectl("1.37", &kubeconfig, &[pods[0]]);
         client.words[0] = "logs".to_owned();
         let left = client.run(&["--tail=1"], &[], Input::Nothing);
         assert!(left.status.success() && left.bytes > 0, "{left:?}");
     }
 }
 
-fn clients(kubeconfig: &str) -> Vec<Client> {
-    let ours = ours(kubeconfig, &["talker"]);
+fn clients(kubeconfig: &str, talker: &str) -> Vec<Client> {
+    let ours = ours(kubeconfig, &[talker]);
     vec![
-        kubectl("1.20", kubeconfig, &["talker"]),
-        kubectl("1.37", kubeconfig, &["talker"]),
+        kubectl("1.20", kubeconfig, &[talker]),
+        kubectl("1.37", kubeconfig, &[talker]),
         ours.over_spdy(),
         ours,
     ]

@@ -9,7 +9,7 @@ use bowline_interop::forward::{Amounts, Forward, Point, check};
 use bowline_interop::server::{Server, until};
 
 use crate::parts::{KUBECTLS, bowline, kubectl, ours};
-use crate::real::{declare, gateway, kubeconfig, our_node};
+use crate::real::{declare, gateway, kubeconfig, kubelet, our_node};
 
 const TARGET: &[&str] = &["nginx"];
 
@@ -52,7 +52,7 @@ fn with_the_gate_off_the_newest_kubectl_falls_back() {
 
 #[test]
 fn our_client_in_a_real_cluster() {
-    let cluster = Cluster::up(&[]);
+    let cluster = Cluster::shared();
     let target = host_pod(&cluster);
     let client = ours(&cluster.admin(), &target).forwarding();
     check(&client, &amounts(), CONTAINERD);
@@ -75,10 +75,10 @@ fn our_node_behind_the_real_api_server() {
 
 #[test]
 fn our_gateway_before_the_real_kubelet() {
-    let cluster = Cluster::up(&[]);
+    let cluster = Cluster::shared();
     let target = host_pod(&cluster);
     for declared in [true, false] {
-        let gateway = gateway(&cluster, declared, &target);
+        let gateway = gateway(&cluster, kubelet(&cluster), declared, &target);
         let kubeconfig = kubeconfig(&cluster, &gateway);
         for mut client in clients(&kubeconfig, &target) {
             client.name.push_str(if declared { ", declared" } else { ", not declared" });
@@ -104,12 +104,7 @@ fn clients(kubeconfig: &str, target: &[&str]) -> Vec<Client> {
 
 /// A pod whose ports are this machine's, as those of our node are.
 fn host_pod(cluster: &Cluster) -> [&'static str; 1] {
-    cluster.kubectl(&["create", "-f", &{
-        let file = cluster.text("host.yaml");
-        std::fs::write(&file, HOST_POD).unwrap();
-        file
-    }]);
-    cluster.kubectl(&["wait", "--for=condition=Ready", "--timeout=60s", "pod/host"]);
+    cluster.run_pods(HOST_POD, &["host"]);
     ["host"]
 }
 
@@ -119,38 +114,99 @@ const HOST_POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: host, namesp
                         containers:\n  - {name: box, image: \"localhost/box:1\", imagePullPolicy: \
                         Never, command: [sleep, \"2147483647\"]}\n";
 
-/// Workloads and services lead to a ready pod, and to another one when that is gone.
+/// Workloads and services lead to a ready pod, and to another one when that is gone: by force at
+/// once, and in good order as soon as it is to end.
 #[test]
 fn a_forward_moves_on_when_its_pod_is_gone() {
-    let cluster = Cluster::up(&[]);
-    let create = |objects: &str| {
-        let file = cluster.text("web.yaml");
-        std::fs::write(&file, objects).unwrap();
-        cluster.kubectl(&["create", "-f", &file]);
-    };
-    let ready = |pod: &str| {
-        cluster.kubectl(&["wait", "--for=condition=Ready", "--timeout=60s", pod]);
-    };
-    let delete =
-        |pod: &str| cluster.kubectl(&["delete", "pod", pod, "--grace-period=0", "--force"]);
-    create(&format!("{SERVICE}---\n{}", workload("Deployment", "")));
-    create(&workload("StatefulSet", "  serviceName: web\n"));
-    create(&web_pod("web-a"));
-    ready("pod/web-a");
-    for target in ["deploy/web", "sts/web", "svc/web"] {
+    let cluster = Cluster::shared();
+    cluster.apply(SERVICE);
+    cluster.apply(&workload("Deployment", ""));
+    cluster.apply(&workload("ReplicaSet", ""));
+    cluster.apply(&workload("StatefulSet", "  serviceName: web\n"));
+    let (mut now, mut next) = ("web-a", "web-b");
+    cluster.run_pods(&web_pod(now, "web"), &[now]);
+    for (target, port) in [
+        ("svc/web", ":http"),
+        ("deploy/web", ":8080"),
+        ("rs/web", ":page"),
+        ("sts/web", ":8080"),
+        ("svc/web", ":8080"),
+    ] {
         let client = ours(&cluster.admin(), &[target]).forwarding();
-        let forward = Forward::start_words(&client, &[":8080"]);
+        let forward = Forward::start_words(&client, &[port]);
         assert!(answers(&forward), "{target}: {}", forward.stderr());
+        let _open = forward.ask(0, "GET /");
+        cluster.run_pods(&web_pod(next, "web"), &[next]);
+        let force: &[&str] = if now == "web-a" { &["--grace-period=0", "--force"] } else { &[] };
+        cluster.kubectl(&[&["delete", "pod", now], force].concat());
+        until("the other pod answers", PATIENCE, || {
+            answers(&forward) && forward.stderr().contains("connected again")
+        });
+        let said = forward.stderr();
+        println!("{target}: {said}");
+        assert_eq!(said.matches("lost connection to pod").count(), 1, "{target}: {said}");
+        assert!(said.contains(&format!("lost connection to pod {now}: ")), "{target}: {said}");
+        assert!(said.contains(&format!("connected again, to pod {next}\n")), "{target}: {said}");
+        assert_eq!(forward.interrupt().code(), Some(0), "{target}");
+        (now, next) = (next, now);
     }
-    let client = ours(&cluster.admin(), &["svc/web"]).forwarding();
-    let forward = Forward::start_words(&client, &[":http"]);
+}
+
+/// A pod that was named: one line says that it is gone, whoever finds out, and it is waited for.
+#[test]
+fn a_forward_says_that_its_pod_is_gone_and_waits_for_it() {
+    let cluster = Cluster::shared();
+    let delete = || {
+        cluster.kubectl(&["delete", "pod", "lone", "--grace-period=0", "--force"]);
+    };
+    let run = || cluster.run_pods(&web_pod("lone", "lone"), &["lone"]);
+    run();
+    let client = ours(&cluster.admin(), &["lone"]).forwarding();
+    for client in [client.clone(), client.over_spdy()] {
+        let mut ends = Forward::start_words(&client.with("--exit-on-lost"), &[":8080"]);
+        let stays = Forward::start_words(&client, &[":8080"]);
+        let open = [&ends, &stays].map(|forward| {
+            assert!(answers(forward), "{}", forward.stderr());
+            forward.ask(0, "GET /")
+        });
+        delete();
+        // The pod's end is that of the connection, and nobody else comes.
+        stays.says("lost connection to pod lone: ");
+        let mut status = None;
+        until("it ends", PATIENCE, || {
+            status = ends.has_ended();
+            status.is_some()
+        });
+        assert_eq!(status.unwrap().code(), Some(1), "{}", ends.stderr());
+        assert!(ends.stderr().ends_with("error: lost connection to pod\n"), "{}", ends.stderr());
+        drop(open);
+        // One of the same name is another pod.
+        run();
+        until("the new pod answers", PATIENCE, || answers(&stays));
+        stays.says("connected again, to pod lone\n");
+        let said = stays.stderr();
+        println!("{}: {said}", client.name);
+        assert_eq!(said.matches("lost connection to pod").count(), 1, "{said}");
+        assert_eq!(stays.interrupt().code(), Some(0));
+    }
+}
+
+/// The pod is replaced by one of its name while nothing is connected: a new connection finds out,
+/// and the next ones reach the new pod.
+#[test]
+fn a_forward_finds_a_new_pod_of_the_same_name() {
+    let cluster = Cluster::shared();
+    let run = || cluster.run_pods(&web_pod("again", "again"), &["again"]);
+    run();
+    let client = ours(&cluster.admin(), &["again"]).forwarding();
+    let forward = Forward::start_words(&client, &[":8080"]);
     assert!(answers(&forward), "{}", forward.stderr());
-    create(&web_pod("web-b"));
-    ready("pod/web-b");
-    delete("web-a");
-    until("the other pod answers", PATIENCE, || {
-        answers(&forward) && forward.stderr().contains("connected again, to pod web-b")
+    cluster.kubectl(&["delete", "pod", "again", "--grace-period=0", "--force"]);
+    run();
+    until("the new pod answers", PATIENCE, || {
+        answers(&forward) && forward.stderr().contains("connected again, to pod again\n")
     });
+    println!("{}", forward.stderr());
 }
 
 /// Whether a web server says something, be it that there is no page.
@@ -173,9 +229,9 @@ fn workload(kind: &str, more: &str) -> String {
     )
 }
 
-fn web_pod(name: &str) -> String {
+fn web_pod(name: &str, app: &str) -> String {
     format!(
-        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{app: web}}}}\nspec:\n  \
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{app: {app}}}}}\nspec:\n  \
          nodeName: localhost\n  automountServiceAccountToken: false\n  \
          terminationGracePeriodSeconds: 0\n  containers:\n  - {{name: box, image: \
          \"localhost/box:1\", imagePullPolicy: Never, command: [httpd, -f, -p, \"8080\"], ports: \

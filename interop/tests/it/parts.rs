@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use bowline_interop::client::Client;
+use bowline_interop::cluster::PODS;
 use bowline_interop::list::{Amounts, FULL};
 pub use bowline_interop::parts::part;
 use bowline_interop::parts::root;
@@ -33,6 +34,13 @@ pub fn kubectl(version: &str, kubeconfig: &str, target: &[&str]) -> Client {
 /// Bowline as a client, for a pod.
 pub fn ours(kubeconfig: &str, target: &[&str]) -> Client {
     Client::new("bowline", bowline(), kubeconfig, target)
+}
+
+/// Each pod of a real cluster, with how much is transferred: what runs in the second one differs in
+/// its tools alone, so that once is enough there.
+pub fn pods() -> [(&'static str, Amounts); 2] {
+    let few = Amounts { times: 1, truncations: 5, ..amounts() };
+    [(PODS[0], amounts()), (PODS[1], few)]
 }
 
 /// How much is transferred: all of the list's bytes, but `BOWLINE_TIMES` times (3 where it is not

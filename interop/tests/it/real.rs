@@ -8,12 +8,12 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use bowline_interop::client::{Client, Input, left_within};
-use bowline_interop::cluster::Cluster;
+use bowline_interop::cluster::{Cluster, PODS};
 use bowline_interop::list::{Point, check, first_size, written};
 use bowline_interop::pair;
 use bowline_interop::server::Server;
 
-use crate::parts::{amounts, bowline, kubectl, ours};
+use crate::parts::{amounts, bowline, kubectl, ours, pods};
 
 const TARGET: &[&str] = &["box"];
 
@@ -24,11 +24,14 @@ const CONTAINERD: &[Point] = &[Point::ToFile, Point::Size, Point::Ignored];
 
 #[test]
 fn our_client_in_a_real_cluster() {
-    let cluster = Cluster::up(&[]);
+    let cluster = Cluster::shared();
+    for (pod, amounts) in pods() {
+        let client = ours(&cluster.admin(), &[pod]).named(pod);
+        check(&client, &amounts, CONTAINERD);
+        check(&client.over_spdy(), &amounts, CONTAINERD);
+        shortfalls(&client);
+    }
     let client = ours(&cluster.admin(), TARGET);
-    check(&client, &amounts(), CONTAINERD);
-    check(&client.over_spdy(), &amounts(), CONTAINERD);
-    shortfalls(&client);
     headers_of_both(&client, &kubectl("1.37", &cluster.admin(), TARGET));
 }
 
@@ -155,29 +158,35 @@ fn our_node_behind_the_real_api_server() {
 
 #[test]
 fn our_gateway_before_the_real_kubelet() {
-    let cluster = Cluster::up(&[]);
+    let cluster = Cluster::shared();
     for declared in [true, false] {
-        let gateway = gateway(&cluster, declared, TARGET);
+        let gateway = gateway(&cluster, kubelet(&cluster), declared, &PODS);
         let kubeconfig = kubeconfig(&cluster, &gateway);
-        let clients = [
-            kubectl("1.20", &kubeconfig, TARGET),
-            kubectl("1.37", &kubeconfig, TARGET),
-            ours(&kubeconfig, TARGET),
-            ours(&kubeconfig, TARGET).over_spdy(),
-        ];
-        for mut client in clients {
-            client.name.push_str(if declared { ", declared" } else { ", not declared" });
-            check(&client, &amounts(), CONTAINERD);
+        for (pod, amounts) in pods() {
+            let clients = [
+                kubectl("1.20", &kubeconfig, &[pod]),
+                kubectl("1.37", &kubeconfig, &[pod]),
+                ours(&kubeconfig, &[pod]),
+                ours(&kubeconfig, &[pod]).over_spdy(),
+            ];
+            for client in clients {
+                let client = client.named(if declared { "declared" } else { "not declared" });
+                check(&client.named(pod), &amounts, CONTAINERD);
+            }
         }
     }
 }
 
-/// Our gateway, told of the real kubelet and its pods in Kubernetes' own objects.
-pub fn gateway(cluster: &Cluster, declared: bool, pods: &[&str]) -> Server {
+/// Our gateway, told of the real kubelet and its pods in Kubernetes' own objects. `port` is where it
+/// finds that kubelet: its own, or that of something in between.
+pub fn gateway(cluster: &Cluster, port: u16, declared: bool, pods: &[&str]) -> Server {
     let get = |what: &[&str]| cluster.kubectl(&[&["get", "-o", "json"], what].concat());
     let node = get(&["node", "localhost"]);
     assert!(node.contains("ExtendWebSocketsToKubelet"), "{node}");
     let node = if declared { node } else { node.replace("ExtendWebSocketsToKubelet", "Another") };
+    let own = format!("\"Port\": {}", kubelet(cluster));
+    assert!(node.contains(&own), "{node}");
+    let node = node.replace(&own, &format!("\"Port\": {port}"));
     let objects = cluster.path("objects.yaml");
     let pods: Vec<String> = pods.iter().map(|pod| get(&["pod", pod])).collect();
     std::fs::write(&objects, format!("{node}\n---\n{}", pods.join("\n---\n"))).unwrap();
@@ -197,6 +206,11 @@ pub fn gateway(cluster: &Cluster, declared: bool, pods: &[&str]) -> Server {
         gateway.arg(flag).arg(cluster.path("pki").join(file));
     }
     Server::start(&mut gateway)
+}
+
+/// The kubelet's port.
+pub fn kubelet(cluster: &Cluster) -> u16 {
+    cluster.env("KUBELET_PORT").parse().unwrap()
 }
 
 /// How to get into that gateway.

@@ -30,6 +30,9 @@ items:
 const ASKED: &[&[&str]] = &[
     &["box", "--", "echo", "out"],
     &["pod/box", "--", "sh", "-c", "echo out; echo err >&2; exit 3"],
+    &["gnu", "--", "sh", "-c", "echo out; echo err >&2; exit 3"],
+    &["gnu", "--", "bash", "-c", "kill -9 $$"],
+    &["gnu", "--", "/nonexistent/binary"],
     &["po/box", "--", "true"],
     &["pods/box", "--", "true"],
     &["svc/box", "--", "true"],
@@ -67,8 +70,8 @@ const ASKED: &[&[&str]] = &[
     &["box", "-it", "--", "true"],
     &["box", "-itq", "--", "true"],
     &["box", "-t", "--", "true"],
-    &["box", "-f", "/nonexistent", "--", "true"],
-    &["-f", "/nonexistent", "--", "true"],
+    &["box", "-f", "/bowline-is-not-here", "--", "true"],
+    &["-f", "/bowline-is-not-here", "--", "true"],
     &["box", "--", "/nonexistent/binary"],
     &["box", "--", "sh", "-c", "kill -9 $$"],
     &["box", "--server=https://127.0.0.1:1", "--", "true"],
@@ -105,7 +108,7 @@ fn normal(text: &str) -> String {
 
 #[test]
 fn the_words_and_codes_are_kubectls() {
-    let cluster = Cluster::up(&[]);
+    let cluster = Cluster::shared();
     let file = cluster.path("targets.yaml");
     std::fs::write(&file, OBJECTS).unwrap();
     cluster.kubectl(&["apply", "-f", file.to_str().unwrap()]);

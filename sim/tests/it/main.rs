@@ -79,6 +79,20 @@ fn committed_seeds_reach_every_carrier_on_both_sides_and_every_end() {
         assert!(scenarios.iter().any(|it| is(&it.front)), "{protocol:?} in front");
         assert!(scenarios.iter().any(|it| is(&it.back)), "{protocol:?} behind");
     }
+    for runtime in [
+        "Sound",
+        "DropsStdin",
+        "LateSize",
+        "HidesCrash",
+        "NoStatus",
+        "Frozen",
+        "Abrupt",
+        "CutsTail",
+        "Invented",
+    ] {
+        let is = |it: &Scenario| format!("{:?}", it.runtime).starts_with(runtime);
+        assert!(scenarios.iter().any(is), "no session with {runtime}");
+    }
     let ends: Vec<String> = scenarios.iter().map(|it| run(it, false).end).collect();
     for end in ["Success", "Exited", "Failed", "Cut", "Silent", "Closed", "None"] {
         assert!(ends.iter().any(|seen| seen.contains(end)), "no session ends with {end}");

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use bowline_interop::attach::pods_file;
 use bowline_interop::client::{Client, Input, PATIENCE, noise, noise_digest};
 use bowline_interop::forward::app::{App, Read1, drain};
 use bowline_interop::forward::{Forward, SMALL, check};
@@ -266,6 +267,32 @@ fn an_answer_to_an_unread_request_arrives_before_the_reset() {
             assert_eq!(end, Err(std::io::ErrorKind::ConnectionReset));
         }
     }
+}
+
+/// A pod that is gone is found out once it has ended a connection, also in good order.
+#[test]
+fn a_pod_that_is_gone_is_said_to_be() {
+    let place = tempfile::tempdir().unwrap();
+    let dev = Server::dev(bowline(), &["-f", &pods_file(place.path())]);
+    let client = Client::new("bowline", bowline(), &dev.kubeconfig(), &["talker"]);
+    let app = App::start();
+    let stays = Forward::start(&client.forwarding(), &[app.port]);
+    let mut ends = Forward::start(&client.forwarding().with("--exit-on-lost"), &[app.port]);
+    let left = client.attaching("talker").run(&["-iq"], &[], Input::Bytes(b"end 3\n"));
+    assert_eq!(left.status.code(), Some(0), "{left:?}");
+    for forward in [&stays, &ends] {
+        let read = drain(&mut forward.ask(0, "send 1000"));
+        assert_eq!((read.bytes, read.whole), (1000, true));
+    }
+    stays.says("lost connection to pod talker: the pod is gone; connecting again, ");
+    stays.says("not connected yet: ");
+    let mut status = None;
+    until("it ends", PATIENCE, || {
+        status = ends.has_ended();
+        status.is_some()
+    });
+    assert_eq!(status.unwrap().code(), Some(1));
+    assert_eq!(ends.stderr(), "the pod is gone\nerror: lost connection to pod\n");
 }
 
 fn refused(dev: &Server, words: &[&str]) -> (Option<i32>, String) {
