@@ -137,8 +137,8 @@ fn both_ways(client: &Client, amounts: &Amounts) {
     }
 }
 
-/// How much goes in one direction at each time: all of it once, for what grows with the amount; then
-/// less, for what differs from one time to the next, which is at the beginning and at the end.
+/// How much goes in one direction at each time: all of it once, for what grows with the amount;
+/// then less, for what differs from one time to the next: the beginning and the end.
 fn one_way(amounts: &Amounts) -> impl Iterator<Item = (usize, u64)> {
     let amounts = *amounts;
     (1..=amounts.times)

@@ -2,10 +2,11 @@
 //! network, with processes as models; each session is held to the promises.
 //! Above: `cargo x sim`, the tests. Below: the roles' loops as they ship.
 //!
-//! A seed becomes a [`Scenario`]: which carriers, what the process does, what the runtime behind
-//! it gets wrong, how the network behaves, what goes wrong. [`run`] plays it to its end and gives a [`Verdict`]. Whatever can differ
-//! between two runs comes from the seed, so the same seed gives the same trace. A scenario that
-//! breaks a promise is made [smaller](shrink) until nothing can be left out.
+//! A seed becomes a [`Scenario`]: which carriers, what the process does, what the runtime behind it
+//! gets wrong, how the network behaves, what goes wrong. [`run`] plays it to its end and gives a
+//! [`Verdict`]. Whatever can differ between two runs comes from the seed, so the same seed gives
+//! the same trace. A scenario that breaks a promise is made [smaller](shrink) until nothing can be
+//! left out.
 
 pub mod book;
 pub mod copy;

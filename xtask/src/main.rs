@@ -86,7 +86,7 @@ fn interop() -> Result<()> {
     install.arg(root().join("interop/parts/install.sh"));
     step("install the real parts", install)?;
     instructions::run(&[])?;
-    // Of no package by name: with the features that `cargo test` and `cargo run` have built it with.
+    // Of no package by name: with the features that `cargo run` has built it with.
     step("build", cargo(&["build"]))?;
     step("build the examples", cargo(&["build", "--examples"]))?;
     let cluster = Cluster::up()?;

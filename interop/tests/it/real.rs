@@ -177,8 +177,8 @@ fn our_gateway_before_the_real_kubelet() {
     }
 }
 
-/// Our gateway, told of the real kubelet and its pods in Kubernetes' own objects. `port` is where it
-/// finds that kubelet: its own, or that of something in between.
+/// Our gateway, told of the real kubelet and its pods in Kubernetes' own objects. `port` is where
+/// it finds that kubelet: its own, or that of something in between.
 pub fn gateway(cluster: &Cluster, port: u16, declared: bool, pods: &[&str]) -> Server {
     let get = |what: &[&str]| cluster.kubectl(&[&["get", "-o", "json"], what].concat());
     let node = get(&["node", "localhost"]);
