@@ -32,6 +32,8 @@ use crate::world::Verdict;
 
 /// No copy here takes longer, in virtual time.
 const PATIENCE: Duration = Duration::from_secs(3600);
+/// The container's clock, long after its files.
+const NOW: i64 = 1_700_000_000;
 /// Names that one part of a path may have; some are hard for lists and patterns.
 const NAMES: [&str; 12] =
     ["a", "b", "c d", "new\nline", "*", "[a]", "-x", "é", "end ", "q'", "back\\", "..z"];
@@ -131,6 +133,8 @@ struct State {
     cuts: std::vec::IntoIter<usize>,
     changes: bool,
     runs: u64,
+    /// A whole archive has gone out, with the lie in it.
+    has_lied: bool,
     /// Every content that a file ever had.
     ever: BTreeMap<String, Vec<Vec<u8>>>,
 }
@@ -147,6 +151,7 @@ impl Container {
             cuts: scenario.cuts.clone().into_iter(),
             changes: scenario.changes,
             runs: 0,
+            has_lied: false,
             ever: scenario.tree.iter().filter_map(file).collect(),
         };
         Container { state: Mutex::new(state), scenario: scenario.clone(), lines: Mutex::default() }
@@ -166,42 +171,62 @@ impl Container {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         match words[..] {
             ["tar", "cf", "-", "-C", "/", "./d"] => self.archive(state, &[]),
-            ["tar", "cf", "-", "-X", "/dev/stdin", "-C", "/", "./d"] => {
-                let patterns: Vec<&[u8]> = stdin.split(|byte| *byte == b'\n').collect();
-                self.archive(state, &patterns)
+            ["sh", "-c", script, "sh", "/"] if script.contains("read -r") => {
+                let mut out = Vec::new();
+                let mut code = 0;
+                let lines: Vec<&[u8]> = stdin.split(|byte| *byte == b'\n').collect();
+                for names in lines.split(|name| name.is_empty()) {
+                    let names: Vec<Vec<u8>> = names.iter().map(|name| plain(name)).collect();
+                    if !names.is_empty() {
+                        let (more, failed) = self.archive(state, &names);
+                        out.extend_from_slice(&more);
+                        code = code.max(failed);
+                    }
+                }
+                (out, code)
             }
-            ["tail", "-c", from, path] => {
-                let from: usize = from[1..].parse().unwrap_or(1);
-                let path = path.trim_start_matches("//./d").trim_start_matches('/');
-                match state.tree.get(path) {
-                    Some(Some(bytes)) => (bytes.get(from - 1..).unwrap_or_default().to_vec(), 0),
+            ["dd", from, size, skip] => {
+                let number = |word: &str| -> usize {
+                    word.split_once('=').and_then(|(_, value)| value.parse().ok()).unwrap_or(0)
+                };
+                let from = from.trim_start_matches("if=//./d").trim_start_matches('/');
+                let skip = number(skip) * number(size);
+                match state.tree.get(from) {
+                    Some(Some(bytes)) => (bytes.get(skip..).unwrap_or_default().to_vec(), 0),
                     _ => (Vec::new(), 1),
                 }
             }
-            ["sh", "-c", script, "sh", "/", "./d", mark] if script.contains("stat -c") => {
+            ["sh", "-c", script, "sh", "/", root, mark, from] if script.contains("stat -c") => {
                 let line = |(path, file): (&String, &Option<Vec<u8>>)| {
                     let (mode, size) =
                         file.as_ref().map_or(("41ed", 0), |bytes| ("81a4", bytes.len()));
                     format!("{mode} {size} {} {}{mark}\n", state.time(path), name(path))
                 };
-                (state.tree.iter().map(line).collect::<String>().into_bytes(), 0)
+                let is_below =
+                    |path: &str| name(path) == root || name(path).starts_with(&format!("{root}/"));
+                let of_root = state.tree.iter().filter(|(path, _)| is_below(path));
+                let mut text: String = of_root.map(line).collect();
+                text.push_str(&format!("end 0 {NOW}{mark}\n"));
+                (rest(text, from), 0)
             }
-            ["sh", "-c", script, "sh", "/", "./d"] if script.contains("sha256sum") => {
+            ["sh", "-c", script, "sh", "/", "./d", mark, from] if script.contains("sha256sum") => {
                 let mut text = String::new();
                 for (path, file) in &state.tree {
                     let Some(bytes) = file else { continue };
                     let sum = bowline_archive::sum::sha256(&bytes[..]).unwrap_or_default();
                     let escaped = name(path).replace('\\', "\\\\").replace('\n', "\\n");
-                    let mark = if escaped == name(path) { "" } else { "\\" };
-                    text.push_str(&format!("{mark}{sum}  {escaped}\n"));
+                    let escape = if escaped == name(path) { "" } else { "\\" };
+                    text.push_str(&format!("{escape}{sum}  {escaped}\n"));
                 }
-                (text.into_bytes(), 0)
+                text.push_str(&format!("end 0 0{mark}\n"));
+                (rest(text, from), 0)
             }
             _ => (Vec::new(), 127),
         }
     }
 
-    fn archive(&self, state: &State, patterns: &[&[u8]]) -> (Vec<u8>, u8) {
+    /// What tar makes of these names and all that is below them; without any, of all.
+    fn archive(&self, state: &State, names: &[Vec<u8>]) -> (Vec<u8>, u8) {
         let mut out = Vec::new();
         let mut put = |name: String, file: Option<&Vec<u8>>, mtime: i64| {
             let (kind, size) =
@@ -211,16 +236,15 @@ impl Container {
             let data = file.map_or(&[][..], |file| &file[..]);
             writer::whole(&entry, Owner::default(), data, &mut out);
         };
-        let mut excluded: Vec<String> = Vec::new();
         for (path, file) in &state.tree {
             let name = name(path);
-            let is_below = excluded.iter().any(|dir| name.starts_with(&format!("{dir}/")));
-            let is_named = patterns.iter().any(|pattern| means(pattern, name.as_bytes()));
-            if is_below || is_named {
-                excluded.push(name);
-                continue;
+            let is_meant = |root: &Vec<u8>| {
+                let rest = name.as_bytes().strip_prefix(&root[..]);
+                rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
+            };
+            if names.is_empty() || names.iter().any(is_meant) {
+                put(name, file.as_ref(), state.time(path));
             }
-            put(name, file.as_ref(), state.time(path));
         }
         if self.scenario.lie == Some(Lie::Escapes) {
             put("./d/../escaped".to_owned(), Some(&vec![1]), 0);
@@ -262,14 +286,24 @@ fn name(path: &str) -> String {
     if path.is_empty() { "./d".to_owned() } else { format!("./d/{path}") }
 }
 
-/// Whether a pattern with nothing but escapes in it means a name.
-fn means(pattern: &[u8], name: &[u8]) -> bool {
+/// A name as the shell's `printf %b` makes it of a line.
+fn plain(line: &[u8]) -> Vec<u8> {
     let mut plain = Vec::new();
-    let mut bytes = pattern.iter();
-    while let Some(byte) = bytes.next() {
-        plain.push(if *byte == b'\\' { *bytes.next().unwrap_or(&b'\\') } else { *byte });
+    let mut bytes = line;
+    while let Some((first, more)) = bytes.split_first() {
+        let octal = bytes.strip_prefix(b"\\0").and_then(|rest| rest.get(..3));
+        let octal = octal.and_then(|digits| std::str::from_utf8(digits).ok());
+        let byte = octal.and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        bytes = if byte.is_some() { &bytes[5..] } else { more };
+        plain.push(byte.unwrap_or(*first));
     }
-    plain == name
+    plain
+}
+
+/// What `tail -c` prints of a text from a byte on, counted from 1.
+fn rest(text: String, from: &str) -> Vec<u8> {
+    let from = from.parse::<usize>().unwrap_or(1) - 1;
+    text.into_bytes().get(from..).unwrap_or_default().to_vec()
 }
 
 impl Remote for Container {
@@ -292,7 +326,10 @@ impl Remote for Container {
             if state.runs > 1 && std::mem::take(&mut state.changes) {
                 state.change();
             }
-            state.cuts.next().filter(|cut| *cut < output.len())
+            let cut = state.cuts.next().filter(|cut| *cut < output.len());
+            let is_archive = words[0] == "tar" || words.len() == 5;
+            state.has_lied |= is_archive && cut.is_none();
+            cut
         };
         // A mark is another one each time.
         let is_script = words.first().is_some_and(|word| word == "sh");
@@ -400,14 +437,19 @@ fn judge(
         if file.is_some() { here.is_file() } else { here.is_dir() }
     });
     match (&result, scenario.lie) {
-        (Ok(()), Some(lie)) => {
+        // All that a short archive had may have come, and the comparison has said so.
+        (Ok(()), Some(lie)) if state.has_lied && lie != Lie::Short => {
             return broken(Promise::TrueOutcome, format!("good, for all that {lie:?}"));
         }
-        (Ok(()), None) if !is_whole => {
+        (Ok(()), _) if !is_whole => {
             return broken(Promise::TrueOutcome, "good, and something is missing".to_owned());
         }
         (Err(error), None) => {
-            // A change between copy and comparison is one that is told.
+            // A change between copy and comparison is one that is told. The files have their names
+            // then, and each is what it was at some time.
+            if scenario.changes && matches!(error, CopyError::Changed(_)) {
+                return None;
+            }
             let told = scenario.changes && matches!(error, CopyError::Unequal(_));
             let cut = matches!(error, CopyError::Lost { .. });
             if !(told || cut && scenario.retries < scenario.cuts.len() as u64) {

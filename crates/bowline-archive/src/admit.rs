@@ -6,15 +6,26 @@ use std::hash::{BuildHasher, RandomState};
 
 use thiserror::Error;
 
-use crate::reader::{Entry, Kind};
+use crate::reader::{Entry, Headers, Kind};
 use crate::{Trouble, shown};
+
+/// The longest name, and the longest that a link leads to: what a system call takes, less what is
+/// put in front of it.
+pub const NAME_BYTES: usize = 4096 - 16;
+/// The longest part of a name, as in all file systems.
+pub const PART_BYTES: usize = 255;
+/// What all names that have to be kept may take: some ten million short ones. A longer archive
+/// would not be known by a machine of few GiB.
+pub const KEPT_BYTES: u64 = 1 << 30;
+/// What keeping one name takes beside its bytes.
+pub const ENTRY_BYTES: u64 = 64;
 
 /// How much may come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of files, in all.
+    /// Bytes of files and of headers, in all.
     pub bytes: u64,
-    /// Entries, whatever they are.
+    /// Entries, whatever they are, and extended headers.
     pub entries: u64,
 }
 
@@ -38,6 +49,9 @@ pub enum Refused {
     /// More entries than may come.
     #[error("the archive holds more than {0} entries (see --max-entries)")]
     Entries(u64),
+    /// Names that cannot be kept.
+    #[error("the archive's names take more than {0} bytes")]
+    Names(u64),
 }
 
 /// What to do with an entry.
@@ -58,6 +72,8 @@ pub struct Admission {
     symlinks: bool,
     bytes: u64,
     entries: u64,
+    headers: Headers,
+    kept: u64,
     /// Two fingerprints of each path that was taken: paths themselves would take too much room.
     seen: HashSet<(u64, u64)>,
     hashers: [RandomState; 2],
@@ -75,6 +91,8 @@ impl Admission {
             symlinks,
             bytes: 0,
             entries: 0,
+            headers: Headers::default(),
+            kept: 0,
             seen: HashSet::new(),
             hashers: [RandomState::new(), RandomState::new()],
             links: HashSet::new(),
@@ -87,18 +105,19 @@ impl Admission {
     /// [`Refused`]: nothing more of the archive may be taken.
     pub fn judge(&mut self, entry: &Entry) -> Result<Verdict, Refused> {
         self.entries += 1;
-        if self.entries > self.limits.entries {
-            return Err(Refused::Entries(self.limits.entries));
-        }
         if entry.kind == Kind::File {
             self.bytes = self.bytes.saturating_add(entry.size);
-            if self.bytes > self.limits.bytes {
-                return Err(Refused::Bytes(self.limits.bytes));
-            }
         }
+        self.bounded()?;
         let failure = |what: &str| Ok(Verdict::Skip(Trouble::failure(&entry.name, what)));
         if entry.name.contains(&0) {
             return failure("refused: its name has a zero byte");
+        }
+        let is_long = |name: &[u8]| {
+            name.len() > NAME_BYTES || parts(name).any(|part| part.len() > PART_BYTES)
+        };
+        if is_long(&entry.name) || is_long(&entry.link) {
+            return failure("refused: its name, or what it links to, is too long");
         }
         let path = match self.below_root(&entry.name) {
             Ok(path) => path,
@@ -137,21 +156,56 @@ impl Admission {
         if entry.kind == Kind::Symlink {
             let stays = stays_inside(&path, &entry.link);
             if !(self.symlinks && stays) {
-                return Ok(Verdict::Skip(self.skipped_link(entry)));
+                return Ok(Verdict::Skip(self.skipped_link(entry)?));
             }
-            self.links.insert(path.clone());
+            self.keep_link(path.clone())?;
         }
         Ok(Verdict::Take(path))
     }
 
+    /// What the archive has beside its data counts as well, whether an entry comes of it or not.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn headers(&mut self, headers: Headers) -> Result<(), Refused> {
+        self.headers = headers;
+        self.bounded()
+    }
+
+    fn bounded(&self) -> Result<(), Refused> {
+        if self.entries.saturating_add(self.headers.extended) > self.limits.entries {
+            return Err(Refused::Entries(self.limits.entries));
+        }
+        if self.bytes.saturating_add(self.headers.bytes) > self.limits.bytes {
+            return Err(Refused::Bytes(self.limits.bytes));
+        }
+        Ok(())
+    }
+
+    fn keep_link(&mut self, path: Vec<u8>) -> Result<(), Refused> {
+        self.kept += path.len() as u64 + ENTRY_BYTES;
+        self.links.insert(path);
+        if self.kept > KEPT_BYTES { Err(Refused::Names(KEPT_BYTES)) } else { Ok(()) }
+    }
+
+    /// The path below the root that a name means, if it is one.
+    #[must_use]
+    pub fn path(&self, name: &[u8]) -> Option<Vec<u8>> {
+        if name.len() > NAME_BYTES {
+            return None;
+        }
+        self.below_root(name).ok()
+    }
+
     /// kubectl's words for it, less its advice.
-    fn skipped_link(&mut self, entry: &Entry) -> Trouble {
+    fn skipped_link(&mut self, entry: &Entry) -> Result<Trouble, Refused> {
         // What comes below its name is not to be taken for a directory of that name.
         if let Ok(path) = self.below_root(&entry.name) {
-            self.links.insert(path);
+            self.keep_link(path)?;
         }
         let (name, target) = (shown(&entry.name), shown(&entry.link));
-        Trouble { text: format!("skipping symlink: {name} -> {target}"), is_failure: false }
+        let text = format!("skipping symlink: {name} -> {target}");
+        Ok(Trouble { text, is_failure: false })
     }
 
     fn is_below_a_link(&self, path: &[u8]) -> bool {
@@ -284,5 +338,37 @@ mod tests {
         assert_eq!(judge("d/2", Kind::File), "take 2");
         assert!(judge("d/3", Kind::File).contains("--max-bytes"));
         assert!(judge("d/4", Kind::Fifo).contains("--max-entries"));
+    }
+
+    #[test]
+    fn names_and_headers_have_a_bound() {
+        let mut admission = Admission::new(b"d", Limits::default(), true);
+        let mut judge = |name: &str, link: &str| judged(&mut admission, name, Kind::Symlink, link);
+        let (part, long) = ("n".repeat(255), "n/".repeat(NAME_BYTES / 2));
+        assert!(judge(&format!("d/{part}"), "x").starts_with("take"));
+        for (name, link) in [
+            (format!("d/{part}n"), "x".to_owned()),
+            (format!("d/{long}"), "x".to_owned()),
+            ("d/l".to_owned(), format!("{part}n")),
+            ("d/m".to_owned(), format!("{long}n")),
+        ] {
+            let verdict = judge(&name, &link);
+            assert!(
+                verdict.starts_with("failure") && verdict.ends_with("is too long"),
+                "{verdict}"
+            );
+            assert!(verdict.len() < 1200);
+        }
+        let limits = Limits { bytes: 1000, entries: 3 };
+        let headers = |bytes, extended| {
+            Admission::new(b"d", limits, true).headers(Headers { bytes, extended })
+        };
+        assert_eq!(headers(1000, 3), Ok(()));
+        assert_eq!(headers(1001, 0), Err(Refused::Bytes(1000)));
+        assert_eq!(headers(0, 4), Err(Refused::Entries(3)));
+        let mut admission = Admission::new(b"d", limits, true);
+        admission.headers(Headers { bytes: 900, extended: 2 }).unwrap();
+        assert_eq!(judged(&mut admission, "d/a", Kind::File, ""), "take a");
+        assert!(judged(&mut admission, "d/b", Kind::File, "").contains("--max-entries"));
     }
 }

@@ -7,6 +7,7 @@
 //! [`Trouble`] is what both say of an entry that is not what it should be; the others go on.
 
 pub mod admit;
+pub mod goal;
 pub mod pack;
 pub mod reader;
 pub mod sum;
@@ -14,8 +15,36 @@ pub mod unpack;
 pub mod writer;
 
 mod merge;
+mod put;
 
 use std::fmt::Display;
+
+/// So much of a name is shown.
+const SHOWN_BYTES: usize = 1024;
+
+/// What a thing in a tree is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ItemKind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Symlink,
+    /// Something else, which is not copied.
+    Other,
+}
+
+/// A thing in a tree, as far as two sides can be compared without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// What it is.
+    pub kind: ItemKind,
+    /// The bytes of a file, or of the name that a link leads to; 0 for others.
+    pub size: u64,
+    /// When it was changed, in seconds since 1970, where that is known.
+    pub mtime: Option<i64>,
+}
 
 /// What is wrong with one entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,8 +65,10 @@ impl Trouble {
     }
 }
 
-/// A name in quotes, with escapes for what would disturb a reader.
+/// A name in quotes, with escapes for what would disturb a reader, and cut if it is a long one.
 #[must_use]
 pub fn shown(name: &[u8]) -> String {
-    format!("{:?}", String::from_utf8_lossy(name))
+    let cut = if name.len() > SHOWN_BYTES { "…" } else { "" };
+    let name = &name[..name.len().min(SHOWN_BYTES)];
+    format!("{:?}{cut}", String::from_utf8_lossy(name))
 }

@@ -1,75 +1,148 @@
-//! A tree into a directory that is there already, by handles out of which nothing leads.
-//! Above: `unpack`. Below: cap-std, system calls.
+//! A tree into a directory that is there already, by handles out of which nothing leads, and by
+//! names below those: a tree may be deeper than there are descriptors.
+//! Above: `unpack`. Below: [`put`](crate::put), cap-std, system calls.
 
-use std::ffi::OsStr;
+use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
-use cap_std::fs::Dir;
+use cap_std::fs::{Dir, MetadataExt};
 use rustix::fs::{AtFlags, Mode, Timespec, Timestamps, UTIME_OMIT, chmodat, utimensat};
 
 use crate::Trouble;
+use crate::goal::is_about_the_directory;
+use crate::put::{How, put};
 use crate::unpack::of_system;
 
-/// A tree may hold directories that their owner may not write to.
-pub fn make_removable(dir: &Dir) {
-    for entry in dir.entries().into_iter().flatten().flatten() {
-        let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
-        if is_dir && let Ok(inner) = dir.open_dir(entry.file_name()) {
-            let _ = unlock(&inner);
-            make_removable(&inner);
+/// What is in a directory below another. One that cannot be listed is an error, never empty.
+pub fn names(dir: &Dir, path: &Path) -> io::Result<Vec<OsString>> {
+    let mut names = Vec::new();
+    for entry in dir.read_dir(at(path))? {
+        names.push(entry?.file_name());
+    }
+    Ok(names)
+}
+
+fn at(path: &Path) -> &Path {
+    if path.as_os_str().is_empty() { Path::new(".") } else { path }
+}
+
+/// Removes all that is below a directory, whatever the modes in it.
+pub fn sweep(dir: &Dir) -> io::Result<()> {
+    let mut waiting = vec![PathBuf::new()];
+    let mut emptied = Vec::new();
+    while let Some(path) = waiting.pop() {
+        // A tree may hold directories that their owner may not write to.
+        let _ = dir.open_dir(at(&path)).and_then(|dir| unlock(&dir));
+        for name in names(dir, &path)? {
+            let path = path.join(name);
+            if dir.symlink_metadata(&path)?.is_dir() {
+                waiting.push(path);
+            } else {
+                dir.remove_file(&path)?;
+            }
+        }
+        emptied.push(path);
+    }
+    let below = emptied.iter().rev().filter(|path| !path.as_os_str().is_empty());
+    below.into_iter().try_for_each(|path| dir.remove_dir(path))
+}
+
+enum Step {
+    /// The directory of this path is in both.
+    Enter(PathBuf),
+    /// All that is in it was moved: it gets the tree's mode and time.
+    Leave(PathBuf, (u32, i64)),
+}
+
+/// Moves all of a tree into a directory.
+pub fn merge(tree: &Dir, target: &Dir, preserve: bool, troubles: &mut Vec<Trouble>) {
+    let mut steps = vec![Step::Enter(PathBuf::new())];
+    while let Some(step) = steps.pop() {
+        let (path, done) = match step {
+            Step::Enter(path) => {
+                let done = enter(tree, target, &path, preserve, &mut steps, troubles);
+                (path, done)
+            }
+            Step::Leave(path, had) => {
+                let done = target.open_dir(at(&path)).and_then(|dir| set_root(&dir, Some(had)));
+                (path, done)
+            }
+        };
+        if let Err(error) = done {
+            let name = if path.as_os_str().is_empty() { Path::new(".") } else { &path };
+            troubles.push(Trouble::failure(name.as_os_str().as_bytes(), of_system(&error)));
         }
     }
 }
 
-/// Moves all of a tree into a directory. Both are held by their handles: no link leads out of them.
-pub fn merge(
+fn enter(
     tree: &Dir,
     target: &Dir,
-    path: &mut Vec<u8>,
+    path: &Path,
     preserve: bool,
+    steps: &mut Vec<Step>,
     troubles: &mut Vec<Trouble>,
-) {
-    let entries: Vec<_> = tree.entries().into_iter().flatten().flatten().collect();
-    for entry in entries {
-        let name = entry.file_name();
-        let before = path.len();
-        if before > 0 {
-            path.push(b'/');
-        }
-        path.extend_from_slice(name.as_bytes());
-        let is_dir = |dir: &Dir| dir.symlink_metadata(&name).is_ok_and(|found| found.is_dir());
-        let moved = if is_dir(tree) && is_dir(target) {
-            match (tree.open_dir(&name), target.open_dir(&name)) {
-                (Ok(from), Ok(to)) => {
-                    use cap_std::fs::MetadataExt as _;
-                    let had = from.dir_metadata().map(|had| (had.mode(), had.mtime())).ok();
-                    let _ = unlock(&from);
-                    merge(&from, &to, path, preserve, troubles);
-                    if preserve { set_root(&to, had) } else { Ok(()) }
-                }
-                (Err(error), _) | (_, Err(error)) => Err(error),
-            }
-        } else if is_dir(tree) {
-            move_dir(tree, target, &name)
-        } else {
-            tree.rename(&name, target, &name)
-        };
-        if let Err(error) = moved {
-            troubles.push(Trouble::failure(path, of_system(&error)));
-        }
-        path.truncate(before);
+) -> io::Result<()> {
+    let dir = tree.open_dir(at(path))?;
+    let found = dir.dir_metadata()?;
+    let _ = unlock(&dir);
+    drop(dir);
+    // The root's own mode is its owner's matter.
+    if preserve && !path.as_os_str().is_empty() {
+        steps.push(Step::Leave(path.to_owned(), (found.mode(), found.mtime())));
     }
+    for name in names(tree, path)? {
+        let path = path.join(name);
+        let is_dir = |dir: &Dir| dir.symlink_metadata(&path).is_ok_and(|found| found.is_dir());
+        let moved = match (is_dir(tree), is_dir(target)) {
+            (true, true) => {
+                steps.push(Step::Enter(path));
+                continue;
+            }
+            (true, false) => match move_dir(tree, target, &path) {
+                Ok(true) => {
+                    steps.push(Step::Enter(path));
+                    continue;
+                }
+                moved => moved.map(|_| How::Renamed),
+            },
+            (false, true) => Err(rustix::io::Errno::ISDIR.into()),
+            (false, false) => put(tree, &path, target, &path, preserve),
+        };
+        let name = path.as_os_str().as_bytes();
+        match moved {
+            Ok(How::Renamed) => {}
+            Ok(How::InPlace(why)) => troubles.push(written_in_place(name, &why)),
+            Err(error) => troubles.push(Trouble::failure(name, of_system(&error))),
+        }
+    }
+    Ok(())
 }
 
-/// A directory that may not be written to may not be moved.
-fn move_dir(tree: &Dir, target: &Dir, name: &OsStr) -> io::Result<()> {
-    use cap_std::fs::MetadataExt as _;
-    let moved = tree.open_dir(name)?;
+/// What is said of something that was not replaced.
+pub fn written_in_place(name: &[u8], why: &io::Error) -> Trouble {
+    Trouble::notice(name, format_args!("written in place: {}", of_system(why)))
+}
+
+/// Moves a directory. To another disk it is made anew, and what is in it has to follow: true.
+fn move_dir(tree: &Dir, target: &Dir, path: &Path) -> io::Result<bool> {
+    let moved = tree.open_dir(path)?;
     let had = moved.dir_metadata()?;
+    // A directory that may not be written to may not be moved.
     unlock(&moved)?;
-    tree.rename(name, target, name)?;
-    set_root(&moved, Some((had.mode(), had.mtime())))
+    match tree.rename(path, target, path) {
+        Ok(()) => {}
+        Err(error) if is_about_the_directory(&error) => {
+            set_root(&moved, Some((had.mode(), had.mtime())))?;
+            target.create_dir(path)?;
+            return Ok(true);
+        }
+        Err(error) => return Err(error),
+    }
+    set_root(&moved, Some((had.mode(), had.mtime())))?;
+    Ok(false)
 }
 
 fn unlock(dir: &Dir) -> io::Result<()> {

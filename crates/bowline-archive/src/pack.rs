@@ -5,7 +5,7 @@
 //! So its time stays, and one that may not be written to keeps nothing out, whether a tar looks
 //! back or not. What cannot be read is left out and told of.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read};
@@ -15,10 +15,10 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
-use crate::Trouble;
 use crate::reader::{BLOCK_BYTES, Entry, Kind};
 use crate::unpack::of_system;
 use crate::writer::{self, Owner};
+use crate::{Item, ItemKind, Trouble};
 
 /// How much there is to copy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub fn totals(path: &Path) -> Totals {
 }
 
 /// Calls `see` with each regular file below a path.
-pub fn each_file(path: &Path, see: &mut dyn FnMut(&Path, &Metadata)) {
+fn each_file(path: &Path, see: &mut dyn FnMut(&Path, &Metadata)) {
     let mut waiting = vec![path.to_owned()];
     while let Some(path) = waiting.pop() {
         let Ok(found) = fs::symlink_metadata(&path) else { continue };
@@ -54,8 +54,31 @@ pub fn each_file(path: &Path, see: &mut dyn FnMut(&Path, &Metadata)) {
     }
 }
 
-/// Sizes and times of files that are there already, by paths below the root.
-pub type There = HashMap<Vec<u8>, (u64, i64)>;
+/// A state of a file: of two that are equal, so are the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Version {
+    /// In bytes.
+    pub size: u64,
+    /// When its bytes were changed, in seconds and nanoseconds.
+    pub modified: (i64, i64),
+    /// When anything of it was changed.
+    changed: (i64, i64),
+}
+
+impl Version {
+    /// That of a file as it is now.
+    #[must_use]
+    pub fn of(found: &Metadata) -> Version {
+        Version {
+            size: found.len(),
+            modified: (found.mtime(), found.mtime_nsec()),
+            changed: (found.ctime(), found.ctime_nsec()),
+        }
+    }
+}
+
+/// Versions of files that are there already, by paths below the root.
+pub type There = HashMap<Vec<u8>, Version>;
 
 /// Reads as an archive.
 #[derive(Debug)]
@@ -66,6 +89,8 @@ pub struct Packer {
     root: Option<(PathBuf, Vec<u8>)>,
     there: There,
     sent: There,
+    /// All that was visited, as it is in the archive or there already.
+    items: BTreeMap<Vec<u8>, Item>,
     directories_only: bool,
     symlinks: u64,
     /// Bytes of headers and padding that wait to be read.
@@ -110,6 +135,7 @@ impl Packer {
             root: Some((path.to_owned(), root.to_vec())),
             there,
             sent: There::new(),
+            items: BTreeMap::new(),
             directories_only: false,
             symlinks: 0,
             waiting: Vec::new(),
@@ -136,6 +162,11 @@ impl Packer {
     #[must_use]
     pub fn sent(&self) -> &There {
         &self.sent
+    }
+
+    /// All that is on the other side once the archive was unpacked, by paths below the root.
+    pub fn items(&mut self) -> BTreeMap<Vec<u8>, Item> {
+        std::mem::take(&mut self.items)
     }
 
     /// How many symbolic links are in the archive.
@@ -232,8 +263,9 @@ impl Packer {
             self.put(&found, name, Kind::Symlink, 0, target.as_os_str().as_bytes().to_vec());
         } else if kind.is_file() {
             let root = name.iter().position(|byte| *byte == b'/').map_or(name.len(), |at| at + 1);
-            if self.there.get(&name[root..]) == Some(&(found.len(), found.mtime())) {
+            if self.there.get(&name[root..]) == Some(&Version::of(&found)) {
                 self.bytes += found.len();
+                self.note(&found, &name, ItemKind::File, found.len());
                 return Ok(());
             }
             // What was a file a moment ago may be a pipe now, which nobody writes to.
@@ -245,7 +277,7 @@ impl Packer {
                 return Err(io::Error::other("it is no regular file any more"));
             }
             self.put(&before, name.clone(), Kind::File, 0, Vec::new());
-            self.sent.insert(name[root..].to_vec(), (before.len(), before.mtime()));
+            self.sent.insert(name[root..].to_vec(), Version::of(&before));
             self.name.clone_from(&name);
             self.file = Some(Open {
                 path: path.to_owned(),
@@ -276,10 +308,22 @@ impl Packer {
         if kind == Kind::Directory {
             name.push(b'/');
         }
+        let (item, length) = match kind {
+            Kind::File => (ItemKind::File, size),
+            Kind::Symlink => (ItemKind::Symlink, link.len() as u64),
+            _ => (ItemKind::Directory, 0),
+        };
+        self.note(found, name.strip_suffix(b"/").unwrap_or(&name), item, length);
         let mode = found.mode() & 0o7777 | more;
         let entry = Entry { name, kind, size, mode, mtime: found.mtime(), link };
         let owner = Owner { uid: found.uid(), gid: found.gid() };
         writer::header(&entry, owner, &mut self.waiting);
+    }
+
+    fn note(&mut self, found: &Metadata, name: &[u8], kind: ItemKind, size: u64) {
+        let root = name.iter().position(|byte| *byte == b'/').map_or(name.len(), |at| at + 1);
+        let item = Item { kind, size, mtime: Some(found.mtime()) };
+        self.items.insert(name[root..].to_vec(), item);
     }
 
     fn end(&mut self) {
@@ -297,6 +341,8 @@ impl Packer {
                 == (open.before.len(), open.before.mtime(), open.before.mtime_nsec())
         });
         if open.is_short || !same {
+            let root = open.name.iter().position(|byte| *byte == b'/');
+            self.items.remove(&open.name[root.map_or(open.name.len(), |at| at + 1)..]);
             self.torn.push(open.name.clone());
             let path = open.path.as_os_str().as_bytes();
             self.trouble(Trouble::failure(path, "file changed as we read it"));

@@ -124,6 +124,18 @@ pub struct Reader {
     /// How many bytes were looked at.
     at: u64,
     said: Said,
+    /// How many archives follow the one that comes.
+    following: u64,
+    headers: Headers,
+}
+
+/// What an archive has beside the data of its entries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Headers {
+    /// Bytes of headers, extended ones with what they hold.
+    pub bytes: u64,
+    /// Extended headers: each is one more than the entries.
+    pub extended: u64,
 }
 
 impl Default for Reader {
@@ -133,15 +145,29 @@ impl Default for Reader {
             block: Vec::with_capacity(BLOCK_BYTES),
             at: 0,
             said: Said::default(),
+            following: 0,
+            headers: Headers::default(),
         }
     }
 }
 
 impl Reader {
+    /// For so many archives, one behind the other; the end is that of the last one.
+    #[must_use]
+    pub fn of_many(archives: u64) -> Reader {
+        Reader { following: archives.saturating_sub(1), ..Reader::default() }
+    }
+
+    /// What came beside data, so far.
+    #[must_use]
+    pub fn headers(&self) -> Headers {
+        self.headers
+    }
+
     /// Whether the end was seen.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        matches!(self.state, State::Over(_))
+        matches!(self.state, State::Over(_)) && self.following == 0
     }
 
     /// No more bytes will come.
@@ -150,7 +176,7 @@ impl Reader {
     /// [`Fault::Truncated`] unless the end was seen.
     pub fn finish(&self) -> Result<(), Fault> {
         match &self.state {
-            State::Over(_) => Ok(()),
+            State::Over(_) if self.following == 0 => Ok(()),
             State::Broken(fault) => Err(fault.clone()),
             _ => Err(Fault::Truncated),
         }
@@ -198,6 +224,7 @@ impl Reader {
                 State::Extension(kind, left, came) => {
                     let bytes = split(input, *left);
                     came.extend_from_slice(bytes);
+                    self.headers.bytes += bytes.len() as u64;
                     *left -= bytes.len() as u64;
                     self.at += bytes.len() as u64;
                     if *left == 0 {
@@ -205,6 +232,18 @@ impl Reader {
                         self.extend(kind, &came)?;
                         self.state = State::Padding(self.padding(), false);
                         self.skip_no_padding();
+                    }
+                }
+                State::Over(_) if self.following > 0 => {
+                    let bytes = split(input, (BLOCK_BYTES - self.block.len()) as u64);
+                    self.block.extend_from_slice(bytes);
+                    self.at += bytes.len() as u64;
+                    if self.block.len() == BLOCK_BYTES {
+                        let event = self.between();
+                        self.block.clear();
+                        if let Some(event) = event? {
+                            return Ok(Some(event));
+                        }
                     }
                 }
                 State::Over(trailer) => {
@@ -243,13 +282,25 @@ impl Reader {
         }
     }
 
+    /// A block behind an archive that is not the last: it fills up the record, or begins the next.
+    fn between(&mut self) -> Result<Option<Event<'static>>, Fault> {
+        let State::Over(trailer) = &mut self.state else { return Ok(None) };
+        if self.block.iter().any(|byte| *byte != 0) {
+            self.following -= 1;
+            self.state = State::Header;
+            return self.header();
+        }
+        *trailer += BLOCK_BYTES as u64;
+        if *trailer > TRAILER_BYTES { Err(Fault::Trailer) } else { Ok(None) }
+    }
+
     fn header(&mut self) -> Result<Option<Event<'static>>, Fault> {
         let at = self.at - BLOCK_BYTES as u64;
         let fault = |what| Fault::Header { at, what };
         if self.block.iter().all(|byte| *byte == 0) {
             if matches!(self.state, State::AlmostOver) {
                 self.state = State::Over(0);
-                return Ok(Some(Event::End));
+                return Ok((self.following == 0).then_some(Event::End));
             }
             self.state = State::AlmostOver;
             return Ok(None);
@@ -262,6 +313,7 @@ impl Reader {
             return Err(fault("its checksum is wrong"));
         }
         let size = header.entry_size().map_err(|_| fault("its size is no number"))?;
+        self.headers.bytes += BLOCK_BYTES as u64;
         let kind = header.entry_type();
         let extension = match kind {
             EntryType::GNULongName => Some(Extension::LongName),
@@ -274,6 +326,7 @@ impl Reader {
             if size > EXTENSION_BYTES {
                 return Err(fault("an extended header of that size"));
             }
+            self.headers.extended += 1;
             self.state = State::Extension(extension, size, Vec::new());
             if size == 0 {
                 self.state = State::Header;
@@ -341,8 +394,11 @@ impl Reader {
                 b"linkpath" => self.said.link = Some(value.to_vec()),
                 b"size" => self.said.size = Some(text()?.parse().ok()?),
                 b"mtime" => {
-                    let seconds = text()?.split('.').next()?;
-                    self.said.mtime = Some(seconds.parse().ok()?);
+                    let (seconds, fraction) = text()?.split_once('.').unwrap_or((text()?, ""));
+                    // The whole second below, as the system counts.
+                    let is_below = seconds.starts_with('-') && fraction.bytes().any(|b| b != b'0');
+                    let seconds: i64 = seconds.parse().ok()?;
+                    self.said.mtime = Some(seconds.checked_sub(is_below.into())?);
                 }
                 // A file with holes would come out as its data alone.
                 _ if key.starts_with(b"GNU.sparse.") => return None,
@@ -476,7 +532,7 @@ mod tests {
         let (events, end) = events(&bytes, 100);
         assert_eq!(end, Ok(()));
         let Out::Entry(entry) = &events[0] else { panic!("{events:?}") };
-        assert_eq!((&entry.name[..], entry.size, entry.mtime), (&b"a\nb=c"[..], 513, -5));
+        assert_eq!((&entry.name[..], entry.size, entry.mtime), (&b"a\nb=c"[..], 513, -6));
     }
 
     #[test]
@@ -495,6 +551,29 @@ mod tests {
         assert_eq!(events(&more, 99).1, Err(Fault::Trailer));
         more = [&whole[..], &[0; 2 * TRAILER_BYTES as usize]].concat();
         assert_eq!(events(&more, 4096).1, Err(Fault::Trailer));
+    }
+
+    #[test]
+    fn archives_follow_one_another() {
+        let one = archive(&[(b"f", Kind::File, &[1; 600])]);
+        // Some tars write no more than two blocks of zeros.
+        let short = &one[..one.len().min(512 + 1024 + 1024)];
+        let all = [short, &one, short].concat();
+        for piece in [1, 511, 512, 5000, usize::MAX] {
+            let mut reader = Reader::of_many(3);
+            let mut entries = 0;
+            for (number, mut bytes) in all.chunks(piece.min(all.len())).enumerate() {
+                assert!(!reader.is_over(), "{number}");
+                while let Some(event) = reader.next_event(&mut bytes).unwrap() {
+                    entries += u32::from(matches!(event, Event::Entry(_)));
+                }
+            }
+            assert!(reader.is_over() && entries == 3, "{piece} {entries}");
+            assert_eq!(reader.headers(), Headers { bytes: 3 * 512, extended: 0 });
+        }
+        let mut reader = Reader::of_many(4);
+        while reader.next_event(&mut &all[..]).unwrap().is_none() {}
+        assert_eq!(reader.finish(), Err(Fault::Truncated));
     }
 
     proptest! {

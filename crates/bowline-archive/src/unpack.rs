@@ -5,13 +5,12 @@
 //! Everything goes into a directory beside the target first, or in it where it is there. What
 //! has come in an earlier attempt may stay, so that it need not come again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use cap_std::ambient_authority;
@@ -19,10 +18,12 @@ use cap_std::fs::{Dir, OpenOptions};
 use rustix::fs::{AtFlags, Mode, fchmod, futimens, utimensat};
 use thiserror::Error;
 
-use crate::Trouble;
-use crate::admit::{Admission, Refused, Verdict};
-use crate::merge::{make_removable, merge, set_root, times};
+use crate::admit::{Admission, ENTRY_BYTES, KEPT_BYTES, Refused, Verdict};
+use crate::goal::{self, Goal};
+use crate::merge::{merge, set_root, sweep, times, written_in_place};
+use crate::put::{How, put};
 use crate::reader::{Entry, Event, Fault, Kind, Reader};
+use crate::{Item, ItemKind, Trouble};
 
 /// Under this name the tree is in its directory.
 const TREE: &str = "tree";
@@ -87,9 +88,11 @@ pub enum Step<'a> {
 /// Unpacks archives of one tree, one attempt after the other, and gives it its name at the end.
 #[derive(Debug)]
 pub struct Unpacker {
-    target: PathBuf,
+    goal: Goal,
     place: PathBuf,
-    /// The directory beside the target.
+    /// Why that is neither beside the target nor in it.
+    is_elsewhere: Option<io::Error>,
+    /// The place.
     dir: Dir,
     preserve: bool,
     reader: Reader,
@@ -99,6 +102,12 @@ pub struct Unpacker {
     had: BTreeMap<Vec<u8>, Had>,
     directories: BTreeMap<Vec<u8>, (u32, i64)>,
     symlinks: BTreeMap<Vec<u8>, (Vec<u8>, i64)>,
+    /// What was told of and is not here.
+    told_of: BTreeSet<Vec<u8>>,
+    /// What all these names take.
+    kept: u64,
+    /// The root is a symbolic link: what it leads to has to be asked for.
+    root_is_link: bool,
     troubles: Vec<Trouble>,
     told: usize,
     failures: u64,
@@ -121,20 +130,20 @@ impl Unpacker {
     /// `preserve` keeps modes and times.
     ///
     /// # Errors
-    /// If there can be no directory beside it.
+    /// If there can be no directory for it until it is complete.
     pub fn new(target: &Path, preserve: bool) -> Result<Unpacker, UnpackError> {
-        // A directory that is there may be on another disk than its parent, or all that the user
-        // may write to.
-        let parent = if target.is_dir() { target.to_owned() } else { parent_of(target) };
-        let fail = |error| UnpackError::Place { path: parent.clone(), error };
-        fs::create_dir_all(&parent).map_err(fail)?;
-        let place = parent.join(format!(".bowline-cp-{:016x}", chance()));
-        let mut builder = fs::DirBuilder::new();
-        builder.mode(0o700).create(&place).map_err(fail)?;
-        let dir = Dir::open_ambient_dir(&place, ambient_authority()).map_err(fail)?;
+        let fail = |path: &Path| {
+            let path = path.to_owned();
+            |error| UnpackError::Place { path, error }
+        };
+        let goal = Goal::of(target).map_err(fail(target))?;
+        let (place, is_elsewhere) =
+            goal::place(&goal).map_err(|(path, error)| UnpackError::Place { path, error })?;
+        let dir = Dir::open_ambient_dir(&place, ambient_authority()).map_err(fail(&place))?;
         Ok(Unpacker {
-            target: target.to_owned(),
+            goal,
             place,
+            is_elsewhere,
             dir,
             preserve,
             reader: Reader::default(),
@@ -143,6 +152,9 @@ impl Unpacker {
             had: BTreeMap::new(),
             directories: BTreeMap::new(),
             symlinks: BTreeMap::new(),
+            told_of: BTreeSet::new(),
+            kept: 0,
+            root_is_link: false,
             troubles: Vec::new(),
             told: 0,
             failures: 0,
@@ -153,9 +165,52 @@ impl Unpacker {
 
     /// Begins an archive: the first, or another one after a loss.
     pub fn begin(&mut self, admission: Admission) {
+        self.begin_many(admission, 1);
+    }
+
+    /// The same for so many archives of one tree, one behind the other.
+    pub fn begin_many(&mut self, admission: Admission, archives: u64) {
         self.cut();
-        self.reader = Reader::default();
+        self.reader = Reader::of_many(archives);
         self.admission = Some(admission);
+        self.root_is_link = false;
+    }
+
+    /// Whether what was asked for is a symbolic link, which was not taken.
+    #[must_use]
+    pub fn root_is_link(&self) -> bool {
+        self.root_is_link
+    }
+
+    /// What is here of a path.
+    #[must_use]
+    pub fn item(&self, path: &[u8]) -> Option<Item> {
+        let item = |kind, size, mtime| Some(Item { kind, size, mtime: Some(mtime) });
+        if let Some(had) = self.had.get(path) {
+            return item(ItemKind::File, had.bytes, had.mtime);
+        }
+        if let Some((_, mtime)) = self.directories.get(path) {
+            return item(ItemKind::Directory, 0, *mtime);
+        }
+        let (target, mtime) = self.symlinks.get(path)?;
+        item(ItemKind::Symlink, target.len() as u64, *mtime)
+    }
+
+    /// The paths of all that is here.
+    pub fn paths(&self) -> impl Iterator<Item = &Vec<u8>> {
+        self.had.keys().chain(self.directories.keys()).chain(self.symlinks.keys())
+    }
+
+    /// Whether it was told why something of that path is not here.
+    #[must_use]
+    pub fn is_told_of(&self, path: &[u8]) -> bool {
+        let mut slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+        self.told_of.contains(path) || slashes.any(|(at, _)| self.told_of.contains(&path[..at]))
+    }
+
+    /// Makes a directory known that did not come again in an attempt.
+    pub fn know_directory(&mut self, path: &[u8], mode: u32, mtime: i64) {
+        self.directories.entry(path.to_vec()).or_insert((mode, mtime));
     }
 
     /// What is here, by paths below the root.
@@ -205,7 +260,12 @@ impl Unpacker {
         mut bytes: &[u8],
         show: &mut dyn FnMut(Step<'_>),
     ) -> Result<(), UnpackError> {
-        while let Some(event) = self.reader.next_event(&mut bytes)? {
+        loop {
+            let event = self.reader.next_event(&mut bytes)?;
+            if let Some(admission) = &mut self.admission {
+                admission.headers(self.reader.headers())?;
+            }
+            let Some(event) = event else { break };
             match event {
                 Event::Entry(entry) => self.entry(&entry, show)?,
                 Event::Data(bytes) => {
@@ -250,6 +310,7 @@ impl Unpacker {
     }
 
     fn fail(&mut self, path: &[u8], error: &io::Error) {
+        self.told_of.insert(path.to_vec());
         self.trouble(Trouble::failure(path, of_system(error)));
     }
 
@@ -262,10 +323,26 @@ impl Unpacker {
         let Some(admission) = &mut self.admission else { return Ok(()) };
         let had = Had { size: entry.size, mtime: entry.mtime, mode: entry.mode, bytes: 0 };
         let mut current = Current { path: Vec::new(), file: None, had };
+        if entry.kind == Kind::Symlink && admission.path(&entry.name).is_some_and(|p| p.is_empty())
+        {
+            // Nothing is told of it: what it leads to comes next. But nothing else comes below it.
+            admission.judge(entry)?;
+            self.root_is_link = true;
+            self.current = Some(current);
+            return Ok(());
+        }
         match admission.judge(entry)? {
-            Verdict::Skip(trouble) => self.trouble(trouble),
+            Verdict::Skip(trouble) => {
+                if let Some(path) = admission.path(&entry.name) {
+                    self.keep(&path, 0)?;
+                    self.told_of.insert(path);
+                }
+                self.trouble(trouble);
+            }
             Verdict::Take(path) => {
+                self.keep(&path, entry.link.len())?;
                 self.took_something = true;
+                self.told_of.remove(&path);
                 let taken = match entry.kind {
                     Kind::Directory => self.directory(&path, entry),
                     Kind::Symlink => {
@@ -275,7 +352,7 @@ impl Unpacker {
                     Kind::HardLink => self.hard_link(&path, entry),
                     _ => {
                         show(Step::File(&entry.name));
-                        self.replaces_a_directory |= path.is_empty() && self.target.is_dir();
+                        self.replaces_a_directory |= path.is_empty() && self.goal.path().is_dir();
                         self.create(&path).map(|file| {
                             self.had.insert(path.clone(), had);
                             current.file = Some(file);
@@ -290,6 +367,14 @@ impl Unpacker {
         }
         self.current = Some(current);
         Ok(())
+    }
+
+    /// Counts what keeping a name takes: a bound of entries alone would not be one of memory.
+    fn keep(&mut self, path: &[u8], more: usize) -> Result<(), Refused> {
+        if self.item(path).is_none() && !self.told_of.contains(path) {
+            self.kept += (path.len() + more) as u64 + ENTRY_BYTES;
+        }
+        if self.kept > KEPT_BYTES { Err(Refused::Names(KEPT_BYTES)) } else { Ok(()) }
     }
 
     fn create(&mut self, path: &[u8]) -> io::Result<File> {
@@ -431,27 +516,56 @@ impl Unpacker {
             }
         }
         let Ok(tree) = self.dir.symlink_metadata(TREE) else { return Ok(()) };
-        let from = self.place.join(TREE);
-        let path = self.target.clone();
+        let path = self.goal.path().to_owned();
         let fail = |error| UnpackError::Place { path: path.clone(), error };
-        let there = fs::symlink_metadata(&self.target).ok();
-        if there.is_some() && tree.is_dir() && self.target.is_dir() {
-            let target = Dir::open_ambient_dir(&self.target, ambient_authority()).map_err(fail)?;
-            let tree = self.dir.open_dir(TREE).map_err(fail)?;
-            let mut troubles = Vec::new();
-            merge(&tree, &target, &mut Vec::new(), self.preserve, &mut troubles);
-            troubles.into_iter().for_each(|trouble| self.trouble(trouble));
-            self.remove_place();
-            // It was there before, and its mode is its owner's matter.
-            let time = root.map(|(_, mtime)| mtime);
-            let set = time.map(|mtime| utimensat(&target, ".", &times(mtime), AtFlags::empty()));
-            return set.unwrap_or(Ok(())).map_err(|error| fail(error.into()));
+        match &self.goal {
+            Goal::Through(_) if tree.is_dir() => Err(fail(rustix::io::Errno::NOTDIR.into())),
+            Goal::Through(through) => {
+                let mut file = self.dir.open(TREE).map_err(fail)?;
+                // Whoever waits for a reader leaves nothing behind when it is ended.
+                self.remove_place();
+                let mut to = goal::open_through(through).map_err(fail)?;
+                io::copy(&mut file, &mut to).map_err(fail)?;
+                Ok(())
+            }
+            Goal::Name(_) if tree.is_dir() && path.is_dir() => {
+                let target = Dir::open_ambient_dir(&path, ambient_authority()).map_err(fail)?;
+                let tree = self.dir.open_dir(TREE).map_err(fail)?;
+                let mut troubles = Vec::new();
+                merge(&tree, &target, self.preserve, &mut troubles);
+                troubles.into_iter().for_each(|trouble| self.trouble(trouble));
+                self.remove_place();
+                // It was there before, and its mode is its owner's matter.
+                if let Some((_, mtime)) = root
+                    && let Err(error) = utimensat(&target, ".", &times(mtime), AtFlags::empty())
+                    && !goal::is_about_the_directory(&error.into())
+                {
+                    return Err(fail(error.into()));
+                }
+                Ok(())
+            }
+            Goal::Name(_) if tree.is_dir() => {
+                let moved = self.dir.open_dir(TREE).map_err(fail)?;
+                fs::rename(self.place.join(TREE), &path).map_err(fail)?;
+                // Only now: a directory that may not be written to may not be moved.
+                set_root(&moved, root).map_err(fail)
+            }
+            Goal::Name(_) => self.put(&path).map_err(fail),
         }
-        let moved = if tree.is_dir() { self.dir.open_dir(TREE).map(Some) } else { Ok(None) };
-        let moved = moved.map_err(fail)?;
-        fs::rename(from, &self.target).map_err(fail)?;
-        // Only now: a directory that may not be written to may not be moved.
-        moved.map_or(Ok(()), |moved| set_root(&moved, root)).map_err(fail)
+    }
+
+    /// Gives a file its name.
+    fn put(&mut self, path: &Path) -> io::Result<()> {
+        let parent = goal::parent_of(path);
+        let to = Dir::open_ambient_dir(&parent, ambient_authority())?;
+        let Some(name) = path.file_name() else { return Err(rustix::io::Errno::ISDIR.into()) };
+        let how = put(&self.dir, Path::new(TREE), &to, Path::new(name), self.preserve)?;
+        if let How::InPlace(why) = how {
+            let why = self.is_elsewhere.take().unwrap_or(why);
+            let name = path.as_os_str().as_bytes();
+            self.trouble(written_in_place(name, &why));
+        }
+        Ok(())
     }
 
     fn symlink(&self, path: &[u8], target: &[u8], mtime: i64) -> io::Result<()> {
@@ -478,8 +592,15 @@ impl Unpacker {
     }
 
     fn remove_place(&self) {
-        make_removable(&self.dir);
-        let _ = fs::remove_dir_all(&self.place);
+        if sweep(&self.dir).is_ok() {
+            let _ = fs::remove_dir(&self.place);
+        }
+    }
+
+    /// Whether a pipe or a device gets what comes: that may have to wait for somebody.
+    #[must_use]
+    pub fn writes_through(&self) -> bool {
+        matches!(self.goal, Goal::Through(_))
     }
 
     /// Whether anything at all was taken.
@@ -503,15 +624,6 @@ impl Drop for Unpacker {
     }
 }
 
-/// The directory that a path is in.
-fn parent_of(path: &Path) -> PathBuf {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-        _ if path.has_root() => PathBuf::from("/"),
-        _ => PathBuf::from("."),
-    }
-}
-
 /// An error's words, as the system has them.
 pub(crate) fn of_system(error: &io::Error) -> String {
     let text = error.to_string();
@@ -519,190 +631,5 @@ pub(crate) fn of_system(error: &io::Error) -> String {
     text[..end].to_lowercase()
 }
 
-/// A number that nobody else has.
-fn chance() -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(std::process::id())
-}
-
 #[cfg(test)]
-mod tests {
-    use std::io::Read;
-    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-
-    use super::*;
-    use crate::admit::Limits;
-    use crate::pack::{Packer, There};
-    use crate::writer::{self, Owner};
-
-    fn entry(name: &str, kind: Kind, size: u64, link: &str) -> Entry {
-        let (name, link) = (name.as_bytes().to_vec(), link.as_bytes().to_vec());
-        Entry { name, kind, size, mode: 0o640, mtime: 1_000_000_000, link }
-    }
-
-    fn archive(entries: &[(Entry, &[u8])]) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        for (entry, data) in entries {
-            writer::whole(entry, Owner::default(), data, &mut bytes);
-        }
-        writer::end(&mut bytes);
-        bytes
-    }
-
-    fn admission() -> Admission {
-        Admission::new(b"d", Limits::default(), true)
-    }
-
-    /// Unpacks all of it; what was wrong.
-    fn unpack(bytes: &[u8], target: &Path) -> (Result<(), UnpackError>, Vec<String>) {
-        let mut unpacker = Unpacker::new(target, true).unwrap();
-        unpacker.begin(admission());
-        let mut result = Ok(());
-        for piece in bytes.chunks(1000) {
-            result = result.and_then(|()| unpacker.take(piece, &mut |_| {}));
-        }
-        let result = result.and_then(|()| unpacker.finish()).and_then(|()| unpacker.publish());
-        let troubles = unpacker.troubles().into_iter().map(|trouble| trouble.text).collect();
-        (result, troubles)
-    }
-
-    #[test]
-    fn a_tree_comes_out_as_it_went_in() {
-        let place = tempfile::tempdir().unwrap();
-        let source = place.path().join("source");
-        fs::create_dir_all(source.join("a/empty")).unwrap();
-        for (name, text) in [("-x", "1"), ("a/new\nline", "22"), ("a/[*]", ""), ("a/b:c", "x")] {
-            fs::write(source.join(name), text).unwrap();
-        }
-        fs::write(source.join("big"), vec![3; 1_000_000]).unwrap();
-        symlink("../big", source.join("a/link")).unwrap();
-        symlink("/etc/passwd", source.join("out")).unwrap();
-        rustix::fs::mkfifoat(rustix::fs::CWD, source.join("pipe"), Mode::RWXU).unwrap();
-        fs::set_permissions(source.join("a/empty"), PermissionsExt::from_mode(0o555)).unwrap();
-        fs::set_permissions(source.join("-x"), PermissionsExt::from_mode(0o4755)).unwrap();
-        let mut packer = Packer::new(&source, b"d", There::new());
-        let mut bytes = Vec::new();
-        packer.read_to_end(&mut bytes).unwrap();
-        assert_eq!(packer.failures(), 0);
-        assert_eq!(packer.troubles().len(), 1, "the pipe");
-        let target = place.path().join("target");
-        let (result, troubles) = unpack(&bytes, &target);
-        result.unwrap();
-        assert_eq!(troubles, ["skipping symlink: \"d/out\" -> \"/etc/passwd\""]);
-        assert_eq!(fs::read(target.join("big")).unwrap(), vec![3; 1_000_000]);
-        assert_eq!(fs::read(target.join("a/new\nline")).unwrap(), b"22");
-        assert_eq!(fs::read_link(target.join("a/link")).unwrap(), Path::new("../big"));
-        let mode = |path: &str| fs::metadata(target.join(path)).unwrap().mode() & 0o7777;
-        assert_eq!((mode("a/empty"), mode("-x")), (0o555, 0o755));
-        let mtime = |path: &Path| fs::symlink_metadata(path).unwrap().mtime();
-        for name in ["", "a", "a/empty", "a/link", "big"] {
-            assert_eq!(mtime(&target.join(name)), mtime(&source.join(name)), "{name}");
-        }
-        // Once more, into what is there.
-        fs::write(target.join("mine"), "stays").unwrap();
-        unpack(&bytes, &target).0.unwrap();
-        assert_eq!(fs::read(target.join("mine")).unwrap(), b"stays");
-        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 2, "nothing is left beside it");
-    }
-
-    #[test]
-    fn hard_links_are_links() {
-        let place = tempfile::tempdir().unwrap();
-        let target = place.path().join("t");
-        let bytes = archive(&[
-            (entry("d/f", Kind::File, 5, ""), b"hello"),
-            (entry("d/sub/g", Kind::HardLink, 0, "d/f"), b""),
-            (entry("d/l", Kind::Symlink, 0, "f"), b""),
-            (entry("d/m", Kind::HardLink, 0, "d/l"), b""),
-            (entry("d/x", Kind::HardLink, 0, "/etc/passwd"), b""),
-        ]);
-        let (result, troubles) = unpack(&bytes, &target);
-        result.unwrap();
-        assert_eq!(troubles, ["\"x\": a hard link to what is not here"]);
-        assert_eq!(fs::read(target.join("sub/g")).unwrap(), b"hello");
-        assert_eq!(fs::metadata(target.join("f")).unwrap().nlink(), 2);
-        assert_eq!(fs::read_link(target.join("m")).unwrap(), Path::new("f"));
-    }
-
-    #[test]
-    fn what_is_cut_leaves_nothing() {
-        let place = tempfile::tempdir().unwrap();
-        let target = place.path().join("t");
-        let bytes = archive(&[
-            (entry("d/a", Kind::File, 5, ""), b"hello"),
-            (entry("d/b", Kind::File, 2000, ""), &[1; 2000]),
-        ]);
-        for length in [0, 1, 512, 1024, 1100, 4000] {
-            let (result, _) = unpack(&bytes[..length], &target);
-            assert_eq!(result.unwrap_err().to_string(), "unexpected EOF");
-            assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
-        }
-    }
-
-    /// Each of these would be written elsewhere by a naive reader.
-    #[test]
-    fn nothing_leads_out() {
-        let place = tempfile::tempdir().unwrap();
-        let outside = place.path().join("outside");
-        fs::create_dir(&outside).unwrap();
-        let inner = place.path().join("inner");
-        fs::create_dir(&inner).unwrap();
-        let absolute = outside.join("abs").to_string_lossy().into_owned();
-        let attacks: &[&[(Entry, &[u8])]] = &[
-            &[(entry("d/../../outside/x", Kind::File, 1, ""), b"x")],
-            &[(entry(&absolute, Kind::File, 1, ""), b"x")],
-            &[
-                (entry("d/l", Kind::Symlink, 0, "../../outside"), b""),
-                (entry("d/l/x", Kind::File, 1, ""), b"x"),
-            ],
-            &[
-                (entry("d/l", Kind::Symlink, 0, "."), b""),
-                (entry("d/m", Kind::Symlink, 0, "l/../../../outside"), b""),
-                (entry("d/m/x", Kind::File, 1, ""), b"x"),
-            ],
-            &[
-                (entry("d", Kind::Symlink, 0, "../outside"), b""),
-                (entry("d/x", Kind::File, 1, ""), b"x"),
-            ],
-            &[(entry("d/h", Kind::HardLink, 0, "../outside/secret"), b"")],
-            &[(entry("d/dev", Kind::Device, 0, ""), b"")],
-            &[(entry("d/f", Kind::File, 1, ""), b"1"), (entry("d/f", Kind::File, 1, ""), b"2")],
-        ];
-        for (number, attack) in attacks.iter().enumerate() {
-            let target = inner.join(format!("t{number}"));
-            let mut unpacker = Unpacker::new(&target, true).unwrap();
-            unpacker.begin(admission());
-            unpacker.take(&archive(attack), &mut |_| {}).unwrap();
-            unpacker.publish().unwrap();
-            assert!(unpacker.failures() > 0, "{number}: {:?}", unpacker.troubles());
-            assert_eq!(fs::read_dir(&outside).unwrap().count(), 0, "{number}");
-        }
-    }
-
-    #[test]
-    fn a_second_attempt_goes_on_where_the_first_was_cut() {
-        let place = tempfile::tempdir().unwrap();
-        let target = place.path().join("t");
-        let bytes = archive(&[
-            (entry("d/a", Kind::File, 5, ""), b"hello"),
-            (entry("d/b", Kind::File, 2000, ""), &[1; 2000]),
-            (entry("d/c", Kind::File, 3, ""), b"end"),
-        ]);
-        let mut unpacker = Unpacker::new(&target, true).unwrap();
-        unpacker.begin(admission());
-        unpacker.take(&bytes[..2048], &mut |_| {}).unwrap();
-        let (path, had) = unpacker.unfinished().unwrap();
-        assert_eq!((&path[..], had.size, had.bytes), (&b"b"[..], 2000, 512));
-        unpacker.append(&path, &[1; 1488]).unwrap();
-        assert!(unpacker.append(&path, &[1]).is_err());
-        assert_eq!(unpacker.unfinished(), None);
-        unpacker.begin(admission());
-        let rest = archive(&[(entry("d/c", Kind::File, 3, ""), b"end")]);
-        unpacker.take(&rest, &mut |_| {}).unwrap();
-        unpacker.finish().unwrap();
-        unpacker.publish().unwrap();
-        assert_eq!(fs::read(target.join("b")).unwrap(), [1; 2000]);
-        assert_eq!(fs::metadata(target.join("b")).unwrap().mtime(), 1_000_000_000);
-        assert_eq!(fs::read(target.join("a")).unwrap(), b"hello");
-    }
-}
+mod tests;

@@ -1,25 +1,28 @@
 //! From one container to another, through this side and not onto its disk.
 //! Above: [`copy`](super). Below: `bowline_archive`, [`scripts`].
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::ffi::OsStr;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use bowline_archive::admit::{Admission, Verdict};
+use bowline_archive::admit::{Admission, ENTRY_BYTES, KEPT_BYTES, Refused, Verdict};
 use bowline_archive::reader::{Entry, Event, Kind, Reader};
 use bowline_archive::unpack::UnpackError;
 use bowline_archive::writer::{self, Owner};
+use bowline_archive::{Item, ItemKind};
 use bowline_proto::session::Outcome;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::CancellationToken;
 
-use super::up::{Place, named};
+use super::compare::{Came, Expected, sent};
+use super::place::{Place, Published};
+use super::up::{named, not_compared};
 use super::{
-    Attempts, CopyError, Options, Remote, Shared, Watcher, complaints, failed, keep, outcome,
-    own_end, printed, scripts,
+    Attempts, CopyError, Options, Remote, Shared, Watcher, complaints, failed, judged, keep,
+    listed, listed_source, outcome, own_end, resolved, said, scripts,
 };
 
 /// What waits between the two.
@@ -45,106 +48,192 @@ pub async fn between(
     stop: &CancellationToken,
 ) -> Result<(), CopyError> {
     let (_, root) = scripts::split(source);
-    let name = root.strip_prefix("./").unwrap_or("root");
+    let is_its_content = ["/.", "/.."].iter().any(|end| source.ends_with(end));
+    let name = root.strip_prefix("./").filter(|_| !is_its_content).map(OsStr::new);
     let mut attempts = Attempts::new(options);
+    let mut source = source.to_owned();
     loop {
-        let place = Place::find(to, target, OsStr::new(name)).await;
-        let copied = match place {
-            Err(error) => Err(error),
-            Ok(place) => {
-                let copy = once(from, source, to, &place, options, &watcher);
-                let copied = stop.run_until_cancelled(copy).await;
-                let copied = copied.unwrap_or(Err(CopyError::Stopped));
-                if copied.is_err() {
-                    place.abandon(to, &*watcher).await;
-                }
-                copied
-            }
-        };
+        let place = Place::make(to, target, name, &mut attempts, &watcher).await?;
+        let mut once =
+            Once { from, source: &source, to, place: &place, options, watcher: &watcher };
+        let copy = once.all(&mut attempts);
+        let copied = stop.run_until_cancelled(copy).await;
+        let copied = copied.unwrap_or(Err(CopyError::Stopped));
+        if copied.as_ref().is_err_and(|error| !error.is_of_a_copy_that_is_there()) {
+            place.abandon(to, &*watcher).await;
+        }
         match copied {
-            Ok(()) => return Ok(()),
+            Ok(Copied::All) => return Ok(()),
+            Ok(Copied::Link) => {
+                place.abandon(to, &*watcher).await;
+                source = resolved(from, &source, &mut attempts, &watcher).await?;
+            }
             Err(error) => attempts.again(error, &watcher, 0, 0).await?,
         }
         watcher.position(0);
     }
 }
 
-async fn once(
-    from: &impl Remote,
-    source: &str,
-    to: &impl Remote,
-    place: &Place,
-    options: &Options,
-    watcher: &Arc<dyn Watcher>,
-) -> Result<(), CopyError> {
-    watcher.total(None);
-    let (words, root) = scripts::pack(source);
-    let passage = Shared::new(Passage {
-        reader: Reader::default(),
-        admission: Admission::new(root.as_bytes(), options.limits, options.symlinks),
-        watcher: watcher.clone(),
-        taken: None,
-        waiting: VecDeque::new(),
-        is_over: false,
-        failures: 0,
-        told: 0,
-        took_something: false,
-        directories: Vec::new(),
-        fault: None,
-        reading: None,
-        writing: None,
-    });
-    let packing = async {
-        let stderr = complaints(watcher);
-        let ended = from.run(words, None, Box::new(In(passage.clone())), stderr).await;
-        if let Err(error) = ended {
-            return Err(own_end(error, passage.lock().fault.take()));
+/// What became of one attempt.
+enum Copied {
+    All,
+    /// Nothing: the source is a symbolic link.
+    Link,
+}
+
+/// One attempt.
+struct Once<'a, From, To> {
+    from: &'a From,
+    source: &'a str,
+    to: &'a To,
+    place: &'a Place,
+    options: &'a Options,
+    watcher: &'a Arc<dyn Watcher>,
+}
+
+impl<From: Remote, To: Remote> Once<'_, From, To> {
+    async fn all(&mut self, attempts: &mut Attempts) -> Result<Copied, CopyError> {
+        let watcher = self.watcher;
+        watcher.total(None);
+        let (words, root) = scripts::pack(self.source);
+        let admission = Admission::new(root.as_bytes(), self.options.limits, self.options.symlinks);
+        let passage = Shared::new(Passage::new(admission, watcher.clone()));
+        let began = tokio::time::Instant::now();
+        let outcome = self.pass(words, &passage).await?;
+        if passage.lock().root_is_link {
+            return Ok(Copied::Link);
         }
-        let ended = outcome(ended, 0)?;
-        let mut passage = passage.lock();
-        if !passage.reader.is_over() {
-            return Err(match ended {
-                Outcome::Success => CopyError::Cut { retries: 0 },
-                outcome => failed(outcome, false),
-            });
+        self.directories(&passage).await?;
+        let taken = std::mem::take(&mut passage.lock().taken_all);
+        let took = began.elapsed();
+        let listed = listed_source(self.from, self.source, took, attempts, watcher).await?;
+        let changed = match &listed {
+            Some(listed) => judged(&taken, listed, outcome == Outcome::Success, watcher)?,
+            None => 0,
+        };
+        let expected = taken.expected;
+        self.compare(&expected, attempts).await?;
+        let preserve = self.options.preserve;
+        if self.place.publish(self.to, 0, preserve, attempts, watcher).await? == Published::NotSure
+        {
+            self.place.compare(self.to, &expected, attempts, watcher).await?;
         }
-        // Only now: whoever unpacks must not take half for all.
-        passage.end();
-        Ok(ended)
-    };
-    let unpacking = async {
-        let stderr = complaints(watcher);
-        let (_, stdout) = keep(0);
-        let stdin = Some(Box::new(Out(passage.clone())) as _);
-        let ended = outcome(to.run(place.unpack(options.preserve), stdin, stdout, stderr).await, 0);
-        match ended? {
-            Outcome::Success => Ok(()),
-            outcome => Err(failed(outcome, false)),
+        let (failures, took_something) = {
+            let passage = passage.lock();
+            (passage.failures, passage.took_something)
+        };
+        if outcome != Outcome::Success {
+            return Err(failed(outcome, took_something));
         }
-    };
-    let (outcome, ()) = tokio::try_join!(packing, unpacking)?;
-    let (failures, took_something, directories) = {
-        let mut passage = passage.lock();
-        (passage.failures, passage.took_something, std::mem::take(&mut passage.directories))
-    };
-    if options.preserve && !directories.is_empty() {
-        // Once more, now that nothing comes into them.
+        match failures {
+            _ if changed > 0 => Err(CopyError::Changed(changed)),
+            0 if took_something => Ok(Copied::All),
+            0 => Err(CopyError::Nothing),
+            failures => Err(CopyError::Incomplete(failures)),
+        }
+    }
+
+    /// From one tar into the other; how the first has ended.
+    async fn pass(
+        &self,
+        words: Vec<String>,
+        passage: &Shared<Passage>,
+    ) -> Result<Outcome, CopyError> {
+        let packing = async {
+            let stderr = complaints(self.watcher);
+            let ended = self.from.run(words, None, Box::new(In(passage.clone())), stderr).await;
+            if let Err(error) = ended {
+                return Err(own_end(error, passage.lock().fault.take()));
+            }
+            let ended = outcome(ended, 0)?;
+            let mut passage = passage.lock();
+            if !passage.reader.is_over() {
+                return Err(match ended {
+                    Outcome::Success => CopyError::Cut { retries: 0 },
+                    outcome => failed(outcome, false),
+                });
+            }
+            // Only now: whoever unpacks must not take half for all.
+            passage.end();
+            Ok(ended)
+        };
+        let unpacking = async {
+            let stderr = complaints(self.watcher);
+            let (_, stdout) = keep(0);
+            let stdin = Some(Box::new(Out(passage.clone())) as _);
+            let words = self.place.unpack(0, self.options.preserve);
+            match outcome(self.to.run(words, stdin, stdout, stderr).await, 0)? {
+                Outcome::Success => Ok(()),
+                outcome => Err(failed(outcome, false)),
+            }
+        };
+        let (outcome, ()) = tokio::try_join!(packing, unpacking)?;
+        Ok(outcome)
+    }
+
+    /// Directories once more, now that nothing comes into them.
+    async fn directories(&self, passage: &Shared<Passage>) -> Result<(), CopyError> {
+        let directories = std::mem::take(&mut passage.lock().directories);
+        if !self.options.preserve || directories.is_empty() {
+            return Ok(());
+        }
         let mut archive = Vec::new();
         for entry in directories.iter().rev() {
             writer::header(entry, Owner::default(), &mut archive);
         }
         writer::end(&mut archive);
         let stdin = Some(Box::new(io::Cursor::new(archive)) as _);
-        printed(to, place.unpack(true), stdin).await?;
+        said(self.to, self.place.unpack(0, true), stdin, 0).await?;
+        Ok(())
     }
-    place.publish(to, options.preserve, false).await?;
-    if outcome != Outcome::Success {
-        return Err(failed(outcome, took_something));
+
+    /// Whether all that was sent is there.
+    async fn compare(&self, expected: &Expected, attempts: &mut Attempts) -> Result<(), CopyError> {
+        let (dir, root) = (&self.place.staging, "./0/tree");
+        match listed(self.to, dir, root, None, attempts, self.watcher).await? {
+            Err(why) => self.watcher.note(&not_compared(&why)),
+            Ok(listed) => {
+                let found = sent(expected, &listed);
+                if let Some(failure) = found.failure(false) {
+                    return Err(failure);
+                }
+                if let Some(name) = found.unknown {
+                    self.watcher.note(&not_compared(&format!("{name} cannot be looked at")));
+                }
+            }
+        }
+        Ok(())
     }
-    match failures {
-        0 if took_something => Ok(()),
-        0 => Err(CopyError::Nothing),
-        failures => Err(CopyError::Incomplete(failures)),
+}
+
+/// What went through.
+#[derive(Default)]
+struct Taken {
+    expected: Expected,
+    told_of: BTreeSet<Vec<u8>>,
+    /// What these names take.
+    kept: u64,
+}
+
+impl Taken {
+    fn keep(&mut self, length: usize) -> Result<(), Refused> {
+        self.kept += length as u64 + ENTRY_BYTES;
+        if self.kept > KEPT_BYTES { Err(Refused::Names(KEPT_BYTES)) } else { Ok(()) }
+    }
+}
+
+impl Came for Taken {
+    fn item(&self, path: &[u8]) -> Option<Item> {
+        self.expected.get(path).copied()
+    }
+
+    fn is_told_of(&self, path: &[u8]) -> bool {
+        let mut slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+        self.told_of.contains(path) || slashes.any(|(at, _)| self.told_of.contains(&path[..at]))
+    }
+
+    fn paths(&self) -> Vec<&Vec<u8>> {
+        self.expected.keys().collect()
     }
 }
 
@@ -162,14 +251,39 @@ struct Passage {
     took_something: bool,
     /// As they are at the end.
     directories: Vec<Entry>,
+    taken_all: Taken,
+    root_is_link: bool,
     fault: Option<UnpackError>,
     reading: Option<Waker>,
     writing: Option<Waker>,
 }
 
 impl Passage {
+    fn new(admission: Admission, watcher: Arc<dyn Watcher>) -> Passage {
+        Passage {
+            reader: Reader::default(),
+            admission,
+            watcher,
+            taken: None,
+            waiting: VecDeque::new(),
+            is_over: false,
+            failures: 0,
+            told: 0,
+            took_something: false,
+            directories: Vec::new(),
+            taken_all: Taken::default(),
+            root_is_link: false,
+            fault: None,
+            reading: None,
+            writing: None,
+        }
+    }
+
     fn take(&mut self, mut bytes: &[u8]) -> Result<(), UnpackError> {
-        while let Some(event) = self.reader.next_event(&mut bytes)? {
+        loop {
+            let event = self.reader.next_event(&mut bytes)?;
+            self.admission.headers(self.reader.headers())?;
+            let Some(event) = event else { break };
             match event {
                 Event::Entry(entry) => self.entry(entry)?,
                 Event::Data(bytes) => {
@@ -195,9 +309,19 @@ impl Passage {
 
     fn entry(&mut self, entry: Entry) -> Result<(), UnpackError> {
         self.taken = None;
-        let path = match self.admission.judge(&entry)? {
+        let verdict = self.admission.judge(&entry)?;
+        let is_root = |path: Option<Vec<u8>>| path.is_some_and(|path| path.is_empty());
+        if entry.kind == Kind::Symlink && is_root(self.admission.path(&entry.name)) {
+            self.root_is_link = true;
+            return Ok(());
+        }
+        let path = match verdict {
             Verdict::Take(path) => path,
             Verdict::Skip(trouble) => {
+                if let Some(path) = self.admission.path(&entry.name) {
+                    self.taken_all.keep(path.len())?;
+                    self.taken_all.told_of.insert(path);
+                }
                 self.failures += u64::from(trouble.is_failure);
                 self.told += 1;
                 if self.told <= TROUBLES {
@@ -212,6 +336,7 @@ impl Passage {
             _ => Some(Vec::new()),
         };
         let Some(link) = link else {
+            self.taken_all.told_of.insert(path);
             self.failures += 1;
             self.watcher.note(&format!(
                 "{:?}: a hard link to what was not asked for",
@@ -220,6 +345,19 @@ impl Passage {
             return Ok(());
         };
         self.took_something = true;
+        self.taken_all.keep(2 * path.len() + entry.link.len())?;
+        let (kind, size) = match entry.kind {
+            Kind::Directory => (ItemKind::Directory, 0),
+            Kind::Symlink => (ItemKind::Symlink, entry.link.len() as u64),
+            Kind::HardLink => self
+                .admission
+                .hard_link_target(&entry)
+                .and_then(|path| self.taken_all.expected.get(&path))
+                .map_or((ItemKind::File, 0), |item| (item.kind, item.size)),
+            _ => (ItemKind::File, entry.size),
+        };
+        let item = Item { kind, size, mtime: Some(entry.mtime) };
+        self.taken_all.expected.insert(path.clone(), item);
         if entry.kind == Kind::File {
             self.watcher.file(&entry.name);
             self.taken = Some(entry.size);

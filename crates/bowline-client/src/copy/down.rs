@@ -1,21 +1,27 @@
 //! Out of a container.
 //! Above: [`copy`](super). Below: `bowline_archive::unpack`, [`scripts`].
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use bowline_archive::admit::Admission;
 use bowline_archive::unpack::{Step, UnpackError, Unpacker};
+use bowline_archive::{Item, ItemKind};
 use bowline_proto::session::Outcome;
+use tokio::time::Instant;
 
-use super::listing::{Listing, sums};
-use super::scripts::{self, SUMS, script};
+use super::compare::Came;
+use super::listing::Listing;
+use super::scripts::{self, BLOCK_BYTES, PACK_NAMED, script};
 use super::{
     Attempts, CopyError, Each, Options, Remote, Shared, Sink, Stdin, Watcher, complaints, failed,
-    keep, listed, outcome, own_end, printed,
+    judged, keep, listed, listed_source, outcome, own_end, resolved, summed,
 };
+
+/// So many names are packed by one tar, whose words a system bounds.
+const NAMES: usize = 200;
 
 /// Copies what is at `source` in a container to `target` here.
 ///
@@ -29,27 +35,23 @@ pub async fn down(
     watcher: Arc<dyn Watcher>,
 ) -> Result<(), CopyError> {
     let unpacker = Unpacker::new(target, options.preserve)?;
-    let copy = Copy {
+    let mut copy = Copy {
         remote,
-        source,
+        source: source.to_owned(),
         target,
         options,
         watcher,
         here: Shared::new(Here { unpacker, fault: None }),
+        listed: None,
+        began: Instant::now(),
     };
-    let (mut attempts, mut before) = (Attempts::new(options), 0);
-    let mut ended = copy.first().await;
-    let ended = loop {
-        let error = match ended {
-            Ok(outcome) => break outcome,
-            Err(error) => error,
-        };
-        let bytes = copy.bytes();
-        attempts.again(error, &copy.watcher, before, bytes).await?;
-        before = bytes;
-        ended = copy.again().await;
-    };
-    copy.conclude(ended, &mut attempts).await
+    let mut attempts = Attempts::new(options);
+    let mut outcome = copy.attempts(&mut attempts).await?;
+    if copy.here.lock().unpacker.root_is_link() {
+        copy.source = resolved(remote, source, &mut attempts, &copy.watcher).await?;
+        outcome = copy.attempts(&mut attempts).await?;
+    }
+    copy.conclude(outcome, &mut attempts).await
 }
 
 /// What the session's end and the copy both use.
@@ -58,13 +60,30 @@ struct Here {
     fault: Option<UnpackError>,
 }
 
+impl Came for Here {
+    fn item(&self, path: &[u8]) -> Option<Item> {
+        self.unpacker.item(path)
+    }
+
+    fn is_told_of(&self, path: &[u8]) -> bool {
+        self.unpacker.is_told_of(path)
+    }
+
+    fn paths(&self) -> Vec<&Vec<u8>> {
+        self.unpacker.paths().collect()
+    }
+}
+
 struct Copy<'a, R> {
     remote: &'a R,
-    source: &'a str,
+    source: String,
     target: &'a Path,
     options: &'a Options,
     watcher: Arc<dyn Watcher>,
     here: Shared<Here>,
+    /// What the container had when a connection was lost for the first time.
+    listed: Option<Listing>,
+    began: Instant,
 }
 
 impl<R: Remote> Copy<'_, R> {
@@ -73,119 +92,153 @@ impl<R: Remote> Copy<'_, R> {
         self.here.lock().unpacker.had().values().map(|had| had.bytes).sum()
     }
 
+    /// Takes all of it, in as many attempts as it may.
+    async fn attempts(&mut self, attempts: &mut Attempts) -> Result<Outcome, CopyError> {
+        let mut before = 0;
+        let mut ended = self.first().await;
+        loop {
+            let error = match ended {
+                Ok(outcome) => return Ok(outcome),
+                Err(error) => error,
+            };
+            let bytes = self.bytes();
+            attempts.again(error, &self.watcher, before, bytes).await?;
+            before = bytes;
+            ended = self.again(attempts).await;
+        }
+    }
+
     async fn first(&self) -> Result<Outcome, CopyError> {
         self.watcher.total(None);
-        let (words, root) = scripts::pack(self.source);
-        self.archive(words, &root, None).await
+        let (words, root) = scripts::pack(&self.source);
+        self.archive(words, &root, None, 1).await
     }
 
     /// Another attempt: of what is here and unchanged, nothing comes again.
-    async fn again(&self) -> Result<Outcome, CopyError> {
-        let (dir, root) = scripts::split(self.source);
-        // The listing comes behind it, and tells whether the file has changed meanwhile.
-        self.rest_of_the_unfinished(&dir, &root).await?;
-        let Some(listed) = listed(self.remote, &dir, &root).await? else {
-            self.watcher.note("the container has no find or no stat: all comes again");
-            self.watcher.position(0);
-            return self.first().await;
-        };
-        self.watcher.total(Some(total(&listed)));
-        self.forget_what_changed(&listed);
-        self.watcher.position(self.bytes());
-        let patterns = self.patterns(&listed, &root);
-        let stdin: Stdin = Some(Box::new(io::Cursor::new(patterns)));
-        let (words, root) = scripts::pack_rest(self.source);
-        let ended = self.archive(words, &root, stdin).await?;
-        // Patterns are tar's matter. If one meant more than it should, something is missing now.
-        let missing = {
-            let here = self.here.lock();
-            let had = here.unpacker.had();
-            let is_here = |path: &Vec<u8>| had.get(path).is_some_and(|had| had.is_whole());
-            listed.iter().any(|(path, found)| found.is_file && !is_here(path))
-        };
-        if missing && ended == Outcome::Success && self.here.lock().unpacker.failures() == 0 {
-            self.watcher.position(0);
-            return self.first().await;
+    async fn again(&mut self, attempts: &mut Attempts) -> Result<Outcome, CopyError> {
+        let (dir, root) = scripts::split(&self.source);
+        self.rest_of_the_unfinished(&dir, &root, attempts).await?;
+        if self.listed.is_none() {
+            match listed(self.remote, &dir, &root, None, attempts, &self.watcher).await? {
+                Ok(listed) => {
+                    self.forget_what_changed(&listed);
+                    self.watcher.total(Some(total(&listed)));
+                    self.listed = Some(listed);
+                }
+                Err(why) => {
+                    let note = format!("what there is cannot be told, all comes again: {why}");
+                    self.watcher.note(&note);
+                    self.watcher.position(0);
+                    return self.first().await;
+                }
+            }
         }
-        Ok(ended)
+        self.watcher.position(self.bytes());
+        let (names, archives) = self.names(&root);
+        if archives == 0 {
+            return Ok(Outcome::Success);
+        }
+        let stdin: Stdin = Some(Box::new(io::Cursor::new(names)));
+        self.archive(script(PACK_NAMED, &[&dir]), &root, stdin, archives).await
     }
 
     fn forget_what_changed(&self, listed: &Listing) {
         let unpacker = &mut self.here.lock().unpacker;
         let had: Vec<_> = unpacker.had().iter().map(|(path, had)| (path.clone(), *had)).collect();
         for (path, had) in had {
-            let same = listed.get(&path).is_some_and(|found| {
-                found.is_file && (found.size, found.mtime) == (had.size, had.mtime)
+            let is_same = listed.items.get(&path).is_some_and(|(found, _)| {
+                let has_its_time = found.mtime.is_none_or(|mtime| mtime == had.mtime);
+                found.kind == ItemKind::File && found.size == had.size && has_its_time
             });
-            if !same {
+            if !is_same {
                 unpacker.forget(&path);
             }
         }
     }
 
-    async fn rest_of_the_unfinished(&self, dir: &str, root: &str) -> Result<(), CopyError> {
+    async fn rest_of_the_unfinished(
+        &self,
+        dir: &str,
+        root: &str,
+        attempts: &mut Attempts,
+    ) -> Result<(), CopyError> {
         let Some((path, had)) = self.here.lock().unpacker.unfinished() else { return Ok(()) };
         let Ok(name) = std::str::from_utf8(&path) else {
             self.here.lock().unpacker.forget(&path);
             return Ok(());
         };
-        let full = match (root, name) {
-            (".", _) => format!("{dir}/{name}"),
-            (_, "") => format!("{dir}/{root}"),
-            _ => format!("{dir}/{root}/{name}"),
-        };
+        let name = if name.is_empty() { root.to_owned() } else { format!("{root}/{name}") };
         self.watcher.file(&path);
         let (here, watcher, to) = (self.here.clone(), self.watcher.clone(), path.clone());
+        let mut known = usize::try_from(had.bytes % BLOCK_BYTES).unwrap_or(0);
         let stdout: Sink = Box::new(Each(move |bytes: &[u8]| {
+            let passed = known.min(bytes.len());
+            known -= passed;
+            let bytes = &bytes[passed..];
             watcher.bytes(bytes.len() as u64);
             here.lock().unpacker.append(&to, bytes)
         }));
         let (_, stderr) = keep(0);
-        let ended = self.remote.run(scripts::rest_of(&full, had.bytes), None, stdout, stderr).await;
-        let ended = outcome(ended, self.bytes());
-        let mut here = self.here.lock();
+        let words = scripts::rest_of(&format!("{dir}/{name}"), had.bytes / BLOCK_BYTES);
+        let ended = outcome(self.remote.run(words, None, stdout, stderr).await, self.bytes());
         if let Err(error) = ended
             && error.is_loss()
         {
             return Err(error);
         }
-        if here.unpacker.unfinished().is_some() {
-            // It has become shorter, or longer, or there is no tail.
-            here.unpacker.forget(&path);
+        // It may have become shorter, or longer, or another one; or there is no dd.
+        let is_whole = self.here.lock().unpacker.unfinished().is_none();
+        let is_same = is_whole && {
+            let listed = listed(self.remote, dir, &name, None, attempts, &self.watcher).await?;
+            listed.ok().and_then(|listed| listed.items.get(&b""[..]).copied()).is_some_and(
+                |(found, _)| {
+                    let has_its_time = found.mtime.is_none_or(|mtime| mtime == had.mtime);
+                    found.size == had.size && has_its_time
+                },
+            )
+        };
+        if !is_same {
+            self.here.lock().unpacker.forget(&path);
         }
         Ok(())
     }
 
-    /// What need not come again, as tar's patterns: whole directories where all of them is here.
-    fn patterns(&self, listed: &Listing, root: &str) -> Vec<u8> {
-        let here = self.here.lock();
-        let mut lacking: std::collections::BTreeSet<&[u8]> = Default::default();
-        for path in listed.keys().filter(|path| !here.unpacker.has(path)) {
-            let mut path = &path[..];
-            while lacking.insert(path)
-                && let Some(slash) = path.iter().rposition(|byte| *byte == b'/')
-            {
-                path = &path[..slash];
-            }
+    /// What has to come, a name on each line and an empty one behind those of each archive; and how
+    /// many of these there are. A directory of which nothing is here comes with all that is in it.
+    fn names(&self, root: &str) -> (Vec<u8>, u64) {
+        let unpacker = &mut self.here.lock().unpacker;
+        let Some(listed) = &self.listed else { return (Vec::new(), 0) };
+        let mut begun: BTreeSet<Vec<u8>> = BTreeSet::new();
+        for path in unpacker.paths() {
+            begun.extend(above(path).map(<[u8]>::to_vec));
         }
-        let mut patterns = Vec::new();
-        let mut covered: Option<&[u8]> = None;
-        for (path, found) in listed {
-            let is_below = covered
-                .is_some_and(|dir| path.starts_with(dir) && path.get(dir.len()) == Some(&b'/'));
-            if path.is_empty() || is_below || lacking.contains(&path[..]) {
+        let mut whole: BTreeSet<&[u8]> = BTreeSet::new();
+        let (mut names, mut count) = (Vec::new(), 0);
+        for (path, (item, mode)) in &listed.items {
+            let is_with_another = above(path).any(|dir| whole.contains(dir));
+            let is_known = unpacker.has(path) || unpacker.is_told_of(path);
+            if is_with_another || is_known || item.kind == ItemKind::Other {
                 continue;
             }
-            let name = [root.as_bytes(), b"/", path].concat();
-            if let Some(pattern) = scripts::pattern(&name) {
-                patterns.extend_from_slice(&pattern);
-                patterns.push(b'\n');
-                if found.is_dir {
-                    covered = Some(path);
+            if item.kind == ItemKind::Directory {
+                if begun.contains(path) {
+                    unpacker.know_directory(path, *mode, item.mtime.unwrap_or(0));
+                    continue;
                 }
+                whole.insert(path);
+            }
+            let name = [root.as_bytes(), b"/", path].concat();
+            let name = name.strip_suffix(b"/").unwrap_or(&name);
+            names.extend_from_slice(scripts::escaped(name).as_bytes());
+            count += 1;
+            if count % NAMES == 0 {
+                names.push(b'\n');
             }
         }
-        patterns
+        if count % NAMES != 0 {
+            names.push(b'\n');
+        }
+        (names, count.div_ceil(NAMES) as u64)
     }
 
     /// Runs tar, and takes what it packs.
@@ -194,10 +247,11 @@ impl<R: Remote> Copy<'_, R> {
         words: Vec<String>,
         root: &str,
         stdin: Stdin,
+        archives: u64,
     ) -> Result<Outcome, CopyError> {
         let options = self.options;
         let admission = Admission::new(root.as_bytes(), options.limits, options.symlinks);
-        self.here.lock().unpacker.begin(admission);
+        self.here.lock().unpacker.begin_many(admission, archives);
         let stderr = complaints(&self.watcher);
         let (here, watcher, target) = (self.here.clone(), self.watcher.clone(), self.target);
         let target = target.to_string_lossy().into_owned();
@@ -237,47 +291,72 @@ impl<R: Remote> Copy<'_, R> {
     }
 
     async fn conclude(&self, outcome: Outcome, attempts: &mut Attempts) -> Result<(), CopyError> {
-        let sums = match self.options.verify {
-            true => attempts.of(&self.watcher, || self.sums()).await?,
-            false => None,
+        let (began, watcher) = (self.began.elapsed(), &self.watcher);
+        let listed = listed_source(self.remote, &self.source, began, attempts, watcher).await?;
+        let has_succeeded = outcome == Outcome::Success;
+        let changed = match &listed {
+            Some(listed) => judged(&*self.here.lock(), listed, has_succeeded, watcher)?,
+            None => 0,
         };
-        let mut here = self.here.lock();
-        let unpacker = &mut here.unpacker;
-        if let Some(sums) = sums {
-            for path in unpacker.had().keys() {
-                let name = || String::from_utf8_lossy(path).into_owned();
-                let ours = unpacker
-                    .sum(path)
-                    .map_err(|error| CopyError::Local { path: self.target.join(name()), error })?;
-                match sums.get(path) {
-                    Some(theirs) if *theirs == ours => {}
-                    Some(_) => return Err(CopyError::Unequal(name())),
-                    None => self.watcher.note(&format!("not verified: {:?}", name())),
-                }
-            }
+        if self.options.verify {
+            self.verify(attempts).await?;
         }
-        unpacker.publish()?;
-        unpacker.troubles().iter().for_each(|trouble| self.watcher.trouble(trouble));
+        self.publish().await?;
+        let unpacker = &mut self.here.lock().unpacker;
+        unpacker.troubles().iter().for_each(|trouble| watcher.trouble(trouble));
         if outcome != Outcome::Success {
             return Err(failed(outcome, unpacker.took_something()));
         }
         match unpacker.failures() {
+            _ if changed > 0 => Err(CopyError::Changed(changed)),
             0 if unpacker.took_something() => Ok(()),
             0 => Err(CopyError::Nothing),
             failures => Err(CopyError::Incomplete(failures)),
         }
     }
 
-    async fn sums(&self) -> Result<Option<BTreeMap<Vec<u8>, String>>, CopyError> {
-        let (dir, root) = scripts::split(self.source);
-        let printed = printed(self.remote, script(SUMS, &[&dir, &root]), None).await?;
-        if printed.is_none() {
-            self.watcher.note("not verified: the container has no sha256sum");
+    async fn publish(&self) -> Result<(), CopyError> {
+        let here = self.here.clone();
+        let writes_through = here.lock().unpacker.writes_through();
+        let publish = move || here.lock().unpacker.publish();
+        if !writes_through {
+            return Ok(publish()?);
         }
-        Ok(printed.map(|text| sums(&text, &root)))
+        // Whoever writes into a pipe may have to wait for a reader.
+        let published = tokio::task::spawn_blocking(publish).await;
+        let fail = |error| CopyError::Local { path: self.target.to_owned(), error };
+        Ok(published.map_err(|error| fail(io::Error::other(error)))??)
+    }
+
+    async fn verify(&self, attempts: &mut Attempts) -> Result<(), CopyError> {
+        let (dir, root) = scripts::split(&self.source);
+        let Some(theirs) = summed(self.remote, &dir, &root, attempts, &self.watcher).await? else {
+            return Ok(());
+        };
+        let unpacker = &self.here.lock().unpacker;
+        for path in unpacker.had().keys() {
+            let name = || String::from_utf8_lossy(path).into_owned();
+            let ours = unpacker
+                .sum(path)
+                .map_err(|error| CopyError::Local { path: self.target.join(name()), error })?;
+            match theirs.get(path) {
+                Some(theirs) if *theirs == ours => {}
+                Some(_) => return Err(CopyError::Unequal(name())),
+                None => self.watcher.note(&format!("not verified: {:?}", name())),
+            }
+        }
+        Ok(())
     }
 }
 
+/// The directories that a path is in, but for itself: the root first, for all but the root.
+fn above(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+    let root = (!path.is_empty()).then_some(&path[..0]);
+    root.into_iter().chain(slashes.map(|(at, _)| &path[..at]))
+}
+
 fn total(listed: &Listing) -> u64 {
-    listed.values().filter(|found| found.is_file).map(|found| found.size).sum()
+    let files = listed.items.values().filter(|(item, _)| item.kind == ItemKind::File);
+    files.map(|(item, _)| item.size).sum()
 }

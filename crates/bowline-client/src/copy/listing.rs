@@ -1,46 +1,85 @@
 //! What a container's tools print to what it means: listings and sums, by paths below the root.
-//! Above: `down`, `up`. Below: nothing.
+//! Above: `down`, `up`, `between`. Below: nothing.
 
 use std::collections::BTreeMap;
 
-/// A thing of a tree.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Found {
-    /// A regular file.
-    pub is_file: bool,
-    /// A directory.
-    pub is_dir: bool,
-    /// In bytes.
-    pub size: u64,
-    /// In seconds since 1970.
-    pub mtime: i64,
-}
+use bowline_archive::admit::NAME_BYTES;
+use bowline_archive::{Item, ItemKind};
 
 /// What a tree holds, by path.
-pub type Listing = BTreeMap<Vec<u8>, Found>;
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// Each thing, and its permissions.
+    pub items: BTreeMap<Vec<u8>, (Item, u32)>,
+    /// Whether all of it could be looked at.
+    pub is_whole: bool,
+    /// When it was made, by the container's clock.
+    pub now: Option<i64>,
+}
 
-/// A listing as `LIST` prints it. A record that is not one counts for nothing.
-pub fn listing(text: &[u8], root: &str, mark: &str) -> Listing {
-    let mut listing = Listing::new();
+/// Where the last whole record of a text ends.
+pub fn records(text: &[u8], mark: &str) -> usize {
+    let end = [mark.as_bytes(), b"\n"].concat();
+    let found = text.windows(end.len()).rposition(|window| window == end);
+    found.map_or(0, |at| at + end.len())
+}
+
+/// Whether a text goes on with a record, as far as can be seen.
+pub fn is_record(text: &[u8], mark: &str) -> bool {
+    let Some(end) = text.windows(mark.len()).position(|window| window == mark.as_bytes()) else {
+        return true;
+    };
+    let line = &text[..end];
+    line.starts_with(b"end ") || line.split(|byte| *byte == b' ').count() >= 2
+}
+
+/// The last record of what was printed: whether all went well, and when. `None` if it is not there,
+/// and what is in front of it is not all.
+pub fn end(text: &[u8], mark: &str) -> Option<(bool, Option<i64>)> {
+    let last = text.strip_suffix(b"\n")?.strip_suffix(mark.as_bytes())?;
+    let line = last.rsplit(|byte| *byte == b'\n').next()?;
+    let mut fields = std::str::from_utf8(line).ok()?.strip_prefix("end ")?.split(' ');
+    let is_whole = fields.next()? == "0";
+    let now = fields.next().and_then(|now| now.parse().ok()).filter(|now| *now > 0);
+    Some((is_whole, now))
+}
+
+/// A listing as `LIST` prints it; `None` if it was cut short. A record that is not one counts for
+/// nothing.
+pub fn listing(text: &[u8], root: &str, mark: &str) -> Option<Listing> {
+    let (is_whole, now) = end(text, mark)?;
+    let mut listing = Listing { is_whole, now, items: BTreeMap::new() };
     let mut begun = 0;
     for (at, _) in text.iter().enumerate().filter(|(_, byte)| **byte == b'\n') {
         if let Some(line) = text[begun..at].strip_suffix(mark.as_bytes()) {
-            listing.extend(record(line, root));
+            listing.items.extend(record(line, root));
             begun = at + 1;
         }
     }
-    listing
+    Some(listing)
 }
 
-fn record(line: &[u8], root: &str) -> Option<(Vec<u8>, Found)> {
+fn record(line: &[u8], root: &str) -> Option<(Vec<u8>, (Item, u32))> {
     let mut fields = line.splitn(4, |byte| *byte == b' ');
-    let mut number = || std::str::from_utf8(fields.next()?).ok();
-    let mode = u32::from_str_radix(number()?, 16).ok()?;
-    let (size, mtime) = (number()?.parse().ok()?, number()?.parse().ok()?);
-    let path = below(fields.next()?, root)?;
-    let kind = mode & 0o170_000;
-    let (is_file, is_dir) = (kind == 0o100_000, kind == 0o040_000);
-    Some((path, Found { is_file, is_dir, size, mtime }))
+    let mut field = || std::str::from_utf8(fields.next()?).ok();
+    let mode = u32::from_str_radix(field()?, 16).ok()?;
+    let size = field()?.parse().ok()?;
+    let mtime = match field()? {
+        "-" => None,
+        seconds => Some(seconds.parse().ok()?),
+    };
+    let name = fields.next()?;
+    if name.len() > 2 * NAME_BYTES {
+        return None;
+    }
+    let path = below(name, root)?;
+    let (kind, size) = match mode & 0o170_000 {
+        0o100_000 => (ItemKind::File, size),
+        0o040_000 => (ItemKind::Directory, 0),
+        0o120_000 => (ItemKind::Symlink, size),
+        _ => (ItemKind::Other, 0),
+    };
+    Some((path, (Item { kind, size, mtime }, mode & 0o7777)))
 }
 
 /// Sums as `sha256sum` prints them. GNU's escapes odd names and says so by a backslash in front.
@@ -98,14 +137,31 @@ mod tests {
     #[test]
     fn listings_are_read() {
         let text = b"41ed 4096 5 ./d@\n81a4 7 -6 ./d/a b@\n81a4 1 2 ./d/new\n81a4 1 2 ./d/line@\n\
-            a1ff 1 2 ./d/l@\n81a4 x 2 ./d/bad@\n81a4 1 2 ./dx@\n81a4 1 2 ./d/cut";
-        let found = listing(text, "./d", "@");
-        assert!(found[&b""[..]].is_dir);
-        let file = Found { is_file: true, is_dir: false, size: 7, mtime: -6 };
-        assert_eq!(found[&b"a b"[..]], file);
-        assert!(found[&b"new\n81a4 1 2 ./d/line"[..]].is_file);
-        assert!(!found[&b"l"[..]].is_file);
-        assert_eq!(found.len(), 4);
+            a1ff 1 2 ./d/l@\n81a4 x 2 ./d/bad@\n81a4 1 2 ./dx@\n11a4 0 - ./d/pipe@\nend 0 77@\n";
+        let found = listing(text, "./d", "@").unwrap();
+        assert!(found.is_whole && found.now == Some(77));
+        assert_eq!(found.items[&b""[..]].0.kind, ItemKind::Directory);
+        let file = Item { kind: ItemKind::File, size: 7, mtime: Some(-6) };
+        assert_eq!(found.items[&b"a b"[..]], (file, 0o644));
+        assert_eq!(found.items[&b"new\n81a4 1 2 ./d/line"[..]].0.kind, ItemKind::File);
+        let link = Item { kind: ItemKind::Symlink, size: 1, mtime: Some(2) };
+        assert_eq!(found.items[&b"l"[..]].0, link);
+        let pipe = Item { kind: ItemKind::Other, size: 0, mtime: None };
+        assert_eq!(found.items[&b"pipe"[..]].0, pipe);
+        assert_eq!(found.items.len(), 5);
+        for cut in 0..text.len() {
+            assert_eq!(listing(&text[..cut], "./d", "@"), None, "{cut}");
+        }
+        assert!(!listing(b"end 1 @\n", "./d", "@").unwrap().is_whole);
+    }
+
+    #[test]
+    fn a_listing_goes_on_at_a_record() {
+        let text = b"81a4 7 6 ./a@\n81a4 7 6 ./b\nc@\n81a4";
+        assert_eq!(&text[records(text, "@")..], b"81a4");
+        assert_eq!(records(b"81a4 7 6 ./a", "@"), 0);
+        assert!(is_record(b"81a4 7 6 ./b@\n", "@") && is_record(b"81a", "@"));
+        assert!(is_record(b"end 0 1@\n", "@") && !is_record(b"1a4@\n", "@"));
     }
 
     #[test]

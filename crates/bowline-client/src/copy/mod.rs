@@ -2,16 +2,21 @@
 //! about how that ended.
 //! Above: `bowline cp`, other tools. Below: [`exec`](fn@crate::exec), `bowline-archive`.
 //!
-//! A copy is complete if the archive's end was seen *and* the remote command has succeeded. Until
-//! then all of it is in a directory of its own beside the target; the target's name is given at the
-//! end. What was lost is tried again, as often as the caller wants, and goes on where it was.
+//! A copy is complete if the archive's end was seen *and* the remote command has succeeded *and*
+//! both sides have the same names, kinds and sizes. Until then all of it is in a directory of its
+//! own beside the target; the target's name is given at the end. What was lost is tried again, as
+//! often as the caller wants, and goes on where it was.
 
 mod between;
+mod compare;
 mod down;
 mod listing;
+mod pace;
+mod place;
 mod scripts;
 mod up;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
@@ -30,13 +35,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub use self::between::between;
 pub use self::down::down;
 use self::listing::{Listing, listing};
-use self::scripts::{LIST, script};
+use self::scripts::{LIST, RESOLVE, SUMS, script};
 pub use self::up::up;
 use crate::exec::ExecError;
 use crate::session::{EndError, Ended};
 
 /// The longest output of a container's tool that is kept: a listing of some million files.
-const CAPTURE_BYTES: usize = 512 * 1024 * 1024;
+const CAPTURE_BYTES: usize = 256 * 1024 * 1024;
 /// Of its errors.
 const COMPLAINT_BYTES: usize = 4096;
 /// Between two attempts, at first and at most.
@@ -164,14 +169,50 @@ pub enum CopyError {
     #[error("interrupted")]
     Stopped,
     /// Sums differ.
-    #[error("sha256 of {0:?} differs")]
+    #[error("sha256 of {} differs", named_or_all(.0))]
     Unequal(String),
+    /// What is there is not what was sent.
+    #[error("{what}{}; nothing has the target's name", and_more(*.others))]
+    Differs {
+        /// The first difference, with its name.
+        what: String,
+        /// How many more there are.
+        others: u64,
+    },
+    /// The same, and the target has its name: that was lost, or it was written into.
+    #[error("{what}{}: the target is not complete", and_more(*.others))]
+    Damaged {
+        /// The first difference, with its name.
+        what: String,
+        /// How many more there are.
+        others: u64,
+    },
+    /// Files were changed in the container while they were copied.
+    #[error("{0} files changed while they were copied; the rest was copied")]
+    Changed(u64),
+    /// The source is a symbolic link, and the container cannot say to what.
+    #[error("{0:?} is a symbolic link that cannot be followed in the container{1}")]
+    Link(String, String),
+}
+
+fn named_or_all(name: &str) -> String {
+    if name.is_empty() { "the file".to_owned() } else { format!("{name:?}") }
+}
+
+fn and_more(count: u64) -> String {
+    if count == 0 { String::new() } else { format!(" (and {count} more)") }
 }
 
 impl CopyError {
     /// Whether the target has its name all the same.
     fn is_of_a_copy_that_is_there(&self) -> bool {
-        matches!(self, CopyError::Remote { published: true, .. } | CopyError::Incomplete(_))
+        matches!(
+            self,
+            CopyError::Remote { published: true, .. }
+                | CopyError::Incomplete(_)
+                | CopyError::Damaged { .. }
+                | CopyError::Changed(_)
+        )
     }
 
     /// Whether trying again may help.
@@ -344,27 +385,161 @@ async fn said(
     Ok(Said { outcome, out, complaint: text(&complaint.lock()) })
 }
 
-/// What a tool prints, if it succeeds; `None` if it fails in whatever way but a loss, or says more
-/// than is kept.
-async fn printed(
+/// What a tool printed that can say how far it got, whatever was lost on the way: what has come is
+/// kept, and the rest asked for. `Err` in it is why there is nothing to know.
+async fn paged(
     remote: &impl Remote,
-    words: Vec<String>,
-    stdin: Stdin,
-) -> Result<Option<Vec<u8>>, CopyError> {
-    match said(remote, words, stdin, CAPTURE_BYTES).await {
-        Ok(Said { outcome: Outcome::Success, out, .. }) => {
-            Ok(Some(out).filter(|out| out.len() < CAPTURE_BYTES))
+    text: &str,
+    [dir, root, more]: [&str; 3],
+    mark: &str,
+    attempts: &mut Attempts,
+    watcher: &Arc<dyn Watcher>,
+) -> Result<Result<Vec<u8>, String>, CopyError> {
+    let is_marked = text == LIST;
+    let mut kept: Vec<u8> = Vec::new();
+    let mut before = 0;
+    loop {
+        let whole = match is_marked {
+            true => listing::records(&kept, mark),
+            false => kept.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1),
+        };
+        kept.truncate(whole);
+        let from = (kept.len() + 1).to_string();
+        let mut arguments = vec![dir, root, mark, &from];
+        arguments.extend(Some(more).filter(|more| !more.is_empty()));
+        let (out, stdout) = keep(CAPTURE_BYTES - kept.len());
+        let (complaint, stderr) = keep(COMPLAINT_BYTES);
+        let ended = remote.run(script(text, &arguments), None, stdout, stderr).await;
+        let came = std::mem::take(&mut *out.lock());
+        if is_marked && !kept.is_empty() && !listing::is_record(&came, mark) {
+            // Something has changed in front of it.
+            kept.clear();
+            continue;
         }
-        Ok(_) | Err(CopyError::NoTar) => Ok(None),
-        Err(error) => Err(error),
+        kept.extend_from_slice(&came);
+        let complaint = crate::copy::text(&complaint.lock());
+        let error = match outcome(ended, 0) {
+            Ok(Outcome::Success) if kept.len() >= CAPTURE_BYTES => {
+                return Ok(Err(format!("more than {CAPTURE_BYTES} bytes of names")));
+            }
+            Ok(Outcome::Success) if listing::end(&kept, mark).is_some() => return Ok(Ok(kept)),
+            // It was cut short, and nobody has said so.
+            Ok(Outcome::Success) => CopyError::Cut { retries: 0 },
+            Ok(Outcome::Failed { message, .. }) => return Ok(Err(message)),
+            Ok(Outcome::Exited(code)) => {
+                return Ok(Err(match complaint.is_empty() {
+                    true => format!("exit code {code}"),
+                    false => complaint,
+                }));
+            }
+            Err(CopyError::NoTar) => {
+                let what = if is_marked { "no sh" } else { "no sha256sum, or no sh" };
+                return Ok(Err(format!("the container has {what}")));
+            }
+            Err(error) => error,
+        };
+        let progressed = kept.len() as u64;
+        attempts.again(error, watcher, before, progressed).await?;
+        before = progressed;
     }
 }
 
-/// What is below a root in a directory; `None` where the container has no means to say.
-async fn listed(remote: &impl Remote, dir: &str, root: &str) -> Result<Option<Listing>, CopyError> {
+/// What is below a root in a directory; in a place, once it has come into the directory of this
+/// number. `Err` in it is why the container cannot say.
+async fn listed(
+    remote: &impl Remote,
+    dir: &str,
+    root: &str,
+    number: Option<u64>,
+    attempts: &mut Attempts,
+    watcher: &Arc<dyn Watcher>,
+) -> Result<Result<Listing, String>, CopyError> {
     let mark = scripts::mark();
-    let text = printed(remote, script(LIST, &[dir, root, &mark]), None).await?;
-    Ok(text.map(|text| listing(&text, root, &mark)))
+    let number = number.map_or(String::new(), |number| number.to_string());
+    let text = paged(remote, LIST, [dir, root, &number], &mark, attempts, watcher).await?;
+    Ok(text.and_then(|text| listing(&text, root, &mark).ok_or_else(|| "it is cut".to_owned())))
+}
+
+/// What a container has of a source at the end of a copy that began some time ago. `None`, and it
+/// is told, if the container cannot say.
+async fn listed_source(
+    remote: &impl Remote,
+    source: &str,
+    took: Duration,
+    attempts: &mut Attempts,
+    watcher: &Arc<dyn Watcher>,
+) -> Result<Option<(Listing, Option<i64>)>, CopyError> {
+    let (dir, root) = scripts::split(source);
+    let begun = tokio::time::Instant::now();
+    let listed = match listed(remote, &dir, &root, None, attempts, watcher).await? {
+        Ok(listed) => listed,
+        Err(why) => {
+            watcher.note(&up::not_compared(&why));
+            return Ok(None);
+        }
+    };
+    let took = i64::try_from((took + begun.elapsed()).as_secs()).unwrap_or(i64::MAX);
+    let began = listed.now.map(|now| now.saturating_sub(took).saturating_sub(1));
+    Ok(Some((listed, began)))
+}
+
+/// Compares what came out of a container with what it has; how many files have changed meanwhile.
+/// Where tar has failed, it has said why something is not here.
+fn judged(
+    ours: &impl compare::Came,
+    (listed, began): &(Listing, Option<i64>),
+    has_succeeded: bool,
+    watcher: &Arc<dyn Watcher>,
+) -> Result<u64, CopyError> {
+    let found = compare::came(ours, listed, *began);
+    if has_succeeded && let Some(failure) = found.failure(false) {
+        return Err(failure);
+    }
+    if has_succeeded && let Some(name) = &found.unknown {
+        watcher.note(&up::not_compared(&format!("{name} cannot be looked at")));
+    }
+    Ok(found.tell_changed(|trouble| watcher.trouble(trouble)))
+}
+
+/// Sums of all files below a root in a directory, by their paths.
+async fn summed(
+    remote: &impl Remote,
+    dir: &str,
+    root: &str,
+    attempts: &mut Attempts,
+    watcher: &Arc<dyn Watcher>,
+) -> Result<Option<BTreeMap<Vec<u8>, String>>, CopyError> {
+    let mark = scripts::mark();
+    Ok(match paged(remote, SUMS, [dir, root, ""], &mark, attempts, watcher).await? {
+        Ok(text) => Some(listing::sums(&text, root)),
+        Err(why) => {
+            watcher.note(&format!("not verified: {why}"));
+            None
+        }
+    })
+}
+
+/// The path that a symbolic link in a container leads to.
+async fn resolved(
+    remote: &impl Remote,
+    source: &str,
+    attempts: &mut Attempts,
+    watcher: &Arc<dyn Watcher>,
+) -> Result<String, CopyError> {
+    let path = scripts::guarded(source.trim_end_matches('/'));
+    let words = script(RESOLVE, &[&path]);
+    let said = attempts.of(watcher, || said(remote, words.clone(), None, COMPLAINT_BYTES)).await?;
+    let fail = |why: String| CopyError::Link(source.to_owned(), why);
+    let Said { outcome, out, complaint } = said;
+    if outcome != Outcome::Success {
+        let why = if complaint.is_empty() { String::new() } else { format!(": {complaint}") };
+        return Err(fail(why));
+    }
+    let out = out.strip_suffix(b"\n").unwrap_or(&out);
+    match std::str::from_utf8(out) {
+        Ok(path) if path.starts_with('/') => Ok(path.to_owned()),
+        _ => Err(fail(String::new())),
+    }
 }
 
 /// Tries again after losses, as often as it may.

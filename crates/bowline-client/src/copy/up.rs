@@ -1,8 +1,11 @@
 //! Into a container.
-//! Above: [`copy`](super). Below: `bowline_archive::pack`, [`scripts`].
+//! Above: [`copy`](super). Below: `bowline_archive::pack`, [`scripts`], [`place`](super::place).
+//!
+//! Each attempt has a directory of its own in the place, into which the tree comes from the one
+//! before. So what still runs of an attempt that was lost, or begins late, finds nothing that it
+//! could write over: only the file that it has open, into which it writes what belongs there.
 
 use std::ffi::OsStr;
-use std::fs::Metadata;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -10,30 +13,28 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use bowline_archive::pack::{Packer, There, each_file, totals};
-use bowline_archive::sum;
+use bowline_archive::pack::{Packer, There, Version, totals};
+use bowline_archive::{ItemKind, sum};
 use bowline_proto::session::Outcome;
 use tokio::io::{AsyncRead, ReadBuf};
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::listing::sums;
-use super::scripts::{
-    self, ABANDON, APPEND, FINISH, PROBE, PUBLISH, REMOVE, SETTLE, SUMS, UNPACK, script,
-};
+use super::compare::{Expected, sent};
+use super::pace::paced;
+use super::place::{Place, Published, TREE};
+use super::scripts::{self, BLOCK_BYTES, REMOVE, WRITE, script};
 use super::{
     Attempts, CopyError, Listing, Options, Remote, Said, Shared, Stdin, Watcher, complaints,
-    failed, keep, listed, outcome, printed, said, text,
+    failed, keep, listed, outcome, said, summed,
 };
 
-/// The name of the tree in its place.
-pub(super) const TREE: &str = "tree";
-/// How long a container may take to remove what was begun.
-const ABANDON_PATIENCE: Duration = Duration::from_secs(10);
+/// A file that is at least so long, and was on its way when a connection was lost, goes by itself:
+/// then it is gone on with where it is cut the next time.
+const PIECE_BYTES: u64 = 256 * 1024;
 
 /// Copies what is at `source` here to `target` in a container: into it, if that is a directory.
+/// Of a path that ends in `.` or `..`, what is in it comes there.
 ///
 /// # Errors
 /// [`CopyError`].
@@ -45,19 +46,20 @@ pub async fn up(
     watcher: Arc<dyn Watcher>,
     stop: &CancellationToken,
 ) -> Result<(), CopyError> {
-    if source.symlink_metadata().is_err() {
-        return Err(CopyError::NoSource(source.to_owned()));
-    }
-    // `.` and `/` have a name that is not in their path.
-    let whole = match source.file_name() {
-        Some(_) => source.to_owned(),
-        None => std::fs::canonicalize(source).unwrap_or_default(),
+    // What a link leads to, under the link's name.
+    let name = match source.as_os_str().as_bytes() {
+        path if path.ends_with(b"/.") => None,
+        _ => source.file_name(),
     };
-    let name = whole.file_name().unwrap_or_default();
+    let Ok(source) = std::fs::canonicalize(source) else {
+        return Err(CopyError::NoSource(source.to_owned()));
+    };
     let mut attempts = Attempts::new(options);
-    let place = attempts.of(&watcher, || Place::find(remote, target, name)).await?;
-    let sent = Shared::new(There::new());
-    let copy = Copy { remote, source, place, options, watcher, sent };
+    let place = Place::make(remote, target, name, &mut attempts, &watcher).await?;
+    let source = &source;
+    let versions = Shared::new(There::new());
+    let shown = name.unwrap_or(source.as_os_str()).as_bytes().to_vec();
+    let mut copy = Copy { remote, source, shown, place, number: 0, options, watcher, versions };
     let copied =
         stop.run_until_cancelled(copy.all(&mut attempts)).await.unwrap_or(Err(CopyError::Stopped));
     if copied.as_ref().is_err_and(|error| !error.is_of_a_copy_that_is_there()) {
@@ -66,85 +68,18 @@ pub async fn up(
     copied
 }
 
-/// Where something goes in a container.
-pub(super) struct Place {
-    /// The name that it gets.
-    pub target: String,
-    /// Where it is until then.
-    pub staging: String,
-}
-
-impl Place {
-    /// Looks at the target.
-    pub async fn find(
-        remote: &impl Remote,
-        target: &str,
-        name: &OsStr,
-    ) -> Result<Place, CopyError> {
-        let target = scripts::guarded(match target.trim_end_matches('/') {
-            "" => "/",
-            trimmed => trimmed,
-        });
-        let found = said(remote, script(PROBE, &[&target]), None, 64).await?.success()?;
-        let target = match text(&found).as_str() {
-            "dir" => {
-                let name = name.to_str().ok_or_else(|| CopyError::Unnameable(name.to_owned()))?;
-                format!("{}/{name}", target.trim_end_matches('/'))
-            }
-            _ => target,
-        };
-        let (dir, _) = scripts::split(&target);
-        let (dir, mark) = (dir.trim_end_matches('/'), scripts::mark());
-        Ok(Place { staging: format!("{dir}/.bowline-cp-{mark}"), target })
-    }
-
-    fn tree(&self) -> String {
-        format!("{}/{TREE}", self.staging)
-    }
-
-    /// Tar's flags behind those that say where.
-    pub fn unpack(&self, preserve: bool) -> Vec<String> {
-        let flags: &[&str] = if preserve {
-            &["-xpf", "-"]
-        } else {
-            &["--no-same-permissions", "--no-same-owner", "-xmf", "-"]
-        };
-        script(UNPACK, &[&[&*self.staging], flags].concat())
-    }
-
-    /// Gives the tree its name.
-    pub async fn publish(
-        &self,
-        remote: &impl Remote,
-        preserve: bool,
-        again: bool,
-    ) -> Result<(), CopyError> {
-        let [keeps, again] = [preserve, again].map(|yes| if yes { "y" } else { "n" });
-        let words = script(PUBLISH, &[&self.staging, &self.target, keeps, again]);
-        said(remote, words, None, 0).await?.success()?;
-        Ok(())
-    }
-
-    /// Removes what was begun, as far as the container can still be reached.
-    pub async fn abandon(&self, remote: &impl Remote, watcher: &dyn Watcher) {
-        let gone = async {
-            printed(remote, script(SETTLE, &[&self.staging]), None).await?;
-            printed(remote, script(ABANDON, &[&self.staging]), None).await
-        };
-        if !matches!(timeout(ABANDON_PATIENCE, gone).await, Ok(Ok(Some(_)))) {
-            watcher.note(&format!("{} may be left in the container", self.staging));
-        }
-    }
-}
-
 struct Copy<'a, R> {
     remote: &'a R,
     source: &'a Path,
+    /// What the source is called.
+    shown: Vec<u8>,
     place: Place,
+    /// Of this attempt.
+    number: u64,
     options: &'a Options,
     watcher: Arc<dyn Watcher>,
-    /// What files were when they were sent.
-    sent: Shared<There>,
+    /// What files were when they were sent. What is there of one has no other beginning.
+    versions: Shared<There>,
 }
 
 /// How tar ended, and what of this side's files it did not get as they are.
@@ -153,10 +88,11 @@ struct TarEnded {
     failures: u64,
     torn: Vec<Vec<u8>>,
     links: u64,
+    expected: Expected,
 }
 
 impl<R: Remote> Copy<'_, R> {
-    async fn all(&self, attempts: &mut Attempts) -> Result<(), CopyError> {
+    async fn all(&mut self, attempts: &mut Attempts) -> Result<(), CopyError> {
         self.watcher.total(Some(totals(self.source).bytes));
         // What was sent may still be on the way: what has arrived is known by looking.
         let (mut before, mut arrived) = (0, 0);
@@ -169,55 +105,73 @@ impl<R: Remote> Copy<'_, R> {
             };
             attempts.again(error, &self.watcher, before, arrived.max(sent.min(1))).await?;
             before = arrived;
-            ended = match self.there(&mut arrived).await {
+            self.number += 1;
+            ended = match self.there(attempts, &mut arrived).await {
                 Ok(there) => self.archive(there, &mut sent).await,
                 Err(error) => Err(error),
             };
         };
         let failures = ended.failures;
-        let TarEnded { outcome, torn, links, .. } = ended;
-        let watcher = &self.watcher;
+        let TarEnded { outcome, torn, links, mut expected, .. } = ended;
+        let watcher = &self.watcher.clone();
         attempts.of(watcher, || self.remove(&torn)).await?;
         if outcome != Outcome::Success {
             // The rest is copied; what was cut short by a full disk must not look complete.
-            let cut = attempts.of(watcher, || self.cut()).await?;
+            let cut = self.cut(&mut expected, attempts).await?;
             attempts.of(watcher, || self.remove(&cut)).await?;
         }
         if links > 0 && self.options.preserve {
             attempts.of(watcher, || self.directories()).await?;
         }
-        if self.options.verify {
-            attempts.of(watcher, || self.verify()).await?;
+        if outcome == Outcome::Success {
+            self.compare(&expected, attempts).await?;
         }
-        let (preserve, mut again) = (self.options.preserve, false);
-        let publish = || {
-            let again = std::mem::replace(&mut again, true);
-            self.place.publish(self.remote, preserve, again)
-        };
-        attempts.of(watcher, publish).await?;
+        if self.options.verify {
+            self.verify(&expected, attempts).await?;
+        }
+        self.publish(&expected, attempts).await?;
         if outcome != Outcome::Success {
             return Err(failed(outcome, true));
         }
         if failures > 0 { Err(CopyError::Incomplete(failures)) } else { Ok(()) }
     }
 
+    async fn publish(&self, expected: &Expected, attempts: &mut Attempts) -> Result<(), CopyError> {
+        let (watcher, preserve) = (&self.watcher, self.options.preserve);
+        let number = self.number;
+        let published =
+            self.place.publish(self.remote, number, preserve, attempts, watcher).await?;
+        match published {
+            Published::Renamed => Ok(()),
+            Published::NotSure => {
+                self.place.compare(self.remote, expected, attempts, watcher).await
+            }
+        }
+    }
+
     async fn archive(&self, there: There, sent: &mut u64) -> Result<TarEnded, CopyError> {
         let packer = Packer::new(self.source, TREE.as_bytes(), there);
         let packing = Shared::new(packer);
-        let stdin: Stdin = Some(Box::new(Packing {
+        let packed = Packing {
             packer: packing.clone(),
             watcher: self.watcher.clone(),
             told: 0,
-            root: self.root(),
+            root: self.shown.clone(),
             name: Vec::new(),
-        }));
+        };
         let stderr = complaints(&self.watcher);
-        let (_, stdout) = keep(0);
-        let words = self.place.unpack(self.options.preserve);
+        let words = self.place.unpack(self.number, self.options.preserve);
+        let (stdin, stdout): (Stdin, _) = match self.number {
+            0 => (Some(Box::new(packed)), keep(0).1),
+            _ => {
+                let (stdin, stdout) = paced(packed, |_| ());
+                (Some(Box::new(stdin)), stdout)
+            }
+        };
         let ended = self.remote.run(words, stdin, stdout, stderr).await;
         let mut packer = packing.lock();
         *sent = packer.position().1;
-        self.sent.lock().extend(packer.sent().iter().map(|(path, was)| (path.clone(), *was)));
+        self.versions.lock().extend(packer.sent().iter().map(|(path, was)| (path.clone(), *was)));
         let ended = outcome(ended, *sent)?;
         for trouble in packer.troubles() {
             self.watcher.trouble(&trouble);
@@ -227,53 +181,86 @@ impl<R: Remote> Copy<'_, R> {
             return Err(CopyError::Cut { retries: 0 });
         }
         let (failures, torn) = (packer.failures(), packer.torn().to_vec());
-        Ok(TarEnded { outcome: ended, failures, torn, links: packer.symlinks() })
+        let (links, expected) = (packer.symlinks(), packer.items());
+        Ok(TarEnded { outcome: ended, failures, torn, links, expected })
     }
 
     /// Gives directories their times once more.
     async fn directories(&self) -> Result<(), CopyError> {
         let packer = Shared::new(Packer::directories(self.source, TREE.as_bytes()));
-        let (watcher, root) = (self.watcher.clone(), self.root());
+        let (watcher, root) = (self.watcher.clone(), self.shown.clone());
         let name = Vec::new();
         let stdin: Stdin = Some(Box::new(Packing { packer, watcher, told: 0, root, name }));
-        printed(self.remote, self.place.unpack(true), stdin).await?;
+        said(self.remote, self.place.unpack(self.number, true), stdin, 0).await?;
         Ok(())
     }
 
-    /// What is in the container of an earlier attempt, once nobody writes to it any more; the file
-    /// that was cut is written to its end.
-    async fn there(&self, arrived: &mut u64) -> Result<There, CopyError> {
-        printed(self.remote, script(SETTLE, &[&self.place.staging]), None).await?;
-        let Some(listed) = self.list().await? else {
-            self.watcher.note("the container has no find or no stat: all goes again");
-            self.watcher.position(0);
-            return Ok(There::new());
-        };
+    /// What is in the container of earlier attempts; the files that were cut are written to their
+    /// ends, and what has changed here since is removed there.
+    async fn there(&self, attempts: &mut Attempts, arrived: &mut u64) -> Result<There, CopyError> {
         let mut there = There::new();
-        let files = || listed.iter().filter(|(_, found)| found.is_file);
-        *arrived = files().map(|(_, found)| found.size).sum();
-        for (path, found) in files() {
-            let here = self.here(path);
-            let Ok(meta) = here.symlink_metadata() else { continue };
-            let (size, mtime) = (meta.size(), meta.mtime());
-            let is_same = size == found.size && (mtime == found.mtime || !self.options.preserve);
-            // To another beginning this end does not belong.
-            let is_unchanged = self.sent.lock().get(path) == Some(&(size, mtime));
-            let is_cut = found.size > 0 && found.size < size && is_unchanged;
-            if is_same || is_cut && self.append(path, &here, found.size, &meta).await? {
-                there.insert(path.clone(), (size, mtime));
+        let listed = match self.list(Some(self.number), attempts).await? {
+            Ok(listed) => listed,
+            Err(why) => {
+                self.watcher
+                    .note(&format!("what has arrived cannot be told, all goes again: {why}"));
+                self.watcher.position(0);
+                return Ok(there);
+            }
+        };
+        let files = || listed.items.iter().filter(|(_, (item, _))| item.kind == ItemKind::File);
+        *arrived = files().map(|(_, (item, _))| item.size).sum();
+        self.watcher.position(*arrived);
+        let (mut unfinished, mut stale) = (Vec::new(), Vec::new());
+        for (path, (found, _)) in files() {
+            let now = self.version(path);
+            let was = self.versions.lock().get(path).copied();
+            let Some(now) = now.filter(|now| was == Some(*now) && found.size <= now.size) else {
+                stale.push(named(path));
+                continue;
+            };
+            let has_its_time = found.mtime == Some(now.modified.0) || !self.options.preserve;
+            if found.size == now.size && has_its_time {
+                there.insert(path.clone(), now);
+            } else if found.size > 0 || now.size >= PIECE_BYTES {
+                unfinished.push((path.clone(), found.size, now));
+            }
+        }
+        // What was on its way to where nothing has come of it.
+        let lost: Vec<_> =
+            self.versions.lock().iter().map(|(path, now)| (path.clone(), *now)).collect();
+        let is_lost = |path: &Vec<u8>, was: &Version| {
+            was.size >= PIECE_BYTES && !listed.items.contains_key(path)
+        };
+        for (path, was) in lost.into_iter().filter(|(path, was)| is_lost(path, was)) {
+            if self.version(&path) == Some(was) {
+                unfinished.push((path, 0, was));
+            }
+        }
+        self.remove(&stale).await?;
+        for (path, from, now) in unfinished {
+            if self.write(&path, from, now).await? {
+                there.insert(path, now);
             }
         }
         self.watcher.position(0);
         Ok(there)
     }
 
-    async fn list(&self) -> Result<Option<Listing>, CopyError> {
-        listed(self.remote, &self.place.staging, &format!("./{TREE}")).await
+    async fn list(
+        &self,
+        number: Option<u64>,
+        attempts: &mut Attempts,
+    ) -> Result<Result<Listing, String>, CopyError> {
+        let root = format!("./{}/{TREE}", self.number);
+        let dir = &self.place.staging;
+        listed(self.remote, dir, &root, number, attempts, &self.watcher).await
     }
 
-    fn root(&self) -> Vec<u8> {
-        self.source.file_name().map_or(b".".to_vec(), |name| name.as_bytes().to_vec())
+    /// A file's state here; `None` if there is none of that path.
+    fn version(&self, path: &[u8]) -> Option<Version> {
+        let found = self.here(path).symlink_metadata().ok()?;
+        found.is_file().then(|| Version::of(&found))
     }
 
     fn here(&self, path: &[u8]) -> PathBuf {
@@ -284,51 +271,93 @@ impl<R: Remote> Copy<'_, R> {
         }
     }
 
-    /// Writes on at the end of a file; whether all of it is there now.
-    async fn append(
-        &self,
-        path: &[u8],
-        here: &Path,
-        from: u64,
-        meta: &Metadata,
-    ) -> Result<bool, CopyError> {
-        let Ok(path) = std::str::from_utf8(path) else { return Ok(false) };
-        let tree = self.place.tree();
-        let full = if path.is_empty() { tree } else { format!("{tree}/{path}") };
+    /// Writes a file from so many bytes on to its end; whether all of it is there now.
+    async fn write(&self, path: &[u8], from: u64, version: Version) -> Result<bool, CopyError> {
+        let name = named(path);
+        let Ok(name) = std::str::from_utf8(&name) else { return Ok(false) };
+        let blocks = from / BLOCK_BYTES;
         let open = || -> io::Result<std::fs::File> {
-            let mut file = std::fs::File::open(here)?;
-            file.seek(SeekFrom::Start(from))?;
+            let mut file = std::fs::File::open(self.here(path))?;
+            file.seek(SeekFrom::Start(blocks * BLOCK_BYTES))?;
             Ok(file)
         };
         let Ok(file) = open() else { return Ok(false) };
-        self.watcher.file(path.as_bytes());
-        let stdin: Stdin = Some(Box::new(Plain { file, watcher: self.watcher.clone() }));
-        let words = script(APPEND, &[&full]);
-        if printed(self.remote, words, stdin).await?.is_none() {
-            return Ok(false);
-        }
+        let Ok(meta) = file.metadata() else { return Ok(false) };
+        self.watcher.file(path);
+        let (said, keeper) = (Shared::new(Vec::new()), COMPLAINED);
+        let heard = said.clone();
+        let plain = Plain {
+            file: file.take(version.size - blocks * BLOCK_BYTES),
+            watcher: self.watcher.clone(),
+        };
+        let (stdin, stdout) = paced(plain, move |bytes| {
+            let mut heard = heard.lock();
+            let room = keeper - heard.len().min(keeper);
+            heard.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        });
         let mode = format!("{:o}", meta.mode() & 0o7777);
         let (time, owner) = (meta.mtime().to_string(), format!("{}:{}", meta.uid(), meta.gid()));
-        let all = [&*full, &mode, &time, &owner];
-        let finish = script(FINISH, if self.options.preserve { &all } else { &all[..2] });
-        printed(self.remote, finish, None).await?;
-        Ok(true)
+        let (size, blocks) = (version.size.to_string(), blocks.to_string());
+        let dir = self.place.dir(self.number);
+        let all = [&*dir, name, &*blocks, &*size, &*mode, &*time, &*owner];
+        let words = script(WRITE, if self.options.preserve { &all } else { &all[..5] });
+        let (complaint, stderr) = keep(COMPLAINED);
+        let ended = self.remote.run(words, Some(Box::new(stdin)), stdout, stderr).await;
+        let ended = match outcome(ended, from) {
+            Ok(ended) => ended,
+            Err(CopyError::NoTar) => Outcome::Exited(127),
+            Err(error) => return Err(error),
+        };
+        if self.version(path) != Some(version) {
+            // To what is there now this end may not belong.
+            self.remove(&[name.as_bytes().to_vec()]).await?;
+            return Ok(false);
+        }
+        if ended != Outcome::Success {
+            let why = super::text(&complaint.lock());
+            self.watcher.note(&format!("{name:?} goes again from its beginning: {ended:?} {why}"));
+            return Ok(false);
+        }
+        // Nothing is believed without a count: some runtimes lose input and call it a success.
+        let said = super::text(&said.lock());
+        match said.strip_prefix("begun\nend ").and_then(|size| size.parse::<u64>().ok()) {
+            Some(size) if size == version.size => Ok(true),
+            _ => Err(CopyError::Cut { retries: 0 }),
+        }
     }
 
-    /// Files in the container that are not as long, or not as old, as they are here.
-    async fn cut(&self) -> Result<Vec<Vec<u8>>, CopyError> {
-        let Some(listed) = self.list().await? else {
-            let why =
-                "which one cannot be told: the container has no find or no stat, or they fail";
-            return Err(CopyError::CutShort(why.to_owned()));
+    /// Files in the container that are not as long, or not as old, as they were here. What was not
+    /// sent, or is not there, is not expected any more: tar has said why.
+    async fn cut(
+        &self,
+        expected: &mut Expected,
+        attempts: &mut Attempts,
+    ) -> Result<Vec<Vec<u8>>, CopyError> {
+        let listed = match self.list(None, attempts).await? {
+            Ok(listed) if listed.is_whole => listed,
+            Ok(_) => return Err(CopyError::CutShort("which one cannot be told".to_owned())),
+            Err(why) => {
+                return Err(CopyError::CutShort(format!("which one cannot be told: {why}")));
+            }
         };
-        let files = listed.into_iter().filter(|(_, found)| found.is_file);
-        let cut = files.filter(|(path, found)| {
-            self.here(path).symlink_metadata().ok().is_none_or(|meta| {
-                meta.size() != found.size || meta.mtime() != found.mtime && self.options.preserve
-            })
-        });
-        Ok(cut.map(|(path, _)| named(&path)).collect())
+        let mut cut = Vec::new();
+        for (path, (found, _)) in &listed.items {
+            if found.kind != ItemKind::File {
+                continue;
+            }
+            let is_whole = expected.get(path).is_some_and(|sent| {
+                // A time before 1970 does not travel.
+                let its_time = sent.mtime.map(|mtime| mtime.max(0));
+                let has_its_time =
+                    found.mtime.is_none() || found.mtime == its_time || !self.options.preserve;
+                sent.size == found.size && has_its_time
+            });
+            if !is_whole {
+                cut.push(named(path));
+            }
+        }
+        expected.retain(|path, _| listed.items.contains_key(path) && !cut.contains(&named(path)));
+        Ok(cut)
     }
 
     async fn remove(&self, names: &[Vec<u8>]) -> Result<(), CopyError> {
@@ -337,38 +366,61 @@ impl<R: Remote> Copy<'_, R> {
         }
         let names: String = names.iter().map(|name| scripts::escaped(name)).collect();
         let stdin: Stdin = Some(Box::new(io::Cursor::new(names)));
-        let words = script(REMOVE, &[&self.place.staging]);
+        let words = script(REMOVE, &[&self.place.dir(self.number)]);
         match said(self.remote, words, stdin, 0).await? {
             Said { outcome: Outcome::Success, .. } => Ok(()),
             Said { complaint, .. } => Err(CopyError::CutShort(format!("stays: {complaint}"))),
         }
     }
 
-    async fn verify(&self) -> Result<(), CopyError> {
-        let root = format!("./{TREE}");
-        let printed =
-            printed(self.remote, script(SUMS, &[&self.place.staging, &root]), None).await?;
-        let Some(theirs) = printed.map(|text| sums(&text, &root)) else {
-            self.watcher.note("not verified: the container has no sha256sum");
+    /// Whether all that was sent is there.
+    async fn compare(&self, expected: &Expected, attempts: &mut Attempts) -> Result<(), CopyError> {
+        match self.list(None, attempts).await? {
+            Err(why) => self.watcher.note(&not_compared(&why)),
+            Ok(listed) => {
+                let found = sent(expected, &listed);
+                if let Some(failure) = found.failure(false) {
+                    return Err(failure);
+                }
+                if let Some(name) = found.unknown {
+                    self.watcher.note(&not_compared(&format!("{name} cannot be looked at")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn verify(&self, expected: &Expected, attempts: &mut Attempts) -> Result<(), CopyError> {
+        let (dir, root) = (&self.place.staging, format!("./{}/{TREE}", self.number));
+        let Some(theirs) = summed(self.remote, dir, &root, attempts, &self.watcher).await? else {
             return Ok(());
         };
-        let mut result = Ok(());
-        each_file(self.source, &mut |path, _| {
-            let below = path.strip_prefix(self.source).unwrap_or(Path::new(""));
-            let name = || below.to_string_lossy().into_owned();
-            match (theirs.get(below.as_os_str().as_bytes()), sum::of_file(path)) {
+        let mut first = None;
+        for (path, _) in expected.iter().filter(|(_, item)| item.kind == ItemKind::File) {
+            let name = || String::from_utf8_lossy(path).into_owned();
+            match (theirs.get(path), sum::of_file(&self.here(path))) {
                 (Some(theirs), Ok(ours)) if *theirs == ours => {}
-                (Some(_), Ok(_)) => result = Err(CopyError::Unequal(name())),
+                (Some(_), Ok(_)) => {
+                    first.get_or_insert_with(name);
+                }
                 (None, _) | (_, Err(_)) => {
                     self.watcher.note(&format!("not verified: {:?}", name()));
                 }
             }
-        });
-        result
+        }
+        first.map_or(Ok(()), |name| Err(CopyError::Unequal(name)))
     }
 }
 
-/// A path below the root as a name below the place.
+/// Of what a script says, so much is kept.
+const COMPLAINED: usize = 256;
+
+/// What is said where two sides cannot be compared.
+pub(super) fn not_compared(why: &str) -> String {
+    format!("names and sizes were not compared: {why}")
+}
+
+/// A path below the root as a name below the directory of an attempt.
 pub(super) fn named(path: &[u8]) -> Vec<u8> {
     if path.is_empty() { TREE.into() } else { [TREE.as_bytes(), b"/", path].concat() }
 }
@@ -412,7 +464,7 @@ fn fill(source: &mut impl Read, buffer: &mut ReadBuf<'_>) -> io::Result<usize> {
 
 /// The rest of a file as a session's input.
 struct Plain {
-    file: std::fs::File,
+    file: io::Take<std::fs::File>,
     watcher: Arc<dyn Watcher>,
 }
 

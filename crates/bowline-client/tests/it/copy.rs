@@ -27,6 +27,8 @@ struct Container {
     cut_every: Option<u64>,
     path: Option<PathBuf>,
     runs: AtomicU64,
+    /// As containerd does: a command that closes its output gets no more input.
+    drops_stdin: bool,
 }
 
 impl Remote for Container {
@@ -53,7 +55,7 @@ impl Remote for Container {
                 return Ok(Ended::Known(Outcome::Failed { message, code, reason }));
             }
         };
-        let cut = CancellationToken::new();
+        let (cut, closed) = (CancellationToken::new(), CancellationToken::new());
         let left = AtomicU64::new(self.cut_every.unwrap_or(u64::MAX));
         // Whether so many bytes still come through.
         let passes = |bytes: usize| {
@@ -70,7 +72,11 @@ impl Remote for Container {
         let writing = async {
             let (Some(mut stdin), Some(mut theirs)) = (stdin, theirs_in) else { return true };
             let mut piece = vec![0; 16 * 1024];
-            while let length @ 1.. = stdin.read(&mut piece).await.unwrap() {
+            while let Some(read) = closed.run_until_cancelled(stdin.read(&mut piece)).await {
+                let length = read.unwrap();
+                if length == 0 {
+                    break;
+                }
                 if !passes(length) {
                     return false;
                 }
@@ -88,6 +94,9 @@ impl Remote for Container {
                 }
                 let write = stdout.write_all(&piece[..length]).await;
                 write.map_err(|error| ExecError::End(EndError::Write("stdout", error)))?;
+            }
+            if self.drops_stdin {
+                closed.cancel();
             }
             Ok(true)
         };
@@ -271,7 +280,8 @@ async fn a_copy_goes_on_where_it_was_cut() {
     let place = Place::new();
     odd_tree(&place.path("source"), 3_000_000);
     let expected = manifest(&place.path("source"));
-    let container = Container { cut_every: Some(500_000), ..Container::default() };
+    let container =
+        Container { cut_every: Some(500_000), drops_stdin: true, ..Container::default() };
     let (result, heard) = get(&container, &place, &options(None)).await;
     result.unwrap_or_else(|error| panic!("{error}: {heard}"));
     same(&place.path("target"), &expected);
@@ -315,7 +325,27 @@ async fn what_cannot_be_read_is_told_and_the_rest_copied() {
 fn container_with_tar(place: &Place, script: &str) -> Container {
     let bin = place.path("bin");
     fs::create_dir(&bin).unwrap();
-    for name in ["sh", "cat", "find", "stat", "mv", "rm", "mkdir", "head", "printf", "sha256sum"] {
+    let names = [
+        "sh",
+        "cat",
+        "find",
+        "stat",
+        "mv",
+        "rm",
+        "mkdir",
+        "head",
+        "printf",
+        "sha256sum",
+        "date",
+        "tail",
+        "dd",
+        "wc",
+        "touch",
+        "chmod",
+        "sleep",
+        "ls",
+    ];
+    for name in names {
         for dir in ["/bin", "/usr/bin"] {
             let path = Path::new(dir).join(name);
             if path.exists() && !bin.join(name).exists() {
@@ -370,8 +400,8 @@ async fn what_a_failed_tar_has_cut_short_does_not_stay() {
         let path = place.path("source").join(std::ffi::OsStr::from_bytes(&name));
         fs::write(path, "not short").unwrap();
     }
-    let cuts = "/bin/tar \"$@\"; for d; do :; done
-        for f in \"$d\"/tree/*cut*; do printf x >\"$f\"; done; exit 2";
+    let cuts = "/bin/tar \"$@\"
+        for f in tree/*cut*; do printf x >\"$f\"; done; exit 2";
     let container = container_with_tar(&place, cuts);
     let (result, heard) = put(&container, &place, &OPTIONS).await;
     let is_2 = matches!(
@@ -394,10 +424,12 @@ async fn what_a_failed_tar_has_cut_short_does_not_stay() {
         matches!(&result, Err(CopyError::CutShort(why)) if why == "stays: not today"),
         "{result:?}"
     );
-    fs::remove_file(place.path("bin/find")).unwrap();
+    for name in ["find", "stat", "ls", "wc"] {
+        fs::remove_file(place.path("bin").join(name)).unwrap();
+    }
     let (result, _) = put(&container, &place, &OPTIONS).await;
     assert!(
-        matches!(&result, Err(CopyError::CutShort(why)) if why.contains("no find or no stat")),
+        matches!(&result, Err(CopyError::CutShort(why)) if why.contains("cannot be told")),
         "{result:?}"
     );
     assert_eq!(place.names(), ["bin", "source"]);
@@ -484,4 +516,216 @@ async fn a_directory_is_not_overwritten_by_a_file() {
     let below_a_file = place.path("source/target");
     let result = down(&Container::default(), &source, &below_a_file, &OPTIONS, heard).await;
     assert!(matches!(result, Err(CopyError::Unpack(_))), "{result:?}");
+}
+
+/// Whatever a container's tar and runtime say: a difference is a failure with a name.
+#[tokio::test]
+async fn what_is_not_there_is_a_failure_and_has_no_name() {
+    let place = Place::new();
+    fs::create_dir(place.path("source")).unwrap();
+    for name in ["a", "b"] {
+        fs::write(place.path("source").join(name), "content").unwrap();
+    }
+    // Long ago: it has not changed while it was copied.
+    for path in ["source/a", "source/b", "source"] {
+        old(&place.path(path));
+    }
+    let plain = Options { verify: false, ..OPTIONS };
+    for (does, what) in [
+        ("printf x >tree/b", "\"b\": it has 1 bytes there, not 7"),
+        ("rm tree/b", "\"b\": it is not there"),
+        ("rm tree/b; /bin/ln -s a tree/b", "\"b\": it is a symbolic link there, not a file"),
+    ] {
+        // Where there is no find, and where there is no stat either.
+        for missing in [&[][..], &["find"], &["find", "stat"]] {
+            let script = format!("/bin/tar \"$@\"; {does}");
+            let container = container_with_tar(&place, &script);
+            for name in missing {
+                fs::remove_file(place.path("bin").join(name)).unwrap();
+            }
+            let (result, heard) = put(&container, &place, &plain).await;
+            let error = result.expect_err(&heard).to_string();
+            assert_eq!(error, format!("{what}; nothing has the target's name"), "{missing:?}");
+            let (from, stop) = (Container::default(), CancellationToken::new());
+            let (source, target) = (place.text("source"), place.text("target"));
+            let heard = Arc::new(Heard::default());
+            let copied = between(&from, &source, &container, &target, &plain, heard, &stop).await;
+            assert!(copied.unwrap_err().to_string().starts_with(what));
+            fs::remove_dir_all(place.path("bin")).unwrap();
+            assert_eq!(place.names(), ["source"]);
+        }
+    }
+    let container = container_with_tar(&place, "shift; /bin/tar --exclude=./source/b -cf \"$@\"");
+    let (result, _) = get(&container, &place, &plain).await;
+    let error = result.unwrap_err().to_string();
+    assert_eq!(error, "\"b\": it has not come; nothing has the target's name");
+    assert_eq!(place.names(), ["bin", "source"]);
+    // What cannot be told is said.
+    fs::write(place.path("bin/tar"), "#!/bin/sh\nexec /bin/tar \"$@\"\n").unwrap();
+    for name in ["find", "stat", "ls", "wc"] {
+        fs::remove_file(place.path("bin").join(name)).unwrap();
+    }
+    let (result, heard) = put(&container, &place, &plain).await;
+    result.unwrap();
+    assert!(heard.starts_with("names and sizes were not compared: "), "{heard}");
+}
+
+fn old(path: &Path) {
+    let past = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+    let times = fs::FileTimes::new().set_modified(past);
+    fs::File::open(path).unwrap().set_times(times).unwrap();
+}
+
+/// As tar says it, and says it failed.
+#[tokio::test]
+async fn what_has_changed_meanwhile_is_told() {
+    let place = Place::new();
+    fs::create_dir(place.path("source")).unwrap();
+    fs::write(place.path("source/log"), "one").unwrap();
+    old(&place.path("source/log"));
+    let script = format!("/bin/tar \"$@\"; echo two >>{}", place.text("source/log"));
+    let container = container_with_tar(&place, &script);
+    let (result, heard) = get(&container, &place, &Options { verify: false, ..OPTIONS }).await;
+    assert!(matches!(result, Err(CopyError::Changed(1))), "{result:?}");
+    assert_eq!(heard, "\"log\": file changed as we read it");
+    assert_eq!(fs::read(place.path("target/log")).unwrap(), b"one");
+}
+
+#[tokio::test]
+async fn a_source_that_is_a_link_means_what_it_leads_to() {
+    let place = Place::new();
+    fs::create_dir_all(place.path("there/sub")).unwrap();
+    fs::write(place.path("there/sub/file"), "x").unwrap();
+    for (to, file) in [("there/sub", "target/file"), ("there/sub/file", "target")] {
+        symlink(to, place.path("inner")).unwrap();
+        symlink("inner", place.path("source")).unwrap();
+        let (from, stop) = (Container::default(), CancellationToken::new());
+        let (source, target) = (place.text("source"), place.text("target"));
+        for way in 0..3 {
+            let heard = match way {
+                0 => {
+                    let (result, heard) = get(&from, &place, &OPTIONS).await;
+                    result.map(|()| heard)
+                }
+                1 => {
+                    let (result, heard) = put(&from, &place, &OPTIONS).await;
+                    result.map(|()| heard)
+                }
+                _ => {
+                    let heard = Arc::new(Heard::default());
+                    let to = &Container::default();
+                    let copy = between(&from, &source, to, &target, &OPTIONS, heard.clone(), &stop);
+                    copy.await.map(|()| heard.text())
+                }
+            };
+            assert_eq!(heard.unwrap(), "", "{way} {to}");
+            assert_eq!(fs::read(place.path(file)).unwrap(), b"x", "{way} {to}");
+            let gone = fs::remove_dir_all(place.path("target"));
+            gone.or_else(|_| fs::remove_file(place.path("target"))).unwrap();
+        }
+        fs::remove_file(place.path("inner")).unwrap();
+        fs::remove_file(place.path("source")).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_is_in_a_source_that_ends_in_a_dot_comes_into_the_target_itself() {
+    let place = Place::new();
+    fs::create_dir_all(place.path("source/a")).unwrap();
+    fs::write(place.path("source/a/f"), "x").unwrap();
+    let (container, stop) = (Container::default(), CancellationToken::new());
+    for (end, file) in [("/.", "target/a/f"), ("/a/..", "target/a/f"), ("", "target/source/a/f")] {
+        let source = place.text("source") + end;
+        for way in 0..2 {
+            fs::create_dir(place.path("target")).unwrap();
+            fs::write(place.path("target/mine"), "stays").unwrap();
+            let (heard, target) = (Arc::new(Heard::default()), place.text("target"));
+            let copied = if way == 0 {
+                up(&container, Path::new(&source), &target, &OPTIONS, heard, &stop).await
+            } else {
+                let to = &Container::default();
+                between(&container, &source, to, &target, &OPTIONS, heard, &stop).await
+            };
+            copied.unwrap();
+            assert!(place.path(file).exists(), "{end} {way}");
+            assert!(place.path("target/mine").exists());
+            fs::remove_dir_all(place.path("target")).unwrap();
+        }
+    }
+}
+
+/// A link, a pipe: on either side, only what is a regular file or absent is replaced.
+#[tokio::test]
+async fn what_is_no_regular_file_is_written_through() {
+    let place = Place::new();
+    fs::write(place.path("source"), "new").unwrap();
+    let container = Container::default();
+    for way in 0..2 {
+        let copied = async || match way {
+            0 => get(&container, &place, &OPTIONS).await,
+            _ => put(&container, &place, &OPTIONS).await,
+        };
+        fs::write(place.path("behind"), "longer than new").unwrap();
+        for exists in [true, false] {
+            symlink("behind", place.path("target")).unwrap();
+            let (result, heard) = copied().await;
+            result.unwrap_or_else(|error| panic!("{way}: {error}: {heard}"));
+            assert!(place.path("target").is_symlink(), "{way} {exists}");
+            assert_eq!(fs::read(place.path("behind")).unwrap(), b"new", "{way} {exists}");
+            fs::remove_file(place.path("behind")).unwrap();
+            fs::remove_file(place.path("target")).unwrap();
+        }
+        let pipe = place.path("target");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RWXU).unwrap();
+        let reader = std::thread::spawn(move || fs::read(pipe).unwrap());
+        let (result, heard) = copied().await;
+        result.unwrap_or_else(|error| panic!("{way}: {error}: {heard}"));
+        assert_eq!(reader.join().unwrap(), b"new", "{way}");
+        fs::remove_file(place.path("target")).unwrap();
+        assert_eq!(place.names(), ["source"], "{way}");
+    }
+}
+
+/// A mounted file, a directory that is not one's own: what has the name is written, once all is
+/// there, and it is said.
+#[tokio::test]
+async fn what_cannot_be_replaced_in_a_container_is_written_in_place() {
+    let place = Place::new();
+    fs::write(place.path("source"), "new").unwrap();
+    fs::create_dir(place.path("dir")).unwrap();
+    fs::write(place.path("dir/target"), "longer than new").unwrap();
+    let container = container_with_tar(&place, "exec /bin/tar \"$@\"");
+    let replace = |name: &str, script: &str| {
+        let path = place.path("bin").join(name);
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, format!("#!/bin/sh\n{script}\nexec /bin/{name} \"$@\"\n")).unwrap();
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+    };
+    let target = place.text("dir/target");
+    let busy = format!("[ \"$3\" != {target} ] || {{ echo mv: busy >&2; exit 1; }}");
+    replace("mv", &busy);
+    let copied = async |target: &str| {
+        let (heard, stop) = (Arc::new(Heard::default()), CancellationToken::new());
+        let source = place.path("source");
+        let result = up(&container, &source, target, &OPTIONS, heard.clone(), &stop).await;
+        (result, heard.text())
+    };
+    let (result, heard) = copied(&target).await;
+    result.unwrap_or_else(|error| panic!("{error}: {heard}"));
+    assert_eq!(heard, format!("{target}: written in place: busy"));
+    assert_eq!(fs::read(&target).unwrap(), b"new");
+    // Nothing can be made beside it.
+    let denied =
+        format!("case $* in *{}*) echo mkdir: denied >&2; exit 1 ;; esac", place.text("dir"));
+    replace("mkdir", &denied);
+    fs::write(&target, "old").unwrap();
+    let (result, heard) = copied(&target).await;
+    result.unwrap_or_else(|error| panic!("{error}: {heard}"));
+    assert_eq!(fs::read(&target).unwrap(), b"new");
+    let absent = place.text("dir/absent");
+    let (result, _) = copied(&absent).await;
+    let refused =
+        matches!(&result, Err(CopyError::Remote { complaint, .. }) if complaint == "mkdir: denied");
+    assert!(refused, "{result:?}");
+    assert_eq!(fs::read_dir(place.path("dir")).unwrap().count(), 1);
 }

@@ -63,13 +63,13 @@ pub enum Progress {
 const MAX_BYTES: Flag = Flag::text(
     "max-bytes",
     "BYTES",
-    "Take at most so many bytes out of a container; more is refused.",
+    "Take at most so many bytes out of a container, headers with them; more is refused.",
 )
 .default("1099511627776");
 const MAX_ENTRIES: Flag = Flag::text(
     "max-entries",
     "NUMBER",
-    "Take at most so many files, directories and links out of a container.",
+    "Take at most so many files, directories, links and extended headers out of a container.",
 )
 .default("10000000");
 const PROGRESS: Flag = Flag::text(
@@ -91,14 +91,19 @@ pub static COMMAND: Command = Command {
     name: "cp",
     about: "Copy files between this machine and containers.",
     text: "One side or both are [[NAMESPACE/]POD:]PATH. The target is the name that the copy gets; \
-           in a container, a directory that is there gets the copy into it. Needs tar in the \
-           container, and sh for copies into one.\n\n\
-           The target gets its name when all is there: until then the copy is in a directory \
-           .bowline-cp-… beside it, or in it. Modes and times come along. Symbolic links that \
-           lead out of the tree are skipped, and so are pipes and sockets, with a warning. What is \
-           lost on the way is tried again as often as --retries says, and goes on where it was.\n\n\
+           in a container, a directory that is there gets the copy into it, and what is in a \
+           source that ends in . comes there itself. A source that is a symbolic link means what \
+           it leads to. Needs tar in the container, and sh for copies into one.\n\n\
+           The target gets its name when all is there, and names, kinds and sizes of both sides \
+           are the same: until then the copy is in a directory .bowline-cp-… beside it, or in it. \
+           What cannot be replaced, because of its directory, is written in place then, with a \
+           warning; links, pipes and devices are written through. Modes and times come along. \
+           Symbolic links that lead out of the tree are skipped, and so are pipes and sockets, \
+           with a warning. What is lost on the way is tried again as often as --retries says, and \
+           goes on where it was.\n\n\
            The exit code is 0 if all was copied, that of the container's tar if that failed, 1 \
-           where something was not copied, 255 where the connection was lost.",
+           where something was not copied, or has changed meanwhile, 255 where the connection was \
+           lost.",
     usage: "SOURCE TARGET [-c CONTAINER] [flags]",
     examples: &[
         ("A file out of a pod", "{bowline} cp web:/etc/nginx/nginx.conf nginx.conf"),
@@ -153,6 +158,10 @@ pub fn read(values: &Values) -> Result<Cp, BadUsage> {
         if path.is_empty() {
             return Err(BadUsage::NoPath);
         }
+        let is_home = path == "~" || path.starts_with("~/");
+        if is_home && matches!(spec, Spec::Remote { .. }) {
+            return Err(BadUsage::CopyHome);
+        }
     }
     let number = |flag: &Flag| {
         let Some(text) = values.text(flag.long) else { return Ok(None) };
@@ -188,19 +197,29 @@ pub fn read(values: &Values) -> Result<Cp, BadUsage> {
 }
 
 /// Reads `[[NAMESPACE/]POD:]PATH`. The first colon counts; kubectl turns backslashes of a remote
-/// path into slashes, which makes another path of it, and is not done here.
+/// path into slashes, which makes another path of it, and is not done here. A slash in front of the
+/// colon makes a path of this machine of it, unless it is between what can be a namespace and a
+/// pod.
 fn spec(text: &str) -> Result<Spec, BadUsage> {
     let Some((pod, path)) = text.split_once(':') else {
         return Ok(Spec::Local(text.to_owned()));
     };
-    let (namespace, pod) = match pod.split_once('/') {
-        None => (None, pod),
-        Some((namespace, pod)) => (Some(namespace.to_owned()), pod),
-    };
-    if pod.is_empty() || pod.contains('/') || namespace.as_deref() == Some("") {
-        return Err(BadUsage::FileSpec);
+    let path = path.to_owned();
+    match pod.split_once('/') {
+        None if pod.is_empty() => Err(BadUsage::FileSpec),
+        None => Ok(Spec::Remote { namespace: None, pod: pod.to_owned(), path }),
+        Some((namespace, pod)) if is_label(namespace) && pod.split('.').all(is_label) => {
+            let (namespace, pod) = (Some(namespace.to_owned()), pod.to_owned());
+            Ok(Spec::Remote { namespace, pod, path })
+        }
+        Some(_) => Ok(Spec::Local(text.to_owned())),
     }
-    Ok(Spec::Remote { namespace, pod: pod.to_owned(), path: path.to_owned() })
+}
+
+/// RFC 1123, as Kubernetes has it: a namespace is one, a pod's name one or more with dots between.
+fn is_label(text: &str) -> bool {
+    let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    !text.is_empty() && text.bytes().all(is_inner) && !text.starts_with('-') && !text.ends_with('-')
 }
 
 #[cfg(test)]
@@ -217,13 +236,11 @@ mod tests {
         assert_eq!(spec("p:/tmp/a:b"), remote(None, "p", "/tmp/a:b"));
         assert_eq!(spec("ns/p:x"), remote(Some("ns"), "p", "x"));
         assert_eq!(spec("p:"), remote(None, "p", ""));
-        for bad in [":x", "a/b/c:x", "/p:x", "a/:x", "./a:x/y"] {
-            if bad == "./a:x/y" {
-                // A namespace that there is none of: the server will say so.
-                assert!(spec(bad).is_ok());
-                continue;
-            }
-            assert_eq!(spec(bad), Err(BadUsage::FileSpec), "{bad}");
+        assert_eq!(spec("ns-1/p.q:x"), remote(Some("ns-1"), "p.q", "x"));
+        assert_eq!(spec(":x"), Err(BadUsage::FileSpec));
+        for local in ["./a:b", "../a:b", "/tmp/a:b", "a/b/c:x", "a/:x", "A/p:x", "a/P:x", "-a/b:x"]
+        {
+            assert_eq!(spec(local), Ok(Spec::Local(local.into())), "{local}");
         }
     }
 }

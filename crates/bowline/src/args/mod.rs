@@ -100,6 +100,9 @@ pub enum BadUsage {
     /// An end without a path.
     #[error("filepath can not be empty")]
     NoPath,
+    /// A home, which no copy knows.
+    #[error("~ means no home in a container: write the path, or ./~ for a directory of that name")]
+    CopyHome,
     /// Port-forward needs to know where and what.
     #[error("TYPE/NAME and list of ports are required for port-forward")]
     NoPorts,
@@ -151,6 +154,7 @@ impl BadUsage {
             | BadUsage::FileSpec
             | BadUsage::NoRemote
             | BadUsage::NoPath
+            | BadUsage::CopyHome
             | BadUsage::CopyUtf8
             | BadUsage::RequestTimeout => Hint::None,
             _ => Hint::HelpAndExamples,

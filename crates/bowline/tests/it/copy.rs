@@ -56,7 +56,7 @@ fn an_enemys_tar_writes_nothing_elsewhere() {
     let file = |name: &str| (entry(name, Kind::File, 1, ""), &b"x"[..]);
     let link = |name: &str, to: &str| (entry(name, Kind::Symlink, 0, to), &b""[..]);
     let hard = |name: &str, to: &str| (entry(name, Kind::HardLink, 0, to), &b""[..]);
-    let lying = entry("./d/lying", Kind::File, 1 << 40, "");
+    let lying = entry("./d/lying", Kind::File, 1 << 39, "");
     let cases: Vec<(&str, Vec<u8>, &str)> = vec![
         ("absolute", archive(&[file(&absolute)]), "is outside target destination, skipping"),
         ("up", archive(&[file("./d/../../up")]), "is outside target destination, skipping"),
@@ -78,6 +78,7 @@ fn an_enemys_tar_writes_nothing_elsewhere() {
         ("no archive", vec![b'x'; 4096], "checksum is wrong"),
         ("nothing", Vec::new(), "unexpected EOF"),
         ("empty archive", archive(&[]), "nothing was copied"),
+        ("long name", archive(&[file(&format!("./d/{}", "n".repeat(256)))]), "is too long"),
     ];
     for (number, (name, payload, words)) in cases.into_iter().enumerate() {
         fs::write(place.path().join("payload"), payload).unwrap();
@@ -95,6 +96,96 @@ fn an_enemys_tar_writes_nothing_elsewhere() {
             .any(|entry| entry.unwrap().file_name().to_string_lossy().starts_with(".bowline-cp"));
         assert!(!hidden, "{name}");
     }
+}
+
+/// Names of 32 KiB, as many as it likes: neither what was asked for nor memory gives way.
+#[test]
+fn long_names_of_an_enemy_take_no_memory() {
+    let place = tempfile::tempdir().unwrap();
+    let (_dev, client) = evil_pod(place.path());
+    let mut entry_bytes = Vec::new();
+    let name = format!("./d/{}", "n".repeat(32 * 1024));
+    writer::header(&entry(&name, Kind::Symlink, 0, &name), Owner::default(), &mut entry_bytes);
+    fs::write(place.path().join("payload"), entry_bytes).unwrap();
+    let tar = place.path().join("bin/tar");
+    let payload = place.path().join("payload").display().to_string();
+    let many = vec![payload; 100].join(" ");
+    let script =
+        format!("#!/bin/sh\nn=0\nwhile [ $n -lt 30 ]; do\n/bin/cat {many}\nn=$((n+1))\ndone\n");
+    fs::write(&tar, script).unwrap();
+    let target = place.path().join("t").to_string_lossy().into_owned();
+    let copy = |flag: &str| {
+        let left = client.copy(&["-c", "evil", "evil:/d", &target, flag]);
+        assert_eq!(left.status.code(), Some(1), "{left:?}");
+        assert!(!Path::new(&target).exists());
+        left
+    };
+    let left = copy("--max-bytes=100000000");
+    assert!(left.stderr.contains("more than 100000000 bytes"), "{left:?}");
+    assert!(left.memory_mib < 64, "{} MiB", left.memory_mib);
+    let left = copy("--max-entries=1000");
+    assert!(left.stderr.contains("more than 1000 entries"), "{left:?}");
+    let left = copy("--progress=none");
+    assert!(left.stderr.contains("is too long"), "{left:?}");
+    assert!(left.memory_mib < 64, "{} MiB", left.memory_mib);
+}
+
+/// More levels than there are descriptors, there and back, and over what is there.
+#[test]
+fn a_deep_tree_needs_few_descriptors() {
+    let place = tempfile::tempdir().unwrap();
+    let dev = Server::dev(bowline(), &[]);
+    let source = place.path().join("source");
+    fs::create_dir_all(source.join("d/".repeat(300))).unwrap();
+    let leaf = "d/".repeat(300) + "leaf";
+    let copy = |from: &Path, to: &str| {
+        let script = "ulimit -n 64; exec \"$@\"";
+        let mut client = std::process::Command::new("sh");
+        client.args(["-c", script, "sh"]).arg(bowline());
+        client.args(["cp", "--kubeconfig", &dev.kubeconfig()]);
+        let there = format!("nginx:{}", place.path().join("there").display());
+        match to {
+            "" => client.arg(from).arg(&there),
+            to => client.arg(format!("{there}/source")).arg(place.path().join(to)),
+        };
+        let output = client.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    };
+    fs::create_dir(place.path().join("there")).unwrap();
+    for text in ["one", "two"] {
+        fs::write(source.join(&leaf), text).unwrap();
+        copy(&source, "");
+        copy(&source, "back");
+        assert_eq!(fs::read_to_string(place.path().join("back").join(&leaf)).unwrap(), text);
+    }
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 3);
+}
+
+/// What is no regular file stays, and an open file is written where it is.
+#[test]
+fn standard_output_and_devices_are_written_to() {
+    let place = tempfile::tempdir().unwrap();
+    let dev = Server::dev(bowline(), &[]);
+    let client = client(&dev);
+    let source = place.path().join("source");
+    fs::write(&source, "text\n").unwrap();
+    let source = format!("nginx:{}", source.display());
+    let left = client.copy(&[&source, "/dev/stdout"]);
+    assert_eq!((left.status.code(), &left.stdout[..]), (Some(0), &b"text\n"[..]), "{left:?}");
+    let left = client.copy(&[&source, "/dev/null"]);
+    assert!(left.status.success() && left.stderr.is_empty(), "{left:?}");
+    use std::os::unix::fs::FileTypeExt;
+    assert!(fs::metadata("/dev/null").unwrap().file_type().is_char_device());
+    // Behind what the shell has written.
+    let file = place.path().join("file");
+    let script = format!(
+        "{{ echo first; {} cp --kubeconfig {} {source} /dev/stdout; }} >{}",
+        bowline().display(),
+        dev.kubeconfig(),
+        file.display()
+    );
+    assert!(std::process::Command::new("sh").args(["-c", &script]).status().unwrap().success());
+    assert_eq!(fs::read_to_string(file).unwrap(), "first\ntext\n");
 }
 
 #[test]
@@ -133,6 +224,11 @@ fn refusals_have_kubectls_words() {
             &[":a", "b"],
             "error: filespec must match the canonical format: [[namespace/]pod:]file/path\n",
         ),
+        (
+            &["a", "./nginx:/tmp/x"],
+            "error: one of src or dest must be a remote file specification\n",
+        ),
+        (&["a", "nginx:~/b"], "error: ~ means no home in a container: write the path, or ./~"),
         (&["/no/such", "nginx:/tmp/x"], "error: /no/such doesn't exist in local filesystem\n"),
         (&["x:/a", "b"], "Error from server (NotFound): pods \"x\" not found\n"),
     ] {

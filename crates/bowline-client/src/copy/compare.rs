@@ -1,0 +1,250 @@
+//! What was sent and what is there to whether the one is the other.
+//! Above: `up`, `down`, `between`. Below: listings.
+//!
+//! Names, kinds and sizes are compared, and of a link the length of what it leads to: none of it
+//! needs a file to be read.
+
+use std::collections::BTreeMap;
+
+use bowline_archive::{Item, ItemKind, Trouble, shown};
+
+use super::CopyError;
+use super::listing::Listing;
+
+/// What a tree should be, by path.
+pub type Expected = BTreeMap<Vec<u8>, Item>;
+
+/// How many differences are told one by one.
+const TOLD: u64 = 1000;
+
+/// What differs, in words, and what has changed meanwhile.
+#[derive(Debug, Default)]
+pub struct Found {
+    first: Option<String>,
+    differences: u64,
+    /// Of these it cannot be told, and why.
+    pub unknown: Option<String>,
+    changed: Vec<Vec<u8>>,
+}
+
+impl Found {
+    fn differs(&mut self, path: &[u8], what: &str) {
+        self.differences += 1;
+        self.first.get_or_insert_with(|| format!("{}: {what}", name(path)));
+    }
+
+    /// The failure, if there is one. `is_published` if the target has its name already.
+    pub fn failure(&self, is_published: bool) -> Option<CopyError> {
+        let what = self.first.clone()?;
+        let others = self.differences - 1;
+        Some(match is_published {
+            true => CopyError::Damaged { what, others },
+            false => CopyError::Differs { what, others },
+        })
+    }
+
+    /// Tells of files that have changed, as tar does; how many.
+    pub fn tell_changed(&self, tell: impl Fn(&Trouble)) -> u64 {
+        for path in self.changed.iter().take(TOLD as usize) {
+            let text = format!("{}: file changed as we read it", name(path));
+            tell(&Trouble { text, is_failure: true });
+        }
+        self.changed.len() as u64
+    }
+}
+
+fn name(path: &[u8]) -> String {
+    if path.is_empty() { "the root of the copy".to_owned() } else { shown(path) }
+}
+
+/// What differs, in words, if anything. Some file systems have no size of links.
+fn difference(expected: &Item, found: &Item) -> Option<String> {
+    let kind = |kind| match kind {
+        ItemKind::File => "a file",
+        ItemKind::Directory => "a directory",
+        ItemKind::Symlink => "a symbolic link",
+        ItemKind::Other => "no file",
+    };
+    if expected.kind != found.kind {
+        return Some(format!("it is {} there, not {}", kind(found.kind), kind(expected.kind)));
+    }
+    let is_known = expected.kind != ItemKind::Symlink || found.size != 0;
+    (expected.size != found.size && is_known)
+        .then(|| format!("it has {} bytes there, not {}", found.size, expected.size))
+}
+
+/// Compares what was sent into a container with what it has there. More may be there.
+pub fn sent(expected: &Expected, listed: &Listing) -> Found {
+    let mut found = Found::default();
+    for (path, item) in expected {
+        match listed.items.get(path) {
+            Some((there, _)) => {
+                if let Some(what) = difference(item, there) {
+                    found.differs(path, &what);
+                }
+            }
+            None if listed.is_whole => found.differs(path, "it is not there"),
+            None => found.unknown = Some(name(path)),
+        }
+    }
+    found
+}
+
+/// This side of a copy out of a container.
+pub trait Came {
+    /// What has come of a path.
+    fn item(&self, path: &[u8]) -> Option<Item>;
+    /// Whether it was told why nothing has come of it.
+    fn is_told_of(&self, path: &[u8]) -> bool;
+    /// All that has come.
+    fn paths(&self) -> Vec<&Vec<u8>>;
+}
+
+/// Compares what came out of a container with what it has. `began` is when that began, by the
+/// container's clock, if that is known: what was changed since is not lost.
+pub fn came(ours: &impl Came, listed: &Listing, began: Option<i64>) -> Found {
+    let mut found = Found::default();
+    let is_new = |item: &Item| match (item.mtime, began) {
+        (Some(mtime), Some(began)) => mtime >= began,
+        _ => false,
+    };
+    // Of a time before 1970, tars do not agree.
+    let is_other = |ours: &Item, theirs: &Item| {
+        theirs.mtime.is_some_and(|mtime| mtime >= 0 && ours.mtime != theirs.mtime)
+    };
+    let has_changed = |path: &[u8]| match (ours.item(path), listed.items.get(path)) {
+        (Some(ours), Some((theirs, _))) => is_new(theirs) || is_other(&ours, theirs),
+        _ => true,
+    };
+    let parent = |path: &[u8]| -> Vec<u8> {
+        let slash = path.iter().rposition(|byte| *byte == b'/');
+        slash.map_or(Vec::new(), |slash| path[..slash].to_vec())
+    };
+    for (path, (theirs, _)) in &listed.items {
+        match ours.item(path) {
+            Some(item) => {
+                let is_file = item.kind == ItemKind::File;
+                let what = difference(&item, theirs);
+                if what.is_none() && !(is_file && is_other(&item, theirs)) {
+                    continue;
+                }
+                match what {
+                    Some(what) if !has_changed(path) && !has_changed(&parent(path)) => {
+                        found.differs(path, &what);
+                    }
+                    _ => found.changed.push(path.clone()),
+                }
+            }
+            None if theirs.kind == ItemKind::Other || ours.is_told_of(path) => {}
+            None if !path.is_empty() && has_changed(&parent(path)) => {
+                // What is below a directory that is not here is not told of for itself.
+                if ours.item(&parent(path)).is_some() {
+                    found.changed.push(path.clone());
+                }
+            }
+            None => found.differs(path, "it has not come"),
+        }
+    }
+    for path in ours.paths() {
+        if listed.items.contains_key(path) {
+            continue;
+        }
+        if !listed.is_whole {
+            found.unknown = Some(name(path));
+        } else if path.is_empty() || !has_changed(&parent(path)) {
+            found.differs(path, "it has come, and is not there");
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn file(size: u64, mtime: i64) -> Item {
+        Item { kind: ItemKind::File, size, mtime: Some(mtime) }
+    }
+
+    const DIR: Item = Item { kind: ItemKind::Directory, size: 0, mtime: Some(5) };
+
+    fn tree(items: &[(&str, Item)]) -> Expected {
+        items.iter().map(|(path, item)| (path.as_bytes().to_vec(), *item)).collect()
+    }
+
+    fn listing(items: &[(&str, Item)], is_whole: bool) -> Listing {
+        let items = tree(items).into_iter().map(|(path, item)| (path, (item, 0))).collect();
+        Listing { items, is_whole, now: None }
+    }
+
+    struct Ours(Expected, BTreeSet<Vec<u8>>);
+
+    impl Came for Ours {
+        fn item(&self, path: &[u8]) -> Option<Item> {
+            self.0.get(path).copied()
+        }
+        fn is_told_of(&self, path: &[u8]) -> bool {
+            self.1.contains(path)
+        }
+        fn paths(&self) -> Vec<&Vec<u8>> {
+            self.0.keys().collect()
+        }
+    }
+
+    fn words(found: &Found) -> String {
+        found.failure(false).map_or(String::new(), |error| error.to_string())
+    }
+
+    #[test]
+    fn each_difference_of_what_was_sent_has_its_name() {
+        let link = Item { kind: ItemKind::Symlink, size: 3, mtime: None };
+        let all = [("", DIR), ("a", file(5, 1)), ("b", file(0, 1)), ("l", link)];
+        let expected = tree(&all);
+        assert_eq!(words(&sent(&expected, &listing(&all, true))), "");
+        let nothing = "; nothing has the target's name";
+        for (there, what) in [
+            (file(4, 1), "\"a\": it has 4 bytes there, not 5"),
+            (link, "\"a\": it is a symbolic link there, not a file"),
+        ] {
+            let mut others = all;
+            others[1].1 = there;
+            let found = sent(&expected, &listing(&others, true));
+            assert_eq!(words(&found), format!("{what}{nothing}"));
+        }
+        let found = sent(&expected, &listing(&all[..2], true));
+        assert_eq!(words(&found), format!("\"b\": it is not there (and 1 more){nothing}"));
+        let found = sent(&expected, &listing(&all[..2], false));
+        assert!(words(&found).is_empty() && found.unknown.is_some());
+        let unknown = Item { size: 0, ..link };
+        let others = [("", DIR), ("a", file(5, 1)), ("b", file(0, 1)), ("l", unknown)];
+        assert_eq!(words(&sent(&expected, &listing(&others, true))), "");
+    }
+
+    #[test]
+    fn what_has_changed_meanwhile_is_no_loss() {
+        let all = [("", DIR), ("a", file(5, 1)), ("log", file(9, 1))];
+        let found = |listed: &[(&str, Item)], told: &[&str], began| {
+            let told = told.iter().map(|path| path.as_bytes().to_vec()).collect();
+            let found = came(&Ours(tree(&all), told), &listing(listed, true), began);
+            let changed = found.changed.iter().map(|path| String::from_utf8_lossy(path).into());
+            (words(&found), changed.collect::<Vec<String>>())
+        };
+        let changed = |name: &str| (String::new(), vec![name.to_owned()]);
+        let differs = |what: &str| (format!("{what}; nothing has the target's name"), vec![]);
+        let with = |path, item| [("", DIR), ("a", file(5, 1)), (path, item)];
+        assert_eq!(found(&all, &[], None), (String::new(), vec![]));
+        assert_eq!(found(&with("log", file(12, 3)), &[], None), changed("log"));
+        // Within the same second.
+        assert_eq!(found(&with("log", file(12, 1)), &[], Some(1)), changed("log"));
+        let short = "\"log\": it has 12 bytes there, not 9";
+        assert_eq!(found(&with("log", file(12, 1)), &[], Some(6)), differs(short));
+        let more = [&all[..], &[("new", file(0, 9))]].concat();
+        assert_eq!(found(&more, &[], None), differs("\"new\": it has not come"));
+        assert_eq!(found(&more, &["new"], None), (String::new(), vec![]));
+        assert_eq!(found(&more, &[], Some(5)), changed("new"));
+        assert_eq!(found(&all[..2], &[], None), differs("\"log\": it has come, and is not there"));
+        assert_eq!(found(&all[..2], &[], Some(5)), (String::new(), vec![]));
+    }
+}

@@ -1,0 +1,117 @@
+//! Input of a command that is held back: until the command says that it has begun, and then to
+//! pieces that grow. So a connection that is cut again soon has brought something to its end, and
+//! not only into the memories between.
+//! Above: `up`. Below: the clock.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::time::{Sleep, sleep};
+
+use super::{Each, Shared, Sink};
+
+/// The first piece.
+const FIRST_BYTES: u64 = 128 * 1024;
+/// From here on nothing is held back.
+const LAST_BYTES: u64 = 64 * 1024 * 1024;
+/// Between two pieces, each of which is twice as long as the one before.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Whether a command has begun.
+#[derive(Default)]
+struct Gate {
+    is_open: bool,
+    waiting: Option<Waker>,
+}
+
+/// Input at a pace.
+pub struct Paced<R> {
+    inner: R,
+    gate: Shared<Gate>,
+    piece: u64,
+    left: u64,
+    pause: Option<Pin<Box<Sleep>>>,
+}
+
+/// Holds input back until something comes out. The output goes on to `stdout`.
+pub fn paced<R>(
+    inner: R,
+    mut keep: impl FnMut(&[u8]) + Send + Unpin + 'static,
+) -> (Paced<R>, Sink) {
+    let gate = Shared::new(Gate::default());
+    let opens = gate.clone();
+    let sink = Each(move |bytes: &[u8]| {
+        keep(bytes);
+        let mut gate = opens.lock();
+        gate.is_open = true;
+        if let Some(waiting) = gate.waiting.take() {
+            waiting.wake();
+        }
+        Ok(())
+    });
+    let (piece, left) = (FIRST_BYTES, FIRST_BYTES);
+    (Paced { inner, gate, piece, left, pause: None }, Box::new(sink))
+}
+
+impl<R: AsyncRead + Unpin> AsyncRead for Paced<R> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        {
+            let mut gate = this.gate.lock();
+            if !gate.is_open {
+                gate.waiting = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+        }
+        if this.left == 0 {
+            let pause = this.pause.get_or_insert_with(|| Box::pin(sleep(PAUSE)));
+            if pause.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            this.pause = None;
+            this.piece *= 2;
+            this.left = if this.piece > LAST_BYTES { u64::MAX } else { this.piece };
+        }
+        let most = usize::try_from(this.left).unwrap_or(usize::MAX).min(buffer.remaining());
+        let mut piece = ReadBuf::new(buffer.initialize_unfilled_to(most));
+        let read = Pin::new(&mut this.inner).poll_read(cx, &mut piece);
+        let length = piece.filled().len();
+        buffer.advance(length);
+        this.left -= length as u64;
+        read
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn input_waits_for_its_command_and_grows() {
+        let length = 1_000_000;
+        let input = vec![1; length];
+        let (mut input, mut output) = paced(&input[..], |_| ());
+        let mut piece = vec![0; length];
+        let begun = Instant::now();
+        assert!(tokio::time::timeout(PAUSE, input.read(&mut piece)).await.is_err());
+        output.write_all(b"begun").await.unwrap();
+        let mut came = Vec::new();
+        let mut all = 0;
+        while let read @ 1.. = input.read(&mut piece).await.unwrap() {
+            all += read;
+            came.push((read as u64 / FIRST_BYTES, (begun.elapsed() - PAUSE).as_millis() / 100));
+        }
+        assert_eq!(all, length);
+        assert_eq!(came, [(1, 0), (2, 1), (4, 2), (0, 3)]);
+    }
+}
