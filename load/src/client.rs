@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 
 use anyhow::Result;
 use bowline_client::{Ended, Ends, Exec, ForwardRequest, Outcome, PortForward, Wants, exec};
+use bowline_io::access::{Access, Source};
 use bowline_io::dial::{Endpoint, Tls};
 use bowline_io::tls::{self, Trust};
 use bowline_kube::stream_url::{self, ExecQuery};
@@ -43,6 +44,11 @@ impl Clients {
         Ok(Clients { bowline: bowline.to_owned(), kubeconfig, server, endpoint })
     }
 
+    fn access(&self, bearer: HeaderValue) -> Arc<dyn Source> {
+        let headers = vec![(HeaderName::from_static("authorization"), bearer)];
+        Access::fixed(self.endpoint.clone(), headers)
+    }
+
     /// A session of the library, to its end; `Err` says what is wrong with it.
     pub async fn library(
         &self,
@@ -65,9 +71,9 @@ impl Clients {
         let bearer = HeaderValue::try_from(format!("Bearer {TOKEN}"));
         let bearer = bearer.map_err(|error| error.to_string())?;
         let request = Exec {
-            endpoint: self.endpoint.clone(),
+            access: self.access(bearer),
             url: stream_url::exec(&self.server, "default", "box", &query),
-            headers: vec![(HeaderName::from_static("authorization"), bearer)],
+            headers: Vec::new(),
             wants,
             websocket: true,
             replay: false,
@@ -82,9 +88,9 @@ impl Clients {
     pub async fn forward(&self) -> Result<PortForward> {
         let bearer = HeaderValue::try_from(format!("Bearer {TOKEN}"))?;
         let request = ForwardRequest {
-            endpoint: self.endpoint.clone(),
+            access: self.access(bearer),
             url: stream_url::port_forward(&self.server, "default", "box", None),
-            headers: vec![(HeaderName::from_static("authorization"), bearer)],
+            headers: Vec::new(),
             websocket: true,
             observer: None,
         };

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
+use bowline_io::access::Source;
 use bowline_io::chance;
-use bowline_io::dial::Endpoint;
 pub use bowline_io::observe::Observer;
 use bowline_proto::negotiate::{Offer, REPLAY_HEADER};
 use bowline_proto::session::{Session, Side, Wants};
@@ -17,11 +17,11 @@ use crate::upgrade::{Asking, Switched, UpgradeError};
 /// A remote command that is asked for, or an attach: the URL says which.
 #[derive(Clone)]
 pub struct Exec {
-    /// Where to connect.
-    pub endpoint: Endpoint,
+    /// Where to connect and as whom, asked for each connection.
+    pub access: Arc<dyn Source>,
     /// The whole URL of the subresource, with its query.
     pub url: url::Url,
-    /// Credentials, `User-Agent`, impersonation. They go to `endpoint` and nowhere else.
+    /// `User-Agent` and what else is not of `access`.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The channels; must be those of the query.
     pub wants: Wants,
@@ -62,7 +62,7 @@ pub enum ExecError {
 /// the [`Ended`], not an error.
 pub async fn exec(request: &Exec, ends: Ends) -> Result<Ended, ExecError> {
     let asking = Asking {
-        endpoint: &request.endpoint,
+        access: &*request.access,
         url: &request.url,
         headers: &request.headers,
         observer: request.observer.as_deref(),

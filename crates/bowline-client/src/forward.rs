@@ -6,10 +6,10 @@ use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
+use bowline_io::access::Source;
 use bowline_io::chance;
 pub use bowline_io::crowd::Failure;
 use bowline_io::crowd::Local;
-use bowline_io::dial::Endpoint;
 use bowline_io::forward::{Happening, Pump};
 use bowline_io::observe::Observer;
 use bowline_io::stream::{Connection, Upgraded};
@@ -34,11 +34,11 @@ const ASKED: usize = 64;
 /// A port-forward that is asked for.
 #[derive(Clone)]
 pub struct ForwardRequest {
-    /// Where to connect.
-    pub endpoint: Endpoint,
+    /// Where to connect and as whom, asked for each connection.
+    pub access: Arc<dyn Source>,
     /// The whole URL of the subresource.
     pub url: url::Url,
-    /// Credentials, `User-Agent`, impersonation. They go to `endpoint` and nowhere else.
+    /// `User-Agent` and what else is not of `access`.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Whether a tunnel through WebSocket is tried before SPDY.
     pub websocket: bool,
@@ -172,7 +172,7 @@ impl PortForward {
     /// [`UpgradeError`].
     pub async fn open(request: &ForwardRequest) -> Result<PortForward, UpgradeError> {
         let asking = Asking {
-            endpoint: &request.endpoint,
+            access: &*request.access,
             url: &request.url,
             headers: &request.headers,
             observer: request.observer.as_deref(),

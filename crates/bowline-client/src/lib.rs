@@ -13,6 +13,7 @@ pub mod keep;
 mod session;
 mod upgrade;
 
+pub use bowline_io::access;
 pub use bowline_proto::session::{Cause, Loss, Outcome, Size, Wants};
 pub use exec::{Exec, ExecError, Observer, exec};
 pub use forward::{ForwardRequest, ForwardedStream, PortForward};

@@ -4,11 +4,12 @@
 
 use std::time::{Duration, Instant};
 
-use bowline_io::dial::{DialError, Endpoint, dial};
+use bowline_io::access::{Access, AccessError, Source};
+use bowline_io::dial::{DialError, dial};
 use bowline_io::http::{Answer, HttpError, head as http_head, lines, upgrade};
 use bowline_io::observe::Observer;
 use bowline_io::stream::Upgraded;
-use bowline_io::text::harmless;
+use bowline_io::text::{harmless, redacted};
 use bowline_proto::limits::REASON_BYTES;
 use bowline_proto::negotiate::{Lines, NotUpgraded, Offer};
 use bowline_proto::session::Protocol;
@@ -23,6 +24,9 @@ const UPGRADE_PATIENCE: Duration = Duration::from_secs(60);
 /// Why no session came about.
 #[derive(Debug, Error)]
 pub enum UpgradeError {
+    /// There are no credentials.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// Nothing was reached.
     #[error(transparent)]
     Dial(#[from] DialError),
@@ -55,6 +59,11 @@ impl UpgradeError {
             _ => false,
         }
     }
+
+    /// Whether other credentials may do better.
+    fn is_unauthorized(&self) -> bool {
+        matches!(self, UpgradeError::Refused(Refused { code: 401, .. }))
+    }
 }
 
 /// A refusal, as far as the server explained it.
@@ -85,7 +94,7 @@ pub(crate) struct Switched {
 
 /// Where to ask, as whom.
 pub(crate) struct Asking<'a> {
-    pub endpoint: &'a Endpoint,
+    pub access: &'a dyn Source,
     pub url: &'a url::Url,
     pub headers: &'a [(HeaderName, HeaderValue)],
     pub observer: Option<&'a dyn Observer>,
@@ -100,13 +109,34 @@ impl Asking<'_> {
         second: Offer,
         what: &str,
     ) -> Result<Switched, UpgradeError> {
+        let mut may_renew = true;
         if let Some(first) = first {
-            match self.attempt(&first).await {
-                Err(error) if error.falls_back() => self.note(4, &format!("{what}: {error}")),
+            match self.authorized(&first, true).await {
+                Err(error) if error.falls_back() => {
+                    self.note(4, &format!("{what}: {error}"));
+                    may_renew = !error.is_unauthorized();
+                }
                 result => return result,
             }
         }
-        self.attempt(&second).await
+        self.authorized(&second, may_renew).await
+    }
+
+    /// Asks once, and once more with other credentials if the first were refused.
+    async fn authorized(&self, offer: &Offer, may_renew: bool) -> Result<Switched, UpgradeError> {
+        let access = self.access.access().await?;
+        let refused = match self.attempt(offer, &access).await {
+            Err(error) if error.is_unauthorized() && may_renew => error,
+            result => return result,
+        };
+        match self.access.renew(&access).await {
+            Ok(true) => self.attempt(offer, &self.access.access().await?).await,
+            Ok(false) => Err(refused),
+            Err(error) => {
+                self.note(0, &format!("refreshing credentials: {error}"));
+                Err(refused)
+            }
+        }
     }
 
     fn observe(&self, tell: impl FnOnce(&dyn Observer)) {
@@ -119,13 +149,13 @@ impl Asking<'_> {
         self.observe(|observer| observer.note(level, text));
     }
 
-    async fn attempt(&self, offer: &Offer) -> Result<Switched, UpgradeError> {
-        let head = self.head(offer)?;
+    async fn attempt(&self, offer: &Offer, access: &Access) -> Result<Switched, UpgradeError> {
+        let head = self.head(offer, access)?;
         self.observe(|observer| {
             observer.request(offer.method(), self.url.as_str(), head.headers());
         });
         let begun = Instant::now();
-        let stream = dial(self.endpoint, DIAL_PATIENCE).await?;
+        let stream = dial(&access.endpoint, DIAL_PATIENCE).await?;
         let answer = upgrade(stream, head, UPGRADE_PATIENCE).await?;
         let response = match &answer {
             Answer::Switched { head, .. } | Answer::Refused { head, .. } => head,
@@ -149,10 +179,10 @@ impl Asking<'_> {
         }
     }
 
-    fn head(&self, offer: &Offer) -> Result<Request<()>, http::Error> {
+    fn head(&self, offer: &Offer, access: &Access) -> Result<Request<()>, http::Error> {
         let mut head = http_head(offer.method(), self.url, ())?;
         let headers = head.headers_mut();
-        for (name, value) in self.headers {
+        for (name, value) in self.headers.iter().chain(&access.headers) {
             headers.append(name, value.clone());
         }
         for (name, value) in offer.headers() {
@@ -177,7 +207,9 @@ struct Status {
 fn refused(head: &http::response::Parts, body: &[u8]) -> UpgradeError {
     if head.status.is_redirection() {
         let to = head.headers.get(http::header::LOCATION).and_then(|to| to.to_str().ok());
-        return UpgradeError::Redirected(harmless(to.unwrap_or("nowhere"), REASON_BYTES).into());
+        return UpgradeError::Redirected(
+            harmless(&redacted(to.unwrap_or("nowhere")), REASON_BYTES).into(),
+        );
     }
     let text = String::from_utf8_lossy(body);
     let status = serde_json::from_slice::<Status>(body).ok().filter(|s| !s.message.is_empty());

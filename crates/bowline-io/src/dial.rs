@@ -98,6 +98,19 @@ impl DialError {
         let refused = io::ErrorKind::ConnectionRefused;
         matches!(self, DialError::Connect { error, .. } if error.kind() == refused)
     }
+
+    /// Whether somebody took the connection and ended it before it could be used.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        let cut = |error: &io::Error| {
+            matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof)
+        };
+        match self {
+            DialError::Connect { error, .. } | DialError::Tls(error) => cut(error),
+            DialError::Proxy(ProxyError::Io(error)) => cut(error),
+            _ => false,
+        }
+    }
 }
 
 /// Connection errors in the words of Go, which people know and scripts look for.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::response::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::ext::on_informational;
@@ -216,15 +216,17 @@ async fn send(
     }
 }
 
-async fn whole(body: Incoming, bytes: usize) -> Result<Bytes, HttpError> {
-    match Limited::new(body, bytes).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(HttpError::TooLong(bytes)),
-        Err(error) => Err(match error.downcast::<hyper::Error>() {
-            Ok(error) => HttpError::from(*error),
-            Err(_) => HttpError::Cut,
-        }),
+/// One buffer that grows, so that an answer is in memory once.
+async fn whole(mut body: Incoming, bytes: usize) -> Result<Bytes, HttpError> {
+    let mut read = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame?.into_data() else { continue };
+        if read.len() + data.len() > bytes {
+            return Err(HttpError::TooLong(bytes));
+        }
+        read.extend_from_slice(&data);
     }
+    Ok(read.freeze())
 }
 
 async fn beginning(mut body: Incoming) -> Bytes {

@@ -1,6 +1,7 @@
 //! Sockets to machines: TLS, dialling, HTTP upgrades, listeners, and the one read/write loop.
 //! Above: `bowline-kube`, the roles. Below: `bowline-proto`, tokio, hyper, rustls.
 
+pub mod access;
 pub mod ahead;
 pub mod chance;
 pub mod clock;

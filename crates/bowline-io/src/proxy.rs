@@ -11,6 +11,8 @@ use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use url::{Host, Url};
 
+use crate::text::redacted;
+
 /// The longest answer to a CONNECT that is read.
 const CONNECT_HEAD_BYTES: usize = 16 * 1024;
 
@@ -50,7 +52,7 @@ pub enum ProxyError {
     /// A URL that names no proxy that we speak.
     #[error("proxy URL scheme not supported: {0}")]
     Scheme(String),
-    /// A URL without a host, or none at all.
+    /// A URL without a host, or none at all. It is shown without its password.
     #[error("invalid proxy URL {0:?}")]
     Url(String),
     /// CONNECT was answered with something else than 2xx.
@@ -78,9 +80,10 @@ impl Proxy {
     /// # Errors
     /// [`ProxyError::Scheme`], [`ProxyError::Url`].
     pub fn parse(text: &str) -> Result<Proxy, ProxyError> {
+        let bad = || ProxyError::Url(redacted(text).into_owned());
         let with_scheme =
             if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
-        let url = Url::parse(&with_scheme).map_err(|_| ProxyError::Url(text.to_owned()))?;
+        let url = Url::parse(&with_scheme).map_err(|_| bad())?;
         let (scheme, port) = match url.scheme() {
             "http" => (Scheme::Http, 80),
             "https" => (Scheme::Https, 443),
@@ -88,7 +91,7 @@ impl Proxy {
             other => return Err(ProxyError::Scheme(other.to_owned())),
         };
         let host = url.host_str().filter(|host| !host.is_empty());
-        let host = host.ok_or_else(|| ProxyError::Url(text.to_owned()))?;
+        let host = host.ok_or_else(bad)?;
         let host = host.trim_matches(['[', ']']).to_owned();
         let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
         let credentials = (!url.username().is_empty() || url.password().is_some())
@@ -106,13 +109,19 @@ pub fn from_env(
     target: &Url,
     env: impl Fn(&str) -> Option<String>,
 ) -> Result<Option<Proxy>, ProxyError> {
+    url_from_env(target, env).map(|url| Proxy::parse(&url)).transpose()
+}
+
+/// The proxy's URL, as it is written there.
+#[must_use]
+pub fn url_from_env(target: &Url, env: impl Fn(&str) -> Option<String>) -> Option<String> {
     let either = |upper: &str| {
         env(upper).or_else(|| env(&upper.to_lowercase())).filter(|value| !value.is_empty())
     };
     let name = if target.scheme() == "http" { "HTTP_PROXY" } else { "HTTPS_PROXY" };
-    let Some(proxy) = either(name) else { return Ok(None) };
+    let proxy = either(name)?;
     let direct = is_loopback(target) || either("NO_PROXY").is_some_and(|no| excludes(&no, target));
-    if direct { Ok(None) } else { Proxy::parse(&proxy).map(Some) }
+    (!direct).then_some(proxy)
 }
 
 fn is_loopback(target: &Url) -> bool {
@@ -336,5 +345,7 @@ mod tests {
         assert!(!format!("{proxy:?}").contains("p:w"));
         assert!(matches!(Proxy::parse("ftp://x"), Err(ProxyError::Scheme(_))));
         assert!(matches!(Proxy::parse("http://"), Err(ProxyError::Url(_))));
+        let error = Proxy::parse("http://me:SECRET@:::").unwrap_err().to_string();
+        assert_eq!(error, "invalid proxy URL \"http://me:xxxxx@:::\"");
     }
 }

@@ -36,6 +36,22 @@ pub fn of_system(error: &io::Error) -> String {
     letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
 }
 
+/// A URL without the password in it, as Go shows it: `xxxxx` stands there. What is no URL loses all
+/// that could be one.
+#[must_use]
+pub fn redacted(url: &str) -> Cow<'_, str> {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let authority = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    // A slash may be in a password that nobody has escaped.
+    let Some(at) = rest[..authority].rfind('@').or_else(|| rest.rfind('@')) else {
+        return Cow::Borrowed(url);
+    };
+    let Some(colon) = rest[..at].find(':') else { return Cow::Borrowed(url) };
+    let (user, host) = (&rest[..colon], &rest[at..]);
+    let head = if scheme.is_empty() { String::new() } else { format!("{scheme}://") };
+    Cow::Owned(format!("{head}{user}:xxxxx{host}"))
+}
+
 /// Controls (C0, DEL, C1), and the characters that turn the direction of what is written.
 fn is_harmful(character: char) -> bool {
     character.is_control()
@@ -56,6 +72,24 @@ mod tests {
         assert_eq!(harmless("a\x1b[2Jb\nc\u{202e}", 100), "a\u{fffd}[2Jb c\u{fffd}");
         assert_eq!(harmless("plain", 5), "plain");
         assert_eq!(harmless("too long", 6), "too…");
+    }
+
+    #[test]
+    fn passwords_of_urls_are_not_shown() {
+        for (url, shown) in [
+            ("https://me:SECRET@host:1/a?b", "https://me:xxxxx@host:1/a?b"),
+            ("https://:SECRET@host", "https://:xxxxx@host"),
+            ("https://me@host", "https://me@host"),
+            ("https://host/a:b", "https://host/a:b"),
+            ("me:SECRET@host:3128", "me:xxxxx@host:3128"),
+            ("http://me:SEC/RET@host", "http://me:xxxxx@host"),
+            ("http://me:SEC@RET@host", "http://me:xxxxx@host"),
+            ("//me:SECRET@", "//me:xxxxx@"),
+            ("https://[::1]:1/", "https://[::1]:1/"),
+            ("", ""),
+        ] {
+            assert_eq!(redacted(url), shown);
+        }
     }
 
     proptest! {

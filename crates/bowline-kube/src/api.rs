@@ -4,32 +4,44 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bowline_io::access::{Access, AccessError, Source};
 use bowline_io::dial::{DialError, dial};
 use bowline_io::http::{HttpError, head as http_head, request};
 use bowline_io::observe::Observer;
-use bowline_io::text::harmless;
+use bowline_io::text::{harmless, redacted};
 use bytes::Bytes;
-use http::header::{ACCEPT, USER_AGENT};
+use http::header::{ACCEPT, RETRY_AFTER, USER_AGENT};
+use http::response::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use serde::Deserialize;
-use serde_json::Value;
+use serde::de::DeserializeOwned;
 use thiserror::Error;
+use tokio::time::sleep;
 use url::Url;
 
-use crate::credentials::Access;
+use crate::web::{REDIRECTS, redirect};
 
-/// The longest answer that is read: a list of pods of a large namespace fits.
-const BODY_BYTES: usize = 64 * 1024 * 1024;
+/// The longest object that is read: etcd takes none over 1.5 MiB, and discovery of a server with
+/// thousands of kinds is below this.
+const OBJECT_BYTES: usize = 16 * 1024 * 1024;
+/// The longest page of a list: 500 pods of 128 KiB each. Most have a tenth of that.
+const LIST_BYTES: usize = 64 * 1024 * 1024;
 /// How much of a server's message is shown.
 const MESSAGE_BYTES: usize = 4096;
 /// How long a server may take to accept a connection.
 const DIAL_PATIENCE: Duration = Duration::from_secs(30);
+/// How often a request is tried again: client-go's number.
+const TRIES: u32 = 10;
+/// Before the next try, where the server has not named a time.
+const PAUSE: Duration = Duration::from_secs(1);
+/// The longest time that a server may ask for. client-go waits for any.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// An API server and who asks it.
 #[derive(Clone)]
 pub struct Api {
-    /// How to reach it, as whom.
-    pub access: Access,
+    /// How to reach it and as whom, asked for each connection.
+    pub access: Arc<dyn Source>,
     /// Its URL; a path in it is kept in front of every request's.
     pub server: Url,
     /// `User-Agent` and what else every request carries.
@@ -49,6 +61,9 @@ impl std::fmt::Debug for Api {
 /// Why there is no answer. The text is a whole line, as kubectl prints it.
 #[derive(Debug, Error)]
 pub enum ApiError {
+    /// There are no credentials.
+    #[error("Unable to connect to the server: {0}")]
+    Access(#[from] AccessError),
     /// Nobody listens there.
     #[error(
         "The connection to the server {0} was refused - did you specify the right host or port?"
@@ -70,6 +85,9 @@ pub enum ApiError {
         /// What the server says.
         message: String,
     },
+    /// The server sends the request to another one, credentials and all.
+    #[error("error: the server redirects the request to {0}, which is not followed")]
+    Redirected(String),
     /// The answer is not what it should be.
     #[error("error: the server's answer to {path} is not understood: {error}")]
     Body {
@@ -109,17 +127,40 @@ struct Status {
 }
 
 impl Api {
-    /// Gets a JSON document. `segments` are the path behind the server's own; they are escaped
-    /// here.
+    /// Gets one JSON document. `segments` are the path behind the server's own; they are escaped
+    /// here. What may do better at the next try is tried again, as client-go does.
     ///
     /// # Errors
     /// [`ApiError`].
-    pub async fn get(
+    pub async fn get<T: DeserializeOwned>(
         &self,
         segments: &[&str],
         query: &[(&str, &str)],
         accept: &'static str,
-    ) -> Result<Value, ApiError> {
+    ) -> Result<T, ApiError> {
+        self.document(segments, query, accept, OBJECT_BYTES).await
+    }
+
+    /// The same for a list, or a page of one.
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub async fn list<T: DeserializeOwned>(
+        &self,
+        segments: &[&str],
+        query: &[(&str, &str)],
+        accept: &'static str,
+    ) -> Result<T, ApiError> {
+        self.document(segments, query, accept, LIST_BYTES).await
+    }
+
+    async fn document<T: DeserializeOwned>(
+        &self,
+        segments: &[&str],
+        query: &[(&str, &str)],
+        accept: &'static str,
+        bytes: usize,
+    ) -> Result<T, ApiError> {
         let mut url = self.server.clone();
         if let Ok(mut path) = url.path_segments_mut() {
             path.pop_if_empty().extend(segments);
@@ -127,13 +168,60 @@ impl Api {
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
-        let (status, body) = self.exchange(&url, accept).await?;
-        if !status.is_success() {
-            return Err(refusal(status, &body));
+        let (head, body) = self.answered(&url, accept, bytes).await?;
+        if !head.status.is_success() {
+            return Err(refusal(head.status, &body));
         }
         serde_json::from_slice(&body).map_err(|error| ApiError::Body {
             path: url.path().to_owned(),
             error: error.to_string(),
+        })
+    }
+
+    /// Asks until there is an answer to keep: to follow, with other credentials, or once more.
+    async fn answered(
+        &self,
+        url: &Url,
+        accept: &'static str,
+        bytes: usize,
+    ) -> Result<(Parts, Bytes), ApiError> {
+        let mut url = url.clone();
+        let (mut tries, mut redirects, mut renewed) = (0, 0, false);
+        loop {
+            let access = self.access.access().await?;
+            let result = self.exchange(&access, &url, accept, bytes).await;
+            if let Ok((head, _)) = &result {
+                if let Some(to) = redirect(&url, head) {
+                    redirects += 1;
+                    url = followed(&url, to, redirects)?;
+                    continue;
+                }
+                if head.status == StatusCode::UNAUTHORIZED && !renewed {
+                    renewed = true;
+                    if self.renew(&access).await {
+                        continue;
+                    }
+                }
+            }
+            match pause(&result).filter(|_| tries < TRIES) {
+                None => return result,
+                Some(pause) => {
+                    tries += 1;
+                    self.observe(|observer| {
+                        let text = format!("trying again in {} s ({tries})", pause.as_secs());
+                        observer.note(4, &text);
+                    });
+                    sleep(pause).await;
+                }
+            }
+        }
+    }
+
+    async fn renew(&self, refused: &Access) -> bool {
+        self.access.renew(refused).await.unwrap_or_else(|error| {
+            let text = format!("refreshing credentials: {error}");
+            self.observe(|observer| observer.note(0, &text));
+            false
         })
     }
 
@@ -146,35 +234,41 @@ impl Api {
 
     async fn exchange(
         &self,
+        access: &Access,
         url: &Url,
         accept: &'static str,
-    ) -> Result<(StatusCode, Bytes), ApiError> {
-        let head = self.head(url, accept)?;
+        bytes: usize,
+    ) -> Result<(Parts, Bytes), ApiError> {
+        let head = self.head(access, url, accept)?;
         self.observe(|observer| observer.request("GET", url.as_str(), head.headers()));
         let begun = Instant::now();
         let patience = self.patience.min(DIAL_PATIENCE);
-        let endpoint = &self.access.endpoint;
-        let stream = dial(endpoint, patience).await.map_err(|error| {
+        let stream = dial(&access.endpoint, patience).await.map_err(|error| {
             if error.is_refused() {
                 ApiError::Closed(self.authority())
             } else {
                 ApiError::Dial(error)
             }
         })?;
-        let answer = request(stream, head, BODY_BYTES, self.patience).await;
+        let answer = request(stream, head, bytes, self.patience).await;
         let (head, body) = answer.map_err(ApiError::Http)?;
         self.observe(|observer| {
             observer.response("GET", url.as_str(), head.status, &head.headers, begun.elapsed());
             observer.body(&body);
         });
-        Ok((head.status, body))
+        Ok((head, body))
     }
 
-    fn head(&self, url: &Url, accept: &'static str) -> Result<Request<Bytes>, http::Error> {
+    fn head(
+        &self,
+        access: &Access,
+        url: &Url,
+        accept: &'static str,
+    ) -> Result<Request<Bytes>, http::Error> {
         let mut head = http_head("GET", url, Bytes::new())?;
         let headers: &mut HeaderMap = head.headers_mut();
         headers.insert(ACCEPT, HeaderValue::from_static(accept));
-        for (name, value) in self.headers.iter().chain(&self.access.headers) {
+        for (name, value) in self.headers.iter().chain(&access.headers) {
             if name == USER_AGENT {
                 headers.insert(name, value.clone());
             } else {
@@ -188,6 +282,32 @@ impl Api {
         if let Some(observer) = &self.observer {
             tell(&**observer);
         }
+    }
+}
+
+/// The next place to ask: of the same server, since credentials go to no other.
+fn followed(from: &Url, to: Result<Url, String>, redirects: u32) -> Result<Url, ApiError> {
+    let to = to.map_err(ApiError::Redirected)?;
+    if to.origin() != from.origin() || redirects > REDIRECTS {
+        let shown = harmless(&redacted(to.as_str()), MESSAGE_BYTES).into_owned();
+        return Err(ApiError::Redirected(shown));
+    }
+    Ok(to)
+}
+
+/// How long to wait before a request is sent again; `None` if its answer counts. client-go's rules
+/// for GET: a server that is busy says when; a connection that ended says nothing.
+fn pause(result: &Result<(Parts, Bytes), ApiError>) -> Option<Duration> {
+    match result {
+        Ok((head, _)) => {
+            let status = head.status.as_u16();
+            let seconds = head.headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+            let pause = Duration::from_secs(seconds);
+            ((status == 429 || status >= 500) && pause <= LONGEST_PAUSE).then_some(pause)
+        }
+        Err(ApiError::Http(error)) => error.is_cut().then_some(PAUSE),
+        Err(ApiError::Dial(error)) => error.is_cut().then_some(PAUSE),
+        Err(_) => None,
     }
 }
 
@@ -241,5 +361,49 @@ mod tests {
         assert!(!line(500, body).contains('\u{1b}'));
         assert_eq!(line(403, ""), "Error from server (Forbidden): unknown");
         assert!(line(502, "<html>").contains("an error on the server (\"<html>\")"));
+    }
+
+    #[test]
+    fn what_is_tried_again() {
+        let answer = |code: u16, retry_after: Option<&str>| {
+            let mut response = http::Response::builder().status(code);
+            if let Some(value) = retry_after {
+                response = response.header(RETRY_AFTER, value);
+            }
+            let (head, ()) = response.body(()).unwrap().into_parts();
+            pause(&Ok((head, Bytes::new()))).map(|pause| pause.as_secs())
+        };
+        for (code, retry_after, expected) in [
+            (429, Some("1"), Some(1)),
+            (503, Some("0"), Some(0)),
+            (500, Some("60"), Some(60)),
+            (503, Some("61"), None),
+            (503, Some("-1"), None),
+            (503, Some("Sun, 06 Nov 1994 08:49:37 GMT"), None),
+            (503, None, None),
+            (429, None, None),
+            (404, Some("1"), None),
+            (200, Some("1"), None),
+        ] {
+            assert_eq!(answer(code, retry_after), expected, "{code} {retry_after:?}");
+        }
+        assert_eq!(pause(&Err(ApiError::Http(HttpError::Cut))), Some(PAUSE));
+        assert_eq!(pause(&Err(ApiError::Http(HttpError::TooLong(1)))), None);
+        assert_eq!(pause(&Err(ApiError::Closed(String::new()))), None);
+    }
+
+    #[test]
+    fn redirects_stay_at_their_server() {
+        let from = Url::parse("https://a:1/b").unwrap();
+        let to = |url: &str, redirects| {
+            let result = followed(&from, Ok(Url::parse(url).unwrap()), redirects);
+            result.map(|url| url.to_string()).map_err(|error| error.to_string())
+        };
+        assert_eq!(to("https://a:1/c", 10).unwrap(), "https://a:1/c");
+        assert!(to("https://a:1/c", 11).is_err());
+        for other in ["http://a:1/c", "https://a:2/c", "https://b:1/c"] {
+            assert!(to(other, 1).unwrap_err().contains("is not followed"), "{other}");
+        }
+        assert!(!to("https://me:SECRET@b:1/", 1).unwrap_err().contains("SECRET"));
     }
 }

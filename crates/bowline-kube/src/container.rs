@@ -1,10 +1,9 @@
 //! A pod and a flag to a container, with kubectl 1.37's rules and words.
-//! Above: `exec`. Below: k8s-openapi's types.
+//! Above: `exec`. Below: [`objects`](crate::objects).
 
-use k8s_openapi::api::core::v1::Pod;
 use thiserror::Error;
 
-const ANNOTATION: &str = "kubectl.kubernetes.io/default-container";
+use crate::objects::Pod;
 
 /// The container, and what to say about the choice.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,29 +42,24 @@ pub enum NoContainer {
 /// # Errors
 /// [`NoContainer`].
 pub fn choose(pod: &Pod, asked: Option<&str>) -> Result<Choice, NoContainer> {
-    let pod_name = pod.metadata.name.clone().unwrap_or_default();
-    let spec = pod.spec.as_ref();
-    let regular: Vec<&str> =
-        spec.iter().flat_map(|spec| &spec.containers).map(|one| &*one.name).collect();
+    let pod_name = pod.metadata.name.clone();
+    let regular: Vec<&str> = pod.spec.containers.iter().map(|one| &*one.name).collect();
     let Some(first) = regular.first() else {
-        let namespace = pod.metadata.namespace.clone().unwrap_or_default();
+        let namespace = pod.metadata.namespace.clone();
         return Err(NoContainer::Empty { namespace, name: pod_name });
     };
-    let ephemeral = spec.iter().flat_map(|spec| spec.ephemeral_containers.iter().flatten());
-    let initial = spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
     let mut known: Vec<&str> = regular.clone();
     let mut list: Vec<String> = regular.iter().map(|name| (*name).to_owned()).collect();
-    for one in ephemeral {
+    for one in &pod.spec.ephemeral_containers {
         known.push(&one.name);
         list.push(format!("{} (ephem)", one.name));
     }
-    for one in initial {
+    for one in &pod.spec.init_containers {
         known.push(&one.name);
         list.push(format!("{} (init)", one.name));
     }
     let list = list.join(", ");
-    let annotations = pod.metadata.annotations.as_ref();
-    let annotated = annotations.and_then(|all| all.get(ANNOTATION)).map(String::as_str);
+    let annotated = Some(&*pod.metadata.default_container);
     let wanted = asked.or(annotated).filter(|name| !name.is_empty());
     if let Some(name) = wanted {
         return if known.contains(&name) {
@@ -95,7 +89,7 @@ mod tests {
             },
         });
         if let Some(name) = annotation {
-            pod["metadata"]["annotations"][ANNOTATION] = name.into();
+            pod["metadata"]["annotations"]["kubectl.kubernetes.io/default-container"] = name.into();
         }
         serde_json::from_value(pod).unwrap()
     }

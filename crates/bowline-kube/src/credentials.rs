@@ -1,20 +1,28 @@
-//! A chosen user to headers and TLS: what goes to the server, and to nobody else.
-//! Above: `api`, the streams. Below: `plugin`, `bowline_io::{dial, tls, proxy}`.
+//! A chosen user to headers and TLS, as they are now: what goes to the server, and to nobody else.
+//! Above: `api`, the streams. Below: `plugin`, `oidc`, `bowline_io::{access, tls, proxy}`.
 
+use std::ffi::OsString;
 use std::fs;
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use bowline_io::access::{Access, AccessError, Answer, Source};
 use bowline_io::dial::{Endpoint, Tls};
 use bowline_io::proxy::{self, Proxy, ProxyError};
+use bowline_io::text::of_system;
 use bowline_io::tls::{self, Identity, TlsError, Trust};
 use http::{HeaderName, HeaderValue};
+use jiff::Timestamp;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use secrecy::ExposeSecret;
 use thiserror::Error;
+use tokio::sync::Mutex;
 
 use crate::config::Chosen;
-use crate::plugin::{self, PluginError};
+use crate::kubeconfig::Exec;
+use crate::oidc::{Oidc, OidcError};
+use crate::plugin::{self, ClusterInfo, Given, PluginError};
 
 /// What cannot stand in the name of an `Impersonate-Extra-` header (RFC 9110 §5.6.2), and `%`.
 const NOT_A_TOKEN: &AsciiSet = &CONTROLS
@@ -42,20 +50,36 @@ const NOT_A_TOKEN: &AsciiSet = &CONTROLS
 #[derive(Debug, Error)]
 pub enum CredentialsError {
     /// A file cannot be read.
-    #[error("{0}")]
-    File(String),
-    /// Data that is not base64.
-    #[error("{0} is not base64")]
-    Base64(&'static str),
+    #[error("open {path}: {}", of_system(error))]
+    File {
+        /// Which.
+        path: String,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// A token file without a token.
+    #[error("read empty token from file {0:?}")]
+    EmptyToken(String),
     /// A certificate or key.
     #[error(transparent)]
     Tls(#[from] TlsError),
     /// A plugin.
     #[error(transparent)]
     Plugin(#[from] PluginError),
-    /// An auth provider, which Kubernetes has removed.
+    /// The auth provider `oidc`.
+    #[error(transparent)]
+    Oidc(#[from] OidcError),
+    /// An auth provider that nobody has.
     #[error("no Auth Provider found for name {0:?}")]
     AuthProvider(String),
+    /// An auth provider that kubectl had once.
+    #[error("The {name} auth plugin has been removed.\nPlease use the {instead}")]
+    Removed {
+        /// Its name.
+        name: &'static str,
+        /// kubectl's advice.
+        instead: &'static str,
+    },
     /// The proxy.
     #[error(transparent)]
     Proxy(#[from] ProxyError),
@@ -64,97 +88,307 @@ pub enum CredentialsError {
     Header(&'static str),
 }
 
-/// How to reach a server, and what to tell it.
-#[derive(Clone)]
-pub struct Access {
-    /// Where and how to connect.
-    pub endpoint: Endpoint,
-    /// `Authorization` and `Impersonate-*`.
-    pub headers: Vec<(HeaderName, HeaderValue)>,
+type Env = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
+
+/// A user's credentials. Files are read and plugins asked for each new connection, as far as what
+/// they said has ended.
+pub struct Credentials {
+    chosen: Chosen,
+    secure: bool,
+    proxy: Option<Proxy>,
+    impersonation: Vec<(HeaderName, HeaderValue)>,
+    who: Who,
+    env: Env,
+    kept: Mutex<Kept>,
 }
 
-impl std::fmt::Debug for Access {
+impl std::fmt::Debug for Credentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Access").field("endpoint", &self.endpoint).finish_non_exhaustive()
+        f.debug_struct("Credentials").field("chosen", &self.chosen).finish_non_exhaustive()
     }
 }
 
-/// Makes a user's credentials ready; a plugin is run here, once. `terminal` says whether a person
-/// is there for it.
-///
-/// # Errors
-/// [`CredentialsError`].
-pub fn access(
+/// Where the token and the certificate come from.
+enum Who {
+    /// From the kubeconfig and the files that it names.
+    Kubeconfig,
+    /// From a plugin.
+    Plugin(Box<Plugin>),
+    /// From a provider.
+    Oidc(Mutex<Oidc>),
+}
+
+struct Plugin {
+    exec: Exec,
+    cluster: ClusterInfo,
+    terminal: bool,
+    path: OsString,
+}
+
+#[derive(Default)]
+struct Kept {
+    /// What the plugin gave last.
+    given: Option<Given>,
+    /// The last access, and what it was made of.
+    made: Option<(Parts, Access)>,
+}
+
+/// Everything that may change.
+#[derive(Clone, Default, PartialEq, Eq)]
+struct Parts {
+    ca: Vec<u8>,
+    certificate: Vec<u8>,
+    key: Vec<u8>,
+    authorization: String,
+}
+
+impl Credentials {
+    /// The credentials of a chosen user. `env` reads the environment; `terminal` says whether a
+    /// person is there to be asked.
+    ///
+    /// # Errors
+    /// [`CredentialsError`] for what can be known before a connection is made.
+    pub fn new(chosen: Chosen, env: Env, terminal: bool) -> Result<Credentials, CredentialsError> {
+        let secure = chosen.server.scheme() == "https";
+        let who = if secure { who(&chosen, &*env, terminal)? } else { Who::Kubeconfig };
+        let proxy = proxy_for(&chosen, &*env)?;
+        let impersonation = impersonation(&chosen)?;
+        let kept = Mutex::default();
+        Ok(Credentials { chosen, secure, proxy, impersonation, who, env, kept })
+    }
+
+    /// The credentials of now; `refused` are to be changed if that can be.
+    async fn now(&self, kept: &mut Kept, refused: bool) -> Result<Access, CredentialsError> {
+        let (from_plugin, token) = match &self.who {
+            Who::Kubeconfig => (Given::default(), String::new()),
+            Who::Plugin(plugin) => {
+                let Plugin { exec, cluster, terminal, path } = &**plugin;
+                let good = kept.given.as_ref().is_some_and(|it| it.is_good(Timestamp::now()));
+                if refused || !good {
+                    kept.given = Some(plugin::run(exec, cluster, *terminal, path).await?);
+                }
+                (kept.given.clone().unwrap_or_default(), String::new())
+            }
+            Who::Oidc(oidc) => {
+                let token = oidc.lock().await.token(refused, &*self.env, Timestamp::now()).await?;
+                (Given::default(), token)
+            }
+        };
+        let made = self.made(kept.made.as_ref(), &from_plugin, token);
+        match (made, &kept.made) {
+            (Ok((parts, access)), _) => {
+                kept.made = Some((parts, access.clone()));
+                Ok(access)
+            }
+            // Files are being changed: what they said before is still worth a try.
+            (Err(CredentialsError::File { .. } | CredentialsError::Tls(_)), Some((_, access))) => {
+                Ok(access.clone())
+            }
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    fn made(
+        &self,
+        last: Option<&(Parts, Access)>,
+        from_plugin: &Given,
+        provided: String,
+    ) -> Result<(Parts, Access), CredentialsError> {
+        let last_token = last.map(|last| &*last.0.authorization);
+        let parts = if self.secure {
+            self.parts(from_plugin, provided, last_token)?
+        } else {
+            // Credentials are never sent in the clear; whom to act as is no credential.
+            Parts::default()
+        };
+        if let Some((known, access)) = last.filter(|last| last.0 == parts) {
+            return Ok((known.clone(), access.clone()));
+        }
+        let mut headers = Vec::new();
+        if !parts.authorization.is_empty() {
+            let value = HeaderValue::try_from(&*parts.authorization);
+            let mut value = value.map_err(|_| CredentialsError::Header("the token"))?;
+            value.set_sensitive(true);
+            headers.push((http::header::AUTHORIZATION, value));
+        }
+        headers.extend(self.impersonation.iter().cloned());
+        let tls = if self.secure { Some(self.tls(&parts)?) } else { None };
+        let endpoint = Endpoint::of(&self.chosen.server, tls, self.proxy.clone());
+        let generation = last.map_or(1, |last| last.1.generation + 1);
+        Ok((parts, Access { endpoint, headers, generation }))
+    }
+
+    fn parts(
+        &self,
+        given: &Given,
+        provided: String,
+        last: Option<&str>,
+    ) -> Result<Parts, CredentialsError> {
+        let (cluster, user) = (&self.chosen.cluster, &self.chosen.user);
+        let mut certificate = data_or_file(&user.certificate_data, &user.certificate_file)?;
+        let mut key = Vec::new();
+        if certificate.is_empty() {
+            certificate = given.certificate.clone().into_bytes();
+            key.extend_from_slice(given.key.as_bytes());
+        } else {
+            key = data_or_file(&user.key_data.0, &user.key_file)?;
+        }
+        let ca = data_or_file(&cluster.ca_data, &cluster.ca_file)?;
+        let authorization = match self.token(last)? {
+            Some(authorization) => authorization,
+            None if !given.token.is_empty() => format!("Bearer {}", given.token),
+            None if !provided.is_empty() => format!("Bearer {provided}"),
+            None => String::new(),
+        };
+        Ok(Parts { ca, certificate, key, authorization })
+    }
+
+    /// What the kubeconfig's own token or password makes of `Authorization`.
+    fn token(&self, last: Option<&str>) -> Result<Option<String>, CredentialsError> {
+        let user = &self.chosen.user;
+        let token = user.token.expose_secret().trim();
+        let given = (!token.is_empty()).then(|| format!("Bearer {token}"));
+        if !user.token_file.is_empty() {
+            // A token file beats a token, as in client-go, as long as it can be read.
+            let read = token_of(&user.token_file).map(|token| format!("Bearer {token}"));
+            let fallback = last.map(ToOwned::to_owned).or(given);
+            return read.or_else(|error| fallback.ok_or(error)).map(Some);
+        }
+        if user.username.is_empty() {
+            return Ok(given);
+        }
+        let both = format!("{}:{}", user.username, user.password.expose_secret());
+        Ok(Some(format!("Basic {}", STANDARD.encode(both))))
+    }
+
+    fn tls(&self, parts: &Parts) -> Result<Tls, CredentialsError> {
+        let trust = match (self.chosen.cluster.insecure, &parts.ca) {
+            (true, _) => Trust::Anybody,
+            (false, ca) if ca.is_empty() => Trust::System,
+            (false, ca) => Trust::Ca(ca.clone()),
+        };
+        let (certificate, key) = (parts.certificate.clone(), parts.key.clone());
+        let identity = (!certificate.is_empty()).then_some(Identity { certificate, key });
+        let config = tls::client(&trust, identity.as_ref())?;
+        let name = &self.chosen.cluster.tls_server_name;
+        let server_name = (!name.is_empty()).then(|| name.clone());
+        Ok(Tls { config, server_name })
+    }
+}
+
+impl Source for Credentials {
+    fn access(&self) -> Answer<'_, Access> {
+        Box::pin(async {
+            let mut kept = self.kept.lock().await;
+            self.now(&mut kept, false).await.map_err(AccessError::new)
+        })
+    }
+
+    fn renew<'a>(&'a self, refused: &'a Access) -> Answer<'a, bool> {
+        Box::pin(async {
+            let mut kept = self.kept.lock().await;
+            let current = kept.made.as_ref().map(|made| made.1.generation);
+            // Somebody else has done it meanwhile.
+            if current.is_some_and(|current| current != refused.generation) {
+                return Ok(true);
+            }
+            let access = self.now(&mut kept, true).await.map_err(AccessError::new)?;
+            Ok(access.generation != refused.generation)
+        })
+    }
+}
+
+fn who(
     chosen: &Chosen,
     env: &dyn Fn(&str) -> Option<String>,
     terminal: bool,
-) -> Result<Access, CredentialsError> {
+) -> Result<Who, CredentialsError> {
     let user = &chosen.user;
-    if let Some(provider) = &user.auth_provider {
-        return Err(CredentialsError::AuthProvider(provider.name.clone()));
+    // A provider is made even where something else is used in the end, as in client-go.
+    let provider = user.auth_provider.as_ref().map(|provider| match &*provider.name {
+        "oidc" => Ok(Oidc::new(provider)?),
+        "gcp" => Err(CredentialsError::Removed { name: "gcp", instead: GCP }),
+        "azure" => Err(CredentialsError::Removed { name: "azure", instead: AZURE }),
+        name => Err(CredentialsError::AuthProvider(name.to_owned())),
+    });
+    let provider = provider.transpose()?;
+    let has_token = !user.token.expose_secret().is_empty() || !user.token_file.is_empty();
+    let explicit = has_token || !user.username.is_empty();
+    let has_certificate = !user.certificate_file.is_empty() || !user.certificate_data.is_empty();
+    match (provider, &user.exec) {
+        (Some(oidc), _) if !explicit => Ok(Who::Oidc(Mutex::new(oidc))),
+        (_, Some(exec)) => {
+            plugin::check(exec)?;
+            if explicit || has_certificate {
+                return Ok(Who::Kubeconfig);
+            }
+            let cluster = cluster_info(chosen, env)?;
+            let (exec, path) = (exec.clone(), plugin::search_path());
+            Ok(Who::Plugin(Box::new(Plugin { exec, cluster, terminal, path })))
+        }
+        _ => Ok(Who::Kubeconfig),
     }
-    let secure = chosen.server.scheme() == "https";
-    let explicit = user.token.is_some()
-        || user.token_file.is_some()
-        || user.username.is_some()
-        || user.client_certificate.is_some()
-        || user.client_certificate_data.is_some();
-    let given = match &user.exec {
-        Some(exec) if secure && !explicit => plugin::run(exec, &chosen.cluster, terminal)?,
-        _ => plugin::Given::default(),
-    };
-    // Credentials are never sent in the clear; whom to act as is no credential.
-    let mut headers = Vec::new();
-    if secure {
-        headers.extend(authorization(chosen, given.token.as_deref())?);
-    }
-    headers.extend(impersonation(chosen)?);
-    let tls = if secure { Some(tls(chosen, &given)?) } else { None };
-    let endpoint = Endpoint::of(&chosen.server, tls, proxy_for(chosen, env)?);
-    Ok(Access { endpoint, headers })
 }
 
-fn authorization(
+const GCP: &str = "\"gke-gcloud-auth-plugin\" kubectl/client-go credential plugin instead.\nSee \
+     https://cloud.google.com/blog/products/containers-kubernetes/kubectl-auth-changes-in-gke for \
+     further details";
+const AZURE: &str = "https://github.com/Azure/kubelogin kubectl/client-go credential plugin instead.\nSee \
+     https://kubernetes.io/docs/reference/access-authn-authz/authentication/\
+     #client-go-credential-plugins for further details";
+
+fn cluster_info(
     chosen: &Chosen,
-    from_plugin: Option<&str>,
-) -> Result<Option<(HeaderName, HeaderValue)>, CredentialsError> {
-    let user = &chosen.user;
-    // A token file beats a token, as in client-go.
-    let token = match &user.token_file {
-        Some(path) => {
-            let read = fs::read_to_string(path);
-            Some(read.map_err(|error| CredentialsError::File(format!("open {path}: {error}")))?)
-        }
-        None => user.token.as_ref().map(|token| token.expose_secret().to_owned()),
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<ClusterInfo, CredentialsError> {
+    let cluster = &chosen.cluster;
+    let server = chosen.server.as_str();
+    // Go writes a URL without a path as it came.
+    let server = if chosen.server.path() == "/" { server.trim_end_matches('/') } else { server };
+    let proxy_url = match &*cluster.proxy_url {
+        "" => proxy::url_from_env(&chosen.server, env).unwrap_or_default(),
+        url => url.to_owned(),
     };
-    let token = token.or_else(|| from_plugin.map(ToOwned::to_owned));
-    let text = match (token.map(|token| token.trim().to_owned()), &user.username) {
-        (Some(token), _) if !token.is_empty() => format!("Bearer {token}"),
-        (_, Some(name)) => {
-            let password = user.password.as_ref().map_or("", |password| password.expose_secret());
-            format!("Basic {}", STANDARD.encode(format!("{name}:{password}")))
-        }
-        _ => return Ok(None),
-    };
-    let value = HeaderValue::try_from(text);
-    let mut value = value.map_err(|_| CredentialsError::Header("the token"))?;
-    value.set_sensitive(true);
-    Ok(Some((http::header::AUTHORIZATION, value)))
+    Ok(ClusterInfo {
+        server: server.to_owned(),
+        tls_server_name: cluster.tls_server_name.clone(),
+        insecure: cluster.insecure,
+        ca: data_or_file(&cluster.ca_data, &cluster.ca_file)?,
+        proxy_url,
+        disable_compression: cluster.disable_compression,
+        config: cluster.for_plugin.clone(),
+    })
+}
+
+fn token_of(path: &str) -> Result<String, CredentialsError> {
+    let text = fs::read_to_string(path)
+        .map_err(|error| CredentialsError::File { path: path.to_owned(), error })?;
+    match text.trim() {
+        "" => Err(CredentialsError::EmptyToken(path.to_owned())),
+        token => Ok(token.to_owned()),
+    }
+}
+
+fn data_or_file(data: &[u8], file: &str) -> Result<Vec<u8>, CredentialsError> {
+    if !data.is_empty() || file.is_empty() {
+        return Ok(data.to_vec());
+    }
+    fs::read(file).map_err(|error| CredentialsError::File { path: file.to_owned(), error })
 }
 
 fn impersonation(chosen: &Chosen) -> Result<Vec<(HeaderName, HeaderValue)>, CredentialsError> {
     let user = &chosen.user;
-    let Some(name) = user.impersonate.as_ref().filter(|name| !name.is_empty()) else {
+    if user.impersonate.is_empty() {
         return Ok(Vec::new());
-    };
-    let mut pairs = vec![("impersonate-user".to_owned(), name.clone())];
-    if let Some(uid) = user.impersonate_uid.as_ref().filter(|uid| !uid.is_empty()) {
-        pairs.push(("impersonate-uid".to_owned(), uid.clone()));
     }
-    for group in user.impersonate_groups.iter().flatten() {
+    let mut pairs = vec![("impersonate-user".to_owned(), user.impersonate.clone())];
+    if !user.impersonate_uid.is_empty() {
+        pairs.push(("impersonate-uid".to_owned(), user.impersonate_uid.clone()));
+    }
+    for group in &user.impersonate_groups {
         pairs.push(("impersonate-group".to_owned(), group.clone()));
     }
-    for (key, values) in user.impersonate_user_extra.iter().flatten() {
+    for (key, values) in &user.impersonate_extra {
         let key = utf8_percent_encode(&key.to_lowercase(), NOT_A_TOKEN).to_string();
         for value in values {
             pairs.push((format!("impersonate-extra-{key}"), value.clone()));
@@ -168,55 +402,13 @@ fn impersonation(chosen: &Chosen) -> Result<Vec<(HeaderName, HeaderValue)>, Cred
     pairs.into_iter().map(header).collect()
 }
 
-fn tls(chosen: &Chosen, given: &plugin::Given) -> Result<Tls, CredentialsError> {
-    let cluster = &chosen.cluster;
-    let ca = pem(
-        "certificate-authority-data",
-        cluster.certificate_authority_data.as_deref(),
-        cluster.certificate_authority.as_deref(),
-    )?;
-    let trust = match (cluster.insecure_skip_tls_verify, ca) {
-        (Some(true), _) => Trust::Anybody,
-        (_, Some(ca)) => Trust::Ca(ca),
-        (_, None) => Trust::System,
-    };
-    let user = &chosen.user;
-    let certificate = pem(
-        "client-certificate-data",
-        user.client_certificate_data.as_deref(),
-        user.client_certificate.as_deref(),
-    )?;
-    let key_data = user.client_key_data.as_ref().map(|key| key.expose_secret());
-    let key = pem("client-key-data", key_data, user.client_key.as_deref())?;
-    let from_plugin = |data: &Option<String>| data.clone().map(String::into_bytes);
-    let certificate = certificate.or_else(|| from_plugin(&given.client_certificate_data));
-    let key = key.or_else(|| from_plugin(&given.client_key_data));
-    let identity = certificate.zip(key).map(|(certificate, key)| Identity { certificate, key });
-    let config = tls::client(&trust, identity.as_ref())?;
-    let server_name = cluster.tls_server_name.clone().filter(|name| !name.is_empty());
-    Ok(Tls { config, server_name })
-}
-
-fn pem(
-    what: &'static str,
-    data: Option<&str>,
-    file: Option<&str>,
-) -> Result<Option<Vec<u8>>, CredentialsError> {
-    if let Some(data) = data.filter(|data| !data.is_empty()) {
-        let data: String = data.split_whitespace().collect();
-        return STANDARD.decode(data).map(Some).map_err(|_| CredentialsError::Base64(what));
-    }
-    let file = file.filter(|file| !file.is_empty());
-    Ok(file.map(|file| tls::read(file.as_ref())).transpose()?)
-}
-
 /// The cluster's own proxy beats the environment, `NO_PROXY` included.
 fn proxy_for(
     chosen: &Chosen,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Option<Proxy>, CredentialsError> {
-    match chosen.cluster.proxy_url.as_ref().filter(|url| !url.is_empty()) {
-        Some(url) => Ok(Some(Proxy::parse(url)?)),
-        None => Ok(proxy::from_env(&chosen.server, env)?),
+    match &*chosen.cluster.proxy_url {
+        "" => Ok(proxy::from_env(&chosen.server, env)?),
+        url => Ok(Some(Proxy::parse(url)?)),
     }
 }

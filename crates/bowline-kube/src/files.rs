@@ -1,23 +1,19 @@
 //! `-f`: files, directories, standard input and URLs to the objects in them, with kubectl's words.
-//! Above: the binary. Below: `bowline_io::{objects, dial, http}`.
+//! Above: the binary. Below: [`web`](crate::web), `bowline_io::objects`.
 
 use std::io::Read;
 use std::path::Path;
-use std::time::Duration;
 
-use bowline_io::dial::{DialError, Endpoint, Tls, dial};
-use bowline_io::http::{HttpError, head, request};
 use bowline_io::objects::{self, Object, ObjectsError};
-use bowline_io::proxy::{self, ProxyError};
-use bowline_io::tls::{self, TlsError, Trust};
-use bytes::Bytes;
+use bowline_io::text::redacted;
+use bowline_io::tls::Trust;
 use thiserror::Error;
 use url::Url;
 
+use crate::web::{Web, WebError};
+
 /// The most that is read of one place.
 const BYTES: u64 = 3 * 1024 * 1024;
-/// How long a URL may take.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// The files that count in a directory.
 const ENDINGS: [&str; 3] = ["json", "yaml", "yml"];
 
@@ -41,21 +37,13 @@ pub enum FilesError {
     /// What is there are no objects.
     #[error(transparent)]
     Objects(#[from] ObjectsError),
-    /// The URL's server cannot be reached.
+    /// The URL cannot be read.
     #[error("unable to read URL {url:?}: {error}")]
-    Dial {
-        /// The URL.
+    Web {
+        /// The URL, without its password.
         url: String,
         /// Why.
-        error: DialError,
-    },
-    /// The URL's server did not answer.
-    #[error("unable to read URL {url:?}: {error}")]
-    Http {
-        /// The URL.
-        url: String,
-        /// Why.
-        error: HttpError,
+        error: WebError,
     },
     /// The URL's server has nothing there.
     #[error("unable to read URL {url:?}, server reported {status}")]
@@ -65,15 +53,6 @@ pub enum FilesError {
         /// What it said.
         status: http::StatusCode,
     },
-    /// The environment's proxy.
-    #[error(transparent)]
-    Proxy(#[from] ProxyError),
-    /// The system's certificates.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// The URL cannot be asked for.
-    #[error(transparent)]
-    Request(#[from] http::Error),
 }
 
 /// Reads all objects that `places` name; `-` is standard input.
@@ -82,7 +61,7 @@ pub enum FilesError {
 /// [`FilesError`] for the first place that fails.
 pub async fn read(
     places: &[String],
-    env: &dyn Fn(&str) -> Option<String>,
+    env: &(dyn Fn(&str) -> Option<String> + Send + Sync),
 ) -> Result<Vec<Object>, FilesError> {
     let mut found = Vec::new();
     for place in places {
@@ -134,24 +113,16 @@ fn local(place: &str) -> Result<Vec<Object>, FilesError> {
 /// No credential of a cluster goes along.
 async fn fetched(
     url: &Url,
-    env: &dyn Fn(&str) -> Option<String>,
+    env: &(dyn Fn(&str) -> Option<String> + Send + Sync),
 ) -> Result<Vec<Object>, FilesError> {
-    let name = || url.as_str().to_owned();
-    let tls = match url.scheme() {
-        "https" => Some(Tls { config: tls::client(&Trust::System, None)?, server_name: None }),
-        _ => None,
-    };
-    let endpoint = Endpoint::of(url, tls, proxy::from_env(url, env)?);
-    let stream = dial(&endpoint, PATIENCE).await;
-    let stream = stream.map_err(|error| FilesError::Dial { url: name(), error })?;
-    let head = head("GET", url, Bytes::new())?;
+    let name = || redacted(url.as_str()).into_owned();
     let bytes = usize::try_from(BYTES).unwrap_or(usize::MAX);
-    let answer = request(stream, head, bytes, PATIENCE).await;
-    let (head, body) = answer.map_err(|error| FilesError::Http { url: name(), error })?;
+    let answer = Web { trust: &Trust::System, env, bytes }.get(url).await;
+    let (head, body) = answer.map_err(|error| FilesError::Web { url: name(), error })?;
     if !head.status.is_success() {
         return Err(FilesError::Status { url: name(), status: head.status });
     }
-    Ok(objects::parse(&String::from_utf8_lossy(&body), Path::new(url.as_str()))?)
+    Ok(objects::parse(&String::from_utf8_lossy(&body), Path::new(&name()))?)
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! What a client has to know before it can stream: which cluster, as whom, which pod, which URL.
-//! Above: the `bowline` binary. Below: `bowline-io`, kube's kubeconfig types.
+//! Above: the `bowline` binary. Below: `bowline-io`.
 //!
-//! In reading order: [`config`] finds the cluster and the user, [`credentials`] makes headers of
-//! the user, [`api`] asks the API server, [`target`] finds the pod ([`files`] where `-f` says it),
+//! In reading order: [`config`] finds the cluster and the user in flags and [`kubeconfig`] files,
+//! [`credentials`] makes headers of the user, for each connection, [`api`] asks the API server, [`target`] finds the pod ([`files`] where `-f` says it),
 //! [`container`] the container, [`ports`] the ports of a forward, and [`stream_url`] says where to
 //! stream. Every error has kubectl's words.
 
@@ -11,8 +11,14 @@ pub mod config;
 pub mod container;
 pub mod credentials;
 pub mod files;
+pub mod flaws;
+pub mod kubeconfig;
+pub mod objects;
+pub mod oidc;
 pub mod plugin;
 pub mod ports;
 pub mod resources;
 pub mod stream_url;
 pub mod target;
+pub mod web;
+pub mod yaml;

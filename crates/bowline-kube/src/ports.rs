@@ -1,10 +1,10 @@
 //! The ports of a command line to numbers on this side and at the pod, with kubectl's rules and
 //! words.
-//! Above: the binary. Below: k8s-openapi's types.
+//! Above: the binary. Below: [`objects`](crate::objects).
 
-use k8s_openapi::api::core::v1::{Container, Pod, Service, ServicePort};
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use thiserror::Error;
+
+use crate::objects::{Owner, Pod, ServicePort, TargetPort};
 
 /// What can be wrong with a port.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -71,12 +71,12 @@ pub struct ForwardedPort {
 pub fn resolve(
     words: &[String],
     pod: &Pod,
-    service: Option<&Service>,
+    service: Option<&Owner>,
 ) -> Result<Vec<ForwardedPort>, PortError> {
     words.iter().map(|word| one(word, pod, service)).collect()
 }
 
-fn one(word: &str, pod: &Pod, service: Option<&Service>) -> Result<ForwardedPort, PortError> {
+fn one(word: &str, pod: &Pod, service: Option<&Owner>) -> Result<ForwardedPort, PortError> {
     // Of three fields or more, the first is all that counts.
     let parts: Vec<&str> = word.split(':').collect();
     let (local, remote) = match parts[..] {
@@ -121,27 +121,16 @@ fn number(side: &'static str, text: &str) -> Result<u16, PortError> {
     text.parse().or_else(|_| bad("value out of range"))
 }
 
-fn containers(pod: &Pod) -> impl Iterator<Item = &Container> {
-    let spec = pod.spec.as_ref();
-    let regular = spec.into_iter().flat_map(|spec| &spec.containers);
-    regular.chain(spec.into_iter().filter_map(|spec| spec.init_containers.as_ref()).flatten())
-}
-
-fn is_udp(protocol: Option<&str>) -> bool {
-    protocol == Some("UDP")
+fn is_udp(protocol: &str) -> bool {
+    protocol == "UDP"
 }
 
 fn container_port(pod: &Pod, name: &str) -> Result<i32, PortError> {
-    let ports = || containers(pod).flat_map(|container| container.ports.iter().flatten());
-    let named = |udp: bool| {
-        let is = move |protocol: Option<&str>| is_udp(protocol) == udp;
-        ports().find(|port| {
-            port.name.as_deref().unwrap_or_default() == name && is(port.protocol.as_deref())
-        })
-    };
+    let ports = || pod.regular_and_initial().flat_map(|container| &container.ports);
+    let named = |udp: bool| ports().find(|port| port.name == name && is_udp(&port.protocol) == udp);
     if name.is_empty() {
         // kubectl since 1.32, where a port without a name would otherwise be taken.
-        let pod = pod.metadata.name.clone().unwrap_or_default();
+        let pod = pod.metadata.name.clone();
         return Err(match named(false) {
             Some(_) => PortError::Empty,
             None => PortError::PodName { pod, name: String::new() },
@@ -150,19 +139,19 @@ fn container_port(pod: &Pod, name: &str) -> Result<i32, PortError> {
     match (named(false), named(true)) {
         (Some(port), _) => Ok(port.container_port),
         (None, Some(_)) => Err(PortError::Udp(name.to_owned())),
-        (None, None) => Err(PortError::PodName {
-            pod: pod.metadata.name.clone().unwrap_or_default(),
-            name: name.to_owned(),
-        }),
+        (None, None) => {
+            Err(PortError::PodName { pod: pod.metadata.name.clone(), name: name.to_owned() })
+        }
     }
 }
 
 /// A number that the pod declares for datagrams alone.
 fn refuse_udp(pod: &Pod, text: &str) -> Result<(), PortError> {
-    let mut declared = containers(pod)
-        .flat_map(|container| container.ports.iter().flatten())
+    let mut declared = pod
+        .regular_and_initial()
+        .flat_map(|container| &container.ports)
         .filter(|port| port.container_port.to_string() == text)
-        .map(|port| is_udp(port.protocol.as_deref()))
+        .map(|port| is_udp(&port.protocol))
         .peekable();
     if declared.peek().is_some() && declared.all(|udp| udp) {
         return Err(PortError::Udp(text.to_owned()));
@@ -170,14 +159,14 @@ fn refuse_udp(pod: &Pod, text: &str) -> Result<(), PortError> {
     Ok(())
 }
 
-fn service_port<'a>(service: &'a Service, text: &str) -> Result<&'a ServicePort, PortError> {
-    let name = || service.metadata.name.clone().unwrap_or_default();
-    let ports = || service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
+fn service_port<'a>(service: &'a Owner, text: &str) -> Result<&'a ServicePort, PortError> {
+    let name = || service.metadata.name.clone();
+    let ports = || service.spec.ports.iter();
     let wanted = |port: &&ServicePort| match text.parse::<i32>() {
         Ok(number) => port.port == number,
-        Err(_) => port.name.as_deref().unwrap_or_default() == text && !text.is_empty(),
+        Err(_) => port.name == text && !text.is_empty(),
     };
-    let tcp = ports().filter(wanted).find(|port| !is_udp(port.protocol.as_deref()));
+    let tcp = ports().filter(wanted).find(|port| !is_udp(&port.protocol));
     match (tcp, ports().find(wanted)) {
         (Some(port), _) => Ok(port),
         (None, Some(_)) => Err(PortError::Udp(text.to_owned())),
@@ -188,15 +177,14 @@ fn service_port<'a>(service: &'a Service, text: &str) -> Result<&'a ServicePort,
     }
 }
 
-fn target(service: &Service, port: &ServicePort, pod: &Pod) -> Result<i32, PortError> {
-    let spec = service.spec.as_ref();
-    if spec.and_then(|spec| spec.cluster_ip.as_deref()) == Some("None") {
+fn target(service: &Owner, port: &ServicePort, pod: &Pod) -> Result<i32, PortError> {
+    if service.spec.cluster_ip == "None" {
         return Ok(port.port);
     }
     match &port.target_port {
-        None | Some(IntOrString::Int(0)) => Ok(port.port),
-        Some(IntOrString::Int(number)) => Ok(*number),
-        Some(IntOrString::String(name)) => container_port(pod, name),
+        None | Some(TargetPort::Number(0)) => Ok(port.port),
+        Some(TargetPort::Number(number)) => Ok(*number),
+        Some(TargetPort::Name(name)) => container_port(pod, name),
     }
 }
 
@@ -217,7 +205,7 @@ mod tests {
         serde_json::from_value(pod).unwrap()
     }
 
-    fn service(cluster_ip: &str) -> Service {
+    fn service(cluster_ip: &str) -> Owner {
         let service = json!({"metadata": {"name": "web"}, "spec": {"clusterIP": cluster_ip,
             "ports": [{"name": "web", "port": 8080, "targetPort": "http"},
                 {"name": "number", "port": 81, "targetPort": 9000},
@@ -226,7 +214,7 @@ mod tests {
         serde_json::from_value(service).unwrap()
     }
 
-    fn read(word: &str, service: Option<&Service>) -> Result<(u16, u16), String> {
+    fn read(word: &str, service: Option<&Owner>) -> Result<(u16, u16), String> {
         let found = resolve(&[word.to_owned()], &pod(), service);
         found.map(|all| (all[0].local, all[0].remote)).map_err(|error| error.to_string())
     }

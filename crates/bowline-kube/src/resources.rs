@@ -2,10 +2,11 @@
 //! one.
 //! Above: [`target`](crate::target). Below: [`api`](crate::api).
 
-use serde_json::Value;
+use serde::Deserialize;
 use thiserror::Error;
 
 use crate::api::{Api, ApiError};
+use crate::objects::or_default;
 
 /// A kind of object and where it is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +36,88 @@ const AGGREGATED: &str =
     "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
 const JSON: &str = "application/json";
 
+/// What a server has, in any of the four forms. Elements must name themselves: what is kept is then
+/// at most a few times what was sent.
+#[derive(Deserialize)]
+struct Discovery {
+    #[serde(default, deserialize_with = "or_default")]
+    kind: String,
+    /// The aggregated form.
+    #[serde(default, deserialize_with = "or_default")]
+    items: Vec<Group>,
+    /// The old form of the first group,
+    #[serde(default, deserialize_with = "or_default")]
+    versions: Vec<String>,
+    /// and of all others.
+    #[serde(default, deserialize_with = "or_default")]
+    groups: Vec<OldGroup>,
+    /// Of one version.
+    #[serde(default, deserialize_with = "or_default")]
+    resources: Vec<OldResource>,
+}
+
+#[derive(Deserialize)]
+struct Group {
+    #[serde(default, deserialize_with = "or_default")]
+    metadata: Name,
+    versions: Vec<Version>,
+}
+
+#[derive(Default, Deserialize)]
+struct Name {
+    #[serde(default, deserialize_with = "or_default")]
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct Version {
+    version: String,
+    #[serde(default, deserialize_with = "or_default")]
+    resources: Vec<NewResource>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct NewResource {
+    resource: String,
+    #[serde(default)]
+    response_kind: Option<Kind>,
+    #[serde(default, deserialize_with = "or_default")]
+    singular_resource: String,
+    #[serde(default, deserialize_with = "or_default")]
+    short_names: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Kind {
+    #[serde(default, deserialize_with = "or_default")]
+    kind: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct OldGroup {
+    preferred_version: GroupVersion,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct GroupVersion {
+    group_version: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct OldResource {
+    name: String,
+    #[serde(default, deserialize_with = "or_default")]
+    kind: String,
+    #[serde(default, deserialize_with = "or_default")]
+    singular_name: String,
+    #[serde(default, deserialize_with = "or_default")]
+    short_names: Vec<String>,
+}
+
 /// Looks a word up: plural, singular, short name or kind, with `.group` behind it or not.
 ///
 /// # Errors
@@ -43,15 +126,15 @@ pub async fn find(api: &Api, word: &str) -> Result<Resource, ResourceError> {
     let wanted = word.to_lowercase();
     // The first group has the words that are asked for most, and wins over all others.
     for root in ["api", "apis"] {
-        let list = match api.get(&[root], &[], AGGREGATED).await {
+        let list: Discovery = match api.get(&[root], &[], AGGREGATED).await {
             // A server before 1.7 or a proxy in front of it may not serve both.
             Err(error) if error.is_not_found() => continue,
             list => list?,
         };
-        let found = if list["kind"] == "APIGroupDiscoveryList" {
-            aggregated(&list, &wanted)
+        let found = if list.kind == "APIGroupDiscoveryList" {
+            aggregated(list, &wanted)
         } else {
-            one_by_one(api, root, &list, &wanted).await?
+            one_by_one(api, root, list, &wanted).await?
         };
         if let Some(found) = found {
             return Ok(found);
@@ -60,43 +143,33 @@ pub async fn find(api: &Api, word: &str) -> Result<Resource, ResourceError> {
     Err(ResourceError::Unknown(word.to_owned()))
 }
 
-fn texts(list: &Value) -> impl Iterator<Item = &str> {
-    list.as_array().into_iter().flatten().filter_map(Value::as_str)
-}
-
-fn items<'a>(of: &'a Value, field: &str) -> impl Iterator<Item = &'a Value> {
-    of[field].as_array().into_iter().flatten()
-}
-
 /// Whether `wanted` is one of `names`, or that and the group.
 fn is_called<'a>(
     wanted: &str,
     group: &str,
     version: &str,
-    names: impl Iterator<Item = &'a str>,
+    names: [&'a str; 3],
+    short_names: &'a [String],
 ) -> bool {
     let (word, rest) = wanted.split_once('.').unwrap_or((wanted, ""));
     let full = format!("{version}.{group}");
     if !(rest.is_empty() || rest == group || rest == full.trim_end_matches('.')) {
         return false;
     }
-    names.into_iter().any(|name| !name.is_empty() && name.to_lowercase() == word)
+    let mut names = names.into_iter().chain(short_names.iter().map(String::as_str));
+    names.any(|name| !name.is_empty() && name.to_lowercase() == word)
 }
 
-fn aggregated(list: &Value, wanted: &str) -> Option<Resource> {
-    for item in items(list, "items") {
-        let group = item["metadata"]["name"].as_str().unwrap_or_default();
-        for version in items(item, "versions") {
-            let number = version["version"].as_str()?;
-            for resource in items(version, "resources") {
-                let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-                let (plural, kind) =
-                    (text(&resource["resource"]), text(&resource["responseKind"]["kind"]));
-                let singular = text(&resource["singularResource"]);
-                let names = [&*plural, &*singular, &*kind].into_iter();
-                if is_called(wanted, group, number, names.chain(texts(&resource["shortNames"]))) {
-                    let (group, version) = (group.to_owned(), number.to_owned());
-                    return Some(Resource { group, version, plural, kind });
+fn aggregated(list: Discovery, wanted: &str) -> Option<Resource> {
+    for group in list.items {
+        for version in group.versions {
+            for one in version.resources {
+                let kind = one.response_kind.map(|kind| kind.kind).unwrap_or_default();
+                let names = [&*one.resource, &*one.singular_resource, &*kind];
+                let (group, version) = (&group.metadata.name, &version.version);
+                if is_called(wanted, group, version, names, &one.short_names) {
+                    let (group, version) = (group.clone(), version.clone());
+                    return Some(Resource { group, version, plural: one.resource, kind });
                 }
             }
         }
@@ -108,33 +181,24 @@ fn aggregated(list: &Value, wanted: &str) -> Option<Resource> {
 async fn one_by_one(
     api: &Api,
     root: &str,
-    list: &Value,
+    list: Discovery,
     wanted: &str,
 ) -> Result<Option<Resource>, ResourceError> {
-    let mut places: Vec<(String, String)> = Vec::new();
-    for version in texts(&list["versions"]) {
-        places.push((String::new(), version.to_owned()));
-    }
-    for group in items(list, "groups") {
-        if let Some(preferred) = group["preferredVersion"]["groupVersion"].as_str()
-            && let Some((group, version)) = preferred.split_once('/')
-        {
-            places.push((group.to_owned(), version.to_owned()));
-        }
-    }
-    for (group, version) in places {
+    let first = list.versions.into_iter().map(|version| (String::new(), version));
+    let others = list.groups.iter().filter_map(|group| {
+        let (group, version) = group.preferred_version.group_version.split_once('/')?;
+        Some((group.to_owned(), version.to_owned()))
+    });
+    for (group, version) in first.chain(others) {
         let path: Vec<&str> =
             [root, &group, &version].into_iter().filter(|part| !part.is_empty()).collect();
         // One broken extension must not hide all others.
-        let Ok(known) = api.get(&path, &[], JSON).await else { continue };
-        for resource in items(&known, "resources") {
-            let text = |field: &str| resource[field].as_str().unwrap_or_default().to_owned();
-            let (plural, kind, singular) = (text("name"), text("kind"), text("singularName"));
-            let names = [&*plural, &*singular, &*kind].into_iter();
-            let is_whole = !plural.contains('/');
-            let names = names.chain(texts(&resource["shortNames"]));
-            if is_whole && is_called(wanted, &group, &version, names) {
-                return Ok(Some(Resource { group, version, plural, kind }));
+        let Ok(known) = api.get::<Discovery>(&path, &[], JSON).await else { continue };
+        for one in known.resources {
+            let names = [&*one.name, &*one.singular_name, &*one.kind];
+            let is_whole = !one.name.contains('/');
+            if is_whole && is_called(wanted, &group, &version, names, &one.short_names) {
+                return Ok(Some(Resource { group, version, plural: one.name, kind: one.kind }));
             }
         }
     }
@@ -150,10 +214,11 @@ mod tests {
         let list = serde_json::json!({"items": [{"metadata": {"name": "apps"}, "versions": [
             {"version": "v1", "resources": [{"resource": "deployments", "singularResource":
             "deployment", "shortNames": ["deploy"], "responseKind": {"kind": "Deployment"}}]}]}]});
+        let find = |word: &str| aggregated(Discovery::deserialize(&list).unwrap(), word);
         for word in ["deploy", "deployment", "deployments", "deploy.apps", "deploy.v1.apps"] {
-            assert_eq!(aggregated(&list, word).unwrap().plural, "deployments", "{word}");
+            assert_eq!(find(word).unwrap().plural, "deployments", "{word}");
         }
-        assert_eq!(aggregated(&list, "deploy.batch"), None);
-        assert_eq!(aggregated(&list, ""), None);
+        assert_eq!(find("deploy.batch"), None);
+        assert_eq!(find(""), None);
     }
 }

@@ -5,17 +5,20 @@ use std::cmp::Ordering;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use thiserror::Error;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::api::{Api, ApiError};
+use crate::objects::{Best, First, Order, Owner, Pod};
 use crate::resources::{self, Resource, ResourceError};
 
 const JSON: &str = "application/json";
 /// How often a selector without a pod is asked again.
 const PERIOD: Duration = Duration::from_secs(1);
+/// How many pods are asked for at once: pages of small pods are small, pages of large ones bounded.
+const PAGE: &str = "500";
 
 /// Why there is no pod.
 #[derive(Debug, Error)]
@@ -76,7 +79,7 @@ pub struct Target {
     /// The pod.
     pub pod: Pod,
     /// The workload or service that was named; `None` if that was the pod itself.
-    pub chosen_for: Option<Value>,
+    pub chosen_for: Option<Owner>,
 }
 
 /// The pod that [`resolve`] finds.
@@ -126,9 +129,9 @@ pub async fn resolve(
     if resource.group.is_empty() && resource.plural == "pods" {
         return pod(api, namespace, name).await.map(of_pod);
     }
-    let object = get(api, &resource, namespace, name).await?;
-    let pod = selected(api, namespace, &object, &go_type(&resource), wait).await?;
-    Ok(Target { pod, chosen_for: Some(object) })
+    let owner: Owner = get(api, &resource, namespace, name).await?;
+    let pod = selected(api, namespace, &owner, &go_type(&resource), wait).await?;
+    Ok(Target { pod, chosen_for: Some(owner) })
 }
 
 /// The pod of this name.
@@ -137,15 +140,20 @@ pub async fn resolve(
 /// [`TargetError`].
 pub async fn pod(api: &Api, namespace: &str, name: &str) -> Result<Pod, TargetError> {
     let path = ["api", "v1", "namespaces", namespace, "pods", name];
-    to_pod(found(api, namespace, &path).await?)
+    Ok(found(api, namespace, &path).await?)
 }
 
 /// Gets an object. Where it is missing because its whole namespace is, that is said instead.
-async fn found(api: &Api, namespace: &str, path: &[&str]) -> Result<Value, ApiError> {
+async fn found<T: DeserializeOwned>(
+    api: &Api,
+    namespace: &str,
+    path: &[&str],
+) -> Result<T, ApiError> {
     let object = api.get(path, &[], JSON).await;
     match object {
         Err(error) if error.is_not_found() && namespace != "default" => {
-            match api.get(&["api", "v1", "namespaces", namespace], &[], JSON).await {
+            let there = api.get::<Owner>(&["api", "v1", "namespaces", namespace], &[], JSON).await;
+            match there {
                 Err(missing) if missing.is_not_found() => Err(missing),
                 _ => Err(error),
             }
@@ -154,12 +162,12 @@ async fn found(api: &Api, namespace: &str, path: &[&str]) -> Result<Value, ApiEr
     }
 }
 
-async fn get(
+async fn get<T: DeserializeOwned>(
     api: &Api,
     resource: &Resource,
     namespace: &str,
     name: &str,
-) -> Result<Value, TargetError> {
+) -> Result<T, TargetError> {
     let Resource { group, version, plural, .. } = resource;
     let root: &[&str] = if group.is_empty() { &["api"] } else { &["apis", group] };
     let path = [root, &[version, "namespaces", namespace, plural, name]].concat();
@@ -178,11 +186,11 @@ pub async fn of_object(
 ) -> Result<Pod, TargetError> {
     let kind = object["kind"].as_str().unwrap_or_default();
     if kind == "Pod" {
-        return to_pod(object.clone());
+        return of_value(object);
     }
     let version = object["apiVersion"].as_str().unwrap_or_default();
     let version = version.rsplit('/').next().unwrap_or_default();
-    selected(api, namespace, object, &format!("*{version}.{kind}"), wait).await
+    selected(api, namespace, &of_value(object)?, &format!("*{version}.{kind}"), wait).await
 }
 
 /// What Go calls an object of this kind; kubectl's messages do.
@@ -193,19 +201,15 @@ fn go_type(resource: &Resource) -> String {
 async fn selected(
     api: &Api,
     namespace: &str,
-    object: &Value,
+    owner: &Owner,
     go_type: &str,
     wait: Duration,
 ) -> Result<Pod, TargetError> {
-    let selector = selector(object, go_type)?;
+    let selector = selector(owner, go_type)?;
     let deadline = Instant::now() + wait;
-    let path = ["api", "v1", "namespaces", namespace, "pods"];
     let first = async {
         loop {
-            let list = api.get(&path, &[("labelSelector", &selector)], JSON).await?;
-            let pods = list["items"].as_array().into_iter().flatten().cloned();
-            let pods = pods.map(to_pod).collect::<Result<Vec<_>, _>>()?;
-            if let Some(best) = best(pods) {
+            if let Some(best) = best(api, namespace, &selector).await? {
                 return Ok(best);
             }
             sleep(PERIOD).await;
@@ -214,35 +218,43 @@ async fn selected(
     timeout_at(deadline, first).await.unwrap_or(Err(TargetError::Timeout))
 }
 
-/// The selector of a workload or a service, as a query wants it.
-fn selector(object: &Value, go_type: &str) -> Result<String, TargetError> {
-    let name = object["metadata"]["name"].as_str().unwrap_or_default();
-    let spec = &object["spec"]["selector"];
-    let labels = |map: &Value| -> Vec<String> {
-        let pairs = map.as_object().into_iter().flatten();
-        pairs.map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect()
-    };
-    let terms = match object["kind"].as_str().unwrap_or_default() {
-        "Service" => {
-            let terms = labels(spec);
-            if terms.is_empty() {
-                return Err(TargetError::EmptyService(name.to_owned()));
-            }
-            terms
+/// The best pod that is selected now, over all pages of the list.
+async fn best(api: &Api, namespace: &str, selector: &str) -> Result<Option<Pod>, TargetError> {
+    let path = ["api", "v1", "namespaces", namespace, "pods"];
+    let mut first = First::<Pod, Better>::default();
+    let mut next = String::new();
+    loop {
+        let mut query = vec![("labelSelector", selector), ("limit", PAGE)];
+        if !next.is_empty() {
+            query.push(("continue", &next));
         }
-        "ReplicationController" => labels(spec),
+        let page: Best<Pod, Better> = api.list(&path, &query, JSON).await?;
+        if let Some(pod) = page.items.best {
+            first.add(pod);
+        }
+        next = page.metadata.next;
+        if next.is_empty() {
+            return Ok(first.best);
+        }
+    }
+}
+
+/// The selector of a workload or a service, as a query wants it.
+fn selector(owner: &Owner, go_type: &str) -> Result<String, TargetError> {
+    let (name, spec) = (&owner.metadata.name, &owner.spec.selector);
+    let labels = |pairs: &[(String, String)]| -> Vec<String> {
+        pairs.iter().map(|(key, value)| format!("{key}={value}")).collect()
+    };
+    let terms = match &*owner.kind {
+        "Service" if spec.labels.is_empty() => {
+            return Err(TargetError::EmptyService(name.to_owned()));
+        }
+        "Service" | "ReplicationController" => labels(&spec.labels),
         "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet" | "Job" => {
-            let mut terms = labels(&spec["matchLabels"]);
-            for rule in spec["matchExpressions"].as_array().into_iter().flatten() {
-                let key = rule["key"].as_str().unwrap_or_default();
-                let values: Vec<&str> = rule["values"]
-                    .as_array()
-                    .into_iter()
-                    .flatten()
-                    .filter_map(Value::as_str)
-                    .collect();
-                let values = values.join(",");
-                terms.push(match rule["operator"].as_str().unwrap_or_default() {
+            let mut terms = labels(&spec.match_labels);
+            for rule in &spec.rules {
+                let (key, values) = (&rule.key, rule.values.join(","));
+                terms.push(match &*rule.operator {
                     "In" => format!("{key} in ({values})"),
                     "NotIn" => format!("{key} notin ({values})"),
                     "Exists" => key.to_owned(),
@@ -266,31 +278,37 @@ fn selector(object: &Value, go_type: &str) -> Result<String, TargetError> {
     Ok(terms.join(","))
 }
 
-fn to_pod(value: Value) -> Result<Pod, TargetError> {
-    let what = format!("pod {:?}", value["metadata"]["name"].as_str().unwrap_or_default());
-    serde_json::from_value(value)
-        .map_err(|error| TargetError::Malformed { what, error: error.to_string() })
+fn of_value<T: DeserializeOwned>(value: &Value) -> Result<T, TargetError> {
+    let name = value["metadata"]["name"].as_str().unwrap_or_default();
+    T::deserialize(value).map_err(|error| TargetError::Malformed {
+        what: format!("{} {name:?}", value["kind"].as_str().unwrap_or("object").to_lowercase()),
+        error: error.to_string(),
+    })
 }
 
-fn best(pods: Vec<Pod>) -> Option<Pod> {
-    pods.into_iter().min_by(order)
+/// The pod that is more likely to work.
+#[derive(Debug)]
+struct Better;
+
+impl Order<Pod> for Better {
+    fn is_better(one: &Pod, other: &Pod) -> bool {
+        order(one, other) == Ordering::Less
+    }
 }
 
 /// Which of two pods is the better one for a person: the one that is more likely to work.
 fn order(one: &Pod, other: &Pod) -> Ordering {
-    let unscheduled = |pod: &Pod| {
-        pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).is_none_or(str::is_empty)
-    };
-    let phase = |pod: &Pod| match pod.status.as_ref().and_then(|status| status.phase.as_deref()) {
-        Some("Running") => 0,
-        Some("Unknown") => 1,
-        Some("Pending") => 2,
+    let unscheduled = |pod: &Pod| pod.spec.node_name.is_empty();
+    let phase = |pod: &Pod| match &*pod.status.phase {
+        "Running" => 0,
+        "Unknown" => 1,
+        "Pending" => 2,
         _ => 3,
     };
     let leaving = |pod: &Pod| pod.metadata.deletion_timestamp.is_some();
-    let created = |pod: &Pod| pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
     let unready = |pod: &Pod| ready_since(pod).is_none();
     let since = |pod: &Pod| ready_since(pod).flatten();
+    let created = |pod: &Pod| pod.metadata.creation_timestamp;
     (unscheduled(one), phase(one), unready(one), leaving(one))
         .cmp(&(unscheduled(other), phase(other), unready(other), leaving(other)))
         .then_with(|| since(one).cmp(&since(other)))
@@ -300,14 +318,13 @@ fn order(one: &Pod, other: &Pod) -> Ordering {
 
 /// Since when the pod is ready; `None` if it is not.
 fn ready_since(pod: &Pod) -> Option<Option<Timestamp>> {
-    let conditions = pod.status.as_ref()?.conditions.as_deref()?;
-    let ready = conditions.iter().find(|one| one.type_ == "Ready" && one.status == "True")?;
-    Some(ready.last_transition_time.as_ref().map(|time| time.0))
+    let is_ready = |one: &&crate::objects::Condition| one.kind == "Ready" && one.status == "True";
+    let ready = pod.status.conditions.iter().find(is_ready)?;
+    Some(ready.last_transition_time)
 }
 
 fn restarts(pod: &Pod) -> i32 {
-    let statuses = pod.status.iter().filter_map(|status| status.container_statuses.as_ref());
-    statuses.flatten().map(|status| status.restart_count).max().unwrap_or(0)
+    pod.status.container_statuses.iter().map(|status| status.restart_count).max().unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -318,14 +335,12 @@ mod tests {
 
     #[test]
     fn selectors() {
-        let of = |kind: &str, selector: Value| {
+        let of = |kind: &str, spec: Value| {
             let object =
-                json!({"kind": kind, "metadata": {"name": "x"}, "spec": {"selector": selector}});
-            selector_text(&object)
+                json!({"kind": kind, "metadata": {"name": "x"}, "spec": {"selector": spec}});
+            let owner = serde_json::from_value(object).unwrap();
+            selector(&owner, "*v1.ConfigMap").unwrap_or_else(|error| error.to_string())
         };
-        fn selector_text(object: &Value) -> String {
-            selector(object, "*v1.ConfigMap").unwrap_or_else(|error| error.to_string())
-        }
         assert_eq!(of("Service", json!({"a": "b"})), "a=b");
         let rules = json!({"matchLabels": {"a": "b"}, "matchExpressions": [
             {"key": "c", "operator": "In", "values": ["d", "e"]},
@@ -351,7 +366,7 @@ mod tests {
                 pod["status"]["conditions"] = json!([{"type": "Ready", "status": "True",
                     "lastTransitionTime": since}]);
             }
-            to_pod(pod).unwrap()
+            serde_json::from_value::<Pod>(pod).unwrap()
         };
         let long = Some("2026-01-01T00:00:00Z");
         let short = Some("2026-02-01T00:00:00Z");
@@ -365,10 +380,11 @@ mod tests {
             pod("g", "Running", "", long, 0),
         ];
         for first in 0..ranked.len() {
-            let mut rest = ranked[first..].to_vec();
-            rest.reverse();
-            assert_eq!(best(rest).unwrap().metadata.name, ranked[first].metadata.name);
+            let mut best = First::<Pod, Better>::default();
+            for pod in ranked[first..].iter().rev() {
+                best.add(pod.clone());
+            }
+            assert_eq!(best.best.unwrap().metadata.name, ranked[first].metadata.name);
         }
-        assert!(best(Vec::new()).is_none());
     }
 }

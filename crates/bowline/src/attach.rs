@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use bowline_client::{Ended, ExecError, Outcome, Wants};
 use bowline_io::stdio::Input;
+use bowline_kube::objects::Pod;
 use bowline_kube::stream_url::ExecQuery;
 use bowline_kube::{container, stream_url, target};
-use k8s_openapi::api::core::v1::{Container, Pod};
 use tokio::io::AsyncRead;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
@@ -32,7 +32,7 @@ pub fn run(asked: &Attach, program: &str) -> End {
 
 async fn session(asked: &Attach, program: &str) -> Result<End, End> {
     let verbose = Arc::new(Verbose::new(asked.global.verbosity));
-    let place = place::of(&asked.global, program, verbose.clone())?;
+    let place = place::of(&asked.global, program, verbose.clone()).await?;
     let wait = asked.pod_running_timeout;
     let pod = target::named(&place.api, &place.namespace, &asked.target, wait).await?;
     remote::refuse_completed(&pod, "attach")?;
@@ -59,7 +59,7 @@ async fn session(asked: &Attach, program: &str) -> Result<End, End> {
         say::line(format_args!("warning: container {} takes no input (stdin: false)", choice.name));
     }
     let wants = Wants { stdin: asked.stdin, stdout: true, stderr: !console.tty, tty: console.tty };
-    let name = pod.metadata.name.clone().unwrap_or_default();
+    let name = pod.metadata.name.clone();
     let query = ExecQuery {
         command: Vec::new(),
         container: choice.name.clone(),
@@ -148,17 +148,11 @@ struct Console {
 
 impl Console {
     fn of(pod: &Pod, name: &str) -> Console {
-        let spec = pod.spec.iter();
-        let found = spec
-            .clone()
-            .flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()));
-        let is = |on: Option<bool>| on.unwrap_or(false);
-        if let Some(Container { stdin, tty, .. }) = found.into_iter().find(|one| one.name == name) {
-            return Console { stdin: is(*stdin), tty: is(*tty), ephemeral: false };
+        if let Some(one) = pod.regular_and_initial().find(|one| one.name == name) {
+            return Console { stdin: one.stdin, tty: one.tty, ephemeral: false };
         }
-        let mut ephemeral = spec.flat_map(|spec| spec.ephemeral_containers.iter().flatten());
-        let found = ephemeral.find(|one| one.name == name);
-        let (stdin, tty) = found.map_or((None, None), |one| (one.stdin, one.tty));
-        Console { stdin: is(stdin), tty: is(tty), ephemeral: true }
+        let found = pod.spec.ephemeral_containers.iter().find(|one| one.name == name);
+        let (stdin, tty) = found.map_or((false, false), |one| (one.stdin, one.tty));
+        Console { stdin, tty, ephemeral: true }
     }
 }

@@ -35,7 +35,7 @@ pub fn run(asked: &Cp, program: &str) -> End {
 
 async fn copied(asked: &Cp, program: &str) -> Result<End, End> {
     let verbose = Arc::new(Verbose::new(asked.global.verbosity));
-    let place = place::of(&asked.global, program, verbose.clone())?;
+    let place = place::of(&asked.global, program, verbose.clone()).await?;
     let shown = Arc::new(Shown::new(asked.progress));
     let stop = CancellationToken::new();
     let stopped = stop_at_signals(stop.clone())?;

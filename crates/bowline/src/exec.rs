@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use bowline_client::Wants;
 use bowline_io::stdio::Input;
+use bowline_kube::objects::Pod;
 use bowline_kube::stream_url::ExecQuery;
 use bowline_kube::{container, files, stream_url, target};
-use k8s_openapi::api::core::v1::Pod;
 
 use crate::args::BadUsage;
 use crate::args::exec::Exec;
@@ -24,7 +24,7 @@ pub fn run(asked: &Exec, program: &str) -> End {
 
 async fn session(asked: &Exec, program: &str) -> Result<End, End> {
     let verbose = Arc::new(Verbose::new(asked.global.verbosity));
-    let place = place::of(&asked.global, program, verbose.clone())?;
+    let place = place::of(&asked.global, program, verbose.clone()).await?;
     let (namespace, pod) = pod(asked, &place).await?;
     let choice = container::choose(&pod, asked.container.as_deref()).map_err(End::refused)?;
     if let Some(notice) = choice.notice.filter(|_| !asked.quiet) {
@@ -33,7 +33,7 @@ async fn session(asked: &Exec, program: &str) -> Result<End, End> {
     remote::refuse_completed(&pod, "exec into")?;
     let tty = asked.stdin && asked.tty && remote::has_terminal(asked.quiet);
     let wants = Wants { stdin: asked.stdin, stdout: true, stderr: !tty, tty };
-    let name = pod.metadata.name.unwrap_or_default();
+    let name = pod.metadata.name;
     let query = ExecQuery {
         command: words(asked)?,
         container: choice.name,

@@ -47,6 +47,13 @@ impl End {
     pub fn line(error: impl Display) -> End {
         End { code: REFUSED, lines: vec![error.to_string()] }
     }
+
+    /// Each line of its texts as a line: for texts of this program's own.
+    #[must_use]
+    pub fn with_its_lines(self) -> End {
+        let lines = self.lines.iter().flat_map(|text| text.lines()).map(ToOwned::to_owned);
+        End { code: self.code, lines: lines.collect() }
+    }
 }
 
 impl From<TargetError> for End {

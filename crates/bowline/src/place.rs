@@ -4,10 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bowline_io::access::{AccessError, Source as _};
 use bowline_io::observe::Observer;
 use bowline_kube::api::Api;
-use bowline_kube::config::ConfigError;
-use bowline_kube::{config, credentials};
+use bowline_kube::config;
+use bowline_kube::credentials::{Credentials, CredentialsError};
+use bowline_kube::plugin::PluginError;
 use http::header::USER_AGENT;
 use http::{HeaderName, HeaderValue};
 
@@ -50,31 +52,39 @@ pub fn with_warnings(end: End, global: &Global, verbose: &Verbose) -> End {
 }
 
 /// Reads what the flags and the kubeconfig say. `program` is the name that this one was called by.
-pub fn of(global: &Global, program: &str, observer: Arc<dyn Observer>) -> Result<Place, End> {
-    let chosen = config::choose(&global.overrides, &env).map_err(|error| match error {
-        ConfigError::NoContext(_) => End::line(error),
-        error => End::refused(error),
-    })?;
-    let access = credentials::access(&chosen, &env, console::input_is_terminal());
-    let access = access.map_err(|error| match error {
-        credentials::CredentialsError::Plugin(error) => {
-            End::line(format_args!("Unable to connect to the server: {error}"))
-        }
-        error => End::refused(error),
-    })?;
+pub async fn of(global: &Global, program: &str, observer: Arc<dyn Observer>) -> Result<Place, End> {
+    let chosen = config::choose(&global.overrides, &env)
+        .map_err(|error| if error.is_line() { End::line(error) } else { End::refused(error) })?;
+    let (server, namespace) = (chosen.server.clone(), chosen.namespace.clone());
+    let access = Credentials::new(chosen, Arc::new(env), console::input_is_terminal());
+    let access = Arc::new(access.map_err(|error| End::refused(error).with_its_lines())?);
+    // What is wrong with them is said before anybody is asked.
+    access.access().await.map_err(|error| no_access(&error))?;
     let agent = format!("{program}/v{} ({})", env!("CARGO_PKG_VERSION"), platform());
     let agent = HeaderValue::try_from(agent).unwrap_or(HeaderValue::from_static("bowline"));
     let headers: Vec<(HeaderName, HeaderValue)> = vec![(USER_AGENT, agent)];
     let timeout = global.request_timeout.and_then(crate::args::span::Span::positive);
     let api = Api {
         access,
-        server: chosen.server,
+        server,
         headers,
         patience: timeout.unwrap_or(REQUEST_PATIENCE),
         observer: Some(observer),
     };
     let namespace_is_given = global.overrides.namespace.is_some();
-    Ok(Place { api, namespace: chosen.namespace, namespace_is_given })
+    Ok(Place { api, namespace, namespace_is_given })
+}
+
+/// kubectl's words where there are no credentials: what a plugin fails with, it meets on the way.
+fn no_access(error: &AccessError) -> End {
+    let end = match error.downcast_ref() {
+        Some(CredentialsError::Plugin(PluginError::ApiVersion(_))) => End::refused(error),
+        Some(CredentialsError::Plugin(_) | CredentialsError::Oidc(_)) => {
+            End::line(format_args!("Unable to connect to the server: {error}"))
+        }
+        _ => End::refused(error),
+    };
+    end.with_its_lines()
 }
 
 /// The platform as Go names it.

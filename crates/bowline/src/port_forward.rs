@@ -9,10 +9,10 @@ use bowline_client::forward::Failure;
 use bowline_client::keep::{Change, Health, Patience, Reached, Source, keep};
 use bowline_client::{ForwardRequest, PortForward, UpgradeError};
 use bowline_io::text::harmless;
+use bowline_kube::objects::Pod;
 use bowline_kube::ports::{ForwardedPort, resolve};
 use bowline_kube::target::{self, Target};
 use bowline_kube::{stream_url, target::TargetError};
-use k8s_openapi::api::core::v1::{Pod, Service};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use tokio_util::sync::CancellationToken;
 
@@ -39,7 +39,7 @@ pub fn run(asked: &args::PortForward, program: &str) -> End {
 
 async fn forward(asked: &args::PortForward, program: &str) -> Result<End, End> {
     let verbose = Arc::new(Verbose::new(asked.global.verbosity));
-    let place = place::of(&asked.global, program, verbose.clone())?;
+    let place = place::of(&asked.global, program, verbose.clone()).await?;
     let source = Arc::new(Pods {
         place,
         asked: asked.clone(),
@@ -165,7 +165,7 @@ struct Pods {
 #[derive(Clone, Debug, Default)]
 struct LastPod {
     pod: String,
-    uid: Option<String>,
+    uid: String,
     /// It was chosen for something else that was named.
     chosen: bool,
 }
@@ -176,15 +176,12 @@ impl Pods {
         let (api, namespace) = (&self.place.api, &self.place.namespace);
         let wait = self.asked.pod_running_timeout;
         let mut target = target::resolve(api, namespace, &self.asked.target, wait).await?;
-        let service = target.chosen_for.as_ref().filter(|object| object["kind"] == "Service");
-        let service: Option<Service> =
-            service.and_then(|object| serde_json::from_value(object.clone()).ok());
-        let ports = resolve(&self.asked.ports, &target.pod, service.as_ref());
+        let service = target.chosen_for.as_ref().filter(|owner| owner.kind == "Service");
+        let ports = resolve(&self.asked.ports, &target.pod, service);
         let ports = ports.map_err(End::refused)?;
         // What was found may be as old as a list.
         target.pod = target::pod(api, namespace, &name(&target.pod)).await?;
-        let phase = target.pod.status.as_ref().and_then(|status| status.phase.as_deref());
-        match phase.unwrap_or_default() {
+        match &*target.pod.status.phase {
             "Running" => Ok((target, ports)),
             phase => Err(End::refused(format_args!(
                 "unable to forward port because pod is not running. Current status={phase}"
@@ -198,9 +195,9 @@ impl Pods {
         let url =
             stream_url::port_forward(&api.server, &self.place.namespace, &pod, timeout.as_deref());
         let request = ForwardRequest {
-            endpoint: api.access.endpoint.clone(),
+            access: api.access.clone(),
             url,
-            headers: [&api.headers[..], &api.access.headers].concat(),
+            headers: api.headers.clone(),
             websocket: place::is_switched_on(WEBSOCKETS),
             observer: Some(self.verbose.clone()),
         };
@@ -225,7 +222,7 @@ fn refused(error: &UpgradeError) -> End {
 }
 
 fn name(pod: &Pod) -> String {
-    pod.metadata.name.clone().unwrap_or_default()
+    pod.metadata.name.clone()
 }
 
 impl Source for Pods {
@@ -247,11 +244,10 @@ impl Source for Pods {
             Err(TargetError::Api(error)) if error.is_not_found() => return Health::Gone,
             Err(_) => return Health::Well,
         };
-        let phase = found.status.as_ref().and_then(|status| status.phase.as_deref());
         // Another of the same name is not the one that was reached.
         let is_another = found.metadata.uid != reached.uid;
         let is_ending = found.metadata.deletion_timestamp.is_some();
-        if is_another || phase != Some("Running") || is_ending && reached.chosen {
+        if is_another || found.status.phase != "Running" || is_ending && reached.chosen {
             return Health::Gone;
         }
         if is_ending { Health::Ending } else { Health::Well }

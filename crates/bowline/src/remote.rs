@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bowline_client::{EndError, Ended, Ends, ExecError, Wants};
 use bowline_io::stdio::Output;
-use k8s_openapi::api::core::v1::Pod;
+use bowline_kube::objects::Pod;
 use tokio::io::AsyncRead;
 use url::Url;
 
@@ -40,9 +40,9 @@ pub fn request(
     observer: Arc<Verbose>,
 ) -> bowline_client::Exec {
     bowline_client::Exec {
-        endpoint: place.api.access.endpoint.clone(),
+        access: place.api.access.clone(),
         url,
-        headers: [&place.api.headers[..], &place.api.access.headers].concat(),
+        headers: place.api.headers.clone(),
         wants,
         websocket: place::is_switched_on(WEBSOCKETS),
         replay: false,
@@ -106,9 +106,8 @@ pub fn follow_a_reader_that_left(result: &Result<Ended, ExecError>) {
 
 /// A pod that is over has nobody to talk to. `what` is what was to be done, in kubectl's words.
 pub fn refuse_completed(pod: &Pod, what: &str) -> Result<(), End> {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    match phase {
-        Some(phase @ ("Succeeded" | "Failed")) => Err(End::refused(format_args!(
+    match &*pod.status.phase {
+        phase @ ("Succeeded" | "Failed") => Err(End::refused(format_args!(
             "cannot {what} a container in a completed pod; current phase is {phase}"
         ))),
         _ => Ok(()),

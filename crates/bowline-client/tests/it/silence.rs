@@ -13,6 +13,7 @@ use std::time::Duration;
 use bowline_client::{
     Cause, EndError, Ended, Ends, Exec, ExecError, Loss, Outcome, UpgradeError, Wants, exec, run,
 };
+use bowline_io::access::Access;
 use bowline_io::dial::Endpoint;
 use bowline_io::http::HttpError;
 use bowline_proto::session::protocol::{self, Protocol};
@@ -418,7 +419,8 @@ fn request(listener: &TcpListener, websocket: bool) -> Exec {
     let endpoint = Endpoint { host, port: address.port(), tls: None, proxy: None };
     let url = format!("http://{address}/api/v1/namespaces/default/pods/web/exec?stdout=true");
     let (url, wants) = (url.parse().unwrap(), OUTPUT);
-    Exec { endpoint, url, headers: vec![], wants, websocket, replay: false, observer: None }
+    let access = Access::fixed(endpoint, vec![]);
+    Exec { access, url, headers: vec![], wants, websocket, replay: false, observer: None }
 }
 
 async fn attempt(request: &Exec) -> UpgradeError {

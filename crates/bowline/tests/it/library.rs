@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex};
 use bowline_client::{Ended, Ends, Exec, ForwardRequest, Outcome, PortForward, Wants, exec};
 use bowline_interop::forward::app::App;
 use bowline_interop::server::Server;
+use bowline_kube::credentials::Credentials;
 use bowline_kube::stream_url::ExecQuery;
-use bowline_kube::{config, credentials, stream_url};
+use bowline_kube::{config, stream_url};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::bowline;
@@ -45,7 +46,8 @@ fn request(dev: &Server, websocket: bool, wants: Wants, command: &[&str]) -> Exe
         config::Overrides { kubeconfig: Some(dev.kubeconfig()), ..config::Overrides::default() };
     let env = |_: &str| None;
     let chosen = config::choose(&overrides, &env).unwrap();
-    let access = credentials::access(&chosen, &env, false).unwrap();
+    let server = chosen.server.clone();
+    let access = Arc::new(Credentials::new(chosen, Arc::new(env), false).unwrap());
     let query = ExecQuery {
         command: command.iter().map(|&word| word.to_owned()).collect(),
         container: "nginx".to_owned(),
@@ -57,9 +59,9 @@ fn request(dev: &Server, websocket: bool, wants: Wants, command: &[&str]) -> Exe
         replay: None,
     };
     Exec {
-        endpoint: access.endpoint,
-        url: stream_url::exec(&chosen.server, "default", "nginx", &query),
-        headers: access.headers,
+        access,
+        url: stream_url::exec(&server, "default", "nginx", &query),
+        headers: Vec::new(),
         wants,
         websocket,
         replay: false,
@@ -99,9 +101,9 @@ async fn connections_of_a_forward_are_streams() {
     let wants = Wants::default();
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     for websocket in [true, false] {
-        let Exec { endpoint, url, headers, .. } = request(&dev, websocket, wants, &["x"]);
+        let Exec { access, url, headers, .. } = request(&dev, websocket, wants, &["x"]);
         let url = stream_url::port_forward(&url.join("/").unwrap(), "default", "nginx", None);
-        let request = ForwardRequest { endpoint, url, headers, websocket, observer: None };
+        let request = ForwardRequest { access, url, headers, websocket, observer: None };
         let forward = PortForward::open(&request).await.unwrap();
         let mut refused = forward.connect(free).await.unwrap();
         let error = refused.read(&mut [0]).await.unwrap_err().to_string();

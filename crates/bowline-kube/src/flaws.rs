@@ -1,0 +1,236 @@
+//! A chosen cluster and user to what makes them unusable, in client-go's words.
+//! Above: [`config`](crate::config). Below: [`kubeconfig`](crate::kubeconfig).
+
+use std::fmt::Write as _;
+use std::fs::File;
+
+use bowline_io::text::{of_system, redacted};
+use secrecy::ExposeSecret;
+use thiserror::Error;
+
+use crate::config::Chosen;
+use crate::kubeconfig::{Cluster, Exec, User};
+
+/// Something that makes a cluster or a user unusable.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Flaw {
+    /// A CA and no check at all contradict each other.
+    #[error("specifying a root certificates file with the insecure flag is not allowed")]
+    InsecureWithCa,
+    /// `proxy-url` of a kind that is not spoken.
+    #[error(
+        "invalid 'proxy-url' {url:?} for cluster {cluster:?}: unsupported scheme {scheme:?}, must \
+         be http, https, or socks5"
+    )]
+    ProxyScheme {
+        /// The URL, without its password.
+        url: String,
+        /// The cluster's name.
+        cluster: String,
+        /// Its scheme.
+        scheme: String,
+    },
+    /// A file and data for the same thing.
+    #[error("{data} and {file} are both specified for {name}. {data} will override.")]
+    Twice {
+        /// The field of the data.
+        data: &'static str,
+        /// The field of the file.
+        file: &'static str,
+        /// Whose.
+        name: String,
+    },
+    /// A file that cannot be read.
+    #[error("unable to read {what} {path} for {name} due to open {path}: {error}")]
+    Unreadable {
+        /// The field.
+        what: &'static str,
+        /// The file.
+        path: String,
+        /// Whose.
+        name: String,
+        /// Why.
+        error: String,
+    },
+    /// Half of a certificate and its key.
+    #[error(
+        "{data} or {file} must be specified for {name} to use the clientCert authentication method."
+    )]
+    Half {
+        /// The field of the data.
+        data: &'static str,
+        /// The field of the file.
+        file: &'static str,
+        /// Whose.
+        name: String,
+    },
+    /// A plugin beside an auth provider.
+    #[error("authProvider cannot be provided in combination with an exec plugin for {0}")]
+    PluginAndProvider(String),
+    /// A plugin's entry lacks something.
+    #[error("{what} must be specified for {name} to use exec authentication plugin")]
+    Plugin {
+        /// What.
+        what: &'static str,
+        /// Whose.
+        name: String,
+    },
+    /// `interactiveMode` that is none.
+    #[error("invalid interactiveMode for {name}: {mode:?}")]
+    InteractiveMode {
+        /// Whose.
+        name: String,
+        /// What was said.
+        mode: String,
+    },
+    /// Impersonated details without whom.
+    #[error("requesting uid, groups or user-extra for {0} without impersonating a user")]
+    NoImpersonatedUser(String),
+    /// Several ways to say who one is.
+    #[error(
+        "more than one authentication method found for {user}; found [{}], only one is allowed",
+        methods.join(" ")
+    )]
+    AuthMethods {
+        /// The user's name.
+        user: String,
+        /// What was found.
+        methods: Vec<&'static str>,
+    },
+}
+
+/// One flaw is a text, several are lines with a head.
+pub(crate) fn lines(flaws: &[Flaw]) -> String {
+    if let [flaw] = flaws {
+        return flaw.to_string();
+    }
+    let mut text = "Error in configuration: ".to_owned();
+    for flaw in flaws {
+        let _ = write!(text, "\n* {flaw}");
+    }
+    text
+}
+
+/// Everything that is wrong. Credentials are used, and so judged, only where `secure`.
+pub(crate) fn of(cluster_name: &str, chosen: &Chosen, secure: bool) -> Vec<Flaw> {
+    let mut flaws = of_user(&chosen.user_name, &chosen.user);
+    flaws.extend(of_cluster(cluster_name, &chosen.cluster));
+    if secure && flaws.is_empty() {
+        flaws.extend(of_both(chosen));
+    }
+    flaws
+}
+
+fn unreadable(what: &'static str, path: &str, name: &str) -> Option<Flaw> {
+    let error = File::open(path).err().filter(|_| !path.is_empty())?;
+    let (path, name) = (path.to_owned(), name.to_owned());
+    Some(Flaw::Unreadable { what, path, name, error: of_system(&error) })
+}
+
+fn of_user(name: &str, user: &User) -> Vec<Flaw> {
+    let mut flaws = Vec::new();
+    let named = || name.to_owned();
+    if !user.certificate_file.is_empty() || !user.certificate_data.is_empty() {
+        if !user.certificate_file.is_empty() && !user.certificate_data.is_empty() {
+            let (data, file) = ("client-cert-data", "client-cert");
+            flaws.push(Flaw::Twice { data, file, name: named() });
+        }
+        let (data, file) = ("client-key-data", "client-key");
+        if !user.key_file.is_empty() && !user.key_data.0.is_empty() {
+            flaws.push(Flaw::Twice { data, file, name: named() });
+        }
+        if user.key_file.is_empty() && user.key_data.0.is_empty() {
+            flaws.push(Flaw::Half { data, file, name: named() });
+        }
+        flaws.extend(unreadable("client-cert", &user.certificate_file, name));
+        flaws.extend(unreadable("client-key", &user.key_file, name));
+    }
+    if let Some(exec) = &user.exec {
+        flaws.extend(of_plugin(name, user, exec));
+    }
+    let mut methods = Vec::new();
+    if !user.token.expose_secret().is_empty() {
+        methods.push("token");
+    }
+    if !user.username.is_empty() || !user.password.expose_secret().is_empty() {
+        methods.push("basicAuth");
+    }
+    if methods.len() > 1 {
+        flaws.push(Flaw::AuthMethods { user: named(), methods });
+    }
+    let details = !user.impersonate_uid.is_empty()
+        || !user.impersonate_groups.is_empty()
+        || !user.impersonate_extra.is_empty();
+    if details && user.impersonate.is_empty() {
+        flaws.push(Flaw::NoImpersonatedUser(named()));
+    }
+    flaws
+}
+
+fn of_plugin(name: &str, user: &User, exec: &Exec) -> Vec<Flaw> {
+    let mut flaws = Vec::new();
+    let named = || name.to_owned();
+    if user.auth_provider.is_some() {
+        flaws.push(Flaw::PluginAndProvider(named()));
+    }
+    for (what, value) in [
+        ("command", &exec.command),
+        ("apiVersion", &exec.api_version),
+        ("interactiveMode", &exec.interactive_mode),
+    ] {
+        if value.is_empty() {
+            flaws.push(Flaw::Plugin { what, name: named() });
+        }
+    }
+    if exec.env.iter().any(|variable| variable.0.is_empty()) {
+        flaws.push(Flaw::Plugin { what: "env variable name", name: named() });
+    }
+    if !["", "Never", "IfAvailable", "Always"].contains(&&*exec.interactive_mode) {
+        flaws.push(Flaw::InteractiveMode { name: named(), mode: exec.interactive_mode.clone() });
+    }
+    flaws
+}
+
+fn of_cluster(name: &str, cluster: &Cluster) -> Vec<Flaw> {
+    let mut flaws = Vec::new();
+    if !cluster.proxy_url.is_empty() {
+        let scheme = cluster.proxy_url.split_once("://").map_or("", |parts| parts.0);
+        if !matches!(scheme, "http" | "https" | "socks5") {
+            let (cluster_name, scheme) = (name.to_owned(), scheme.to_owned());
+            let url = redacted(&cluster.proxy_url).into_owned();
+            flaws.push(Flaw::ProxyScheme { url, cluster: cluster_name, scheme });
+        }
+    }
+    if !cluster.ca_file.is_empty() && !cluster.ca_data.is_empty() {
+        let (data, file) = ("certificate-authority-data", "certificate-authority");
+        flaws.push(Flaw::Twice { data, file, name: name.to_owned() });
+    }
+    flaws.extend(unreadable("certificate-authority", &cluster.ca_file, name));
+    flaws
+}
+
+/// What shows when the connection is made.
+fn of_both(chosen: &Chosen) -> Vec<Flaw> {
+    let (cluster, user) = (&chosen.cluster, &chosen.user);
+    let mut flaws = Vec::new();
+    if cluster.insecure && !(cluster.ca_file.is_empty() && cluster.ca_data.is_empty()) {
+        flaws.push(Flaw::InsecureWithCa);
+    }
+    if !user.token_file.is_empty() && !user.username.is_empty() {
+        let methods = vec!["token", "basicAuth"];
+        flaws.push(Flaw::AuthMethods { user: chosen.user_name.clone(), methods });
+    }
+    // client-go would go on as nobody.
+    let key = !user.key_file.is_empty() || !user.key_data.0.is_empty();
+    let certificate = !user.certificate_file.is_empty() || !user.certificate_data.is_empty();
+    let other = !user.token.expose_secret().is_empty()
+        || !user.token_file.is_empty()
+        || !user.username.is_empty()
+        || user.exec.is_some()
+        || user.auth_provider.is_some();
+    if key && !certificate && !other {
+        let (data, file) = ("client-certificate-data", "client-certificate");
+        flaws.push(Flaw::Half { data, file, name: chosen.user_name.clone() });
+    }
+    flaws
+}

@@ -1,0 +1,576 @@
+//! YAML text to a tree, each value with its line, as Kubernetes' Go clients read it: the first
+//! document, YAML 1.1's words for truth, the last of two equal keys, `<<` merges.
+//! Above: [`kubeconfig`](crate::kubeconfig), [`plugin`](crate::plugin). Below: granit-parser.
+//!
+//! Errors never show a value: the texts here hold tokens and keys.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use granit_parser::{ErrorKind, Event, Options, Parser, ScalarStyle, Span, Tag};
+use thiserror::Error;
+
+/// The longest text that is read: a kubeconfig of thousands of clusters with their CAs fits.
+pub const BYTES: usize = 16 * 1024 * 1024;
+/// How deep collections may nest. A kubeconfig needs nine levels, an extension may have some more.
+const DEPTH: usize = 64;
+/// How many values a text may have, those of aliases counted where they are used.
+const NODES: usize = 256 * 1024;
+/// How much text aliases may copy.
+const COPIED_BYTES: usize = 16 * 1024 * 1024;
+
+/// A value and the line on which it begins, from 1.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// The line.
+    pub line: usize,
+    /// The value.
+    pub value: Value,
+}
+
+/// A value.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Value {
+    /// Nothing.
+    Null,
+    /// `true`, `yes`, `on`, `y`, and their opposites.
+    Bool(bool),
+    /// As it was written.
+    Number(String),
+    /// Text.
+    Text(String),
+    /// A sequence.
+    List(Vec<Node>),
+    /// A mapping, each key once.
+    Map(Vec<(String, Node)>),
+}
+
+impl std::fmt::Debug for Value {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.kind())
+    }
+}
+
+/// What is wrong with a text, and where.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Fault {
+    /// It is no YAML.
+    #[error("yaml: line {line}: {what}")]
+    Syntax {
+        /// The line.
+        line: usize,
+        /// The parser's words, without any of the text.
+        what: String,
+    },
+    /// It asks for more than a reader should give.
+    #[error("yaml: line {line}: {what}")]
+    TooMuch {
+        /// The line.
+        line: usize,
+        /// Of what.
+        what: &'static str,
+    },
+    /// A value is not of the kind that belongs to its field.
+    #[error("line {line}: {field}: {found} where {wanted} belongs{}", hint(found, wanted))]
+    Kind {
+        /// The line.
+        line: usize,
+        /// The field's path.
+        field: String,
+        /// What is there.
+        found: &'static str,
+        /// What belongs there.
+        wanted: &'static str,
+    },
+    /// A value of the right kind that says nothing which is understood.
+    #[error("line {line}: {field}: {what}")]
+    Value {
+        /// The line.
+        line: usize,
+        /// The field's path.
+        field: String,
+        /// What is wrong.
+        what: &'static str,
+    },
+}
+
+fn hint(found: &str, wanted: &str) -> &'static str {
+    match (found, wanted) {
+        ("a number" | "a truth value", "text") => " (in quotes it is text)",
+        ("text", "a truth value") => " (without quotes it is one)",
+        _ => "",
+    }
+}
+
+impl Value {
+    /// What it is, in words.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Value::Null => "nothing",
+            Value::Bool(_) => "a truth value",
+            Value::Number(_) => "a number",
+            Value::Text(_) => "text",
+            Value::List(_) => "a list",
+            Value::Map(_) => "a mapping",
+        }
+    }
+}
+
+impl Node {
+    /// The value of a key; nothing if it is null, or this no mapping.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<&Node> {
+        let Value::Map(pairs) = &self.value else { return None };
+        let found = pairs.iter().find(|pair| pair.0 == key).map(|pair| &pair.1);
+        found.filter(|node| node.value != Value::Null)
+    }
+
+    /// As JSON; numbers that JSON cannot write become text.
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Value {
+        use serde_json::Value as Json;
+        match &self.value {
+            Value::Null => Json::Null,
+            Value::Bool(truth) => Json::Bool(*truth),
+            Value::Number(text) => number(text).unwrap_or_else(|| Json::String(text.clone())),
+            Value::Text(text) => Json::String(text.clone()),
+            Value::List(items) => items.iter().map(Node::to_json).collect(),
+            Value::Map(pairs) => Json::Object(
+                pairs.iter().map(|(key, node)| (key.clone(), node.to_json())).collect(),
+            ),
+        }
+    }
+
+    /// As YAML, with everything that was read but comments and notation.
+    #[must_use]
+    pub fn to_yaml(&self) -> String {
+        let mut text = String::new();
+        emit(self, 0, &mut text);
+        if !text.ends_with('\n') {
+            text.push('\n');
+        }
+        text
+    }
+
+    /// Nodes and bytes of text, for the budget of aliases.
+    fn size(&self) -> (usize, usize) {
+        let sum = |sizes: &mut dyn Iterator<Item = (usize, usize)>| {
+            sizes.fold((1, 0), |all, one| (all.0 + one.0, all.1 + one.1))
+        };
+        match &self.value {
+            Value::Null | Value::Bool(_) => (1, 0),
+            Value::Number(text) | Value::Text(text) => (1, text.len()),
+            Value::List(items) => sum(&mut items.iter().map(Node::size)),
+            Value::Map(pairs) => sum(&mut pairs.iter().map(|(key, node)| {
+                let (nodes, bytes) = node.size();
+                (nodes, bytes + key.len())
+            })),
+        }
+    }
+}
+
+fn number(text: &str) -> Option<serde_json::Value> {
+    let plain = text.replace('_', "");
+    let (sign, digits) = match plain.strip_prefix('-') {
+        Some(digits) => (-1, digits),
+        None => (1, plain.strip_prefix('+').unwrap_or(&plain)),
+    };
+    let radix = |prefix: &str, radix| {
+        let digits = digits.strip_prefix(prefix)?;
+        i64::from_str_radix(digits, radix).ok().map(|number| (sign * number).into())
+    };
+    let octal = digits.len() > 1 && digits.starts_with('0') && !digits.contains('.');
+    radix("0x", 16)
+        .or_else(|| radix("0b", 2))
+        .or_else(|| radix("0o", 8))
+        .or_else(|| octal.then(|| radix("0", 8)).flatten())
+        .or_else(|| plain.parse::<i64>().ok().map(Into::into))
+        .or_else(|| plain.parse::<u64>().ok().map(Into::into))
+        .or_else(|| plain.parse::<f64>().ok().map(Into::into))
+}
+
+/// Reads the first document of a text; `None` if it is empty.
+///
+/// # Errors
+/// [`Fault::Syntax`], [`Fault::TooMuch`].
+pub fn parse(text: &str) -> Result<Option<Node>, Fault> {
+    if text.len() > BYTES {
+        return Err(Fault::TooMuch { line: 1, what: "longer than 16 MiB" });
+    }
+    let mut options = Options::default();
+    options.set_emit_comments(false);
+    options.flow_nesting_limit = DEPTH;
+    options.block_nesting_limit = DEPTH;
+    let mut reader = Reader {
+        events: Parser::new_from_str_with_options(text, options),
+        anchors: HashMap::new(),
+        nodes: 0,
+        copied: 0,
+    };
+    loop {
+        let (event, span) = reader.next()?;
+        match event {
+            Event::StreamStart | Event::DocumentStart(..) => {}
+            Event::StreamEnd | Event::DocumentEnd => return Ok(None),
+            event => return reader.node(event, &span, 0).map(Some),
+        }
+    }
+}
+
+struct Reader<'a> {
+    events: Parser<'a, granit_parser::StrInput<'a>>,
+    anchors: HashMap<usize, Node>,
+    nodes: usize,
+    copied: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn next(&mut self) -> Result<(Event<'a>, Span), Fault> {
+        match self.events.next_event() {
+            Some(Ok(event)) => Ok(event),
+            Some(Err(error)) => {
+                let what = match error.kind() {
+                    ErrorKind::Custom(_) | ErrorKind::UnexpectedCharacter { .. } => {
+                        "a character that cannot stand here".to_owned()
+                    }
+                    kind => kind.to_string(),
+                };
+                Err(Fault::Syntax { line: error.marker().line(), what })
+            }
+            None => Ok((Event::StreamEnd, Span::default())),
+        }
+    }
+
+    fn count(&mut self, nodes: usize, line: usize) -> Result<(), Fault> {
+        self.nodes += nodes;
+        if self.nodes > NODES {
+            return Err(Fault::TooMuch { line, what: "too many values" });
+        }
+        Ok(())
+    }
+
+    /// The node that begins with `event`.
+    fn node(&mut self, event: Event<'a>, span: &Span, depth: usize) -> Result<Node, Fault> {
+        let line = span.start.line();
+        self.count(1, line)?;
+        if depth > DEPTH {
+            return Err(Fault::TooMuch { line, what: "nested too deep" });
+        }
+        let (anchor, value) = match event {
+            Event::Alias(anchor) => return self.alias(anchor, line),
+            Event::Scalar(text, style, anchor, tag) => {
+                let plain = style == ScalarStyle::Plain;
+                (anchor, scalar(&text, plain, tag.as_deref(), line)?)
+            }
+            Event::SequenceStart(_, anchor, _) => (anchor, self.list(depth)?),
+            Event::MappingStart(_, anchor, _) => (anchor, self.map(depth)?),
+            _ => return Err(Fault::Syntax { line, what: "a value is missing".to_owned() }),
+        };
+        let node = Node { line, value };
+        if anchor != 0 {
+            self.copied(&node, line)?;
+            self.anchors.insert(anchor, node.clone());
+        }
+        Ok(node)
+    }
+
+    fn copied(&mut self, node: &Node, line: usize) -> Result<(), Fault> {
+        let (nodes, bytes) = node.size();
+        self.count(nodes, line)?;
+        self.copied += bytes;
+        if self.copied > COPIED_BYTES {
+            return Err(Fault::TooMuch { line, what: "aliases for too much text" });
+        }
+        Ok(())
+    }
+
+    fn alias(&mut self, anchor: usize, line: usize) -> Result<Node, Fault> {
+        let Some(node) = self.anchors.remove(&anchor) else {
+            return Err(Fault::Syntax { line, what: "an alias for what it is in".to_owned() });
+        };
+        let counted = self.copied(&node, line);
+        let value = counted.map(|()| node.value.clone())?;
+        self.anchors.insert(anchor, node);
+        Ok(Node { line, value })
+    }
+
+    fn list(&mut self, depth: usize) -> Result<Value, Fault> {
+        let mut items = Vec::new();
+        loop {
+            match self.next()? {
+                (Event::SequenceEnd, _) => return Ok(Value::List(items)),
+                (event, span) => items.push(self.node(event, &span, depth + 1)?),
+            }
+        }
+    }
+
+    fn map(&mut self, depth: usize) -> Result<Value, Fault> {
+        let mut pairs: Vec<(String, Node)> = Vec::new();
+        let mut places: HashMap<String, usize> = HashMap::new();
+        let mut merged = Vec::new();
+        loop {
+            let (event, span) = self.next()?;
+            let line = span.start.line();
+            let key = match event {
+                Event::MappingEnd => break,
+                Event::Scalar(text, ..) => text.into_owned(),
+                Event::Alias(anchor) => match self.alias(anchor, line)?.value {
+                    Value::Text(text) | Value::Number(text) => text,
+                    _ => return Err(Fault::Syntax { line, what: NO_KEY.to_owned() }),
+                },
+                _ => return Err(Fault::Syntax { line, what: NO_KEY.to_owned() }),
+            };
+            let (event, span) = self.next()?;
+            let node = self.node(event, &span, depth + 1)?;
+            if key == "<<" {
+                merged.push(node);
+            } else if let Some(&place) = places.get(&key) {
+                pairs[place].1 = node;
+            } else {
+                places.insert(key.clone(), pairs.len());
+                pairs.push((key, node));
+            }
+        }
+        for node in merged {
+            // One mapping, or a list of them of which the first to say something wins.
+            let sources = match node.value {
+                Value::List(sources) => sources,
+                _ => vec![node],
+            };
+            for source in sources {
+                let Value::Map(more) = source.value else {
+                    let what = "a merge of what is no mapping".to_owned();
+                    return Err(Fault::Syntax { line: source.line, what });
+                };
+                for (key, node) in more {
+                    if !places.contains_key(&key) {
+                        places.insert(key.clone(), pairs.len());
+                        pairs.push((key, node));
+                    }
+                }
+            }
+        }
+        Ok(Value::Map(pairs))
+    }
+}
+
+const NO_KEY: &str = "a key that is no text";
+
+/// What a scalar means: by its tag, or, if it is plain, by YAML 1.1 as go-yaml knows it.
+fn scalar(text: &str, plain: bool, tag: Option<&Tag>, line: usize) -> Result<Value, Fault> {
+    let kind = tag.filter(|tag| tag.handle() == "tag:yaml.org,2002:").map(Tag::suffix);
+    match kind {
+        Some("str") => return Ok(Value::Text(text.to_owned())),
+        Some("binary") => {
+            let data: String = text.split_whitespace().collect();
+            let bytes = STANDARD.decode(data).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+            let wrong = || Fault::Syntax { line, what: "binary data that is no text".to_owned() };
+            return bytes.map(Value::Text).ok_or_else(wrong);
+        }
+        None if !plain => return Ok(Value::Text(text.to_owned())),
+        _ => {}
+    }
+    Ok(match text {
+        "" | "~" | "null" | "Null" | "NULL" => Value::Null,
+        "y" | "Y" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" | "true" | "True" | "TRUE" => {
+            Value::Bool(true)
+        }
+        "n" | "N" | "no" | "No" | "NO" | "off" | "Off" | "OFF" | "false" | "False" | "FALSE" => {
+            Value::Bool(false)
+        }
+        text if is_number(text) => Value::Number(text.to_owned()),
+        text => Value::Text(text.to_owned()),
+    })
+}
+
+fn is_number(text: &str) -> bool {
+    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
+    if matches!(unsigned, ".inf" | ".Inf" | ".INF") || matches!(text, ".nan" | ".NaN" | ".NAN") {
+        return true;
+    }
+    let first = unsigned.bytes().next().unwrap_or_default();
+    let known = first.is_ascii_digit() || first == b'.';
+    // Not `1e5f` and not an address: what Go's and Rust's parsers both take, `_` left out.
+    known
+        && unsigned.bytes().all(|byte| byte.is_ascii_hexdigit() || b"._+-xo".contains(&byte))
+        && number(text).is_some()
+}
+
+fn emit(node: &Node, indent: usize, text: &mut String) {
+    let quoted = |text: &str| serde_json::Value::from(text).to_string();
+    match &node.value {
+        Value::Null => text.push_str("null"),
+        Value::Bool(truth) => text.push_str(if *truth { "true" } else { "false" }),
+        Value::Number(number) => text.push_str(number),
+        Value::Text(line) => text.push_str(&quoted(line)),
+        Value::List(items) if items.is_empty() => text.push_str("[]"),
+        Value::Map(pairs) if pairs.is_empty() => text.push_str("{}"),
+        Value::List(items) => {
+            for item in items {
+                begin(indent, text);
+                text.push_str("- ");
+                emit(item, indent + 1, text);
+            }
+        }
+        Value::Map(pairs) => {
+            for (index, (key, item)) in pairs.iter().enumerate() {
+                // The first one may stand behind its dash.
+                if index > 0 || !text.ends_with("- ") {
+                    begin(indent, text);
+                }
+                let key = if is_bare(key) { key.clone() } else { quoted(key) };
+                let _ = write!(text, "{key}: ");
+                let nested = match &item.value {
+                    Value::List(items) => !items.is_empty(),
+                    Value::Map(pairs) => !pairs.is_empty(),
+                    _ => false,
+                };
+                if nested {
+                    text.pop();
+                }
+                emit(item, indent + 1, text);
+            }
+        }
+    }
+}
+
+fn begin(indent: usize, text: &mut String) {
+    if !text.is_empty() {
+        text.push('\n');
+    }
+    text.push_str(&"  ".repeat(indent));
+}
+
+/// Whether a key needs no quotes: those of a kubeconfig do not.
+fn is_bare(key: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    key.len() > 1
+        && key.starts_with(|first: char| first.is_ascii_alphabetic())
+        && key.bytes().all(plain)
+        && matches!(scalar(key, true, None, 0), Ok(Value::Text(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn json(text: &str) -> String {
+        parse(text)
+            .map(|node| node.map_or("none".into(), |node| node.to_json().to_string()))
+            .unwrap_or_else(|fault| fault.to_string())
+    }
+
+    #[test]
+    fn values_are_those_of_go() {
+        for (text, value) in [
+            ("~", "null"),
+            ("y", "true"),
+            ("No", "false"),
+            ("'yes'", "\"yes\""),
+            ("12", "12"),
+            ("1_000", "1000"),
+            ("0x1F", "31"),
+            ("0b11", "3"),
+            ("0o17", "15"),
+            ("017", "15"),
+            ("1e3", "1000.0"),
+            ("-.5", "-0.5"),
+            ("2001-01-01", "\"2001-01-01\""),
+            ("1.2.3.4", "\"1.2.3.4\""),
+            ("127.0.0.1:1", "\"127.0.0.1:1\""),
+            ("abc", "\"abc\""),
+            ("e5", "\"e5\""),
+            ("!!str 12", "\"12\""),
+            ("!!binary aGk=", "\"hi\""),
+            ("\"\\u0041\"", "\"A\""),
+            ("|\n  a\n  b\n", "\"a\\nb\\n\""),
+        ] {
+            assert_eq!(json(&format!("v: {text}")), format!("{{\"v\":{value}}}"), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_first_document_the_last_key_and_merges() {
+        assert_eq!(json("a: 1\n---\nb: ["), "{\"a\":1}");
+        assert_eq!(json("a: 1\na: 2"), "{\"a\":2}");
+        assert_eq!(
+            json("a: &x {b: 1, c: 2}\nd: {<<: *x, b: 3}"),
+            r#"{"a":{"b":1,"c":2},"d":{"b":3,"c":2}}"#
+        );
+        assert_eq!(json("{\n\t\"a\": [1,\t2],\n\t\"b\":\"c\"}"), r#"{"a":[1,2],"b":"c"}"#);
+        assert_eq!(json("# nothing\n"), "none");
+        assert_eq!(json(""), "none");
+    }
+
+    #[test]
+    fn faults_have_a_place_and_no_value() {
+        let fault = json("a: 1\ntoken: SECRET\nexec: [\n");
+        assert!(fault.starts_with("yaml: line ") && !fault.contains("SECRET"), "{fault}");
+        for text in [
+            "a: *SECRET",
+            "a: 'SECRET",
+            "a: \"SECRET\\q\"",
+            "%SECRET\na",
+            "- SECRET\nb: c",
+            "a: !<SECRET b",
+            "SECRET: a: b",
+            "a:\n\tSECRET: b",
+            "? [SECRET]\n: a",
+            "\u{1}SECRET: a",
+        ] {
+            let fault = parse(text).unwrap_err().to_string();
+            assert!(fault.contains("line") && !fault.contains("SECRET"), "{fault}");
+        }
+    }
+
+    #[test]
+    fn hostile_texts_cost_little() {
+        let bomb = (1..40).fold("a0: &a0 [x,x,x,x,x,x,x,x,x]\n".to_owned(), |text, level| {
+            let last = format!("*a{}", level - 1);
+            let all = vec![last; 9].join(",");
+            format!("{text}a{level}: &a{level} [{all}]\n")
+        });
+        assert!(matches!(parse(&bomb), Err(Fault::TooMuch { .. })));
+        let long = format!("a: &a {}\nb: [{}]", "x".repeat(100_000), vec!["*a"; 1000].join(","));
+        assert!(matches!(parse(&long), Err(Fault::TooMuch { .. })));
+        for deep in ["[".repeat(100_000), "- ".repeat(100_000), "{a: ".repeat(100_000)] {
+            assert!(parse(&deep).is_err());
+        }
+        assert!(parse(&"- a\n".repeat(NODES)).is_err());
+    }
+
+    fn node() -> impl Strategy<Value = Node> {
+        let text = || "[ -~äé\u{0}-\u{1f}]{0,12}";
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::Bool),
+            any::<i64>().prop_map(|number| Value::Number(number.to_string())),
+            text().prop_map(Value::Text),
+        ];
+        let of = |value| Node { line: 0, value };
+        leaf.prop_map(of).prop_recursive(4, 32, 4, move |inner| {
+            let pairs = prop::collection::btree_map("[ -~]{0,6}", inner.clone(), 0..4);
+            prop_oneof![
+                prop::collection::vec(inner, 0..4).prop_map(Value::List),
+                pairs.prop_map(|pairs| {
+                    Value::Map(pairs.into_iter().filter(|pair| pair.0 != "<<").collect())
+                }),
+            ]
+            .prop_map(of)
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(node in node()) {
+            let text = node.to_yaml();
+            let read = parse(&text).map(|read| read.map(|read| read.to_json()));
+            prop_assert_eq!(read, Ok(Some(node.to_json())), "{}", text);
+        }
+    }
+}
