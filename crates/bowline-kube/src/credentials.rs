@@ -412,3 +412,114 @@ fn proxy_for(
         url => Ok(Some(Proxy::parse(url)?)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::{Overrides, choose};
+
+    const V1: &str = "client.authentication.k8s.io/v1";
+
+    fn credentials(folder: &Path, user: &str) -> Result<Credentials, CredentialsError> {
+        let path = folder.join("config");
+        let text = format!(
+            "{{current-context: x, contexts: [{{name: x, context: {{cluster: c, user: u}}}}], \
+             clusters: [{{name: c, cluster: {{server: 'https://a', insecure-skip-tls-verify: true}}}}], \
+             users: [{{name: u, user: {{{user}}}}}]}}"
+        );
+        fs::write(&path, text).unwrap();
+        let kubeconfig = path.to_str().map(ToOwned::to_owned);
+        let chosen = choose(&Overrides { kubeconfig, ..Overrides::default() }, &|_| None).unwrap();
+        Credentials::new(chosen, Arc::new(|_: &str| None), false)
+    }
+
+    fn write(folder: &Path, name: &str, text: &str) {
+        // Replaced as a whole, as those do who rotate tokens.
+        let new = folder.join("new");
+        fs::write(&new, text).unwrap();
+        fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::rename(new, folder.join(name)).unwrap();
+    }
+
+    fn said(access: &Access) -> (u64, String) {
+        let found = access.headers.iter().find(|header| header.0 == http::header::AUTHORIZATION);
+        let text = found.map_or("", |header| header.1.to_str().unwrap());
+        (access.generation, text.to_owned())
+    }
+
+    #[tokio::test]
+    async fn a_tokens_file_is_read_for_each_connection() {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), "token", "one\n");
+        let all = credentials(folder.path(), "tokenFile: token, token: inline").unwrap();
+        let first = all.access().await.unwrap();
+        assert_eq!(said(&first), (1, "Bearer one".into()));
+        assert_eq!(said(&all.access().await.unwrap()).0, 1);
+        assert!(!all.renew(&first).await.unwrap());
+        write(folder.path(), "token", "two");
+        assert!(all.renew(&first).await.unwrap());
+        assert!(all.renew(&first).await.unwrap(), "somebody else did it");
+        assert_eq!(said(&all.access().await.unwrap()), (2, "Bearer two".into()));
+        // What was read before is still worth a try.
+        fs::remove_file(folder.path().join("token")).unwrap();
+        assert_eq!(said(&all.access().await.unwrap()), (2, "Bearer two".into()));
+        let missing = credentials(folder.path(), "tokenFile: token, token: inline").unwrap();
+        assert_eq!(said(&missing.access().await.unwrap()), (1, "Bearer inline".into()));
+        let missing = credentials(folder.path(), "tokenFile: token").unwrap();
+        let error = missing.access().await.unwrap_err().to_string();
+        assert!(error.ends_with("token: no such file or directory"), "{error}");
+        write(folder.path(), "token", " \n");
+        assert!(missing.access().await.unwrap_err().to_string().contains("read empty token"));
+    }
+
+    #[tokio::test]
+    async fn a_plugin_runs_when_its_answer_ends_or_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let script = format!(
+            "#!/bin/sh\necho run >>runs\nread token <token; read end <end\necho '{{\"apiVersion\":\"{V1}\",\
+             \"kind\":\"ExecCredential\",\"status\":{{\"token\":\"'$token'\",\
+             \"expirationTimestamp\":\"'$end'\"}}}}'\n"
+        );
+        let script = script.replace("runs", folder.path().join("runs").to_str().unwrap());
+        let script =
+            script.replace("<token", &format!("<{}", folder.path().join("token").display()));
+        let script = script.replace("<end", &format!("<{}", folder.path().join("end").display()));
+        write(folder.path(), "plugin", &script);
+        write(folder.path(), "token", "one\n");
+        write(folder.path(), "end", "2999-01-01T00:00:00Z\n");
+        let user = format!("exec: {{command: ./plugin, apiVersion: {V1}, interactiveMode: Never}}");
+        let all = credentials(folder.path(), &user).unwrap();
+        let runs = || fs::read_to_string(folder.path().join("runs")).unwrap().lines().count();
+        let first = all.access().await.unwrap();
+        assert_eq!((said(&first), runs()), ((1, "Bearer one".into()), 1));
+        assert_eq!((all.access().await.unwrap().generation, runs()), (1, 1));
+        // Refused, and it has no other: that is no reason to ask the server again.
+        assert!(!all.renew(&first).await.unwrap());
+        assert_eq!(runs(), 2);
+        write(folder.path(), "token", "two\n");
+        write(folder.path(), "end", "1999-01-01T00:00:00Z\n");
+        assert!(all.renew(&first).await.unwrap());
+        assert_eq!(runs(), 3);
+        // What it gave has ended.
+        assert_eq!(said(&all.access().await.unwrap()).1, "Bearer two");
+        assert_eq!(runs(), 4);
+        write(folder.path(), "plugin", "#!/bin/sh\nexit 1\n");
+        assert!(all.access().await.is_err());
+    }
+
+    #[test]
+    fn providers_that_are_gone_say_so_when_they_are_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = |user: &str| credentials(folder.path(), user).unwrap_err().to_string();
+        let gcp = "The gcp auth plugin has been removed.\nPlease use the \"gke-gcloud-auth-plugin\" \
+                   kubectl/client-go credential plugin instead.\nSee \
+                   https://cloud.google.com/blog/products/containers-kubernetes/\
+                   kubectl-auth-changes-in-gke for further details";
+        assert_eq!(error("auth-provider: {name: gcp}"), gcp);
+        assert!(error("auth-provider: {name: azure}").starts_with("The azure auth plugin"));
+        assert_eq!(error("auth-provider: {name: x}"), "no Auth Provider found for name \"x\"");
+    }
+}

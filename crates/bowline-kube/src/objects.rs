@@ -2,8 +2,8 @@
 //! Above: [`target`](crate::target), [`container`](crate::container), [`ports`](crate::ports), the
 //! binary. Below: serde.
 //!
-//! A server may be hostile. Everything else is passed over while it is read, and an element of a
-//! list has a field that it must name, so what is kept is at most a few times what was sent.
+//! A server may be hostile. Everything else is passed over while it is read, an element of a list
+//! has a field that it must name, and lists have a bound: what is kept is small beside what was sent.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -12,6 +12,8 @@ use jiff::Timestamp;
 use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+/// The longest list in an object: one of etcd's 1.5 MiB has no more containers, ports or rules.
+const ELEMENTS: usize = 16 * 1024;
 /// The annotation that names a pod's container.
 const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 
@@ -69,13 +71,13 @@ pub struct PodSpec {
     #[serde(deserialize_with = "or_default")]
     pub node_name: String,
     /// The regular ones.
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "few")]
     pub containers: Vec<Container>,
     /// Those that come first.
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "few")]
     pub init_containers: Vec<Container>,
     /// Those that were added.
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "few")]
     pub ephemeral_containers: Vec<Container>,
 }
 
@@ -85,7 +87,7 @@ pub struct Container {
     /// Its name.
     pub name: String,
     /// Its ports.
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "few")]
     pub ports: Vec<ContainerPort>,
     /// Its console takes input.
     #[serde(default, deserialize_with = "or_default")]
@@ -117,10 +119,10 @@ pub struct PodStatus {
     #[serde(deserialize_with = "or_default")]
     pub phase: String,
     /// What holds of it.
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "few")]
     pub conditions: Vec<Condition>,
     /// How its containers fare.
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "few")]
     pub container_statuses: Vec<ContainerStatus>,
 }
 
@@ -174,7 +176,7 @@ pub struct OwnerSpec {
     #[serde(rename = "clusterIP", deserialize_with = "or_default")]
     pub cluster_ip: String,
     /// A service's ports.
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "few")]
     pub ports: Vec<ServicePort>,
 }
 
@@ -197,7 +199,7 @@ pub struct Rule {
     /// `In`, `NotIn`, `Exists`, `DoesNotExist`.
     pub operator: String,
     /// What for.
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "few")]
     pub values: Vec<String>,
 }
 
@@ -235,6 +237,40 @@ where
     T: Deserialize<'de> + Default,
 {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// A list that is not too long; null is an empty one.
+pub(crate) fn few<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    struct Few<T>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Few<T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list")
+        }
+
+        fn visit_unit<E>(self) -> Result<Vec<T>, E> {
+            Ok(Vec::new())
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Vec<T>, A::Error> {
+            let mut all = Vec::new();
+            while let Some(element) = elements.next_element()? {
+                if all.len() == ELEMENTS {
+                    return Err(serde::de::Error::custom("a list that is too long"));
+                }
+                all.push(element);
+            }
+            Ok(all)
+        }
+    }
+
+    deserializer.deserialize_any(Few(PhantomData))
 }
 
 /// Kubernetes' times are RFC 3339.

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use crate::api::{Api, ApiError};
-use crate::objects::or_default;
+use crate::objects::{few, or_default};
 
 /// A kind of object and where it is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,23 +36,22 @@ const AGGREGATED: &str =
     "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
 const JSON: &str = "application/json";
 
-/// What a server has, in any of the four forms. Elements must name themselves: what is kept is then
-/// at most a few times what was sent.
+/// What a server has, in any of the four forms.
 #[derive(Deserialize)]
 struct Discovery {
     #[serde(default, deserialize_with = "or_default")]
     kind: String,
     /// The aggregated form.
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "few")]
     items: Vec<Group>,
     /// The old form of the first group,
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "few")]
     versions: Vec<String>,
     /// and of all others.
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "few")]
     groups: Vec<OldGroup>,
     /// Of one version.
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "few")]
     resources: Vec<OldResource>,
 }
 
@@ -60,6 +59,7 @@ struct Discovery {
 struct Group {
     #[serde(default, deserialize_with = "or_default")]
     metadata: Name,
+    #[serde(deserialize_with = "few")]
     versions: Vec<Version>,
 }
 
@@ -72,7 +72,7 @@ struct Name {
 #[derive(Deserialize)]
 struct Version {
     version: String,
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "few")]
     resources: Vec<NewResource>,
 }
 
@@ -84,7 +84,7 @@ struct NewResource {
     response_kind: Option<Kind>,
     #[serde(default, deserialize_with = "or_default")]
     singular_resource: String,
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "few")]
     short_names: Vec<String>,
 }
 
@@ -114,7 +114,7 @@ struct OldResource {
     kind: String,
     #[serde(default, deserialize_with = "or_default")]
     singular_name: String,
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "few")]
     short_names: Vec<String>,
 }
 

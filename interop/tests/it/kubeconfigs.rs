@@ -93,25 +93,53 @@ fn of_clusters() -> Vec<Row> {
     let context = "contexts: [{name: x, context: {cluster: c, namespace: n}}]";
     vec![
         row("a token", all.clone()),
-        row("JSON", "{\"current-context\": \"x\",\n\t\"contexts\": [{\"name\": \"x\", \"context\": \
+        row(
+            "JSON",
+            "{\"current-context\": \"x\",\n\t\"contexts\": [{\"name\": \"x\", \"context\": \
             {\"cluster\": \"c\", \"namespace\": \"n\"}}], \"clusters\": [{\"name\": \"c\", \"cluster\": \
-            {\"server\": \"{P}\"}}]}"),
-        row("empty CA beside insecure", cluster("server: '{A}', insecure-skip-tls-verify: true, \
-            certificate-authority-data: '', certificate-authority: ''")),
-        row("CA beside insecure", cluster("server: '{A}', insecure-skip-tls-verify: true, \
-            certificate-authority-data: {CA}")),
+            {\"server\": \"{P}\"}}]}",
+        ),
+        row(
+            "empty CA beside insecure",
+            cluster(
+                "server: '{A}', insecure-skip-tls-verify: true, \
+            certificate-authority-data: '', certificate-authority: ''",
+            ),
+        ),
+        row(
+            "CA beside insecure",
+            cluster(
+                "server: '{A}', insecure-skip-tls-verify: true, \
+            certificate-authority-data: {CA}",
+            ),
+        ),
         row("insecure in YAML 1.1", cluster("server: '{A}', insecure-skip-tls-verify: yes")),
         row("insecure as text", cluster("server: '{A}', insecure-skip-tls-verify: 'true'")),
         row("a CA's file, relative", cluster("server: '{A}', certificate-authority: ca.crt")),
         row("a CA's file that is missing", cluster("server: '{A}', certificate-authority: no.crt")),
-        row("a CA twice", cluster("server: '{A}', certificate-authority: ca.crt, \
-            certificate-authority-data: {CA}")),
+        row(
+            "a CA twice",
+            cluster(
+                "server: '{A}', certificate-authority: ca.crt, \
+            certificate-authority-data: {CA}",
+            ),
+        ),
         row("a CA that is no base64", cluster("server: '{A}', certificate-authority-data: '%'")),
         row("an unknown CA", cluster("server: '{A}'")),
-        row("a server name", cluster("server: '{A}', certificate-authority-data: {CA}, \
-            tls-server-name: 127.0.0.1")),
-        row("a wrong server name", cluster("server: '{A}', certificate-authority-data: {CA}, \
-            tls-server-name: elsewhere")),
+        row(
+            "a server name",
+            cluster(
+                "server: '{A}', certificate-authority-data: {CA}, \
+            tls-server-name: 127.0.0.1",
+            ),
+        ),
+        row(
+            "a wrong server name",
+            cluster(
+                "server: '{A}', certificate-authority-data: {CA}, \
+            tls-server-name: elsewhere",
+            ),
+        ),
         row("another server by a flag", all.clone()).flags(&["--server={B}", "-n=m"]),
         row("insecure by a flag", all.clone()).flags(&["--insecure-skip-tls-verify"]),
         row("no credentials in the clear", cluster("server: '{P}'")),
@@ -125,17 +153,36 @@ fn of_clusters() -> Vec<Row> {
         row("a cluster by a flag that is missing", all.clone()).flags(&["--cluster=nope"]),
         row("a namespace", format!("current-context: x\n{context}\n{plain}")),
         two("current-context: ''", &format!("current-context: x\n{context}\n{plain}")),
-        two(&format!("{plain}\n{context}"), "clusters: [{name: c, cluster: {server: '{A}'}}]\n\
-            current-context: x"),
+        two(
+            &format!("{plain}\n{context}"),
+            "clusters: [{name: c, cluster: {server: '{A}'}}]\n\
+            current-context: x",
+        ),
         two("kind: Config", "a: [").differs("names the first file that is wrong"),
         row("no file", "").flags(&["--kubeconfig=/nonexistent/config"]),
-        row("the same name twice", format!("current-context: x\n{context}\nclusters: \
-            [{{name: c, cluster: {{server: '{{P}}'}}}}, {{name: c, cluster: {{server: '{{P}}'}}}}]")),
-        row("the same unused name twice", format!("current-context: x\n{context}\n{plain}\n\
-            users: [{{name: a}}, {{name: a}}]")).differs(UNUSED),
+        row(
+            "the same name twice",
+            format!(
+                "current-context: x\n{context}\nclusters: \
+            [{{name: c, cluster: {{server: '{{P}}'}}}}, {{name: c, cluster: {{server: '{{P}}'}}}}]"
+            ),
+        ),
+        row(
+            "the same unused name twice",
+            format!(
+                "current-context: x\n{context}\n{plain}\n\
+            users: [{{name: a}}, {{name: a}}]"
+            ),
+        )
+        .differs(UNUSED),
         row("the same key twice", format!("current-context: x\n{context}\nclusters: []\n{plain}")),
-        row("anchors and merges", format!("current-context: x\n{context}\nbase: &b {{server: \
-            '{{P}}'}}\nclusters: [{{name: c, cluster: {{<<: *b, unknown: 1}}}}]")),
+        row(
+            "anchors and merges",
+            format!(
+                "current-context: x\n{context}\nbase: &b {{server: \
+            '{{P}}'}}\nclusters: [{{name: c, cluster: {{<<: *b, unknown: 1}}}}]"
+            ),
+        ),
         row("a second document", format!("current-context: x\n{context}\n{plain}\n---\na: [")),
         row("another kind", format!("kind: Pod\ncurrent-context: x\n{context}\n{plain}")),
         row("another version", format!("apiVersion: v2\ncurrent-context: x\n{context}\n{plain}")),
@@ -149,8 +196,10 @@ fn of_users() -> Vec<Row> {
         user(&format!("exec: {{command: ./plugin, interactiveMode: Never, {V1}, {more}}}"))
     };
     let oidc = |more: &str| {
-        user(&format!("auth-provider: {{name: oidc, config: {{client-id: c, idp-issuer-url: '{{A}}', \
-            idp-certificate-authority-data: {{CA}}, {more}}}}}"))
+        user(&format!(
+            "auth-provider: {{name: oidc, config: {{client-id: c, idp-issuer-url: '{{A}}', \
+            idp-certificate-authority-data: {{CA}}, {more}}}}}"
+        ))
     };
     vec![
         row("all empty but a token", user("token: t, tokenFile: '', username: '', password: '', \
@@ -277,9 +326,9 @@ impl Place {
         process.envs(row.env.iter().map(|(name, value)| (name, filled(value))));
         process.arg("exec").args(row.flags.iter().map(|flag| filled(flag)));
         let output = process.args(["p", "--", "true"]).stdin(Stdio::null()).output().unwrap();
-        let seen = [a, b, p].into_iter().filter_map(Recorder::last).last();
+        let seen: Vec<_> = [a, b, p].into_iter().filter_map(Recorder::last).collect();
         let written = std::fs::read_to_string(&paths[0]).unwrap().contains(row.written);
-        (seen, written, String::from_utf8_lossy(&output.stderr).into_owned())
+        (seen.last().cloned(), written, String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
     fn base64(&self, folder: &Path) -> String {

@@ -8,5 +8,6 @@
     reason = "in a test, helpers included, a panic is the report"
 )]
 
+mod authorized;
 mod copy;
 mod silence;

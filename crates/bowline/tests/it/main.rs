@@ -23,6 +23,7 @@ mod library;
 mod port_forward;
 mod raw;
 mod refusals;
+mod requests;
 mod sessions;
 mod walk;
 

@@ -114,6 +114,41 @@ fn a_forward_outlives_its_node() {
     }
 }
 
+/// Credentials are read anew for every new connection.
+#[test]
+fn a_forward_that_is_kept_asks_with_the_token_of_now() {
+    let (mut pair, _) = pair();
+    let place = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: String| {
+        // Replaced as a whole, as those do who rotate tokens.
+        let new = place.path().join("new");
+        std::fs::write(&new, text).unwrap();
+        std::fs::rename(new, place.path().join(name)).unwrap();
+    };
+    write("token", "t".to_owned());
+    write(
+        "config",
+        format!(
+            "{{current-context: x, contexts: [{{name: x, context: {{cluster: c, user: u}}}}], \
+             clusters: [{{name: c, cluster: {{server: 'https://{}', insecure-skip-tls-verify: \
+             true}}}}], users: [{{name: u, user: {{tokenFile: token}}}}]}}",
+            pair.gateway.address()
+        ),
+    );
+    let config = place.path().join("config").to_str().unwrap().to_owned();
+    let client = Client::new("bowline", bowline(), &config, &["box"]).forwarding();
+    let app = App::start();
+    let forward = Forward::start(&client, &[app.port]);
+    write("token", "other".to_owned());
+    pair.node.kill();
+    forward.says("lost connection to pod box");
+    forward.says("You must be logged in to the server");
+    write("token", "t".to_owned());
+    pair.restart_node();
+    forward.says("connected again, to pod box\n");
+    assert_eq!(forward.interrupt().code(), Some(0));
+}
+
 #[test]
 fn a_connection_waits_for_a_pod_and_not_for_ever() {
     let (mut pair, client) = pair();
