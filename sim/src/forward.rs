@@ -459,8 +459,10 @@ async fn play(scenario: &Scenario, book: &Book) -> String {
     };
     let programs = pod.programs.clone();
     let at_node = OverSpdy::new(Side::Server, wire(scenario.whole_tunnel, End::Server));
-    let node =
-        tokio::spawn(node::run(pod, Forward::Spdy(at_node), upgraded(node_end), ends[1].clone()));
+    let node = node::run(pod, Forward::Spdy(at_node), upgraded(node_end), ends[1].clone());
+    let node = tokio::spawn(async {
+        node.await;
+    });
     let forward = PortForward::over(upgraded(client_end), wire(scenario.tunnel, End::Client));
     let forward = Arc::new(forward);
     let interrupted = CancellationToken::new();

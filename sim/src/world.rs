@@ -150,7 +150,7 @@ fn spawn_gateway(
     let far = (upgraded(far), session(Side::Client, scenario.back));
     let (scenario, book) = (scenario.clone(), book.clone());
     tokio::spawn(async move {
-        let ending = relay::run(near, far, end).await;
+        let (ending, _) = relay::run(near, far, end).await;
         let mut records = book.open();
         records.note(format_args!("gateway: {ending:?}"));
         if let Some(bowline_proto::relay::Ending::Status(outcome)) = ending {
@@ -173,7 +173,10 @@ fn spawn_node(
         });
     }
     let command = Scripted::new(scenario, book);
-    tokio::spawn(node::run(command, scenario.wants, scenario.back, upgraded(end), asked))
+    let serves = node::run(command, scenario.wants, scenario.back, upgraded(end), asked);
+    tokio::spawn(async {
+        serves.await;
+    })
 }
 
 /// The terminal's sizes as they change.

@@ -1,39 +1,46 @@
-//! A request to a user, or to 401. Tokens of a file, certificates, impersonation.
-//! Above: `server`. Below: `bowline_io::tls`.
+//! A request's credentials to a user, or to 401: certificates, and the tokens of a file.
+//! Above: `server`. Below: `identity`, `bowline_io::tls`.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bowline_io::tls::PeerIdentity;
-use http::{HeaderMap, HeaderValue, header};
 use subtle::ConstantTimeEq;
 use thiserror::Error;
 
-const AUTHENTICATED: &str = "system:authenticated";
-const SUBPROTOCOL: &str = "sec-websocket-protocol";
-/// A browser cannot set `Authorization`; it sends its token as a subprotocol (wire.md 1.1).
-const BEARER_SUBPROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
+use crate::identity::Token;
+
+/// The group of all who proved to be somebody.
+pub const AUTHENTICATED: &str = "system:authenticated";
+/// The group of all others.
+pub const UNAUTHENTICATED: &str = "system:unauthenticated";
+/// Their name.
+pub const ANONYMOUS: &str = "system:anonymous";
 
 /// Who asks.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct User {
     /// The name.
     pub name: String,
-    /// The groups; `system:authenticated` is one.
+    /// The groups; as a rule `system:authenticated` is one.
     pub groups: Vec<String>,
+    /// The uid; empty where none is known.
+    pub uid: String,
+    /// More about the user: keys and their values.
+    pub extra: BTreeMap<String, Vec<String>>,
 }
 
 impl User {
     /// A user who proved to be one.
     #[must_use]
     pub fn new(name: impl Into<String>, groups: impl IntoIterator<Item = String>) -> User {
-        let mut groups: Vec<String> = groups.into_iter().collect();
-        if !groups.iter().any(|group| group == AUTHENTICATED) {
+        let (name, mut groups) = (name.into(), groups.into_iter().collect::<Vec<String>>());
+        let is_settled = |group: &String| group == AUTHENTICATED || group == UNAUTHENTICATED;
+        if name != ANONYMOUS && !groups.iter().any(is_settled) {
             groups.push(AUTHENTICATED.into());
         }
-        User { name: name.into(), groups }
+        User { name, groups, ..User::default() }
     }
 }
 
@@ -90,7 +97,7 @@ impl Tokens {
                 continue;
             }
             let fields = fields(record).ok_or(TokensError::Line { line, what: "bad quotes" })?;
-            let [token, name, _uid, groups @ ..] = &fields[..] else {
+            let [token, name, uid, groups @ ..] = &fields[..] else {
                 let what = "three columns are needed: token, user name, user uid";
                 return Err(TokensError::Line { line, what });
             };
@@ -100,7 +107,7 @@ impl Tokens {
             let groups = groups.first().map(String::as_str).unwrap_or_default();
             let groups = groups.split(',').map(str::trim).filter(|group| !group.is_empty());
             let user = User::new(name, groups.map(ToOwned::to_owned));
-            tokens.add(token, user);
+            tokens.add(token, User { uid: uid.clone(), ..user });
         }
         Ok(tokens)
     }
@@ -155,60 +162,18 @@ fn fields(record: &str) -> Option<Vec<String>> {
     }
 }
 
-/// Who sent these headers over a connection of this identity; `None` is 401. A token that came as a
-/// subprotocol is taken out of the headers.
+/// Who this is; `None` is 401. A certificate counts before a token, as in kube-apiserver.
+#[must_use]
 pub fn authenticate(
     tokens: &Tokens,
     identity: Option<&PeerIdentity>,
-    headers: &mut HeaderMap,
+    token: Option<&Token>,
 ) -> Option<User> {
-    let bearer = match headers.get(header::AUTHORIZATION) {
-        Some(value) => {
-            let value = value.to_str().ok()?.trim();
-            let (scheme, token) = value.split_once(' ')?;
-            scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
-        }
-        None => subprotocol_token(headers).ok()?,
-    };
-    match (bearer, identity) {
-        (Some(token), _) => tokens.find(&token).cloned(),
-        (None, Some(peer)) => Some(User::new(&peer.user, peer.groups.iter().cloned())),
+    match (identity, token) {
+        (Some(peer), _) => Some(User::new(&peer.user, peer.groups.iter().cloned())),
+        (None, Some(token)) => tokens.find(&token.0).cloned(),
         (None, None) => None,
     }
-}
-
-/// A bad token entry is no token at all, but 401 (wire.md 1.1).
-struct BadSubprotocol;
-
-fn subprotocol_token(headers: &mut HeaderMap) -> Result<Option<String>, BadSubprotocol> {
-    let Some(line) = headers.get(SUBPROTOCOL).and_then(|line| line.to_str().ok()) else {
-        return Ok(None);
-    };
-    let all: Vec<String> = line.split(',').map(|name| name.trim().to_owned()).collect();
-    let is_token = |name: &&String| name.starts_with(BEARER_SUBPROTOCOL);
-    let tokens: Vec<&String> = all.iter().filter(is_token).collect();
-    let encoded = match tokens[..] {
-        [] => return Ok(None),
-        [entry] => &entry[BEARER_SUBPROTOCOL.len()..],
-        _ => return Err(BadSubprotocol),
-    };
-    let token = URL_SAFE_NO_PAD.decode(encoded).map_err(|_| BadSubprotocol)?;
-    let token = String::from_utf8(token).map_err(|_| BadSubprotocol)?;
-    let others: Vec<&str> = all.iter().filter(|name| !is_token(name)).map(String::as_str).collect();
-    if others.iter().all(|name| name.is_empty()) {
-        return Err(BadSubprotocol);
-    }
-    let others = HeaderValue::try_from(others.join(",")).map_err(|_| BadSubprotocol)?;
-    headers.insert(SUBPROTOCOL, others);
-    Ok(Some(token))
-}
-
-/// Whom a request wants to act as; `None` without `Impersonate-User`.
-#[must_use]
-pub fn impersonated(headers: &HeaderMap) -> Option<User> {
-    let text = |value: &HeaderValue| value.to_str().ok().map(ToOwned::to_owned);
-    let name = headers.get("impersonate-user").and_then(text)?;
-    Some(User::new(name, headers.get_all("impersonate-group").iter().filter_map(text)))
 }
 
 #[cfg(test)]
@@ -219,19 +184,10 @@ mod tests {
         Tokens::parse("admintoken,admin,1,\"system:masters,x\"\n\nt2,viewer,2\n").unwrap()
     }
 
-    fn ask(lines: &[(&'static str, &str)]) -> (Option<User>, HeaderMap) {
-        let mut headers = HeaderMap::new();
-        for (name, value) in lines {
-            headers.append(*name, HeaderValue::from_str(value).unwrap());
-        }
-        let user = authenticate(&tokens(), None, &mut headers);
-        (user, headers)
-    }
-
     #[test]
     fn token_files() {
         let user = tokens().find("admintoken").cloned().unwrap();
-        assert_eq!(user.name, "admin");
+        assert_eq!((&*user.name, &*user.uid), ("admin", "1"));
         assert_eq!(user.groups, ["system:masters", "x", "system:authenticated"]);
         assert!(tokens().find("").is_none() && tokens().find("admintoke").is_none());
         for bad in ["a,b", ",b,1", "a,b,1,\"x", "a,b,1,\"x\"y"] {
@@ -240,24 +196,26 @@ mod tests {
     }
 
     #[test]
-    fn bearer_tokens() {
-        let name = |lines: &[(&'static str, &str)]| ask(lines).0.map(|user| user.name);
-        assert_eq!(name(&[("authorization", "Bearer t2")]).as_deref(), Some("viewer"));
-        assert_eq!(name(&[("authorization", "bearer  t2 ")]).as_deref(), Some("viewer"));
-        assert_eq!(name(&[("authorization", "Basic t2")]), None);
-        assert_eq!(name(&[("authorization", "Bearer t2 x")]), None);
-        assert_eq!(name(&[]), None);
+    fn a_certificate_counts_before_a_token() {
+        let peer = PeerIdentity { user: "node".into(), groups: vec!["g".into()] };
+        let name = |peer: Option<&PeerIdentity>, token: Option<&str>| {
+            let token = token.map(|token| Token(token.to_owned()));
+            authenticate(&tokens(), peer, token.as_ref()).map(|user| user.name)
+        };
+        for token in [None, Some("t2"), Some("wrong")] {
+            assert_eq!(name(Some(&peer), token).as_deref(), Some("node"));
+        }
+        assert_eq!(name(None, Some("t2")).as_deref(), Some("viewer"));
+        assert_eq!(name(None, Some("wrong")), None);
+        assert_eq!(name(None, None), None);
     }
 
     #[test]
-    fn a_browsers_token_is_taken_out_of_its_subprotocols() {
-        let entry = format!("{BEARER_SUBPROTOCOL}{}", URL_SAFE_NO_PAD.encode("t2"));
-        let line = format!("v4.channel.k8s.io, {entry}");
-        let (user, headers) = ask(&[("sec-websocket-protocol", &line)]);
-        assert_eq!(user.unwrap().name, "viewer");
-        assert_eq!(headers[SUBPROTOCOL], "v4.channel.k8s.io");
-        for bad in [entry.clone(), format!("{entry},{entry},x"), format!("{entry}=,x")] {
-            assert_eq!(ask(&[("sec-websocket-protocol", &bad)]).0, None, "{bad}");
-        }
+    fn only_the_anonymous_are_not_authenticated() {
+        let groups = |name: &str, group: &str| User::new(name, [group.to_owned()]).groups;
+        assert_eq!(groups("u", "g"), ["g", AUTHENTICATED]);
+        assert_eq!(groups("u", AUTHENTICATED), [AUTHENTICATED]);
+        assert_eq!(groups("u", UNAUTHENTICATED), [UNAUTHENTICATED]);
+        assert_eq!(groups(ANONYMOUS, "g"), ["g"]);
     }
 }

@@ -11,7 +11,7 @@ use bowline_io::stream::{Stream, Upgraded};
 use bowline_io::target::head;
 use bowline_io::text::harmless;
 use bowline_proto::limits::REASON_BYTES;
-use bowline_proto::negotiate::{Lines, Offer};
+use bowline_proto::negotiate::{self, Lines, Offer};
 use bowline_proto::session::Protocol;
 use bytes::Bytes;
 use http::response::Parts;
@@ -20,7 +20,7 @@ use hyper::body::Incoming;
 use serde_json::Value;
 
 use crate::cluster::{Cluster, NodeTarget};
-use crate::gates::Gates;
+use crate::gates::{Gate, Gates};
 use crate::status::Refusal;
 
 /// How long a node may take to accept a connection.
@@ -40,6 +40,17 @@ pub struct Nodes {
     pub tls: Option<Arc<rustls::ClientConfig>>,
     /// The gates.
     pub gates: Gates,
+}
+
+/// A node that was upgraded to what it was offered.
+#[derive(Debug)]
+pub struct Reached {
+    /// Its 101.
+    pub head: Parts,
+    /// The connection.
+    pub connection: Upgraded,
+    /// What it chose.
+    pub protocol: &'static Protocol,
 }
 
 impl Nodes {
@@ -68,7 +79,7 @@ impl Nodes {
     /// Whether a node is spoken to over WebSocket where there is a choice.
     #[must_use]
     pub fn prefers_websocket(&self, target: &NodeTarget) -> bool {
-        target.takes_websockets && self.gates.is_on("ExtendWebSocketsToKubelet")
+        target.takes_websockets && self.gates.is_on(Gate::ExtendWebSocketsToKubelet)
     }
 
     /// Upgrades to what `offer` offers.
@@ -80,9 +91,16 @@ impl Nodes {
         target: &NodeTarget,
         path: &str,
         offer: &Offer,
-    ) -> Result<(Upgraded, &'static Protocol), Refusal> {
-        let (head, connection) = self.ask(target, path, offer.method(), &offer.headers()).await?;
-        Ok((connection, check(offer, &head)?))
+    ) -> Result<Reached, Refusal> {
+        let answer = self.ask(target, path, offer.method(), &offer.headers()).await;
+        // What the node would take is an answer to our offer, not to the client's.
+        let (head, connection) =
+            answer.map_err(|refusal| Refusal { headers: Vec::new(), ..refusal })?;
+        let lines = lines(&head.headers);
+        let protocol = offer.check(head.status.as_u16(), Lines(&lines));
+        let bad = |bad| Refusal::internal(format!("invalid upgrade response: {bad}"));
+        let protocol = protocol.map_err(bad)?;
+        Ok(Reached { head, connection, protocol })
     }
 
     /// Asks for an upgrade in these words; whether the 101 fits them is still to be seen.
@@ -99,7 +117,7 @@ impl Nodes {
         let stream = self.dial(target).await?;
         let request = request(target, path, method, headers).map_err(backend)?;
         match upgrade(stream, request, UPGRADE_PATIENCE).await.map_err(backend)? {
-            Answer::Refused { head, body } => Err(refused(head.status, &body)),
+            Answer::Refused { head, body } => Err(refused(&head, &body)),
             Answer::Switched { head, connection } => Ok((head, connection)),
         }
     }
@@ -122,7 +140,7 @@ impl Nodes {
             return Ok(answer);
         }
         let (head, body) = answer.into_parts();
-        Err(refused(head.status, &explanation(body).await))
+        Err(refused(&head, &explanation(body).await))
     }
 
     async fn dial(&self, target: &NodeTarget) -> Result<Stream, Refusal> {
@@ -135,16 +153,6 @@ impl Nodes {
 fn backend(error: impl Display) -> Refusal {
     let error = error.to_string();
     Refusal::internal(format!("error dialing backend: {}", harmless(&error, REASON_BYTES)))
-}
-
-/// Whether a node's 101 fits what it was offered.
-///
-/// # Errors
-/// 500 if it does not.
-pub fn check(offer: &Offer, head: &Parts) -> Result<&'static Protocol, Refusal> {
-    let lines = lines(&head.headers);
-    let protocol = offer.check(head.status.as_u16(), Lines(&lines));
-    protocol.map_err(|bad| Refusal::internal(format!("invalid upgrade response: {bad}")))
 }
 
 fn request(
@@ -171,12 +179,14 @@ fn request(
 }
 
 /// What the node said instead of 101, for the client to see before its own handshake ends.
-fn refused(status: StatusCode, body: &Bytes) -> Refusal {
+fn refused(head: &Parts, body: &Bytes) -> Refusal {
+    let status = head.status;
     let said = String::from_utf8_lossy(body);
     let message = harmless(said.trim(), REASON_BYTES).into_owned();
     if status.is_client_error() || status.is_server_error() {
         let message = if message.is_empty() { status.to_string() } else { message };
-        return Refusal::of_node(status.as_u16(), message);
+        let headers = negotiate::accepted_elsewhere(Lines(&lines(&head.headers)));
+        return Refusal { headers, ..Refusal::of_node(status.as_u16(), message) };
     }
     // Redirects among them: a stream goes nowhere else.
     Refusal::internal(format!("invalid upgrade response: status code {}", status.as_u16()))

@@ -7,6 +7,7 @@
 
 use bowline_io::chance;
 use bowline_io::http::lines;
+use bowline_io::record::{End, Record};
 use bowline_io::serve::{Reply, Sessions, has_body, upgraded};
 use bowline_io::stream::Upgraded;
 use bowline_io::target::query;
@@ -17,13 +18,13 @@ use bowline_proto::tunnel::Wire;
 use bowline_proto::websocket::Role;
 use http::{HeaderMap, Method, Request, Version};
 use hyper::body::Incoming;
-use tracing::{info, warn};
 
 use crate::cluster::NodeTarget;
 use crate::far::Nodes;
+use crate::gates::Gate;
 use crate::options::ForwardOptions;
 use crate::passage;
-use crate::status::{Refusal, text};
+use crate::status::Refusal;
 use crate::stream::{accept, switch};
 
 /// The lines of a request, and of a 101, that make an upgrade. Nothing else of a client's goes to a
@@ -42,33 +43,32 @@ const UPGRADE: [&str; 7] = [
 pub async fn port_forward(
     nodes: &Nodes,
     sessions: &Sessions,
-    namespace: &str,
-    name: &str,
+    mut record: Record,
     request: Request<Incoming>,
 ) -> Result<Reply, Refusal> {
     let options = ForwardOptions::parse(query(&request))?;
-    let pod = nodes.pod(namespace, name)?;
+    let pod = nodes.pod(&record.namespace, &record.pod)?;
     let target = nodes.node_of(&pod)?;
-    let path = options.kubelet_path(namespace, name);
+    let path = options.kubelet_path(&record.namespace, &record.pod);
     let tunnel = asks_for_tunnel(Lines(&lines(request.headers())));
-    if tunnel && !nodes.gates.is_on("PortForwardWebsockets") {
+    if tunnel && !nodes.gates.is_on(Gate::PortForwardWebsockets) {
         // What a cluster before 1.30 does with it, so that clients fall back.
-        return Ok(text(403, ""));
+        return Err(Refusal::bare(403, "the gate PortForwardWebsockets is closed"));
     }
     let (reply, far, wire) = if tunnel && !nodes.prefers_websocket(&target) {
-        let accepted = match accept(&request, negotiate::accept_forward)? {
-            Ok(accepted) => accepted,
-            Err(bare) => return Ok(bare),
-        };
-        let (far, _) = nodes.reach(&target, &path, &Offer::forward()).await?;
+        let accepted = accept(&request, negotiate::accept_forward)?;
+        let reached = nodes.reach(&target, &path, &Offer::forward()).await?;
+        record.near = accepted.protocol.spoken();
+        record.far = reached.protocol.spoken();
         let wire = Wire::tunnel(Role::Server, chance::bytes());
-        (switch(&accepted.response), far, wire)
+        (switch(&accepted.response), reached.connection, wire)
     } else {
-        let (reply, far) = pass(nodes, &target, &path, &request).await?;
+        let (reply, far, carrier) = pass(nodes, &target, &path, &request).await?;
+        record.near = format!("{carrier:?}");
+        record.far = "as it comes".into();
         (reply, far, Wire::plain())
     };
-    let what = format!("{namespace}/{name}");
-    info!("port-forward {what}: {}", if tunnel { "tunnel" } else { "as it comes" });
+    let running = record.begin();
     let legs = sessions.clone();
     sessions.spawn(async move {
         match upgraded(request).await {
@@ -76,11 +76,14 @@ pub async fn port_forward(
                 let end = legs.end.clone();
                 let passage = Box::pin(passage::run(near, far, Passage::new(wire), end));
                 legs.spawn(async move {
-                    let ending = passage.await;
-                    info!("port-forward {what}: {ending:?} ended first");
+                    let (ending, traffic) = passage.await;
+                    let end = if ending.is_some() { End::Over } else { End::Shutdown };
+                    running.end(&end, Some(traffic));
                 });
             }
-            Err(error) => warn!("port-forward {what}: {error}"),
+            Err(error) => {
+                running.end(&End::ClientGone(error.to_string()), None);
+            }
         }
     });
     Ok(reply)
@@ -92,7 +95,7 @@ async fn pass(
     target: &NodeTarget,
     path: &str,
     request: &Request<Incoming>,
-) -> Result<(Reply, Upgraded), Refusal> {
+) -> Result<(Reply, Upgraded, Carrier), Refusal> {
     if request.version() != Version::HTTP_11 {
         return Err(Refusal::internal("request connection cannot be hijacked"));
     }
@@ -110,7 +113,7 @@ async fn pass(
         let text = "invalid upgrade response: missing upgrade headers in response";
         return Err(Refusal::internal(text));
     }
-    Ok((switch(&upgrade_lines(&head.headers)), far))
+    Ok((switch(&upgrade_lines(&head.headers)), far, carrier))
 }
 
 fn upgrade_lines(headers: &HeaderMap) -> Vec<(&'static str, String)> {

@@ -3,9 +3,24 @@
 
 use thiserror::Error;
 
-/// One gate.
+/// A gate, by its Kubernetes name. Code asks by these, so that no name can be misspelt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gate {
+    /// Exec and attach over WebSocket v5.
+    TranslateStreamCloseWebsocketRequests,
+    /// Port-forward in a tunnel through WebSocket.
+    PortForwardWebsockets,
+    /// WebSocket on the far leg.
+    ExtendWebSocketsToKubelet,
+    /// `create` for streams that are GET requests.
+    AuthorizePodWebsocketUpgradeCreatePermission,
+}
+
+/// What is said of a gate.
 #[derive(Debug)]
-pub struct Gate {
+pub struct Row {
+    /// Which.
+    pub gate: Gate,
     /// Its Kubernetes name.
     pub name: &'static str,
     /// Whether it is on if nothing is said.
@@ -14,32 +29,36 @@ pub struct Gate {
     pub about: &'static str,
 }
 
-/// All of them.
-pub static TABLE: [Gate; 4] = [
-    Gate {
+/// All of them, in the order of [`Gate`].
+pub static TABLE: [Row; 4] = [
+    Row {
+        gate: Gate::TranslateStreamCloseWebsocketRequests,
         name: "TranslateStreamCloseWebsocketRequests",
         default: true,
         about: "serve exec over WebSocket v5 and translate it for the node; \
                 off: refuse v5 as an old cluster does, so that clients fall back to SPDY",
     },
-    Gate {
+    Row {
+        gate: Gate::PortForwardWebsockets,
         name: "PortForwardWebsockets",
         default: true,
         about: "tunnel port-forward through WebSocket",
     },
-    Gate {
+    Row {
+        gate: Gate::ExtendWebSocketsToKubelet,
         name: "ExtendWebSocketsToKubelet",
         default: true,
         about: "speak WebSocket to nodes that declare this feature in their status",
     },
-    Gate {
+    Row {
+        gate: Gate::AuthorizePodWebsocketUpgradeCreatePermission,
         name: "AuthorizePodWebsocketUpgradeCreatePermission",
         default: true,
         about: "demand `create` for streams over WebSocket, which are GET requests",
     },
 ];
 
-/// Which gates are on.
+/// Which gates are on, in the order of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gates([bool; TABLE.len()]);
 
@@ -71,11 +90,10 @@ pub enum GateError {
 }
 
 impl Gates {
-    /// Whether the gate of this name is on; false for a name that is not in the table.
+    /// Whether a gate is on.
     #[must_use]
-    pub fn is_on(self, name: &str) -> bool {
-        let index = TABLE.iter().position(|gate| gate.name == name);
-        index.is_some_and(|index| self.0[index])
+    pub fn is_on(self, gate: Gate) -> bool {
+        self.0[gate as usize]
     }
 
     /// `A=true,B=false` on top of the defaults.
@@ -90,9 +108,9 @@ impl Gates {
             if value.is_empty() {
                 return Err(GateError::NoValue(name.to_owned()));
             }
-            let index = TABLE.iter().position(|gate| gate.name == name);
-            let index = index.ok_or_else(|| GateError::Unknown(name.to_owned()))?;
-            gates.0[index] = match value {
+            let row = TABLE.iter().find(|row| row.name == name);
+            let row = row.ok_or_else(|| GateError::Unknown(name.to_owned()))?;
+            gates.0[row.gate as usize] = match value {
                 "1" | "t" | "T" | "true" | "TRUE" | "True" => true,
                 "0" | "f" | "F" | "false" | "FALSE" | "False" => false,
                 _ => {
@@ -110,18 +128,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn flags_change_what_they_name() {
-        let translate = TABLE[0].name;
-        assert!(Gates::parse("").unwrap().is_on(translate));
-        let off = Gates::parse(&format!("{translate}=false, ExtendWebSocketsToKubelet=true"));
-        assert!(!off.unwrap().is_on(translate));
-        assert!(!Gates::default().is_on("Nope"));
+    fn each_gate_has_its_row_at_its_place() {
+        for (index, row) in TABLE.iter().enumerate() {
+            assert_eq!(row.gate as usize, index);
+            assert_eq!(format!("{:?}", row.gate), row.name);
+        }
+    }
+
+    #[test]
+    fn flags_change_what_they_name_and_nothing_else() {
+        for row in &TABLE {
+            assert_eq!(Gates::parse("").unwrap().is_on(row.gate), row.default);
+            for value in [true, false] {
+                let gates = Gates::parse(&format!(" {} = {value} ", row.name)).unwrap();
+                assert_eq!(gates.is_on(row.gate), value);
+                let others = TABLE.iter().filter(|other| other.gate != row.gate);
+                assert!(others.into_iter().all(|other| gates.is_on(other.gate) == other.default));
+            }
+            for bad in ["maybe", "", "yes"] {
+                assert!(Gates::parse(&format!("{}={bad}", row.name)).is_err());
+            }
+        }
         for (text, expected) in [
             ("X=true", "unrecognized feature gate: X"),
+            ("portForwardWebsockets=true", "unrecognized feature gate: portForwardWebsockets"),
             ("X", "missing bool value for feature gate \"X\""),
         ] {
             assert_eq!(Gates::parse(text).unwrap_err().to_string(), expected);
         }
-        assert!(Gates::parse(&format!("{translate}=maybe")).is_err());
     }
 }

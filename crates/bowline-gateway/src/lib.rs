@@ -1,8 +1,9 @@
 //! The API server's part of Kubernetes streaming: who may, which node, and any front to any back.
 //! Above: `bowline gateway`, `bowline dev`. Below: `bowline-io`, `bowline-proto`.
 //!
-//! A request walks down this list and never back: [`server`] asks [`authn`] who it is, [`route`]
-//! what it wants and [`authz`] whether it may; [`api`] answers what is read, [`options`] and
+//! A request walks down this list and never back: [`server`] asks [`route`] what it wants,
+//! [`identity`] what it says of its sender, [`authn`] who that is, [`impersonation`] as whom it
+//! runs, and [`authz`] whether it may; [`api`] answers what is read, [`options`] and
 //! [`cluster`] find the node of a stream, [`far`] reaches it, and [`stream`] (an exec or attach) or
 //! [`forward`] (a port-forward) joins the two; [`logs`] passes on what a container has written.
 
@@ -13,6 +14,8 @@ pub mod cluster;
 pub mod far;
 pub mod forward;
 pub mod gates;
+pub mod identity;
+pub mod impersonation;
 pub mod logs;
 pub mod options;
 pub mod passage;
@@ -23,5 +26,6 @@ pub mod status;
 pub mod stream;
 
 mod discovery;
+mod names;
 mod select;
 mod table;

@@ -6,25 +6,28 @@ use std::task::{Context, Poll};
 
 use bowline_io::clock::Clock;
 use bowline_io::drive::{Alarm, Moment, Socket, take_turns};
+use bowline_io::record::Traffic;
 use bowline_io::stream::{Connection, Upgraded};
 use bowline_proto::Next;
 use bowline_proto::passage::{Ending, Passage};
 use bowline_proto::relay::Leg;
 use tokio_util::sync::CancellationToken;
 
-/// Joins two sockets until both have ended, or `end`. Gives which ended first.
+/// Joins two sockets until both have ended, or `end`. Gives which ended first, and how many bytes
+/// were read.
 pub fn run<S: Connection>(
     near: Upgraded<S>,
     far: Upgraded<S>,
     passage: Passage,
     end: CancellationToken,
-) -> impl Future<Output = Option<Ending>> {
+) -> impl Future<Output = (Option<Ending>, Traffic)> {
     let mut running = Running {
         clock: Clock::start(),
         near: Socket::new(near.stream, near.early),
         far: Socket::new(far.stream, far.early),
         passage,
         ending: None,
+        traffic: Traffic::default(),
     };
     async move {
         let ended = tokio::select! {
@@ -35,7 +38,7 @@ pub fn run<S: Connection>(
         if !ended {
             running.abort().await;
         }
-        running.ending
+        (running.ending, running.traffic)
     }
 }
 
@@ -45,6 +48,7 @@ struct Running<S> {
     far: Socket<S>,
     passage: Passage,
     ending: Option<Ending>,
+    traffic: Traffic,
 }
 
 enum Wake {
@@ -71,6 +75,7 @@ impl<S: Connection> Running<S> {
             match wake {
                 Wake::Socket(leg, Moment::Read(bytes)) => {
                     let moved = bytes.len();
+                    self.traffic.count(leg == Leg::Near, moved);
                     self.passage.receive(leg, bytes);
                     take_turns(moved).await;
                 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bowline_io::clock::Clock;
 use bowline_io::drive::{Alarm, Moment, Socket, take_turns};
+use bowline_io::record::Traffic;
 use bowline_io::stream::{Connection, Upgraded};
 use bowline_proto::Next;
 use bowline_proto::relay::{Ending, Leg, Relay};
@@ -18,12 +19,12 @@ use tokio_util::sync::CancellationToken;
 const LOOK_AFTER_CLIENT_EVERY: Duration = Duration::from_secs(1);
 
 /// Joins a client's session and a node's until both have ended, or `end`. Gives how it ended, if
-/// it came to that.
+/// it came to that, and how many bytes it read.
 pub fn run<S: Connection>(
     near: (Upgraded<S>, Session),
     far: (Upgraded<S>, Session),
     end: CancellationToken,
-) -> impl Future<Output = Option<Ending>> {
+) -> impl Future<Output = (Option<Ending>, Traffic)> {
     // Made outside of the future: what is moved inside of one has its place in it twice.
     let mut running = Running {
         clock: Clock::start(),
@@ -31,6 +32,7 @@ pub fn run<S: Connection>(
         far: Some(Socket::new(far.0.stream, far.0.early)),
         relay: Relay::new(near.1, far.1),
         ending: None,
+        traffic: Traffic::default(),
     };
     async move {
         let ended = tokio::select! {
@@ -41,7 +43,7 @@ pub fn run<S: Connection>(
         if !ended {
             running.abort().await;
         }
-        running.ending
+        (running.ending, running.traffic)
     }
 }
 
@@ -52,6 +54,7 @@ struct Running<S> {
     far: Option<Socket<S>>,
     relay: Relay,
     ending: Option<Ending>,
+    traffic: Traffic,
 }
 
 enum Wake {
@@ -89,6 +92,7 @@ impl<S: Connection> Running<S> {
             match wake {
                 Wake::Socket(leg, Moment::Read(bytes)) => {
                     let moved = bytes.len();
+                    self.traffic.count(leg == Leg::Near, moved);
                     self.relay.receive(now, leg, bytes);
                     take_turns(moved).await;
                 }
@@ -229,9 +233,10 @@ mod tests {
         let near = leg(near, Side::Server, &WEBSOCKET_V4);
         let far = leg(far, Side::Client, &SPDY_V4);
         let relay = run(near, far, CancellationToken::new());
-        let (ending, input) = tokio::join!(relay, node(behind, uploaded));
+        let ((ending, traffic), input) = tokio::join!(relay, node(behind, uploaded));
         drop(uploading.await.unwrap());
         assert_eq!(input, MESSAGES * MESSAGE_BYTES);
         assert_eq!(ending, Some(Ending::Status(Outcome::Success)));
+        assert!(traffic.from_client > input as u64 && traffic.to_client > 0, "{traffic:?}");
     }
 }

@@ -4,7 +4,7 @@
 use http::Method;
 use percent_encoding::percent_decode_str;
 
-use crate::authz::Deed;
+use crate::authz::{Attributes, Deed};
 use crate::status::Refusal;
 
 /// What a path names.
@@ -165,36 +165,55 @@ impl Route {
     /// What has to be allowed.
     #[must_use]
     pub fn deed(&self, method: &Method, path: &str) -> Deed {
-        let stream = |resource: &'static str, namespace: &String, name: &String| Deed::Resource {
-            verb: if method == Method::POST { "create" } else { "get" },
-            resource,
-            namespace: namespace.clone(),
-            name: name.clone(),
+        let (resource, subresource, namespace, name) = match self {
+            Route::Exec { namespace, name } => ("pods", "exec", &**namespace, &**name),
+            Route::Attach { namespace, name } => ("pods", "attach", &**namespace, &**name),
+            Route::PortForward { namespace, name } => {
+                ("pods", "portforward", &**namespace, &**name)
+            }
+            Route::Log { namespace, name } => ("pods", "log", &**namespace, &**name),
+            Route::List { kind, namespace } => {
+                (kind.resource(), "", namespace.as_deref().unwrap_or_default(), "")
+            }
+            Route::Get { kind, namespace, name } => {
+                (kind.resource(), "", namespace.as_deref().unwrap_or_default(), &**name)
+            }
+            _ => return path_deed(method, path),
         };
-        match self {
-            Route::Exec { namespace, name } => stream("pods/exec", namespace, name),
-            Route::Attach { namespace, name } => stream("pods/attach", namespace, name),
-            Route::PortForward { namespace, name } => stream("pods/portforward", namespace, name),
-            Route::Log { namespace, name } => Deed::Resource {
-                verb: "get",
-                resource: "pods/log",
-                namespace: namespace.clone(),
-                name: name.clone(),
-            },
-            Route::List { kind, namespace } => Deed::Resource {
-                verb: "list",
-                resource: kind.resource(),
-                namespace: namespace.clone().unwrap_or_default(),
-                name: String::new(),
-            },
-            Route::Get { kind, namespace, name } => Deed::Resource {
-                verb: "get",
-                resource: kind.resource(),
-                namespace: namespace.clone().unwrap_or_default(),
-                name: name.clone(),
-            },
-            _ => Deed::Path(path.to_owned()),
-        }
+        // A namespace is an object in itself.
+        let namespace = match self {
+            Route::Get { kind: Kind::Namespaces, name, .. } => name,
+            _ => namespace,
+        };
+        Deed::Resource(Attributes {
+            verb: verb(method, name.is_empty()).into(),
+            group: "",
+            resource,
+            subresource: subresource.into(),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        })
+    }
+}
+
+/// What has to be allowed for a path that names nothing.
+#[must_use]
+pub fn path_deed(method: &Method, path: &str) -> Deed {
+    Deed::Path { verb: method.as_str().to_ascii_lowercase().into(), path: path.to_owned() }
+}
+
+/// Kubernetes' verb for a method.
+fn verb(method: &Method, is_list: bool) -> &'static str {
+    match (method.as_str(), is_list) {
+        ("POST", _) => "create",
+        ("PUT", _) => "update",
+        ("PATCH", _) => "patch",
+        ("DELETE", false) => "delete",
+        ("DELETE", true) => "deletecollection",
+        ("GET" | "HEAD", true) => "list",
+        ("GET" | "HEAD", false) => "get",
+        // Of no verb at all, so that no policy but one for everything fits.
+        _ => "",
     }
 }
 

@@ -1,9 +1,10 @@
 //! The walk of a request: who, what, may it, and then the answer.
-//! Above: `bowline gateway`, `bowline dev`. Below: `authn`, `authz`, `route`, `api`,
-//! `stream`, `forward`, `logs`.
+//! Above: `bowline gateway`, `bowline dev`. Below: `identity`, `authn`, `impersonation`, `authz`,
+//! `route`, `api`, `stream`, `forward`, `logs`.
 
 use std::sync::Arc;
 
+use bowline_io::record::{Asker, Subject};
 use bowline_io::serve::{Peer, Reply, Sessions};
 use bowline_io::target::query;
 use bowline_proto::negotiate::{self, Lines};
@@ -17,9 +18,11 @@ use crate::authn::{self, Tokens, User};
 use crate::authz::{Deed, Policies};
 use crate::far::Nodes;
 use crate::forward;
+use crate::gates::Gate;
+use crate::identity;
 use crate::logs;
 use crate::options::Verb;
-use crate::route::Route;
+use crate::route::{Route, path_deed};
 use crate::status::Refusal;
 use crate::stream;
 
@@ -55,27 +58,40 @@ impl Gateway {
 
     /// Answers a request; a stream goes on as a session of its own.
     pub async fn answer(self, peer: Peer, request: Request<Incoming>) -> Reply {
-        let what = format!("{} {}", request.method(), request.uri().path());
-        match self.serve(&peer, request).await {
-            Ok(reply) => reply,
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let mut asker = Asker { peer: peer.address, user: None };
+        match self.serve(&peer, &mut asker, request).await {
+            Ok(reply) => {
+                debug!("{}: {method} {path}: {}", peer.address, reply.status());
+                reply
+            }
             Err(refusal) => {
-                debug!("{}: {what}: {} {}", peer.address, refusal.code, refusal.message);
+                let refusals = &self.sessions.refusals;
+                refusals.log(&asker, method.as_str(), &path, refusal.code, refusal.words());
                 refusal.reply()
             }
         }
     }
 
-    async fn serve(&self, peer: &Peer, mut request: Request<Incoming>) -> Result<Reply, Refusal> {
+    async fn serve(
+        &self,
+        peer: &Peer,
+        asker: &mut Asker,
+        mut request: Request<Incoming>,
+    ) -> Result<Reply, Refusal> {
         let inner = &*self.inner;
         let path = request.uri().path().to_owned();
         let route = Route::parse(&path);
         if route == Ok(Route::Health) {
             return Ok(crate::status::text(200, "ok"));
         }
-        let user = self.who(peer, request.headers_mut())?;
+        let deed = match &route {
+            Ok(route) => route.deed(request.method(), &path),
+            Err(_) => path_deed(request.method(), &path),
+        };
+        let user = self.who(peer, asker, request.headers_mut(), &deed)?;
         let route = route?;
-        let deed = route.deed(request.method(), &path);
-        self.demand(&user, &deed)?;
+        inner.policies.demand(&user, &deed)?;
         if let Route::Exec { namespace, name }
         | Route::Attach { namespace, name }
         | Route::PortForward { namespace, name } = &route
@@ -89,16 +105,19 @@ impl Gateway {
                 Route::Exec { .. } => Verb::Exec,
                 Route::Attach { .. } => Verb::Attach,
                 _ => {
-                    return forward::port_forward(nodes, sessions, namespace, name, request).await;
+                    let record = asker.record("portforward", namespace, name);
+                    return forward::port_forward(nodes, sessions, record, request).await;
                 }
             };
-            return stream::remote_command(verb, nodes, sessions, namespace, name, request).await;
+            let record = asker.record(verb.word(), namespace, name);
+            return stream::remote_command(verb, nodes, sessions, record, request).await;
         }
         if request.method() != Method::GET {
             return Err(Refusal::method_not_allowed());
         }
         if let Route::Log { namespace, name } = &route {
-            return logs::answer(&inner.nodes, namespace, name, query(&request)).await;
+            let record = asker.record("log", namespace, name);
+            return logs::answer(&inner.nodes, record, query(&request)).await;
         }
         let accept = request.headers().get(http::header::ACCEPT);
         let asked = Asked {
@@ -109,35 +128,25 @@ impl Gateway {
         api::answer(&inner.nodes.cluster, &route, asked)
     }
 
-    fn who(&self, peer: &Peer, headers: &mut HeaderMap) -> Result<User, Refusal> {
-        let user = authn::authenticate(&self.inner.tokens, peer.identity.as_ref(), headers);
-        let user = user.ok_or_else(Refusal::unauthorized)?;
-        let Some(other) = authn::impersonated(headers) else { return Ok(user) };
-        let act = |resource: &'static str, name: &str| Deed::Resource {
-            verb: "impersonate",
-            resource,
-            namespace: String::new(),
-            name: name.to_owned(),
-        };
-        self.demand(&user, &act("users", &other.name))?;
-        for group in headers.get_all("impersonate-group") {
-            self.demand(&user, &act("groups", group.to_str().unwrap_or_default()))?;
-        }
+    /// As whom the request runs. What it says of that is taken out of its headers.
+    fn who(
+        &self,
+        peer: &Peer,
+        asker: &mut Asker,
+        headers: &mut HeaderMap,
+        deed: &Deed,
+    ) -> Result<User, Refusal> {
+        let claims = identity::take(headers);
+        let token = claims.token.map_err(|error| Refusal::unauthorized(error.to_string()))?;
+        let user = authn::authenticate(&self.inner.tokens, peer.identity.as_ref(), token.as_ref());
+        let nobody = if token.is_some() { "an unknown token" } else { "no credentials" };
+        let user = user.ok_or_else(|| Refusal::unauthorized(nobody))?;
+        asker.user = Some(subject(&user, None));
+        let wanted = claims.wanted.map_err(|error| Refusal::bad_request(error.to_string()))?;
+        let Some(wanted) = wanted else { return Ok(user) };
+        let other = wanted.assume(&user, deed, &self.inner.policies)?;
+        asker.user = Some(subject(&other, Some(user.name)));
         Ok(other)
-    }
-
-    fn demand(&self, user: &User, deed: &Deed) -> Result<(), Refusal> {
-        if self.inner.policies.allow(user, deed) {
-            return Ok(());
-        }
-        let why = deed.refusal(user);
-        Err(match deed {
-            Deed::Resource { resource, name, .. } => {
-                let kind = resource.split('/').next().unwrap_or(resource);
-                Refusal::forbidden(kind, name, &why)
-            }
-            Deed::Path(_) => Refusal::forbidden("", "", &why),
-        })
     }
 
     /// A WebSocket is a GET, and a GET must not be enough to run commands (since 1.35).
@@ -147,15 +156,16 @@ impl Gateway {
         deed: &Deed,
         request: &Request<Incoming>,
     ) -> Result<(), Refusal> {
-        let Deed::Resource { resource, namespace, name, .. } = deed else { return Ok(()) };
         let lines = bowline_io::http::lines(request.headers());
         let websocket = negotiate::asked(Lines(&lines)) == Some(Carrier::WebSocket);
-        let gate = "AuthorizePodWebsocketUpgradeCreatePermission";
+        let gate = Gate::AuthorizePodWebsocketUpgradeCreatePermission;
         if !websocket && request.method() == Method::POST || !self.inner.nodes.gates.is_on(gate) {
             return Ok(());
         }
-        let (namespace, name) = (namespace.clone(), name.clone());
-        let create = Deed::Resource { verb: "create", resource, namespace, name };
-        self.demand(user, &create)
+        self.inner.policies.demand(user, &deed.with_verb("create"))
     }
+}
+
+fn subject(user: &User, by: Option<String>) -> Subject {
+    Subject { name: user.name.clone(), groups: user.groups.clone(), by }
 }

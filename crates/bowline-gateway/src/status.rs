@@ -1,12 +1,14 @@
 //! Refusals to Kubernetes' Status objects, keys in the API server's order.
-//! Above: everything that answers. Below: nothing.
+//! Above: everything that answers. Below: `names`.
 
 use bowline_io::serve::{Reply, body};
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use serde_json::{Value, json};
 
+use crate::names::quoted;
+
 /// A refusal, as Kubernetes says it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Refusal {
     /// The HTTP status code.
     pub code: u16,
@@ -15,12 +17,29 @@ pub struct Refusal {
     /// The person's words for it.
     pub message: String,
     /// What it is about.
-    pub details: Option<(&'static str, String)>,
+    pub details: Option<Box<Details>>,
+    /// Header lines that go with it.
+    pub headers: Vec<(&'static str, String)>,
+    /// For the log alone: what the sender is not told.
+    pub cause: String,
+    /// It has no body, as some of Kubernetes' have none.
+    pub is_bare: bool,
+}
+
+/// What a refusal is about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Details {
+    /// The object; empty if it is about none.
+    pub name: String,
+    /// The API group; empty for the core's.
+    pub group: &'static str,
+    /// The resource; empty if it is about none.
+    pub kind: &'static str,
 }
 
 impl Refusal {
     fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Refusal {
-        Refusal { code, reason, message: message.into(), details: None }
+        Refusal { code, reason, message: message.into(), ..Refusal::default() }
     }
 
     /// 400.
@@ -28,25 +47,38 @@ impl Refusal {
         Refusal::new(400, "BadRequest", message)
     }
 
-    /// 401; says no more than that.
+    /// 401; says no more than that. The cause is for the log.
+    pub fn unauthorized(cause: impl Into<String>) -> Refusal {
+        Refusal { cause: cause.into(), ..Refusal::new(401, "Unauthorized", "Unauthorized") }
+    }
+
+    /// 403 without a word, as Kubernetes' WebSocket servers have it.
     #[must_use]
-    pub fn unauthorized() -> Refusal {
-        Refusal::new(401, "Unauthorized", "Unauthorized")
+    pub fn bare(code: u16, cause: impl Into<String>) -> Refusal {
+        Refusal { cause: cause.into(), is_bare: true, ..Refusal::new(code, "", "") }
     }
 
     /// 403.
-    pub fn forbidden(kind: &'static str, name: &str, why: &str) -> Refusal {
-        let named = if name.is_empty() { String::new() } else { format!(" \"{name}\"") };
-        let message = format!("{kind}{named} is forbidden: {why}");
-        let details = Some((kind, name.to_owned()));
-        Refusal { details, ..Refusal::new(403, "Forbidden", message) }
+    #[must_use]
+    pub fn forbidden(details: Details, why: &str) -> Refusal {
+        let Details { name, group, kind } = &details;
+        let dot = if group.is_empty() { "" } else { "." };
+        let message = match (kind.is_empty(), name.is_empty()) {
+            (true, _) => format!("forbidden: {why}"),
+            (false, true) => format!("{kind}{dot}{group} is forbidden: {why}"),
+            (false, false) => {
+                format!("{kind}{dot}{group} {} is forbidden: {why}", quoted(name))
+            }
+        };
+        Refusal { details: Some(Box::new(details)), ..Refusal::new(403, "Forbidden", message) }
     }
 
     /// 404 for an object.
     #[must_use]
     pub fn not_found(kind: &'static str, name: &str) -> Refusal {
-        let details = Some((kind, name.to_owned()));
-        Refusal { details, ..Refusal::new(404, "NotFound", format!("{kind} \"{name}\" not found")) }
+        let details = Some(Box::new(Details { name: name.to_owned(), group: "", kind }));
+        let message = format!("{kind} {} not found", quoted(name));
+        Refusal { details, ..Refusal::new(404, "NotFound", message) }
     }
 
     /// 404 for a path.
@@ -93,12 +125,11 @@ impl Refusal {
         if !self.reason.is_empty() {
             status["reason"] = self.reason.into();
         }
-        if let Some((kind, name)) = &self.details {
-            status["details"] = if name.is_empty() {
-                json!({ "kind": kind })
-            } else {
-                json!({ "name": name, "kind": kind })
-            };
+        if let Some(Details { name, group, kind }) = self.details.as_deref() {
+            let said = [("name", &**name), ("group", group), ("kind", kind)];
+            let said = said.into_iter().filter(|one| !one.1.is_empty());
+            status["details"] =
+                said.map(|(key, value)| (key.to_owned(), Value::from(value))).collect();
         }
         status["code"] = self.code.into();
         status
@@ -107,7 +138,26 @@ impl Refusal {
     /// The answer.
     #[must_use]
     pub fn reply(&self) -> Reply {
-        json(self.code, &self.body())
+        let mut reply =
+            if self.is_bare { text(self.code, "") } else { json(self.code, &self.body()) };
+        set_headers(&mut reply, &self.headers);
+        reply
+    }
+
+    /// What a log says of it.
+    #[must_use]
+    pub fn words(&self) -> &str {
+        if self.cause.is_empty() { &self.message } else { &self.cause }
+    }
+}
+
+/// Adds header lines to an answer.
+pub fn set_headers(reply: &mut Reply, headers: &[(&'static str, String)]) {
+    for (name, value) in headers {
+        let name = HeaderName::try_from(*name);
+        if let (Ok(name), Ok(value)) = (name, HeaderValue::try_from(value)) {
+            reply.headers_mut().append(name, value);
+        }
     }
 }
 
@@ -150,6 +200,14 @@ mod tests {
             r#""details":{"name":"x","kind":"pods"},"code":404}"#
         );
         assert_eq!(Refusal::not_found("pods", "x").body().to_string(), expected);
+        let path = Refusal::forbidden(Details::default(), "why");
+        assert_eq!(path.message, "forbidden: why");
+        assert!(path.body().to_string().contains(r#""details":{},"code":403"#));
+        let group = Details { name: "7".into(), group: "g.io", kind: "uids" };
+        let group = Refusal::forbidden(group, "why");
+        assert_eq!(group.message, "uids.g.io \"7\" is forbidden: why");
+        let details = r#""details":{"name":"7","group":"g.io","kind":"uids"}"#;
+        assert!(group.body().to_string().contains(details));
         assert!(!Refusal::internal("x").body().to_string().contains("reason"));
     }
 }

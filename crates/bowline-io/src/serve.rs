@@ -29,6 +29,8 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use crate::ahead::Ahead;
+use crate::local::OwnPort;
+use crate::record::Refusals;
 use crate::stream::{Stream, Upgraded, prepare};
 use crate::target::{Around, Beginning, begin};
 use crate::tls::{self, PeerIdentity, Shown};
@@ -65,6 +67,8 @@ pub struct Peer {
 pub struct Sessions {
     /// Told when sessions have to end.
     pub end: CancellationToken,
+    /// Where its refusals are logged.
+    pub refusals: Arc<Refusals>,
     tracker: TaskTracker,
     connections: TaskTracker,
     begun: Arc<AtomicUsize>,
@@ -108,6 +112,7 @@ pub async fn serve<S, F>(
     S: Fn(Peer, Request<Incoming>) -> F + Clone + Send + 'static,
     F: Future<Output = Reply> + Send + 'static,
 {
+    let _own = listener.local_addr().ok().map(|address| OwnPort::hold(address.port()));
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(slot) = slots.clone().acquire_owned().await else { break };

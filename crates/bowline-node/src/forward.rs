@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use bowline_io::crowd::{Failure, Local};
 use bowline_io::forward::{Happening, Pump};
+use bowline_io::local;
+use bowline_io::record::End;
 use bowline_io::stream::{Connection, Upgraded};
 use bowline_io::text::of_system;
 use bowline_proto::portforward::{Forward, Id};
@@ -50,8 +52,12 @@ impl Display for HostPod {
 impl Ports for HostPod {
     type Stream = TcpStream;
 
-    /// IPv4 first, as containerd, and with its words.
+    /// IPv4 first, as containerd, and with its words. Whoever may only reach a pod's ports must not
+    /// reach the node itself, which could believe what comes from its own host.
     async fn dial(self, port: u16) -> Result<TcpStream, String> {
+        if local::is_own(port) {
+            return Err(format!("port {port} is the node's own"));
+        }
         let four = match connect((Ipv4Addr::LOCALHOST, port).into()).await {
             Ok(stream) => return Ok(stream),
             Err(error) => of_system(&error),
@@ -76,20 +82,25 @@ async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
 }
 
 /// Runs a port-forward for the client at the other end of `connection`, until it has gone or `end`.
+/// Gives how it ended.
 pub async fn run<S: Connection, P: Ports>(
     pod: P,
     forward: Forward,
     connection: Upgraded<S>,
     end: CancellationToken,
-) {
+) -> End {
     let mut pump: Pump<S, P::Stream> = Pump::new(forward, connection);
     let mut dials: JoinSet<(Id, u16, Dialled<P::Stream>)> = JoinSet::new();
     // Those that were not given up while they were being made.
     let mut wanted: HashSet<Id> = HashSet::new();
+    let mut ended = End::Over;
     loop {
         tokio::select! {
             biased;
-            () = end.cancelled() => return pump.leave("the node shuts down").await,
+            () = end.cancelled() => {
+                pump.leave("the node shuts down").await;
+                return End::Shutdown;
+            }
             Some(Ok((id, port, dialled))) = dials.join_next() => match dialled {
                 Ok(mut fresh) if wanted.remove(&id) => {
                     if let Some(stream) = fresh.0.take() {
@@ -105,7 +116,7 @@ pub async fn run<S: Connection, P: Ports>(
                 _ => {}
             },
             happening = pump.next() => match happening {
-                None => return,
+                None => return ended,
                 Some(Happening::Asked(id, port)) => {
                     debug!("{pod}: connection {} to port {port}", id.number());
                     wanted.insert(id);
@@ -121,7 +132,7 @@ pub async fn run<S: Connection, P: Ports>(
                     debug!("{pod}: connection {}: {error}", id.number());
                 }
                 Some(Happening::Lost(loss)) => {
-                    info!("port-forward of {pod}: {loss}");
+                    ended = End::ClientGone(loss.to_string());
                     wanted.clear();
                     dials.abort_all();
                 }
@@ -159,5 +170,30 @@ mod tests {
              127.0.0.1:{port}: connect: connection refused IPv6 dial tcp6 [::1]:{port}: connect: "
         );
         assert!(refused.starts_with(&expected), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn a_port_that_this_process_serves_is_not_forwarded_to() {
+        for (address, host) in
+            [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::1", "::1")]
+        {
+            // Where this host has IPv6 at all.
+            let bound = tokio::net::TcpListener::bind((address, 0)).await;
+            let Ok(listener) = bound else { continue };
+            let port = listener.local_addr().unwrap().port();
+            let sessions = bowline_io::serve::Sessions::default();
+            let service = |_, _| async { http::Response::new(bowline_io::serve::body("")) };
+            let serving = bowline_io::serve::serve(listener, None, sessions.clone(), service);
+            let asking = async {
+                // Whoever may is let in: it is served by now.
+                let connected = TcpStream::connect((host, port)).await;
+                let dialled = HostPod { name: "ns/p".into() }.dial(port).await;
+                sessions.end.cancel();
+                (connected.is_ok(), dialled)
+            };
+            let ((), (connected, dialled)) = tokio::join!(serving, asking);
+            assert!(connected, "{address}");
+            assert_eq!(dialled.unwrap_err(), format!("port {port} is the node's own"));
+        }
     }
 }

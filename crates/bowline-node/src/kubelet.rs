@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use bowline_io::chance;
 use bowline_io::http::lines;
+use bowline_io::local;
+use bowline_io::record::{Asker, End, Record, Subject};
 use bowline_io::serve::{Peer, Reply, Sessions, body, has_body, upgraded};
 use bowline_io::target::query;
 use bowline_proto::negotiate::{
@@ -23,7 +25,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Versi
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use crate::admitted::Admitted;
 use crate::attach::Attach;
@@ -49,11 +51,13 @@ struct Plain {
     code: u16,
     text: String,
     headers: Vec<(&'static str, String)>,
+    /// For the log, where the text does not say it.
+    cause: String,
 }
 
 impl Plain {
     fn new(code: u16, text: impl Into<String>) -> Plain {
-        Plain { code, text: text.into(), headers: Vec::new() }
+        Plain { code, text: text.into(), headers: Vec::new(), cause: String::new() }
     }
 }
 
@@ -76,19 +80,45 @@ struct Named {
     container: String,
 }
 
+impl Named {
+    fn record(&self, verb: &'static str, asker: &Asker) -> Record {
+        let container = self.container.clone();
+        Record { container, ..asker.record(verb, &self.namespace, &self.pod) }
+    }
+}
+
 impl Kubelet {
     /// Answers a request; a stream goes on as a session of its own.
     pub async fn answer(self, peer: Peer, request: Request<Incoming>) -> Reply {
-        match self.serve(&peer, request) {
-            Ok(reply) => reply,
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let user = peer.identity.as_ref().map(|identity| Subject {
+            name: identity.user.clone(),
+            groups: identity.groups.clone(),
+            by: None,
+        });
+        let asker = Asker { peer: peer.address, user };
+        match self.serve(&peer, &asker, request) {
+            Ok(reply) => {
+                debug!("{}: {method} {path}: {}", peer.address, reply.status());
+                reply
+            }
             Err(plain) => {
-                debug!("{}: {} {}", peer.address, plain.code, plain.text);
+                let why = if plain.cause.is_empty() { &plain.text } else { &plain.cause };
+                self.sessions.refusals.log(&asker, method.as_str(), &path, plain.code, why);
                 refuse(&plain)
             }
         }
     }
 
-    fn serve(&self, peer: &Peer, request: Request<Incoming>) -> Result<Reply, Plain> {
+    fn serve(
+        &self,
+        peer: &Peer,
+        asker: &Asker,
+        request: Request<Incoming>,
+    ) -> Result<Reply, Plain> {
+        if self.admitted.is_none() {
+            local::check(&request).map_err(|error| Plain::new(403, error.to_string()))?;
+        }
         let route = route(request.uri().path())?;
         if route == Route::Healthz {
             return Ok(text(200, "ok"));
@@ -99,11 +129,12 @@ impl Kubelet {
         }
         match route {
             Route::Healthz => Ok(text(200, "ok")),
-            Route::Exec(named) => self.exec(request, &named),
-            Route::Attach(named) => self.attach(request, &named),
-            Route::Logs(named) => self.logs(&request, &named),
+            Route::Exec(named) => self.exec(asker, request, &named),
+            Route::Attach(named) => self.attach(asker, request, &named),
+            Route::Logs(named) => self.logs(asker, &request, &named),
             Route::PortForward { namespace, pod, uid } => {
-                self.port_forward(request, &namespace, &pod, uid.as_deref())
+                let record = asker.record("portforward", &namespace, &pod);
+                self.port_forward(record, request, uid.as_deref())
             }
         }
     }
@@ -124,9 +155,8 @@ impl Kubelet {
 
     fn port_forward(
         &self,
+        mut record: Record,
         request: Request<Incoming>,
-        namespace: &str,
-        pod: &str,
         uid: Option<&str>,
     ) -> Result<Reply, Plain> {
         let ports = {
@@ -135,6 +165,7 @@ impl Kubelet {
                 asked(Lines(&lines)) == Some(Carrier::WebSocket) && !asks_for_tunnel(Lines(&lines));
             if channels { ports(query(&request))? } else { Vec::new() }
         };
+        let (namespace, pod) = (&record.namespace, &record.pod);
         let found = self.runtime.pod(namespace, pod, None);
         let found = found.map_err(|missing| Plain::new(404, missing.to_string()))?;
         if uid.is_some_and(|uid| uid != found.spec().uid) {
@@ -144,6 +175,8 @@ impl Kubelet {
         let reply = switch(&accepted);
         let pod = HostPod { name: format!("{namespace}/{pod}") };
         let (protocol, end) = (accepted.protocol, self.sessions.end.clone());
+        record.near = protocol.spoken();
+        let running = record.begin();
         self.sessions.spawn(async move {
             let forward = if *protocol == FORWARD_TUNNEL {
                 let wire = Wire::tunnel(Role::Server, chance::bytes());
@@ -153,22 +186,35 @@ impl Kubelet {
             } else {
                 Forward::WebSocket(OverWebSocket::new(protocol, &ports))
             };
-            match upgraded(request).await {
+            let ended = match upgraded(request).await {
                 Ok(connection) => forward::run(pod, forward, connection, end).await,
-                Err(error) => warn!("upgrade: {error}"),
-            }
+                Err(error) => End::ClientGone(error.to_string()),
+            };
+            running.end(&ended, None);
         });
         Ok(reply)
     }
 
-    fn exec(&self, request: Request<Incoming>, named: &Named) -> Result<Reply, Plain> {
+    fn exec(
+        &self,
+        asker: &Asker,
+        request: Request<Incoming>,
+        named: &Named,
+    ) -> Result<Reply, Plain> {
         let (words, wants) = parameters(query(&request))?;
         let container = self.running(named).map_err(|missing| not_found(&missing))?;
+        let command = words.clone();
+        let record = Record { command, ..named.record("exec", asker) };
         let exec = Exec { runtime: self.runtime.clone(), container, words, wants };
-        self.session(request, exec, wants, &[])
+        self.session(record, request, exec, wants, &[])
     }
 
-    fn attach(&self, request: Request<Incoming>, named: &Named) -> Result<Reply, Plain> {
+    fn attach(
+        &self,
+        asker: &Asker,
+        request: Request<Incoming>,
+        named: &Named,
+    ) -> Result<Reply, Plain> {
         let (_, wants) = parameters(query(&request))?;
         let replay = replay(query(&request))?;
         let container = self.running(named).map_err(|missing| match missing {
@@ -183,10 +229,15 @@ impl Kubelet {
         let attach = attach.map_err(|mismatch| Plain::new(400, mismatch.to_string()))?;
         // Whoever asks for lines must know whether it was heard.
         let heard: Vec<_> = replay.iter().map(|lines| (REPLAY_HEADER, lines.to_string())).collect();
-        self.session(request, attach, wants, &heard)
+        self.session(named.record("attach", asker), request, attach, wants, &heard)
     }
 
-    fn logs(&self, request: &Request<Incoming>, named: &Named) -> Result<Reply, Plain> {
+    fn logs(
+        &self,
+        asker: &Asker,
+        request: &Request<Incoming>,
+        named: &Named,
+    ) -> Result<Reply, Plain> {
         if *request.method() != Method::GET {
             return Err(Plain::new(405, "405: Method Not Allowed"));
         }
@@ -201,7 +252,8 @@ impl Kubelet {
                 format!("previous terminated container {container:?} in pod {pod:?} not found");
             return Err(Plain::new(400, text));
         }
-        let mut reply = Response::new(LogLines::of(&found, options).boxed_unsync());
+        let lines = LogLines::of(&found, options).boxed_unsync();
+        let mut reply = Response::new(named.record("log", asker).begin().body(lines));
         let plain = HeaderValue::from_static("text/plain; charset=utf-8");
         reply.headers_mut().insert(http::header::CONTENT_TYPE, plain);
         Ok(reply)
@@ -215,6 +267,7 @@ impl Kubelet {
     /// Upgrades a request to a session that runs `command`.
     fn session<C>(
         &self,
+        mut record: Record,
         request: Request<Incoming>,
         command: C,
         wants: Wants,
@@ -229,11 +282,18 @@ impl Kubelet {
         let mut reply = switch(&accepted);
         set_headers(&mut reply, headers);
         let (protocol, end) = (accepted.protocol, self.sessions.end.clone());
+        record.near = protocol.spoken();
+        let running = record.begin();
         self.sessions.spawn(async move {
-            match upgraded(request).await {
-                Ok(connection) => session::run(command, wants, protocol, connection, end).await,
-                Err(error) => warn!("upgrade: {error}"),
-            }
+            let (ended, traffic) = match upgraded(request).await {
+                Ok(connection) => {
+                    let (ended, traffic) =
+                        session::run(command, wants, protocol, connection, end).await;
+                    (ended, Some(traffic))
+                }
+                Err(error) => (End::ClientGone(error.to_string()), None),
+            };
+            running.end(&ended, traffic);
         });
         Ok(reply)
     }
@@ -265,8 +325,9 @@ fn negotiate(
     accept(request.method().as_str(), Lines(&lines)).map_err(|refusal| {
         // The kubelet answers every request without an upgrade so (wire.md 1.2).
         let code = if refusal == Refusal::NoUpgrade { 500 } else { refusal.code() };
-        let text = if refusal.is_bare() { String::new() } else { refusal.to_string() };
-        Plain { code, text, headers: refusal.headers() }
+        let cause = refusal.to_string();
+        let text = if refusal.is_bare() { String::new() } else { cause.clone() };
+        Plain { code, text, headers: refusal.headers(), cause }
     })
 }
 

@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use bowline_io::clock::Clock;
 use bowline_io::drive::{Alarm, Inflow, Moment, Socket, take_turns};
+use bowline_io::record::{End, Traffic};
 use bowline_io::stream::{Connection, Upgraded};
 use bowline_proto::session::{Channel, Event, Loss, Protocol, Session, Side, Size, Status, Wants};
 use bowline_proto::time::earlier;
 use bowline_proto::{Machine, Next, Time, limits};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::process::{Act, Ending, Process, StartError};
 
@@ -44,14 +45,15 @@ pub trait Command: Display {
 }
 
 /// Runs `command` for the client at the other end of `connection`, until both have ended or `end`.
-/// `wants` are the channels that the client wants, `protocol` is what it speaks.
+/// `wants` are the channels that the client wants, `protocol` is what it speaks. Gives how it ended,
+/// and how many bytes were read.
 pub async fn run<S: Connection, C: Command>(
     command: C,
     wants: Wants,
     protocol: &'static Protocol,
     connection: Upgraded<S>,
     end: CancellationToken,
-) {
+) -> (End, Traffic) {
     let seed = bowline_io::chance::bytes();
     let mut running = Running {
         clock: Clock::start(),
@@ -62,7 +64,8 @@ pub async fn run<S: Connection, C: Command>(
         stdin: Inflow::default(),
         size: None,
         phase: Phase::Setup,
-        ended: false,
+        end: None,
+        traffic: Traffic::default(),
     };
     let aborted = tokio::select! {
         biased;
@@ -72,6 +75,9 @@ pub async fn run<S: Connection, C: Command>(
     if aborted {
         running.abort().await;
     }
+    // Without an end the client has only ever set up.
+    let end = running.end.unwrap_or_else(|| End::ClientGone("before the command began".into()));
+    (end, running.traffic)
 }
 
 struct Running<S, C: Command> {
@@ -84,8 +90,9 @@ struct Running<S, C: Command> {
     stdin: Inflow,
     size: Option<Size>,
     phase: Phase<C::Process>,
-    /// The session has given its last event, or was given its Status.
-    ended: bool,
+    /// How it ended: the session has given its last event, or was given its Status.
+    end: Option<End>,
+    traffic: Traffic,
 }
 
 enum Phase<P> {
@@ -127,9 +134,11 @@ impl<S: Connection, C: Command> Running<S, C> {
             let now = self.clock.now();
             let moved = match &wake {
                 Wake::Socket(Moment::Read(bytes)) => bytes.len(),
-                Wake::Act(Act::Out(bytes)) => bytes.len(),
+                Wake::Act(Act::Out(bytes) | Act::Err(bytes)) => bytes.len(),
                 _ => 0,
             };
+            let from_client = matches!(wake, Wake::Socket(_));
+            self.traffic.count(from_client, moved);
             match wake {
                 Wake::Socket(Moment::Read(bytes)) => self.session.receive(now, bytes),
                 Wake::Socket(Moment::Ended(_)) => self.session.receive_end(now),
@@ -225,7 +234,7 @@ impl<S: Connection, C: Command> Running<S, C> {
 
     fn end(&mut self, status: &Status) {
         self.session.status(self.clock.now(), status);
-        self.ended = true;
+        self.end = Some(End::Outcome(status.outcome().clone()));
         self.phase = Phase::Over;
     }
 
@@ -265,8 +274,7 @@ impl<S: Connection, C: Command> Running<S, C> {
 
     /// The client is gone. Dropping the process hangs it up.
     fn lost(&mut self, loss: &Loss) {
-        info!("{}: {loss}", self.command);
-        self.ended = true;
+        self.end.get_or_insert_with(|| End::ClientGone(loss.to_string()));
         self.phase = Phase::Over;
     }
 
@@ -314,9 +322,10 @@ impl<S: Connection, C: Command> Running<S, C> {
     /// The node ends: the outcome will not be known. The client is told so, as far as that goes
     /// without waiting for it.
     async fn abort(&mut self) {
-        if !self.ended {
+        if self.end.is_none() {
             self.session.lose(self.clock.now(), "the node shuts down");
             self.phase = Phase::Over;
+            self.end = Some(End::Shutdown);
         }
         poll_fn(|cx| {
             let _ = self.socket.poll(cx, self.session.outbox(), false);

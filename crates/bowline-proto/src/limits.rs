@@ -13,8 +13,9 @@ pub const OUTBOX_WITH_ANSWERS_BYTES: usize = 4 * OUTBOX_BYTES;
 /// Stdin that the process has not taken yet. Past it the client's socket stays unread.
 pub const STDIN_BYTES: usize = 1024 * 1024;
 
-/// The most bytes in one WebSocket message of a session. kubectl's own size: servers and boxes in
-/// between are known to take it. Headers cost nothing at this size.
+/// The most bytes in one WebSocket message of a session, as they travel: base64 is counted as text.
+/// (A binary message's channel byte comes on top.) kubectl's own size: servers and boxes in between
+/// are known to take it. Headers cost nothing at this size.
 pub const MESSAGE_BYTES: usize = 32 * 1024;
 
 /// The longest header of a WebSocket frame: 2 bytes, 8 of length, 4 of mask (RFC 6455 §5.2).

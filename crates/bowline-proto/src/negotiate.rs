@@ -45,6 +45,17 @@ impl<'a> Lines<'a> {
     fn has_token(self, name: &'a str, token: &str) -> bool {
         self.all(name).any(|value| contains(value, token))
     }
+
+    /// How many names there are. `Host` is not a header to Go's servers.
+    fn count(self) -> usize {
+        let is_new = |index: usize, name: &str| {
+            self.0[..index].iter().all(|line| !line.0.eq_ignore_ascii_case(name))
+        };
+        let names = self.0.iter().enumerate().map(|(index, line)| (index, line.0));
+        names
+            .filter(|(index, name)| !name.eq_ignore_ascii_case("host") && is_new(*index, name))
+            .count()
+    }
 }
 
 /// Kubernetes looks for words anywhere in these values, in any case.
@@ -111,8 +122,17 @@ pub enum Refusal {
          {headers} headers"
     )]
     NoStreamProtocol {
-        /// Header lines of the request.
+        /// How many headers the request has, `Host` left out, as Go's servers count.
         headers: usize,
+    },
+    /// The same where the header is there, and names nothing.
+    #[error(
+        "unable to upgrade: header X-Stream-Protocol-Version contains [{}], but no valid protocols",
+        values.join(" ")
+    )]
+    EmptyStreamProtocol {
+        /// What it holds, a line each.
+        values: Vec<String>,
     },
     /// None of the offered protocols is spoken here.
     #[error(
@@ -135,7 +155,7 @@ impl Refusal {
     pub fn code(&self) -> u16 {
         match self {
             Refusal::NoUpgrade | Refusal::Key | Refusal::Version => 400,
-            Refusal::NoStreamProtocol { .. } => 400,
+            Refusal::NoStreamProtocol { .. } | Refusal::EmptyStreamProtocol { .. } => 400,
             Refusal::Method => 405,
             Refusal::Subprotocol { .. } | Refusal::StreamProtocol { .. } => 403,
         }
@@ -160,18 +180,30 @@ impl Refusal {
     }
 }
 
-/// A server's verdict on a request. The client's order of preference decides.
+/// The most lines of a server's refusal that are passed on. There are four versions.
+const ACCEPTED_LINES: usize = 8;
+
+/// What a server that refused would have taken, as lines for whoever it was that asked.
+#[must_use]
+pub fn accepted_elsewhere(response: Lines<'_>) -> Vec<(&'static str, String)> {
+    let names = response.all(ACCEPTED_PROTOCOLS).take(ACCEPTED_LINES);
+    names.map(|name| (ACCEPTED_PROTOCOLS, name.to_owned())).collect()
+}
+
+/// A server's verdict on a request. WebSocket v5 is taken wherever it is offered, as every server
+/// that knows it does; else the client's order of preference decides.
 ///
 /// # Errors
 /// [`Refusal`], to be answered instead of the 101.
 pub fn accept(method: &str, request: Lines<'_>, taken: Taken) -> Result<Accepted, Refusal> {
     match asked(request).ok_or(Refusal::NoUpgrade)? {
         Carrier::WebSocket => accept_websocket(method, request, |offered| {
-            offered.iter().find_map(|name| {
-                let row = protocol::WEBSOCKET.iter().find(|row| row.name == *name)?;
-                let known = taken.websocket_v5 || **row != protocol::WEBSOCKET_V5;
-                known.then_some(*row)
-            })
+            let v5 = &protocol::WEBSOCKET_V5;
+            if taken.websocket_v5 && offered.contains(&v5.name) {
+                return Some(v5);
+            }
+            let others = || protocol::WEBSOCKET.into_iter().filter(|row| **row != *v5);
+            offered.iter().find_map(|name| others().find(|row| row.name == *name))
         }),
         Carrier::Spdy => accept_spdy(request, &protocol::SPDY),
     }
@@ -234,13 +266,15 @@ fn accept_websocket(
 }
 
 fn accept_spdy(request: Lines<'_>, table: &[&'static Protocol]) -> Result<Accepted, Refusal> {
-    let offered: Vec<String> = request
-        .all(STREAM_PROTOCOL)
-        .flat_map(|line| line.split(','))
-        .map(|name| name.trim().to_owned())
-        .collect();
+    let values: Vec<String> = request.all(STREAM_PROTOCOL).map(ToOwned::to_owned).collect();
+    if values.is_empty() {
+        return Err(Refusal::NoStreamProtocol { headers: request.count() });
+    }
+    let names = values.iter().flat_map(|line| line.split(',')).map(str::trim);
+    let offered: Vec<String> =
+        names.filter(|name| !name.is_empty()).map(ToOwned::to_owned).collect();
     if offered.is_empty() {
-        return Err(Refusal::NoStreamProtocol { headers: request.0.len() });
+        return Err(Refusal::EmptyStreamProtocol { values });
     }
     let spoken = |name: &String| table.iter().find(|row| row.name == *name).copied();
     let Some(protocol) = offered.iter().find_map(spoken) else {
@@ -417,9 +451,9 @@ mod tests {
     }
 
     #[test]
-    fn the_clients_order_decides_among_what_is_spoken() {
+    fn v5_is_taken_where_it_is_offered_and_else_the_clients_order_decides() {
         type Row = (&'static [&'static str], Result<&'static str, u16>, Result<&'static str, u16>);
-        let table: [Row; 9] = [
+        let table: [Row; 12] = [
             (&["v5.channel.k8s.io"], Ok("v5.channel.k8s.io"), Err(403)),
             (
                 &["v5.channel.k8s.io,v4.channel.k8s.io"],
@@ -428,6 +462,21 @@ mod tests {
             ),
             (
                 &["v4.channel.k8s.io, v5.channel.k8s.io"],
+                Ok("v5.channel.k8s.io"),
+                Ok("v4.channel.k8s.io"),
+            ),
+            (
+                &["x,base64.channel.k8s.io,v4.channel.k8s.io,,v5.channel.k8s.io"],
+                Ok("v5.channel.k8s.io"),
+                Ok("base64.channel.k8s.io"),
+            ),
+            (
+                &["v4.channel.k8s.io", "v5.channel.k8s.io"],
+                Ok("v4.channel.k8s.io"),
+                Ok("v4.channel.k8s.io"),
+            ),
+            (
+                &["v4.channel.k8s.io, V5.channel.k8s.io"],
                 Ok("v4.channel.k8s.io"),
                 Ok("v4.channel.k8s.io"),
             ),
@@ -495,6 +544,34 @@ mod tests {
              [v5.channel.k8s.io], server accepts [v4.channel.k8s.io v3.channel.k8s.io \
              v2.channel.k8s.io channel.k8s.io]"
         );
+    }
+
+    #[test]
+    fn spdy_without_a_protocol_is_a_bad_request_and_its_cause_is_told() {
+        let both = |lines: &[(&str, &str)]| {
+            let command = accept("POST", Lines(lines), V5).unwrap_err();
+            let forward = accept_forward("POST", Lines(lines)).unwrap_err();
+            assert_eq!(command, forward);
+            assert_eq!((command.code(), command.headers().len()), (400, 0));
+            command.to_string()
+        };
+        let lines = [("Host", "x"), ("upgrade", "SPDY/3.1"), ("connection", "upgrade")];
+        assert_eq!(
+            both(&[&lines[..], &[("Connection", "close")]].concat()),
+            "unable to upgrade: header X-Stream-Protocol-Version does not exist in request with 2 \
+             headers"
+        );
+        for (values, shown) in [(&[""][..], "[]"), (&[" , ,"], "[ , ,]"), (&[",", ""], "[, ]")] {
+            assert_eq!(
+                both(&spdy(values)),
+                format!(
+                    "unable to upgrade: header X-Stream-Protocol-Version contains {shown}, but no \
+                     valid protocols"
+                )
+            );
+        }
+        let one = spdy(&[",v9.channel.k8s.io,", "", "v4.channel.k8s.io"]);
+        assert_eq!(name("POST", &one, V5), Ok("v4.channel.k8s.io"));
     }
 
     #[test]

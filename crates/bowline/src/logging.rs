@@ -5,11 +5,12 @@ use tracing::level_filters::LevelFilter;
 
 use crate::say;
 
-/// Logs warnings, from `-v=2` on sessions, from 4 on requests, from 6 on everything.
+/// Logs sessions and refusals; from `-v=4` on requests and the words of commands, from 6 on
+/// everything. Below 0 warnings alone, refusals among them.
 pub fn start(verbosity: i32) {
     let level = match verbosity {
-        ..2 => LevelFilter::WARN,
-        2..4 => LevelFilter::INFO,
+        ..0 => LevelFilter::WARN,
+        0..4 => LevelFilter::INFO,
         4..6 => LevelFilter::DEBUG,
         _ => LevelFilter::TRACE,
     };
@@ -18,5 +19,6 @@ pub fn start(verbosity: i32) {
         .with_writer(|| say::Log)
         .with_max_level(level)
         .with_target(false)
+        .with_ansi(false)
         .try_init();
 }

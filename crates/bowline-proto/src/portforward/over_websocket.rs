@@ -124,10 +124,7 @@ impl OverWebSocket {
         if self.room(id) == 0 {
             return;
         }
-        let most = match self.protocol.encoding {
-            Encoding::Binary => limits::MESSAGE_BYTES,
-            Encoding::Base64 => limits::MESSAGE_BYTES / 4 * 3,
-        };
+        let most = self.protocol.encoding.payload_bytes();
         while !bytes.is_empty() {
             let piece = bytes.split_to(bytes.len().min(most));
             self.message(2 * id.0 as u8, piece);

@@ -138,7 +138,8 @@ impl OverWebSocket {
             self.heartbeat.sent_bulk();
         }
         while !bytes.is_empty() {
-            let piece = bytes.split_to(bytes.len().min(limits::MESSAGE_BYTES));
+            let most = self.protocol.encoding.payload_bytes();
+            let piece = bytes.split_to(bytes.len().min(most));
             self.message(channel, piece);
         }
     }

@@ -1,5 +1,10 @@
 //! Every protocol as a row of a table: what is spoken under which name.
-//! Above: negotiation, both session carriers. Below: nothing.
+//! Above: negotiation, both session carriers. Below: `limits`.
+
+use alloc::format;
+use alloc::string::String;
+
+use crate::limits;
 
 /// What a session travels in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +24,18 @@ pub enum Encoding {
     Base64,
 }
 
+impl Encoding {
+    /// The most bytes that go into one message: as text, too, it is within
+    /// [`MESSAGE_BYTES`](limits::MESSAGE_BYTES), its channel's digit among them.
+    #[must_use]
+    pub const fn payload_bytes(self) -> usize {
+        match self {
+            Encoding::Binary => limits::MESSAGE_BYTES,
+            Encoding::Base64 => (limits::MESSAGE_BYTES - 1) / 4 * 3,
+        }
+    }
+}
+
 /// One protocol. Compare rows by [`Protocol::name`] and [`Protocol::carrier`].
 #[derive(Debug, PartialEq, Eq)]
 pub struct Protocol {
@@ -35,6 +52,18 @@ pub struct Protocol {
     pub half_closes: bool,
     /// Terminal sizes have a lane. (Over WebSocket they have one in every version.)
     pub resizes: bool,
+}
+
+impl Protocol {
+    /// Carrier and name, for a log.
+    #[must_use]
+    pub fn spoken(&self) -> String {
+        let carrier = match self.carrier {
+            Carrier::WebSocket => "WebSocket",
+            Carrier::Spdy => "SPDY/3.1",
+        };
+        if self.name.is_empty() { carrier.into() } else { format!("{carrier} {}", self.name) }
+    }
 }
 
 const fn websocket(name: &'static str, encoding: Encoding, json_status: bool) -> Protocol {
@@ -88,7 +117,8 @@ pub static FORWARD_SPDY: Protocol = spdy("portforward.k8s.io", false, true, fals
 pub static FORWARD_CHANNELS: [&Protocol; 4] =
     [&WEBSOCKET_V4, &WEBSOCKET_V4_BASE64, &WEBSOCKET_V5, &WEBSOCKET_UNNAMED];
 
-/// What a server takes over WebSocket. The client's order decides, not this one.
+/// What a server takes over WebSocket. v5 is taken where it is offered; else the client's order
+/// decides, not this one.
 pub static WEBSOCKET: [&Protocol; 6] = [
     &WEBSOCKET_V5,
     &WEBSOCKET_V4,

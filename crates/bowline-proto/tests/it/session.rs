@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use bowline_proto::portforward::{Event as ForwardEvent, OverWebSocket};
 use bowline_proto::relay::{Ending, Leg, Relay};
 use bowline_proto::session::protocol::{self, Protocol};
 use bowline_proto::session::{
@@ -550,5 +551,55 @@ fn a_command_does_not_start_before_its_client_is_there() {
         assert!(relay.wants_read(Leg::Far), "{back:?}");
         let begun = !relay.outbox(Leg::Far).is_empty();
         assert_eq!(begun, back.carrier == protocol::Carrier::Spdy);
+    }
+}
+
+/// The lengths of the data messages in what leaves over a WebSocket.
+fn message_lengths(outbox: &mut bowline_proto::Outbox) -> Vec<usize> {
+    let bytes: Vec<u8> = outbox.chunks().flatten().copied().collect();
+    outbox.advance(bytes.len());
+    let (mut rest, mut lengths) = (&bytes[..], Vec::new());
+    while !rest.is_empty() {
+        assert!(matches!(rest[0], 0x81 | 0x82), "a whole message of text or bytes");
+        let mask = if rest[1] & 0x80 == 0 { 0 } else { 4 };
+        let (length, head) = match rest[1] & 0x7f {
+            126 => (u16::from_be_bytes([rest[2], rest[3]]).into(), 4),
+            127 => (u64::from_be_bytes(rest[2..10].try_into().unwrap()) as usize, 10),
+            short => (short.into(), 2),
+        };
+        lengths.push(length);
+        rest = &rest[head + mask + length..];
+    }
+    lengths
+}
+
+#[test]
+fn no_message_is_longer_than_its_limit_as_it_travels() {
+    let bulk = || Bytes::from(vec![b'x'; 5 * limits::MESSAGE_BYTES + 7]);
+    let most = |row: &Protocol| match row.encoding {
+        // Its channel's byte comes on top, as kubectl has it.
+        protocol::Encoding::Binary => limits::MESSAGE_BYTES + 1,
+        protocol::Encoding::Base64 => limits::MESSAGE_BYTES,
+    };
+    let websockets = ALL.into_iter().filter(|row| row.carrier == protocol::Carrier::WebSocket);
+    for row in websockets {
+        let mut server = Session::new(Side::Server, row, EVERYTHING, [2; 32]);
+        server.send(Channel::Stdout, bulk());
+        let mut client = Session::new(Side::Client, row, EVERYTHING, [1; 32]);
+        client.send(Channel::Stdin, bulk());
+        for end in [&mut server, &mut client] {
+            let lengths = message_lengths(end.outbox());
+            let longest = lengths.iter().max().unwrap();
+            let close = most(row) - 4..=most(row);
+            assert!(lengths.len() > 5 && close.contains(longest), "{row:?}: {lengths:?}");
+        }
+    }
+    for row in protocol::FORWARD_CHANNELS {
+        let mut forward = OverWebSocket::new(row, &[80]);
+        let Next::Event(ForwardEvent::Asked(id, 80)) = forward.poll(Time::ZERO) else { panic!() };
+        forward.send(id, bulk());
+        let lengths = message_lengths(forward.outbox());
+        assert!(lengths.len() > 5, "{row:?}");
+        assert!(lengths.iter().all(|length| *length <= most(row)), "{row:?}: {lengths:?}");
     }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::gates::{self, Gates};
 use super::pflag::Values;
 use super::table::{Command, Flag, Words};
-use super::{BadUsage, HELP, VERBOSITY};
+use super::{BadUsage, HELP, LOG_LEVEL};
 
 /// Be a small cluster on loopback.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub static COMMAND: Command = Command {
         Flag::list("filename", "FILE", "Pods in YAML or JSON. May be repeated.").short('f'),
         Flag::text("kubeconfig", "FILE", "Where to write the kubeconfig."),
         Flag::port("port", "The port of the API. 0 picks a free one.").default("0"),
-        VERBOSITY,
+        LOG_LEVEL,
         HELP,
     ],
     shared: &[],
@@ -69,6 +69,6 @@ pub fn read(values: &Values) -> Result<Dev, BadUsage> {
         port: values.port("port").unwrap_or(0),
         kubeconfig: values.path("kubeconfig"),
         gates: gates::read(values)?,
-        verbosity: values.number(VERBOSITY.long).unwrap_or(0),
+        verbosity: values.number(LOG_LEVEL.long).unwrap_or(0),
     })
 }

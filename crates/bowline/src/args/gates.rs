@@ -16,8 +16,7 @@ pub const FLAG: Flag = Flag {
     default: "",
     help: "Open or close Kubernetes feature gates: TranslateStreamCloseWebsocketRequests, \
            ExtendWebSocketsToKubelet, AuthorizePodWebsocketUpgradeCreatePermission, \
-           PortForwardWebsockets (for port-forward, which is not there yet). All are open unless \
-           said otherwise.",
+           PortForwardWebsockets. All are open unless said otherwise.",
 };
 
 /// Reads the flag.

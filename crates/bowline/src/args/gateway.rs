@@ -8,7 +8,7 @@ use super::gates::{self, Gates};
 use super::node::{CLIENT_CA, FILENAME, Pair, TLS_CERT, TLS_KEY, pair};
 use super::pflag::Values;
 use super::table::{Command, Flag, Words};
-use super::{BadUsage, HELP, VERBOSITY};
+use super::{BadUsage, HELP, LOG_LEVEL};
 
 /// Be a gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,7 +113,7 @@ pub static COMMAND: Command = Command {
             "FILE",
             "The tokens of users, in kube-apiserver's format: token,user,uid,\"group1,group2\".",
         ),
-        VERBOSITY,
+        LOG_LEVEL,
         HELP,
     ],
     shared: &[],
@@ -145,6 +145,6 @@ pub fn read(values: &Values) -> Result<Gateway, BadUsage> {
         kubelet_preferred_address_types: types,
         gates: gates::read(values)?,
         filenames,
-        verbosity: values.number(VERBOSITY.long).unwrap_or(0),
+        verbosity: values.number(LOG_LEVEL.long).unwrap_or(0),
     })
 }

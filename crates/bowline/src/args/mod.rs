@@ -185,6 +185,17 @@ pub const VERBOSITY: Flag = Flag::number(
 .short('v')
 .default("0");
 
+/// `-v` of the servers.
+pub const LOG_LEVEL: Flag = Flag::number(
+    "v",
+    "LEVEL",
+    "How much to log on stderr. 0: every session and refusal, with who, from where and what (of a \
+     command, the program alone); 4: requests and the words of commands as well; 6: everything; \
+     below 0: warnings.",
+)
+.short('v')
+.default("0");
+
 /// The program itself.
 pub static ROOT: Command = Command {
     name: "",

@@ -9,7 +9,7 @@ use bowline_node::admitted::{self, Admitted};
 
 use super::pflag::{BadValue, Values, bad_value};
 use super::table::{Command, Flag, Words};
-use super::{BadUsage, HELP, VERBOSITY};
+use super::{BadUsage, HELP, LOG_LEVEL};
 
 /// Be a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -167,7 +167,7 @@ pub static COMMAND: Command = Command {
         HANGUP_GRACE,
         TLS_CERT,
         TLS_KEY,
-        VERBOSITY,
+        LOG_LEVEL,
         HELP,
     ],
     shared: &[],
@@ -214,7 +214,7 @@ pub fn read(values: &Values) -> Result<Node, BadUsage> {
         plain_http,
         stream_hangup_grace: values.not_negative(&HANGUP_GRACE, HANGUP_GRACE_DEFAULT)?,
         output_drain_timeout: values.not_negative(&DRAIN_TIMEOUT, DRAIN_TIMEOUT_DEFAULT)?,
-        verbosity: values.number(VERBOSITY.long).unwrap_or(0),
+        verbosity: values.number(LOG_LEVEL.long).unwrap_or(0),
     })
 }
 

@@ -26,6 +26,7 @@ mod refusals;
 mod requests;
 mod sessions;
 mod walk;
+mod who;
 
 use std::path::Path;
 
