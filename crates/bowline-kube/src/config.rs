@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use bowline_io::text::redacted;
 use percent_encoding::percent_decode_str;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use thiserror::Error;
 use url::Url;
 
@@ -63,6 +63,8 @@ pub struct Overrides {
 pub struct Chosen {
     /// The API server; a path in it is kept in front of every request's. No credentials are in it.
     pub server: Url,
+    /// The user's name and password were in that URL. Such are sent in the clear as well.
+    pub user_in_url: bool,
     /// The rest of the cluster's entry.
     pub cluster: Cluster,
     /// The user's name in the kubeconfig; may be empty.
@@ -143,14 +145,14 @@ fn choose_at(overrides: &Overrides, env: Env<'_>, account: &Path) -> Result<Chos
             let (mut cluster, mut user) = (pod.cluster(), pod.user());
             override_cluster(&mut cluster, overrides);
             override_user(&mut user, overrides);
-            of(cluster, String::new(), user)?
+            of(cluster, String::new(), user, overrides)?
         }
         _ => {
             let name = overrides.user.clone().unwrap_or_else(|| context.user.clone());
             let secure = is_secure(&cluster.server);
             let mut user = user(&config, &name, overrides.user.is_some(), secure)?;
             override_user(&mut user, overrides);
-            of(cluster, name, user)?
+            of(cluster, name, user, overrides)?
         }
     };
     let flaws = flaws::of(&cluster_name, &chosen, chosen.server.scheme() == "https");
@@ -342,27 +344,30 @@ fn is_secure(server: &str) -> bool {
     parse_server(server).is_ok_and(|url| url.scheme() == "https")
 }
 
-fn of(cluster: Cluster, user_name: String, mut user: User) -> Result<Chosen, ConfigError> {
+fn of(
+    cluster: Cluster,
+    user_name: String,
+    mut user: User,
+    overrides: &Overrides,
+) -> Result<Chosen, ConfigError> {
     let mut server = parse_server(&cluster.server)?;
     // As Go's HTTP client: who is in the URL is who asks. Here it is in no URL from now on.
-    if !server.username().is_empty() || server.password().is_some() {
-        let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
-        let named = User {
-            username: decoded(server.username()),
-            password: decoded(server.password().unwrap_or_default()).into(),
-            ..User::default()
-        };
-        if user.token.expose_secret().is_empty()
-            && user.token_file.is_empty()
-            && user.username.is_empty()
-        {
-            (user.username, user.password) = (named.username, named.password);
+    let user_in_url = !server.username().is_empty() || server.password().is_some();
+    let by_flag = overrides.token.is_some() || overrides.username.is_some();
+    if user_in_url {
+        if !by_flag {
+            let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+            user.username = decoded(server.username());
+            user.password = decoded(server.password().unwrap_or_default()).into();
+            user.token = SecretString::default();
+            user.token_file.clear();
             (user.exec, user.auth_provider) = (None, None);
         }
         let _ = server.set_username("");
         let _ = server.set_password(None);
     }
-    Ok(Chosen { server, cluster, user_name, user, namespace: String::new() })
+    let user_in_url = user_in_url && !by_flag;
+    Ok(Chosen { server, user_in_url, cluster, user_name, user, namespace: String::new() })
 }
 
 /// A server without a scheme is plain HTTP, as in kubectl.
@@ -380,6 +385,8 @@ fn parse_server(text: &str) -> Result<Url, ConfigError> {
 
 #[cfg(test)]
 mod tests {
+    use secrecy::ExposeSecret;
+
     use super::*;
 
     const FILE: &str = "
@@ -511,7 +518,8 @@ contexts:
             ("nope", "no server found for cluster \"nope\""),
             (
                 "p",
-                "invalid 'proxy-url' \"socks5h://me:xxxxx@x\" for cluster \"p\": unsupported scheme \
+                "invalid 'proxy-url' \"socks5h://me:xxxxx@x\" for cluster \"p\": unsupported \
+                 scheme \
                  \"socks5h\", must be http, https, or socks5",
             ),
             ("both", "specifying a root certificates file with the insecure flag is not allowed"),
@@ -528,7 +536,8 @@ contexts:
             "Error in configuration: \n\
             * client-key-data or client-key must be specified for u to use the clientCert \
             authentication method.\n\
-            * unable to read client-cert /dev/null/x for u due to open /dev/null/x: not a directory\n\
+            * unable to read client-cert /dev/null/x for u due to open /dev/null/x: not a \
+             directory\n\
             * requesting uid, groups or user-extra for u without impersonating a user"
         );
     }
@@ -544,15 +553,17 @@ contexts:
 
     #[test]
     fn who_is_in_the_servers_url_is_who_asks_and_not_in_it_any_more() {
-        let inside = chosen(|flags| {
-            (flags.cluster, flags.user) = (Some("inside".into()), Some("none".into()));
-        });
-        let inside = inside.unwrap();
+        let inside = of_cluster("inside").unwrap();
         assert_eq!(inside.server.as_str(), "https://in:1/");
         assert_eq!(
             (&*inside.user.username, inside.user.password.expose_secret()),
             ("me", "SE CRET")
         );
+        assert!(inside.user_in_url && inside.user.token.expose_secret().is_empty());
+        let by_flag = chosen(|flags| {
+            (flags.cluster, flags.token) = (Some("inside".into()), Some("flag".into()));
+        });
+        assert_eq!(by_flag.unwrap().user.token.expose_secret(), "flag");
     }
 
     #[test]

@@ -197,8 +197,10 @@ impl Credentials {
         let last_token = last.map(|last| &*last.0.authorization);
         let parts = if self.secure {
             self.parts(from_plugin, provided, last_token)?
+        } else if self.chosen.user_in_url {
+            Parts { authorization: self.token(None)?.unwrap_or_default(), ..Parts::default() }
         } else {
-            // Credentials are never sent in the clear; whom to act as is no credential.
+            // Others are never sent in the clear; whom to act as is no credential.
             Parts::default()
         };
         if let Some((known, access)) = last.filter(|last| last.0 == parts) {
@@ -479,7 +481,8 @@ mod tests {
     async fn a_plugin_runs_when_its_answer_ends_or_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let script = format!(
-            "#!/bin/sh\necho run >>runs\nread token <token; read end <end\necho '{{\"apiVersion\":\"{V1}\",\
+            "#!/bin/sh\necho run >>runs\nread token <token; read end <end\n\
+             echo '{{\"apiVersion\":\"{V1}\",\
              \"kind\":\"ExecCredential\",\"status\":{{\"token\":\"'$token'\",\
              \"expirationTimestamp\":\"'$end'\"}}}}'\n"
         );
@@ -514,7 +517,8 @@ mod tests {
     fn providers_that_are_gone_say_so_when_they_are_used() {
         let folder = tempfile::tempdir().unwrap();
         let error = |user: &str| credentials(folder.path(), user).unwrap_err().to_string();
-        let gcp = "The gcp auth plugin has been removed.\nPlease use the \"gke-gcloud-auth-plugin\" \
+        let gcp = "The gcp auth plugin has been removed.\nPlease use the \
+                   \"gke-gcloud-auth-plugin\" \
                    kubectl/client-go credential plugin instead.\nSee \
                    https://cloud.google.com/blog/products/containers-kubernetes/\
                    kubectl-auth-changes-in-gke for further details";

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use bowline_io::text::of_system;
 use secrecy::SecretString;
 use thiserror::Error;
 
@@ -17,7 +18,7 @@ use crate::yaml::{self, Fault, Node, Value};
 #[derive(Debug, Error)]
 pub enum FileError {
     /// It cannot be read.
-    #[error("open {path}: {error}", path = path.display(), error = bowline_io::text::of_system(error))]
+    #[error("open {}: {}", path.display(), of_system(error))]
     Read {
         /// Which.
         path: PathBuf,
@@ -589,8 +590,10 @@ mod tests {
 
     #[test]
     fn the_first_file_that_says_something_wins_and_paths_are_its_own() {
-        let first = "{current-context: '', clusters: [{name: c, cluster: {server: a, certificate-authority: ../x/ca}}]}";
-        let second = "{current-context: two, clusters: [{name: c, cluster: {server: b, tls-server-name: no}}, {name: d}]}";
+        let first = "{current-context: '', clusters: [{name: c, cluster: {server: a, \
+                     certificate-authority: ../x/ca}}]}";
+        let second = "{current-context: two, clusters: [{name: c, cluster: {server: b, \
+                      tls-server-name: no}}, {name: d}]}";
         let (folder, config) = read(&[first, second]);
         let config = config.unwrap();
         assert_eq!(config.current_context().unwrap(), "two");
@@ -667,9 +670,9 @@ clusters: 7
 
     #[test]
     fn nothing_is_said_by_empty_null_or_other_words() {
-        let config = one(
-            "{kind: Config, users: [{name: u, user: {token: null, Token: T, nope: 1, exec: null, as-groups: null}}]}",
-        );
+        let config =
+            one("{kind: Config, users: [{name: u, user: {token: null, Token: T, nope: 1, \
+             exec: null, as-groups: null}}]}");
         let user = config.user("u").unwrap().unwrap();
         assert!(user.exec.is_none() && user.impersonate_groups.is_empty());
         for nothing in ["", "\n", "# x\n", "null", "---\n---\na: b", "a: b\n---\nc: ["] {
@@ -712,7 +715,8 @@ unknown: {deep: [1, yes, null, \"a: b\"]}
             serde_json::json!({
                 "kind": "Config",
                 "current-context": "x",
-                "users": [{"name": "u", "user": {"auth-provider": {"name": "oidc", "config": {"id-token": "new"}}}},
+                "users": [{"name": "u", "user": {"auth-provider": {"name": "oidc",
+                    "config": {"id-token": "new"}}}},
                     {"name": "v", "user": {"token": "t"}}],
                 "unknown": {"deep": [1, true, null, "a: b"]},
             }),

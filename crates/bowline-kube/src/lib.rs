@@ -2,9 +2,10 @@
 //! Above: the `bowline` binary. Below: `bowline-io`.
 //!
 //! In reading order: [`config`] finds the cluster and the user in flags and [`kubeconfig`] files,
-//! [`credentials`] makes headers of the user, for each connection, [`api`] asks the API server, [`target`] finds the pod ([`files`] where `-f` says it),
-//! [`container`] the container, [`ports`] the ports of a forward, and [`stream_url`] says where to
-//! stream. Every error has kubectl's words.
+//! [`credentials`] makes headers of the user, for each connection, [`api`] asks the API server,
+//! [`target`] finds the pod ([`files`] where `-f` says it), [`container`] the container, [`ports`]
+//! the ports of a forward, and [`stream_url`] says where to stream. Every error has kubectl's
+//! words.
 
 pub mod api;
 pub mod config;

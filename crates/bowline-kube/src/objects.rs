@@ -3,7 +3,8 @@
 //! binary. Below: serde.
 //!
 //! A server may be hostile. Everything else is passed over while it is read, an element of a list
-//! has a field that it must name, and lists have a bound: what is kept is small beside what was sent.
+//! has a field that it must name, and lists have a bound: what is kept is small beside what was
+//! sent.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -483,7 +484,8 @@ mod tests {
     fn both_kinds_of_selectors() {
         let owner: Owner = serde_json::from_value(json!({"kind": "Service", "spec": {
             "selector": {"a": "b", "matchLabels": "c"}, "clusterIP": "None",
-            "ports": [{"port": 1, "targetPort": "web"}, {"port": 2, "targetPort": 3}, {"port": 4}]}}))
+            "ports": [{"port": 1, "targetPort": "web"}, {"port": 2, "targetPort": 3},
+                {"port": 4}]}}))
         .unwrap();
         let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
         assert_eq!(owner.spec.selector.labels, [pair("a", "b"), pair("matchLabels", "c")]);

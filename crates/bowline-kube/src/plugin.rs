@@ -231,7 +231,7 @@ fn shown(hint: &str) -> String {
 fn info(exec: &Exec, cluster: &ClusterInfo, interactive: bool) -> Json {
     let mut spec = json!({ "interactive": interactive });
     if exec.provide_cluster_info {
-        let mut about = json!({ "server": cluster.server });
+        let mut about = json!({ "server": cluster.server, "config": cluster.config });
         let ca = STANDARD.encode(&cluster.ca);
         for (name, value) in [
             ("tls-server-name", json!(cluster.tls_server_name)),
@@ -239,9 +239,8 @@ fn info(exec: &Exec, cluster: &ClusterInfo, interactive: bool) -> Json {
             ("certificate-authority-data", json!(ca)),
             ("proxy-url", json!(cluster.proxy_url)),
             ("disable-compression", json!(cluster.disable_compression)),
-            ("config", cluster.config.clone().unwrap_or_default()),
         ] {
-            if value != json!("") && value != json!(false) && !value.is_null() {
+            if value != json!("") && value != json!(false) {
                 about[name] = value;
             }
         }
@@ -317,7 +316,8 @@ mod tests {
         assert_eq!((&*given.token, given.expires), ("t", None));
         let pretty = format!(
             "{{\n\t\"apiVersion\": \"{V1}\",\n\t\"kind\": \"ExecCredential\",\n\
-            \t\"status\": {{\"token\":\"t\\u00e9\", \"expirationTimestamp\":\"2026-01-01T00:00:00Z\"}}\n}}"
+            \t\"status\": {{\"token\":\"t\\u00e9\", \
+             \"expirationTimestamp\":\"2026-01-01T00:00:00Z\"}}\n}}"
         );
         let given = parse(pretty.as_bytes(), V1).unwrap();
         assert_eq!(given.token, "té");

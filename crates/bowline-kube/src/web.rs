@@ -111,8 +111,8 @@ impl Web<'_> {
     }
 }
 
-/// Where an answer to `url` sends its reader; `None` if it is the answer. An error is what cannot be
-/// followed, harmless.
+/// Where an answer to `url` sends its reader; `None` if it is the answer. An error is what cannot
+/// be followed, harmless.
 pub(crate) fn redirect(url: &Url, head: &Parts) -> Option<Result<Url, String>> {
     if !matches!(head.status.as_u16(), 301 | 302 | 303 | 307 | 308) {
         return None;

@@ -2,7 +2,8 @@
 //! pod, and as whom; or that nothing is asked. To try another one, add a row.
 //!
 //! In the texts, `{A}` and `{B}` are servers with TLS, `{P}` is one without, `{CA}` is their CA.
-//! Beside the files are `ca.crt`, `me.crt`, `me.key`, `token` (`from-file`), and `plugin`.
+//! Beside the files are `ca.crt`, `me.crt`, `me.key`, `token` (`from-file`), `plugin`, and
+//! `teller`.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -22,13 +23,15 @@ struct Row {
     env: &'static [(&'static str, &'static str)],
     /// What the first file must contain in the end.
     written: &'static str,
+    /// kubectl asks nobody for the pod.
+    refused: bool,
     /// Both do something else, and docs/compatibility.md says why in these words.
     differs: Option<&'static str>,
 }
 
 fn row(name: &'static str, file: impl Into<String>) -> Row {
     let files = vec![file.into()];
-    Row { name, files, flags: &[], env: &[], written: "", differs: None }
+    Row { name, files, flags: &[], env: &[], written: "", refused: false, differs: None }
 }
 
 impl Row {
@@ -49,6 +52,11 @@ impl Row {
 
     fn written(mut self, text: &'static str) -> Row {
         self.written = text;
+        self
+    }
+
+    fn refused(mut self) -> Row {
+        self.refused = true;
         self
     }
 
@@ -85,18 +93,19 @@ const VALID: &str = "h.eyJleHAiOjk5OTk5OTk5OTl9.s";
 const ENDED: &str = "h.eyJleHAiOjF9.s";
 
 fn of_clusters() -> Vec<Row> {
-    let two = |first: &str, second: &str| {
-        row("two files", format!("{first}\n")).and(format!("{second}\n"))
+    let two = |name: &'static str, first: &str, second: &str| {
+        row(name, format!("{first}\n")).and(format!("{second}\n"))
     };
     let all = cluster("server: '{A}', certificate-authority-data: {CA}");
     let plain = "clusters: [{name: c, cluster: {server: '{P}'}}]";
-    let context = "contexts: [{name: x, context: {cluster: c, namespace: n}}]";
+    let context = "contexts: [{name: x, context: {cluster: c, namespace: ns}}]";
     vec![
         row("a token", all.clone()),
         row(
             "JSON",
             "{\"current-context\": \"x\",\n\t\"contexts\": [{\"name\": \"x\", \"context\": \
-            {\"cluster\": \"c\", \"namespace\": \"n\"}}], \"clusters\": [{\"name\": \"c\", \"cluster\": \
+            {\"cluster\": \"c\", \"namespace\": \"n\"}}], \"clusters\": \
+            [{\"name\": \"c\", \"cluster\": \
             {\"server\": \"{P}\"}}]}",
         ),
         row(
@@ -112,20 +121,25 @@ fn of_clusters() -> Vec<Row> {
                 "server: '{A}', insecure-skip-tls-verify: true, \
             certificate-authority-data: {CA}",
             ),
-        ),
+        )
+        .refused(),
         row("insecure in YAML 1.1", cluster("server: '{A}', insecure-skip-tls-verify: yes")),
-        row("insecure as text", cluster("server: '{A}', insecure-skip-tls-verify: 'true'")),
+        row("insecure as text", cluster("server: '{A}', insecure-skip-tls-verify: 'true'"))
+            .refused(),
         row("a CA's file, relative", cluster("server: '{A}', certificate-authority: ca.crt")),
-        row("a CA's file that is missing", cluster("server: '{A}', certificate-authority: no.crt")),
+        row("a CA's file that is missing", cluster("server: '{A}', certificate-authority: no.crt"))
+            .refused(),
         row(
             "a CA twice",
             cluster(
                 "server: '{A}', certificate-authority: ca.crt, \
             certificate-authority-data: {CA}",
             ),
-        ),
-        row("a CA that is no base64", cluster("server: '{A}', certificate-authority-data: '%'")),
-        row("an unknown CA", cluster("server: '{A}'")),
+        )
+        .refused(),
+        row("a CA that is no base64", cluster("server: '{A}', certificate-authority-data: '%'"))
+            .refused(),
+        row("an unknown CA", cluster("server: '{A}'")).refused(),
         row(
             "a server name",
             cluster(
@@ -139,34 +153,46 @@ fn of_clusters() -> Vec<Row> {
                 "server: '{A}', certificate-authority-data: {CA}, \
             tls-server-name: elsewhere",
             ),
-        ),
+        )
+        .refused(),
         row("another server by a flag", all.clone()).flags(&["--server={B}", "-n=m"]),
         row("insecure by a flag", all.clone()).flags(&["--insecure-skip-tls-verify"]),
         row("no credentials in the clear", cluster("server: '{P}'")),
         row("a server without a scheme", cluster("server: '{HOST}'")),
-        row("a server that is none", cluster("server: 'ht!tp://a b'")),
+        row("a server that is none", cluster("server: 'ht!tp://a b'")).refused(),
         row("a path and a query", cluster("server: '{P}/?a=b'")),
-        row("a proxy of an unknown kind", cluster("server: '{P}', proxy-url: 'ftp://me:pw@x'")),
+        row("a proxy of an unknown kind", cluster("server: '{P}', proxy-url: 'ftp://me:pw@x'"))
+            .refused(),
         row("no context, a server in the environment", "").env(&[("KUBERNETES_MASTER", "{P}")]),
-        row("a context that is missing", "current-context: nope"),
-        row("a context by a flag that is missing", all.clone()).flags(&["--context=nope"]),
-        row("a cluster by a flag that is missing", all.clone()).flags(&["--cluster=nope"]),
+        row("a context that is missing", "current-context: nope").refused(),
+        row("a context by a flag that is missing", all.clone())
+            .flags(&["--context=nope"])
+            .refused(),
+        row("a cluster by a flag that is missing", all.clone())
+            .flags(&["--cluster=nope"])
+            .refused(),
         row("a namespace", format!("current-context: x\n{context}\n{plain}")),
-        two("current-context: ''", &format!("current-context: x\n{context}\n{plain}")),
         two(
+            "the second file has the context",
+            "current-context: ''",
+            &format!("current-context: x\n{context}\n{plain}"),
+        ),
+        two(
+            "each file has its part",
             &format!("{plain}\n{context}"),
             "clusters: [{name: c, cluster: {server: '{A}'}}]\n\
             current-context: x",
         ),
-        two("kind: Config", "a: [").differs("names the first file that is wrong"),
-        row("no file", "").flags(&["--kubeconfig=/nonexistent/config"]),
+        two("a second file that is no YAML", "kind: Config", "a: [").refused(),
+        row("no file", "").flags(&["--kubeconfig=/nonexistent/config"]).refused(),
         row(
             "the same name twice",
             format!(
                 "current-context: x\n{context}\nclusters: \
             [{{name: c, cluster: {{server: '{{P}}'}}}}, {{name: c, cluster: {{server: '{{P}}'}}}}]"
             ),
-        ),
+        )
+        .refused(),
         row(
             "the same unused name twice",
             format!(
@@ -174,7 +200,8 @@ fn of_clusters() -> Vec<Row> {
             users: [{{name: a}}, {{name: a}}]"
             ),
         )
-        .differs(UNUSED),
+        .differs(UNUSED)
+        .refused(),
         row("the same key twice", format!("current-context: x\n{context}\nclusters: []\n{plain}")),
         row(
             "anchors and merges",
@@ -184,16 +211,21 @@ fn of_clusters() -> Vec<Row> {
             ),
         ),
         row("a second document", format!("current-context: x\n{context}\n{plain}\n---\na: [")),
-        row("another kind", format!("kind: Pod\ncurrent-context: x\n{context}\n{plain}")),
-        row("another version", format!("apiVersion: v2\ncurrent-context: x\n{context}\n{plain}")),
-        row("a list", "- a"),
-        row("no YAML", "token: SECRET\nexec: ["),
+        row("another kind", format!("kind: Pod\ncurrent-context: x\n{context}\n{plain}")).refused(),
+        row("another version", format!("apiVersion: v2\ncurrent-context: x\n{context}\n{plain}"))
+            .refused(),
+        row("a list", "- a").refused(),
+        row("no YAML", "token: SECRET\nexec: [").refused(),
     ]
 }
 
 fn of_users() -> Vec<Row> {
     let plugin = |more: &str| {
         user(&format!("exec: {{command: ./plugin, interactiveMode: Never, {V1}, {more}}}"))
+    };
+    let told = |name: &'static str, cluster: &str, more: &str| {
+        let exec = format!("exec: {{command: ./teller, interactiveMode: Never, {V1}, {more}}}");
+        row(name, of(&format!("server: '{{A}}', {cluster}"), &exec))
     };
     let oidc = |more: &str| {
         user(&format!(
@@ -202,72 +234,191 @@ fn of_users() -> Vec<Row> {
         ))
     };
     vec![
-        row("all empty but a token", user("token: t, tokenFile: '', username: '', password: '', \
-            client-certificate: '', client-key-data: '', as: '', exec: null")),
-        row("a number for a token", user("token: 123")),
-        row("a truth value for a token", user("token: y")),
+        row(
+            "all empty but a token",
+            user(
+                "token: t, tokenFile: '', username: '', password: '', \
+            client-certificate: '', client-key-data: '', as: '', exec: null",
+            ),
+        ),
+        row("a number for a token", user("token: 123")).refused(),
+        row("a truth value for a token", user("token: y")).refused(),
         row("null for a token, and a file", user("token: null, tokenFile: token")),
         row("a token beside its file", user("token: t, tokenFile: token")),
-        row("a token beside a file that is missing", user("token: t, tokenFile: no")),
-        row("a file that is missing", user("tokenFile: no")),
+        row("a token beside a file that is missing", user("token: t, tokenFile: gone")),
+        row("a file that is missing", user("tokenFile: gone")).refused(),
         row("a password", user("username: me, password: pw")),
-        row("a token and a password", user("token: t, username: me, password: pw")),
-        row("a token's file and a password", user("tokenFile: token, username: me")),
-        row("nobody", user("")).differs(PROMPT),
-        row("a user that is missing", "current-context: x\ncontexts: [{name: x, context: {cluster: \
+        row("a token and a password", user("token: t, username: me, password: pw")).refused(),
+        row("a token's file and a password", user("tokenFile: token, username: me")).refused(),
+        row("nobody", user("")).differs(PROMPT).refused(),
+        row(
+            "a user that is missing",
+            "current-context: x\ncontexts: [{name: x, context: {cluster: \
             c, user: zz}}]\nclusters: [{name: c, cluster: {server: '{A}', \
-            certificate-authority-data: {CA}}}]"),
-        row("a user that is missing, in the clear", "current-context: x\ncontexts: [{name: x, \
-            context: {cluster: c, user: zz}}]\nclusters: [{name: c, cluster: {server: '{P}'}}]"),
-        row("a user by a flag that is missing", user("token: t")).flags(&["--user=zz"]),
+            certificate-authority-data: {CA}}}]",
+        )
+        .refused(),
+        row(
+            "a user that is missing, in the clear",
+            "current-context: x\ncontexts: [{name: x, \
+            context: {cluster: c, user: zz}}]\nclusters: [{name: c, cluster: {server: '{P}'}}]",
+        ),
+        row("a user by a flag that is missing", user("token: t")).flags(&["--user=zz"]).refused(),
         row("a token by a flag", user("token: t")).flags(&["--token=flag"]),
         row("a token by a flag beside a password", user("username: me, password: pw"))
-            .flags(&["--token=flag"]).differs(FLAG),
+            .flags(&["--token=flag"])
+            .differs(FLAG)
+            .refused(),
         row("a token by a flag beside a file", user("tokenFile: token"))
-            .flags(&["--token=flag"]).differs(FLAG),
-        row("a token and a name by flags", user("")).flags(&["--token=a", "--username=b"]),
+            .flags(&["--token=flag"])
+            .differs(FLAG),
+        row("a token and a name by flags", user(""))
+            .flags(&["--token=a", "--username=b"])
+            .refused(),
         row("a certificate", user("client-certificate: me.crt, client-key: me.key")),
-        row("a certificate without a key", user("client-certificate: me.crt")),
-        row("a key without a certificate", user("client-key: me.key")),
+        row("a certificate without a key", user("client-certificate: me.crt")).refused(),
+        row("a key without a certificate", user("client-key: me.key")).refused(),
         row("a key beside a token", user("client-key: me.key, token: t")),
-        row("a certificate that is missing", user("client-certificate: no.crt, client-key: me.key")),
+        row("a missing certificate", user("client-certificate: no.crt, client-key: me.key"))
+            .refused(),
         row("whom to act as", user("token: t, as: jane, as-groups: [g], as-user-extra: {k: [v]}")),
-        row("whom to act as by flags", user("token: t, as: jane")).flags(&["--as=joe", "--as-uid=1"]),
-        row("groups of nobody", user("token: t, as-groups: [g]")),
+        row("whom to act as by flags", user("token: t, as: jane"))
+            .flags(&["--as=joe", "--as-uid=1"]),
+        row("groups of nobody", user("token: t, as-groups: [g]")).refused(),
         row("a plugin", plugin("args: [from-plugin]")),
-        row("a plugin with empty fields", plugin("args: [from-plugin, \"clientCertificateData: \
-            ''\"], env: null, installHint: ''")),
-        row("a plugin beside an empty token", user(&format!("token: '', exec: {{command: ./plugin, \
-            args: [t], interactiveMode: Never, {V1}}}"))),
-        row("a plugin beside a token", user(&format!("token: t, exec: {{command: no, \
-            interactiveMode: Never, {V1}}}"))),
-        row("a plugin that needs a person", user(&format!("exec: {{command: ./plugin, args: [t], \
-            interactiveMode: Always, {V1}}}"))),
-        row("a plugin without a mode", user(&format!("exec: {{command: ./plugin, {V1}}}"))),
-        row("a plugin of an old version", user("exec: {command: ./plugin, interactiveMode: Never, \
-            apiVersion: client.authentication.k8s.io/v1alpha1}")),
-        row("a plugin of another version", user("exec: {command: ./plugin, args: [t], \
-            apiVersion: client.authentication.k8s.io/v1beta1}")),
-        row("a plugin by its name", user(&format!("exec: {{command: plugin, args: [t], \
-            interactiveMode: Never, {V1}}}"))).env(&[("PATH", "{DIR}:/usr/bin:/bin")]),
-        row("a plugin of the working directory", user(&format!("exec: {{command: plugin, args: [t], \
-            interactiveMode: Never, {V1}}}"))).env(&[("PATH", ".:{DIR}:/usr/bin:/bin")]),
-        row("a plugin that is missing", user(&format!("exec: {{command: no, \
-            interactiveMode: Never, {V1}}}"))),
-        row("a plugin and a provider", user(&format!("auth-provider: {{name: oidc}}, exec: {{command: \
-            ./plugin, interactiveMode: Never, {V1}}}"))),
-        row("an unused gcp", user("token: t").replace("users: [", "users: [{name: v, user: \
-            {auth-provider: {name: gcp, config: null}}}, ")),
-        row("gcp", user("auth-provider: {name: gcp}")),
-        row("an unknown provider", user("auth-provider: {name: nope}")),
-        row("a provider without its words", user("auth-provider: {name: oidc, config: null}")),
+        row(
+            "a plugin with empty fields",
+            plugin(
+                "args: [from-plugin, \"clientCertificateData: \
+            ''\"], env: null, installHint: ''",
+            ),
+        ),
+        row(
+            "a plugin beside an empty token",
+            user(&format!(
+                "token: '', exec: {{command: ./plugin, \
+            args: [t], interactiveMode: Never, {V1}}}"
+            )),
+        ),
+        row(
+            "a plugin beside a token",
+            user(&format!(
+                "token: t, exec: {{command: gone, \
+            interactiveMode: Never, {V1}}}"
+            )),
+        ),
+        told("a plugin that is told of nothing", "certificate-authority: ca.crt", ""),
+        told(
+            "a plugin that is told of its cluster",
+            "certificate-authority: ca.crt, tls-server-name: 127.0.0.1, extensions: [{name: \
+             client.authentication.k8s.io/exec, extension: {a: b, c: [1, true, null]}}]",
+            "provideClusterInfo: true",
+        ),
+        told(
+            "a plugin that is told of a CA in the kubeconfig",
+            "certificate-authority-data: {CA}, extensions: [{name: other, extension: {a: b}}]",
+            "provideClusterInfo: true",
+        ),
+        told(
+            "a plugin that is told that nobody looks",
+            "insecure-skip-tls-verify: true, disable-compression: true",
+            "provideClusterInfo: true",
+        ),
+        row("who asks in the server's URL", of("server: 'http://me:pw@{HOST}'", "")),
+        row(
+            "who asks in the server's URL, with TLS",
+            of("server: 'https://me:pw@{AHOST}', certificate-authority-data: {CA}", "token: t"),
+        ),
+        row(
+            "a plugin that needs a person",
+            user(&format!(
+                "exec: {{command: ./plugin, args: [t], \
+            interactiveMode: Always, {V1}}}"
+            )),
+        )
+        .refused(),
+        row("a plugin without a mode", user(&format!("exec: {{command: ./plugin, {V1}}}")))
+            .refused(),
+        row(
+            "a plugin of an old version",
+            user(
+                "exec: {command: ./plugin, interactiveMode: Never, \
+            apiVersion: client.authentication.k8s.io/v1alpha1}",
+            ),
+        )
+        .refused(),
+        row(
+            "a plugin of another version",
+            user(
+                "exec: {command: ./plugin, args: [t], \
+            apiVersion: client.authentication.k8s.io/v1beta1}",
+            ),
+        ),
+        row(
+            "a plugin by its name",
+            user(&format!(
+                "exec: {{command: plugin, args: [t], \
+            interactiveMode: Never, {V1}}}"
+            )),
+        )
+        .env(&[("PATH", "{DIR}:/usr/bin:/bin")]),
+        row(
+            "a plugin of the working directory",
+            user(&format!(
+                "exec: {{command: plugin, \
+            args: [t], \
+            interactiveMode: Never, {V1}}}"
+            )),
+        )
+        .env(&[("PATH", ".:{DIR}:/usr/bin:/bin")])
+        .refused(),
+        row(
+            "a plugin that is missing",
+            user(&format!(
+                "exec: {{command: gone, \
+            interactiveMode: Never, {V1}}}"
+            )),
+        )
+        .refused(),
+        row(
+            "a plugin and a provider",
+            user(&format!(
+                "auth-provider: {{name: oidc}}, \
+            exec: {{command: \
+            ./plugin, interactiveMode: Never, {V1}}}"
+            )),
+        )
+        .refused(),
+        row(
+            "an unused gcp",
+            user("token: t").replace(
+                "users: [",
+                "users: [{name: v, user: \
+            {auth-provider: {name: gcp, config: null}}}, ",
+            ),
+        ),
+        row("gcp", user("auth-provider: {name: gcp}")).refused(),
+        row("an unknown provider", user("auth-provider: {name: nope}")).refused(),
+        row("a provider without its words", user("auth-provider: {name: oidc, config: null}"))
+            .refused(),
         row("a provider's token", oidc(&format!("id-token: {VALID}"))),
-        row("a provider's token that ended", oidc(&format!("id-token: {ENDED}"))),
-        row("a provider's token that is refreshed", oidc(&format!("id-token: {ENDED}, \
-            refresh-token: refresh-one"))).written("refresh-two"),
-        row("a broken unused user", "current-context: x\ncontexts: [{name: x, context: {cluster: \
-            c}}]\nclusters: [{name: c, cluster: {server: '{P}'}}]\nusers: [{name: v, user: {exec: 7}}]")
-            .differs(UNUSED),
+        row("a provider's token that ended", oidc(&format!("id-token: {ENDED}"))).refused(),
+        row(
+            "a provider's token that is refreshed",
+            oidc(&format!(
+                "id-token: {ENDED}, \
+            refresh-token: refresh-one"
+            )),
+        )
+        .written("refresh-two"),
+        row(
+            "a broken unused user",
+            "current-context: x\ncontexts: [{name: x, context: {cluster: \
+            c}}]\nclusters: [{name: c, cluster: {server: '{P}'}}]\nusers: [{name: v, \
+            user: {exec: 7}}]",
+        )
+        .differs(UNUSED)
+        .refused(),
     ]
 }
 
@@ -280,6 +431,13 @@ status:
   token: $1
   ${2:-x: y}
 END
+";
+
+/// Its token is the sum of all that it was told, in any order.
+const TELLER: &str = "#!/bin/sh
+sum=$(echo \"$KUBERNETES_EXEC_INFO\" | tr -d ' \\n' | tr ',{}' '\\n' | sort | sha256sum)
+echo '{\"apiVersion\":\"client.authentication.k8s.io/v1\",\"kind\":\"ExecCredential\",'
+echo '\"status\":{\"token\":\"'${sum%% *}'\"}}'
 ";
 
 struct Place {
@@ -299,11 +457,14 @@ impl Place {
             ("me.key", &me.key),
             ("token", "from-file\n"),
             ("plugin", PLUGIN),
+            ("teller", TELLER),
         ] {
             std::fs::write(folder.path().join(name), text).unwrap();
         }
-        let executable = std::fs::Permissions::from_mode(0o755);
-        std::fs::set_permissions(folder.path().join("plugin"), executable).unwrap();
+        for name in ["plugin", "teller"] {
+            let executable = std::fs::Permissions::from_mode(0o755);
+            std::fs::set_permissions(folder.path().join(name), executable).unwrap();
+        }
         let ca = self.base64(folder.path());
         let [a, b, p] = &self.servers;
         let filled = |text: &str| {
@@ -311,6 +472,7 @@ impl Place {
                 .replace("{B}", &format!("https://{}", b.address))
                 .replace("{P}", &format!("http://{}", p.address))
                 .replace("{HOST}", &p.address)
+                .replace("{AHOST}", &a.address)
                 .replace("{CA}", &ca)
                 .replace("{DIR}", dir)
         };
@@ -359,7 +521,8 @@ fn kubeconfigs_mean_the_same_to_kubectl() {
         assert!(!ours.2.contains("SECRET"), "{}: {}", row.name, ours.2);
         let same = (&theirs.0, theirs.1) == (&ours.0, ours.1);
         let explained = row.differs.is_none_or(|why| docs.contains(why));
-        if same != row.differs.is_none() || !explained || !theirs.1 {
+        let other = theirs.0.is_none() != row.refused;
+        if other || same != row.differs.is_none() || !explained || !theirs.1 {
             wrong.push(format!(
                 "{}:\n  kubectl {:?} {}\n    {}\n  bowline {:?} {}\n    {}\n",
                 row.name, theirs.0, theirs.1, theirs.2, ours.0, ours.1, ours.2

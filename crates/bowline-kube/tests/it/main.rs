@@ -1,4 +1,5 @@
-//! What a client may be made to hold by a server. One binary for all, with an allocator that counts.
+//! What a client may be made to hold by a server. One binary for all, with an allocator that
+//! counts.
 
 #![allow(
     clippy::unwrap_used,

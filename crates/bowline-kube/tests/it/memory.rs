@@ -141,7 +141,8 @@ fn no_answer_costs_more_than_a_few_times_its_bound() {
         assert!(most < 64 * MIB, "{begin}: {most}");
     }
     let kinds = of(
-        "{\"kind\":\"APIGroupDiscoveryList\",\"items\":[{\"versions\":[{\"version\":\"\",\"resources\":[{\"resource\":\"\"}",
+        "{\"kind\":\"APIGroupDiscoveryList\",\"items\":[{\"versions\":[{\"version\":\"\",\
+         \"resources\":[{\"resource\":\"\"}",
         ",{\"resource\":\"\"}",
         "]}]}]}",
         15,
