@@ -20,5 +20,6 @@ mod real;
 mod recorder;
 mod services;
 mod waits;
+mod who;
 mod wire;
 mod words;
