@@ -47,6 +47,16 @@ fn of_certificate(bad: &Bad) -> String {
         }
         Bad::UnhandledCriticalExtension => "unhandled critical extension".into(),
         Bad::NotValidForNameContext { expected, presented } => of_names(expected, presented),
+        Bad::Other(other) => match other.0.downcast_ref() {
+            Some(webpki::Error::PathLenConstraintViolated) => {
+                "too many intermediates for path length constraint".into()
+            }
+            Some(webpki::Error::NameConstraintViolation) => {
+                "a name in the certificate is not permitted by the constraints of its CA".into()
+            }
+            Some(other) => format!("{other:?}"),
+            None => other.to_string(),
+        },
         other => other.to_string(),
     }
 }

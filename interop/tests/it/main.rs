@@ -9,6 +9,7 @@
 
 mod attach;
 mod autobahn;
+mod certificates;
 mod copy;
 mod dev;
 mod ends;
