@@ -267,7 +267,7 @@ fn terminal(client: &Client) {
 }
 
 fn missing(client: &Client) {
-    let left = client.run(&[], &["/nonexistent/binary"], Input::Nothing);
+    let left = client.run(&[], &["/no/such/binary"], Input::Nothing);
     let code = left.status.code().unwrap_or_default();
     assert_ne!(code, 0, "{}: {left:?}", client.name);
     let text = left.stderr.to_lowercase();

@@ -54,6 +54,9 @@ fn of_certificate(bad: &Bad) -> String {
             Some(webpki::Error::NameConstraintViolation) => {
                 "a name in the certificate is not permitted by the constraints of its CA".into()
             }
+            Some(webpki::Error::UnsupportedCriticalExtension) => {
+                "unhandled critical extension".into()
+            }
             Some(other) => format!("{other:?}"),
             None => other.to_string(),
         },

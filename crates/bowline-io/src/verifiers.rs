@@ -12,6 +12,8 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, SignatureScheme};
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::readable::Readable;
 use crate::trust::{Purpose, Roots};
@@ -42,7 +44,8 @@ impl ServerCertVerifier for Servers {
         if let Some(roots) = &self.roots {
             // In Go's order: a name that does not fit is told first.
             let readable = Readable::of(leaf);
-            verify_server_name(&ParsedCertificate::try_from(readable.der())?, name)?;
+            let named = verify_server_name(&ParsedCertificate::try_from(readable.der())?, name);
+            named.or_else(|error| if is_wildcard_of(leaf, name) { Ok(()) } else { Err(error) })?;
             roots.judge(Purpose::Server, leaf, between, now)?;
         }
         Ok(ServerCertVerified::assertion())
@@ -71,6 +74,22 @@ impl ServerCertVerifier for Servers {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.algorithms.supported_schemes()
     }
+}
+
+/// Go's wildcards: the first label of a name is any, however few come behind it. webpki wants two,
+/// which keeps public CAs from `*.com`; names inside of a cluster are often shorter.
+fn is_wildcard_of(leaf: &CertificateDer<'_>, name: &ServerName<'_>) -> bool {
+    let ServerName::DnsName(name) = name else { return false };
+    let Some((_, behind)) = name.as_ref().split_once('.') else { return false };
+    let Ok((_, leaf)) = X509Certificate::from_der(leaf) else { return false };
+    let Ok(Some(names)) = leaf.subject_alternative_name() else { return false };
+    names.value.general_names.iter().any(|one| match one {
+        GeneralName::DNSName(pattern) => {
+            let rest = pattern.strip_prefix("*.").filter(|rest| !rest.contains('*'));
+            rest.is_some_and(|rest| !rest.is_empty() && rest.eq_ignore_ascii_case(behind))
+        }
+        _ => false,
+    })
 }
 
 /// Judges clients.
@@ -137,5 +156,35 @@ impl ClientCertVerifier for Clients {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+
+    use super::*;
+
+    #[test]
+    fn a_wildcard_is_one_label() {
+        let matches = |pattern: &str, name: &str| {
+            let params = CertificateParams::new(vec![pattern.to_owned()]).unwrap();
+            let der = params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().clone();
+            is_wildcard_of(&der, &ServerName::try_from(name.to_owned()).unwrap())
+        };
+        assert!(matches("*.local", "box.local"));
+        assert!(matches("*.LOCAL", "box.local"));
+        assert!(matches("*.a.b", "box.a.b"));
+        for (pattern, name) in [
+            ("*.local", "a.box.local"),
+            ("*.local", "local"),
+            ("*.local", "box.locally"),
+            ("*.*", "box.local"),
+            ("box.*", "box.local"),
+            ("b*.local", "box.local"),
+            ("*.0.0.1", "127.0.0.1"),
+        ] {
+            assert!(!matches(pattern, name), "{pattern} {name}");
+        }
     }
 }

@@ -144,7 +144,8 @@ mod tests {
         let names: Vec<_> =
             found.iter().map(|one| one.value["metadata"]["name"].as_str().unwrap()).collect();
         assert_eq!(names, ["one", "two"]);
-        let error = read(&["/nonexistent".to_owned()], &env).await.unwrap_err();
-        assert_eq!(error.to_string(), "the path \"/nonexistent\" does not exist");
+        let missing = place.path().join("missing").to_str().unwrap().to_owned();
+        let error = read(std::slice::from_ref(&missing), &env).await.unwrap_err();
+        assert_eq!(error.to_string(), format!("the path {missing:?} does not exist"));
     }
 }

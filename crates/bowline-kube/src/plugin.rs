@@ -389,7 +389,7 @@ mod tests {
         };
         let find = |command: &str, path: &str| program(&named(command), OsStr::new(path));
         let here = folder.path().to_str().unwrap();
-        assert_eq!(find("myplugin", &format!("/nonexistent:{here}")).unwrap(), plugin);
+        assert_eq!(find("myplugin", &format!("{here}/none:{here}")).unwrap(), plugin);
         assert_eq!(find(plugin.to_str().unwrap(), "").unwrap(), plugin);
         // From the test's own directory, which has a folder of sources.
         for path in ["../src/..", ".", "", &format!("../{here}")] {

@@ -45,8 +45,8 @@ pub trait Command: Display {
 }
 
 /// Runs `command` for the client at the other end of `connection`, until both have ended or `end`.
-/// `wants` are the channels that the client wants, `protocol` is what it speaks. Gives how it ended,
-/// and how many bytes were read.
+/// `wants` are the channels that the client wants, `protocol` is what it speaks. Gives how it
+/// ended, and how many bytes were read.
 pub async fn run<S: Connection, C: Command>(
     command: C,
     wants: Wants,

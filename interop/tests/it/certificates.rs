@@ -40,8 +40,9 @@ struct Row {
     server: Made,
     /// Further flags of `openssl s_server`.
     flags: Vec<String>,
-    /// The kubeconfig's CA.
+    /// The kubeconfig's CA, or the system's.
     ca: String,
+    by_the_system: bool,
     /// The kubeconfig's certificate and key.
     client: Option<Made>,
     server_name: Option<&'static str>,
@@ -51,13 +52,27 @@ struct Row {
 impl Row {
     fn new(name: &'static str, server: Made, ca: &Made, verdict: Verdict) -> Row {
         let ca = ca.certificate.clone();
-        Row { name, server, flags: Vec::new(), ca, client: None, server_name: None, verdict }
+        Row {
+            name,
+            server,
+            flags: Vec::new(),
+            ca,
+            by_the_system: false,
+            client: None,
+            server_name: None,
+            verdict,
+        }
     }
 
     fn flags(mut self, flags: &[&str]) -> Row {
         self.flags.extend(flags.iter().map(|&flag| flag.to_owned()));
         self
     }
+}
+
+/// The same for a kubeconfig that names no CA.
+fn by_the_system(row: Row) -> Row {
+    Row { by_the_system: true, ..row }
 }
 
 /// `openssl s_server`. Dropped, it is killed.
@@ -133,11 +148,12 @@ fn faults(row: &Row) -> Option<String> {
         user.push_str(", client-certificate: client.crt, client-key: client.key");
     }
     let server = SServer::start(place, row);
+    let trusts = if row.by_the_system { "" } else { ", certificate-authority: ca.crt" };
     let name = row.server_name.map_or(String::new(), |name| format!(", tls-server-name: {name}"));
     let kubeconfig = place.join("kubeconfig");
     let text = format!(
         "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters:\n- name: c\n  cluster: \
-         {{server: \"https://127.0.0.1:{}\", certificate-authority: ca.crt{name}}}\ncontexts:\n- \
+         {{server: \"https://127.0.0.1:{}\"{trusts}{name}}}\ncontexts:\n- \
          name: c\n  context: {{cluster: c, user: u}}\nusers:\n- name: u\n  user: {{{user}}}\n",
         server.port
     );
@@ -146,6 +162,10 @@ fn faults(row: &Row) -> Option<String> {
     theirs.args(["get", "--raw", &format!("/{PATH}")]);
     let mut ours = Command::new(bowline());
     ours.args(["exec", "box", "--", "true"]);
+    for client in [&mut theirs, &mut ours] {
+        client.env("SSL_CERT_FILE", place.join(if row.by_the_system { "ca.crt" } else { "none" }));
+        client.env("SSL_CERT_DIR", place.join("none"));
+    }
     let (theirs, ours) = (said(theirs, &kubeconfig), said(ours, &kubeconfig));
     let (reached, by_ours) = (theirs.contains(REACHED), ours.contains(REACHED));
     let fits = match row.verdict {
@@ -263,6 +283,9 @@ fn servers_and_their_cas() {
             &elsewhere,
             Refused("x509: "),
         ),
+        by_the_system(Row::new("below a CA of the system", leaf(plain), &ca, Taken)),
+        by_the_system(same("in the system, and its own CA", itself(plain), Taken)),
+        by_the_system(Row::new("below no CA of the system", leaf(plain), &other, UNKNOWN)),
         Row::new("a bundle with something broken", leaf(plain), &bundle, Taken),
     ]);
 }
@@ -295,6 +318,13 @@ fn names_purposes_and_algorithms_of_servers() {
         extension.set_criticality(true);
         params.custom_extensions = vec![extension];
     });
+    let policies = leaf(|params| {
+        // certificatePolicies: any policy.
+        let any = vec![0x30, 8, 0x30, 6, 6, 4, 0x55, 0x1d, 0x20, 0];
+        let mut extension = rcgen::CustomExtension::from_oid_content(&[2, 5, 29, 32], any);
+        extension.set_criticality(true);
+        params.custom_extensions = vec![extension];
+    });
     let of = |algorithm| Made::below_with(&ca, "server", algorithm, plain);
     let rsa_ca = Made::root_with("rsa", &PKCS_RSA_SHA512, plain);
     let place = Place::new();
@@ -313,7 +343,7 @@ fn names_purposes_and_algorithms_of_servers() {
             elsewhere.clone(),
             &ca,
             Refused(
-                "x509: cannot validate certificate for 127.0.0.1 because it doesn't contain any IP SANs",
+                "x509: cannot validate certificate for 127.0.0.1 because it doesn't contain any IP",
             ),
         ),
         named("another name, which is asked for", &elsewhere, "elsewhere", Taken),
@@ -343,7 +373,8 @@ fn names_purposes_and_algorithms_of_servers() {
             &ca,
             Refused("unhandled critical extension"),
         ),
-        Row::new("Ed25519", of(&PKCS_ED25519), &ca, Taken),
+        Row::new("policies that are critical", policies, &ca, ByKubectlAlone),
+        Row::new("Ed25519", place.ed25519(&ca), &ca, Taken),
         Row::new("P-384", of(&PKCS_ECDSA_P384_SHA384), &ca, Taken),
         Row::new("P-521", of(&PKCS_ECDSA_P521_SHA512), &ca, Taken),
         Row::new(

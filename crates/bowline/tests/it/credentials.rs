@@ -101,7 +101,7 @@ fn a_token_may_be_in_a_file_and_a_file_beside_others() {
     second["users"] = json!([]);
     let first = place.write("first", &first.to_string());
     let second = place.write("second", &second.to_string());
-    place.gets_in(&format!("{first}:{second}:/nonexistent"), &[]);
+    place.gets_in(&format!("{first}:{second}:{}", place.path("missing")), &[]);
     place.write("token", "wrong");
     place.is_refused(&kubeconfig, &[], "You must be logged in to the server");
 }

@@ -1,5 +1,7 @@
 //! Commands that never begin: kubectl's words and its exit code, and nothing on stdout.
 
+use std::net::SocketAddr;
+
 use bowline_interop::client::{Client, Input};
 use bowline_interop::server::Server;
 
@@ -22,6 +24,10 @@ fn at(client: &Client, target: &[&str]) -> Client {
 fn refusals_have_kubectls_words() {
     let dev = Server::dev(bowline(), &[]);
     let client = client(&dev);
+    let files = tempfile::tempdir().unwrap();
+    let missing = files.path().join("missing").to_str().unwrap().to_owned();
+    let (_bound, nobody) = port_of_nobody();
+    let nobody = format!("http://{nobody}");
     let mut text = String::new();
     for (target, flags) in [
         (&["missing"][..], &[][..]),
@@ -41,15 +47,31 @@ fn refusals_have_kubectls_words() {
         (&["nginx"], &["--bogus"]),
         (&["nginx", "ls"], &[]),
         (&[], &[]),
-        (&["nginx"], &["-f", "/nonexistent"]),
-        (&[], &["-f", "/nonexistent"]),
-        (&["nginx"], &["--server", "http://127.0.0.1:1"]),
-        (&["nginx"], &["--kubeconfig", "/nonexistent"]),
+        (&["nginx"], &["-f", "MISSING"]),
+        (&[], &["-f", "MISSING"]),
+        (&["nginx"], &["--server", "NOBODY"]),
+        (&["nginx"], &["--kubeconfig", "MISSING"]),
     ] {
-        let said = refused(&at(&client, target), flags, &["date"]);
+        // What differs from machine to machine stands for itself in the snapshot.
+        let real = flags.iter().map(|&flag| match flag {
+            "MISSING" => &*missing,
+            "NOBODY" => &*nobody,
+            flag => flag,
+        });
+        let said = refused(&at(&client, target), &real.collect::<Vec<_>>(), &["date"]);
+        let said = said.replace(&missing, "MISSING").replace(&nobody["http://".len()..], "NOBODY");
         text.push_str(&format!("$ exec {} -- date\n{said}\n", [flags, target].concat().join(" ")));
     }
     insta::assert_snapshot!(text);
+}
+
+/// An address at which nobody listens, for as long as its socket is kept.
+fn port_of_nobody() -> (std::os::fd::OwnedFd, SocketAddr) {
+    use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket};
+    let bound = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    bind(&bound, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let address = getsockname(&bound).unwrap().try_into().unwrap();
+    (bound, address)
 }
 
 /// So many words of the 100 KB that the system takes in one, at most 128 KiB.
