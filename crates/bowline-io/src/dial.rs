@@ -115,6 +115,9 @@ impl DialError {
 
 /// Connection errors in the words of Go, which people know and scripts look for.
 pub(crate) fn words(error: &io::Error) -> String {
+    if let Some(tls) = tls_words::at_the_bottom_of(error) {
+        return tls_words::of(tls);
+    }
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "connection refused".into(),
         io::ErrorKind::NetworkUnreachable => "network is unreachable".into(),

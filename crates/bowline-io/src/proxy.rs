@@ -70,7 +70,7 @@ pub enum ProxyError {
     #[error("the SOCKS proxy refused: {0}")]
     Socks(&'static str),
     /// The connection to it failed.
-    #[error("proxy: {0}")]
+    #[error("proxy: {}", crate::dial::words(_0))]
     Io(#[from] std::io::Error),
 }
 
