@@ -4,8 +4,8 @@
 //! [`client`] is a client program with its kubeconfig and pod; [`list`], [`attach`], [`copy`] and
 //! [`forward`] are what must hold for each,
 //! [`console`] is a terminal to type on; [`server`] starts and stops programs that serve, [`pair`]
-//! two of ours, [`pki`] makes their certificates; [`parts`] are the real ones, [`cluster`] a whole
-//! Kubernetes of them.
+//! two of ours, [`relay`] cuts connections, [`pki`] makes their certificates; [`parts`] are the
+//! real ones, [`cluster`] a whole Kubernetes of them.
 
 #![allow(
     clippy::unwrap_used,
@@ -24,4 +24,5 @@ pub mod list;
 pub mod pair;
 pub mod parts;
 pub mod pki;
+pub mod relay;
 pub mod server;

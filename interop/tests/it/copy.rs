@@ -2,12 +2,11 @@
 //! containers have busybox in the place of GNU's tools.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use bowline_interop::client::{Client, Input, left};
@@ -15,6 +14,7 @@ use bowline_interop::cluster::Cluster;
 use bowline_interop::copy::{
     Place, contents, keeps_all, keeps_much, many_files, noise_file, there_and_back,
 };
+use bowline_interop::relay::{Cut, Relay};
 use bowline_interop::server::Server;
 
 use crate::parts::{KUBECTLS, bowline, kubectl, ours};
@@ -46,66 +46,22 @@ fn every_client_against_dev() {
 
 #[test]
 fn our_client_in_a_real_cluster() {
-    let cluster = Cluster::up(&[]);
+    let cluster = Cluster::shared();
     let client = ours(&cluster.admin(), &["box"]);
     check(&client, "box");
     there_and_back(&client.over_spdy(), "box");
+    // What runs in the second pod differs in its tools alone.
+    keeps_all(&ours(&cluster.admin(), &["gnu"]), "gnu");
 }
 
 /// What comes through a relay before it cuts a connection, both ways together.
-const CUT_EVERY: i64 = 5_000_000;
-
-/// A relay to a server, as another address of it.
-struct Relay {
-    address: String,
-    cuts: Arc<AtomicUsize>,
-}
-
-impl Relay {
-    fn start(server: String) -> Relay {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let cuts = Arc::new(AtomicUsize::new(0));
-        let count = cuts.clone();
-        thread::spawn(move || {
-            for near in listener.incoming() {
-                let (near, count) = (near.unwrap(), count.clone());
-                // The server may have ended, with the test.
-                let Ok(far) = TcpStream::connect(&server) else { return };
-                let left = Arc::new(AtomicI64::new(CUT_EVERY));
-                for (from, to) in [(&near, &far), (&far, &near)] {
-                    let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
-                    let (left, count) = (left.clone(), count.clone());
-                    thread::spawn(move || pass(&from, &to, &left, &count));
-                }
-            }
-        });
-        Relay { address, cuts }
-    }
-}
-
-fn pass(mut from: &TcpStream, mut to: &TcpStream, left: &AtomicI64, cuts: &AtomicUsize) {
-    let mut piece = [0; 16 * 1024];
-    while let Ok(length @ 1..) = from.read(&mut piece) {
-        let before = left.fetch_sub(length as i64, Ordering::Relaxed);
-        if before < length as i64 {
-            if before > 0 {
-                cuts.fetch_add(1, Ordering::Relaxed);
-            }
-            let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
-            return;
-        }
-        if to.write_all(&piece[..length]).is_err() {
-            break;
-        }
-    }
-    let _ = to.shutdown(Shutdown::Write);
-}
+const CUT_EVERY: u64 = 5_000_000;
 
 #[test]
 fn a_relay_that_cuts_every_5_mb_only_delays() {
     let dev = Server::dev(&bowline(), &[]);
-    let relay = Relay::start(dev.address());
+    let cut = Cut { after: CUT_EVERY, resets: false };
+    let relay = Relay::start(dev.address(), move || Some(cut));
     let direct = ours(&dev.kubeconfig(), &["nginx"]);
     let place = Place::new(&direct, "nginx");
     let text = fs::read_to_string(dev.kubeconfig()).unwrap();
@@ -119,7 +75,7 @@ fn a_relay_that_cuts_every_5_mb_only_delays() {
     for (source, target) in
         [(place.text("tree"), place.there("there")), (place.there("there"), place.text("back"))]
     {
-        let before = relay.cuts.load(Ordering::Relaxed);
+        let before = relay.cuts();
         let cut = client.copy(&[&source, &target]);
         assert_eq!(cut.status.code(), Some(255), "{cut:?}");
         assert!(cut.stderr.contains("was lost"), "{cut:?}");
@@ -133,7 +89,7 @@ fn a_relay_that_cuts_every_5_mb_only_delays() {
             assert_eq!(there.stdout, b"", "{there:?}");
         }
         client.copies(&[&source, &target, "--retries=-1", "--verify"]);
-        let cuts = relay.cuts.load(Ordering::Relaxed) - before;
+        let cuts = relay.cuts() - before;
         assert!(cuts >= 20, "{cuts} cuts");
         println!("{source} to {target}: {cuts} cuts");
     }

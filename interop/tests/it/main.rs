@@ -11,6 +11,7 @@ mod attach;
 mod autobahn;
 mod certificates;
 mod copy;
+mod cuts;
 mod dev;
 mod ends;
 mod forward;

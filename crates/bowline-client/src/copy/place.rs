@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bowline_archive::ItemKind;
 use bowline_proto::session::Outcome;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::compare::{Expected, sent};
 use super::scripts::{self, ABANDON, ELSEWHERE, PLACE, PUBLISH, UNPACK, script};
@@ -17,6 +17,8 @@ use super::{Attempts, CopyError, Remote, Said, Watcher, failed, listed, said, te
 pub const TREE: &str = "tree";
 /// How long a container may take to remove what was begun.
 const ABANDON_PATIENCE: Duration = Duration::from_secs(10);
+/// Between two attempts at it.
+const ABANDON_PAUSE: Duration = Duration::from_millis(200);
 /// So much is kept of what is said of a target.
 const SAID_BYTES: usize = 64;
 
@@ -32,8 +34,8 @@ pub struct Place {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Published {
     /// As it was compared.
-    Renamed,
-    /// Nobody has seen how that ended, or something was written into.
+    AsCompared,
+    /// Nobody has seen how that ended.
     NotSure,
 }
 
@@ -138,7 +140,8 @@ impl Place {
             }
         }
         Ok(match written_into {
-            Some(0) if tries == 1 => Published::Renamed,
+            // What was written into was counted there.
+            Some(_) if tries == 1 => Published::AsCompared,
             _ => Published::NotSure,
         })
     }
@@ -179,11 +182,17 @@ impl Place {
 
 async fn abandon(remote: &impl Remote, places: &[String], watcher: &dyn Watcher) {
     let paths: Vec<&str> = places.iter().map(String::as_str).collect();
-    let gone = said(remote, script(ABANDON, &paths), None, 0);
-    let is_gone = matches!(
-        timeout(ABANDON_PATIENCE, gone).await,
-        Ok(Ok(Said { outcome: Outcome::Success, .. }))
-    );
+    let gone = async {
+        loop {
+            match said(remote, script(ABANDON, &paths), None, 0).await {
+                Ok(said) => return said.outcome == Outcome::Success,
+                // A bad connection is why this is necessary at all.
+                Err(error) if error.is_loss() => sleep(ABANDON_PAUSE).await,
+                Err(_) => return false,
+            }
+        }
+    };
+    let is_gone = timeout(ABANDON_PATIENCE, gone).await.unwrap_or(false);
     if !is_gone && let Some(place) = places.first() {
         watcher.note(&format!("{place} may be left in the container"));
     }

@@ -142,7 +142,7 @@ impl<R: Remote> Copy<'_, R> {
         let published =
             self.place.publish(self.remote, number, preserve, attempts, watcher).await?;
         match published {
-            Published::Renamed => Ok(()),
+            Published::AsCompared => Ok(()),
             Published::NotSure => {
                 self.place.compare(self.remote, expected, attempts, watcher).await
             }

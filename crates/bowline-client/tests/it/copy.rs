@@ -29,7 +29,12 @@ struct Container {
     runs: AtomicU64,
     /// As containerd does: a command that closes its output gets no more input.
     drops_stdin: bool,
+    /// What was on its way when a connection was lost arrives late, and its command ends later.
+    lingers: bool,
 }
+
+/// So much is on its way.
+const ON_ITS_WAY: usize = 300_000;
 
 impl Remote for Container {
     async fn run(
@@ -67,23 +72,32 @@ impl Remote for Container {
             }
             passes
         };
-        let (theirs_in, mut theirs_out) = (child.stdin.take(), child.stdout.take().unwrap());
+        let (mut theirs_in, mut theirs_out) = (child.stdin.take(), child.stdout.take().unwrap());
         let mut theirs_err = child.stderr.take().unwrap();
+        let mut stdin = stdin;
+        // What was read here and not written there: nothing on a connection overtakes it.
+        let mut unsent: Vec<u8> = Vec::new();
         let writing = async {
-            let (Some(mut stdin), Some(mut theirs)) = (stdin, theirs_in) else { return true };
+            let Some(stdin) = &mut stdin else { return true };
             let mut piece = vec![0; 16 * 1024];
             while let Some(read) = closed.run_until_cancelled(stdin.read(&mut piece)).await {
                 let length = read.unwrap();
                 if length == 0 {
                     break;
                 }
+                unsent.extend_from_slice(&piece[..length]);
                 if !passes(length) {
                     return false;
                 }
-                if theirs.write_all(&piece[..length]).await.is_err() {
+                let Some(theirs) = &mut theirs_in else { break };
+                while let Ok(written @ 1..) = theirs.write(&unsent).await {
+                    unsent.drain(..written);
+                }
+                if !unsent.is_empty() {
                     break;
                 }
             }
+            theirs_in = None;
             true
         };
         let reading = async {
@@ -118,6 +132,23 @@ impl Remote for Container {
         // A cut ends both directions, whatever the process still wants.
         let whole = cut.run_until_cancelled(all).await;
         if whole.transpose()? != Some((true, true)) {
+            if self.lingers
+                && let (Some(mut stdin), Some(mut theirs)) = (stdin, theirs_in)
+            {
+                let mut more = vec![0; ON_ITS_WAY];
+                let length = stdin.read(&mut more).await.unwrap();
+                let late = [&unsent, &more[..length]].concat();
+                tokio::spawn(async move {
+                    for piece in late.chunks(4096) {
+                        tokio::task::yield_now().await;
+                        if theirs.write_all(piece).await.is_err() {
+                            break;
+                        }
+                    }
+                    drop(theirs);
+                    let _ = child.wait().await;
+                });
+            }
             return Ok(Ended::Lost { loss: Loss::new(Cause::Cut, ""), received_bytes: 0 });
         }
         let status = child.wait().await.unwrap();
@@ -292,6 +323,26 @@ async fn a_copy_goes_on_where_it_was_cut() {
     same(&place.path("target"), &expected);
     assert!(heard.matches("resumes").count() >= 6, "{heard}");
     assert_eq!(place.names(), ["source", "target"]);
+}
+
+/// What still runs of an attempt that was lost, and still writes, harms none that comes after it.
+#[tokio::test]
+async fn late_writers_change_nothing() {
+    let place = Place::new();
+    odd_tree(&place.path("source"), 3_000_000);
+    fs::write(place.path("source/large"), vec![7; 1_000_000]).unwrap();
+    let expected = manifest(&place.path("source"));
+    for cut_every in [400_000, 700_000] {
+        let (drops_stdin, lingers) = (true, true);
+        let cut_every = Some(cut_every);
+        let container = Container { cut_every, drops_stdin, lingers, ..Container::default() };
+        let (result, heard) = put(&container, &place, &options(None)).await;
+        result.unwrap_or_else(|error| panic!("{error}: {heard}"));
+        same(&place.path("target"), &expected);
+        assert!(heard.matches("resumes").count() >= 3, "{heard}");
+        assert_eq!(place.names(), ["source", "target"]);
+        fs::remove_dir_all(place.path("target")).unwrap();
+    }
 }
 
 #[tokio::test]
