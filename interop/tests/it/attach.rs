@@ -2,9 +2,9 @@
 //! Kubernetes: the list of what an attach must show. And the logs that kubectl shows of it.
 
 use bowline_interop::attach::{Attached, Pods, pods_file, talks, two, types};
-use bowline_interop::client::{Client, Input};
+use bowline_interop::client::{Client, Input, PATIENCE};
 use bowline_interop::cluster::{Cluster, PODS};
-use bowline_interop::server::Server;
+use bowline_interop::server::{Server, until};
 
 use crate::parts::{KUBECTLS, bowline, kubectl, ours};
 use crate::real::{declare, gateway, kubeconfig, kubelet, our_node_with};
@@ -135,8 +135,14 @@ fn our_gateway_before_the_real_kubelet() {
         }
         let mut client = kubectl("1.37", &kubeconfig, &[pods[0]]);
         client.words[0] = "logs".to_owned();
-        let left = client.run(&["--tail=1"], &[], Input::Nothing);
-        assert!(left.status.success() && left.bytes > 0, "{left:?}");
+        let (mut typist, _watcher) = two(&ours(&kubeconfig, &[pods[0]]));
+        // A kubelet that has just begun another file shows nothing of the one before.
+        until("a line is in the log", PATIENCE, || {
+            typist.says("say logged");
+            let left = client.run(&["--tail=1"], &[], Input::Nothing);
+            assert!(left.status.success(), "{left:?}");
+            left.stdout == b"logged\n"
+        });
     }
 }
 
