@@ -121,8 +121,12 @@ impl<S: Connection> Connection for ByField<S> {
         self.stream.is_peer_gone()
     }
 
-    fn is_acknowledged(&self) -> bool {
-        self.stream.is_acknowledged()
+    fn unacknowledged(&self) -> usize {
+        self.stream.unacknowledged()
+    }
+
+    fn break_off(&self) {
+        self.stream.break_off();
     }
 }
 

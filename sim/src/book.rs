@@ -182,6 +182,12 @@ impl Records {
         self.hash.finish()
     }
 
+    /// What the lines that were kept hold.
+    #[must_use]
+    pub fn lines_bytes(&self) -> usize {
+        self.lines.iter().map(|line| line.capacity() + size_of::<String>()).sum()
+    }
+
     /// The lines that were kept.
     pub fn take_lines(&mut self) -> Vec<String> {
         std::mem::take(&mut self.lines)

@@ -17,6 +17,7 @@ use bowline_gateway::passage;
 use bowline_io::crowd::{Failure, Local};
 use bowline_io::stream::Upgraded;
 use bowline_node::forward::{self as node, Ports};
+use bowline_proto::limits::FORWARD_CONNECTIONS;
 use bowline_proto::passage::Passage;
 use bowline_proto::portforward::{Forward, OverSpdy};
 use bowline_proto::session::{Channel, Side};
@@ -459,7 +460,13 @@ async fn play(scenario: &Scenario, book: &Book) -> String {
     };
     let programs = pod.programs.clone();
     let at_node = OverSpdy::new(Side::Server, wire(scenario.whole_tunnel, End::Server));
-    let node = node::run(pod, Forward::Spdy(at_node), upgraded(node_end), ends[1].clone());
+    let node = node::run(
+        pod,
+        Forward::Spdy(at_node),
+        upgraded(node_end),
+        FORWARD_CONNECTIONS,
+        ends[1].clone(),
+    );
     let node = tokio::spawn(async {
         node.await;
     });

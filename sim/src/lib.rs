@@ -11,6 +11,7 @@
 pub mod book;
 pub mod copy;
 pub mod forward;
+pub mod memory;
 pub mod net;
 pub mod process;
 pub mod promises;
@@ -19,6 +20,9 @@ pub mod shrink;
 pub mod stranger;
 pub mod user;
 pub mod world;
+
+#[global_allocator]
+static ALLOCATOR: memory::Counting = memory::Counting;
 
 pub use promises::{Broken, Promise};
 pub use scenario::Scenario;

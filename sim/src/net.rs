@@ -390,10 +390,15 @@ impl Connection for End {
         shared.dead(self.out).is_some() || ended.is_some_and(|at| at <= Instant::now())
     }
 
-    fn is_acknowledged(&self) -> bool {
+    fn unacknowledged(&self) -> usize {
         let shared = lock(&self.shared);
-        shared.dead(self.out).is_some() || shared.is_acknowledged(self.out)
+        if shared.dead(self.out).is_some() || shared.is_acknowledged(self.out) {
+            return 0;
+        }
+        shared.lanes[self.out].len.max(1)
     }
+
+    fn break_off(&self) {}
 }
 
 impl AsyncRead for End {

@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::book::{Book, Records};
+use crate::memory;
 use crate::net::{self, Blow, Cable, End};
 use crate::process::{DRAIN, Scripted};
 use crate::promises::{Broken, Promise};
@@ -32,8 +33,6 @@ const FOR_EVER: Duration = Duration::from_secs(3600);
 const FOUND_WITHIN: Duration = Duration::from_secs(80);
 /// What is nobody's pause: well below every timer that would hide a lost wake-up.
 const SLACK: Duration = Duration::from_millis(900);
-/// The largest read of a loop (`bowline_io::drive`).
-const READ_BYTES: usize = 1024 * 1024;
 
 /// What became of a scenario.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,26 +61,45 @@ pub fn run(scenario: &Scenario, keeps_lines: bool) -> Verdict {
             return Verdict { broken, steps: 0, fingerprint: 0, lines: vec![], end: String::new() };
         }
     };
-    runtime.block_on(async {
-        let book = Book::new(keeps_lines);
-        play(scenario, &book).await;
-        let mut records = book.open();
-        Verdict {
-            broken: records.broken.clone(),
-            steps: records.steps,
-            fingerprint: records.fingerprint(),
-            lines: records.take_lines(),
-            end: format!("{:?}", records.client),
-        }
-    })
+    let (book, held) = memory::peak_of(|| {
+        runtime.block_on(async {
+            let book = Book::new(keeps_lines);
+            play(scenario, &book).await;
+            book
+        })
+    });
+    // Its clock is the book's.
+    let _inside = runtime.enter();
+    let mut records = book.open();
+    check_memory(scenario, &mut records, held);
+    Verdict {
+        broken: records.broken.clone(),
+        steps: records.steps,
+        fingerprint: records.fingerprint(),
+        lines: records.take_lines(),
+        end: format!("{:?}", records.client),
+    }
+}
+
+/// Checks what was held in memory at most: what each of the three may hold, whatever the
+/// connections and the process's pipe keep for them, and the trace.
+fn check_memory(scenario: &Scenario, records: &mut Records, held: usize) {
+    const MODELS_BYTES: usize = 4 * 1024 * 1024;
+    let wires: usize = scenario.wires.iter().map(|wire| 2 * wire.buffer_bytes).sum();
+    let models = 2 * (wires + 3 * scenario.script.pipe_bytes) + MODELS_BYTES;
+    let most = 3 * limits::SESSION_HELD_BYTES + models + 2 * records.lines_bytes();
+    if held > most {
+        let how = format!("{held} bytes were held in memory, at most {most} may be");
+        records.broke(Promise::Bounded, how);
+    }
 }
 
 /// The most that may be under way in one direction: what each of the three keeps at most, with the
 /// read that it has just made, the connections, and the process's pipe.
 fn most_bytes(scenario: &Scenario) -> u64 {
-    let loops = limits::OUTBOX_BYTES + 2 * READ_BYTES;
+    let loops = limits::OUTBOX_BYTES + 2 * limits::READ_BYTES;
     let wires: usize = scenario.wires.iter().map(|wire| wire.buffer_bytes).sum();
-    let node = limits::STDIN_BYTES + READ_BYTES;
+    let node = limits::STDIN_BYTES + limits::READ_BYTES;
     (3 * loops + wires + node + scenario.script.pipe_bytes) as u64
 }
 

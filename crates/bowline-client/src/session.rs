@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use bowline_io::clock::Clock;
 use bowline_io::drive::{Alarm, Inflow, Moment, Socket};
 use bowline_proto::limits;
+use bowline_proto::queue::tight;
 use bowline_proto::session::{Channel, Event, Loss, Outcome, Session, Size};
 use bowline_proto::{Machine, Next};
 use bytes::BytesMut;
@@ -152,7 +153,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Running<S> {
             let wake = poll_fn(|cx| self.poll(cx, &mut alarm)).await?;
             let now = self.clock.now();
             match wake {
-                Wake::Socket(Moment::Read(bytes)) => self.session.receive(now, bytes),
+                Wake::Socket(Moment::Read(bytes)) => {
+                    self.stdout.round(bytes.len());
+                    self.stderr.round(bytes.len());
+                    self.session.receive(now, bytes);
+                }
                 Wake::Socket(Moment::Ended(_)) => self.session.receive_end(now),
                 Wake::Socket(Moment::Wrote) | Wake::Wrote | Wake::Deadline => {}
                 Wake::Input(bytes) if bytes.is_empty() => {
@@ -255,7 +260,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Running<S> {
         let mut limited = bytes::BufMut::limit(&mut bytes, limits::MESSAGE_BYTES);
         match tokio_util::io::poll_read_buf(Pin::new(stdin), cx, &mut limited) {
             Poll::Pending => Poll::Pending,
-            Poll::Ready(Ok(_)) => Poll::Ready(Ok(bytes)),
+            Poll::Ready(Ok(_)) => Poll::Ready(Ok(tight(bytes, limits::MESSAGE_BYTES))),
             Poll::Ready(Err(error)) => Poll::Ready(Err(EndError::Read(error))),
         }
     }

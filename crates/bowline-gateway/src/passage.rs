@@ -6,11 +6,13 @@ use std::task::{Context, Poll};
 
 use bowline_io::clock::Clock;
 use bowline_io::drive::{Alarm, Moment, Socket, take_turns};
+use bowline_io::lookout::{Blocked, Lookout, Seen};
 use bowline_io::record::Traffic;
 use bowline_io::stream::{Connection, Upgraded};
-use bowline_proto::Next;
 use bowline_proto::passage::{Ending, Passage};
 use bowline_proto::relay::Leg;
+use bowline_proto::time::earlier;
+use bowline_proto::{Next, Time, limits};
 use tokio_util::sync::CancellationToken;
 
 /// Joins two sockets until both have ended, or `end`. Gives which ended first, and how many bytes
@@ -26,6 +28,7 @@ pub fn run<S: Connection>(
         near: Socket::new(near.stream, near.early),
         far: Socket::new(far.stream, far.early),
         passage,
+        lookout: Lookout::default(),
         ending: None,
         traffic: Traffic::default(),
     };
@@ -47,6 +50,7 @@ struct Running<S> {
     near: Socket<S>,
     far: Socket<S>,
     passage: Passage,
+    lookout: Lookout,
     ending: Option<Ending>,
     traffic: Traffic,
 }
@@ -67,10 +71,22 @@ impl<S: Connection> Running<S> {
                 match self.passage.poll(now) {
                     Next::Event(ending) => self.ending = Some(ending),
                     Next::Idle(deadline) => break deadline,
-                    Next::Done => return,
+                    Next::Done => {
+                        // The node must not take for an end what is none, nor wait for the rest.
+                        if self.passage.outbox(Leg::Far).is_undelivered() {
+                            self.far.stream().break_off();
+                        }
+                        return;
+                    }
                 }
             };
-            alarm.set(&self.clock, deadline);
+            let Seen::Nothing(look) = self.look_after_client(now) else {
+                // The node hears of it even while it takes nothing.
+                self.far.stream().break_off();
+                self.passage.abandon(now);
+                continue;
+            };
+            alarm.set(&self.clock, earlier(deadline, look));
             let wake = poll_fn(|cx| self.poll(cx, &mut alarm)).await;
             match wake {
                 Wake::Socket(leg, Moment::Read(bytes)) => {
@@ -85,6 +101,14 @@ impl<S: Connection> Running<S> {
                 Wake::Socket(_, Moment::Wrote) | Wake::Deadline => {}
             }
         }
+    }
+
+    /// While the node takes nothing, the client is not read.
+    fn look_after_client(&mut self, now: Time) -> Seen {
+        let is_blocked = self.ending.is_none() && !self.passage.wants_read(Leg::Near);
+        let waiting = self.passage.outbox(Leg::Far).len();
+        let blocked = Blocked { waiting, grace: limits::CLOSED_CLIENT_GRACE };
+        self.lookout.look(now, &self.near, is_blocked.then_some(blocked))
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, alarm: &mut Alarm) -> Poll<Wake> {

@@ -7,16 +7,14 @@ use std::time::Duration;
 
 use bowline_io::clock::Clock;
 use bowline_io::drive::{Alarm, Moment, Socket, take_turns};
+use bowline_io::lookout::{Blocked, Lookout, Seen};
 use bowline_io::record::Traffic;
 use bowline_io::stream::{Connection, Upgraded};
-use bowline_proto::Next;
 use bowline_proto::relay::{Ending, Leg, Relay};
 use bowline_proto::session::Session;
 use bowline_proto::time::earlier;
+use bowline_proto::{Next, Time, limits};
 use tokio_util::sync::CancellationToken;
-
-/// While the node takes no input, the client is not read: look so often whether it is still there.
-const LOOK_AFTER_CLIENT_EVERY: Duration = Duration::from_secs(1);
 
 /// Joins a client's session and a node's until both have ended, or `end`. Gives how it ended, if
 /// it came to that, and how many bytes it read.
@@ -31,6 +29,7 @@ pub fn run<S: Connection>(
         near: Some(Socket::new(near.0.stream, near.0.early)),
         far: Some(Socket::new(far.0.stream, far.0.early)),
         relay: Relay::new(near.1, far.1),
+        lookout: Lookout::default(),
         ending: None,
         traffic: Traffic::default(),
     };
@@ -53,6 +52,7 @@ struct Running<S> {
     near: Option<Socket<S>>,
     far: Option<Socket<S>>,
     relay: Relay,
+    lookout: Lookout,
     ending: Option<Ending>,
     traffic: Traffic,
 }
@@ -78,14 +78,10 @@ impl<S: Connection> Running<S> {
                 }
             };
             self.drop_what_is_done();
-            let blocked = self.ending.is_none()
-                && self.relay.near_half_closes()
-                && !self.relay.wants_read(Leg::Near);
-            if blocked && self.near.as_ref().is_some_and(Socket::is_peer_gone) {
+            let Seen::Nothing(look) = self.look_after_client(now) else {
                 self.relay.receive_end(now, Leg::Near);
                 continue;
-            }
-            let look = blocked.then(|| now + LOOK_AFTER_CLIENT_EVERY);
+            };
             alarm.set(&self.clock, earlier(deadline, look));
             let wake = poll_fn(|cx| self.poll(cx, &mut alarm)).await;
             let now = self.clock.now();
@@ -100,6 +96,16 @@ impl<S: Connection> Running<S> {
                 Wake::Socket(_, Moment::Wrote) | Wake::Deadline => {}
             }
         }
+    }
+
+    /// While the node takes no input, the client is not read.
+    fn look_after_client(&mut self, now: Time) -> Seen {
+        let Some(near) = &self.near else { return Seen::Nothing(None) };
+        let is_blocked = self.ending.is_none() && !self.relay.wants_read(Leg::Near);
+        let waiting = self.relay.outbox(Leg::Far).len();
+        let half_closes = self.relay.near_half_closes();
+        let grace = if half_closes { Duration::ZERO } else { limits::CLOSED_CLIENT_GRACE };
+        self.lookout.look(now, near, is_blocked.then_some(Blocked { waiting, grace }))
     }
 
     fn drop_what_is_done(&mut self) {

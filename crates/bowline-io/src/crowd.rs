@@ -84,6 +84,8 @@ pub struct Crowd<L> {
     ready: Arc<Ready>,
     /// Would read if there were room for all.
     held: Vec<Id>,
+    /// Have got bytes of the forward's last read.
+    fresh: Vec<Id>,
     waiting: usize,
 }
 
@@ -103,6 +105,8 @@ struct Member<L> {
     fault: Option<io::Error>,
     /// It is in `held`.
     held: bool,
+    /// It is in `fresh`.
+    fresh: bool,
     /// Nothing more comes from it or for it: it stays only until it has taken what waits.
     leaving: bool,
 }
@@ -142,7 +146,13 @@ impl Wake for Slot {
 
 impl<L> Default for Crowd<L> {
     fn default() -> Crowd<L> {
-        Crowd { members: BTreeMap::new(), ready: Arc::default(), held: Vec::new(), waiting: 0 }
+        Crowd {
+            members: BTreeMap::new(),
+            ready: Arc::default(),
+            held: Vec::new(),
+            fresh: Vec::new(),
+            waiting: 0,
+        }
     }
 }
 
@@ -160,6 +170,7 @@ impl<L: Local> Crowd<L> {
             deaf: false,
             fault: None,
             held: false,
+            fresh: false,
             leaving: false,
         };
         self.members.insert(id, member);
@@ -180,6 +191,17 @@ impl<L: Local> Crowd<L> {
         }
     }
 
+    /// The forward was read again. What still waits of its last read is copied: it may be any
+    /// small part of it, at any number of connections.
+    pub fn round(&mut self) {
+        for id in self.fresh.drain(..) {
+            if let Some(member) = self.members.get_mut(&id) {
+                member.fresh = false;
+                member.inflow.own();
+            }
+        }
+    }
+
     /// Bytes for a connection.
     pub fn push(&mut self, id: Id, bytes: Bytes) {
         let takes = |member: &&mut Member<L>| !member.leaving && !member.deaf;
@@ -187,6 +209,9 @@ impl<L: Local> Crowd<L> {
             self.waiting += bytes.len();
             member.inflow.push(bytes);
             member.slot.wake_by_ref();
+            if !mem::replace(&mut member.fresh, true) {
+                self.fresh.push(id);
+            }
         }
     }
 
@@ -239,6 +264,12 @@ impl<L: Local> Crowd<L> {
         if let Some(member) = self.members.remove(&id) {
             self.waiting -= member.inflow.len();
         }
+    }
+
+    /// How many there are, also such as are still being made.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.members.len()
     }
 
     /// Whether there are none.

@@ -9,7 +9,8 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bowline_proto::{Outbox, Time};
+use bowline_proto::limits::READ_BYTES;
+use bowline_proto::{Outbox, Queue, Time};
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::yield_now;
@@ -22,8 +23,9 @@ use crate::stream::Connection;
 const PROBE_BYTES: usize = 2 * 1024;
 /// The smallest buffer once bytes flow.
 const SMALLEST_BYTES: usize = 16 * 1024;
-/// The largest. Bytes per system call decide the cost of a hop, more than anything else.
-const LARGEST_BYTES: usize = 1024 * 1024;
+/// A buffer that is not larger costs little to get, and is not kept while nothing comes: a forward
+/// has one for each of its connections.
+const SMALL_BYTES: usize = 64 * 1024;
 /// Slices in one gathered write (Linux takes up to 1024).
 const SLICES: usize = 64;
 
@@ -64,7 +66,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     pub fn new(stream: S, early: BytesMut) -> Socket<S> {
         Socket {
             stream,
-            early,
+            // It is in a buffer of the handshake's.
+            early: BytesMut::from(&early[..]),
             intake: Intake::default(),
             read_ended: false,
             write_ended: false,
@@ -133,9 +136,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         }
         let mut took = false;
         while !outbox.is_empty() {
-            let Poll::Ready(written) = write_some(Pin::new(&mut self.stream), cx, outbox) else {
-                break;
-            };
+            let stream = Pin::new(&mut self.stream);
+            let Poll::Ready(written) = write_some(stream, cx, outbox.chunks()) else { break };
             let written = written?;
             if written == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
@@ -157,10 +159,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     }
 }
 
-/// The reading half of anything: big reads while bytes flow, no buffer while none do.
+/// The reading half of anything: big reads while bytes flow, no buffer while none do. What it gives
+/// keeps at most twice as much memory alive as it holds.
 #[derive(Debug, Default)]
 pub struct Intake {
     buffer: BytesMut,
+    /// What the buffer was made for. What was read before may be in a part of it.
+    made: usize,
     /// How much the next read takes at most; 0 while idle.
     appetite: usize,
     /// It broke behind bytes that were given. The system says that once, and then that all ended
@@ -176,7 +181,7 @@ impl Intake {
         cx: &mut Context<'_>,
         source: &mut R,
     ) -> Poll<io::Result<BytesMut>> {
-        self.poll_some(cx, source, LARGEST_BYTES)
+        self.poll_some(cx, source, READ_BYTES)
     }
 
     /// The same, but gives at most `most` bytes at once.
@@ -200,7 +205,7 @@ impl Intake {
         }
         self.appetite = self.appetite.min(most.max(SMALLEST_BYTES));
         let most = self.appetite.min(most);
-        self.buffer.reserve(most);
+        self.make_room(most);
         let mut ended = false;
         while self.buffer.len() < most {
             match read_some(Pin::new(&mut *source), cx, &mut self.buffer, most) {
@@ -221,16 +226,34 @@ impl Intake {
             }
         }
         if self.buffer.is_empty() && !ended {
+            if self.made <= SMALL_BYTES {
+                self.buffer = BytesMut::new();
+            }
             return Poll::Pending;
         }
-        let bytes = self.buffer.split();
+        let bytes = if self.buffer.len() < self.made / 2 {
+            let bytes = BytesMut::from(&self.buffer[..]);
+            self.buffer.clear();
+            bytes
+        } else {
+            self.buffer.split()
+        };
         self.adapt(bytes.len());
         Poll::Ready(Ok(bytes))
     }
 
+    /// A buffer that nobody else has a part of any more is used again, unless it is too big by now.
+    fn make_room(&mut self, most: usize) {
+        let fits = self.made >= most && self.made / 2 <= most;
+        if !fits || self.buffer.capacity() < most && !self.buffer.try_reclaim(most) {
+            self.buffer = BytesMut::with_capacity(most);
+            self.made = most;
+        }
+    }
+
     fn adapt(&mut self, read: usize) {
         if read >= self.appetite {
-            self.appetite = (self.appetite * 2).min(LARGEST_BYTES);
+            self.appetite = (self.appetite * 2).min(READ_BYTES);
         } else if read < self.appetite / 4 {
             self.appetite /= 2;
         }
@@ -252,7 +275,7 @@ impl<S: Connection> Socket<S> {
     /// event comes when it has.
     pub fn look_after(&self, outbox: &mut Outbox) {
         if outbox.is_finishing() && outbox.is_empty() {
-            outbox.set_underway(!self.stream.is_acknowledged());
+            outbox.set_underway(self.stream.unacknowledged());
         }
     }
 }
@@ -268,14 +291,14 @@ fn read_some<S: AsyncRead>(
     tokio_util::io::poll_read_buf(stream, cx, &mut limited)
 }
 
-fn write_some<S: AsyncWrite>(
+fn write_some<'a, S: AsyncWrite>(
     stream: Pin<&mut S>,
     cx: &mut Context<'_>,
-    outbox: &Outbox,
+    chunks: impl Iterator<Item = &'a [u8]>,
 ) -> Poll<io::Result<usize>> {
     let mut slices = [IoSlice::new(&[]); SLICES];
     let mut count = 0;
-    for (slice, chunk) in slices.iter_mut().zip(outbox.chunks()) {
+    for (slice, chunk) in slices.iter_mut().zip(chunks) {
         *slice = IoSlice::new(chunk);
         count += 1;
     }
@@ -314,31 +337,32 @@ impl Alarm {
     }
 }
 
-/// A bounded queue of bytes on their way into a pipe or a terminal.
+/// A queue of bytes on their way into a pipe, a port or a terminal. Its owner bounds it by
+/// [`len`](Self::len).
 #[derive(Debug, Default)]
 pub struct Inflow {
-    waiting: std::collections::VecDeque<Bytes>,
-    /// So many of them hold nothing but themselves.
-    owned: usize,
-    len: usize,
+    waiting: Queue,
     ended: bool,
 }
 
 impl Inflow {
+    /// What is queued from now on is cut from a read of so many bytes. See [`Queue::round`].
+    pub fn round(&mut self, read: usize) {
+        self.waiting.round(read);
+    }
+
     /// Queues bytes.
     pub fn push(&mut self, bytes: Bytes) {
-        if !self.ended && !bytes.is_empty() {
-            self.len += bytes.len();
-            self.waiting.push_back(bytes);
+        if !self.ended {
+            self.waiting.push(&[], bytes);
         }
     }
 
-    /// Takes the first of what waits.
-    pub fn pop(&mut self) -> Option<Bytes> {
-        let first = self.waiting.pop_front()?;
-        self.len -= first.len().min(self.len);
-        self.owned = self.owned.saturating_sub(1);
-        Some(first)
+    /// Takes the first of what waits, at most so many bytes.
+    pub fn pop(&mut self, most: usize) -> Option<Bytes> {
+        let first = self.waiting.chunks().next()?;
+        let first = first.len().min(most);
+        self.waiting.take(first).pop()
     }
 
     /// Nothing follows what was queued.
@@ -349,16 +373,11 @@ impl Inflow {
     /// Drops what waits: nobody will take it.
     pub fn discard(&mut self) {
         self.waiting.clear();
-        (self.len, self.owned) = (0, 0);
     }
 
-    /// Copies what waits, once: a slice keeps all of the read that it came with, which may be much
-    /// more and belong to others.
+    /// Copies what waits, once. See [`Queue::own`].
     pub fn own(&mut self) {
-        for bytes in self.waiting.iter_mut().skip(self.owned) {
-            *bytes = Bytes::copy_from_slice(bytes);
-        }
-        self.owned = self.waiting.len();
+        self.waiting.own();
     }
 
     /// Whether [`end`](Self::end) was said.
@@ -368,22 +387,22 @@ impl Inflow {
 
     /// Bytes that wait.
     pub fn len(&self) -> usize {
-        self.len
+        self.waiting.len()
     }
 
     /// The last of the bytes that wait.
     pub fn last_byte(&self) -> Option<u8> {
-        self.waiting.back().and_then(|bytes| bytes.last().copied())
+        self.waiting.last()
     }
 
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.waiting.is_empty()
     }
 
     /// Whether everything was said and taken.
     pub fn is_over(&self) -> bool {
-        self.ended && self.len == 0
+        self.ended && self.is_empty()
     }
 
     /// Writes as much as `sink` takes. Ready with whether anything was taken: pending means that
@@ -395,37 +414,17 @@ impl Inflow {
     ) -> Poll<io::Result<usize>> {
         let mut taken = 0;
         while !self.waiting.is_empty() {
-            let mut slices = [IoSlice::new(&[]); SLICES];
-            let mut count = 0;
-            for (slice, bytes) in slices.iter_mut().zip(&self.waiting) {
-                *slice = IoSlice::new(bytes);
-                count += 1;
-            }
-            let written = Pin::new(&mut *sink).poll_write_vectored(cx, &slices[..count]);
-            match written {
+            match write_some(Pin::new(&mut *sink), cx, self.waiting.chunks()) {
                 Poll::Pending => break,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(written)) => {
-                    self.advance(written);
+                    self.waiting.advance(written);
                     taken += written;
                 }
             }
         }
         if taken > 0 { Poll::Ready(Ok(taken)) } else { Poll::Pending }
-    }
-
-    fn advance(&mut self, mut written: usize) {
-        self.len -= written.min(self.len);
-        while let Some(front) = self.waiting.front_mut() {
-            if written < front.len() {
-                let _ = front.split_to(written);
-                return;
-            }
-            written -= front.len();
-            self.waiting.pop_front();
-            self.owned = self.owned.saturating_sub(1);
-        }
     }
 }
 

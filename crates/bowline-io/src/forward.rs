@@ -5,16 +5,18 @@
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bowline_proto::portforward::{Event, Forward, Id};
 use bowline_proto::session::Loss;
+use bowline_proto::time::earlier;
 use bowline_proto::{Machine, Next, Time, limits};
-use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::clock::Clock;
 use crate::crowd::{Act, Crowd, Failure, Local};
 use crate::drive::{Alarm, Moment, Socket, take_turns};
-use crate::stream::Upgraded;
+use crate::lookout::{Blocked, Lookout, Seen};
+use crate::stream::{Connection, Upgraded};
 
 /// Some pieces in one write cost less than one in each.
 const GATHERED_BYTES: usize = 512 * 1024;
@@ -40,6 +42,7 @@ pub struct Pump<S, L> {
     forward: Forward,
     crowd: Crowd<L>,
     alarm: Alarm,
+    lookout: Lookout,
     /// The forward has given its last event; local ends have until then to take some of what
     /// waits.
     lost: Option<Time>,
@@ -52,7 +55,7 @@ enum Wake {
     Deadline,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin, L: Local> Pump<S, L> {
+impl<S: Connection, L: Local> Pump<S, L> {
     /// Joins `forward` over `connection`, right after the 101.
     #[must_use]
     pub fn new(forward: Forward, connection: Upgraded<S>) -> Pump<S, L> {
@@ -62,6 +65,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, L: Local> Pump<S, L> {
             forward,
             crowd: Crowd::default(),
             alarm: Alarm::default(),
+            lookout: Lookout::default(),
             lost: None,
             done: false,
         }
@@ -93,6 +97,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin, L: Local> Pump<S, L> {
     pub fn fail(&mut self, id: Id, why: &str) {
         self.forward.fail(self.clock.now(), id, why);
         self.crowd.abort(id, Failure::Refused(why.to_owned()));
+    }
+
+    /// At a node: there is no room for another connection.
+    pub fn refuse(&mut self, id: Id, why: &str) {
+        self.forward.refuse(self.clock.now(), id, why);
+        self.crowd.abort(id, Failure::Refused(why.to_owned()));
+    }
+
+    /// How many connections there are, also such as are still being made, or have ended and have
+    /// yet to take what waits for them.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.crowd.len()
     }
 
     /// Goes on until something happens that its owner has to know of. `None` is the end. Nothing is
@@ -128,12 +145,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin, L: Local> Pump<S, L> {
             if self.done && self.crowd.is_empty() {
                 return None;
             }
-            self.alarm.set(&self.clock, bowline_proto::time::earlier(deadline, patience));
+            let Seen::Nothing(look) = self.look_after_peer(now) else {
+                self.forward.receive_end(now);
+                continue;
+            };
+            self.alarm.set(&self.clock, earlier(earlier(deadline, patience), look));
             let wake = poll_fn(|cx| self.poll(cx)).await;
             let now = self.clock.now();
             match wake {
                 Wake::Socket(Moment::Read(bytes)) => {
                     let moved = bytes.len();
+                    self.crowd.round();
                     self.forward.receive(now, bytes);
                     take_turns(moved).await;
                 }
@@ -146,6 +168,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin, L: Local> Pump<S, L> {
                 }
             }
         }
+    }
+
+    fn reads(&self) -> bool {
+        self.forward.wants_read() && self.crowd.waiting() < limits::FORWARDED_BYTES
+    }
+
+    /// While the local ends take nothing, the other side is not read.
+    fn look_after_peer(&mut self, now: Time) -> Seen {
+        let is_blocked = !self.done && self.lost.is_none() && !self.reads();
+        let waiting = self.crowd.waiting() + self.forward.unsent();
+        let grace = if self.forward.is_over_with_its_direction() {
+            Duration::ZERO
+        } else {
+            limits::CLOSED_CLIENT_GRACE
+        };
+        self.lookout.look(now, &self.socket, is_blocked.then_some(Blocked { waiting, grace }))
     }
 
     fn event(&mut self, now: Time, event: Event) -> Option<Happening> {
@@ -201,7 +239,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, L: Local> Pump<S, L> {
             return Poll::Ready(Wake::Local(id, act));
         }
         if !self.done {
-            let reads = self.forward.wants_read() && self.crowd.waiting() < limits::FORWARDED_BYTES;
+            let reads = self.reads();
             self.forward.reading(self.clock.now(), reads);
             if let Poll::Ready(moment) = self.socket.poll(cx, self.forward.outbox(), reads) {
                 return Poll::Ready(Wake::Socket(moment));

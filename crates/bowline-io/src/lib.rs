@@ -11,6 +11,7 @@ pub mod drive;
 pub mod forward;
 pub mod http;
 pub mod local;
+pub mod lookout;
 pub mod objects;
 pub mod observe;
 pub mod pace;

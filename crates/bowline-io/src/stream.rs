@@ -67,9 +67,12 @@ pub trait Connection: AsyncRead + AsyncWrite + Unpin {
     /// before that or not. For an owner that does not read because it has no room.
     fn is_peer_gone(&self) -> bool;
 
-    /// Whether the peer's host has all that was written; true as well if it never will. Closed
-    /// before that, a connection loses the rest once the peer says another word.
-    fn is_acknowledged(&self) -> bool;
+    /// How many bytes that were written the peer's host has not taken; 0 as well if it never will.
+    /// Closed before that, a connection loses the rest once the peer says another word.
+    fn unacknowledged(&self) -> usize;
+
+    /// Has the peer see a reset once this is dropped.
+    fn break_off(&self);
 }
 
 impl Connection for Stream {
@@ -80,8 +83,13 @@ impl Connection for Stream {
         poll(&mut watched, Some(&at_once)).is_ok_and(|_| watched[0].revents().intersects(gone))
     }
 
-    fn is_acknowledged(&self) -> bool {
-        !has_unacknowledged(self.tcp()) || is_host_gone(self.tcp())
+    fn unacknowledged(&self) -> usize {
+        let bytes = unacknowledged(self.tcp());
+        if bytes > 0 && is_host_gone(self.tcp()) { 0 } else { bytes }
+    }
+
+    fn break_off(&self) {
+        let _ = SockRef::from(self.tcp()).set_linger(Some(Duration::ZERO));
     }
 }
 
@@ -96,21 +104,21 @@ pub fn prepare(tcp: &TcpStream) {
     let _ = socket.set_tcp_keepalive(&keepalive);
 }
 
-/// Whether the kernel keeps bytes that the other host has not acknowledged.
+/// How many bytes the kernel keeps that the other host has not acknowledged.
 #[cfg(target_os = "linux")]
-fn has_unacknowledged(tcp: &TcpStream) -> bool {
+fn unacknowledged(tcp: &TcpStream) -> usize {
     use std::os::fd::AsRawFd;
 
     let mut bytes: libc::c_int = 0;
     // SAFETY: SIOCOUTQ, of the same number as TIOCOUTQ, writes one int, to one of ours.
     let result = unsafe { libc::ioctl(tcp.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
-    result == 0 && bytes > 0
+    if result == 0 { usize::try_from(bytes).unwrap_or(0) } else { 0 }
 }
 
 /// Elsewhere nobody says.
 #[cfg(not(target_os = "linux"))]
-fn has_unacknowledged(_tcp: &TcpStream) -> bool {
-    false
+fn unacknowledged(_tcp: &TcpStream) -> usize {
+    0
 }
 
 /// Whether the other host has stopped to answer to what we sent.
@@ -291,19 +299,19 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let mut stream = Stream::plain(listener.accept().await.unwrap().0);
-        assert!(stream.is_acknowledged());
+        assert_eq!(stream.unacknowledged(), 0);
         let bytes = vec![7; BYTES];
         let mut written = 0;
         while let Ok(count) = stream.tcp().try_write(&bytes[written..]) {
             written += count;
         }
         stream.shutdown().await.unwrap();
-        assert!(!stream.is_acknowledged(), "after {written} bytes");
+        assert!(stream.unacknowledged() > 0, "after {written} bytes");
         let mut read = Vec::new();
         peer.read_to_end(&mut read).await.unwrap();
         assert_eq!(read.len(), written);
         // The acknowledgement is under way.
-        while !stream.is_acknowledged() {
+        while stream.unacknowledged() > 0 {
             tokio::task::yield_now().await;
         }
     }

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
 
 use bowline_io::drive::Inflow;
-use bowline_proto::limits::STDIN_BYTES;
+use bowline_proto::limits::{READ_BYTES, STDIN_BYTES};
 use bowline_proto::session::Size;
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -20,11 +20,9 @@ use tokio::time::Instant;
 use crate::log::{LOG_BYTES, Log, Place, Source};
 use crate::process::{Act, Process};
 
-/// The most that a process's output brings at once.
-const READ_BYTES: u64 = 1024 * 1024;
 /// How far a reader may be behind before the process waits for it: the next read must not push out
 /// what it has not had.
-const BEHIND_BYTES: u64 = LOG_BYTES - 2 * READ_BYTES;
+const BEHIND_BYTES: u64 = LOG_BYTES - 2 * READ_BYTES as u64;
 /// How long the process waits for one reader,
 const HOLD: Duration = Duration::from_secs(1);
 /// unless that has taken so much meanwhile.
@@ -263,13 +261,14 @@ impl View {
     pub fn poll_type(&self, cx: &mut Context<'_>, input: &mut Inflow) -> Poll<()> {
         let mut inner = self.console.lock();
         let mut moved = false;
-        while inner.stdin.len() < STDIN_BYTES
-            && let Some(bytes) = input.pop()
+        while let room @ 1.. = STDIN_BYTES.saturating_sub(inner.stdin.len())
+            && let Some(bytes) = input.pop(room)
         {
-            // Nobody else's buffers wait here.
-            inner.stdin.push(Bytes::copy_from_slice(&bytes));
+            inner.stdin.push(bytes);
             moved = true;
         }
+        // Nobody else's buffers wait here.
+        inner.stdin.own();
         if moved {
             inner.wake_main();
             return Poll::Ready(());

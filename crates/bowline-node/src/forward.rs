@@ -1,11 +1,14 @@
 //! One port-forward: joins an upgraded connection with the ports of a pod.
 //! Above: `kubelet`. Below: `bowline_io::forward`, `bowline_proto::portforward`.
 
-use std::collections::HashSet;
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::future::Future;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bowline_io::crowd::{Failure, Local};
@@ -15,14 +18,20 @@ use bowline_io::record::End;
 use bowline_io::stream::{Connection, Upgraded};
 use bowline_io::text::of_system;
 use bowline_proto::portforward::{Forward, Id};
+use rustix::process::{Resource, getrlimit};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 /// How long a port may take to accept a connection. It is on this host.
 const DIAL_PATIENCE: Duration = Duration::from_secs(10);
+/// Connections that one forward makes at a time. Each takes microseconds on this host, so that
+/// more would only hold descriptors for nothing.
+const DIALS: usize = 64;
 
 /// A pod whose ports can be reached. It shows itself as a log names it.
 pub trait Ports: Display + Clone + Send + 'static {
@@ -36,11 +45,37 @@ pub trait Ports: Display + Clone + Send + 'static {
     fn dial(self, port: u16) -> impl Future<Output = Result<Self::Stream, String>> + Send;
 }
 
+/// What the port-forwards of a node may hold.
+#[derive(Clone, Debug)]
+pub struct Slots {
+    each: usize,
+    all: Arc<Semaphore>,
+}
+
+impl Slots {
+    /// At most `each` connections of one forward, and all of them together half of the descriptors
+    /// that this process may have: the rest is for everything else.
+    #[must_use]
+    pub fn new(each: usize) -> Slots {
+        let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let all = usize::try_from(descriptors / 2).unwrap_or(usize::MAX);
+        Slots { each, all: Arc::new(Semaphore::new(all.min(Semaphore::MAX_PERMITS))) }
+    }
+
+    /// How many connections one forward may have.
+    #[must_use]
+    pub fn each(&self) -> usize {
+        self.each
+    }
+}
+
 /// A pod of this host: its ports are the host's own.
 #[derive(Clone, Debug)]
 pub struct HostPod {
     /// `NAMESPACE/NAME`.
     pub name: String,
+    /// Where its connections count.
+    pub slots: Slots,
 }
 
 impl Display for HostPod {
@@ -49,29 +84,88 @@ impl Display for HostPod {
     }
 }
 
-impl Ports for HostPod {
-    type Stream = TcpStream;
+/// A connection to a port of this host.
+#[derive(Debug)]
+pub struct HostStream {
+    tcp: TcpStream,
+    _slot: OwnedSemaphorePermit,
+}
 
-    /// IPv4 first, as containerd, and with its words. Whoever may only reach a pod's ports must not
-    /// reach the node itself, which could believe what comes from its own host.
-    async fn dial(self, port: u16) -> Result<TcpStream, String> {
-        if local::is_own(port) {
-            return Err(format!("port {port} is the node's own"));
-        }
-        let four = match connect((Ipv4Addr::LOCALHOST, port).into()).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => of_system(&error),
-        };
-        let six = match connect((Ipv6Addr::LOCALHOST, port).into()).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => of_system(&error),
-        };
-        Err(format!(
-            "failed to connect to localhost:{port} inside namespace {:?}, IPv4: dial tcp4 \
-             127.0.0.1:{port}: connect: {four} IPv6 dial tcp6 [::1]:{port}: connect: {six} ",
-            self.name
-        ))
+impl Local for HostStream {
+    fn abort(self, why: Failure) {
+        self.tcp.abort(why);
     }
+}
+
+impl AsyncRead for HostStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for HostStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.tcp).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.tcp).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.tcp.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_shutdown(cx)
+    }
+}
+
+impl Ports for HostPod {
+    type Stream = HostStream;
+
+    async fn dial(self, port: u16) -> Result<HostStream, String> {
+        let Ok(slot) = self.slots.all.clone().try_acquire_owned() else {
+            return Err("this node has no room for another connection".to_owned());
+        };
+        Ok(HostStream { tcp: reach(&self.name, port).await?, _slot: slot })
+    }
+}
+
+/// IPv4 first, as containerd, and with its words. Whoever may only reach a pod's ports must not
+/// reach the node itself, which could believe what comes from its own host.
+async fn reach(pod: &str, port: u16) -> Result<TcpStream, String> {
+    if local::is_own(port) {
+        return Err(format!("port {port} is the node's own"));
+    }
+    let four = match connect((Ipv4Addr::LOCALHOST, port).into()).await {
+        Ok(stream) => return Ok(stream),
+        Err(error) => of_system(&error),
+    };
+    let six = match connect((Ipv6Addr::LOCALHOST, port).into()).await {
+        Ok(stream) => return Ok(stream),
+        Err(error) => of_system(&error),
+    };
+    Err(format!(
+        "failed to connect to localhost:{port} inside namespace {pod:?}, IPv4: dial tcp4 \
+         127.0.0.1:{port}: connect: {four} IPv6 dial tcp6 [::1]:{port}: connect: {six} "
+    ))
 }
 
 async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
@@ -81,18 +175,17 @@ async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Runs a port-forward for the client at the other end of `connection`, until it has gone or `end`.
-/// Gives how it ended.
+/// Runs a port-forward for the client at the other end of `connection`, with at most `most`
+/// connections at once, until it has gone or `end`. Gives how it ended.
 pub async fn run<S: Connection, P: Ports>(
     pod: P,
     forward: Forward,
     connection: Upgraded<S>,
+    most: usize,
     end: CancellationToken,
 ) -> End {
     let mut pump: Pump<S, P::Stream> = Pump::new(forward, connection);
-    let mut dials: JoinSet<(Id, u16, Dialled<P::Stream>)> = JoinSet::new();
-    // Those that were not given up while they were being made.
-    let mut wanted: HashSet<Id> = HashSet::new();
+    let mut dials = Dials::of(pod);
     let mut ended = End::Over;
     loop {
         tokio::select! {
@@ -101,42 +194,108 @@ pub async fn run<S: Connection, P: Ports>(
                 pump.leave("the node shuts down").await;
                 return End::Shutdown;
             }
-            Some(Ok((id, port, dialled))) = dials.join_next() => match dialled {
-                Ok(mut fresh) if wanted.remove(&id) => {
-                    if let Some(stream) = fresh.0.take() {
-                        pump.attach(id, stream);
-                    }
-                }
-                Err(error) if wanted.remove(&id) => {
+            Some((id, port, dialled)) = dials.next() => match dialled {
+                Ok(stream) => pump.attach(id, stream),
+                Err(error) => {
+                    let pod = &dials.pod;
                     // What kubectl's users know from the kubelet; the uid is empty there, too.
                     let why = format!("error forwarding port {port} to pod {pod}, uid : {error}");
                     info!("{why}");
                     pump.fail(id, &why);
                 }
-                _ => {}
             },
             happening = pump.next() => match happening {
                 None => return ended,
+                Some(Happening::Asked(id, port)) if pump.connections() > most => {
+                    let pod = &dials.pod;
+                    let why = format!(
+                        "error forwarding port {port} to pod {pod}, uid : {most} connections are \
+                         open already"
+                    );
+                    info!("{why}");
+                    pump.refuse(id, &why);
+                }
                 Some(Happening::Asked(id, port)) => {
-                    debug!("{pod}: connection {} to port {port}", id.number());
-                    wanted.insert(id);
-                    let pod = pod.clone();
-                    dials.spawn(async move {
-                        (id, port, pod.dial(port).await.map(|stream| Fresh(Some(stream))))
-                    });
+                    debug!("{}: connection {} to port {port}", dials.pod, id.number());
+                    dials.ask(id, port);
                 }
-                Some(Happening::Reset(id)) => {
-                    wanted.remove(&id);
-                }
+                Some(Happening::Reset(id)) => dials.drop(id),
                 Some(Happening::Broken(id, error)) => {
-                    debug!("{pod}: connection {}: {error}", id.number());
+                    debug!("{}: connection {}: {error}", dials.pod, id.number());
                 }
                 Some(Happening::Lost(loss)) => {
                     ended = End::ClientGone(loss.to_string());
-                    wanted.clear();
-                    dials.abort_all();
+                    dials.drop_all();
                 }
             },
+        }
+    }
+}
+
+/// Connections that are being made. One that is given up is dropped, and counts until it is gone.
+struct Dials<P: Ports> {
+    pod: P,
+    /// Until there is room for them, in the order in which they were asked for.
+    waiting: BTreeMap<Id, u16>,
+    tasks: JoinSet<(Id, u16, Dialled<P::Stream>)>,
+    /// Those that were not given up.
+    wanted: BTreeMap<Id, AbortHandle>,
+}
+
+impl<P: Ports> Dials<P> {
+    fn of(pod: P) -> Dials<P> {
+        Dials { pod, waiting: BTreeMap::new(), tasks: JoinSet::new(), wanted: BTreeMap::new() }
+    }
+
+    fn ask(&mut self, id: Id, port: u16) {
+        self.waiting.insert(id, port);
+        self.begin();
+    }
+
+    fn begin(&mut self) {
+        while self.tasks.len() < DIALS
+            && let Some((id, port)) = self.waiting.pop_first()
+        {
+            let pod = self.pod.clone();
+            let task = self.tasks.spawn(async move {
+                (id, port, pod.dial(port).await.map(|stream| Fresh(Some(stream))))
+            });
+            self.wanted.insert(id, task);
+        }
+    }
+
+    fn drop(&mut self, id: Id) {
+        self.waiting.remove(&id);
+        if let Some(task) = self.wanted.remove(&id) {
+            task.abort();
+        }
+    }
+
+    fn drop_all(&mut self) {
+        self.waiting.clear();
+        self.wanted.clear();
+        self.tasks.abort_all();
+    }
+
+    /// The next that is wanted. `None` where none is being made. Nothing is lost if it is dropped
+    /// before.
+    async fn next(&mut self) -> Option<(Id, u16, Result<P::Stream, String>)> {
+        loop {
+            let joined = self.tasks.join_next().await?;
+            self.begin();
+            // One that was given up has gone.
+            let Ok((id, port, dialled)) = joined else { continue };
+            if self.wanted.remove(&id).is_none() {
+                continue;
+            }
+            match dialled {
+                Err(error) => return Some((id, port, Err(error))),
+                Ok(mut fresh) => {
+                    if let Some(stream) = fresh.0.take() {
+                        return Some((id, port, Ok(stream)));
+                    }
+                }
+            }
         }
     }
 }
@@ -164,7 +323,8 @@ mod tests {
         let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = free.local_addr().unwrap().port();
         drop(free);
-        let refused = HostPod { name: "ns/p".into() }.dial(port).await.unwrap_err();
+        let pod = HostPod { name: "ns/p".into(), slots: Slots::new(1) };
+        let refused = pod.dial(port).await.unwrap_err();
         let expected = format!(
             "failed to connect to localhost:{port} inside namespace \"ns/p\", IPv4: dial tcp4 \
              127.0.0.1:{port}: connect: connection refused IPv6 dial tcp6 [::1]:{port}: connect: "
@@ -187,7 +347,8 @@ mod tests {
             let asking = async {
                 // Whoever may is let in: it is served by now.
                 let connected = TcpStream::connect((host, port)).await;
-                let dialled = HostPod { name: "ns/p".into() }.dial(port).await;
+                let dialled =
+                    HostPod { name: "ns/p".into(), slots: Slots::new(1) }.dial(port).await;
                 sessions.end.cancel();
                 (connected.is_ok(), dialled)
             };

@@ -29,7 +29,7 @@ use tracing::debug;
 
 use crate::admitted::Admitted;
 use crate::attach::Attach;
-use crate::forward::{self, HostPod};
+use crate::forward::{self, HostPod, Slots};
 use crate::lines::{LogLines, Options};
 use crate::runtime::{Container, Exec, NotFound, Runtime};
 use crate::session::{self, Command};
@@ -43,6 +43,8 @@ pub struct Kubelet {
     pub sessions: Sessions,
     /// Who may, by the certificate that a client has to show; `None` asks nobody.
     pub admitted: Option<Admitted>,
+    /// What port-forwards may hold.
+    pub forwards: Slots,
 }
 
 /// An answer that is no upgrade: plain text, as the kubelet's are.
@@ -173,7 +175,9 @@ impl Kubelet {
         }
         let accepted = negotiate(&request, accept_forward)?;
         let reply = switch(&accepted);
-        let pod = HostPod { name: format!("{namespace}/{pod}") };
+        let slots = self.forwards.clone();
+        let most = slots.each();
+        let pod = HostPod { name: format!("{namespace}/{pod}"), slots };
         let (protocol, end) = (accepted.protocol, self.sessions.end.clone());
         record.near = protocol.spoken();
         let running = record.begin();
@@ -187,7 +191,7 @@ impl Kubelet {
                 Forward::WebSocket(OverWebSocket::new(protocol, &ports))
             };
             let ended = match upgraded(request).await {
-                Ok(connection) => forward::run(pod, forward, connection, end).await,
+                Ok(connection) => forward::run(pod, forward, connection, most, end).await,
                 Err(error) => End::ClientGone(error.to_string()),
             };
             running.end(&ended, None);

@@ -9,9 +9,12 @@ use std::time::Duration;
 
 use bowline_io::clock::Clock;
 use bowline_io::drive::{Alarm, Inflow, Moment, Socket, take_turns};
+use bowline_io::lookout::{Blocked, Lookout, Seen};
 use bowline_io::record::{End, Traffic};
 use bowline_io::stream::{Connection, Upgraded};
-use bowline_proto::session::{Channel, Event, Loss, Protocol, Session, Side, Size, Status, Wants};
+use bowline_proto::session::{
+    Cause, Channel, Event, Loss, Protocol, Session, Side, Size, Status, Wants,
+};
 use bowline_proto::time::earlier;
 use bowline_proto::{Machine, Next, Time, limits};
 use tokio_util::sync::CancellationToken;
@@ -22,8 +25,6 @@ use crate::process::{Act, Ending, Process, StartError};
 /// With a terminal, how long the first size may take before the process starts without one. A
 /// program that asks at once must not be told 0 by 0.
 const FIRST_SIZE_PATIENCE: Duration = Duration::from_millis(500);
-/// While the process takes no input, how often to look whether the client is still there.
-const LOOK_AFTER_CLIENT_EVERY: Duration = Duration::from_secs(1);
 
 /// A command and where it would run. It shows itself as a log names it.
 pub trait Command: Display {
@@ -62,6 +63,7 @@ pub async fn run<S: Connection, C: Command>(
         command,
         wants,
         stdin: Inflow::default(),
+        lookout: Lookout::default(),
         size: None,
         phase: Phase::Setup,
         end: None,
@@ -88,6 +90,7 @@ struct Running<S, C: Command> {
     wants: Wants,
     /// Input that the process has not taken yet.
     stdin: Inflow,
+    lookout: Lookout,
     size: Option<Size>,
     phase: Phase<C::Process>,
     /// How it ended: the session has given its last event, or was given its Status.
@@ -140,7 +143,10 @@ impl<S: Connection, C: Command> Running<S, C> {
             let from_client = matches!(wake, Wake::Socket(_));
             self.traffic.count(from_client, moved);
             match wake {
-                Wake::Socket(Moment::Read(bytes)) => self.session.receive(now, bytes),
+                Wake::Socket(Moment::Read(bytes)) => {
+                    self.stdin.round(bytes.len());
+                    self.session.receive(now, bytes);
+                }
                 Wake::Socket(Moment::Ended(_)) => self.session.receive_end(now),
                 Wake::Socket(Moment::Wrote) | Wake::Deadline => {}
                 Wake::Act(act) => self.act(act),
@@ -172,19 +178,23 @@ impl<S: Connection, C: Command> Running<S, C> {
                 return self.advance();
             }
             Phase::Size(until) | Phase::Drain(Drain { until, dry: true, .. }) => Some(*until),
-            Phase::Process(_) if !self.has_room() => {
-                if self.socket.is_peer_gone() && self.session_half_closes() {
-                    self.session.receive_end(now);
-                    self.lost(&Loss::new(
-                        bowline_proto::session::Cause::Cut,
-                        "while the process takes no input",
-                    ));
-                }
-                Some(now + LOOK_AFTER_CLIENT_EVERY)
-            }
             _ => None,
         };
-        Some(earlier(deadline, own))
+        let Seen::Nothing(look) = self.look_after_client(now) else {
+            self.session.receive_end(now);
+            self.lost(&Loss::new(Cause::Cut, "while the process takes no input"));
+            return self.advance();
+        };
+        Some(earlier(earlier(deadline, own), look))
+    }
+
+    /// While the process takes no input, the client is not read.
+    fn look_after_client(&mut self, now: Time) -> Seen {
+        let is_blocked = matches!(self.phase, Phase::Process(_)) && !self.has_room();
+        let half_closes = self.session.protocol().half_closes;
+        let grace = if half_closes { Duration::ZERO } else { limits::CLOSED_CLIENT_GRACE };
+        let blocked = Blocked { waiting: self.stdin.len(), grace };
+        self.lookout.look(now, &self.socket, is_blocked.then_some(blocked))
     }
 
     fn event(&mut self, event: Event) {
@@ -276,10 +286,6 @@ impl<S: Connection, C: Command> Running<S, C> {
     fn lost(&mut self, loss: &Loss) {
         self.end.get_or_insert_with(|| End::ClientGone(loss.to_string()));
         self.phase = Phase::Over;
-    }
-
-    fn session_half_closes(&self) -> bool {
-        self.session.protocol().half_closes
     }
 
     fn has_room(&self) -> bool {

@@ -13,7 +13,8 @@
 //!
 //! # Modules, in reading order
 //!
-//! [`machine`] and [`time`] are the words that all others use; [`limits`] holds every bound.
+//! [`machine`] and [`time`] are the words that all others use; [`limits`] holds every bound, and
+//! [`queue`] is where bytes wait.
 //! [`websocket`] and [`spdy`] turn bytes into frames' events; [`session`] turns both into the
 //! events of one remote command; [`relay`] joins two sessions. [`portforward`] has the events of
 //! many connections over one; [`tunnel`] carries SPDY's bytes in WebSocket messages, and
@@ -33,6 +34,7 @@ pub mod negotiate;
 pub mod outbox;
 pub mod passage;
 pub mod portforward;
+pub mod queue;
 pub mod relay;
 pub mod session;
 pub mod spdy;
@@ -42,4 +44,5 @@ pub mod websocket;
 
 pub use machine::{Machine, Next};
 pub use outbox::Outbox;
+pub use queue::Queue;
 pub use time::Time;

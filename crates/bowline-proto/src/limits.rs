@@ -4,8 +4,19 @@
 use core::time::Duration;
 
 /// A leg whose peer has not taken this much is full: whatever feeds it stops being read. Two
-/// large reads' worth, so that one can be written while the next is read.
+/// large reads' worth, so that one can be written while the next is read. In memory it is at most
+/// three times as much: what waits of a read is three quarters of it or a copy, and a read fills
+/// half of its buffer ([`queue`](crate::queue)).
 pub const OUTBOX_BYTES: usize = 1024 * 1024;
+
+/// The most that is read at once. Bytes per system call decide the cost of a hop, more than
+/// anything else.
+pub const READ_BYTES: usize = 1024 * 1024;
+
+/// What one part holds in memory for one session at most: a full queue with what the last read
+/// added to it, three times, and two reads: the one that the queue has begun to write, and the
+/// buffer of the next.
+pub const SESSION_HELD_BYTES: usize = 3 * (OUTBOX_BYTES + READ_BYTES) + 2 * READ_BYTES;
 
 /// The same with the answers that the peer's own frames ask for: past it, it is not read.
 pub const OUTBOX_WITH_ANSWERS_BYTES: usize = 4 * OUTBOX_BYTES;
@@ -59,11 +70,17 @@ pub const PAIR_PATIENCE: Duration = Duration::from_secs(30);
 /// both ends keep count. At 50 ms of round trip it lets 20 MB/s through.
 pub const WINDOW_BYTES: u32 = 1024 * 1024;
 
-/// Bytes on a data stream whose error stream has not come. Kubernetes opens that one first.
+/// Bytes on all data streams of one forward whose error streams have not come. Kubernetes opens
+/// those first, so that there are none.
 pub const EARLY_BYTES: usize = 64 * 1024;
 
+/// Connections that one port-forward may have, unless its server was told otherwise: each holds a
+/// descriptor at the node, and some programs open thousands.
+pub const FORWARD_CONNECTIONS: usize = 4096;
+
 /// What all connections of one port-forward may hold for local ends that do not take it. Past it
-/// the peer is not read: without a count of both ends, nothing else can hold it back.
+/// the peer is not read: without a count of both ends, nothing else can hold it back. In memory it
+/// is at most twice as much, and a read.
 pub const FORWARDED_BYTES: usize = 32 * 1024 * 1024;
 
 /// A client pings this often, as kubectl does.
@@ -77,5 +94,6 @@ pub const SILENCE_PATIENCE: Duration = Duration::from_secs(30);
 pub const CLOSING_PATIENCE: Duration = Duration::from_secs(5);
 
 /// In protocols that cannot half-close, a client ends stdin by closing. Its process may then run
-/// this much longer before the client counts as gone.
+/// this much longer before the client counts as gone. Likewise for what waits for the ports of a
+/// pod: whoever takes nothing for so long, once its client has gone, is not waited for.
 pub const CLOSED_CLIENT_GRACE: Duration = Duration::from_secs(30);

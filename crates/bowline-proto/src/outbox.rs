@@ -1,132 +1,67 @@
 //! Turns frames into a queue of slices that a gathered write can send, without copying payloads.
-//! Above: the machines that fill it, the driver that empties it. Below: `bytes`.
+//! Above: the machines that fill it, the driver that empties it. Below: [`Queue`].
 
-use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::Bytes;
 
-/// Payloads up to this size are copied behind their header: one slice costs less than two.
-const COPY_AT_MOST_BYTES: usize = 512;
-/// Copied frames are sealed into one slice when they reach this size.
-const SEAL_AT_BYTES: usize = 16 * 1024;
+use crate::queue::Queue;
 
 /// The bytes that wait to be written, in order. A partial write is [`advance`](Self::advance) with
 /// less than everything.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    sealed: VecDeque<Piece>,
-    /// Headers and small frames that come after everything in `sealed`.
-    open: BytesMut,
-    len: usize,
-    urgent: usize,
-    /// Whether the byte written last ended a frame, so that an urgent frame may come next.
-    at_boundary: bool,
+    queue: Queue,
     ending: bool,
-    underway: bool,
-}
-
-#[derive(Debug)]
-struct Piece {
-    bytes: Bytes,
-    ends_frame: bool,
-    urgent: bool,
+    underway: usize,
 }
 
 impl Outbox {
     /// An empty outbox.
     #[must_use]
     pub fn new() -> Outbox {
-        Outbox { at_boundary: true, ..Outbox::default() }
+        Outbox::default()
+    }
+
+    /// What is queued from now on is cut from a read of so many bytes: what still waits of the one
+    /// before must not keep much more alive than itself. See [`Queue::round`].
+    pub fn round(&mut self, read: usize) {
+        self.queue.round(read);
     }
 
     /// Queues one frame: `header`, then `payload`. Nothing is queued once the outbox was finished.
+    #[inline]
     pub fn frame(&mut self, header: &[u8], payload: Bytes) {
-        if self.ending {
-            return;
-        }
-        self.len += header.len() + payload.len();
-        self.open.extend_from_slice(header);
-        if payload.len() <= COPY_AT_MOST_BYTES {
-            self.open.extend_from_slice(&payload);
-            if self.open.len() >= SEAL_AT_BYTES {
-                self.seal(true);
-            }
-        } else {
-            self.seal(false);
-            self.sealed.push_back(Piece { bytes: payload, ends_frame: true, urgent: false });
+        if !self.ending {
+            self.queue.push(header, payload);
         }
     }
 
     /// Queues one frame whose payload is in pieces.
     pub fn frame_of(&mut self, header: &[u8], pieces: impl IntoIterator<Item = Bytes>) {
-        if self.ending {
-            return;
-        }
-        self.len += header.len();
-        self.open.extend_from_slice(header);
-        for piece in pieces {
-            self.len += piece.len();
-            if piece.len() <= COPY_AT_MOST_BYTES {
-                self.open.extend_from_slice(&piece);
-            } else {
-                self.seal(false);
-                self.sealed.push_back(Piece { bytes: piece, ends_frame: false, urgent: false });
-            }
-        }
-        match self.sealed.back_mut() {
-            Some(last) if self.open.is_empty() => last.ends_frame = true,
-            _ if self.open.len() >= SEAL_AT_BYTES => self.seal(true),
-            _ => {}
+        if !self.ending {
+            self.queue.push_all(header, pieces);
         }
     }
 
     /// Takes out what comes first, at most `limit` bytes of it, to be carried in something else.
     pub fn take(&mut self, limit: usize) -> Vec<Bytes> {
-        let mut taken = Vec::new();
-        let mut left = limit.min(self.len);
-        while left > 0 {
-            let piece = match self.sealed.front_mut() {
-                Some(piece) => piece.bytes.slice(..left.min(piece.bytes.len())),
-                None => Bytes::copy_from_slice(&self.open[..left.min(self.open.len())]),
-            };
-            left -= piece.len();
-            self.advance(piece.len());
-            taken.push(piece);
-        }
-        taken
+        self.queue.take(limit)
     }
 
     /// Queues one small frame at the first frame boundary, before bulk data that waits and behind
     /// urgent frames that do. For heartbeats and their answers.
     pub fn urgent(&mut self, frame: &[u8]) {
-        if self.ending {
-            return;
+        if !self.ending {
+            self.queue.push_urgent(frame);
         }
-        let mut boundary = self.at_boundary;
-        let mut place = 0;
-        for piece in &self.sealed {
-            if boundary && !piece.urgent {
-                break;
-            }
-            boundary = piece.ends_frame;
-            place += 1;
-        }
-        if !boundary {
-            self.seal(true);
-            place = self.sealed.len();
-        }
-        let bytes = Bytes::copy_from_slice(frame);
-        self.sealed.insert(place, Piece { bytes, ends_frame: true, urgent: true });
-        self.len += frame.len();
-        self.urgent += 1;
     }
 
     /// Urgent frames that wait. Whoever answers a peer's frames with them looks here, so that a
     /// peer that asks without reading fills no memory.
     #[must_use]
     pub fn urgent_waiting(&self) -> usize {
-        self.urgent
+        self.queue.urgent()
     }
 
     /// Everything was said: once the queue is empty the driver ends its direction of the socket.
@@ -140,70 +75,48 @@ impl Outbox {
         self.ending
     }
 
-    /// Says whether bytes that were written are known not to have reached the peer's host.
-    pub fn set_underway(&mut self, underway: bool) {
+    /// Says how many bytes that were written are known not to have reached the peer's host.
+    pub fn set_underway(&mut self, underway: usize) {
         self.underway = underway;
+    }
+
+    /// What the peer's host is still to get.
+    #[must_use]
+    pub fn undelivered(&self) -> usize {
+        self.len() + self.underway
     }
 
     /// Whether the peer's host is still to get something: closed now, the connection could lose it.
     #[must_use]
     pub fn is_undelivered(&self) -> bool {
-        self.len > 0 || self.underway
+        self.undelivered() > 0
     }
 
     /// Drops what waits: the peer cannot take it any more.
     pub fn discard(&mut self) {
-        self.sealed.clear();
-        self.open.clear();
-        (self.len, self.urgent) = (0, 0);
-        self.at_boundary = true;
+        self.queue.clear();
     }
 
     /// Bytes that wait.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.len
+        self.queue.len()
     }
 
     /// Whether nothing waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.queue.is_empty()
     }
 
     /// The waiting bytes as slices, in order, for a gathered write.
     pub fn chunks(&self) -> impl Iterator<Item = &[u8]> {
-        let open = Some(&self.open[..]).filter(|open| !open.is_empty());
-        self.sealed.iter().map(|piece| &piece.bytes[..]).chain(open)
+        self.queue.chunks()
     }
 
     /// Forgets the first `written` bytes: the socket took them.
-    pub fn advance(&mut self, mut written: usize) {
-        self.len = self.len.saturating_sub(written);
-        while written > 0 {
-            let Some(piece) = self.sealed.front_mut() else {
-                let whole = written >= self.open.len();
-                self.open.advance(written.min(self.open.len()));
-                self.at_boundary = whole;
-                return;
-            };
-            if written < piece.bytes.len() {
-                piece.bytes.advance(written);
-                self.at_boundary = false;
-                return;
-            }
-            written -= piece.bytes.len();
-            self.at_boundary = piece.ends_frame;
-            self.urgent -= usize::from(piece.urgent);
-            self.sealed.pop_front();
-        }
-    }
-
-    fn seal(&mut self, ends_frame: bool) {
-        let bytes = self.open.split().freeze();
-        if !bytes.is_empty() {
-            self.sealed.push_back(Piece { bytes, ends_frame, urgent: false });
-        }
+    pub fn advance(&mut self, written: usize) {
+        self.queue.advance(written);
     }
 }
 

@@ -8,7 +8,7 @@
 
 use bytes::BytesMut;
 
-use crate::limits::{CLOSING_PATIENCE, OUTBOX_BYTES};
+use crate::limits::{CLOSED_CLIENT_GRACE, CLOSING_PATIENCE, OUTBOX_BYTES};
 use crate::machine::Next;
 use crate::outbox::Outbox;
 use crate::relay::Leg;
@@ -31,6 +31,10 @@ pub struct Passage {
     ending: Option<Ending>,
     told: bool,
     until: Option<Time>,
+    /// What the far side is owed, and until when it has to have taken some of it, once nobody is
+    /// there any more who owes it.
+    owed: usize,
+    owed_until: Option<Time>,
 }
 
 impl Passage {
@@ -46,13 +50,18 @@ impl Passage {
             ending: None,
             told: false,
             until: None,
+            owed: 0,
+            owed_until: None,
         }
     }
 
     /// Takes bytes from one of the sockets.
     pub fn receive(&mut self, leg: Leg, input: BytesMut) {
         match leg {
-            Leg::Near => self.near.receive(input),
+            Leg::Near => {
+                self.to_far.round(input.len());
+                self.near.receive(input);
+            }
             Leg::Far => self.to_near.frame(&[], input.freeze()),
         }
     }
@@ -72,6 +81,15 @@ impl Passage {
                 }
             }
         }
+    }
+
+    /// The client has gone, and what it said last will not be read: the far side takes nothing.
+    pub fn abandon(&mut self, now: Time) {
+        (self.near_ended, self.far_ended) = (true, true);
+        self.ended(now, Leg::Near);
+        self.to_near.discard();
+        self.near.outbox(&mut self.to_near).discard();
+        self.to_far.discard();
     }
 
     fn ended(&mut self, now: Time, leg: Leg) {
@@ -101,18 +119,28 @@ impl Passage {
             return Next::Done;
         }
         // However slow a side reads, what it is owed is not cut off while it does.
-        if self.is_moving() {
+        if self.is_moving(now) {
             self.until = Some(now + CLOSING_PATIENCE);
             return Next::Idle(self.until);
         }
         if now >= until { Next::Done } else { Next::Idle(Some(until)) }
     }
 
-    fn is_moving(&self) -> bool {
+    fn is_moving(&mut self, now: Time) -> bool {
         let near =
             !self.near_ended && (self.unsent(Leg::Near) > 0 || self.to_near.is_undelivered());
         let far = !self.far_ended && (self.unsent(Leg::Far) > 0 || self.to_far.is_undelivered());
-        near || far
+        near || far && self.is_far_taking(now)
+    }
+
+    /// The near side has ended, so that nobody else would ever end a far side that takes nothing.
+    fn is_far_taking(&mut self, now: Time) -> bool {
+        let owed = self.to_far.undelivered();
+        if self.owed_until.is_none() || owed != self.owed {
+            self.owed = owed;
+            self.owed_until = Some(now + CLOSED_CLIENT_GRACE);
+        }
+        self.owed_until.is_some_and(|until| now < until)
     }
 
     fn unsent(&self, leg: Leg) -> usize {

@@ -68,6 +68,11 @@ impl Relay {
 
     /// Takes bytes from one of the sockets.
     pub fn receive(&mut self, now: Time, leg: Leg, input: BytesMut) {
+        let other = match leg {
+            Leg::Near => &mut self.far,
+            Leg::Far => &mut self.near,
+        };
+        other.outbox().round(input.len());
         self.session(leg).receive(now, input);
     }
 

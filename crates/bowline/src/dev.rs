@@ -18,9 +18,11 @@ use bowline_io::objects::Object;
 use bowline_io::serve::{Sessions, serve};
 use bowline_io::{chance, tls};
 use bowline_node::admitted::{self, Admitted};
+use bowline_node::forward::Slots;
 use bowline_node::kubelet::Kubelet;
 use bowline_node::manifest;
 use bowline_node::runtime::{RunningPod, Runtime, Settings};
+use bowline_proto::limits::FORWARD_CONNECTIONS;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinHandle;
@@ -45,6 +47,9 @@ pub struct Config {
     pub kubeconfig: Option<PathBuf>,
     /// The gateway's gates.
     pub gates: Gates,
+    /// How many connections a port-forward may have; as many as without a flag where there is no
+    /// number.
+    pub forward_connections: Option<usize>,
 }
 
 /// A running cluster. [`stop`](Dev::stop) it: dropping leaves processes to the operating system.
@@ -73,7 +78,7 @@ impl Dev {
         if config.files.is_empty() {
             demo_listens(&runtime).await?;
         }
-        let (node_address, node) = start_node(&authority, runtime.clone()).await?;
+        let (node_address, node) = start_node(&authority, runtime.clone(), config).await?;
 
         let mut cluster = Cluster::default();
         for object in objects {
@@ -129,14 +134,16 @@ impl Dev {
 async fn start_node(
     authority: &Authority,
     runtime: Arc<Runtime>,
+    config: &Config,
 ) -> Result<(SocketAddr, (Sessions, JoinHandle<()>))> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let address = listener.local_addr()?;
     let identity = authority.server(&["localhost"], &[Ipv4Addr::LOCALHOST.into()])?;
     let tls = tls::server(&identity, Some(authority.pem().as_bytes()), true)?;
     let sessions = Sessions::default();
-    let kubelet =
-        Kubelet { runtime, sessions: sessions.clone(), admitted: Some(Admitted::default()) };
+    let forwards = Slots::new(config.forward_connections.unwrap_or(FORWARD_CONNECTIONS));
+    let admitted = Some(Admitted::default());
+    let kubelet = Kubelet { runtime, sessions: sessions.clone(), admitted, forwards };
     let service = move |peer, request| kubelet.clone().answer(peer, request);
     let server = tokio::spawn(serve(listener, Some(tls), sessions.clone(), service));
     Ok((address, (sessions, server)))

@@ -15,6 +15,7 @@ use bowline_gateway::server::Gateway;
 use bowline_io::serve::{Sessions, serve};
 use bowline_io::tls::{self, Identity};
 use bowline_io::{objects, shutdown};
+use bowline_node::forward::Slots;
 use bowline_node::kubelet::Kubelet;
 use bowline_node::runtime::{Runtime, Settings};
 use tokio::net::TcpListener;
@@ -34,6 +35,7 @@ pub async fn dev(asked: args::dev::Dev) -> Result<()> {
         port: asked.port,
         kubeconfig: asked.kubeconfig,
         gates: asked.gates,
+        forward_connections: Some(asked.max_connections_per_forward),
     };
     let dev = Dev::start(&config).await?;
     say::notice(format_args!(
@@ -64,7 +66,9 @@ pub async fn node(asked: args::node::Node) -> Result<()> {
     let sessions = Sessions::default();
     let admitted = client_ca.is_some().then_some(asked.admitted);
     let open = if admitted.is_some() { "" } else { " (loopback only: no --client-ca-file)" };
-    let kubelet = Kubelet { runtime: runtime.clone(), sessions: sessions.clone(), admitted };
+    let forwards = Slots::new(asked.max_connections_per_forward);
+    let kubelet =
+        Kubelet { runtime: runtime.clone(), sessions: sessions.clone(), admitted, forwards };
     let scheme = if tls.is_some() { "https" } else { "http" };
     say::notice(format_args!("serving on {scheme}://{address}{open}"));
     let service = move |peer, request| kubelet.clone().answer(peer, request);

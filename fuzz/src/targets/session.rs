@@ -76,6 +76,16 @@ fn listen(session: &mut Session, now: Time, heard: &mut Vec<Event>) {
             (Event::Data(channel, bytes), Some(Event::Data(last, before))) if *last == channel => {
                 *before = Bytes::from([&before[..], &bytes].concat());
             }
+            (event @ Event::Resize(_), _) => {
+                // Of many at once the last two are told.
+                let resize = |event: &Event| matches!(event, Event::Resize(_));
+                if let [.., _, _] = heard[..]
+                    && heard[heard.len() - 2..].iter().all(resize)
+                {
+                    heard.remove(heard.len() - 2);
+                }
+                heard.push(event);
+            }
             (event, _) => heard.push(event),
         }
     }

@@ -7,6 +7,11 @@
     reason = "in a test, helpers included, a panic is the report"
 )]
 
+mod crowded;
+mod hostile;
+mod memory;
+mod vanished;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 

@@ -13,7 +13,7 @@ pub use over_websocket::OverWebSocket;
 
 use crate::machine::{Machine, Next};
 use crate::outbox::Outbox;
-use crate::session::Loss;
+use crate::session::{Loss, Side};
 use crate::time::Time;
 
 /// One connection of a forward. Numbers are never used twice.
@@ -110,6 +110,26 @@ impl Forward {
     /// kubectl ends the whole forward for it.
     pub fn fail(&mut self, now: Time, id: Id, why: &str) {
         each!(self, inner => inner.fail(now, id, why));
+    }
+
+    /// Server: there is no room for another connection. Where the client can be told so without
+    /// ending its whole forward for it, it is.
+    pub fn refuse(&mut self, now: Time, id: Id, why: &str) {
+        match self {
+            Forward::Spdy(spdy) => spdy.refuse(now, id, why),
+            Forward::WebSocket(channels) => channels.fail(now, id, why),
+        }
+    }
+
+    /// Whether a peer that ends the connection's direction has gone, with nothing before that
+    /// matters any more. A server may have ended it behind its last words, and so does a client in
+    /// numbered channels.
+    #[must_use]
+    pub fn is_over_with_its_direction(&self) -> bool {
+        match self {
+            Forward::Spdy(spdy) => spdy.side() == Side::Server,
+            Forward::WebSocket(_) => false,
+        }
     }
 
     /// So many bytes that came for a connection were taken by its local end: the peer may send as

@@ -8,7 +8,7 @@
 //! same. Such a server ends its direction only when the pod did, and resets what failed; of any
 //! other, the end of the data is only believed once the error stream has ended without a word.
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -52,8 +52,10 @@ pub struct OverSpdy {
     streams: BTreeMap<StreamId, (Id, Lane)>,
     /// At a server: which pair has this request id.
     requests: BTreeMap<String, Id>,
-    /// In the order in which they come.
-    deadlines: VecDeque<(Time, Id)>,
+    /// Of pairs that are awaited.
+    deadlines: BTreeSet<(Time, Id)>,
+    /// Bytes that came for pairs which are not complete.
+    early_bytes: usize,
     next: u32,
     heartbeat: Heartbeat,
     input_ended: bool,
@@ -77,7 +79,9 @@ struct Pair {
     /// The owner was told of it (at a server), or that it is there (at a client).
     told: bool,
     /// At a server: what came before it was told.
-    early: Vec<Bytes>,
+    early: BytesMut,
+    /// Until when something of it has to come.
+    deadline: Option<Time>,
     /// At a client: what the error stream said, and whether it has ended.
     words: Vec<u8>,
     error_ended: bool,
@@ -127,12 +131,19 @@ impl OverSpdy {
             pairs: BTreeMap::new(),
             streams: BTreeMap::new(),
             requests: BTreeMap::new(),
-            deadlines: VecDeque::new(),
+            deadlines: BTreeSet::new(),
+            early_bytes: 0,
             next: 0,
             heartbeat: Heartbeat::new(Time::ZERO, limits::PING_EVERY, limits::SILENCE_PATIENCE),
             input_ended: false,
             phase: Phase::Open,
         }
+    }
+
+    /// Which end this is.
+    #[must_use]
+    pub fn side(&self) -> Side {
+        self.side
     }
 
     // ---- what the owner does ----
@@ -159,8 +170,25 @@ impl OverSpdy {
         self.streams.insert(data, (id, Lane::Data));
         let (error, data) = (Some(error), Some(data));
         self.pairs.insert(id, Pair { port, error, data, ..Pair::default() });
-        self.deadlines.push_back((now + limits::PAIR_PATIENCE, id));
+        self.await_more(now, id);
         Some(id)
+    }
+
+    /// Something of the pair has to come within its patience.
+    fn await_more(&mut self, now: Time, id: Id) {
+        let Some(pair) = self.pairs.get_mut(&id) else { return };
+        let deadline = now + limits::PAIR_PATIENCE;
+        if let Some(before) = pair.deadline.replace(deadline) {
+            self.deadlines.remove(&(before, id));
+        }
+        self.deadlines.insert((deadline, id));
+    }
+
+    fn await_no_more(&mut self, id: Id) {
+        let deadline = self.pairs.get_mut(&id).and_then(|pair| pair.deadline.take());
+        if let Some(deadline) = deadline {
+            self.deadlines.remove(&(deadline, id));
+        }
     }
 
     fn fresh_id(&mut self) -> Id {
@@ -229,6 +257,18 @@ impl OverSpdy {
         self.forget(id);
     }
 
+    /// See [`Forward::refuse`](super::Forward::refuse).
+    pub fn refuse(&mut self, now: Time, id: Id, why: &str) {
+        let Some(pair) = self.pairs.get(&id).filter(|_| self.side == Side::Server) else { return };
+        if pair.window.is_some() {
+            return self.fail(now, id, why);
+        }
+        for stream in [pair.error, pair.data].into_iter().flatten() {
+            self.spdy.reset(stream, REFUSED_STREAM);
+        }
+        self.forget(id);
+    }
+
     /// See [`Forward::taken`](super::Forward::taken).
     pub fn taken(&mut self, id: Id, bytes: usize) {
         let Some(pair) = self.pairs.get_mut(&id) else { return };
@@ -272,6 +312,7 @@ impl OverSpdy {
         self.pairs.clear();
         self.requests.clear();
         self.deadlines.clear();
+        self.early_bytes = 0;
         self.spdy.goaway(GOAWAY_OK);
         if !why.is_empty() {
             self.wire.fail(self.spdy.outbox(), why);
@@ -302,10 +343,12 @@ impl OverSpdy {
 
     fn forget(&mut self, id: Id) {
         self.end_error(id);
+        self.await_no_more(id);
         let Some(pair) = self.pairs.remove(&id) else { return };
         if let Some(data) = pair.data {
             self.streams.remove(&data);
         }
+        self.early_bytes -= pair.early.len();
         if self.requests.get(&pair.request) == Some(&id) {
             self.requests.remove(&pair.request);
         }
@@ -342,13 +385,13 @@ impl OverSpdy {
                 let id = self.fresh_id();
                 self.requests.insert(request.clone(), id);
                 self.pairs.insert(id, Pair { request, ..Pair::default() });
-                self.deadlines.push_back((now + limits::PAIR_PATIENCE, id));
+                self.await_more(now, id);
                 id
             }
         };
         let Some(pair) = self.pairs.get_mut(&id) else { return };
         let slot = if lane == Lane::Error { &mut pair.error } else { &mut pair.data };
-        if slot.is_some() || pair.told {
+        if slot.is_some() {
             return self.spdy.reset(stream, PROTOCOL_ERROR);
         }
         *slot = Some(stream);
@@ -365,13 +408,25 @@ impl OverSpdy {
             self.spdy.reply(stream);
         }
         if pair.error.is_some() && pair.data.is_some() {
-            pair.told = true;
-            self.events.push_back(Event::Asked(id, pair.port));
-            self.events.extend(pair.early.drain(..).map(|bytes| Event::Data(id, bytes)));
-            if pair.theirs == Theirs::Held {
-                pair.theirs = Theirs::Ended;
-                self.events.push_back(Event::Eof(id));
-            }
+            self.complete(id);
+        }
+    }
+
+    /// At a server: both streams of a pair are there. Its client may use the request id again.
+    fn complete(&mut self, id: Id) {
+        self.await_no_more(id);
+        let Some(pair) = self.pairs.get_mut(&id) else { return };
+        pair.told = true;
+        self.requests.remove(&mem::take(&mut pair.request));
+        self.events.push_back(Event::Asked(id, pair.port));
+        let early = mem::take(&mut pair.early);
+        self.early_bytes -= early.len();
+        if !early.is_empty() {
+            self.events.push_back(Event::Data(id, early.freeze()));
+        }
+        if pair.theirs == Theirs::Held {
+            pair.theirs = Theirs::Ended;
+            self.events.push_back(Event::Eof(id));
         }
     }
 
@@ -382,6 +437,9 @@ impl OverSpdy {
         pair.window = window.map(|open| Window { open, untold: 0 });
         pair.told = true;
         self.events.push_back(Event::Connected(id));
+        if !self.pairs.get(&id).is_some_and(Pair::is_awaited) {
+            self.await_no_more(id);
+        }
     }
 
     fn data(&mut self, stream: StreamId, bytes: Bytes) {
@@ -394,13 +452,12 @@ impl OverSpdy {
                 pair.words.extend_from_slice(&bytes[..room.min(bytes.len())]);
             }
             (Lane::Data, Side::Server) if !pair.told => {
-                let early: usize = pair.early.iter().map(Bytes::len).sum();
-                if early + bytes.len() > limits::EARLY_BYTES {
+                if self.early_bytes + bytes.len() > limits::EARLY_BYTES {
                     self.spdy.reset(stream, REFUSED_STREAM);
                     return self.forget(id);
                 }
-                // A slice would keep the whole read that it came with.
-                pair.early.push(Bytes::copy_from_slice(&bytes));
+                pair.early.extend_from_slice(&bytes);
+                self.early_bytes += bytes.len();
             }
             (Lane::Data, _) => self.events.push_back(Event::Data(id, bytes)),
         }
@@ -424,7 +481,10 @@ impl OverSpdy {
         };
         if !believed {
             pair.theirs = Theirs::Held;
-            self.deadlines.push_back((now + limits::PAIR_PATIENCE, id));
+            // A server awaits its error stream already.
+            if self.side == Side::Client {
+                self.await_more(now, id);
+            }
             return;
         }
         pair.theirs = Theirs::Ended;
@@ -444,6 +504,7 @@ impl OverSpdy {
         if pair.theirs == Theirs::Held {
             pair.theirs = Theirs::Ended;
             self.events.push_back(Event::Eof(id));
+            self.await_no_more(id);
             self.forget_if_over(id);
         }
     }
@@ -523,6 +584,7 @@ impl OverSpdy {
                 self.streams.clear();
                 self.requests.clear();
                 self.deadlines.clear();
+                self.early_bytes = 0;
                 self.spdy.goaway(GOAWAY_OK);
                 self.events.push_back(Event::Lost(closed));
                 self.phase =
@@ -556,16 +618,14 @@ impl OverSpdy {
     }
 
     fn expire(&mut self, now: Time) -> Option<Time> {
-        while let Some((deadline, id)) = self.deadlines.front().copied() {
-            let Some(pair) = self.pairs.get(&id).filter(|pair| pair.is_awaited()) else {
-                self.deadlines.pop_front();
-                continue;
-            };
+        while let Some((deadline, id)) = self.deadlines.first().copied() {
             if now < deadline {
                 return Some(deadline);
             }
-            self.deadlines.pop_front();
+            self.await_no_more(id);
+            let Some(pair) = self.pairs.get(&id) else { continue };
             match self.side {
+                Side::Server if pair.told => {}
                 Side::Server => {
                     let request = &pair.request;
                     let why = format!("(request={request}) timed out waiting for streams");

@@ -18,7 +18,7 @@ pub use channel::{Channel, Size, Wants};
 pub use over_spdy::OverSpdy;
 pub use over_websocket::OverWebSocket;
 pub use protocol::Protocol;
-pub use resize::Sizes;
+pub use resize::{SIZES, Sizes};
 pub use status::{BadStatus, Outcome, Status};
 
 use crate::machine::{Machine, Next};

@@ -7,7 +7,7 @@
 use alloc::collections::BTreeMap;
 use core::mem;
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 
 use super::fault::Fault;
 use super::frame::{self, FIN, HEADER_BYTES, Header, ID_BITS, PAYLOAD_BYTES, Type};
@@ -94,6 +94,8 @@ pub enum Closed {
 pub struct Connection {
     role: Role,
     inbox: Bytes,
+    /// How long it was when it got memory of its own; 0 while it is a slice of what was read.
+    inbox_own: usize,
     input_ended: bool,
     outbox: Outbox,
     encoder: Encoder,
@@ -136,6 +138,7 @@ impl Connection {
         Connection {
             role,
             inbox: Bytes::new(),
+            inbox_own: 0,
             input_ended: false,
             outbox: Outbox::new(),
             encoder: Encoder::default(),
@@ -157,8 +160,23 @@ impl Connection {
         if self.closed {
         } else if self.inbox.is_empty() {
             self.inbox = input;
+            self.inbox_own = 0;
         } else {
-            self.inbox = [&self.inbox[..], &input].concat().into();
+            let own = mem::take(&mut self.inbox).try_into_mut();
+            let mut whole = own.unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+            whole.extend_from_slice(&input);
+            self.inbox = whole.freeze();
+            self.inbox_own = self.inbox.len();
+        }
+    }
+
+    /// The beginning of a frame must not keep the read that it came with.
+    fn keep_rest(&mut self) {
+        if self.inbox.is_empty() {
+            self.inbox = Bytes::new();
+        } else if self.inbox.len() <= self.inbox_own / 2 || self.inbox_own == 0 {
+            self.inbox = Bytes::copy_from_slice(&self.inbox);
+            self.inbox_own = self.inbox.len();
         }
     }
 
@@ -321,7 +339,10 @@ impl Connection {
         match self.step() {
             Ok(Some(event)) => Some(event),
             Ok(None) if self.input_ended => Some(self.over(Closed::Cut)),
-            Ok(None) => None,
+            Ok(None) => {
+                self.keep_rest();
+                None
+            }
             Err(fault) => {
                 self.goaway(GOAWAY_PROTOCOL_ERROR);
                 Some(self.over(Closed::Fault(fault)))

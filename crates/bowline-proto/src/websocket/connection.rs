@@ -310,7 +310,11 @@ impl Connection {
         match self.step() {
             Ok(Some(event)) => Some(event),
             Ok(None) if self.input_ended => Some(self.over(Closed::Cut)),
-            Ok(None) => None,
+            Ok(None) => {
+                // Less than a control frame is left, and must not keep the read that it came with.
+                self.inbox = BytesMut::from(&self.inbox[..]);
+                None
+            }
             Err(fault) => Some(Event::Closed(self.fail(fault))),
         }
     }
@@ -378,7 +382,7 @@ impl Connection {
                 Ok(Some(self.over(closed)))
             }
             _ => {
-                self.unanswered = Some(body);
+                self.unanswered = Some(Bytes::copy_from_slice(&body));
                 self.answer_ping();
                 Ok(None)
             }

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use super::gates::{self, Gates};
+use super::node;
 use super::pflag::Values;
 use super::table::{Command, Flag, Words};
 use super::{BadUsage, HELP, LOG_LEVEL};
@@ -19,6 +20,8 @@ pub struct Dev {
     pub kubeconfig: Option<PathBuf>,
     /// Kubernetes feature gates.
     pub gates: Gates,
+    /// How many connections a port-forward may have at once.
+    pub max_connections_per_forward: usize,
     /// `-v`.
     pub verbosity: i32,
 }
@@ -51,6 +54,7 @@ pub static COMMAND: Command = Command {
         gates::FLAG,
         Flag::list("filename", "FILE", "Pods in YAML or JSON. May be repeated.").short('f'),
         Flag::text("kubeconfig", "FILE", "Where to write the kubeconfig."),
+        node::FORWARD_CONNECTIONS,
         Flag::port("port", "The port of the API. 0 picks a free one.").default("0"),
         LOG_LEVEL,
         HELP,
@@ -69,6 +73,7 @@ pub fn read(values: &Values) -> Result<Dev, BadUsage> {
         port: values.port("port").unwrap_or(0),
         kubeconfig: values.path("kubeconfig"),
         gates: gates::read(values)?,
+        max_connections_per_forward: node::forward_connections(values)?,
         verbosity: values.number(LOG_LEVEL.long).unwrap_or(0),
     })
 }

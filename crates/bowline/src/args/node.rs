@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bowline_node::admitted::{self, Admitted};
+use bowline_proto::limits;
 
 use super::pflag::{BadValue, Values, bad_value};
 use super::table::{Command, Flag, Words};
@@ -34,6 +35,8 @@ pub struct Node {
     pub stream_hangup_grace: Duration,
     /// How long output is awaited after the command has ended.
     pub output_drain_timeout: Duration,
+    /// How many connections a port-forward may have at once.
+    pub max_connections_per_forward: usize,
     /// `-v`.
     pub verbosity: i32,
 }
@@ -77,6 +80,15 @@ const DRAIN_TIMEOUT: Flag = Flag::span(
 )
 .default("2s");
 const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(2);
+
+/// `--max-connections-per-forward` of whoever is a node.
+pub const FORWARD_CONNECTIONS: Flag = Flag::number(
+    "max-connections-per-forward",
+    "NUMBER",
+    "How many connections one port-forward may have at once. All of them together never take more \
+     than half of the descriptors that this process may have.",
+)
+.default("4096");
 
 /// `-f` of the servers.
 pub const FILENAME: Flag = Flag::list(
@@ -161,6 +173,7 @@ pub static COMMAND: Command = Command {
         CLIENT_NAME,
         FILENAME,
         DRAIN_TIMEOUT,
+        FORWARD_CONNECTIONS,
         Flag::switch("plain-http", "Serve HTTP without TLS, on loopback only."),
         Flag::port("port", "The port to listen on. 0 picks a free one.").default("10250"),
         RUNTIME,
@@ -214,6 +227,7 @@ pub fn read(values: &Values) -> Result<Node, BadUsage> {
         plain_http,
         stream_hangup_grace: values.not_negative(&HANGUP_GRACE, HANGUP_GRACE_DEFAULT)?,
         output_drain_timeout: values.not_negative(&DRAIN_TIMEOUT, DRAIN_TIMEOUT_DEFAULT)?,
+        max_connections_per_forward: forward_connections(values)?,
         verbosity: values.number(LOG_LEVEL.long).unwrap_or(0),
     })
 }
@@ -229,6 +243,20 @@ fn admitted(values: &Values) -> Result<Admitted, BadUsage> {
         return Err(BadUsage::Pair { given, missing: CLIENT_CA.long });
     }
     Ok(Admitted { names, groups })
+}
+
+/// Reads [`FORWARD_CONNECTIONS`].
+///
+/// # Errors
+/// [`BadUsage`] for less than one.
+pub fn forward_connections(values: &Values) -> Result<usize, BadUsage> {
+    let Some(number) = values.number(FORWARD_CONNECTIONS.long) else {
+        return Ok(limits::FORWARD_CONNECTIONS);
+    };
+    let found = usize::try_from(number).ok().filter(|number| *number > 0);
+    found.ok_or_else(|| {
+        bad_value(&FORWARD_CONNECTIONS, &number.to_string(), BadValue::NotPositive).into()
+    })
 }
 
 /// A certificate and its key, which come together or not at all.

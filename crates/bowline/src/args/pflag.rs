@@ -65,6 +65,9 @@ pub enum BadValue {
     /// A time below zero.
     #[error("must not be negative")]
     Negative,
+    /// A number below one.
+    #[error("must be at least 1")]
+    NotPositive,
     /// Not one of the values that there are.
     #[error("must be one of: {0}")]
     Choice(&'static str),

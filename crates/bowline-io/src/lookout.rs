@@ -1,0 +1,65 @@
+//! A socket that is not read, for want of room, to the news that its peer has gone meanwhile.
+//! Above: the loops of node, gateway and port-forward. Below: [`drive`](crate::drive).
+//!
+//! Whoever reads is told of an end. Whoever does not has to look.
+
+use std::time::Duration;
+
+use bowline_proto::Time;
+
+use crate::drive::Socket;
+use crate::stream::Connection;
+
+/// Often enough for a process whose client was killed; a look is one system call.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Looks after one peer.
+#[derive(Debug, Default)]
+pub struct Lookout {
+    /// It has ended its direction since then, and meanwhile so much waits of what it said.
+    gone: Option<(Time, usize)>,
+    told: bool,
+}
+
+/// Why a socket is not read.
+#[derive(Clone, Copy, Debug)]
+pub struct Blocked {
+    /// What waits of what its peer said. Where it grows less, that peer is still heard.
+    pub waiting: usize,
+    /// How long nothing of it may be taken before a peer that has ended its direction counts as
+    /// gone. None where that end has only one meaning.
+    pub grace: Duration,
+}
+
+/// What was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// Nothing. Look again at this moment, if there is one.
+    Nothing(Option<Time>),
+    /// It has gone. Told once.
+    Gone,
+}
+
+impl Lookout {
+    /// Looks at a socket, if it is `blocked`.
+    pub fn look<S: Connection>(
+        &mut self,
+        now: Time,
+        socket: &Socket<S>,
+        blocked: Option<Blocked>,
+    ) -> Seen {
+        let Some(Blocked { waiting, grace }) = blocked.filter(|_| !self.told) else {
+            self.gone = None;
+            return Seen::Nothing(None);
+        };
+        if !socket.is_peer_gone() {
+            self.gone = None;
+            return Seen::Nothing(Some(now + LOOK_EVERY));
+        }
+        let (since, before) = self.gone.unwrap_or((now, waiting));
+        let since = if waiting == before { since } else { now };
+        self.gone = Some((since, waiting));
+        self.told = now >= since + grace;
+        if self.told { Seen::Gone } else { Seen::Nothing(Some(now + LOOK_EVERY)) }
+    }
+}
