@@ -8,20 +8,28 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use anyhow::Result;
+use ::http::{HeaderName, HeaderValue};
+use anyhow::{Result, bail};
 use bowline_client::{Ended, Ends, Exec, ForwardRequest, Outcome, PortForward, Wants, exec};
 use bowline_io::access::{Access, Source};
-use bowline_io::dial::{Endpoint, Tls};
+use bowline_io::chance;
+use bowline_io::dial::{Endpoint, Tls, dial};
+use bowline_io::http::{self, Answer};
+use bowline_io::stream::Upgraded;
 use bowline_io::tls::{self, Trust};
 use bowline_kube::stream_url::{self, ExecQuery};
-use http::{HeaderName, HeaderValue};
+use bowline_proto::negotiate::Offer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::process::Command;
 use tokio::sync::Notify;
 use url::Url;
 
 use crate::place::TOKEN;
+
+/// An upgrade takes no longer.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Clients of one gateway.
 #[derive(Clone)]
@@ -84,6 +92,25 @@ impl Clients {
         exec(&request, ends).await.map_err(|error| error.to_string())
     }
 
+    /// An exec that was asked for at the gateway, for whoever speaks for himself on it.
+    pub async fn exec_itself(&self, command: &[&str]) -> Result<Upgraded> {
+        let query = ExecQuery {
+            command: command.iter().map(|&word| word.to_owned()).collect(),
+            container: "box".to_owned(),
+            stdin: true,
+            stdout: true,
+            ..ExecQuery::default()
+        };
+        let url = stream_url::exec(&self.server, "default", "box", &query);
+        switched(&self.endpoint, &url, &Offer::websocket(chance::bytes())).await
+    }
+
+    /// A port-forward over SPDY in the same way.
+    pub async fn forward_itself(&self) -> Result<Upgraded> {
+        let url = stream_url::port_forward(&self.server, "default", "box", None);
+        switched(&self.endpoint, &url, &Offer::forward()).await
+    }
+
     /// A port-forward of the library.
     pub async fn forward(&self) -> Result<PortForward> {
         let bearer = HeaderValue::try_from(format!("Bearer {TOKEN}"))?;
@@ -113,6 +140,24 @@ impl Clients {
         process.args(["box", "--"]).args(command).kill_on_drop(true);
         process.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         process
+    }
+}
+
+/// Asks for an upgrade, and believes that it is what was asked for.
+pub async fn switched(endpoint: &Endpoint, url: &Url, offer: &Offer) -> Result<Upgraded> {
+    let mut head = http::head(offer.method(), url, ())?;
+    head.headers_mut().insert("authorization", HeaderValue::try_from(format!("Bearer {TOKEN}"))?);
+    for (name, value) in offer.headers() {
+        head.headers_mut().append(HeaderName::try_from(name)?, HeaderValue::try_from(value)?);
+    }
+    if offer.method() == "POST" {
+        head.headers_mut().insert("content-length", HeaderValue::from_static("0"));
+    }
+    match http::upgrade(dial(endpoint, PATIENCE).await?, head, PATIENCE).await? {
+        Answer::Switched { connection, .. } => Ok(connection),
+        Answer::Refused { head, body } => {
+            bail!("{}: {}", head.status, String::from_utf8_lossy(&body))
+        }
     }
 }
 

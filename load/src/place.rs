@@ -7,7 +7,10 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 use bowline_interop::pki::{Authority, Pair};
+use bowline_io::dial::{Endpoint, Tls};
+use bowline_io::tls::{self, Identity, Trust};
 use tempfile::TempDir;
+use url::Url;
 
 use crate::client::Clients;
 use crate::server::Server;
@@ -74,10 +77,34 @@ impl Place {
         Ok(Roles { node, gateway })
     }
 
+    /// The same, with a node that may have so many descriptors.
+    pub fn start_with_descriptors(&self, descriptors: u32) -> Result<Roles> {
+        let node = self.node();
+        let mut limited = Command::new("sh");
+        limited.args(["-c", "ulimit -n \"$0\" && exec \"$@\"", &descriptors.to_string()]);
+        let node = Server::start(limited.arg(node.get_program()).args(node.get_args()))?;
+        let gateway = self.start_gateway(node.port)?;
+        Ok(Roles { node, gateway })
+    }
+
     fn start_node(&self) -> Result<Server> {
+        Server::start(&mut self.node())
+    }
+
+    fn node(&self) -> Command {
         let mut node = self.role("node");
         node.args(["--address", "127.0.0.1", "--port", "0", "-f"]).arg(self.path("pod.yaml"));
-        Server::start(node.arg("--client-ca-file").arg(self.path("ca.crt")))
+        node.arg("--client-ca-file").arg(self.path("ca.crt"));
+        node
+    }
+
+    /// A node as its gateway reaches it.
+    pub fn node_endpoint(&self, node: &Server) -> Result<(Endpoint, Url)> {
+        let identity = Identity::read(&self.path("client.crt"), &self.path("client.key"))?;
+        let config = tls::client(&Trust::Ca(self.ca.as_bytes().to_vec()), Some(&identity))?;
+        let server = Url::parse(&format!("https://127.0.0.1:{}", node.port))?;
+        let tls = Tls { config, server_name: None };
+        Ok((Endpoint::of(&server, Some(tls), None), server))
     }
 
     /// A gateway before a node at this port.
@@ -110,17 +137,24 @@ impl Place {
 
     /// Clients of a gateway, which they trust by the authority.
     pub fn clients(&self, gateway: &Server) -> Result<Clients> {
-        let kubeconfig = format!(
-            "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters: [{{name: c, cluster: \
-             {{server: \"https://127.0.0.1:{}\", certificate-authority: {}}}}}]\ncontexts: \
-             [{{name: c, context: {{cluster: c, user: u}}}}]\nusers: [{{name: u, user: {{token: \
-             {TOKEN}}}}}]\n",
-            gateway.port,
-            self.path("ca.crt").display()
-        );
-        let kubeconfig = self.write("kubeconfig", &kubeconfig)?;
+        let ca = format!(", certificate-authority: {}", self.path("ca.crt").display());
+        let server = format!("https://127.0.0.1:{}", gateway.port);
+        let kubeconfig = self.write("kubeconfig", &kubeconfig(&server, &ca))?;
         Clients::new(self.bowline(), kubeconfig, gateway.port, &self.ca)
     }
+
+    /// The way to a server without TLS at this port.
+    pub fn plain_kubeconfig(&self, port: u16) -> Result<PathBuf> {
+        self.write("plain-kubeconfig", &kubeconfig(&format!("http://127.0.0.1:{port}"), ""))
+    }
+}
+
+fn kubeconfig(server: &str, ca: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters: [{{name: c, cluster: \
+         {{server: \"{server}\"{ca}}}}}]\ncontexts: [{{name: c, context: {{cluster: c, user: \
+         u}}}}]\nusers: [{{name: u, user: {{token: {TOKEN}}}}}]\n"
+    )
 }
 
 /// Next to this program, where `cargo x load` builds both.

@@ -30,13 +30,13 @@ const STALLED_KIB: f64 =
     ((limits::WINDOW_BYTES as usize + 3 * limits::OUTBOX_BYTES) / 1024 + 2048) as f64;
 
 /// What listens at the pod's port: an echo, or noise without an end for who asks for it.
-struct Pod {
-    port: u16,
+pub struct Pod {
+    pub port: u16,
     serving: JoinHandle<()>,
 }
 
 impl Pod {
-    async fn start() -> Result<Pod> {
+    pub async fn start() -> Result<Pod> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let port = listener.local_addr()?.port();
         let serving = tokio::spawn(async move {
@@ -73,7 +73,7 @@ async fn serve(mut socket: TcpStream) {
 }
 
 /// Says something and hears it again.
-async fn echo(stream: &mut ForwardedStream) -> Result<(), String> {
+pub async fn echo(stream: &mut ForwardedStream) -> Result<(), String> {
     let words = |error: std::io::Error| error.to_string();
     stream.write_all(b"hello").await.map_err(words)?;
     let mut heard = [0; 5];

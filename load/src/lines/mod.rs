@@ -1,6 +1,7 @@
 //! The lines by name, and what they share: a start with a baseline, and the way back to it.
-//! Above: `main`. Below: `many`, `slow`, `hops`, `forward`.
+//! Above: `main`. Below: `many`, `slow`, `hops`, `forward`, `attacks`.
 
+mod attacks;
 mod forward;
 mod hops;
 mod many;
@@ -102,6 +103,21 @@ pub const LINES: &[Line] = &[
         about: "the gateway killed under 200 connections of a forward",
         run: |place, row| Box::pin(forward::hop(place, row)),
     },
+    Line {
+        name: "forward-reset",
+        about: "150,000 connections of a forward that are reset at once",
+        run: |place, row| Box::pin(attacks::resets(place, row)),
+    },
+    Line {
+        name: "forward-hoard",
+        about: "2,000 connections of a forward that are held, at a node with 1,024 descriptors",
+        run: |place, row| Box::pin(attacks::hoard(place, row)),
+    },
+    Line {
+        name: "junk",
+        about: "1 MiB that is dropped before each little that has to wait",
+        run: |place, row| Box::pin(attacks::junk(place, row)),
+    },
 ];
 
 /// A client with nothing to do ends within this.
@@ -139,7 +155,11 @@ impl Baseline {
 
 /// Roles that have served a few sessions, their clients, and what they hold.
 pub async fn start(place: &Place) -> Result<(Roles, Clients, Baseline)> {
-    let roles = place.start()?;
+    warm(place, place.start()?).await
+}
+
+/// The same with these roles.
+pub async fn warm(place: &Place, roles: Roles) -> Result<(Roles, Clients, Baseline)> {
     let clients = place.clients(&roles.gateway)?;
     let mut sessions = JoinSet::new();
     for _ in 0..WARM_UP {

@@ -30,9 +30,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const SESSION_BYTES: usize = limits::OUTBOX_BYTES + 2 * limits::OUTBOX_BYTES;
 /// What TLS has sealed for one write (`SEALED_BYTES`), and what was read ahead for it
 /// (`AHEAD_BYTES`).
-const TLS_BYTES: usize = (528 + 256) * 1024;
+pub const TLS_BYTES: usize = (528 + 256) * 1024;
 /// The allocator's: it gives back whole pages, and not at once.
-const ROUNDING_BYTES: usize = 1024 * 1024;
+pub const ROUNDING_BYTES: usize = 1024 * 1024;
 const BOUND_KIB: u64 = ((SESSION_BYTES + TLS_BYTES + ROUNDING_BYTES) / 1024) as u64;
 
 const TERMINALS: usize = 100;
