@@ -13,7 +13,7 @@ use bowline_io::clock::Clock;
 use bowline_io::dial::{Endpoint, Tls, dial};
 use bowline_io::drive::{Moment, Socket};
 use bowline_io::http::{Answer, lines, upgrade};
-use bowline_io::serve::{Peer, Reply, Sessions, body, serve, upgraded};
+use bowline_io::serve::{Limits, Peer, Reply, Sessions, body, serve, upgraded};
 use bowline_io::stream::Upgraded;
 use bowline_io::target::{head, query};
 use bowline_proto::negotiate::{self, Lines, Offer, Taken};
@@ -82,7 +82,7 @@ impl Job {
 pub async fn node(listener: TcpListener, tls: Option<bowline_io::tls::Server>) {
     let sessions = Sessions::default();
     let service = move |_: Peer, request| answer(request);
-    serve(listener, tls, sessions, service).await;
+    serve(listener, tls, Limits::default(), sessions, service).await;
 }
 
 async fn answer(request: Request<Incoming>) -> Reply {

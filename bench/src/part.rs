@@ -19,7 +19,7 @@ use bowline_io::ahead::Ahead;
 use bowline_io::dial::{Endpoint, Tls, dial};
 use bowline_io::drive::Intake;
 use bowline_io::objects;
-use bowline_io::serve::{Sessions, serve};
+use bowline_io::serve::{Limits, Sessions, serve};
 use bowline_io::stream::{Stream, prepare};
 use bowline_io::tls::{self, Identity, Trust};
 use bytes::{Buf, BytesMut};
@@ -85,7 +85,7 @@ async fn relay(listener: TcpListener, both: Both, node: u16) -> Result<()> {
     let address = listener.local_addr()?.to_string();
     let gateway = Gateway::new(tokens, Policies::default(), nodes, address, sessions.clone());
     let service = move |peer, request| gateway.clone().answer(peer, request);
-    serve(listener, both.server, sessions, service).await;
+    serve(listener, both.server, Limits::default(), sessions, service).await;
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 //! Above: `lines`. Below: `bowline-client`, `bowline`.
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::Stdio;
@@ -17,18 +18,20 @@ use bowline_io::access::{Access, Source};
 use bowline_io::chance;
 use bowline_io::dial::{Endpoint, Tls, dial};
 use bowline_io::http::{self, Answer};
-use bowline_io::stream::Upgraded;
+use bowline_io::stream::{Stream, Upgraded};
 use bowline_io::tls::{self, Trust};
 use bowline_kube::stream_url::{self, ExecQuery};
 use bowline_proto::negotiate::Offer;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::sync::Notify;
 use url::Url;
 
 use crate::place::TOKEN;
 
-/// An upgrade takes no longer.
+/// How long a connection or an upgrade may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Clients of one gateway.
@@ -109,6 +112,22 @@ impl Clients {
     pub async fn forward_itself(&self) -> Result<Upgraded> {
         let url = stream_url::port_forward(&self.server, "default", "box", None);
         switched(&self.endpoint, &url, &Offer::forward()).await
+    }
+
+    /// A connection to the gateway, in TLS.
+    pub async fn dial(&self) -> Result<Stream> {
+        Ok(dial(&self.endpoint, PATIENCE).await?)
+    }
+
+    /// One without.
+    pub async fn tcp(&self) -> Result<TcpStream> {
+        let port = self.server.port().unwrap_or_default();
+        Ok(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?)
+    }
+
+    /// Has the kernel keep less for a connection that is not read.
+    pub fn small_room(&self, stream: &Stream, bytes: usize) {
+        let _ = SockRef::from(stream.tcp()).set_recv_buffer_size(bytes);
     }
 
     /// A port-forward of the library.

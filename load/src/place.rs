@@ -15,8 +15,8 @@ use url::Url;
 use crate::client::Clients;
 use crate::server::Server;
 
-const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: box, namespace: default}\nspec: \
-                   {nodeName: node, containers: [{name: box}]}\nstatus: {phase: Running}\n";
+/// A container that does nothing.
+pub const IDLE: &str = "[{name: box}]";
 /// The one user.
 pub const TOKEN: &str = "load";
 
@@ -46,7 +46,6 @@ impl Place {
             place.write(&format!("{name}.crt"), &certificate)?;
             place.write(&format!("{name}.key"), &key)?;
         }
-        place.write("pod.yaml", POD)?;
         place.write("tokens.csv", &format!("{TOKEN},load,load,system:masters\n"))?;
         Ok(place)
     }
@@ -71,7 +70,8 @@ impl Place {
     }
 
     /// A gateway that believes the node's certificate, and a node that asks for the gateway's.
-    pub fn start(&self) -> Result<Roles> {
+    pub fn start(&self, containers: &str) -> Result<Roles> {
+        self.write("pod.yaml", &pod(containers))?;
         let node = self.start_node()?;
         let gateway = self.start_gateway(node.port)?;
         Ok(Roles { node, gateway })
@@ -109,8 +109,9 @@ impl Place {
 
     /// A gateway before a node at this port.
     pub fn start_gateway(&self, node: u16) -> Result<Server> {
+        let pod = pod(IDLE);
         let objects = format!(
-            "{POD}---\napiVersion: v1\nkind: Node\nmetadata: {{name: node}}\nstatus: {{addresses: \
+            "{pod}---\napiVersion: v1\nkind: Node\nmetadata: {{name: node}}\nstatus: {{addresses: \
              [{{type: InternalIP, address: 127.0.0.1}}], daemonEndpoints: {{kubeletEndpoint: \
              {{Port: {node}}}}}}}\n"
         );
@@ -154,6 +155,13 @@ fn kubeconfig(server: &str, ca: &str) -> String {
         "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters: [{{name: c, cluster: \
          {{server: \"{server}\"{ca}}}}}]\ncontexts: [{{name: c, context: {{cluster: c, user: \
          u}}}}]\nusers: [{{name: u, user: {{token: {TOKEN}}}}}]\n"
+    )
+}
+
+fn pod(containers: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: box, namespace: default}}\nspec: {{nodeName: \
+         node, containers: {containers}}}\nstatus: {{phase: Running}}\n"
     )
 }
 

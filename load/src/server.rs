@@ -35,12 +35,7 @@ impl Holds {
             let number = line.and_then(|line| line.split_whitespace().next());
             number.and_then(|number| number.parse().ok()).unwrap_or(0)
         };
-        let mut children = 0;
-        for task in fs::read_dir(format!("/proc/{id}/task"))? {
-            // A thread may end in between.
-            let listed = fs::read_to_string(task?.path().join("children")).unwrap_or_default();
-            children += listed.split_whitespace().count() as u64;
-        }
+        let children = children(id)?.len() as u64;
         Ok(Holds {
             rss_kib: field("VmRSS:"),
             peak_kib: field("VmHWM:"),
@@ -49,6 +44,16 @@ impl Holds {
             children,
         })
     }
+}
+
+fn children(id: u32) -> Result<Vec<u32>> {
+    let mut children = Vec::new();
+    for task in fs::read_dir(format!("/proc/{id}/task"))? {
+        // A thread may end in between.
+        let listed = fs::read_to_string(task?.path().join("children")).unwrap_or_default();
+        children.extend(listed.split_whitespace().flat_map(str::parse::<u32>));
+    }
+    Ok(children)
 }
 
 /// A running role. Dropped, it is killed.
@@ -86,6 +91,11 @@ impl Server {
 
     pub fn holds(&self) -> Result<Holds> {
         Holds::of(self.id())
+    }
+
+    /// The processes that it has started.
+    pub fn children(&self) -> Result<Vec<u32>> {
+        children(self.id())
     }
 
     pub fn signal(&self, signal: Signal) -> Result<()> {

@@ -20,9 +20,9 @@ use tokio_util::sync::CancellationToken;
 use crate::book::{Book, Records};
 use crate::memory;
 use crate::net::{self, Blow, Cable, End};
-use crate::process::{DRAIN, Scripted};
+use crate::process::Scripted;
 use crate::promises::{Broken, Promise};
-use crate::scenario::{Act, HARMLESS, Hop, Role, Runtime, Scenario, What, When, Wire};
+use crate::scenario::{Act, Hop, Role, Runtime, Scenario, What, When, Wire};
 use crate::stranger;
 use crate::user::{Eyes, Typist};
 
@@ -342,8 +342,7 @@ fn pauses(scenario: &Scenario) -> Duration {
     });
     let typist = scenario.input.pauses.iter().map(|&(_, pause)| pause);
     let reader = scenario.reader.pauses.iter().flatten().map(|&(_, pause)| pause);
-    let most = if scenario.runtime.is_stranger() { Duration::MAX } else { DRAIN };
-    let child = scenario.script.child.map(|(hold, _)| hold.min(most));
+    let child = scenario.script.child.map(|(hold, _)| hold);
     let stalls = scenario.faults.iter().map(|fault| match fault.what {
         What::Blow(_, Blow::Stall(pause)) => pause,
         _ => Duration::ZERO,
@@ -436,11 +435,9 @@ fn check_delivery(scenario: &Scenario, records: &mut Records) {
         let how = format!("the process has read {taken} of {given} bytes to their end");
         records.broke(Promise::Delivered, how);
     }
-    // A child that ends well before the node's patience does is heard.
-    let (hold, _) = scenario.script.child.unwrap_or_default();
-    let margin = HARMLESS.min(DRAIN) / 2;
+    // Whoever holds the output is heard to the end, where the runtime does so.
     let cuts = scenario.runtime == Runtime::CutsTail;
-    if hold < DRAIN - margin && !cuts && records.received != total(records) {
+    if !cuts && records.received != total(records) {
         let how = format!("{:?} of {:?} bytes of output", records.received, total(records));
         records.broke(Promise::Delivered, how);
     }

@@ -1,8 +1,8 @@
 //! A request's path to what it means. Past here nobody looks at a URL.
 //! Above: `server`. Below: nothing.
 
+use bowline_io::target::{BadPath, Parts, parts};
 use http::Method;
-use percent_encoding::percent_decode_str;
 
 use crate::authz::{Attributes, Deed};
 use crate::status::Refusal;
@@ -112,19 +112,17 @@ impl Route {
     /// Reads a path.
     ///
     /// # Errors
-    /// 404, or 400 for a path that is no text.
+    /// 404 for what is not there and for a path that is not clean, 400 for one that is no text.
     pub fn parse(path: &str) -> Result<Route, Refusal> {
-        let decode =
-            |part: &str| percent_decode_str(part).decode_utf8().map(|text| text.into_owned());
-        let parts: Result<Vec<String>, _> = path.trim_matches('/').split('/').map(decode).collect();
-        let parts = parts.map_err(|_| Refusal::bad_request("the path is not UTF-8"))?;
-        // A name with a slash or a way up would be another path at the node.
-        if parts.iter().any(|part| part.contains('/') || part == ".." || part == ".") {
-            return Err(Refusal::bad_request("the path names no object"));
-        }
-        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+        let Parts { names, ends_with_slash } = parts(path).map_err(|bad| match bad {
+            BadPath::NotText => Refusal::bad_request(bad.to_string()),
+            BadPath::NotClean => Refusal::no_such_path(),
+        })?;
+        let parts: Vec<&str> = names.iter().map(String::as_str).collect();
         let found = match parts[..] {
-            ["healthz" | "livez" | "readyz", ..] => Some(Route::Health),
+            ["healthz" | "livez" | "readyz"] | ["healthz" | "livez" | "readyz", "ping"] => {
+                (!ends_with_slash).then_some(Route::Health)
+            }
             ["version"] => Some(Route::Version),
             ["api"] => Some(Route::Api),
             ["api", "v1"] => Some(Route::Core),
@@ -233,15 +231,25 @@ mod tests {
         assert_eq!(Route::parse("/api/v1/namespaces/ns/pods/p/log"), Ok(log));
         let list = Route::List { kind: Kind::Pods, namespace: None };
         assert_eq!(Route::parse("/api/v1/pods"), Ok(list));
+        assert_eq!(Route::parse("/api/v1/pods/"), Route::parse("/api/v1/pods"));
         assert_eq!(Route::parse("/readyz"), Ok(Route::Health));
+        assert_eq!(Route::parse("/livez/ping"), Ok(Route::Health));
         for (path, code) in [
             ("/api/v1/namespaces/ns/pods/p/portForward", 404),
             ("/api/v1/pods/x", 404),
             ("/apis/apps/v1", 404),
             ("/", 404),
             ("/api/v1/namespaces/ns/pods/%ff", 400),
-            ("/api/v1/namespaces/a%2fb/pods", 400),
-            ("/api/v1/namespaces/ns/pods/../exec", 400),
+            ("/api/v1/namespaces/a%2fb/pods", 404),
+            ("/api/v1/namespaces/ns/pods/../exec", 404),
+            ("/api/v1/namespaces/ns/pods/%2e%2e/exec", 404),
+            ("//api/v1/pods", 404),
+            ("/api//v1/pods", 404),
+            ("/api/./v1/pods", 404),
+            ("/api/v1/pods//", 404),
+            ("/healthz/", 404),
+            ("//healthz", 404),
+            ("/healthz/x", 404),
         ] {
             assert_eq!(Route::parse(path).unwrap_err().code, code, "{path}");
         }

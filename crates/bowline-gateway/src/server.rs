@@ -90,6 +90,7 @@ impl Gateway {
             Err(_) => path_deed(request.method(), &path),
         };
         let user = self.who(peer, asker, request.headers_mut(), &deed)?;
+        peer.known();
         let route = route?;
         inner.policies.demand(&user, &deed)?;
         if let Route::Exec { namespace, name }

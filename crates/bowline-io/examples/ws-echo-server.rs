@@ -8,7 +8,7 @@ mod echo;
 use std::error::Error;
 
 use bowline_io::http::lines;
-use bowline_io::serve::{Reply, Sessions, body, serve, upgraded};
+use bowline_io::serve::{Limits, Reply, Sessions, body, serve, upgraded};
 use bowline_proto::negotiate::{Lines, asked};
 use bowline_proto::session::protocol::Carrier;
 use bowline_proto::websocket::{Role, accept_key};
@@ -24,7 +24,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("serving on ws://{}", listener.local_addr()?);
     let sessions = Sessions::default();
     let spawning = sessions.clone();
-    serve(listener, None, sessions, move |_, request| answer(spawning.clone(), request)).await;
+    let service = move |_, request| answer(spawning.clone(), request);
+    serve(listener, None, Limits::default(), sessions, service).await;
     Ok(())
 }
 

@@ -27,12 +27,26 @@ pub struct Ahead {
     buffer: BytesMut,
     /// The last read gave all that was asked for: there is more.
     flows: bool,
+    /// Nothing is read ahead of who reads.
+    is_held: bool,
 }
 
 impl Ahead {
     /// Reads `tcp`.
     pub fn new(tcp: TcpStream) -> Ahead {
-        Ahead { tcp: Paced::new(tcp), buffer: BytesMut::new(), flows: false }
+        Ahead { tcp: Paced::new(tcp), buffer: BytesMut::new(), flows: false, is_held: false }
+    }
+
+    /// Holds it back until [`begin`](Self::begin): nobody keeps a buffer for a client that is not
+    /// known.
+    #[must_use]
+    pub fn held(self) -> Ahead {
+        Ahead { is_held: true, ..self }
+    }
+
+    /// From here on it reads ahead.
+    pub fn begin(&mut self) {
+        self.is_held = false;
     }
 
     /// The connection.
@@ -62,7 +76,8 @@ impl AsyncRead for Ahead {
         if ahead.buffer.is_empty() && !ahead.flows {
             let before = buffer.remaining();
             ready!(Pin::new(&mut ahead.tcp).poll_read(cx, buffer))?;
-            ahead.flows = before >= FLOW_BYTES && buffer.remaining() == 0;
+            let is_flow = before >= FLOW_BYTES && buffer.remaining() == 0;
+            ahead.flows = is_flow && !ahead.is_held;
             return Poll::Ready(Ok(()));
         }
         if ahead.buffer.is_empty() {

@@ -6,6 +6,7 @@ pub mod ahead;
 pub mod chance;
 pub mod clock;
 pub mod crowd;
+pub mod descriptors;
 pub mod dial;
 pub mod drive;
 pub mod forward;

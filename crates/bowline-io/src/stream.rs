@@ -198,6 +198,13 @@ impl Stream {
         Stream::of(Kind::Server(Box::new(tls)))
     }
 
+    /// Lets a connection that was accepted read ahead, once its client is known.
+    pub(crate) fn read_ahead(&mut self) {
+        if let Kind::Server(tls) = &mut self.kind {
+            tls.get_mut().0.begin();
+        }
+    }
+
     /// The socket below.
     #[must_use]
     pub fn tcp(&self) -> &TcpStream {

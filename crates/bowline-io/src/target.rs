@@ -11,7 +11,9 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::Request;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use percent_encoding::percent_decode_str;
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::stream::{Stream, Upgraded};
 use crate::tls_words;
@@ -19,7 +21,7 @@ use crate::tls_words;
 /// The longest target that the HTTP library takes.
 const SHORT: usize = u16::MAX as usize - 1;
 const VERSION: &[u8] = b" HTTP/1.1\r\n";
-/// Of one read. A usual head fits.
+/// Of one read of what the other side said before it went away.
 const PIECE: usize = 8 * 1024;
 
 /// A query that went around the HTTP library.
@@ -31,6 +33,52 @@ pub(crate) struct Query(String);
 pub fn query<B>(request: &Request<B>) -> &str {
     let around = request.extensions().get::<Query>();
     around.map(|query| &*query.0).or_else(|| request.uri().query()).unwrap_or_default()
+}
+
+/// A path's parts, decoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parts {
+    /// What is between the slashes.
+    pub names: Vec<String>,
+    /// There is another slash at its end.
+    pub ends_with_slash: bool,
+}
+
+/// Why a path is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum BadPath {
+    /// Its bytes are no text.
+    #[error("the path is not UTF-8")]
+    NotText,
+    /// It has an empty part, a way up, or a part with a slash in it. Who reads such a path reads it
+    /// in a way of his own, so that it may mean one thing to who allows it and another to who
+    /// serves it.
+    #[error("the path is not clean")]
+    NotClean,
+}
+
+/// Takes a path apart.
+///
+/// # Errors
+/// [`BadPath`]: only clean paths are paths.
+pub fn parts(path: &str) -> Result<Parts, BadPath> {
+    let path = path.strip_prefix('/').ok_or(BadPath::NotClean)?;
+    let (path, ends_with_slash) = match path.strip_suffix('/') {
+        Some(path) => (path, true),
+        None => (path, false),
+    };
+    let mut names = Vec::new();
+    for part in path.split('/') {
+        let name = percent_decode_str(part).decode_utf8().map_err(|_| BadPath::NotText)?;
+        // The root has one part, and that is empty.
+        let is_root = path.is_empty() && !ends_with_slash;
+        let is_clean = !name.is_empty() && name != "." && name != ".." && !name.contains('/');
+        if !is_clean && !is_root {
+            return Err(BadPath::NotClean);
+        }
+        names.push(name.into_owned());
+    }
+    Ok(Parts { names, ends_with_slash })
 }
 
 /// The head of a request for `target`: a path and perhaps a query.
@@ -49,12 +97,10 @@ pub fn head<B>(method: &str, host: &str, target: &str, body: B) -> Result<Reques
     }
 }
 
-/// A connection that differs at its beginning from what the HTTP library sees of it.
+/// A client's connection that differs at its beginning from what the HTTP library sees of it.
 #[derive(Debug)]
 pub(crate) struct Around {
     stream: Stream,
-    /// What it reads first.
-    read_first: BytesMut,
     /// How much of what it writes first is left out,
     skip: usize,
     /// and what is written instead.
@@ -71,56 +117,26 @@ impl Around {
             let line = [method.as_bytes(), b" ", path.as_bytes(), b"?", query.as_bytes(), VERSION];
             write_first = line.concat().into();
         }
-        Around { stream, read_first: BytesMut::new(), skip, write_first }
+        Around { stream, skip, write_first }
     }
 
     /// The connection, and what was read of it and is nobody's yet.
     pub(crate) fn into_upgraded(self, read: &[u8]) -> Upgraded {
-        let mut early = BytesMut::from(read);
-        early.extend_from_slice(&self.read_first);
-        Upgraded { stream: self.stream, early }
+        Upgraded { stream: self.stream, early: BytesMut::from(read) }
     }
 }
 
-/// How a connection begins, for a server.
-#[derive(Debug)]
-pub(crate) enum Beginning {
-    /// With a request that the HTTP library may read, and its query if that is too long for it.
-    Request(Around, Option<Query>),
-    /// With a request line that is longer than the limit.
-    TooLong(Stream),
-}
-
-/// Reads the beginning of a connection: more than `limit` bytes of request line are too long.
-///
-/// # Errors
-/// If the connection fails.
-pub(crate) async fn begin(mut stream: Stream, limit: usize) -> io::Result<Beginning> {
-    let mut read_first = BytesMut::new();
-    let line = loop {
-        let known = read_first.len();
-        if known >= limit {
-            return Ok(Beginning::TooLong(stream));
-        }
-        read_first.reserve(PIECE);
-        // An end in mid-line is for the HTTP library to judge.
-        if stream.read_buf(&mut read_first).await? == 0 {
-            break 0;
-        }
-        if let Some(end) = read_first[known..].iter().position(|&byte| byte == b'\n') {
-            break known + end + 1;
-        }
-    };
-    let mut query = None;
-    if line > SHORT
-        && let Some((short, long)) = parted(&read_first[..line])
-    {
-        let rest = read_first.split_off(line);
-        read_first = BytesMut::from(&*short);
-        read_first.extend_from_slice(&rest);
-        query = Some(Query(long));
+/// For a server: a head without the query of its request line, and that query, if the HTTP library
+/// does not take the line as it is.
+pub(crate) fn shortened(head: &[u8]) -> Option<(BytesMut, Query)> {
+    let line = head.iter().position(|&byte| byte == b'\n')? + 1;
+    if line <= SHORT {
+        return None;
     }
-    Ok(Beginning::Request(Around { stream, read_first, skip: 0, write_first: Bytes::new() }, query))
+    let (short, query) = parted(&head[..line])?;
+    let mut shortened = BytesMut::from(&*short);
+    shortened.extend_from_slice(&head[line..]);
+    Some((shortened, Query(query)))
 }
 
 /// A request line without its query, and the query. `None` for all that is not just a method, a
@@ -147,16 +163,7 @@ impl AsyncRead for Around {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let around = self.get_mut();
-        if around.read_first.is_empty() {
-            return Pin::new(&mut around.stream).poll_read(cx, buffer);
-        }
-        let length = around.read_first.len().min(buffer.remaining());
-        buffer.put_slice(&around.read_first.split_to(length));
-        if around.read_first.is_empty() {
-            around.read_first = BytesMut::new();
-        }
-        Poll::Ready(Ok(()))
+        Pin::new(&mut self.get_mut().stream).poll_read(cx, buffer)
     }
 }
 
@@ -241,6 +248,37 @@ mod tests {
         ] {
             assert_eq!(parted(doubtful), None, "{}", doubtful.escape_ascii());
         }
+    }
+
+    #[test]
+    fn only_clean_paths_are_paths() {
+        let names = |path| parts(path).map(|parts| parts.names.join("|"));
+        assert_eq!(names("/api/v1"), Ok("api|v1".to_owned()));
+        assert_eq!(names("/a%20b/%C3%A9"), Ok("a b|\u{e9}".to_owned()));
+        assert_eq!(names("/"), Ok(String::new()));
+        assert!(parts("/a/").unwrap().ends_with_slash && !parts("/a").unwrap().ends_with_slash);
+        for path in [
+            "",
+            "*",
+            "a/b",
+            "//",
+            "///",
+            "//a",
+            "/a//b",
+            "/a//",
+            "/./a",
+            "/a/../b",
+            "/..",
+            "/a/.",
+            "/%2e/a",
+            "/a/%2E%2e/b",
+            "/a%2fb",
+            "/a/.%2e",
+            "/a/%2f",
+        ] {
+            assert_eq!(names(path), Err(BadPath::NotClean), "{path}");
+        }
+        assert_eq!(names("/a/%ff"), Err(BadPath::NotText));
     }
 
     #[test]

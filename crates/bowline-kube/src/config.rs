@@ -1,5 +1,5 @@
 //! Flags, environment and kubeconfig files to one cluster and one user.
-//! Above: `credentials`, `api`. Below: [`kubeconfig`](crate::kubeconfig), [`flaws`](crate::flaws).
+//! Above: `credentials`, `api`. Below: `kubeconfig`, `flaws`.
 
 use std::path::{Path, PathBuf};
 

@@ -59,7 +59,7 @@ impl Attach {
             (false, true) => return Err(Mismatch::Terminal(name())),
             _ => {}
         }
-        let view = container.console.reader(|log| log.tail(replay.unwrap_or(0)));
+        let view = container.console.holding_reader(|log| log.tail(replay.unwrap_or(0)));
         Ok(Attach { container, wants, view: Some(view) })
     }
 }
@@ -94,8 +94,8 @@ impl Command for Attach {
         &[]
     }
 
-    fn drain_patience(&self) -> Duration {
-        Duration::ZERO
+    fn drain_patience(&self) -> Option<Duration> {
+        None
     }
 }
 

@@ -8,23 +8,30 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use bowline_io::descriptors;
+use rustix::process::{Resource, Rlimit, setrlimit};
+
 /// Linux numbers its signals up to this.
 const LAST_SIGNAL: i32 = 64;
 
 /// Lets `command` begin a session and process group; its stdin becomes the session's terminal if
-/// that is asked for. Signals act as by default, and only the standard descriptors stay open,
-/// whatever the node itself was started with.
+/// that is asked for. Signals act as by default, only the standard descriptors stay open, and the
+/// limit of descriptors is the one that the node found, whatever the node itself was started with.
 pub fn begin_session(command: &mut Command, terminal: bool) {
+    let limit = descriptors::found();
     // SAFETY: the closure runs in the forked child of a program with threads, where only
     // async-signal-safe calls are allowed. `prepare` makes system calls alone: it allocates
     // nothing, takes no lock, and cannot unwind.
     unsafe {
-        command.pre_exec(move || prepare(terminal));
+        command.pre_exec(move || prepare(terminal, limit));
     }
 }
 
-fn prepare(terminal: bool) -> io::Result<()> {
+fn prepare(terminal: bool, limit: Option<Rlimit>) -> io::Result<()> {
     rustix::process::setsid()?;
+    if let Some(limit) = limit {
+        setrlimit(Resource::Nofile, limit)?;
+    }
     if terminal {
         rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
     }

@@ -2,11 +2,13 @@
 //! its input, written by many.
 //! Above: `attach`, `lines`, `runtime`. Below: `log`, `process`.
 //!
-//! All who read share one log and remember how far they came, so nothing is kept twice. The process
-//! waits for a reader that is a whole log behind as long as that one goes on; one that does not is
-//! given up with a reason, and the process and the others go on.
+//! All who read share one log and remember how far they came, so nothing is kept twice. Who reads a
+//! log is never waited for: one that is too slow is told that it missed something. The process
+//! waits for a client that is attached and a whole log behind as long as that one goes on, as with
+//! the runtimes that people know; one that does not is given up with a reason, and the process and
+//! the others go on.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
@@ -39,6 +41,10 @@ struct Inner {
     log: Log,
     readers: BTreeMap<u64, Reader>,
     next_reader: u64,
+    /// Those of them for whom the process waits.
+    holding: BTreeSet<u64>,
+    /// Those who wait for something to read.
+    waiting: BTreeMap<u64, Waker>,
     /// Nothing will be written any more.
     is_over: bool,
     stdin: Inflow,
@@ -56,15 +62,6 @@ struct Reader {
     /// The process waits for it since then, when it had taken so much.
     awaited: Option<(Instant, u64)>,
     given_up: bool,
-    waker: Option<Waker>,
-}
-
-impl Reader {
-    fn wake(&mut self) {
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
-    }
 }
 
 /// What comes next for a reader.
@@ -98,10 +95,17 @@ impl Console {
         let at = from(&inner.log);
         let id = inner.next_reader;
         inner.next_reader += 1;
-        let reader = Reader { at, taken_bytes: 0, awaited: None, given_up: false, waker: None };
+        let reader = Reader { at, taken_bytes: 0, awaited: None, given_up: false };
         inner.readers.insert(id, reader);
         drop(inner);
         View { console: self.clone(), id }
+    }
+
+    /// The same, and the process waits for it as long as it goes on.
+    pub fn holding_reader(self: &Arc<Console>, from: impl FnOnce(&Log) -> Place) -> View {
+        let view = self.reader(from);
+        self.lock().holding.insert(view.id);
+        view
     }
 
     /// A look at the log.
@@ -162,15 +166,19 @@ impl Inner {
     }
 
     fn wake_all(&mut self) {
-        self.readers.values_mut().for_each(Reader::wake);
+        std::mem::take(&mut self.waiting).into_values().for_each(Waker::wake);
     }
 
     /// Until when the process waits for slow readers; `None` if there are none. Those for whom it
     /// has waited long enough are given up.
     fn held(&mut self) -> Option<Instant> {
         let mut until: Option<Instant> = None;
-        let log = &self.log;
-        for reader in self.readers.values_mut().filter(|reader| !reader.given_up) {
+        let (log, holding) = (&self.log, &self.holding);
+        let mut given_up = false;
+        for id in holding {
+            let Some(reader) = self.readers.get_mut(id).filter(|reader| !reader.given_up) else {
+                continue;
+            };
             if log.backlog(reader.at) <= BEHIND_BYTES {
                 reader.awaited = None;
                 continue;
@@ -182,7 +190,7 @@ impl Inner {
             if now >= ends {
                 if taken - before < PROGRESS_BYTES {
                     reader.given_up = true;
-                    reader.wake();
+                    given_up = true;
                     continue;
                 }
                 reader.awaited = Some((now, taken));
@@ -190,7 +198,32 @@ impl Inner {
             }
             until = Some(until.map_or(ends, |until| until.min(ends)));
         }
+        if given_up {
+            self.wake_all();
+        }
         until
+    }
+
+    /// What comes next for a reader. `None` if that is still to come.
+    fn next(&mut self, id: u64, until: Option<Place>) -> Option<Next> {
+        let Some(reader) = self.readers.get_mut(&id) else { return Some(Next::Over) };
+        if until.is_some_and(|until| reader.at >= until) {
+            return Some(Next::Over);
+        }
+        if reader.given_up || self.log.is_overwritten(reader.at) {
+            return Some(Next::GivenUp);
+        }
+        let Some(record) = self.log.at(reader.at) else {
+            return self.is_over.then_some(Next::Over);
+        };
+        let bytes = record.bytes.slice(reader.at.skip.min(record.bytes.len())..);
+        reader.at = Place { record: reader.at.record + 1, skip: 0 };
+        reader.taken_bytes += bytes.len() as u64;
+        let piece = Next::Piece(record.source, record.time, bytes);
+        if reader.awaited.is_some() {
+            self.wake_main();
+        }
+        Some(piece)
     }
 
     fn wake_main(&mut self) {
@@ -211,29 +244,16 @@ impl View {
     /// What comes next. At most until `until`, where that is known.
     pub fn poll_next(&self, cx: &mut Context<'_>, until: Option<Place>) -> Poll<Next> {
         let mut inner = self.console.lock();
-        let inner = &mut *inner;
-        let Some(reader) = inner.readers.get_mut(&self.id) else { return Poll::Ready(Next::Over) };
-        if until.is_some_and(|until| reader.at >= until) {
-            return Poll::Ready(Next::Over);
+        let next = inner.next(self.id, until);
+        if next.is_none() {
+            inner.waiting.insert(self.id, cx.waker().clone());
         }
-        if reader.given_up || inner.log.is_overwritten(reader.at) {
-            return Poll::Ready(Next::GivenUp);
-        }
-        let Some(record) = inner.log.at(reader.at) else {
-            if inner.is_over {
-                return Poll::Ready(Next::Over);
-            }
-            reader.waker = Some(cx.waker().clone());
-            return Poll::Pending;
-        };
-        let bytes = record.bytes.slice(reader.at.skip.min(record.bytes.len())..);
-        reader.at = Place { record: reader.at.record + 1, skip: 0 };
-        reader.taken_bytes += bytes.len() as u64;
-        let piece = Next::Piece(record.source, record.time, bytes);
-        if reader.awaited.is_some() {
-            inner.wake_main();
-        }
-        Poll::Ready(piece)
+        next.map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// The same, if it is there.
+    pub fn next_now(&self, until: Option<Place>) -> Option<Next> {
+        self.console.lock().next(self.id, until)
     }
 
     /// Whether all that there will be was read, up to `until`.
@@ -252,9 +272,7 @@ impl View {
 
     /// Wakes the task at the next change.
     pub fn watch(&self, cx: &Context<'_>) {
-        if let Some(reader) = self.console.lock().readers.get_mut(&self.id) {
-            reader.waker = Some(cx.waker().clone());
-        }
+        self.console.lock().waiting.insert(self.id, cx.waker().clone());
     }
 
     /// Moves input on its way to the process. Pending if none could be.
@@ -273,9 +291,7 @@ impl View {
             inner.wake_main();
             return Poll::Ready(());
         }
-        if let Some(reader) = inner.readers.get_mut(&self.id) {
-            reader.waker = Some(cx.waker().clone());
-        }
+        inner.waiting.insert(self.id, cx.waker().clone());
         Poll::Pending
     }
 
@@ -306,6 +322,59 @@ impl Drop for View {
     fn drop(&mut self) {
         let mut inner = self.console.lock();
         inner.readers.remove(&self.id);
+        inner.holding.remove(&self.id);
+        inner.waiting.remove(&self.id);
         inner.wake_main();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::Ending;
+
+    /// A process that writes as fast as it is let.
+    struct Fast;
+
+    impl Process for Fast {
+        fn resize(&self, _: Size) {}
+
+        fn poll(&mut self, _: &mut Context<'_>, _: &mut Inflow, room: bool) -> Poll<Act> {
+            let bytes = Bytes::from_static(&[b'x'; 64 * 1024]);
+            if room { Poll::Ready(Act::Out(bytes)) } else { Poll::Pending }
+        }
+
+        fn is_silent(&self) -> bool {
+            false
+        }
+
+        fn poll_ending(&mut self, _: &mut Context<'_>) -> Poll<Ending> {
+            Poll::Pending
+        }
+    }
+
+    /// Whether the process gets this far without a wait for anybody.
+    fn runs(console: &Console) -> bool {
+        let cx = &mut Context::from_waker(Waker::noop());
+        (0..1000)
+            .all(|_| matches!(console.poll_process(cx, &mut Fast), Poll::Ready(Turn::Acted(_))))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_reads_a_log_holds_nothing() {
+        let console = Arc::new(Console::default());
+        let readers: Vec<_> = (0..20).map(|_| console.reader(Log::begin)).collect();
+        assert!(runs(&console));
+        assert!(readers.iter().all(|reader| matches!(reader.next_now(None), Some(Next::GivenUp))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_attached_holds_it_for_a_while() {
+        let console = Arc::new(Console::default());
+        let reader = console.holding_reader(Log::begin);
+        assert!(!runs(&console));
+        tokio::time::advance(HOLD).await;
+        assert!(runs(&console));
+        assert!(matches!(reader.next_now(None), Some(Next::GivenUp)));
     }
 }

@@ -343,7 +343,13 @@ mod tests {
             let port = listener.local_addr().unwrap().port();
             let sessions = bowline_io::serve::Sessions::default();
             let service = |_, _| async { http::Response::new(bowline_io::serve::body("")) };
-            let serving = bowline_io::serve::serve(listener, None, sessions.clone(), service);
+            let serving = bowline_io::serve::serve(
+                listener,
+                None,
+                Default::default(),
+                sessions.clone(),
+                service,
+            );
             let asking = async {
                 // Whoever may is let in: it is served by now.
                 let connected = TcpStream::connect((host, port)).await;

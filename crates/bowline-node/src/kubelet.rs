@@ -9,7 +9,7 @@ use bowline_io::http::lines;
 use bowline_io::local;
 use bowline_io::record::{Asker, End, Record, Subject};
 use bowline_io::serve::{Peer, Reply, Sessions, body, has_body, upgraded};
-use bowline_io::target::query;
+use bowline_io::target::{BadPath, Parts, parts, query};
 use bowline_proto::negotiate::{
     Accepted, Lines, REPLAY_HEADER, REPLAY_PARAMETER, Refusal, Taken, accept, accept_forward,
     asked, asks_for_tunnel,
@@ -24,7 +24,6 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use percent_encoding::percent_decode_str;
 use tracing::debug;
 
 use crate::admitted::Admitted;
@@ -126,6 +125,7 @@ impl Kubelet {
             return Ok(text(200, "ok"));
         }
         self.admit(peer)?;
+        peer.known();
         if !matches!(*request.method(), Method::GET | Method::POST) {
             return Err(Plain::new(405, "405: Method Not Allowed"));
         }
@@ -340,17 +340,16 @@ fn negotiate(
 /// pod.
 fn route(path: &str) -> Result<Route, Plain> {
     let unknown = || Plain::new(404, "404 page not found");
-    if path == "/healthz" {
-        return Ok(Route::Healthz);
-    }
-    let (verb, rest) = path.trim_start_matches('/').split_once('/').ok_or_else(unknown)?;
-    let parts: Result<Vec<String>, _> = rest
-        .split('/')
-        .map(|part| percent_decode_str(part).decode_utf8().map(|part| part.into_owned()))
-        .collect();
-    let parts = parts.map_err(|_| Plain::new(400, "the path is not UTF-8"))?;
-    if parts.iter().any(String::is_empty) {
-        return Err(unknown());
+    let Parts { names, ends_with_slash } = parts(path).map_err(|bad| match bad {
+        BadPath::NotText => Plain::new(400, bad.to_string()),
+        // The kubelet redirects to a path that may be the right one; no stream follows that.
+        BadPath::NotClean => unknown(),
+    })?;
+    let (verb, parts) = names.split_first().ok_or_else(unknown)?;
+    if verb == "healthz" {
+        let is_health =
+            !ends_with_slash && matches!(parts, [] | [_] if parts.iter().all(|one| one == "ping"));
+        return is_health.then_some(Route::Healthz).ok_or_else(unknown);
     }
     let named =
         |namespace: &String, pod: &String, uid: Option<&String>, container: &String| Named {
@@ -364,7 +363,7 @@ fn route(path: &str) -> Result<Route, Plain> {
         pod: pod.clone(),
         uid: uid.cloned(),
     };
-    match (verb, &parts[..]) {
+    match (verb.as_str(), parts) {
         ("exec", [namespace, pod, container]) => {
             Ok(Route::Exec(named(namespace, pod, None, container)))
         }
@@ -485,6 +484,8 @@ mod tests {
         assert_eq!(route("/attach/ns/p/u/c%20d"), Ok(Route::Attach(named(Some("u")))));
         assert_eq!(route("/containerLogs/ns/p/c%20d"), Ok(Route::Logs(named(None))));
         assert_eq!(route("/healthz"), Ok(Route::Healthz));
+        assert_eq!(route("/healthz/ping"), Ok(Route::Healthz));
+        assert_eq!(route("/exec/ns/p/c%20d/"), Ok(Route::Exec(named(None))));
         let forward = |uid: Option<&str>| Route::PortForward {
             namespace: "ns".into(),
             pod: "p".into(),
@@ -497,6 +498,13 @@ mod tests {
             ("/exec/a/b", 404),
             ("/portforward/a/b", 404),
             ("/exec/a//c", 404),
+            ("//exec/a/b/c", 404),
+            ("/exec/../exec/a/b/c", 404),
+            ("/exec/%2e%2e/b/c", 404),
+            ("/exec/a/b%2fc/d", 404),
+            ("//healthz", 404),
+            ("/healthz/", 404),
+            ("/healthz/x", 404),
             ("/exec/%ff/b/c", 400),
         ] {
             assert_eq!(route(path).unwrap_err().code, code, "{path}");

@@ -10,7 +10,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, waitid,
+};
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
@@ -44,6 +46,15 @@ impl Ending {
             // A child that was waited for has ended in one of the two ways.
             (None, None) => Ending::Exited(255),
         }
+    }
+
+    /// Of a child that has ended and was not waited for. `None` if the system does not say.
+    fn seen(child: &Child) -> Option<Ending> {
+        let flags = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        let status = waitid(WaitId::Pid(family::pid(child)?), flags).ok()??;
+        let signal = || status.terminating_signal().map(|signal| (signal & 0x7f) as u8);
+        let exited = status.exit_status().map(|code| Ending::Exited((code & 0xff) as u8));
+        exited.or_else(|| signal().map(Ending::Signaled))
     }
 
     /// The code that shells and runtimes give it.
@@ -113,23 +124,36 @@ impl Leader {
         self.id
     }
 
-    /// How it ended, once it has. It was waited for then.
+    /// How it ended, once it has. Its group can still be signalled then: until
+    /// [`leave`](Self::leave).
     pub fn poll_ending(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
-        if let Some(watched) = &mut self.watched {
+        if self.ending.is_none()
+            && let Some(watched) = &mut self.watched
+        {
             if ready!(watched.exits.poll_read_ready(cx)).is_err() {
                 // It cannot be watched any more, and nobody shall wait for it without an end.
                 let _ = watched.child.kill();
             }
-            let status = family::wait(&mut watched.child);
-            self.watched = None;
-            self.ending = Some(status.map_or(Ending::Exited(255), Ending::of));
+            self.ending = Ending::seen(&watched.child);
+        }
+        if self.ending.is_none() {
+            self.leave();
         }
         Poll::Ready(self.ending.unwrap_or(Ending::Exited(255)))
+    }
+
+    /// Waits for it, once it has ended. What it left behind lives on.
+    pub fn leave(&mut self) {
+        if let Some(mut watched) = self.watched.take() {
+            let ending = family::wait(&mut watched.child).map_or(Ending::Exited(255), Ending::of);
+            self.ending.get_or_insert(ending);
+        }
     }
 }
 
 impl Drop for Leader {
-    /// The owner is gone and the process is not: the group is asked to end, and then made to.
+    /// The owner is gone and the process, or what it left behind, may not be: the group is asked to
+    /// end, and then made to.
     fn drop(&mut self) {
         let Some(Watched { child, exits }) = self.watched.take() else { return };
         let Some(group) = family::pid(&child) else { return };

@@ -10,15 +10,14 @@ use std::time::{Duration, SystemTime};
 use bytes::{Buf, Bytes, BytesMut};
 use http_body::{Body, Frame};
 use thiserror::Error;
+use tracing::warn;
 
 use crate::console::{Next, View};
-use crate::log::{Log, Place, Source};
+use crate::log::{LINE_BYTES, Place, Source};
 use crate::runtime::Container;
 
 /// What one piece of the answer holds, more or less.
 const PIECE_BYTES: usize = 64 * 1024;
-/// A longer line is given in parts, as the runtimes do (theirs have 16 KiB).
-const LINE_BYTES: usize = 64 * 1024;
 
 /// What is asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -103,6 +102,8 @@ impl Options {
 /// The lines of a log, as the body of an answer.
 #[derive(Debug)]
 pub struct LogLines {
+    /// The container's name.
+    name: String,
     view: View,
     options: Options,
     /// Where it ends, if it does not follow.
@@ -114,6 +115,19 @@ pub struct LogLines {
     piece: Option<(Source, SystemTime, Bytes)>,
     begun: [Option<Begun>; 2],
     is_over: bool,
+    /// What was there when it was asked for.
+    first: BytesMut,
+}
+
+/// Why there is no more for now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Filled {
+    /// It is a piece, or the end.
+    Enough,
+    /// It has not been written yet.
+    Waits,
+    /// It was overwritten.
+    Missed,
 }
 
 /// A line without its end so far.
@@ -128,17 +142,62 @@ struct Begun {
 impl LogLines {
     /// The log of a container.
     pub(crate) fn of(container: &Container, options: Options) -> LogLines {
-        let (mut until, mut skip_lines) = (None, 0);
+        let (mut until, mut skip_lines, mut begun) = (None, 0, [None, None]);
         let view = container.console.reader(|log| {
             until = (!options.follow).then(|| log.end());
-            if let Some(tail) = options.tail {
-                skip_lines = count(log, &options).saturating_sub(tail);
+            let Some(lines) = options.tail else { return log.begin() };
+            let tail = log.last_lines(lines, |source| options.wants(source));
+            skip_lines = tail.skip_lines;
+            if let Some((source, time, bytes)) = tail.begun {
+                begun[source as usize] = Some(Begun { time, bytes, is_continued: false });
             }
-            log.begin()
+            tail.place
         });
         let left_bytes = options.limit_bytes.unwrap_or(u64::MAX);
-        let (piece, begun) = (None, [None, None]);
-        LogLines { view, options, until, skip_lines, left_bytes, piece, begun, is_over: false }
+        let (name, is_over) = (container.spec.name.clone(), false);
+        let (piece, first) = (None, BytesMut::new());
+        let mut lines = LogLines {
+            name,
+            view,
+            options,
+            until,
+            skip_lines,
+            left_bytes,
+            piece,
+            begun,
+            is_over,
+            first,
+        };
+        // Before anything of it can be overwritten.
+        let mut first = BytesMut::new();
+        lines.fill(&mut first, |view, until| view.next_now(until));
+        lines.first = first;
+        lines
+    }
+
+    /// Adds what `next` gives, until there is enough for now.
+    fn fill(
+        &mut self,
+        out: &mut BytesMut,
+        mut next: impl FnMut(&View, Option<Place>) -> Option<Next>,
+    ) -> Filled {
+        while !self.is_over && out.len() < PIECE_BYTES {
+            if self.piece.is_some() {
+                self.take(out);
+                continue;
+            }
+            match next(&self.view, self.until) {
+                Some(Next::Piece(source, time, bytes)) => {
+                    if self.options.wants(source) {
+                        self.piece = Some((source, time, bytes));
+                    }
+                }
+                Some(Next::Over) => self.put_rest(out),
+                Some(Next::GivenUp) => return Filled::Missed,
+                None => return Filled::Waits,
+            }
+        }
+        Filled::Enough
     }
 
     /// Adds what is wanted of the piece in hand, until there is enough for now.
@@ -204,20 +263,6 @@ impl LogLines {
     }
 }
 
-/// How many lines there are, unfinished ones included.
-fn count(log: &Log, options: &Options) -> u64 {
-    let (mut lines, mut begun) = (0, [false; 2]);
-    let mut place = log.begin();
-    while let Some(record) = log.at(place) {
-        if options.wants(record.source) {
-            lines += record.bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
-            begun[record.source as usize] = record.bytes.last() != Some(&b'\n');
-        }
-        place = Place { record: place.record + 1, skip: 0 };
-    }
-    lines + begun.into_iter().map(u64::from).sum::<u64>()
-}
-
 impl Body for LogLines {
     type Data = Bytes;
     type Error = io::Error;
@@ -227,29 +272,21 @@ impl Body for LogLines {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         let this = self.get_mut();
-        let mut out = BytesMut::new();
-        let mut given_up = false;
-        while !this.is_over && !given_up && out.len() < PIECE_BYTES {
-            if this.piece.is_some() {
-                this.take(&mut out);
-                continue;
+        let mut out = std::mem::take(&mut this.first);
+        let filled = this.fill(&mut out, |view, until| match view.poll_next(cx, until) {
+            Poll::Ready(next) => Some(next),
+            Poll::Pending => None,
+        });
+        Poll::Ready(match filled {
+            _ if !out.is_empty() => Some(Ok(Frame::data(out.freeze()))),
+            Filled::Enough => None,
+            Filled::Waits => return Poll::Pending,
+            Filled::Missed => {
+                let why = "its reader was too slow: what it missed is overwritten";
+                warn!(container = this.name, "the log is cut off: {why}");
+                this.is_over = true;
+                Some(Err(io::Error::other(why)))
             }
-            match this.view.poll_next(cx, this.until) {
-                Poll::Ready(Next::Piece(source, time, bytes)) => {
-                    if this.options.wants(source) {
-                        this.piece = Some((source, time, bytes));
-                    }
-                }
-                Poll::Ready(Next::Over) => this.put_rest(&mut out),
-                Poll::Ready(Next::GivenUp) => given_up = true,
-                Poll::Pending if out.is_empty() => return Poll::Pending,
-                Poll::Pending => break,
-            }
-        }
-        Poll::Ready(match (out.is_empty(), given_up) {
-            (false, _) => Some(Ok(Frame::data(out.freeze()))),
-            (true, true) => Some(Err(io::Error::other("the log went on without its reader"))),
-            (true, false) => None,
         })
     }
 }
@@ -305,6 +342,61 @@ mod tests {
         container.console.write(O, b"three\nfo");
         container.console.end();
         assert_eq!(lines.collect().await.unwrap().to_bytes(), "three\nfo");
+    }
+
+    /// Nothing of it is lost without a word, and nothing is kept for who does not read.
+    #[tokio::test]
+    async fn a_follower_that_is_too_slow_is_told() {
+        let container = container(&[(O, "one\n")]);
+        let mut lines = LogLines::of(&container, Options::parse("follow=true").unwrap());
+        let piece = "x".repeat(1_000_000);
+        for _ in 0..20 {
+            container.console.write(O, piece.as_bytes());
+        }
+        // What was there when it came is its own.
+        let first = lines.frame().await.unwrap().unwrap().into_data().unwrap();
+        assert_eq!(first, "one\n");
+        let error = lines.frame().await.unwrap().unwrap_err();
+        assert!(error.to_string().contains("too slow"), "{error}");
+        assert!(lines.frame().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn who_begins_to_read_a_full_log_is_not_too_slow() {
+        let container = container(&[]);
+        let piece = format!("{}\n", "x".repeat(999));
+        for _ in 0..20_000 {
+            container.console.write(O, piece.as_bytes());
+        }
+        let mut lines = LogLines::of(&container, Options::default());
+        let mut read = 0;
+        while let Some(frame) = lines.frame().await {
+            read += frame.unwrap().into_data().unwrap().len();
+            for _ in 0..20 {
+                container.console.write(O, piece.as_bytes());
+            }
+        }
+        assert!(read > 9_000_000, "{read}");
+    }
+
+    #[tokio::test]
+    async fn the_last_lines_of_two_outputs_are_counted_where_they_end() {
+        let written = container(&[(E, "e1"), (O, "o1\no2\no3"), (E, "e1\ne2"), (O, "o3\n")]);
+        for (lines, expected) in [
+            (0, ""),
+            (1, "e2"),
+            (2, "o3o3\ne2"),
+            (3, "e1e1\no3o3\ne2"),
+            (4, "o2\ne1e1\no3o3\ne2"),
+            (5, "o1\no2\ne1e1\no3o3\ne2"),
+            (99, "o1\no2\ne1e1\no3o3\ne2"),
+        ] {
+            assert_eq!(read(&written, &format!("tailLines={lines}")).await, expected, "{lines}");
+        }
+        assert_eq!(read(&written, "tailLines=1&stream=Stdout").await, "o3o3\n");
+        let both = container(&[(O, "a\nb"), (E, "c")]);
+        assert_eq!(read(&both, "tailLines=1").await, "c");
+        assert_eq!(read(&both, "tailLines=2").await, "bc");
     }
 
     #[tokio::test]

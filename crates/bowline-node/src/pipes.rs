@@ -23,7 +23,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 /// Pipes of this size cost memory only while they are full. Only such a one is big enough for what
 /// comes in a pause.
-const PIPE_BYTES: usize = 1024 * 1024;
+pub const PIPE_BYTES: usize = 1024 * 1024;
 
 /// Our end of a pipe: a [`Receiver`] to read from, a [`Sender`] to write to.
 #[derive(Debug)]

@@ -31,8 +31,11 @@ pub trait Process {
     /// Whether all output was read to its end.
     fn is_silent(&self) -> bool;
 
-    /// How it ended, once it has. Its zombie is gone then.
+    /// How it ended, once it has.
     fn poll_ending(&mut self, cx: &mut Context<'_>) -> Poll<Ending>;
+
+    /// It has ended, and so has the session: what it left behind lives on.
+    fn leave(&mut self) {}
 }
 
 /// A process of this host and its ends.
@@ -220,6 +223,10 @@ impl Process for HostProcess {
 
     fn poll_ending(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
         self.leader.poll_ending(cx)
+    }
+
+    fn leave(&mut self) {
+        self.leader.leave();
     }
 }
 

@@ -34,6 +34,9 @@ use crate::session::Command;
 const END_GRACE: Duration = Duration::from_millis(300);
 /// What it waits for those that were killed. With the grace, a runtime ends within a second.
 const END_PATIENCE: Duration = Duration::from_millis(500);
+/// After a main process has ended: how long its output is read on while something else holds the
+/// other end.
+const END_DRAIN: Duration = Duration::from_secs(2);
 /// Between two looks for orphans that have ended: looking reads all of `/proc`.
 const TEND_AT_MOST_EVERY: Duration = Duration::from_millis(100);
 /// The same while they are waited for.
@@ -44,14 +47,14 @@ const LOOK_EVERY: Duration = Duration::from_millis(2);
 pub struct Settings {
     /// After a client has gone: between SIGHUP and SIGKILL for its process group.
     pub hangup_grace: Duration,
-    /// After a process has ended: how long its output is read on while something else holds the
-    /// other end.
-    pub drain: Duration,
+    /// After a command has ended: how long its output is read on while something else holds the
+    /// other end; `None` for as long as that does, as containerd and CRI-O do.
+    pub drain: Option<Duration>,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { hangup_grace: Duration::from_secs(2), drain: Duration::from_secs(2) }
+        Settings { hangup_grace: Duration::from_secs(2), drain: None }
     }
 }
 
@@ -149,7 +152,7 @@ impl Command for Exec {
         &self.words
     }
 
-    fn drain_patience(&self) -> Duration {
+    fn drain_patience(&self) -> Option<Duration> {
         self.runtime.settings.drain
     }
 }
@@ -234,7 +237,7 @@ impl Runtime {
                 let farewell =
                     Farewell { signal: Signal::TERM, grace: END_GRACE, ..farewell.clone() };
                 let (container, end) = (container.clone(), end.clone());
-                mains.spawn(supervise(container, farewell, settings.drain, end));
+                mains.spawn(supervise(container, farewell, end));
             }
             container
         };
@@ -374,12 +377,7 @@ async fn tend(end: CancellationToken) {
 }
 
 /// Runs a container's main process to its end, which is the end of all that runs in it.
-async fn supervise(
-    container: Arc<Container>,
-    farewell: Farewell,
-    drain: Duration,
-    end: CancellationToken,
-) {
+async fn supervise(container: Arc<Container>, farewell: Farewell, end: CancellationToken) {
     let (spec, console) = (&container.spec, &container.console);
     // Its stdin stays open for whoever attaches.
     let wants = Wants { stdin: spec.stdin, stdout: true, stderr: !spec.tty, tty: spec.tty };
@@ -399,19 +397,24 @@ async fn supervise(
     let Some(ended) = end.run_until_cancelled(running).await else { return };
     info!(container = spec.name, code = ended.code(), "the main process has ended");
     container.set(State::Exited { code: ended.code(), since, at: SystemTime::now() });
+    process.leave();
     container.home.end();
-    // What it wrote is read, however slow those are who read it; then whoever else can still write
-    // has a while to end.
+    // What it wrote is read. All that ran beside it was killed; what has left the container's
+    // sessions, as none can in a real one, has a while to end.
     let mut until = None;
     let dry = run(console, &mut process, |process, cx| {
         if process.is_silent() {
-            return Poll::Ready(());
+            return Poll::Ready(true);
         }
-        until.get_or_insert_with(|| Box::pin(sleep(drain))).as_mut().poll(cx)
+        let until = until.get_or_insert_with(|| Box::pin(sleep(END_DRAIN)));
+        until.as_mut().poll(cx).map(|()| false)
     });
-    if end.run_until_cancelled(dry).await.is_some() {
-        console.end();
+    match end.run_until_cancelled(dry).await {
+        None => return,
+        Some(true) => {}
+        Some(false) => warn!(container = spec.name, "others still hold its output: it is cut off"),
     }
+    console.end();
 }
 
 /// Lets a process go on until `over` says so. That is asked whenever the process has nothing to do

@@ -20,11 +20,14 @@ use bowline_proto::{Machine, Next, Time, limits};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use crate::pipes::PIPE_BYTES;
 use crate::process::{Act, Ending, Process, StartError};
 
 /// With a terminal, how long the first size may take before the process starts without one. A
 /// program that asks at once must not be told 0 by 0.
 const FIRST_SIZE_PATIENCE: Duration = Duration::from_millis(500);
+/// The most that a process's two pipes hold when it ends.
+const OWN_BYTES: usize = 2 * PIPE_BYTES;
 
 /// A command and where it would run. It shows itself as a log names it.
 pub trait Command: Display {
@@ -41,8 +44,8 @@ pub trait Command: Display {
     fn words(&self) -> &[String];
 
     /// After it has ended: how long its output is read on while something else holds the other
-    /// end.
-    fn drain_patience(&self) -> Duration;
+    /// end; `None` for as long as that does.
+    fn drain_patience(&self) -> Option<Duration>;
 }
 
 /// Runs `command` for the client at the other end of `connection`, until both have ended or `end`.
@@ -67,6 +70,7 @@ pub async fn run<S: Connection, C: Command>(
         size: None,
         phase: Phase::Setup,
         end: None,
+        err_ended: false,
         traffic: Traffic::default(),
     };
     let aborted = tokio::select! {
@@ -95,6 +99,8 @@ struct Running<S, C: Command> {
     phase: Phase<C::Process>,
     /// How it ended: the session has given its last event, or was given its Status.
     end: Option<End>,
+    /// Its errors have come to their end.
+    err_ended: bool,
     traffic: Traffic,
 }
 
@@ -112,11 +118,13 @@ enum Phase<P> {
 }
 
 /// What a process that has ended wrote is in its pipes: it is read until they are dry, however slow
-/// the client is. Then whoever else holds them has until a deadline to end.
+/// the client is. Then whoever else holds them is waited for, or has until a deadline to end.
 struct Drain<P> {
     process: Box<P>,
     ending: Ending,
-    until: Time,
+    until: Option<Time>,
+    /// So much was read since, and then nothing was there.
+    read: usize,
     dry: bool,
 }
 
@@ -173,11 +181,14 @@ impl<S: Connection, C: Command> Running<S, C> {
                 self.start();
                 return self.advance();
             }
-            Phase::Drain(drain) if drain.process.is_silent() || drain.dry && now >= drain.until => {
+            Phase::Drain(drain)
+                if drain.process.is_silent() || drain.until.is_some_and(|until| now >= until) =>
+            {
                 self.conclude();
                 return self.advance();
             }
-            Phase::Size(until) | Phase::Drain(Drain { until, dry: true, .. }) => Some(*until),
+            Phase::Size(until) => Some(*until),
+            Phase::Drain(drain) => drain.until,
             _ => None,
         };
         let Seen::Nothing(look) = self.look_after_client(now) else {
@@ -249,11 +260,17 @@ impl<S: Connection, C: Command> Running<S, C> {
     }
 
     fn act(&mut self, act: Act) {
+        if let (Phase::Drain(drain), Act::Out(bytes) | Act::Err(bytes)) = (&mut self.phase, &act) {
+            drain.read += bytes.len();
+        }
         match act {
             Act::Out(bytes) => self.session.send(Channel::Stdout, bytes),
             Act::Err(bytes) => self.session.send(Channel::Stderr, bytes),
             Act::OutEnded => self.session.finish(Channel::Stdout),
-            Act::ErrEnded => self.session.finish(Channel::Stderr),
+            Act::ErrEnded => {
+                self.err_ended = true;
+                self.session.finish(Channel::Stderr);
+            }
             Act::Took => {}
             Act::Broken(why) => {
                 warn!("{}: {why}", self.command);
@@ -263,18 +280,44 @@ impl<S: Connection, C: Command> Running<S, C> {
     }
 
     fn drain(&mut self, ending: Ending) {
-        let until = self.clock.now();
         self.phase = match std::mem::replace(&mut self.phase, Phase::Over) {
-            Phase::Process(process) => Phase::Drain(Drain { process, ending, until, dry: false }),
+            Phase::Process(process) => {
+                Phase::Drain(Drain { process, ending, until: None, read: 0, dry: false })
+            }
             other => other,
         };
     }
 
     fn conclude(&mut self) {
-        let Phase::Drain(drain) = &self.phase else { return };
-        let code = drain.ending.code();
+        let Phase::Drain(drain) = &mut self.phase else { return };
+        let (code, is_cut) = (drain.ending.code(), !drain.process.is_silent());
+        drain.process.leave();
+        if is_cut && !self.say_cut() {
+            return;
+        }
         let why = format!("error executing command [{}], exit code {code}", self.words());
         self.end(&Status::exited(code, &why));
+    }
+
+    /// The output ends while others still write to it. That is said where a person reads it; where
+    /// there is no such place, the session fails, and this is `false`: nobody shall take what came
+    /// for all of it.
+    fn say_cut(&mut self) -> bool {
+        let patience = self.command.drain_patience().unwrap_or_default();
+        let why = format!(
+            "the output is cut off: processes that the command left behind still hold it after \
+             {patience:?}"
+        );
+        warn!("{}: {why}", self.command);
+        if self.wants.tty && self.wants.stdout {
+            self.session.send(Channel::Stdout, format!("\r\n{why}\r\n").into());
+        } else if self.wants.stderr && !self.err_ended {
+            self.session.send(Channel::Stderr, format!("{why}\n").into());
+        } else {
+            self.end(&Status::failed(&why));
+            return false;
+        }
+        true
     }
 
     fn words(&self) -> String {
@@ -301,14 +344,14 @@ impl<S: Connection, C: Command> Running<S, C> {
                     return Poll::Ready(Wake::Act(act));
                 }
             }
+            // What comes behind all that the pipes can hold was written by others.
+            Phase::Drain(drain) if !drain.dry && drain.read > OWN_BYTES => return self.dry(),
             Phase::Drain(drain) => {
                 if let Poll::Ready(act) = drain.process.poll(cx, &mut self.stdin, room) {
                     return Poll::Ready(Wake::Act(act));
                 }
                 if room && !drain.dry {
-                    drain.dry = true;
-                    drain.until = self.clock.now() + self.command.drain_patience();
-                    return Poll::Ready(Wake::Deadline);
+                    return self.dry();
                 }
             }
             Phase::Setup | Phase::Size(_) | Phase::Over => {}
@@ -323,6 +366,16 @@ impl<S: Connection, C: Command> Running<S, C> {
             return Poll::Ready(Wake::Ended(ending));
         }
         alarm.poll(cx).map(|()| Wake::Deadline)
+    }
+
+    /// All that the process itself wrote was read: from here on others are waited for.
+    fn dry(&mut self) -> Poll<Wake> {
+        if let Phase::Drain(drain) = &mut self.phase {
+            drain.dry = true;
+            let patience = self.command.drain_patience();
+            drain.until = patience.map(|patience| self.clock.now() + patience);
+        }
+        Poll::Ready(Wake::Deadline)
     }
 
     /// The node ends: the outcome will not be known. The client is told so, as far as that goes

@@ -15,7 +15,7 @@ use bowline_gateway::far::Nodes;
 use bowline_gateway::gates::Gates;
 use bowline_gateway::server::Gateway;
 use bowline_io::objects::Object;
-use bowline_io::serve::{Sessions, serve};
+use bowline_io::serve::{Limits, Sessions, serve};
 use bowline_io::{chance, tls};
 use bowline_node::admitted::{self, Admitted};
 use bowline_node::forward::Slots;
@@ -50,6 +50,8 @@ pub struct Config {
     /// How many connections a port-forward may have; as many as without a flag where there is no
     /// number.
     pub forward_connections: Option<usize>,
+    /// How long output is awaited after a command has ended; `None` for as long as it may come.
+    pub drain: Option<Duration>,
 }
 
 /// A running cluster. [`stop`](Dev::stop) it: dropping leaves processes to the operating system.
@@ -74,7 +76,10 @@ impl Dev {
         // The demo pod's port is its server's alone, also before that listens.
         let reserved = web::reserve((Ipv4Addr::LOCALHOST, 0).into())?;
         let (objects, specs) = objects(&config.files, reserved.local_addr()?.port())?;
-        let runtime = Arc::new(Runtime::start(specs, Settings::default()));
+        let runtime = Arc::new(Runtime::start(
+            specs,
+            Settings { drain: config.drain, ..Settings::default() },
+        ));
         if config.files.is_empty() {
             demo_listens(&runtime).await?;
         }
@@ -145,7 +150,8 @@ async fn start_node(
     let admitted = Some(Admitted::default());
     let kubelet = Kubelet { runtime, sessions: sessions.clone(), admitted, forwards };
     let service = move |peer, request| kubelet.clone().answer(peer, request);
-    let server = tokio::spawn(serve(listener, Some(tls), sessions.clone(), service));
+    let server =
+        tokio::spawn(serve(listener, Some(tls), Limits::default(), sessions.clone(), service));
     Ok((address, (sessions, server)))
 }
 
@@ -175,7 +181,8 @@ async fn start_gateway(
     let sessions = Sessions::default();
     let gateway = Gateway::new(tokens, policies, nodes, address.to_string(), sessions.clone());
     let service = move |peer, request| gateway.clone().answer(peer, request);
-    let server = tokio::spawn(serve(listener, Some(tls), sessions.clone(), service));
+    let server =
+        tokio::spawn(serve(listener, Some(tls), Limits::default(), sessions.clone(), service));
     Ok((address, (sessions, server)))
 }
 

@@ -12,13 +12,14 @@ use bowline_gateway::authz::Policies;
 use bowline_gateway::cluster::Cluster;
 use bowline_gateway::far::Nodes;
 use bowline_gateway::server::Gateway;
-use bowline_io::serve::{Sessions, serve};
+use bowline_io::serve::{Limits, Sessions, serve};
 use bowline_io::tls::{self, Identity};
-use bowline_io::{objects, shutdown};
+use bowline_io::{descriptors, objects, shutdown};
 use bowline_node::forward::Slots;
 use bowline_node::kubelet::Kubelet;
 use bowline_node::runtime::{Runtime, Settings};
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use crate::args;
 use crate::args::node::Pair;
@@ -28,14 +29,14 @@ use crate::{logging, memory, say};
 
 /// `bowline dev`.
 pub async fn dev(asked: args::dev::Dev) -> Result<()> {
-    logging::start(asked.verbosity);
-    let end = shutdown::on_signal()?;
+    let end = start(asked.verbosity)?;
     let config = dev::Config {
         files: asked.filenames.iter().map(PathBuf::from).collect(),
         port: asked.port,
         kubeconfig: asked.kubeconfig,
         gates: asked.gates,
         forward_connections: Some(asked.max_connections_per_forward),
+        drain: asked.output_drain_timeout,
     };
     let dev = Dev::start(&config).await?;
     say::notice(format_args!(
@@ -50,8 +51,7 @@ pub async fn dev(asked: args::dev::Dev) -> Result<()> {
 
 /// `bowline node`.
 pub async fn node(asked: args::node::Node) -> Result<()> {
-    logging::start(asked.verbosity);
-    let end = shutdown::on_signal()?;
+    let end = start(asked.verbosity)?;
     let settings =
         Settings { hangup_grace: asked.stream_hangup_grace, drain: asked.output_drain_timeout };
     let client_ca = asked.client_ca.as_deref().map(tls::read).transpose()?;
@@ -72,15 +72,15 @@ pub async fn node(asked: args::node::Node) -> Result<()> {
     let scheme = if tls.is_some() { "https" } else { "http" };
     say::notice(format_args!("serving on {scheme}://{address}{open}"));
     let service = move |peer, request| kubelet.clone().answer(peer, request);
-    until(end, &sessions, serve(listener, tls, sessions.clone(), service)).await;
+    let limits = Limits::new(asked.unauthenticated_per_address);
+    until(end, &sessions, serve(listener, tls, limits, sessions.clone(), service)).await;
     runtime.shut_down().await;
     Ok(())
 }
 
 /// `bowline gateway`.
 pub async fn gateway(asked: args::gateway::Gateway) -> Result<()> {
-    logging::start(asked.verbosity);
-    let end = shutdown::on_signal()?;
+    let end = start(asked.verbosity)?;
     let mut cluster = Cluster::default();
     for file in &asked.filenames {
         for object in objects::read(file.as_ref())? {
@@ -104,8 +104,19 @@ pub async fn gateway(asked: args::gateway::Gateway) -> Result<()> {
     let gateway = Gateway::new(tokens, policies, nodes, address.to_string(), sessions.clone());
     say::notice(format_args!("serving on https://{address}"));
     let service = move |peer, request| gateway.clone().answer(peer, request);
-    until(end, &sessions, serve(listener, Some(tls), sessions.clone(), service)).await;
+    let limits = Limits::new(asked.unauthenticated_per_address);
+    until(end, &sessions, serve(listener, Some(tls), limits, sessions.clone(), service)).await;
     Ok(())
+}
+
+/// What every server does first: it logs, has as many descriptors as it may, and gives what ends
+/// it.
+fn start(verbosity: i32) -> Result<CancellationToken> {
+    logging::start(verbosity);
+    if let Err(error) = descriptors::raise() {
+        tracing::warn!("the limit of descriptors stays as it is: {error}");
+    }
+    Ok(shutdown::on_signal()?)
 }
 
 /// As kube-apiserver: without a CA the kubelets' certificates are not checked.
@@ -142,11 +153,7 @@ async fn listen(address: IpAddr, port: u16) -> Result<(TcpListener, SocketAddr)>
 }
 
 /// Runs a server until the token, and then to its own end.
-async fn until(
-    end: tokio_util::sync::CancellationToken,
-    sessions: &Sessions,
-    server: impl Future<Output = ()>,
-) {
+async fn until(end: CancellationToken, sessions: &Sessions, server: impl Future<Output = ()>) {
     let all = sessions.end.clone();
     tokio::spawn(async move {
         end.cancelled().await;

@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result};
-use bowline_io::serve::{Sessions, body, serve};
+use bowline_io::serve::{Limits, Peer, Sessions, body, serve};
 use http::{Response, header};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use tokio::net::TcpSocket;
@@ -37,13 +37,14 @@ pub async fn run(address: SocketAddr) -> Result<()> {
     let socket = reserve(address).with_context(|| format!("listen on {address}"))?;
     let listener = socket.listen(BACKLOG).with_context(|| format!("listen on {address}"))?;
     say::notice(format_args!("{READY} http://{address}"));
-    let service = |_peer, _request| async {
+    let service = |peer: Peer, _request| async move {
+        peer.known();
         let mut reply = Response::new(body(PAGE));
         let html = header::HeaderValue::from_static("text/html; charset=utf-8");
         reply.headers_mut().insert(header::CONTENT_TYPE, html);
         reply
     };
-    serve(listener, None, Sessions::default(), service).await;
+    serve(listener, None, Limits::default(), Sessions::default(), service).await;
     Ok(())
 }
 

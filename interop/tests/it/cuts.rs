@@ -95,7 +95,7 @@ impl Round<'_> {
         let name = format!("up-{number}");
         let (there, path) = (self.place.there(&name), self.place.path_there(&name));
         let is_file = self.place.here(source).is_file();
-        let has_name = is_file && self.chance.next_u32() % 2 == 0;
+        let has_name = is_file && self.chance.next_u32().is_multiple_of(2);
         if has_name {
             let script = "echo old >\"$1\"";
             let left = self.direct.run(&[], &["sh", "-c", script, "sh", &path], Input::Nothing);
@@ -116,7 +116,7 @@ impl Round<'_> {
     fn down(&mut self, client: &Client, source: &str, retries: &str, number: u64) {
         let target = self.place.here(&format!("down-{number}"));
         let is_file = self.place.here(source).is_file();
-        if is_file && self.chance.next_u32() % 2 == 0 {
+        if is_file && self.chance.next_u32().is_multiple_of(2) {
             fs::write(&target, "old").unwrap();
         }
         let sums = |target: &Path| target.symlink_metadata().is_ok().then(|| sums_here(target));

@@ -259,7 +259,9 @@ async fn at_client(
 
 /// Answers requests for the pod, and an upgrade with all of that; whether it was one.
 async fn serve(mut socket: TcpStream, round: Vec<u8>, rounds: usize) -> Result<bool> {
-    const POD: &str = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"box","namespace":"default"},"spec":{"containers":[{"name":"box"}]},"status":{"phase":"Running"}}"#;
+    const POD: &str = r#"{"apiVersion":"v1","kind":"Pod",
+        "metadata":{"name":"box","namespace":"default"},
+        "spec":{"containers":[{"name":"box"}]},"status":{"phase":"Running"}}"#;
     loop {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {

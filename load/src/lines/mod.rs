@@ -1,7 +1,8 @@
 //! The lines by name, and what they share: a start with a baseline, and the way back to it.
-//! Above: `main`. Below: `many`, `slow`, `hops`, `forward`, `attacks`.
+//! Above: `main`. Below: `many`, `slow`, `crowd`, `hops`, `forward`, `attacks`.
 
 mod attacks;
+mod crowd;
 mod forward;
 mod hops;
 mod many;
@@ -17,7 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::client::{Clients, Taken, success};
-use crate::place::{Place, Roles};
+use crate::place::{IDLE, Place, Roles};
 use crate::server::{Holds, LOOK_EVERY, Server};
 use crate::table::Row;
 
@@ -72,6 +73,21 @@ pub const LINES: &[Line] = &[
         name: "deaf-process",
         about: "1 GB of stdin that is never read",
         run: |place, row| Box::pin(slow::deaf(place, row)),
+    },
+    Line {
+        name: "unread",
+        about: "1,000 clients that may nothing, ask, and never read",
+        run: |place, row| Box::pin(crowd::unread(place, row)),
+    },
+    Line {
+        name: "silent",
+        about: "2,000 silent connections beside 100 terminals",
+        run: |place, row| Box::pin(crowd::silent(place, row)),
+    },
+    Line {
+        name: "log-readers",
+        about: "20 readers of a log that read nothing",
+        run: |place, row| Box::pin(crowd::log_readers(place, row)),
     },
     Line {
         name: "hops",
@@ -155,11 +171,12 @@ impl Baseline {
 
 /// Roles that have served a few sessions, their clients, and what they hold.
 pub async fn start(place: &Place) -> Result<(Roles, Clients, Baseline)> {
-    warm(place, place.start()?).await
+    warm(place, place.start(IDLE)?).await
 }
 
 /// The same with these roles.
 pub async fn warm(place: &Place, roles: Roles) -> Result<(Roles, Clients, Baseline)> {
+    let running = roles.node.holds()?.children;
     let clients = place.clients(&roles.gateway)?;
     let mut sessions = JoinSet::new();
     for _ in 0..WARM_UP {
@@ -171,7 +188,7 @@ pub async fn warm(place: &Place, roles: Roles) -> Result<(Roles, Clients, Baseli
     for result in sessions.join_all().await {
         result.map_err(|fault| anyhow::anyhow!("warm-up: {fault}"))?;
     }
-    let calm = |holds: &Holds| holds.children == 0;
+    let calm = |holds: &Holds| holds.children == running;
     let deadline = Instant::now() + SETTLING;
     let mut last = Baseline::of(&roles)?;
     loop {

@@ -64,18 +64,20 @@ pub async fn echo(place: &Place, row: &mut Row) -> Result<()> {
         row.fault("the bulk download ended before the terminals did");
     }
     echoes.sort_unstable();
-    let at = |share: f64| {
-        let place = (echoes.len() as f64 * share) as usize;
-        let echo = echoes.get(place.min(echoes.len().saturating_sub(1)));
-        echo.map_or(f64::MAX, |echo| echo.as_secs_f64() * 1000.0)
-    };
-    row.note(format!("{} echoes, p50 {:.1} ms", echoes.len(), at(0.5)));
-    row.at_most("p99", at(0.99), ECHO_P99_MS, "ms");
+    row.note(format!("{} echoes, p50 {:.1} ms", echoes.len(), percentile(&echoes, 0.5)));
+    row.at_most("p99", percentile(&echoes, 0.99), ECHO_P99_MS, "ms");
     finish(row, roles, before).await
 }
 
+/// Of sorted times, the one that so many are not above, in milliseconds.
+pub fn percentile(echoes: &[Duration], share: f64) -> f64 {
+    let place = (echoes.len() as f64 * share) as usize;
+    let echo = echoes.get(place.min(echoes.len().saturating_sub(1)));
+    echo.map_or(f64::MAX, |echo| echo.as_secs_f64() * 1000.0)
+}
+
 /// Types a key at a time and waits for its echo, which the terminal gives.
-async fn terminal(
+pub async fn terminal(
     clients: Clients,
     pause: Duration,
     deadline: Instant,

@@ -1,5 +1,5 @@
-//! Connections made of nothing: what they give is always the same again, and what they take is gone,
-//! so that all memory is the role's. And the bytes of messages and frames.
+//! Connections made of nothing: what they give is always the same again, and what they take is
+//! gone, so that all memory is the role's. And the bytes of messages and frames.
 
 use std::fmt::{self, Display, Formatter};
 use std::io;
@@ -193,8 +193,8 @@ pub fn data(stream: u32, payload: &[u8]) -> Vec<u8> {
     [&stream.to_be_bytes()[..], &length.to_be_bytes(), payload].concat()
 }
 
-/// Bytes of a lane by its channel's number. 9 is nobody's. Streams are opened in the order of error,
-/// stdin, stdout, stderr.
+/// Bytes of a lane by its channel's number. 9 is nobody's. Streams are opened in the order of
+/// error, stdin, stdout, stderr.
 pub fn said(protocol: &Protocol, side: Side, channel: u8, payload: &[u8]) -> Vec<u8> {
     match (protocol.carrier, protocol.encoding) {
         (Carrier::Spdy, _) => {
@@ -228,8 +228,8 @@ impl Command for Deaf {
         &[]
     }
 
-    fn drain_patience(&self) -> Duration {
-        Duration::ZERO
+    fn drain_patience(&self) -> Option<Duration> {
+        Some(Duration::ZERO)
     }
 }
 

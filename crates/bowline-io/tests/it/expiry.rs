@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bowline_io::serve::{Sessions, body, serve};
+use bowline_io::serve::{Limits, Sessions, body, serve};
 use bowline_io::tls::{self, Trust};
 use bytes::Bytes;
 use http::{Request, Response};
@@ -58,7 +58,7 @@ async fn place(asks_clients: bool) -> Place {
     let service = |peer: bowline_io::serve::Peer, _| async move {
         Response::new(body(peer.identity.map_or("nobody".into(), |identity| identity.user)))
     };
-    tokio::spawn(serve(listener, Some(tls), sessions.clone(), service));
+    tokio::spawn(serve(listener, Some(tls), Limits::default(), sessions.clone(), service));
     let trust = Trust::Ca(authority.pem.clone().into_bytes());
     let client = tls::client(&trust, Some(&authority.sign("jane", 2030))).unwrap();
     Place { watch, address, sessions, client }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bowline_io::dial::{Endpoint, Tls, dial};
 use bowline_io::http::{request, upgrade};
-use bowline_io::serve::{Sessions, body, serve};
+use bowline_io::serve::{Limits, Sessions, body, serve};
 use bowline_io::tls::{self, Identity, Trust};
 use bytes::Bytes;
 use http::{Request, Response};
@@ -23,7 +23,7 @@ async fn server(authority: &Authority) -> (SocketAddr, Sessions) {
     let address = listener.local_addr().unwrap();
     let sessions = Sessions::default();
     let service = |_, _| async { Response::new(body("ok")) };
-    tokio::spawn(serve(listener, Some(tls), sessions.clone(), service));
+    tokio::spawn(serve(listener, Some(tls), Limits::default(), sessions.clone(), service));
     (address, sessions)
 }
 

@@ -2,9 +2,10 @@
 //! Above: [`args`](super). Below: [`pflag`](super::pflag).
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::gates::{self, Gates};
-use super::node;
+use super::node::{self, DRAIN_TIMEOUT, drain_timeout};
 use super::pflag::Values;
 use super::table::{Command, Flag, Words};
 use super::{BadUsage, HELP, LOG_LEVEL};
@@ -22,6 +23,8 @@ pub struct Dev {
     pub gates: Gates,
     /// How many connections a port-forward may have at once.
     pub max_connections_per_forward: usize,
+    /// How long output is awaited after a command has ended; `None` for as long as it may come.
+    pub output_drain_timeout: Option<Duration>,
     /// `-v`.
     pub verbosity: i32,
 }
@@ -55,6 +58,7 @@ pub static COMMAND: Command = Command {
         Flag::list("filename", "FILE", "Pods in YAML or JSON. May be repeated.").short('f'),
         Flag::text("kubeconfig", "FILE", "Where to write the kubeconfig."),
         node::FORWARD_CONNECTIONS,
+        DRAIN_TIMEOUT,
         Flag::port("port", "The port of the API. 0 picks a free one.").default("0"),
         LOG_LEVEL,
         HELP,
@@ -66,7 +70,7 @@ pub static COMMAND: Command = Command {
 /// Reads it.
 ///
 /// # Errors
-/// [`BadUsage`] for a feature gate that nobody knows.
+/// [`BadUsage`] for a feature gate that nobody knows, or a time below zero.
 pub fn read(values: &Values) -> Result<Dev, BadUsage> {
     Ok(Dev {
         filenames: values.list("filename"),
@@ -74,6 +78,7 @@ pub fn read(values: &Values) -> Result<Dev, BadUsage> {
         kubeconfig: values.path("kubeconfig"),
         gates: gates::read(values)?,
         max_connections_per_forward: node::forward_connections(values)?,
+        output_drain_timeout: drain_timeout(values)?,
         verbosity: values.number(LOG_LEVEL.long).unwrap_or(0),
     })
 }

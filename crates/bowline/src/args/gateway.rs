@@ -4,8 +4,10 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
+use bowline_io::serve::UNKNOWN_PER_ADDRESS;
+
 use super::gates::{self, Gates};
-use super::node::{CLIENT_CA, FILENAME, Pair, TLS_CERT, TLS_KEY, pair};
+use super::node::{CLIENT_CA, FILENAME, Pair, TLS_CERT, TLS_KEY, UNAUTHENTICATED, pair};
 use super::pflag::Values;
 use super::table::{Command, Flag, Words};
 use super::{BadUsage, HELP, LOG_LEVEL};
@@ -33,6 +35,8 @@ pub struct Gateway {
     pub kubelet_preferred_address_types: Vec<String>,
     /// Kubernetes feature gates.
     pub gates: Gates,
+    /// Connections of one address that are not authenticated yet.
+    pub unauthenticated_per_address: usize,
     /// Files with Pods and Nodes.
     pub filenames: Vec<String>,
     /// `-v`.
@@ -105,6 +109,7 @@ pub static COMMAND: Command = Command {
         ),
         Flag::text(KUBELET_KEY, "FILE", "The private key of that certificate, in PEM."),
         ADDRESS_TYPES,
+        UNAUTHENTICATED,
         Flag::port("secure-port", "The port to listen on. 0 picks a free one.").default("6443"),
         TLS_CERT,
         TLS_KEY,
@@ -144,6 +149,7 @@ pub fn read(values: &Values) -> Result<Gateway, BadUsage> {
         kubelet_ca: values.path("kubelet-certificate-authority"),
         kubelet_preferred_address_types: types,
         gates: gates::read(values)?,
+        unauthenticated_per_address: values.positive(&UNAUTHENTICATED, UNKNOWN_PER_ADDRESS)?,
         filenames,
         verbosity: values.number(LOG_LEVEL.long).unwrap_or(0),
     })

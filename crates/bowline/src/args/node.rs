@@ -5,10 +5,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bowline_io::serve::UNKNOWN_PER_ADDRESS;
 use bowline_node::admitted::{self, Admitted};
 use bowline_proto::limits;
 
-use super::pflag::{BadValue, Values, bad_value};
+use super::pflag::{BadFlag, BadValue, Values, bad_value};
 use super::table::{Command, Flag, Words};
 use super::{BadUsage, HELP, LOG_LEVEL};
 
@@ -33,8 +34,10 @@ pub struct Node {
     pub plain_http: bool,
     /// From the hangup of a client that has gone to the kill.
     pub stream_hangup_grace: Duration,
-    /// How long output is awaited after the command has ended.
-    pub output_drain_timeout: Duration,
+    /// How long output is awaited after the command has ended; `None` for as long as it may come.
+    pub output_drain_timeout: Option<Duration>,
+    /// Connections of one address that are not authenticated yet.
+    pub unauthenticated_per_address: usize,
     /// How many connections a port-forward may have at once.
     pub max_connections_per_forward: usize,
     /// `-v`.
@@ -74,12 +77,23 @@ const HANGUP_GRACE: Flag = Flag::span(
 .default("2s");
 const HANGUP_GRACE_DEFAULT: Duration = Duration::from_secs(2);
 
-const DRAIN_TIMEOUT: Flag = Flag::span(
+/// `--output-drain-timeout` of `node` and `dev`: containerd's `drain_exec_sync_io_timeout`.
+pub const DRAIN_TIMEOUT: Flag = Flag::span(
     "output-drain-timeout",
-    "After a command has ended, how long to wait for output of processes that it left behind.",
+    "After a command has ended, how long to wait for processes that it left behind and that still \
+     hold its output. When they are cut off, stderr says so. 0 waits for as long as they do, as \
+     containerd does.",
 )
-.default("2s");
-const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(2);
+.default("0s");
+
+/// `--max-unauthenticated-per-address` of the servers.
+pub const UNAUTHENTICATED: Flag = Flag::number(
+    "max-unauthenticated-per-address",
+    "N",
+    "At most so many connections of one address that are not authenticated yet; the oldest goes \
+     for a new one. Behind a balancer all clients have one address.",
+)
+.default("1024");
 
 /// `--max-connections-per-forward` of whoever is a node.
 pub const FORWARD_CONNECTIONS: Flag = Flag::number(
@@ -172,6 +186,7 @@ pub static COMMAND: Command = Command {
         CLIENT_GROUP,
         CLIENT_NAME,
         FILENAME,
+        UNAUTHENTICATED,
         DRAIN_TIMEOUT,
         FORWARD_CONNECTIONS,
         Flag::switch("plain-http", "Serve HTTP without TLS, on loopback only."),
@@ -226,7 +241,8 @@ pub fn read(values: &Values) -> Result<Node, BadUsage> {
         admitted: admitted(values)?,
         plain_http,
         stream_hangup_grace: values.not_negative(&HANGUP_GRACE, HANGUP_GRACE_DEFAULT)?,
-        output_drain_timeout: values.not_negative(&DRAIN_TIMEOUT, DRAIN_TIMEOUT_DEFAULT)?,
+        output_drain_timeout: drain_timeout(values)?,
+        unauthenticated_per_address: values.positive(&UNAUTHENTICATED, UNKNOWN_PER_ADDRESS)?,
         max_connections_per_forward: forward_connections(values)?,
         verbosity: values.number(LOG_LEVEL.long).unwrap_or(0),
     })
@@ -248,15 +264,18 @@ fn admitted(values: &Values) -> Result<Admitted, BadUsage> {
 /// Reads [`FORWARD_CONNECTIONS`].
 ///
 /// # Errors
-/// [`BadUsage`] for less than one.
-pub fn forward_connections(values: &Values) -> Result<usize, BadUsage> {
-    let Some(number) = values.number(FORWARD_CONNECTIONS.long) else {
-        return Ok(limits::FORWARD_CONNECTIONS);
-    };
-    let found = usize::try_from(number).ok().filter(|number| *number > 0);
-    found.ok_or_else(|| {
-        bad_value(&FORWARD_CONNECTIONS, &number.to_string(), BadValue::NotPositive).into()
-    })
+/// [`BadFlag`] for less than one.
+pub fn forward_connections(values: &Values) -> Result<usize, BadFlag> {
+    values.positive(&FORWARD_CONNECTIONS, limits::FORWARD_CONNECTIONS)
+}
+
+/// `--output-drain-timeout`, where it is more than 0.
+///
+/// # Errors
+/// [`BadFlag`] for a time below zero.
+pub fn drain_timeout(values: &Values) -> Result<Option<Duration>, BadFlag> {
+    let timeout = values.not_negative(&DRAIN_TIMEOUT, Duration::ZERO)?;
+    Ok((!timeout.is_zero()).then_some(timeout))
 }
 
 /// A certificate and its key, which come together or not at all.

@@ -62,12 +62,12 @@ pub enum BadValue {
     /// No time.
     #[error(transparent)]
     Span(#[from] BadSpan),
+    /// A number below one.
+    #[error("must be greater than 0")]
+    Positive,
     /// A time below zero.
     #[error("must not be negative")]
     Negative,
-    /// A number below one.
-    #[error("must be at least 1")]
-    NotPositive,
     /// Not one of the values that there are.
     #[error("must be one of: {0}")]
     Choice(&'static str),
@@ -317,6 +317,16 @@ impl Values {
     pub fn not_negative(&self, flag: &Flag, or: Duration) -> Result<Duration, BadFlag> {
         let Some(span) = self.span(flag.long) else { return Ok(or) };
         span.not_negative().ok_or_else(|| bad_value(flag, &span.to_string(), BadValue::Negative))
+    }
+
+    /// A number of things of which there must be one.
+    ///
+    /// # Errors
+    /// [`BadFlag`] for one below 1.
+    pub fn positive(&self, flag: &Flag, or: usize) -> Result<usize, BadFlag> {
+        let Some(number) = self.number(flag.long) else { return Ok(or) };
+        let positive = usize::try_from(number).ok().filter(|number| *number > 0);
+        positive.ok_or_else(|| bad_value(flag, &number.to_string(), BadValue::Positive))
     }
 
     /// A time.

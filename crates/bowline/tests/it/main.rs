@@ -12,6 +12,7 @@ mod attach;
 mod bad_server;
 mod copy;
 mod credentials;
+mod crowded;
 mod ends;
 mod harmless;
 mod hostile;

@@ -3,6 +3,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -34,15 +35,34 @@ impl<T: Read + Write + Send> Wire for T {}
 
 impl Place {
     pub fn node() -> Place {
+        Place::node_of(bowline())
+    }
+
+    /// With these flags as well.
+    pub fn node_with(flags: &[&str]) -> Place {
+        Place::start_node(bowline(), flags)
+    }
+
+    /// By a program that becomes ours.
+    pub fn node_of(program: &Path) -> Place {
+        Place::start_node(program, &[])
+    }
+
+    fn start_node(program: &Path, flags: &[&str]) -> Place {
         let mut pod = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
         pod.write_all(POD.as_bytes()).unwrap();
-        let mut node = Command::new(bowline());
-        node.args(["node", "--runtime", "process", "--plain-http", "--port", "0", "-f"]);
+        let mut node = Command::new(program);
+        node.arg("node").args(flags);
+        node.args(["--runtime", "process", "--plain-http", "--port", "0", "-f"]);
         Place::Node { server: Server::start(node.arg(pod.path())), _pod: pod }
     }
 
     pub fn gateway() -> Place {
-        Place::Gateway(Pair::start(bowline(), port))
+        Place::gateway_of(bowline())
+    }
+
+    pub fn gateway_of(program: &Path) -> Place {
+        Place::Gateway(Pair::start(program, port))
     }
 
     pub fn both() -> [Place; 2] {

@@ -2,7 +2,10 @@
 //! end.
 //! Above: the gateway, the node. Below: hyper, `tls`.
 
-use std::cell::Cell;
+mod accept;
+mod connections;
+mod heads;
+
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
@@ -12,42 +15,34 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
+use hyper::ext::ReasonPhrase;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, sink};
+use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
+use self::accept::Accepting;
+use self::connections::{Connections, Registered};
+pub use self::connections::{Limits, UNKNOWN_PER_ADDRESS};
+use self::heads::{Answer, Exchange, Heads, LIBRARY_BYTES, Refused};
 use crate::ahead::Ahead;
 use crate::local::OwnPort;
 use crate::record::Refusals;
 use crate::stream::{Stream, Upgraded, prepare};
-use crate::target::{Around, Beginning, begin};
 use crate::tls::{self, PeerIdentity, Shown};
 
-/// How long a client may take for its TLS hello, and for the head of a request. Half of either is
-/// no connection.
+/// How long a client may take for its TLS hello. Half of it is no connection.
 const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
-const HEAD_PATIENCE: Duration = Duration::from_secs(10);
-/// What a request's head may hold: Go's servers' 1 MiB, since command lines travel in it.
-const HEAD_BYTES: usize = 1024 * 1024;
 const HEADERS: usize = 128;
-/// How much more of it is read once it is refused.
-const UNREAD_BYTES: u64 = 8 * HEAD_BYTES as u64;
-/// Connections at once; each holds at least one descriptor.
-const CONNECTIONS: usize = 16 * 1024;
-/// After a failed accept, as when descriptors run out.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// After the end was asked for, how long sessions may take to say goodbye.
 const GOODBYE_PATIENCE: Duration = Duration::from_millis(800);
 
@@ -60,6 +55,15 @@ pub struct Peer {
     pub identity: Option<PeerIdentity>,
     /// Whether it came in TLS.
     pub tls: bool,
+    registered: Arc<Registered>,
+}
+
+impl Peer {
+    /// Says that a request on this connection was authenticated. Until then it is one of those that
+    /// go first when there are too many, and has little patience.
+    pub fn known(&self) {
+        self.registered.known();
+    }
 }
 
 /// The end that all of a server's connections share.
@@ -102,10 +106,12 @@ pub fn body(bytes: impl Into<Bytes>) -> Body {
 pub type Reply = Response<Body>;
 
 /// Serves `listener` until `end`; then tells the sessions, waits for them with patience, and
-/// returns. `service` answers requests; what it spawns on `sessions` is waited for.
+/// returns. `service` answers requests, and says whom it knows ([`Peer::known`]); what it spawns on
+/// `sessions` is waited for.
 pub async fn serve<S, F>(
     listener: TcpListener,
     tls: Option<tls::Server>,
+    limits: Limits,
     sessions: Sessions,
     service: S,
 ) where
@@ -113,28 +119,24 @@ pub async fn serve<S, F>(
     F: Future<Output = Reply> + Send + 'static,
 {
     let _own = listener.local_addr().ok().map(|address| OwnPort::hold(address.port()));
-    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let connections = Connections::new(limits);
+    let mut listener = Accepting::new(listener);
     loop {
-        let Ok(slot) = slots.clone().acquire_owned().await else { break };
-        let accepted = tokio::select! {
+        let (tcp, address) = tokio::select! {
             () = sessions.end.cancelled() => break,
-            accepted = listener.accept() => accepted,
+            accepted = listener.accept(&connections) => accepted,
         };
-        let (tcp, address) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                warn!("accept: {error}");
-                sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
+        let Some(registered) = connections.enter(address.ip()) else {
+            debug!("{address}: turned away, all connections are in use");
+            continue;
         };
         let (tls, service, end) = (tls.clone(), service.clone(), sessions.end.clone());
         sessions.begun.fetch_add(1, Ordering::Relaxed);
         sessions.connections.spawn(async move {
-            let _slot = slot;
             tokio::select! {
                 () = end.cancelled() => {}
-                () = connection(tcp, address, tls, service) => {}
+                () = registered.evicted() => debug!("{address}: gives way to others"),
+                () = connection(tcp, address, &registered, tls, service) => {}
             }
         });
     }
@@ -145,8 +147,13 @@ pub async fn serve<S, F>(
     }
 }
 
-async fn connection<S, F>(tcp: TcpStream, address: SocketAddr, tls: Option<tls::Server>, service: S)
-where
+async fn connection<S, F>(
+    tcp: TcpStream,
+    address: SocketAddr,
+    registered: &Arc<Registered>,
+    tls: Option<tls::Server>,
+    service: S,
+) where
     S: Fn(Peer, Request<Incoming>) -> F,
     F: Future<Output = Reply>,
 {
@@ -155,27 +162,28 @@ where
         Ok(greeted) => greeted,
         Err(error) => return debug!("{address}: TLS: {error}"),
     };
-    let (first, query) = match timeout(HEAD_PATIENCE, begin(stream, HEAD_BYTES)).await {
-        Ok(Ok(Beginning::Request(first, query))) => (first, Cell::new(query)),
-        Ok(Ok(Beginning::TooLong(stream))) => return too_long(stream).await,
-        Ok(Err(error)) => return debug!("{address}: {error}"),
-        Err(_) => return debug!("{address}: no request in time"),
-    };
-    let answer = service_fn(move |mut request| {
-        if let Some(query) = query.take() {
-            query.put_back(&mut request);
+    let exchange = Arc::new(Exchange::default());
+    let heads = Heads::new(stream, registered.clone(), exchange.clone());
+    let registered = registered.clone();
+    let answer = service_fn(move |request| {
+        let reply = checked(&exchange, request).map(|request| {
+            let identity = shown.as_ref().and_then(Shown::identity);
+            service(Peer { address, identity, tls, registered: registered.clone() }, request)
+        });
+        let exchange = exchange.clone();
+        async move {
+            let reply = match reply {
+                Ok(reply) => reply.await,
+                Err((code, phrase)) => refusal(code, phrase),
+            };
+            Ok::<_, Infallible>(finish(&exchange, reply))
         }
-        let identity = shown.as_ref().and_then(Shown::identity);
-        let reply = service(Peer { address, identity, tls }, request);
-        async move { Ok::<_, Infallible>(reply.await) }
     });
     let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_PATIENCE)
-        .max_buf_size(HEAD_BYTES)
+        .max_buf_size(LIBRARY_BYTES)
         .max_headers(HEADERS)
         .title_case_headers(true)
-        .serve_connection(TokioIo::new(first), answer)
+        .serve_connection(TokioIo::new(heads), answer)
         .with_upgrades()
         .await;
     if let Err(error) = served {
@@ -183,17 +191,62 @@ where
     }
 }
 
-/// Refuses a request line as Go's servers do, and reads on for a while: a client that still writes
-/// would not see the answer otherwise.
-async fn too_long(mut stream: Stream) {
-    const REFUSAL: &[u8] = b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Type: \
-        text/plain; charset=utf-8\r\nConnection: close\r\n\r\n431 Request Header Fields Too Large";
-    let refuse = async {
-        stream.write_all(REFUSAL).await?;
-        stream.shutdown().await?;
-        copy(&mut stream.take(UNREAD_BYTES), &mut sink()).await
+/// The request, with all of its query, or code and phrase for one that is none.
+fn checked(
+    exchange: &Exchange,
+    mut request: Request<Incoming>,
+) -> Result<Request<Incoming>, (StatusCode, &'static str)> {
+    match exchange.asked() {
+        Ok(Some(query)) => query.put_back(&mut request),
+        Ok(None) => {}
+        Err(Refused::Malformed) => return Err((StatusCode::BAD_REQUEST, "Bad Request")),
+        Err(Refused::TooLong) => {
+            let code = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+            return Err((code, "Request Header Fields Too Large"));
+        }
+    }
+    match host_fault(request.version(), request.headers()) {
+        Some(fault) => Err((StatusCode::BAD_REQUEST, fault)),
+        None => Ok(request),
+    }
+}
+
+/// What is wrong with the host that a request names, in the words of Go's servers.
+fn host_fault(version: Version, headers: &HeaderMap) -> Option<&'static str> {
+    const PUNCTUATION: &[u8] = b"!$%&()*+,-.:;='[]_~";
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let Some(host) = hosts.next() else {
+        let fault = "Bad Request: missing required Host header";
+        return (version >= Version::HTTP_11).then_some(fault);
     };
-    let _ = timeout(HEAD_PATIENCE, refuse).await;
+    if hosts.next().is_some() {
+        return Some("Bad Request");
+    }
+    let is_valid = |byte: &u8| byte.is_ascii_alphanumeric() || PUNCTUATION.contains(byte);
+    let is_host = host.as_bytes().iter().all(is_valid);
+    (!is_host).then_some("Bad Request: malformed Host header")
+}
+
+/// A refusal as Go's servers give it to what is no request, which ends the connection.
+fn refusal(code: StatusCode, phrase: &'static str) -> Reply {
+    let mut reply = Response::new(body(format!("{} {phrase}", code.as_u16())));
+    *reply.status_mut() = code;
+    reply.extensions_mut().insert(ReasonPhrase::from_static(phrase.as_bytes()));
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    reply.headers_mut().insert(header::CONTENT_TYPE, plain);
+    reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    reply
+}
+
+/// What is true of every answer. Nobody guesses at the type of one that is a refusal.
+fn finish(exchange: &Arc<Exchange>, mut reply: Reply) -> Response<Answer> {
+    if reply.status() == StatusCode::SWITCHING_PROTOCOLS {
+        exchange.switches();
+    } else if reply.status().as_u16() >= 400 {
+        let nosniff = HeaderValue::from_static("nosniff");
+        reply.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+    }
+    reply.map(|body| exchange.answer(body))
 }
 
 async fn greet(
@@ -203,8 +256,8 @@ async fn greet(
     let Some(server) = tls else { return Ok((Stream::plain(tcp), None, false)) };
     let acceptor = TlsAcceptor::from(server.config.clone());
     let late = |_| io::Error::from(io::ErrorKind::TimedOut);
-    let tls =
-        timeout(HANDSHAKE_PATIENCE, acceptor.accept(Ahead::new(tcp))).await.map_err(late)??;
+    let tcp = Ahead::new(tcp).held();
+    let tls = timeout(HANDSHAKE_PATIENCE, acceptor.accept(tcp)).await.map_err(late)??;
     let shown = server.shown(tls.get_ref().1.peer_certificates());
     Ok((Stream::server(tls), shown, true))
 }
@@ -224,7 +277,10 @@ pub fn has_body(headers: &HeaderMap) -> bool {
 /// If the connection ended first.
 pub async fn upgraded(request: Request<Incoming>) -> io::Result<Upgraded> {
     let upgraded = hyper::upgrade::on(request).await.map_err(io::Error::other)?;
-    let taken = upgraded.downcast::<TokioIo<Around>>();
+    let taken = upgraded.downcast::<TokioIo<Heads>>();
     let parts = taken.map_err(|_| io::Error::other("the connection cannot be taken over"))?;
     Ok(parts.io.into_inner().into_upgraded(&parts.read_buf))
 }
+
+#[cfg(test)]
+mod tests;
