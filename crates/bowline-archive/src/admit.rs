@@ -49,6 +49,9 @@ pub enum Refused {
     /// More entries than may come.
     #[error("the archive holds more than {0} entries (see --max-entries)")]
     Entries(u64),
+    /// The place of the copy itself, which would never end.
+    #[error("the target is in the source")]
+    IntoItself,
     /// Names that cannot be kept.
     #[error("the archive's names take more than {0} bytes")]
     Names(u64),
@@ -79,6 +82,8 @@ pub struct Admission {
     hashers: [RandomState; 2],
     /// Paths of symbolic links: nothing may be below them.
     links: HashSet<Vec<u8>>,
+    /// What the copy's place is called.
+    place: Vec<u8>,
 }
 
 impl Admission {
@@ -96,7 +101,15 @@ impl Admission {
             seen: HashSet::new(),
             hashers: [RandomState::new(), RandomState::new()],
             links: HashSet::new(),
+            place: Vec::new(),
         }
+    }
+
+    /// For a copy that is in a directory of this name until it is complete: if that comes as well,
+    /// the copy goes into its own source.
+    #[must_use]
+    pub fn of_place(self, name: &[u8]) -> Admission {
+        Admission { place: name.to_vec(), ..self }
     }
 
     /// Judges the next entry.
@@ -110,6 +123,9 @@ impl Admission {
         }
         self.bounded()?;
         let failure = |what: &str| Ok(Verdict::Skip(Trouble::failure(&entry.name, what)));
+        if !self.place.is_empty() && parts(&entry.name).any(|part| part == self.place) {
+            return Err(Refused::IntoItself);
+        }
         if entry.name.contains(&0) {
             return failure("refused: its name has a zero byte");
         }
@@ -326,6 +342,15 @@ mod tests {
         assert!(judge("d/1/passwd", Kind::File, "").ends_with(below));
         assert_eq!(judge("d", Kind::Symlink, "d/x"), "notice skipping symlink: \"d\" -> \"d/x\"");
         assert!(judge("d/y", Kind::File, "").ends_with(below));
+    }
+
+    #[test]
+    fn a_copy_into_its_own_source_is_refused() {
+        let admission = Admission::new(b"d", Limits::default(), true);
+        let mut admission = admission.of_place(b".place");
+        let mut judge = |name: &str| judged(&mut admission, name, Kind::Directory, "");
+        assert_eq!(judge("d/.place-of-another"), "take .place-of-another");
+        assert_eq!(judge("d/a/.place"), "the target is in the source");
     }
 
     #[test]

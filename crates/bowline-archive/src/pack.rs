@@ -334,13 +334,15 @@ impl Packer {
     }
 
     /// All of a file was read, or all that there was of it.
-    fn close(&mut self, open: &Open) {
+    fn close(&mut self, open: &mut Open) {
+        // The files of /proc have bytes, and no size that says so.
+        let is_longer = !open.is_short && open.file.read(&mut [0]).is_ok_and(|read| read > 0);
         let after = open.file.metadata();
         let same = after.is_ok_and(|after| {
             (after.len(), after.mtime(), after.mtime_nsec())
                 == (open.before.len(), open.before.mtime(), open.before.mtime_nsec())
         });
-        if open.is_short || !same {
+        if open.is_short || is_longer || !same {
             let root = open.name.iter().position(|byte| *byte == b'/');
             self.items.remove(&open.name[root.map_or(open.name.len(), |at| at + 1)..]);
             self.torn.push(open.name.clone());
@@ -377,7 +379,7 @@ impl Packer {
         open.left -= read as u64;
         self.bytes += read as u64;
         if open.left == 0 {
-            self.close(&open);
+            self.close(&mut open);
         } else {
             self.file = Some(open);
         }

@@ -172,7 +172,8 @@ impl Unpacker {
     pub fn begin_many(&mut self, admission: Admission, archives: u64) {
         self.cut();
         self.reader = Reader::of_many(archives);
-        self.admission = Some(admission);
+        let place = self.place.file_name().unwrap_or_default();
+        self.admission = Some(admission.of_place(place.as_bytes()));
         self.root_is_link = false;
     }
 

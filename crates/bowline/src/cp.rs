@@ -13,6 +13,7 @@ use bowline_kube::stream_url::ExecQuery;
 use bowline_kube::{container, stream_url, target};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::cp::{Cp, Spec};
@@ -59,21 +60,30 @@ async fn copied(asked: &Cp, program: &str) -> Result<End, End> {
     Ok(place::with_warnings(end, &asked.global, &verbose))
 }
 
-/// Stops what goes on at the first signal, and tells which it was.
-fn stop_at_signals(stop: CancellationToken) -> Result<tokio::task::JoinHandle<i32>, End> {
+/// Stops what goes on at the first signal, and tells which it was. What is removed after that may
+/// take its time; the second signal ends it.
+fn stop_at_signals(stop: CancellationToken) -> Result<oneshot::Receiver<i32>, End> {
     let on = |kind| signal(kind).map_err(|error| End::refused(format_args!("signals: {error}")));
     let mut interrupt = on(SignalKind::interrupt())?;
     let mut terminate = on(SignalKind::terminate())?;
     let mut hangup = on(SignalKind::hangup())?;
-    Ok(tokio::spawn(async move {
-        let signal = tokio::select! {
-            _ = interrupt.recv() => SIGINT,
-            _ = terminate.recv() => SIGTERM,
-            _ = hangup.recv() => SIGHUP,
-        };
-        stop.cancel();
-        signal
-    }))
+    let (tell, first) = oneshot::channel();
+    tokio::spawn(async move {
+        let mut tell = Some(tell);
+        loop {
+            let signal = tokio::select! {
+                _ = interrupt.recv() => SIGINT,
+                _ = terminate.recv() => SIGTERM,
+                _ = hangup.recv() => SIGHUP,
+            };
+            stop.cancel();
+            let sent = tell.take().is_some_and(|tell| tell.send(signal).is_ok());
+            if !sent {
+                let _ = signal_hook::low_level::emulate_default_handler(signal);
+            }
+        }
+    });
+    Ok(first)
 }
 
 async fn copy(
@@ -94,9 +104,14 @@ async fn copy(
             entries: asked.max_entries.unwrap_or(limits.entries),
         },
     };
-    let source = Pod::find(asked, place, verbose, &asked.source).await?;
-    let target = Pod::find(asked, place, verbose, &asked.target).await?;
-    Ok(match (source, target) {
+    let find = async {
+        let source = Pod::find(asked, place, verbose, &asked.source).await?;
+        Ok::<_, End>((source, Pod::find(asked, place, verbose, &asked.target).await?))
+    };
+    let Some(found) = stop.run_until_cancelled(find).await else {
+        return Ok(Err(CopyError::Stopped));
+    };
+    Ok(match found? {
         (Side::Pod(from, path), Side::Here(target)) => {
             copy::down(&from, path, Path::new(target), &options, shown).await
         }
@@ -199,6 +214,14 @@ fn end_of(result: Result<(), CopyError>, asked: &Cp, server: &str, program: &str
             let line = format!(
                 "error: the connection to {server} was lost: {loss}, after {bytes} bytes of files; \
                  nothing has the target's name (--retries goes on after a loss)"
+            );
+            End { code: outcome::LOST, lines: vec![line] }
+        }
+        CopyError::Unknown { loss, retries } => {
+            dropped(retries);
+            let line = format!(
+                "error: the connection to {server} was lost: {loss}; it is not known whether the \
+                 target has its name (--retries goes on after a loss)"
             );
             End { code: outcome::LOST, lines: vec![line] }
         }

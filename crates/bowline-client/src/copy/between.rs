@@ -22,7 +22,7 @@ use super::place::{Place, Published};
 use super::up::{named, not_compared};
 use super::{
     Attempts, CopyError, Options, Remote, Shared, Watcher, complaints, failed, judged, keep,
-    listed, listed_source, outcome, own_end, resolved, said, scripts,
+    listed, listed_source, outcome, own_end, resolved, said, scripts, unless,
 };
 
 /// What waits between the two.
@@ -53,12 +53,11 @@ pub async fn between(
     let mut attempts = Attempts::new(options);
     let mut source = source.to_owned();
     loop {
-        let place = Place::make(to, target, name, &mut attempts, &watcher).await?;
+        let place = Place::make(to, target, name, &mut attempts, &watcher, stop).await?;
         let mut once =
             Once { from, source: &source, to, place: &place, options, watcher: &watcher };
         let copy = once.all(&mut attempts);
-        let copied = stop.run_until_cancelled(copy).await;
-        let copied = copied.unwrap_or(Err(CopyError::Stopped));
+        let copied = unless(stop, copy).await;
         if copied.as_ref().is_err_and(|error| !error.is_of_a_copy_that_is_there()) {
             place.abandon(to, &*watcher).await;
         }
@@ -66,9 +65,10 @@ pub async fn between(
             Ok(Copied::All) => return Ok(()),
             Ok(Copied::Link) => {
                 place.abandon(to, &*watcher).await;
-                source = resolved(from, &source, &mut attempts, &watcher).await?;
+                let behind = resolved(from, &source, &mut attempts, &watcher);
+                source = unless(stop, behind).await?;
             }
-            Err(error) => attempts.again(error, &watcher, 0, 0).await?,
+            Err(error) => unless(stop, attempts.again(error, &watcher, 0, 0)).await?,
         }
         watcher.position(0);
     }
@@ -97,6 +97,8 @@ impl<From: Remote, To: Remote> Once<'_, From, To> {
         watcher.total(None);
         let (words, root) = scripts::pack(self.source);
         let admission = Admission::new(root.as_bytes(), self.options.limits, self.options.symlinks);
+        let (_, place) = scripts::split(&self.place.staging);
+        let admission = admission.of_place(place.trim_start_matches("./").as_bytes());
         let passage = Shared::new(Passage::new(admission, watcher.clone()));
         let began = tokio::time::Instant::now();
         let outcome = self.pass(words, &passage).await?;

@@ -31,6 +31,7 @@ use bowline_archive::unpack::UnpackError;
 use bowline_proto::session::{Loss, Outcome};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
 
 pub use self::between::between;
 pub use self::down::down;
@@ -135,6 +136,14 @@ pub enum CopyError {
         loss: Loss,
         /// Bytes that had come, or gone.
         bytes: u64,
+        /// How often it was tried again.
+        retries: u64,
+    },
+    /// The same, of the command that gives the target its name: it may have it.
+    #[error("{loss}, and it is not known whether the target has its name")]
+    Unknown {
+        /// Why.
+        loss: Loss,
         /// How often it was tried again.
         retries: u64,
     },
@@ -369,6 +378,14 @@ impl Said {
             }
         }
     }
+}
+
+/// A step of a copy, until its caller wants the end.
+async fn unless<T>(
+    stop: &CancellationToken,
+    step: impl Future<Output = Result<T, CopyError>>,
+) -> Result<T, CopyError> {
+    stop.run_until_cancelled(step).await.unwrap_or(Err(CopyError::Stopped))
 }
 
 /// Runs a command and keeps what it says: of its output, at most so much.

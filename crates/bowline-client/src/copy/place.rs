@@ -8,10 +8,11 @@ use std::time::Duration;
 use bowline_archive::ItemKind;
 use bowline_proto::session::Outcome;
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::compare::{Expected, sent};
 use super::scripts::{self, ABANDON, ELSEWHERE, PLACE, PUBLISH, UNPACK, script};
-use super::{Attempts, CopyError, Remote, Said, Watcher, failed, listed, said, text};
+use super::{Attempts, CopyError, Remote, Said, Watcher, failed, listed, said, text, unless};
 
 /// The name of the tree in the directory of an attempt.
 pub const TREE: &str = "tree";
@@ -48,6 +49,7 @@ impl Place {
         name: Option<&OsStr>,
         attempts: &mut Attempts,
         watcher: &Arc<dyn Watcher>,
+        stop: &CancellationToken,
     ) -> Result<Place, CopyError> {
         let target = scripts::guarded(match target.trim_end_matches('/') {
             "" => "/",
@@ -58,7 +60,8 @@ impl Place {
         let text_name = name.map_or(Some(""), OsStr::to_str);
         let mark = scripts::mark();
         let words = script(PLACE, &[&target, &dir, text_name.unwrap_or("?"), &mark]);
-        let found = attempts.of(watcher, || said(remote, words.clone(), None, SAID_BYTES)).await;
+        let asked = attempts.of(watcher, || said(remote, words.clone(), None, SAID_BYTES));
+        let found = unless(stop, asked).await;
         let inner = format!("{}/{}", target.trim_end_matches('/'), text_name.unwrap_or("?"));
         let hidden = |dir: &str| format!("{}/.bowline-cp-{mark}", dir.trim_end_matches('/'));
         let places: Vec<String> =
@@ -67,7 +70,7 @@ impl Place {
             Ok(found) => text(&found),
             Err(error) => {
                 // It may have been made, and nobody has heard of it.
-                if error.is_loss() {
+                if error.is_loss() || matches!(error, CopyError::Stopped) {
                     abandon(remote, &places, watcher.as_ref()).await;
                 }
                 return Err(error);
@@ -124,7 +127,7 @@ impl Place {
             let words = script(PUBLISH, &[&self.staging, &number, &self.target, preserve, again]);
             said(remote, words, None, SAID_BYTES)
         };
-        let said = attempts.of(watcher, &mut publish).await?;
+        let said = attempts.of(watcher, &mut publish).await.map_err(unknown)?;
         let out = text(&said.out);
         let mut counts = out.split(' ').skip(1).map(|count| count.parse::<u64>().ok());
         let (written_into, named) = (counts.next().flatten(), counts.next().flatten());
@@ -155,7 +158,7 @@ impl Place {
         watcher: &Arc<dyn Watcher>,
     ) -> Result<(), CopyError> {
         let (dir, root) = scripts::split(&self.target);
-        match listed(remote, &dir, &root, None, attempts, watcher).await? {
+        match listed(remote, &dir, &root, None, attempts, watcher).await.map_err(unknown)? {
             Err(why) => watcher.note(&super::up::not_compared(&why)),
             Ok(listing) => {
                 // What was written through is still a link or a device, and has no size of its own.
@@ -177,6 +180,14 @@ impl Place {
     /// Removes what was begun, as far as the container can still be reached.
     pub async fn abandon(&self, remote: &impl Remote, watcher: &dyn Watcher) {
         abandon(remote, std::slice::from_ref(&self.staging), watcher).await;
+    }
+}
+
+/// A loss once the target may have its name.
+fn unknown(error: CopyError) -> CopyError {
+    match error {
+        CopyError::Lost { loss, retries, .. } => CopyError::Unknown { loss, retries },
+        error => error,
     }
 }
 

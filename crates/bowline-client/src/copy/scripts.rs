@@ -26,9 +26,20 @@ pub fn mark() -> String {
 /// Packs what is at a path: the command, and the name that the tree has in the archive.
 pub fn pack(source: &str) -> (Words, String) {
     let (dir, root) = split(source);
+    if root.contains('\\') {
+        return (script(PACK_AS_IT_IS, &[&dir, &root]), root);
+    }
     let words = ["tar", "cf", "-", "-C", &dir, &root];
     (words.map(ToOwned::to_owned).to_vec(), root)
 }
+
+/// Packs one thing: `DIR NAME`. GNU's tar takes a backslash in a name for the begin of an escape,
+/// if it is not told otherwise; others do not know that flag.
+const PACK_AS_IT_IS: &str = r#"
+u=
+if tar --no-unquote --version </dev/null >/dev/null 2>&1; then u=--no-unquote; fi
+exec tar cf - $u -C "$1" "$2"
+"#;
 
 /// Where a path is, and what it is called there: a name that is no flag.
 pub fn split(path: &str) -> (String, String) {
@@ -131,16 +142,17 @@ fi
 "#;
 
 /// Packs what its input names, an [`escaped`] name on each line, as one archive for each empty
-/// line: `DIR`.
+/// line: `DIR`. No name is taken for an escape, as in [`PACK_AS_IT_IS`].
 pub const PACK_NAMED: &str = r#"
-d=$1 r=0
+d=$1 r=0 u=
+if tar --no-unquote --version </dev/null >/dev/null 2>&1; then u=--no-unquote; fi
 shift
 while IFS= read -r e; do
   if [ -n "$e" ]; then
     case $e in *\\*) e=$(printf %bx "$e"); e=${e%x} ;; esac
     set -- "$@" "$e"
   else
-    tar cf - -C "$d" "$@" || r=$?
+    tar cf - $u -C "$d" "$@" || r=$?
     shift $#
   fi
 done
@@ -180,13 +192,15 @@ echo "$k $w"
 /// Where a place may be if it can be neither in nor beside its target.
 pub const ELSEWHERE: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
 
-/// Unpacks its input: `DIRECTORY`, then flags of tar. Says when it begins.
+/// Unpacks its input: `DIRECTORY`, then flags of tar. Says when it begins. What a tar that has
+/// failed leaves of its input is read: some runtimes do not tell the end of a command before.
 pub const UNPACK: &str = r#"
 cd -- "$1" || exit
 shift
 echo begun
 tar "$@"
 r=$?
+if [ $r != 0 ]; then cat >/dev/null; fi
 echo "end $r"
 exit $r
 "#;
@@ -201,7 +215,10 @@ f=./$2 b=$3
 shift 3
 [ -d "${f%/*}" ] || mkdir -p "${f%/*}" || exit
 echo begun
-dd "of=$f" ibs=32768 obs=32768 conv=notrunc "seek=$b" 2>/dev/null || exit
+dd "of=$f" ibs=32768 obs=32768 conv=notrunc "seek=$b" 2>/dev/null || {
+  cat >/dev/null
+  exit 1
+}
 n=$(stat -c %s "$f" 2>/dev/null || wc -c <"$f") || exit
 if [ $((n)) -eq "$1" ]; then
   if [ $# = 2 ]; then chmod $(printf %o $((0$2 & ~$(umask)))) "$f"

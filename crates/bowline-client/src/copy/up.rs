@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bowline_archive::pack::{Packer, There, Version, totals};
-use bowline_archive::{ItemKind, sum};
+use bowline_archive::{ItemKind, shown, sum};
 use bowline_proto::session::Outcome;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio_util::sync::CancellationToken;
@@ -25,8 +25,8 @@ use super::pace::paced;
 use super::place::{Place, Published, TREE};
 use super::scripts::{self, BLOCK_BYTES, REMOVE, WRITE, script};
 use super::{
-    Attempts, CopyError, Listing, Options, Remote, Said, Shared, Stdin, Watcher, complaints,
-    failed, keep, listed, outcome, said, summed,
+    Attempts, CopyError, Listing, Options, Remote, Said, Shared, Stdin, Watcher, and_more,
+    complaints, failed, keep, listed, outcome, said, summed, unless,
 };
 
 /// A file that is at least so long, and was on its way when a connection was lost, goes by itself:
@@ -55,13 +55,12 @@ pub async fn up(
         return Err(CopyError::NoSource(source.to_owned()));
     };
     let mut attempts = Attempts::new(options);
-    let place = Place::make(remote, target, name, &mut attempts, &watcher).await?;
+    let place = Place::make(remote, target, name, &mut attempts, &watcher, stop).await?;
     let source = &source;
     let versions = Shared::new(There::new());
     let shown = name.unwrap_or(source.as_os_str()).as_bytes().to_vec();
     let mut copy = Copy { remote, source, shown, place, number: 0, options, watcher, versions };
-    let copied =
-        stop.run_until_cancelled(copy.all(&mut attempts)).await.unwrap_or(Err(CopyError::Stopped));
+    let copied = unless(stop, copy.all(&mut attempts)).await;
     if copied.as_ref().is_err_and(|error| !error.is_of_a_copy_that_is_there()) {
         copy.place.abandon(remote, &*copy.watcher).await;
     }
@@ -130,10 +129,15 @@ impl<R: Remote> Copy<'_, R> {
             self.verify(&expected, attempts).await?;
         }
         self.publish(&expected, attempts).await?;
+        let took_something = !expected.is_empty();
         if outcome != Outcome::Success {
-            return Err(failed(outcome, true));
+            return Err(failed(outcome, took_something));
         }
-        if failures > 0 { Err(CopyError::Incomplete(failures)) } else { Ok(()) }
+        match failures {
+            0 if took_something => Ok(()),
+            0 => Err(CopyError::Nothing),
+            failures => Err(CopyError::Incomplete(failures)),
+        }
     }
 
     async fn publish(&self, expected: &Expected, attempts: &mut Attempts) -> Result<(), CopyError> {
@@ -356,7 +360,15 @@ impl<R: Remote> Copy<'_, R> {
                 cut.push(named(path));
             }
         }
-        expected.retain(|path, _| listed.items.contains_key(path) && !cut.contains(&named(path)));
+        let is_there =
+            |path: &Vec<u8>| listed.items.contains_key(path) && !cut.contains(&named(path));
+        let mut missing = expected.keys().filter(|path| !is_there(path));
+        if let Some(first) = missing.next() {
+            // Some tars end at the first failure, and say nothing of the rest.
+            let others = and_more(missing.count() as u64);
+            self.watcher.note(&format!("not copied: {}{others}", shown(first)));
+        }
+        expected.retain(|path, _| is_there(path));
         Ok(cut)
     }
 

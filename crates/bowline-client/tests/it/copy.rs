@@ -1,6 +1,8 @@
 //! Copies with a real tar and a real shell, which run here; connections that end when they should
 //! not; and archives of an enemy.
 
+mod ends;
+
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -31,6 +33,10 @@ struct Container {
     drops_stdin: bool,
     /// What was on its way when a connection was lost arrives late, and its command ends later.
     lingers: bool,
+    /// As containerd does: a command that leaves input unread has no end.
+    waits_for_readers: bool,
+    /// The number of a command, from 1 on, whose end is not heard of.
+    loses_end_of: Option<u64>,
 }
 
 /// So much is on its way.
@@ -44,7 +50,7 @@ impl Remote for Container {
         mut stdout: Sink,
         mut stderr: Sink,
     ) -> Result<Ended, ExecError> {
-        self.runs.fetch_add(1, Ordering::Relaxed);
+        let number = self.runs.fetch_add(1, Ordering::Relaxed) + 1;
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).env("LC_ALL", "C").kill_on_drop(true);
         if let Some(path) = &self.path {
@@ -92,6 +98,9 @@ impl Remote for Container {
                 let Some(theirs) = &mut theirs_in else { break };
                 while let Ok(written @ 1..) = theirs.write(&unsent).await {
                     unsent.drain(..written);
+                }
+                if !unsent.is_empty() && self.waits_for_readers {
+                    std::future::pending::<()>().await;
                 }
                 if !unsent.is_empty() {
                     break;
@@ -152,6 +161,9 @@ impl Remote for Container {
             return Ok(Ended::Lost { loss: Loss::new(Cause::Cut, ""), received_bytes: 0 });
         }
         let status = child.wait().await.unwrap();
+        if self.loses_end_of == Some(number) {
+            return Ok(Ended::Lost { loss: Loss::new(Cause::Cut, ""), received_bytes: 0 });
+        }
         Ok(Ended::Known(match status.code() {
             Some(0) => Outcome::Success,
             code => Outcome::Exited(code.map_or(137, |code| code as u8)),

@@ -1,0 +1,115 @@
+//! Ends of copies that are no success, or that nobody has heard of.
+
+use std::time::Duration;
+
+use bowline_interop::copy::noise_file;
+use tokio::time::timeout;
+
+use super::*;
+
+#[tokio::test]
+async fn a_backslash_in_a_name_is_no_escape() {
+    let place = Place::new();
+    fs::create_dir(place.path("source")).unwrap();
+    for name in ["a\\nb", "\\052", "plain"] {
+        noise_file(&place.path("source").join(name), 300_000);
+        let (source, target) = (place.text("source") + "/" + name, place.path("one"));
+        let heard = Arc::new(Heard::default());
+        let got = down(&Container::default(), &source, &target, &OPTIONS, heard.clone()).await;
+        got.unwrap_or_else(|error| panic!("{name}: {error}: {}", heard.text()));
+    }
+    let expected = manifest(&place.path("source"));
+    let container = Container { cut_every: Some(400_000), ..Container::default() };
+    let (result, heard) = get(&container, &place, &options(None)).await;
+    result.unwrap_or_else(|error| panic!("{error}: {heard}"));
+    same(&place.path("target"), &expected);
+}
+
+#[tokio::test]
+async fn what_brings_nothing_is_no_success() {
+    let place = Place::new();
+    rustix::fs::mkfifoat(rustix::fs::CWD, place.path("source"), rustix::fs::Mode::RWXU).unwrap();
+    let (result, heard) = put(&Container::default(), &place, &OPTIONS).await;
+    assert!(matches!(result, Err(CopyError::Nothing)), "{result:?}");
+    assert!(heard.contains("it is a named pipe"), "{heard}");
+    // It has bytes, and no size that says so.
+    fs::remove_file(place.path("source")).unwrap();
+    symlink("/proc/self/status", place.path("source")).unwrap();
+    let (result, _) = put(&Container::default(), &place, &OPTIONS).await;
+    assert!(matches!(result, Err(CopyError::Incomplete(1))), "{result:?}");
+    assert_eq!(place.names(), ["source"]);
+}
+
+#[tokio::test]
+async fn a_lost_end_of_what_gives_the_name_is_not_known() {
+    let place = Place::new();
+    fs::write(place.path("source"), "new").unwrap();
+    // The place, the archive, the listing, the sums, and then the name.
+    let container = Container { loses_end_of: Some(5), ..Container::default() };
+    let (result, heard) = put(&container, &place, &OPTIONS).await;
+    assert!(matches!(result, Err(CopyError::Unknown { retries: 0, .. })), "{result:?}: {heard}");
+    assert_eq!(fs::read(place.path("target")).unwrap(), b"new");
+    let container = Container { loses_end_of: Some(5), ..Container::default() };
+    let (result, heard) = put(&container, &place, &options(Some(1))).await;
+    result.unwrap_or_else(|error| panic!("{error}: {heard}"));
+    assert_eq!(place.names(), ["source", "target"]);
+}
+
+#[tokio::test]
+async fn a_tar_that_fails_early_is_heard_of() {
+    let place = Place::new();
+    fs::create_dir(place.path("source")).unwrap();
+    fs::write(place.path("source/a"), "small").unwrap();
+    noise_file(&place.path("source/b"), 3_000_000);
+    let mut container = container_with_tar(&place, "mkdir tree; head -c 20000 >/dev/null; exit 3");
+    container.waits_for_readers = true;
+    let put = put(&container, &place, &OPTIONS);
+    let (result, heard) = timeout(Duration::from_secs(20), put).await.expect("an end");
+    let is_failed = matches!(
+        result,
+        Err(CopyError::Remote { outcome: Outcome::Exited(3), published: true, .. })
+    );
+    assert!(is_failed && heard.contains("not copied: \"a\" (and 1 more)"), "{result:?}: {heard}");
+    assert_eq!(fs::read_dir(place.path("target")).unwrap().count(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_that_never_begins_can_be_stopped() {
+    let place = Place::new();
+    fs::write(place.path("source"), "x").unwrap();
+    let container = Container { cut_every: Some(0), ..Container::default() };
+    let (source, target) = (place.text("source"), place.text("target"));
+    let (heard, stop) = (Arc::new(Heard::default()), CancellationToken::new());
+    stop.cancel();
+    let forever = options(None);
+    let path = place.path("source");
+    let hour = Duration::from_secs(3600);
+    let up = up(&container, &path, &target, &forever, heard.clone(), &stop);
+    let result = timeout(hour, up).await.expect("an end");
+    assert!(matches!(result, Err(CopyError::Stopped)), "{result:?}");
+    let between = between(&container, &source, &container, &target, &forever, heard, &stop);
+    let result = timeout(hour, between).await.expect("an end");
+    assert!(matches!(result, Err(CopyError::Stopped)), "{result:?}");
+}
+
+#[tokio::test]
+async fn a_copy_into_its_own_source_is_refused() {
+    let place = Place::new();
+    fs::create_dir(place.path("source")).unwrap();
+    for name in ["a", "b", "c"] {
+        noise_file(&place.path("source").join(name), 100_000);
+    }
+    let expected = manifest(&place.path("source"));
+    let (source, container) = (place.text("source"), Container::default());
+    let (heard, stop) = (Arc::new(Heard::default()), CancellationToken::new());
+    for target in [&source, &place.text("")] {
+        let heard = heard.clone();
+        let copied = between(&container, &source, &container, target, &OPTIONS, heard, &stop);
+        let error = copied.await.unwrap_err().to_string();
+        assert_eq!(error, "the target is in the source");
+    }
+    let got = down(&container, &source, &place.path("source"), &OPTIONS, heard).await;
+    assert_eq!(got.unwrap_err().to_string(), "the target is in the source");
+    assert!(manifest(&place.path("source")) == expected);
+    assert_eq!(place.names(), ["source"]);
+}
