@@ -281,13 +281,20 @@ put() {
   if [ -e "$2" ]; then o=y; else o=n; fi
   a=
   if [ -d "$1" ] && [ ! -h "$1" ] && [ ! -w "$1" ]; then a=$(stat -c %a "$1"); chmod u+w "$1"; fi
-  if e=$(mv -f "$1" "$2" 2>&1); then
+  if e=$(mv $v "$1" "$2" 2>&1); then
     m=$((m+1))
     if [ -n "$a" ]; then chmod "$a" "$2"; fi
   elif [ "$o" = y ] && [ -f "$1" ] && [ ! -h "$1" ] && [ -f "$2" ]; then into "$1" "$2" "${e##*: }"
+  elif [ "$o" = n ] && [ -d "$1" ] && [ -d "$2" ] && [ "${e%not empty}" != "$e" ]; then
+    # Somebody else has made it meanwhile.
+    if [ -n "$a" ]; then chmod "$a" "$1"; fi
+    merge "$1" "$2"
   else
     no "$e"
-    if [ "$o" = n ] && { [ -e "$1" ] || [ -h "$1" ]; }; then rm -rf "$2"; fi
+    # What is half there, and nothing of another kind that somebody else has made.
+    if [ "$o" = n ] && [ -d "$1" ] && [ ! -h "$1" ]; then if [ -d "$2" ]; then rm -rf "$2"; fi
+    elif [ "$o" = n ] && { [ -e "$1" ] || [ -h "$1" ]; }; then rm -f "$2"
+    fi
   fi
 }
 merge() {
@@ -308,6 +315,9 @@ while [ -d "$s/done" ] && [ $c -lt 100 ]; do
 done
 if [ ! -d "$s" ] && [ "$5" = y ]; then echo gone; exit 0; fi
 if [ ! -d "$s/done" ]; then mv "$s/$2" "$s/done" || exit; fi
+# A directory goes to its name, not into what somebody else gives that name, where mv can do that.
+v=-f
+if mkdir "$s/v" 2>/dev/null && mv -fT "$s/v" "$s/w" 2>/dev/null; then v=-fT; fi
 t=$s/done/tree
 if [ ! -e "$t" ] && [ ! -h "$t" ]; then :
 elif [ -d "$t" ] && [ ! -h "$t" ]; then

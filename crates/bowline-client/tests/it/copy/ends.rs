@@ -113,3 +113,27 @@ async fn a_copy_into_its_own_source_is_refused() {
     assert!(manifest(&place.path("source")) == expected);
     assert_eq!(place.names(), ["source"]);
 }
+
+#[tokio::test]
+async fn of_two_copies_to_one_name_none_goes_into_the_other() {
+    let place = Place::new();
+    fs::create_dir(place.path("source")).unwrap();
+    fs::write(place.path("source/a"), "a").unwrap();
+    let container = container_with_tar(&place, "exec /bin/tar \"$@\"");
+    // Another copy gets the name at the last moment.
+    let mv = "#!/bin/sh
+        for last; do :; done
+        case $last in
+            */target) if [ ! -e \"$last\" ]; then mkdir \"$last\"; echo b >\"$last/b\"; fi ;;
+        esac
+        exec /bin/mv \"$@\"";
+    fs::remove_file(place.path("bin/mv")).unwrap();
+    fs::write(place.path("bin/mv"), mv).unwrap();
+    fs::set_permissions(place.path("bin/mv"), PermissionsExt::from_mode(0o755)).unwrap();
+    let (result, heard) = put(&container, &place, &OPTIONS).await;
+    result.unwrap_or_else(|error| panic!("{error}: {heard}"));
+    let found = manifest(&place.path("target"));
+    assert_eq!(found.len(), manifest(&place.path("source")).len() + 1, "{found:?}");
+    assert!(place.path("target/a").is_file() && place.path("target/b").is_file());
+    assert_eq!(place.names(), ["bin", "source", "target"]);
+}
