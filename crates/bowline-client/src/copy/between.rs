@@ -22,7 +22,7 @@ use super::place::{Place, Published};
 use super::up::{named, not_compared};
 use super::{
     Attempts, CopyError, Options, Remote, Shared, Watcher, complaints, failed, judged, keep,
-    listed, listed_source, outcome, own_end, resolved, said, scripts, unless,
+    listed, listed_source, outcome, own_end, resolved, said, scripts, summed, unless,
 };
 
 /// What waits between the two.
@@ -115,6 +115,9 @@ impl<From: Remote, To: Remote> Once<'_, From, To> {
         };
         let expected = taken.expected;
         self.compare(&expected, attempts).await?;
+        if self.options.verify {
+            self.verify(&expected, attempts).await?;
+        }
         let preserve = self.options.preserve;
         if self.place.publish(self.to, 0, preserve, attempts, watcher).await? == Published::NotSure
         {
@@ -202,6 +205,24 @@ impl<From: Remote, To: Remote> Once<'_, From, To> {
                 if let Some(name) = found.unknown {
                     self.watcher.note(&not_compared(&format!("{name} cannot be looked at")));
                 }
+            }
+        }
+        Ok(())
+    }
+
+    async fn verify(&self, expected: &Expected, attempts: &mut Attempts) -> Result<(), CopyError> {
+        let (dir, root) = scripts::split(self.source);
+        let from = summed(self.from, &dir, &root, attempts, self.watcher).await?;
+        let Some(from) = from else { return Ok(()) };
+        let (dir, root) = (&self.place.staging, "./0/tree");
+        let to = summed(self.to, dir, root, attempts, self.watcher).await?;
+        let Some(to) = to else { return Ok(()) };
+        for (path, _) in expected.iter().filter(|(_, item)| item.kind == ItemKind::File) {
+            let name = || String::from_utf8_lossy(path).into_owned();
+            match (from.get(path), to.get(path)) {
+                (Some(from), Some(to)) if from == to => {}
+                (Some(_), Some(_)) => return Err(CopyError::Unequal(name())),
+                _ => self.watcher.note(&format!("not verified: {:?}", name())),
             }
         }
         Ok(())

@@ -137,3 +137,24 @@ async fn of_two_copies_to_one_name_none_goes_into_the_other() {
     assert!(place.path("target/a").is_file() && place.path("target/b").is_file());
     assert_eq!(place.names(), ["bin", "source", "target"]);
 }
+
+#[tokio::test]
+async fn a_copy_between_containers_is_verified() {
+    let place = Place::new();
+    fs::create_dir(place.path("source")).unwrap();
+    for name in ["a", "b"] {
+        fs::write(place.path("source").join(name), "content").unwrap();
+    }
+    let (source, target) = (place.text("source"), place.text("target"));
+    for (does, error) in [("printf another >tree/b", Some("sha256 of \"b\" differs")), ("", None)] {
+        let to = container_with_tar(&place, &format!("/bin/tar \"$@\"; {does}"));
+        let (from, heard) = (Container::default(), Arc::new(Heard::default()));
+        let stop = CancellationToken::new();
+        let copied = between(&from, &source, &to, &target, &OPTIONS, heard.clone(), &stop).await;
+        let found = copied.err().map(|error| error.to_string());
+        assert_eq!(found.as_deref(), error);
+        assert!(!heard.text().contains("not verified"), "{}", heard.text());
+        fs::remove_dir_all(place.path("bin")).unwrap();
+        assert_eq!(place.path("target").exists(), error.is_none());
+    }
+}
