@@ -9,6 +9,7 @@ use rustix::fs::{AtFlags, futimens, utimensat};
 
 use crate::goal::is_about_the_directory;
 use crate::merge::times;
+use crate::unpack::of_system;
 
 /// How something got its name.
 #[derive(Debug)]
@@ -113,7 +114,10 @@ fn write_into(
         return Err(io::Error::other("what has the name is no regular file"));
     }
     let mut file = to.open_with(target, OpenOptions::new().write(true).create(true))?;
-    io::copy(&mut source_file, &mut file)?;
+    io::copy(&mut source_file, &mut file).map_err(|error| {
+        let text = format!("{}; what has the name may be damaged", of_system(&error));
+        io::Error::new(error.kind(), text)
+    })?;
     let length = file.stream_position()?;
     file.set_len(length)?;
     if preserve {
@@ -160,6 +164,19 @@ mod tests {
             std::fs::remove_file(path("new")).unwrap();
             assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0, "{errno:?}");
         }
+    }
+
+    #[test]
+    fn what_may_be_damaged_is_told() {
+        let place = tempfile::tempdir().unwrap();
+        // Opened, and not read.
+        std::fs::create_dir(place.path().join("new")).unwrap();
+        std::fs::write(place.path().join("name"), "old").unwrap();
+        let dir = Dir::open_ambient_dir(place.path(), ambient_authority()).unwrap();
+        let (new, name) = (Path::new("new"), Path::new("name"));
+        let source = dir.symlink_metadata(new).unwrap();
+        let error = write_into(&dir, new, &dir, name, &source, true).unwrap_err();
+        assert_eq!(of_system(&error), "is a directory; what has the name may be damaged");
     }
 
     #[test]
