@@ -72,7 +72,8 @@ fn a_session_without_a_leader_in_the_pid_namespace_is_no_trouble() {
     unshare.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
     let dev = Server::start(unshare.arg(bowline()).args(["dev", "--port", "0"]));
     let client = ours(&dev.kubeconfig(), TARGET);
-    let left = client.run(&[], &["sh", "-c", "sleep 300 & echo $!"], Input::Nothing);
+    let leave = "sleep 300 > /dev/null 2>&1 & echo $!";
+    let left = client.run(&[], &["sh", "-c", leave], Input::Nothing);
     assert!(left.status.success(), "{left:?}");
     let id = dev.id().as_raw_nonzero();
     let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
