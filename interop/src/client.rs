@@ -268,6 +268,7 @@ pub fn noise_digest(bytes: u64) -> String {
 }
 
 /// In hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

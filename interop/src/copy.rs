@@ -8,7 +8,7 @@ use std::fs::{self, File, FileTimes};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
@@ -153,6 +153,11 @@ impl Client {
     /// Runs a copy with these words behind `cp`.
     #[must_use]
     pub fn copy(&self, words: &[&str]) -> Left {
+        self.copy_while(words, |_| ())
+    }
+
+    /// The same, and meanwhile something else; that gets the client's process.
+    pub fn copy_while(&self, words: &[&str], meanwhile: impl FnOnce(&Child)) -> Left {
         let mut client = self.clone();
         client.words[0] = "cp".to_owned();
         let mut process = std::process::Command::new(&client.program);
@@ -160,6 +165,7 @@ impl Client {
         process.envs(client.env.iter().map(|(name, value)| (name, value)));
         process.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = process.spawn().expect("the client starts");
+        meanwhile(&child);
         left_within(PATIENCE, child, Input::Nothing, true)
             .unwrap_or_else(|| panic!("{}: cp {words:?} does not end", client.name))
     }

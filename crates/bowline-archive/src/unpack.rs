@@ -18,12 +18,12 @@ use cap_std::fs::{Dir, OpenOptions};
 use rustix::fs::{AtFlags, Mode, fchmod, futimens, utimensat};
 use thiserror::Error;
 
+use crate::Trouble;
 use crate::admit::{Admission, ENTRY_BYTES, KEPT_BYTES, Refused, Verdict};
 use crate::goal::{self, Goal};
 use crate::merge::{merge, set_root, sweep, times, written_in_place};
 use crate::put::{How, put};
 use crate::reader::{Entry, Event, Fault, Kind, Reader};
-use crate::{Item, ItemKind, Trouble};
 
 /// Under this name the tree is in its directory.
 const TREE: &str = "tree";
@@ -181,32 +181,6 @@ impl Unpacker {
     #[must_use]
     pub fn root_is_link(&self) -> bool {
         self.root_is_link
-    }
-
-    /// What is here of a path.
-    #[must_use]
-    pub fn item(&self, path: &[u8]) -> Option<Item> {
-        let item = |kind, size, mtime| Some(Item { kind, size, mtime: Some(mtime) });
-        if let Some(had) = self.had.get(path) {
-            return item(ItemKind::File, had.bytes, had.mtime);
-        }
-        if let Some((_, mtime)) = self.directories.get(path) {
-            return item(ItemKind::Directory, 0, *mtime);
-        }
-        let (target, mtime) = self.symlinks.get(path)?;
-        item(ItemKind::Symlink, target.len() as u64, *mtime)
-    }
-
-    /// The paths of all that is here.
-    pub fn paths(&self) -> impl Iterator<Item = &Vec<u8>> {
-        self.had.keys().chain(self.directories.keys()).chain(self.symlinks.keys())
-    }
-
-    /// Whether it was told why something of that path is not here.
-    #[must_use]
-    pub fn is_told_of(&self, path: &[u8]) -> bool {
-        let mut slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
-        self.told_of.contains(path) || slashes.any(|(at, _)| self.told_of.contains(&path[..at]))
     }
 
     /// Makes a directory known that did not come again in an attempt.
@@ -475,14 +449,6 @@ impl Unpacker {
         Ok(())
     }
 
-    /// The sum of a file that is here.
-    ///
-    /// # Errors
-    /// Those of reading it.
-    pub fn sum(&self, path: &[u8]) -> io::Result<String> {
-        crate::sum::sha256(self.dir.open(self.inside(path))?)
-    }
-
     /// Makes what is left to make and gives the tree its name. A directory of that name keeps what
     /// the tree does not have.
     ///
@@ -632,5 +598,6 @@ pub(crate) fn of_system(error: &io::Error) -> String {
     text[..end].to_lowercase()
 }
 
+mod here;
 #[cfg(test)]
 mod tests;

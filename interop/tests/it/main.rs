@@ -10,6 +10,7 @@
 mod attach;
 mod autobahn;
 mod certificates;
+mod changes;
 mod copy;
 mod cuts;
 mod dev;

@@ -7,6 +7,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bowline_archive::admit::{Admission, ENTRY_BYTES, KEPT_BYTES, Refused, Verdict};
 use bowline_archive::reader::{Entry, Event, Kind, Reader};
@@ -20,9 +21,10 @@ use tokio_util::sync::CancellationToken;
 use super::compare::{Came, Expected, sent};
 use super::place::{Place, Published};
 use super::up::{named, not_compared};
+use super::whole::Judged;
 use super::{
-    Attempts, CopyError, Options, Remote, Shared, Watcher, complaints, failed, judged, keep,
-    listed, listed_source, outcome, own_end, resolved, said, scripts, summed, unless,
+    Attempts, CopyError, Options, Remote, Shared, Watcher, complaints, failed, keep, listed,
+    outcome, own_end, resolved, said, scripts, summed, unless, whole,
 };
 
 /// What waits between the two.
@@ -107,16 +109,17 @@ impl<From: Remote, To: Remote> Once<'_, From, To> {
         }
         self.directories(&passage).await?;
         let taken = std::mem::take(&mut passage.lock().taken_all);
-        let took = began.elapsed();
-        let listed = listed_source(self.from, self.source, took, attempts, watcher).await?;
-        let changed = match &listed {
-            Some(listed) => judged(&taken, listed, outcome == Outcome::Success, watcher)?,
-            None => 0,
-        };
-        let expected = taken.expected;
+        let (expected, judged) = self.judged(taken, &outcome, began.elapsed(), attempts).await?;
+        let files = judged.changed;
+        if expected.is_empty() && !judged.torn.is_empty() {
+            return Err(match outcome {
+                Outcome::Success => CopyError::Changed { files, published: false },
+                outcome => failed(outcome, false),
+            });
+        }
         self.compare(&expected, attempts).await?;
         if self.options.verify {
-            self.verify(&expected, attempts).await?;
+            self.verify(&expected, &judged.grown, attempts).await?;
         }
         let preserve = self.options.preserve;
         if self.place.publish(self.to, 0, preserve, attempts, watcher).await? == Published::NotSure
@@ -131,11 +134,35 @@ impl<From: Remote, To: Remote> Once<'_, From, To> {
             return Err(failed(outcome, took_something));
         }
         match failures {
-            _ if changed > 0 => Err(CopyError::Changed(changed)),
+            _ if files > 0 => Err(CopyError::Changed { files, published: true }),
             0 if took_something => Ok(Copied::All),
             0 => Err(CopyError::Nothing),
             failures => Err(CopyError::Incomplete(failures)),
         }
+    }
+
+    /// Compares both sides, and removes files that are not whole.
+    async fn judged(
+        &self,
+        taken: Taken,
+        outcome: &Outcome,
+        took: Duration,
+        attempts: &mut Attempts,
+    ) -> Result<(Expected, Judged), CopyError> {
+        let watcher = self.watcher;
+        let listed = whole::listed_source(self.from, self.source, took, attempts, watcher).await?;
+        let doubts = whole::doubts(&taken, &listed, outcome, watcher)?;
+        let (dir, root) = scripts::split(self.source);
+        let asked = &doubts.asked;
+        let theirs = whole::beginnings(self.from, [&dir, &root], asked, attempts, watcher).await?;
+        let place = [&*self.place.staging, "./0/tree"];
+        let ours = whole::beginnings(self.to, place, asked, attempts, watcher).await?;
+        let judged = doubts.judged(&ours, &theirs, watcher);
+        let names: Vec<_> = judged.torn.iter().map(|path| named(path)).collect();
+        attempts.of(watcher, || self.place.remove(self.to, 0, &names)).await?;
+        let mut expected = taken.expected;
+        expected.retain(|path, _| !judged.torn.contains(path));
+        Ok((expected, judged))
     }
 
     /// From one tar into the other; how the first has ended.
@@ -210,14 +237,21 @@ impl<From: Remote, To: Remote> Once<'_, From, To> {
         Ok(())
     }
 
-    async fn verify(&self, expected: &Expected, attempts: &mut Attempts) -> Result<(), CopyError> {
+    /// Compares sums; those of files that have grown are known.
+    async fn verify(
+        &self,
+        expected: &Expected,
+        grown: &BTreeSet<Vec<u8>>,
+        attempts: &mut Attempts,
+    ) -> Result<(), CopyError> {
         let (dir, root) = scripts::split(self.source);
         let from = summed(self.from, &dir, &root, attempts, self.watcher).await?;
         let Some(from) = from else { return Ok(()) };
         let (dir, root) = (&self.place.staging, "./0/tree");
         let to = summed(self.to, dir, root, attempts, self.watcher).await?;
         let Some(to) = to else { return Ok(()) };
-        for (path, _) in expected.iter().filter(|(_, item)| item.kind == ItemKind::File) {
+        let files = expected.iter().filter(|(_, item)| item.kind == ItemKind::File);
+        for (path, _) in files.filter(|(path, _)| !grown.contains(*path)) {
             let name = || String::from_utf8_lossy(path).into_owned();
             match (from.get(path), to.get(path)) {
                 (Some(from), Some(to)) if from == to => {}
@@ -234,6 +268,8 @@ impl<From: Remote, To: Remote> Once<'_, From, To> {
 struct Taken {
     expected: Expected,
     told_of: BTreeSet<Vec<u8>>,
+    /// Files whose last byte is a zero.
+    zero_ended: BTreeSet<Vec<u8>>,
     /// What these names take.
     kept: u64,
 }
@@ -255,6 +291,10 @@ impl Came for Taken {
         self.told_of.contains(path) || slashes.any(|(at, _)| self.told_of.contains(&path[..at]))
     }
 
+    fn ends_in_zero(&self, path: &[u8]) -> bool {
+        self.zero_ended.contains(path)
+    }
+
     fn paths(&self) -> Vec<&Vec<u8>> {
         self.expected.keys().collect()
     }
@@ -265,8 +305,10 @@ struct Passage {
     reader: Reader,
     admission: Admission,
     watcher: Arc<dyn Watcher>,
-    /// The size of the file that goes through; `None` where an entry is passed over.
-    taken: Option<u64>,
+    /// The path and the size of the file that goes through; `None` where an entry is passed over.
+    taken: Option<(Vec<u8>, u64)>,
+    /// The last byte that came.
+    last: Option<u8>,
     waiting: VecDeque<u8>,
     is_over: bool,
     failures: u64,
@@ -288,6 +330,7 @@ impl Passage {
             admission,
             watcher,
             taken: None,
+            last: None,
             waiting: VecDeque::new(),
             is_over: false,
             failures: 0,
@@ -312,11 +355,15 @@ impl Passage {
                 Event::Data(bytes) => {
                     self.watcher.bytes(bytes.len() as u64);
                     if self.taken.is_some() {
+                        self.last = bytes.last().copied().or(self.last);
                         self.waiting.extend(bytes);
                     }
                 }
                 Event::Whole => {
-                    if let Some(size) = self.taken.take() {
+                    if let Some((path, size)) = self.taken.take() {
+                        if self.last.take() == Some(0) {
+                            self.taken_all.zero_ended.insert(path);
+                        }
                         let padding = size.next_multiple_of(512) - size;
                         self.waiting.extend(&ZEROS[..padding as usize]);
                     }
@@ -368,22 +415,26 @@ impl Passage {
             return Ok(());
         };
         self.took_something = true;
-        self.taken_all.keep(2 * path.len() + entry.link.len())?;
+        self.taken_all.keep(3 * path.len() + entry.link.len())?;
         let (kind, size) = match entry.kind {
             Kind::Directory => (ItemKind::Directory, 0),
             Kind::Symlink => (ItemKind::Symlink, entry.link.len() as u64),
-            Kind::HardLink => self
-                .admission
-                .hard_link_target(&entry)
-                .and_then(|path| self.taken_all.expected.get(&path))
-                .map_or((ItemKind::File, 0), |item| (item.kind, item.size)),
+            Kind::HardLink => {
+                let target = self.admission.hard_link_target(&entry).unwrap_or_default();
+                if self.taken_all.zero_ended.contains(&target) {
+                    self.taken_all.zero_ended.insert(path.clone());
+                }
+                let item = self.taken_all.expected.get(&target);
+                item.map_or((ItemKind::File, 0), |item| (item.kind, item.size))
+            }
             _ => (ItemKind::File, entry.size),
         };
         let item = Item { kind, size, mtime: Some(entry.mtime) };
         self.taken_all.expected.insert(path.clone(), item);
         if entry.kind == Kind::File {
             self.watcher.file(&entry.name);
-            self.taken = Some(entry.size);
+            self.taken = Some((path.clone(), entry.size));
+            self.last = None;
         }
         let mode = entry.mode & 0o777;
         let mut header = Vec::with_capacity(512);

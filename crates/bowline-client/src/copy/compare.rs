@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use bowline_archive::{Item, ItemKind, Trouble, shown};
+use bowline_archive::{Item, ItemKind, shown};
 
 use super::CopyError;
 use super::listing::Listing;
@@ -14,8 +14,8 @@ use super::listing::Listing;
 /// What a tree should be, by path.
 pub type Expected = BTreeMap<Vec<u8>, Item>;
 
-/// How many differences are told one by one.
-const TOLD: u64 = 1000;
+/// How many changes are told one by one.
+pub const TOLD: u64 = 1000;
 
 /// What differs, in words, and what has changed meanwhile.
 #[derive(Debug, Default)]
@@ -24,7 +24,10 @@ pub struct Found {
     differences: u64,
     /// Of these it cannot be told, and why.
     pub unknown: Option<String>,
-    changed: Vec<Vec<u8>>,
+    /// What has changed meanwhile.
+    pub changed: Vec<Vec<u8>>,
+    /// What differs for another reason, and has come.
+    pub different: Vec<Vec<u8>>,
 }
 
 impl Found {
@@ -41,15 +44,6 @@ impl Found {
             true => CopyError::Damaged { what, others },
             false => CopyError::Differs { what, others },
         })
-    }
-
-    /// Tells of files that have changed, as tar does; how many.
-    pub fn tell_changed(&self, tell: impl Fn(&Trouble)) -> u64 {
-        for path in self.changed.iter().take(TOLD as usize) {
-            let text = format!("{}: file changed as we read it", name(path));
-            tell(&Trouble { text, is_failure: true });
-        }
-        self.changed.len() as u64
     }
 }
 
@@ -96,6 +90,8 @@ pub trait Came {
     fn item(&self, path: &[u8]) -> Option<Item>;
     /// Whether it was told why nothing has come of it.
     fn is_told_of(&self, path: &[u8]) -> bool;
+    /// Whether a file's last byte is a zero, as if tar had filled it up.
+    fn ends_in_zero(&self, path: &[u8]) -> bool;
     /// All that has come.
     fn paths(&self) -> Vec<&Vec<u8>>;
 }
@@ -131,6 +127,7 @@ pub fn came(ours: &impl Came, listed: &Listing, began: Option<i64>) -> Found {
                 match what {
                     Some(what) if !has_changed(path) && !has_changed(&parent(path)) => {
                         found.differs(path, &what);
+                        found.different.push(path.clone());
                     }
                     _ => found.changed.push(path.clone()),
                 }
@@ -187,6 +184,9 @@ mod tests {
         }
         fn is_told_of(&self, path: &[u8]) -> bool {
             self.1.contains(path)
+        }
+        fn ends_in_zero(&self, _: &[u8]) -> bool {
+            false
         }
         fn paths(&self) -> Vec<&Vec<u8>> {
             self.0.keys().collect()

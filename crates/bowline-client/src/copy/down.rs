@@ -15,9 +15,10 @@ use tokio::time::Instant;
 use super::compare::Came;
 use super::listing::Listing;
 use super::scripts::{self, BLOCK_BYTES, PACK_NAMED, script};
+use super::whole::Judged;
 use super::{
     Attempts, CopyError, Each, Options, Remote, Shared, Sink, Stdin, Watcher, complaints, failed,
-    judged, keep, listed, listed_source, outcome, own_end, resolved, summed,
+    keep, listed, outcome, own_end, resolved, summed, whole,
 };
 
 /// So many names are packed by one tar, whose words a system bounds.
@@ -67,6 +68,10 @@ impl Came for Here {
 
     fn is_told_of(&self, path: &[u8]) -> bool {
         self.unpacker.is_told_of(path)
+    }
+
+    fn ends_in_zero(&self, path: &[u8]) -> bool {
+        self.unpacker.ends_in_zero(path)
     }
 
     fn paths(&self) -> Vec<&Vec<u8>> {
@@ -291,28 +296,48 @@ impl<R: Remote> Copy<'_, R> {
     }
 
     async fn conclude(&self, outcome: Outcome, attempts: &mut Attempts) -> Result<(), CopyError> {
-        let (began, watcher) = (self.began.elapsed(), &self.watcher);
-        let listed = listed_source(self.remote, &self.source, began, attempts, watcher).await?;
-        let has_succeeded = outcome == Outcome::Success;
-        let changed = match &listed {
-            Some(listed) => judged(&*self.here.lock(), listed, has_succeeded, watcher)?,
-            None => 0,
-        };
+        let watcher = &self.watcher;
+        let Judged { grown, changed, .. } = self.judged(&outcome, attempts).await?;
         if self.options.verify {
-            self.verify(attempts).await?;
+            self.verify(&grown, attempts).await?;
         }
+        let published = {
+            let unpacker = &self.here.lock().unpacker;
+            unpacker.took_something() && unpacker.paths().next().is_some()
+        };
         self.publish().await?;
         let unpacker = &mut self.here.lock().unpacker;
         unpacker.troubles().iter().for_each(|trouble| watcher.trouble(trouble));
         if outcome != Outcome::Success {
-            return Err(failed(outcome, unpacker.took_something()));
+            return Err(failed(outcome, published));
         }
         match unpacker.failures() {
-            _ if changed > 0 => Err(CopyError::Changed(changed)),
+            _ if changed > 0 => Err(CopyError::Changed { files: changed, published }),
             0 if unpacker.took_something() => Ok(()),
             0 => Err(CopyError::Nothing),
             failures => Err(CopyError::Incomplete(failures)),
         }
+    }
+
+    /// Compares both sides, and forgets files that are not whole.
+    async fn judged(
+        &self,
+        outcome: &Outcome,
+        attempts: &mut Attempts,
+    ) -> Result<Judged, CopyError> {
+        let (began, watcher) = (self.began.elapsed(), &self.watcher);
+        let (remote, source) = (self.remote, &self.source);
+        let listed = whole::listed_source(remote, source, began, attempts, watcher).await?;
+        let doubts = whole::doubts(&*self.here.lock(), &listed, outcome, watcher)?;
+        let (dir, root) = scripts::split(source);
+        let place = [&*dir, &*root];
+        let theirs = whole::beginnings(remote, place, &doubts.asked, attempts, watcher).await?;
+        let unpacker = &mut self.here.lock().unpacker;
+        let ours: Vec<_> =
+            doubts.asked.iter().map(|doubt| unpacker.sum(&doubt.path).ok()).collect();
+        let judged = doubts.judged(&ours, &theirs, watcher);
+        judged.torn.iter().for_each(|path| unpacker.forget(path));
+        Ok(judged)
     }
 
     async fn publish(&self) -> Result<(), CopyError> {
@@ -328,13 +353,18 @@ impl<R: Remote> Copy<'_, R> {
         Ok(published.map_err(|error| fail(io::Error::other(error)))??)
     }
 
-    async fn verify(&self, attempts: &mut Attempts) -> Result<(), CopyError> {
+    /// Compares sums; those of files that have grown are known.
+    async fn verify(
+        &self,
+        grown: &BTreeSet<Vec<u8>>,
+        attempts: &mut Attempts,
+    ) -> Result<(), CopyError> {
         let (dir, root) = scripts::split(&self.source);
         let Some(theirs) = summed(self.remote, &dir, &root, attempts, &self.watcher).await? else {
             return Ok(());
         };
         let unpacker = &self.here.lock().unpacker;
-        for path in unpacker.had().keys() {
+        for path in unpacker.had().keys().filter(|path| !grown.contains(*path)) {
             let name = || String::from_utf8_lossy(path).into_owned();
             let ours = unpacker
                 .sum(path)

@@ -15,6 +15,7 @@ mod pace;
 mod place;
 mod scripts;
 mod up;
+mod whole;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -168,9 +169,9 @@ pub enum CopyError {
     /// A file on a directory.
     #[error("open {0}: is a directory")]
     IsDirectory(String),
-    /// A file was cut short in the container, and stays there.
-    #[error("a file was cut short, and {0}; nothing has the target's name")]
-    CutShort(String),
+    /// A file in the container was cut short, or has changed here, and stays there.
+    #[error("a file in the container is not whole, and {0}; nothing has the target's name")]
+    NotWhole(String),
     /// Single files are not there, or not as they should be; the rest was copied.
     #[error("{0} files were not copied")]
     Incomplete(u64),
@@ -196,9 +197,15 @@ pub enum CopyError {
         /// How many more there are.
         others: u64,
     },
-    /// Files were changed in the container while they were copied.
-    #[error("{0} files changed while they were copied; the rest was copied")]
-    Changed(u64),
+    /// Files were changed in the container while they were copied. Of one that has grown, its
+    /// beginning was copied, as it is there; others were not.
+    #[error("{}", changed(*.files, *.published))]
+    Changed {
+        /// How many.
+        files: u64,
+        /// Whether the rest has its name.
+        published: bool,
+    },
     /// The source is a symbolic link, and the container cannot say to what.
     #[error("{0:?} is a symbolic link that cannot be followed in the container{1}")]
     Link(String, String),
@@ -206,6 +213,13 @@ pub enum CopyError {
 
 fn named_or_all(name: &str) -> String {
     if name.is_empty() { "the file".to_owned() } else { format!("{name:?}") }
+}
+
+fn changed(files: u64, published: bool) -> String {
+    match published {
+        true => format!("{files} files changed while they were copied; the rest was copied"),
+        false => "the file changed while it was copied; nothing has the target's name".to_owned(),
+    }
 }
 
 fn and_more(count: u64) -> String {
@@ -220,7 +234,7 @@ impl CopyError {
             CopyError::Remote { published: true, .. }
                 | CopyError::Incomplete(_)
                 | CopyError::Damaged { .. }
-                | CopyError::Changed(_)
+                | CopyError::Changed { published: true, .. }
         )
     }
 
@@ -475,47 +489,6 @@ async fn listed(
     let number = number.map_or(String::new(), |number| number.to_string());
     let text = paged(remote, LIST, [dir, root, &number], &mark, attempts, watcher).await?;
     Ok(text.and_then(|text| listing(&text, root, &mark).ok_or_else(|| "it is cut".to_owned())))
-}
-
-/// What a container has of a source at the end of a copy that began some time ago. `None`, and it
-/// is told, if the container cannot say.
-async fn listed_source(
-    remote: &impl Remote,
-    source: &str,
-    took: Duration,
-    attempts: &mut Attempts,
-    watcher: &Arc<dyn Watcher>,
-) -> Result<Option<(Listing, Option<i64>)>, CopyError> {
-    let (dir, root) = scripts::split(source);
-    let begun = tokio::time::Instant::now();
-    let listed = match listed(remote, &dir, &root, None, attempts, watcher).await? {
-        Ok(listed) => listed,
-        Err(why) => {
-            watcher.note(&up::not_compared(&why));
-            return Ok(None);
-        }
-    };
-    let took = i64::try_from((took + begun.elapsed()).as_secs()).unwrap_or(i64::MAX);
-    let began = listed.now.map(|now| now.saturating_sub(took).saturating_sub(1));
-    Ok(Some((listed, began)))
-}
-
-/// Compares what came out of a container with what it has; how many files have changed meanwhile.
-/// Where tar has failed, it has said why something is not here.
-fn judged(
-    ours: &impl compare::Came,
-    (listed, began): &(Listing, Option<i64>),
-    has_succeeded: bool,
-    watcher: &Arc<dyn Watcher>,
-) -> Result<u64, CopyError> {
-    let found = compare::came(ours, listed, *began);
-    if has_succeeded && let Some(failure) = found.failure(false) {
-        return Err(failure);
-    }
-    if has_succeeded && let Some(name) = &found.unknown {
-        watcher.note(&up::not_compared(&format!("{name} cannot be looked at")));
-    }
-    Ok(found.tell_changed(|trouble| watcher.trouble(trouble)))
 }
 
 /// Sums of all files below a root in a directory, by their paths.

@@ -2,6 +2,7 @@
 //! Above: `up`, `between`. Below: [`scripts`].
 
 use std::ffi::OsStr;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,8 +12,10 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::compare::{Expected, sent};
-use super::scripts::{self, ABANDON, ELSEWHERE, PLACE, PUBLISH, UNPACK, script};
-use super::{Attempts, CopyError, Remote, Said, Watcher, failed, listed, said, text, unless};
+use super::scripts::{self, ABANDON, ELSEWHERE, PLACE, PUBLISH, REMOVE, UNPACK, script};
+use super::{
+    Attempts, CopyError, Remote, Said, Stdin, Watcher, failed, listed, said, text, unless,
+};
 
 /// The name of the tree in the directory of an attempt.
 pub const TREE: &str = "tree";
@@ -107,6 +110,24 @@ impl Place {
             &["--no-same-permissions", "--no-same-owner", "-xmf", "-"]
         };
         script(UNPACK, &[&[&*self.dir(number)], flags].concat())
+    }
+
+    /// Removes files of an attempt, by their names in its directory.
+    pub async fn remove(
+        &self,
+        remote: &impl Remote,
+        number: u64,
+        names: &[Vec<u8>],
+    ) -> Result<(), CopyError> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        let names: String = names.iter().map(|name| scripts::escaped(name)).collect();
+        let stdin: Stdin = Some(Box::new(io::Cursor::new(names)));
+        match said(remote, script(REMOVE, &[&self.dir(number)]), stdin, 0).await? {
+            Said { outcome: Outcome::Success, .. } => Ok(()),
+            Said { complaint, .. } => Err(CopyError::NotWhole(format!("stays: {complaint}"))),
+        }
     }
 
     /// Gives the tree its name.

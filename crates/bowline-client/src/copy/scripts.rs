@@ -134,6 +134,22 @@ l() {
 if [ "$4" = 1 ]; then l "$@"; else l "$@" | tail -c "+$4"; fi
 "#;
 
+/// Sums of what files begin with: `DIR`. Its input names them, a line with so many bytes and one
+/// with an [`escaped`] name for each. Says a sum for each, or `-`, and `end` with their count.
+pub const BEGINNINGS: &str = r#"
+command -v sha256sum >/dev/null || exit 127
+cd -- "$1" || exit
+n=0
+while IFS= read -r s && IFS= read -r e; do
+  case $e in *\\*) e=$(printf %bx "$e"); e=${e%x} ;; esac
+  t=-
+  if [ -f "$e" ]; then t=$(head -c "$s" <"$e" | sha256sum) || t=-; fi
+  echo "${t%% *}"
+  n=$((n+1))
+done
+echo "end $n"
+"#;
+
 /// What a symbolic link leads to, whatever is between: `PATH`.
 pub const RESOLVE: &str = r#"
 if command -v readlink >/dev/null; then readlink -f "$1"

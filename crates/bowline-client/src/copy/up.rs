@@ -23,10 +23,10 @@ use tokio_util::sync::CancellationToken;
 use super::compare::{Expected, sent};
 use super::pace::paced;
 use super::place::{Place, Published, TREE};
-use super::scripts::{self, BLOCK_BYTES, REMOVE, WRITE, script};
+use super::scripts::{BLOCK_BYTES, WRITE, script};
 use super::{
-    Attempts, CopyError, Listing, Options, Remote, Said, Shared, Stdin, Watcher, and_more,
-    complaints, failed, keep, listed, outcome, said, summed, unless,
+    Attempts, CopyError, Listing, Options, Remote, Shared, Stdin, Watcher, and_more, complaints,
+    failed, keep, listed, outcome, said, summed, unless,
 };
 
 /// A file that is at least so long, and was on its way when a connection was lost, goes by itself:
@@ -339,9 +339,9 @@ impl<R: Remote> Copy<'_, R> {
     ) -> Result<Vec<Vec<u8>>, CopyError> {
         let listed = match self.list(None, attempts).await? {
             Ok(listed) if listed.is_whole => listed,
-            Ok(_) => return Err(CopyError::CutShort("which one cannot be told".to_owned())),
+            Ok(_) => return Err(CopyError::NotWhole("which one cannot be told".to_owned())),
             Err(why) => {
-                return Err(CopyError::CutShort(format!("which one cannot be told: {why}")));
+                return Err(CopyError::NotWhole(format!("which one cannot be told: {why}")));
             }
         };
         let mut cut = Vec::new();
@@ -373,16 +373,7 @@ impl<R: Remote> Copy<'_, R> {
     }
 
     async fn remove(&self, names: &[Vec<u8>]) -> Result<(), CopyError> {
-        if names.is_empty() {
-            return Ok(());
-        }
-        let names: String = names.iter().map(|name| scripts::escaped(name)).collect();
-        let stdin: Stdin = Some(Box::new(io::Cursor::new(names)));
-        let words = script(REMOVE, &[&self.place.dir(self.number)]);
-        match said(self.remote, words, stdin, 0).await? {
-            Said { outcome: Outcome::Success, .. } => Ok(()),
-            Said { complaint, .. } => Err(CopyError::CutShort(format!("stays: {complaint}"))),
-        }
+        self.place.remove(self.remote, self.number, names).await
     }
 
     /// Whether all that was sent is there.

@@ -1,6 +1,7 @@
 //! Copies with a real tar and a real shell, which run here; connections that end when they should
 //! not; and archives of an enemy.
 
+mod changes;
 mod ends;
 
 use std::fs;
@@ -484,7 +485,7 @@ async fn what_a_failed_tar_has_cut_short_does_not_stay() {
     fs::set_permissions(place.path("bin/rm"), PermissionsExt::from_mode(0o755)).unwrap();
     let (result, _) = put(&container, &place, &OPTIONS).await;
     assert!(
-        matches!(&result, Err(CopyError::CutShort(why)) if why == "stays: not today"),
+        matches!(&result, Err(CopyError::NotWhole(why)) if why == "stays: not today"),
         "{result:?}"
     );
     for name in ["find", "stat", "ls", "wc"] {
@@ -492,7 +493,7 @@ async fn what_a_failed_tar_has_cut_short_does_not_stay() {
     }
     let (result, _) = put(&container, &place, &OPTIONS).await;
     assert!(
-        matches!(&result, Err(CopyError::CutShort(why)) if why.contains("cannot be told")),
+        matches!(&result, Err(CopyError::NotWhole(why)) if why.contains("cannot be told")),
         "{result:?}"
     );
     assert_eq!(place.names(), ["bin", "source"]);
@@ -637,21 +638,6 @@ fn old(path: &Path) {
     let past = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
     let times = fs::FileTimes::new().set_modified(past);
     fs::File::open(path).unwrap().set_times(times).unwrap();
-}
-
-/// As tar says it, and says it failed.
-#[tokio::test]
-async fn what_has_changed_meanwhile_is_told() {
-    let place = Place::new();
-    fs::create_dir(place.path("source")).unwrap();
-    fs::write(place.path("source/log"), "one").unwrap();
-    old(&place.path("source/log"));
-    let script = format!("/bin/tar \"$@\"; echo two >>{}", place.text("source/log"));
-    let container = container_with_tar(&place, &script);
-    let (result, heard) = get(&container, &place, &Options { verify: false, ..OPTIONS }).await;
-    assert!(matches!(result, Err(CopyError::Changed(1))), "{result:?}");
-    assert_eq!(heard, "\"log\": file changed as we read it");
-    assert_eq!(fs::read(place.path("target/log")).unwrap(), b"one");
 }
 
 #[tokio::test]

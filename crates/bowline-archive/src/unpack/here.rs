@@ -1,0 +1,57 @@
+//! What an unpacker has to what it is: kinds, sizes, sums.
+//! Above: `bowline-client`'s copies. Below: [`unpack`](super).
+
+use std::io::{self, Read, Seek, SeekFrom};
+
+use super::Unpacker;
+use crate::{Item, ItemKind};
+
+impl Unpacker {
+    /// What is here of a path.
+    #[must_use]
+    pub fn item(&self, path: &[u8]) -> Option<Item> {
+        let item = |kind, size, mtime| Some(Item { kind, size, mtime: Some(mtime) });
+        if let Some(had) = self.had.get(path) {
+            return item(ItemKind::File, had.bytes, had.mtime);
+        }
+        if let Some((_, mtime)) = self.directories.get(path) {
+            return item(ItemKind::Directory, 0, *mtime);
+        }
+        let (target, mtime) = self.symlinks.get(path)?;
+        item(ItemKind::Symlink, target.len() as u64, *mtime)
+    }
+
+    /// The paths of all that is here.
+    pub fn paths(&self) -> impl Iterator<Item = &Vec<u8>> {
+        self.had.keys().chain(self.directories.keys()).chain(self.symlinks.keys())
+    }
+
+    /// Whether it was told why something of that path is not here.
+    #[must_use]
+    pub fn is_told_of(&self, path: &[u8]) -> bool {
+        let mut slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+        self.told_of.contains(path) || slashes.any(|(at, _)| self.told_of.contains(&path[..at]))
+    }
+
+    /// The sum of a file that is here.
+    ///
+    /// # Errors
+    /// Those of reading it.
+    pub fn sum(&self, path: &[u8]) -> io::Result<String> {
+        crate::sum::sha256(self.dir.open(self.inside(path))?)
+    }
+
+    /// Whether a file's last byte is a zero, or cannot be read.
+    #[must_use]
+    pub fn ends_in_zero(&self, path: &[u8]) -> bool {
+        let Some(last) = self.had.get(path).and_then(|had| had.bytes.checked_sub(1)) else {
+            return false;
+        };
+        let mut byte = [0];
+        let read = self.dir.open(self.inside(path)).and_then(|mut file| {
+            file.seek(SeekFrom::Start(last))?;
+            file.read_exact(&mut byte)
+        });
+        read.is_err() || byte == [0]
+    }
+}
