@@ -7,14 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bowline_archive::ItemKind;
-use bowline_proto::session::Outcome;
+use bowline_proto::session::{Cause, Loss, Outcome};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::compare::{Expected, sent};
 use super::scripts::{self, ABANDON, ELSEWHERE, PLACE, PUBLISH, REMOVE, UNPACK, script};
 use super::{
-    Attempts, CopyError, Remote, Said, Stdin, Watcher, failed, listed, said, text, unless,
+    Attempts, CopyError, Remote, Said, Shared, Stdin, Watcher, failed, listed, said, text, unless,
 };
 
 /// The name of the tree in the directory of an attempt.
@@ -140,15 +140,29 @@ impl Place {
         watcher: &Arc<dyn Watcher>,
     ) -> Result<Published, CopyError> {
         let mut tries = 0_u64;
+        let lost = Shared::new(None);
         let mut publish = || {
             let preserve = if preserve { "y" } else { "n" };
             let again = if tries > 0 { "y" } else { "n" };
             tries += 1;
             let number = number.to_string();
             let words = script(PUBLISH, &[&self.staging, &number, &self.target, preserve, again]);
-            said(remote, words, None, SAID_BYTES)
+            let lost = lost.clone();
+            async move {
+                let said = said(remote, words, None, SAID_BYTES).await;
+                if let Err(CopyError::Lost { loss, .. }) = &said {
+                    *lost.lock() = Some(loss.clone());
+                }
+                said
+            }
         };
-        let said = attempts.of(watcher, &mut publish).await.map_err(unknown)?;
+        let published = attempts.of(watcher, &mut publish).await;
+        let retries = attempts.made;
+        let said = published.map_err(|error| match lost.lock().take() {
+            // However the last attempt has failed: an earlier one may have done it.
+            Some(loss) if error.is_loss() => CopyError::Unknown { loss, retries },
+            _ => error,
+        })?;
         let out = text(&said.out);
         let mut counts = out.split(' ').skip(1).map(|count| count.parse::<u64>().ok());
         let (written_into, named) = (counts.next().flatten(), counts.next().flatten());
@@ -179,7 +193,8 @@ impl Place {
         watcher: &Arc<dyn Watcher>,
     ) -> Result<(), CopyError> {
         let (dir, root) = scripts::split(&self.target);
-        match listed(remote, &dir, &root, None, attempts, watcher).await.map_err(unknown)? {
+        let listed = listed(remote, &dir, &root, None, attempts, watcher).await;
+        match listed.map_err(|error| unknown(error, attempts.made))? {
             Err(why) => watcher.note(&super::up::not_compared(&why)),
             Ok(listing) => {
                 // What was written through is still a link or a device, and has no size of its own.
@@ -205,9 +220,13 @@ impl Place {
 }
 
 /// A loss once the target may have its name.
-fn unknown(error: CopyError) -> CopyError {
+fn unknown(error: CopyError, retries: u64) -> CopyError {
     match error {
-        CopyError::Lost { loss, retries, .. } => CopyError::Unknown { loss, retries },
+        CopyError::Lost { loss, .. } => CopyError::Unknown { loss, retries },
+        error if error.is_loss() => {
+            let loss = Loss::new(Cause::Cut, error.to_string());
+            CopyError::Unknown { loss, retries }
+        }
         error => error,
     }
 }

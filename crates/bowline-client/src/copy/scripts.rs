@@ -274,9 +274,20 @@ pub fn escaped(name: &[u8]) -> String {
 pub const PUBLISH: &str = r#"
 s=$1 d=$3 k=$4 r=0 i=0 c=0 m=0 top=
 no() { echo "$1" >&2; r=1; }
+# A file's size; nothing, where it cannot be told.
+z() {
+  wc -c <"$1" 2>/dev/null || stat -L -c %s "$1" 2>/dev/null || {
+    set -- $(ls -lnLd "$1" 2>/dev/null)
+    echo "$5"
+  }
+}
+same() {
+  x=$(z "$1") y=$(z "$2")
+  [ -n "$x" ] && [ -n "$y" ] && [ $((x)) -eq $((y)) ]
+}
 # Writes a file into what has its name.
 into() {
-  if cat "$1" >"$2" && { [ ! -f "$2" ] || [ $(wc -c <"$1") -eq $(wc -c <"$2") ]; }; then
+  if cat "$1" >"$2" && { [ ! -f "$2" ] || same "$1" "$2"; }; then
     i=$((i+1)) m=$((m+1))
     echo "$2: written in place: $3" >&2
     if [ "$k" = y ]; then touch -d "@$(stat -c %Y "$1")" "$2" 2>/dev/null; fi
@@ -330,6 +341,7 @@ while [ -d "$s/done" ] && [ $c -lt 100 ]; do
   c=$((c+1))
 done
 if [ ! -d "$s" ] && [ "$5" = y ]; then echo gone; exit 0; fi
+echo $$ >"$s/pid"
 if [ ! -d "$s/done" ]; then mv "$s/$2" "$s/done" || exit; fi
 # A directory goes to its name, not into what somebody else gives that name, where mv can do that.
 v=-f
@@ -351,8 +363,19 @@ exit $r
 "#;
 
 /// Removes all that a copy has begun, wherever it is: `PLACE...`. An earlier attempt may still make
-/// more of it.
+/// more of it. A [`PUBLISH`] that runs is waited for: half of what it gives away would be missing.
+/// One that has not begun finds that it was done.
 pub const ABANDON: &str = r#"
+n=0
+for p; do
+  if [ -d "$p" ] && ! mkdir "$p/done" 2>/dev/null; then
+    while [ -d "$p/done" ] && kill -0 "$(cat "$p/pid" 2>/dev/null)" 2>/dev/null; do
+      if [ $n -ge 80 ]; then exit 1; fi
+      sleep 0.1 || sleep 1
+      n=$((n+1))
+    done
+  fi
+done
 n=0
 while [ $n -lt 20 ]; do
   chmod -R u+rwx "$@" 2>/dev/null
@@ -383,5 +406,42 @@ mod tests {
         ] {
             assert_eq!(split(path), (dir.to_owned(), name.to_owned()), "{path}");
         }
+    }
+
+    /// Half of what it gives away would be missing else.
+    #[test]
+    fn what_gives_the_name_is_waited_for_before_all_is_removed() {
+        use std::fs;
+        use std::os::unix::fs::PermissionsExt;
+        use std::process::Command;
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        // Whoever waits sees that one end, and what there was until then.
+        let place = path("place").display().to_string();
+        let (seen, sleep) = (path("seen"), path("bin/sleep"));
+        let ends = format!(
+            "#!/bin/sh\nls {place}/done >{}\nrm -rf {place}/done\nmkdir {place}/0\n",
+            seen.display()
+        );
+        fs::create_dir_all(path("place/done/tree")).unwrap();
+        fs::write(path("place/pid"), std::process::id().to_string()).unwrap();
+        fs::create_dir(path("bin")).unwrap();
+        fs::write(&sleep, ends).unwrap();
+        fs::set_permissions(&sleep, PermissionsExt::from_mode(0o755)).unwrap();
+        let words = script(ABANDON, &[&place]);
+        let abandon = || {
+            let mut command = Command::new(&words[0]);
+            command.args(&words[1..]);
+            command.env("PATH", format!("{}:/usr/bin:/bin", path("bin").display()));
+            assert!(command.status().unwrap().success());
+            assert!(!path("place").exists());
+        };
+        abandon();
+        assert_eq!(fs::read_to_string(&seen).unwrap(), "tree\n");
+        // One that has ended is not waited for.
+        fs::remove_file(&seen).unwrap();
+        fs::create_dir_all(path("place/done/tree")).unwrap();
+        abandon();
+        assert!(!seen.exists());
     }
 }

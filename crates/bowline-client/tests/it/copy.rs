@@ -16,8 +16,9 @@ use std::sync::{Mutex, PoisonError};
 use bowline_archive::Trouble;
 use bowline_archive::admit::Limits;
 use bowline_client::copy::{CopyError, Options, Remote, Sink, Stdin, Watcher, between, down, up};
-use bowline_client::{Cause, EndError, Ended, ExecError, Loss, Outcome};
+use bowline_client::{Cause, EndError, Ended, ExecError, Loss, Outcome, UpgradeError};
 use bowline_interop::copy::{manifest, odd_tree, same};
+use bowline_io::dial::DialError;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
@@ -38,6 +39,8 @@ struct Container {
     waits_for_readers: bool,
     /// The number of a command, from 1 on, whose end is not heard of.
     loses_end_of: Option<u64>,
+    /// From this one on there is no connection.
+    refuses_from: Option<u64>,
 }
 
 /// So much is on its way.
@@ -52,6 +55,10 @@ impl Remote for Container {
         mut stderr: Sink,
     ) -> Result<Ended, ExecError> {
         let number = self.runs.fetch_add(1, Ordering::Relaxed) + 1;
+        if self.refuses_from.is_some_and(|from| number >= from) {
+            let (host, port) = ("gone".to_owned(), 1);
+            return Err(ExecError::Upgrade(UpgradeError::Dial(DialError::Timeout { host, port })));
+        }
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).env("LC_ALL", "C").kill_on_drop(true);
         if let Some(path) = &self.path {

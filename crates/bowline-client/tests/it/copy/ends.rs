@@ -56,6 +56,37 @@ async fn a_lost_end_of_what_gives_the_name_is_not_known() {
 }
 
 #[tokio::test]
+async fn a_lost_name_stays_unknown_where_the_server_is_gone_afterwards() {
+    let place = Place::new();
+    fs::write(place.path("source"), "new").unwrap();
+    let container =
+        Container { loses_end_of: Some(5), refuses_from: Some(6), ..Container::default() };
+    let (result, heard) = put(&container, &place, &options(Some(1))).await;
+    assert!(matches!(result, Err(CopyError::Unknown { retries: 1, .. })), "{result:?}: {heard}");
+    assert_eq!(fs::read(place.path("target")).unwrap(), b"new");
+}
+
+/// What cannot be counted is not believed, whatever a shell makes of an empty number.
+#[tokio::test]
+async fn what_is_written_in_place_is_counted_without_wc() {
+    let place = Place::new();
+    fs::write(place.path("source"), "new").unwrap();
+    fs::write(place.path("behind"), "longer than new").unwrap();
+    symlink("behind", place.path("target")).unwrap();
+    let container = container_with_tar(&place, "exec /bin/tar \"$@\"");
+    fs::remove_file(place.path("bin/wc")).unwrap();
+    let (result, heard) = put(&container, &place, &OPTIONS).await;
+    result.unwrap_or_else(|error| panic!("{error}: {heard}"));
+    // It writes less than it should, and says nothing of it.
+    fs::remove_file(place.path("bin/cat")).unwrap();
+    fs::write(place.path("bin/cat"), "#!/bin/sh\nprintf x\n").unwrap();
+    fs::set_permissions(place.path("bin/cat"), PermissionsExt::from_mode(0o755)).unwrap();
+    let (result, _) = put(&container, &place, &OPTIONS).await;
+    let error = format!("{:?}", result.unwrap_err());
+    assert!(error.contains("it could not be written, and may be damaged"), "{error}");
+}
+
+#[tokio::test]
 async fn a_tar_that_fails_early_is_heard_of() {
     let place = Place::new();
     fs::create_dir(place.path("source")).unwrap();
