@@ -164,7 +164,11 @@ async fn dial_on(endpoint: &Endpoint, patience: Duration) -> Result<Stream, Dial
         Scheme::Http => proxy::connect(&mut tcp, by, host, port).await?,
         Scheme::Socks5 => proxy::socks5(&mut tcp, by, host, port).await?,
         Scheme::Https => {
-            let config = tls::client(&tls::Trust::System, None)?;
+            // As kubectl: whom the server's configuration trusts is trusted here as well.
+            let config = match &endpoint.tls {
+                Some(tls) => tls::without_identity(&tls.config),
+                None => tls::client(&tls::Trust::System, None)?,
+            };
             let outer = Tls { config, server_name: None };
             let mut outer = speak_tls(Ahead::new(tcp), &outer, &by.host).await?;
             proxy::connect(&mut outer, by, host, port).await?;
@@ -185,8 +189,8 @@ where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
     let name = tls.server_name.as_deref().unwrap_or(host);
-    let name = ServerName::try_from(name.to_owned());
-    let name = name.map_err(|_| DialError::ServerName(host.to_owned()))?;
+    let wrong = |_| DialError::ServerName(name.to_owned());
+    let name = ServerName::try_from(name.to_owned()).map_err(wrong)?;
     let connector = TlsConnector::from(tls.config.clone());
     connector.connect(name, stream).await.map_err(DialError::Tls)
 }

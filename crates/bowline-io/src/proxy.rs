@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use url::{Host, Url};
 
 use crate::text::redacted;
+use crate::urls;
 
 /// The longest answer to a CONNECT that is read.
 const CONNECT_HEAD_BYTES: usize = 16 * 1024;
@@ -83,7 +84,7 @@ impl Proxy {
         let bad = || ProxyError::Url(redacted(text).into_owned());
         let with_scheme =
             if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
-        let url = Url::parse(&with_scheme).map_err(|_| bad())?;
+        let url = urls::parse(&with_scheme).ok_or_else(bad)?;
         let (scheme, port) = match url.scheme() {
             "http" => (Scheme::Http, 80),
             "https" => (Scheme::Https, 443),
@@ -115,8 +116,10 @@ pub fn from_env(
 /// The proxy's URL, as it is written there.
 #[must_use]
 pub fn url_from_env(target: &Url, env: impl Fn(&str) -> Option<String>) -> Option<String> {
+    // Empty is not set: then the other one counts.
     let either = |upper: &str| {
-        env(upper).or_else(|| env(&upper.to_lowercase())).filter(|value| !value.is_empty())
+        let set = |name: &str| env(name).filter(|value| !value.is_empty());
+        set(upper).or_else(|| set(&upper.to_lowercase()))
     };
     let name = if target.scheme() == "http" { "HTTP_PROXY" } else { "HTTPS_PROXY" };
     let proxy = either(name)?;
@@ -159,7 +162,7 @@ fn excludes(list: &str, target: &Url) -> bool {
             return ip == other;
         }
         // `.example.com` and `*.example.com` are the subdomains, `example.com` itself as well.
-        let suffix = name.trim_start_matches('*');
+        let suffix = if name.starts_with("*.") { &name[1..] } else { name };
         match suffix.strip_prefix('.') {
             Some(domain) => !domain.is_empty() && host.ends_with(suffix),
             None => !name.is_empty() && (host == name || host.ends_with(&format!(".{name}"))),
@@ -307,6 +310,10 @@ mod tests {
         assert_eq!(choose("https://api:6443", &both).as_deref(), Some("upper"));
         assert_eq!(choose("https://api:6443", &both[1..]).as_deref(), Some("lower"));
         assert_eq!(choose("http://api", &both), None);
+        let unset = [("HTTPS_PROXY", ""), ("https_proxy", "http://lower:1"), ("NO_PROXY", "")];
+        assert_eq!(choose("https://api:6443", &unset).as_deref(), Some("lower"));
+        let excluded = [&unset[..], &[("no_proxy", "api")]].concat();
+        assert_eq!(choose("https://api:6443", &excluded), None);
         assert_eq!(choose("https://127.0.0.1:1", &both), None);
         assert_eq!(choose("https://localhost:1", &both), None);
         assert_eq!(choose("https://api", &[("HTTPS_PROXY", "bare:3128")]).as_deref(), Some("bare"));
@@ -322,6 +329,7 @@ mod tests {
             (".a.b", "https://x.a.b", true),
             (".a.b", "https://a.b", false),
             ("*.a.b", "https://x.a.b", true),
+            ("*a.b", "https://a.b", false),
             ("A.B:6443", "https://a.b:6443", true),
             ("a.b:6443", "https://a.b", false),
             ("10.0.0.0/8", "https://10.1.2.3", true),

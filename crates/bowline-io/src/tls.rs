@@ -5,11 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::NoServerSessionStorage;
 use rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};
-use rustls::{ClientConfig, ServerConfig};
+use rustls::{ClientConfig, ServerConfig, SignatureScheme};
 use thiserror::Error;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::x509::SubjectPublicKeyInfo;
@@ -263,6 +264,29 @@ pub fn client(trust: &Trust, identity: Option<&Identity>) -> Result<Arc<ClientCo
     };
     // As kubectl's streams: no ALPN at all, so that no server can choose HTTP/2.
     Ok(Arc::new(config))
+}
+
+/// The same trust, for a proxy on the way: the certificate is for the server behind it. Nothing is
+/// resumed, since sessions are found by a name alone.
+pub(crate) fn without_identity(config: &ClientConfig) -> Arc<ClientConfig> {
+    let mut config = config.clone();
+    config.client_auth_cert_resolver = Arc::new(Nobody);
+    config.resumption = Resumption::disabled();
+    Arc::new(config)
+}
+
+/// Shows no certificate.
+#[derive(Debug)]
+struct Nobody;
+
+impl ResolvesClientCert for Nobody {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        false
+    }
 }
 
 type Untrusting = rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>;

@@ -45,6 +45,7 @@ fn of_certificate(bad: &Bad) -> String {
         Bad::InvalidPurpose | Bad::InvalidPurposeContext { .. } => {
             "certificate specifies an incompatible key usage".into()
         }
+        Bad::BadEncoding => "the certificate, or one sent with it, is malformed".into(),
         Bad::UnhandledCriticalExtension => "unhandled critical extension".into(),
         Bad::NotValidForNameContext { expected, presented } => of_names(expected, presented),
         Bad::Other(other) => match other.0.downcast_ref() {

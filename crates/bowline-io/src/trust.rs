@@ -1,9 +1,10 @@
 //! CAs and a certificate to yes or no, with the verdicts of Go's `crypto/x509`.
-//! Above: `verifiers`, `tls`. Below: webpki, `readable`.
+//! Above: `verifiers`, `tls`. Below: webpki, `parsed`, `readable`.
 //!
 //! webpki builds and checks the path. What Go asks of roots and issuers beyond that is asked of
 //! each path that it finds: Go looks at a root's own validity, key usage and path length, webpki
-//! takes a root as it is. And a certificate that is itself among the roots needs no path.
+//! takes a root as it is. And a certificate that is itself among the roots needs no path. What Go
+//! cannot read is refused before, see `parsed`.
 
 use std::sync::Arc;
 
@@ -16,28 +17,13 @@ use webpki::{
 };
 use x509_parser::certificate::Validity;
 use x509_parser::extensions::ExtendedKeyUsage;
-use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
+use x509_parser::prelude::{X509Certificate, X509Version};
 
+use crate::parsed::{demands_policies, is_handled, parse};
 use crate::readable::Readable;
 
 /// `anyExtendedKeyUsage`, 2.5.29.37.0.
 const ANY_PURPOSE: KeyPurposeId<'static> = KeyPurposeId::new(&[0x55, 0x1d, 0x25, 0]);
-/// The extensions that Go knows, as far as they may be critical (2.5.29.x).
-const KNOWN: [&str; 12] = [
-    "2.5.29.14",
-    "2.5.29.15",
-    "2.5.29.17",
-    "2.5.29.19",
-    "2.5.29.30",
-    "2.5.29.31",
-    "2.5.29.32",
-    "2.5.29.33",
-    "2.5.29.35",
-    "2.5.29.36",
-    "2.5.29.37",
-    "2.5.29.54",
-];
-
 /// Whose certificate it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
@@ -110,7 +96,7 @@ impl Roots {
         let mut roots = Roots { certificates: Vec::new(), anchors: Vec::new(), algorithms };
         for certificate in all {
             let anchor = anchor_from_trusted_cert(&certificate).map(|anchor| anchor.to_owned());
-            if let (Ok(anchor), Ok(_)) = (anchor, X509Certificate::from_der(&certificate)) {
+            if let (Ok(anchor), Ok(_)) = (anchor, parse(&certificate)) {
                 roots.certificates.push(certificate);
                 roots.anchors.push(anchor);
             }
@@ -139,11 +125,17 @@ impl Roots {
         between: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<(), rustls::Error> {
+        let parsed = parse(leaf).map_err(error)?;
+        between.iter().try_for_each(|one| parse(one).map(drop)).map_err(error)?;
+        is_handled(&parsed).map_err(error)?;
         let readable = Readable::of(leaf);
-        // Also refuses critical extensions that nobody knows.
+        // Also refuses critical extensions that webpki does not know.
         let certificate = EndEntityCert::try_from(readable.der()).map_err(error)?;
         if self.certificates.iter().any(|root| **root == **leaf) {
-            return itself(purpose, leaf, now).map_err(error);
+            return itself(purpose, &parsed, now).map_err(error);
+        }
+        if demands_policies(&parsed) {
+            return Err(error(webpki::Error::UnsupportedCriticalExtension));
         }
         let algorithms = readable.algorithms(&self.algorithms);
         let algorithms: Vec<&dyn SignatureVerificationAlgorithm> =
@@ -171,19 +163,22 @@ impl Roots {
         let mut below = 0;
         for between in path.intermediate_certificates() {
             let der = between.der();
-            let (_, parsed) = parse(&der)?;
+            let parsed = parse(&der)?;
             may_sign(&parsed)?;
+            is_handled(&parsed)?;
+            if demands_policies(&parsed) {
+                return Err(webpki::Error::UnsupportedCriticalExtension);
+            }
             below += 1;
         }
         let anchor = path.anchor();
         let mut why = webpki::Error::UnknownIssuer;
         for (der, one) in self.certificates.iter().zip(&self.anchors) {
-            if one.subject != anchor.subject
-                || one.subject_public_key_info != anchor.subject_public_key_info
-            {
+            // All that webpki has looked at, so that no root is asked for another's constraints.
+            if one != anchor {
                 continue;
             }
-            let (_, root) = parse(der)?;
+            let root = parse(der)?;
             match root_may_sign(&root, purpose, below, now) {
                 Ok(()) => return Ok(()),
                 Err(error) => why = error,
@@ -193,17 +188,14 @@ impl Roots {
     }
 }
 
-fn parse<'a>(
-    der: &'a CertificateDer<'_>,
-) -> Result<(&'a [u8], X509Certificate<'a>), webpki::Error> {
-    X509Certificate::from_der(der).map_err(|_| webpki::Error::BadDer)
-}
-
 /// A leaf that is among the roots: Go's chain of one.
-fn itself(purpose: Purpose, leaf: &CertificateDer<'_>, now: UnixTime) -> Result<(), webpki::Error> {
-    let (_, leaf) = parse(leaf)?;
+fn itself(
+    purpose: Purpose,
+    leaf: &X509Certificate<'_>,
+    now: UnixTime,
+) -> Result<(), webpki::Error> {
     is_valid(leaf.validity(), now)?;
-    has_purpose(&leaf, purpose)
+    has_purpose(leaf, purpose)
 }
 
 fn root_may_sign(
@@ -215,13 +207,7 @@ fn root_may_sign(
     is_valid(root.validity(), now)?;
     has_purpose(root, purpose)?;
     may_sign(root)?;
-    if root
-        .extensions()
-        .iter()
-        .any(|one| one.critical && !KNOWN.contains(&&*one.oid.to_id_string()))
-    {
-        return Err(webpki::Error::UnsupportedCriticalExtension);
-    }
+    is_handled(root)?;
     let constraints = root.basic_constraints().map_err(|_| webpki::Error::BadDer)?;
     match constraints.and_then(|constraints| constraints.value.path_len_constraint) {
         Some(most) if below > most => Err(webpki::Error::PathLenConstraintViolated),
@@ -268,7 +254,7 @@ fn has_purpose(certificate: &X509Certificate<'_>, purpose: Purpose) -> Result<()
 }
 
 /// webpki's errors as rustls has them, which picks the alert that the other side gets.
-fn error(error: webpki::Error) -> rustls::Error {
+pub(crate) fn error(error: webpki::Error) -> rustls::Error {
     use webpki::Error as Webpki;
     rustls::Error::InvalidCertificate(match error {
         Webpki::CertNotValidYet { time, not_before } => {
@@ -534,6 +520,53 @@ mod tests {
             Ok(())
         );
         is_late(verdict(old));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_refused_wherever_it_is() {
+        let twice = |params: &mut CertificateParams| {
+            let one = CustomExtension::from_oid_content(&[1, 2, 3, 4], vec![5, 0]);
+            params.custom_extensions = vec![one.clone(), one];
+        };
+        let (root, strange) = (Signer::root(|_| {}), Signer::root(twice));
+        assert_eq!(judge(&[&root.der], &root.leaf(twice), &[]), Err(Bad::BadEncoding));
+        let unused = root.below(twice).der;
+        assert_eq!(judge(&[&root.der], &root.leaf(|_| {}), &[unused]), Err(Bad::BadEncoding));
+        assert_eq!(judge(&[&strange.der], &strange.leaf(|_| {}), &[]), Err(Bad::UnknownIssuer));
+    }
+
+    /// An expired root of the same name and key says nothing about what the other one forbids.
+    #[test]
+    fn each_root_has_its_own_constraints() {
+        let root = Signer::root(|params| {
+            params.name_constraints = Some(rcgen::NameConstraints {
+                permitted_subtrees: vec![rcgen::GeneralSubtree::DnsName("elsewhere".into())],
+                excluded_subtrees: Vec::new(),
+            });
+        });
+        let free = params("root", |params| {
+            params.is_ca = CA;
+            old(params);
+        });
+        let free = free.self_signed(root.issuer.key()).unwrap().der().clone();
+        let leaf = root.leaf(|_| {});
+        assert!(judge(&[&root.der, &free], &leaf, &[]).is_err());
+        assert!(judge(&[&free, &root.der], &leaf, &[]).is_err());
+    }
+
+    #[test]
+    fn policies_that_are_demanded_are_not_there() {
+        let demand = |params: &mut CertificateParams| {
+            let inner = vec![0x30, 3, 0x80, 1, 0];
+            let demands = CustomExtension::from_oid_content(&[2, 5, 29, 36], inner);
+            params.custom_extensions = vec![demands];
+        };
+        let root = Signer::root(demand);
+        assert_eq!(judge(&[&root.der], &root.leaf(|_| {}), &[]), Ok(()), "a root's do not count");
+        assert!(judge(&[&root.der], &root.leaf(demand), &[]).is_err());
+        let between = root.below(demand);
+        let chain = std::slice::from_ref(&between.der);
+        assert!(judge(&[&root.der], &between.leaf(|_| {}), chain).is_err());
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! What rustls asks about the other side's certificate to what `trust` says.
-//! Above: `tls`. Below: `trust`, `readable`.
+//! Above: `tls`. Below: `trust`, `parsed`, `readable`.
 
 use std::sync::Arc;
 
@@ -7,16 +7,19 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::client::verify_server_name;
 use rustls::crypto::{
     CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
+    verify_tls13_signature_with_raw_key,
 };
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{DigitallySignedStruct, DistinguishedName, SignatureScheme};
+use rustls::{DigitallySignedStruct, DistinguishedName, PeerMisbehaved, SignatureScheme};
+use webpki::RawPublicKeyEntity;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use crate::parsed::parse;
 use crate::readable::Readable;
-use crate::trust::{Purpose, Roots};
+use crate::trust::{self, Purpose, Roots};
 
 /// Judges servers; without roots it trusts anybody.
 #[derive(Debug)]
@@ -41,13 +44,17 @@ impl ServerCertVerifier for Servers {
         _: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        if let Some(roots) = &self.roots {
-            // In Go's order: a name that does not fit is told first.
-            let readable = Readable::of(leaf);
-            let named = verify_server_name(&ParsedCertificate::try_from(readable.der())?, name);
-            named.or_else(|error| if is_wildcard_of(leaf, name) { Ok(()) } else { Err(error) })?;
-            roots.judge(Purpose::Server, leaf, between, now)?;
-        }
+        let Some(roots) = &self.roots else {
+            // Whose it is does not matter; but Go ends a handshake for what it cannot read.
+            let mut all = std::iter::once(leaf).chain(between);
+            let parsed = all.try_for_each(|one| parse(one).map(drop));
+            return parsed.map(|()| ServerCertVerified::assertion()).map_err(trust::error);
+        };
+        // In Go's order: a name that does not fit is told first.
+        let readable = Readable::of(leaf);
+        let named = verify_server_name(&ParsedCertificate::try_from(readable.der())?, name);
+        named.or_else(|error| if is_wildcard_of(leaf, name) { Ok(()) } else { Err(error) })?;
+        roots.judge(Purpose::Server, leaf, between, now)?;
         Ok(ServerCertVerified::assertion())
     }
 
@@ -57,6 +64,9 @@ impl ServerCertVerifier for Servers {
         certificate: &CertificateDer<'_>,
         by: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        if self.roots.is_none() {
+            return by_key_alone(message, certificate, by, &self.algorithms);
+        }
         let readable = Readable::of(certificate);
         verify_tls12_signature(message, readable.der(), by, &self.algorithms)
     }
@@ -67,6 +77,10 @@ impl ServerCertVerifier for Servers {
         certificate: &CertificateDer<'_>,
         by: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        if self.roots.is_none() {
+            let key = key_of(certificate)?;
+            return verify_tls13_signature_with_raw_key(message, &key, by, &self.algorithms);
+        }
         let readable = Readable::of(certificate);
         verify_tls13_signature(message, readable.der(), by, &self.algorithms)
     }
@@ -74,6 +88,32 @@ impl ServerCertVerifier for Servers {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.algorithms.supported_schemes()
     }
+}
+
+/// The key of a certificate that nobody judges: webpki would judge what is beside it.
+fn key_of(certificate: &[u8]) -> Result<SubjectPublicKeyInfoDer<'_>, rustls::Error> {
+    let parsed = parse(certificate).map_err(trust::error)?;
+    Ok(SubjectPublicKeyInfoDer::from(parsed.tbs_certificate.subject_pki.raw))
+}
+
+/// As rustls' `verify_tls12_signature`, for any certificate with a key.
+fn by_key_alone(
+    message: &[u8],
+    certificate: &CertificateDer<'_>,
+    by: &DigitallySignedStruct,
+    algorithms: &WebPkiSupportedAlgorithms,
+) -> Result<HandshakeSignatureValid, rustls::Error> {
+    let key = key_of(certificate)?;
+    let key = RawPublicKeyEntity::try_from(&key).map_err(trust::error)?;
+    let known = algorithms.mapping.iter().find(|known| known.0 == by.scheme);
+    let mut why = PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into();
+    for &algorithm in known.map_or(&[][..], |known| known.1) {
+        match key.verify_signature(algorithm, message, by.signature()) {
+            Ok(()) => return Ok(HandshakeSignatureValid::assertion()),
+            Err(error) => why = trust::error(error),
+        }
+    }
+    Err(why)
 }
 
 /// Go's wildcards: the first label of a name is any, however few come behind it. webpki wants two,

@@ -40,7 +40,7 @@ struct Row {
     server: Made,
     /// Further flags of `openssl s_server`.
     flags: Vec<String>,
-    /// The kubeconfig's CA, or the system's.
+    /// The kubeconfig's CA, or the system's. Without one nobody looks at the certificate.
     ca: String,
     by_the_system: bool,
     /// The kubeconfig's certificate and key.
@@ -148,7 +148,11 @@ fn faults(row: &Row) -> Option<String> {
         user.push_str(", client-certificate: client.crt, client-key: client.key");
     }
     let server = SServer::start(place, row);
-    let trusts = if row.by_the_system { "" } else { ", certificate-authority: ca.crt" };
+    let trusts = match row.by_the_system {
+        true => "",
+        false if row.ca.is_empty() => ", insecure-skip-tls-verify: true",
+        false => ", certificate-authority: ca.crt",
+    };
     let name = row.server_name.map_or(String::new(), |name| format!(", tls-server-name: {name}"));
     let kubeconfig = place.join("kubeconfig");
     let text = format!(
@@ -416,6 +420,91 @@ fn names_purposes_and_algorithms_of_servers() {
             Refused(""),
         ),
         Row::new("TLS 1.1", rsa.clone(), &ca, Refused("")).flags(&["-tls1_1"]),
+    ]);
+}
+
+/// What Go finds in a certificate before, or beside, the path to its CA.
+#[test]
+fn what_is_beside_the_path() {
+    let ca = Made::root("ca", plain);
+    let with = |id: &'static [u64], value: &'static [u8], critical| {
+        move |params: &mut CertificateParams| {
+            let mut one = rcgen::CustomExtension::from_oid_content(id, value.to_vec());
+            one.set_criticality(critical);
+            params.custom_extensions.push(one);
+        }
+    };
+    let twice = |params: &mut CertificateParams| {
+        for _ in 0..2 {
+            with(&[1, 2, 3], &[5, 0], false)(params);
+        }
+    };
+    let critical_id = with(&[2, 5, 29, 35], &[0x30, 0], true);
+    let demand = with(&[2, 5, 29, 36], &[0x30, 3, 0x80, 1, 0], false);
+    // Permitted: names that are registered identifiers.
+    let others = with(&[2, 5, 29, 30], &[0x30, 8, 0xa0, 6, 0x30, 4, 0x88, 2, 0x2a, 3], true);
+    let empty = with(&[2, 5, 29, 37], &[0x30, 0], false);
+    let unknown = with(&[1, 2, 3], &[5, 0], true);
+    let between = |change: &dyn Fn(&mut CertificateParams)| {
+        let between = Made::below(&ca, "between", |params| {
+            params.is_ca = CA;
+            change(params);
+        });
+        let leaf = Made::below(&between, "server", plain);
+        Made { chain: between.certificate, ..leaf }
+    };
+    let own = |name, root: Made, verdict| {
+        Row::new(name, Made::below(&root, "server", plain), &root, verdict)
+    };
+    let leaf = |change: &dyn Fn(&mut CertificateParams)| Made::below(&ca, "server", change);
+    let unused = Made { chain: Made::below(&ca, "unused", twice).certificate, ..leaf(&plain) };
+    let net = |params: &mut CertificateParams| {
+        let net = CidrSubnet::V4([10, 0, 0, 0], [255, 0, 0, 0]);
+        params.name_constraints = Some(NameConstraints {
+            permitted_subtrees: vec![GeneralSubtree::IpAddress(net)],
+            excluded_subtrees: Vec::new(),
+        });
+    };
+    let elsewhere = Made::root("ca", net);
+    let mut both = elsewhere.clone();
+    let mut free = elsewhere.params.clone().unwrap();
+    free.name_constraints = None;
+    old(&mut free);
+    both.certificate += &free.self_signed(&elsewhere.key_pair()).unwrap().pem();
+    let mut deep = ca.clone();
+    let mut chain = String::new();
+    for name in ["1", "2", "3", "4", "5", "6", "7"] {
+        deep = Made::below(&deep, name, |params| params.is_ca = CA);
+        chain.insert_str(0, &deep.certificate);
+    }
+    let deep = Made { chain, ..Made::below(&deep, "server", plain) };
+    let insecure = |name, server: Made, verdict| Row {
+        ca: String::new(),
+        ..Row::new(name, server, &ca, verdict)
+    };
+    check(&[
+        Row::new("an extension twice", leaf(&twice), &ca, Refused("tls: ")),
+        Row::new("an extension twice, between", between(&twice), &ca, Refused("tls: ")),
+        Row::new("an extension twice, in what is not needed", unused, &ca, Refused("tls: ")),
+        own("an extension twice, in the CA", Made::root("ca", twice), Refused("")),
+        own("a CA with a critical identifier", Made::root("ca", critical_id), Refused("")),
+        own("names of other kinds are constrained", Made::root("ca", others), Refused("x509: ")),
+        Row::new("the same, between", between(&others), &ca, Refused("x509: ")),
+        own("two CAs of one key", elsewhere.clone(), Refused("x509: ")),
+        Row::new(
+            "the other of the two has expired",
+            Made::below(&elsewhere, "server", plain),
+            &both,
+            Refused("x509: "),
+        ),
+        Row::new("it demands policies", leaf(&demand), &ca, Refused("x509: ")),
+        Row::new("those between demand policies", between(&demand), &ca, Refused("x509: ")),
+        own("a CA that demands policies", Made::root("ca", demand), Taken),
+        Row::new("no purpose in the list of purposes", leaf(&empty), &ca, ByKubectlAlone),
+        Row::new("seven CAs between", deep, &ca, ByKubectlAlone),
+        insecure("nobody looks, and an extension is unknown", leaf(&unknown), Taken),
+        insecure("nobody looks, and an extension is there twice", leaf(&twice), Refused("tls: ")),
+        insecure("nobody looks, in TLS 1.2", leaf(&unknown), Taken).flags(&["-tls1_2"]),
     ]);
 }
 

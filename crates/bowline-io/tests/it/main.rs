@@ -11,4 +11,5 @@
 mod certificates;
 mod expiry;
 mod informational;
+mod proxies;
 mod refused_clients;
