@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use bowline_io::text::redacted;
+use bowline_io::{text::redacted, urls};
 use percent_encoding::percent_decode_str;
 use secrecy::SecretString;
 use thiserror::Error;
@@ -374,7 +374,7 @@ fn of(
 fn parse_server(text: &str) -> Result<Url, ConfigError> {
     let bad = || ConfigError::Server(redacted(text).into_owned());
     let with_scheme = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
-    let mut url = Url::parse(&with_scheme).map_err(|_| bad())?;
+    let mut url = urls::parse(&with_scheme).ok_or_else(bad)?;
     if !(matches!(url.scheme(), "http" | "https") && url.has_host()) {
         return Err(bad());
     }

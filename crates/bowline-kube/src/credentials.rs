@@ -248,7 +248,7 @@ impl Credentials {
     /// What the kubeconfig's own token or password makes of `Authorization`.
     fn token(&self, last: Option<&str>) -> Result<Option<String>, CredentialsError> {
         let user = &self.chosen.user;
-        let token = user.token.expose_secret().trim();
+        let token = user.token.expose_secret();
         let given = (!token.is_empty()).then(|| format!("Bearer {token}"));
         if !user.token_file.is_empty() {
             // A token file beats a token, as in client-go, as long as it can be read.

@@ -195,7 +195,7 @@ fn of_cluster(name: &str, cluster: &Cluster) -> Vec<Flaw> {
     let mut flaws = Vec::new();
     if !cluster.proxy_url.is_empty() {
         let scheme = cluster.proxy_url.split_once("://").map_or("", |parts| parts.0);
-        if !matches!(scheme, "http" | "https" | "socks5") {
+        if !matches!(&*scheme.to_ascii_lowercase(), "http" | "https" | "socks5") {
             let (cluster_name, scheme) = (name.to_owned(), scheme.to_owned());
             let url = redacted(&cluster.proxy_url).into_owned();
             flaws.push(Flaw::ProxyScheme { url, cluster: cluster_name, scheme });
@@ -233,4 +233,22 @@ fn of_both(chosen: &Chosen) -> Vec<Flaw> {
         flaws.push(Flaw::Half { data, file, name: chosen.user_name.clone() });
     }
     flaws
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxys_scheme_is_in_any_case() {
+        let flaws = |url: &str| {
+            of_cluster("c", &Cluster { proxy_url: url.to_owned(), ..Cluster::default() })
+        };
+        for known in ["http://a", "HTTPS://a", "Socks5://a"] {
+            assert_eq!(flaws(known), [], "{known}");
+        }
+        for other in ["FTP://a", "a:1", "//a"] {
+            assert!(matches!(flaws(other)[..], [Flaw::ProxyScheme { .. }]), "{other}");
+        }
+    }
 }

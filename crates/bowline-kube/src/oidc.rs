@@ -15,6 +15,7 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use bowline_io::text::{harmless, of_system};
 use bowline_io::tls::{self, TlsError, Trust};
+use bowline_io::urls;
 use form_urlencoded::{Serializer, byte_serialize};
 use http::{HeaderValue, StatusCode};
 use jiff::Timestamp;
@@ -243,7 +244,7 @@ impl Oidc {
         let issuer = self.get("idp-issuer-url");
         let issuer = issuer.strip_suffix('/').unwrap_or(issuer);
         let url = format!("{issuer}/.well-known/openid-configuration");
-        let url = Url::parse(&url).map_err(|_| OidcError::Url("idp-issuer-url"))?;
+        let url = urls::parse(&url).ok_or(OidcError::Url("idp-issuer-url"))?;
         let answer = web.get(&url).await;
         let failed = |error| OidcError::Web { what: "failed to query metadata endpoint", error };
         let (head, body) = answer.map_err(failed)?;
@@ -255,7 +256,7 @@ impl Oidc {
         if endpoint.is_empty() {
             return Err(OidcError::NoEndpoint);
         }
-        Url::parse(&endpoint).map_err(|_| OidcError::Url("the token_endpoint"))
+        urls::parse(&endpoint).ok_or(OidcError::Url("the token_endpoint"))
     }
 
     /// Writes a configuration back to where this one was read, beside what is there now.

@@ -307,53 +307,88 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Pairs in their order. As in go-yaml what stands below wins, also where it is a merge.
     fn map(&mut self, depth: usize) -> Result<Value, Fault> {
-        let mut pairs: Vec<(String, Node)> = Vec::new();
-        let mut places: HashMap<String, usize> = HashMap::new();
-        let mut merged = Vec::new();
+        let mut pairs = Pairs::default();
         loop {
             let (event, span) = self.next()?;
             let line = span.start.line();
             let key = match event {
-                Event::MappingEnd => break,
-                Event::Scalar(text, ..) => text.into_owned(),
-                Event::Alias(anchor) => match self.alias(anchor, line)?.value {
-                    Value::Text(text) | Value::Number(text) => text,
-                    _ => return Err(Fault::Syntax { line, what: NO_KEY.to_owned() }),
-                },
-                _ => return Err(Fault::Syntax { line, what: NO_KEY.to_owned() }),
+                Event::MappingEnd => return Ok(Value::Map(pairs.all)),
+                Event::Scalar(text, ScalarStyle::Plain, _, None) if text == "<<" => None,
+                Event::Scalar(text, style, anchor, tag) => {
+                    let plain = style == ScalarStyle::Plain;
+                    let value = scalar(&text, plain, tag.as_deref(), line)?;
+                    let node = Node { line, value };
+                    let key = key(&node.value);
+                    if anchor != 0 {
+                        self.copied(&node, line)?;
+                        self.anchors.insert(anchor, node);
+                    }
+                    Some(key)
+                }
+                Event::Alias(anchor) => Some(key(&self.alias(anchor, line)?.value)),
+                _ => Some(None),
             };
+            let no_key = || Fault::Syntax { line, what: NO_KEY.to_owned() };
+            let key = key.map(|key| key.ok_or_else(no_key)).transpose()?;
             let (event, span) = self.next()?;
             let node = self.node(event, &span, depth + 1)?;
-            if key == "<<" {
-                merged.push(node);
-            } else if let Some(&place) = places.get(&key) {
-                pairs[place].1 = node;
-            } else {
-                places.insert(key.clone(), pairs.len());
-                pairs.push((key, node));
+            match key {
+                Some(key) => pairs.set(key, node),
+                None => pairs.merge(node)?,
             }
         }
-        for node in merged {
-            // One mapping, or a list of them of which the first to say something wins.
-            let sources = match node.value {
-                Value::List(sources) => sources,
-                _ => vec![node],
+    }
+}
+
+#[derive(Default)]
+struct Pairs {
+    all: Vec<(String, Node)>,
+    places: HashMap<String, usize>,
+}
+
+impl Pairs {
+    fn set(&mut self, key: String, node: Node) {
+        if let Some(&place) = self.places.get(&key) {
+            self.all[place].1 = node;
+        } else {
+            self.places.insert(key.clone(), self.all.len());
+            self.all.push((key, node));
+        }
+    }
+
+    /// One mapping, or a list of them of which the first to say something wins.
+    fn merge(&mut self, node: Node) -> Result<(), Fault> {
+        let sources = match node.value {
+            Value::List(sources) => sources,
+            _ => vec![node],
+        };
+        for source in sources.into_iter().rev() {
+            let Value::Map(more) = source.value else {
+                let what = "a merge of what is no mapping".to_owned();
+                return Err(Fault::Syntax { line: source.line, what });
             };
-            for source in sources {
-                let Value::Map(more) = source.value else {
-                    let what = "a merge of what is no mapping".to_owned();
-                    return Err(Fault::Syntax { line: source.line, what });
-                };
-                for (key, node) in more {
-                    if !places.contains_key(&key) {
-                        places.insert(key.clone(), pairs.len());
-                        pairs.push((key, node));
-                    }
-                }
+            for (key, node) in more {
+                self.set(key, node);
             }
         }
-        Ok(Value::Map(pairs))
+        Ok(())
+    }
+}
+
+/// The text of a key, as Kubernetes' library makes JSON of it: `yes` is `true`, `0x10` is `16`.
+fn key(value: &Value) -> Option<String> {
+    match value {
+        Value::Text(text) => Some(text.clone()),
+        Value::Bool(truth) => Some(truth.to_string()),
+        Value::Number(text) => match number(text)? {
+            serde_json::Value::Number(number) if number.is_f64() => {
+                number.as_f64().map(|number| number.to_string())
+            }
+            number => Some(number.to_string()),
+        },
+        _ => None,
     }
 }
 
@@ -370,7 +405,8 @@ fn scalar(text: &str, plain: bool, tag: Option<&Tag>, line: usize) -> Result<Val
             let wrong = || Fault::Syntax { line, what: "binary data that is no text".to_owned() };
             return bytes.map(Value::Text).ok_or_else(wrong);
         }
-        None if !plain => return Ok(Value::Text(text.to_owned())),
+        // A tag of somebody's own says that it is nothing that is known here.
+        None if !plain || tag.is_some() => return Ok(Value::Text(text.to_owned())),
         _ => {}
     }
     Ok(match text {
@@ -486,6 +522,9 @@ mod tests {
             ("abc", "\"abc\""),
             ("e5", "\"e5\""),
             ("!!str 12", "\"12\""),
+            ("!own 12", "\"12\""),
+            ("! yes", "\"yes\""),
+            ("!!int '12'", "12"),
             ("!!binary aGk=", "\"hi\""),
             ("\"\\u0041\"", "\"A\""),
             ("|\n  a\n  b\n", "\"a\\nb\\n\""),
@@ -502,6 +541,14 @@ mod tests {
             json("a: &x {b: 1, c: 2}\nd: {<<: *x, b: 3}"),
             r#"{"a":{"b":1,"c":2},"d":{"b":3,"c":2}}"#
         );
+        assert_eq!(json("a: &x {b: 1}\nd: {b: 3, <<: *x}"), r#"{"a":{"b":1},"d":{"b":1}}"#);
+        assert_eq!(json("{<<: {a: 1}, <<: {a: 2}}"), r#"{"a":2}"#);
+        assert_eq!(json("<<: [{a: 1}, {a: 2, b: 3}]"), r#"{"a":1,"b":3}"#);
+        assert_eq!(json("'<<': {a: 1}"), r#"{"<<":{"a":1}}"#);
+        assert_eq!(json("{yes: 1, 0x10: 2, 1.50: 3}"), r#"{"1.5":3,"16":2,"true":1}"#);
+        assert_eq!(json("{yes: 1, on: 2}"), r#"{"true":2}"#);
+        assert_eq!(json("~: 1"), "yaml: line 1: a key that is no text");
+        assert_eq!(json("{&k a: 1, b: *k}"), r#"{"a":1,"b":"a"}"#);
         assert_eq!(json("{\n\t\"a\": [1,\t2],\n\t\"b\":\"c\"}"), r#"{"a":[1,2],"b":"c"}"#);
         assert_eq!(json("# nothing\n"), "none");
         assert_eq!(json(""), "none");
@@ -557,9 +604,7 @@ mod tests {
             let pairs = prop::collection::btree_map("[ -~]{0,6}", inner.clone(), 0..4);
             prop_oneof![
                 prop::collection::vec(inner, 0..4).prop_map(Value::List),
-                pairs.prop_map(|pairs| {
-                    Value::Map(pairs.into_iter().filter(|pair| pair.0 != "<<").collect())
-                }),
+                pairs.prop_map(|pairs| Value::Map(pairs.into_iter().collect())),
             ]
             .prop_map(of)
         })

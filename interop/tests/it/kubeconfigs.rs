@@ -160,6 +160,10 @@ fn of_clusters() -> Vec<Row> {
         row("no credentials in the clear", cluster("server: '{P}'")),
         row("a server without a scheme", cluster("server: '{HOST}'")),
         row("a server that is none", cluster("server: 'ht!tp://a b'")).refused(),
+        row("a server with a space behind it", cluster("server: '{A} '")).refused(),
+        row("a server without its scheme", cluster("server: '//{AHOST}'")).refused(),
+        row("a short address", cluster("server: 'https://127.1', insecure-skip-tls-verify: true"))
+            .refused(),
         row("a path and a query", cluster("server: '{P}/?a=b'")),
         row("a proxy of an unknown kind", cluster("server: '{P}', proxy-url: 'ftp://me:pw@x'"))
             .refused(),
@@ -208,6 +212,13 @@ fn of_clusters() -> Vec<Row> {
             format!(
                 "current-context: x\n{context}\nbase: &b {{server: \
             '{{P}}'}}\nclusters: [{{name: c, cluster: {{<<: *b, unknown: 1}}}}]"
+            ),
+        ),
+        row(
+            "a merge below what it has, and another one",
+            format!(
+                "current-context: x\ncontexts: [{{name: x, context: {{cluster: c, namespace: a, \
+            <<: {{namespace: b}}, <<: {{namespace: d}}}}}}]\n{plain}"
             ),
         ),
         row("a second document", format!("current-context: x\n{context}\n{plain}\n---\na: [")),
@@ -284,6 +295,12 @@ fn of_users() -> Vec<Row> {
         row("whom to act as", user("token: t, as: jane, as-groups: [g], as-user-extra: {k: [v]}")),
         row("whom to act as by flags", user("token: t, as: jane"))
             .flags(&["--as=joe", "--as-uid=1"]),
+        row(
+            "keys that are no text",
+            user("token: t, as: jane, as-user-extra: {yes: [a], 0x10: [b], '<<': [c]}"),
+        ),
+        row("tags of one's own", user("token: t, as: ! 12, as-uid: !own yes")),
+        row("a token with a line end", user("token: \"t\\n\"")).refused(),
         row("groups of nobody", user("token: t, as-groups: [g]")).refused(),
         row("a plugin", plugin("args: [from-plugin]")),
         row(
