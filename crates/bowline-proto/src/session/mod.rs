@@ -25,6 +25,10 @@ use crate::machine::{Machine, Next};
 use crate::outbox::Outbox;
 use crate::time::Time;
 
+/// How the reason of a loss begins, on the error lane. In versions without JSON nothing else tells
+/// it from a command's failure.
+const LOST: &str = "session lost: ";
+
 /// Which end of the session this machine is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {

@@ -12,7 +12,7 @@ use super::channel::{Channel, Size, Wants};
 use super::protocol::Protocol;
 use super::resize::{self, Sizes};
 use super::status::Status;
-use super::{Cause, Event, Loss, Side};
+use super::{Cause, Event, LOST, Loss, Side};
 use crate::heartbeat::{Beat, Heartbeat};
 use crate::limits;
 use crate::machine::{Machine, Next};
@@ -26,10 +26,6 @@ const REFUSED_STREAM: u32 = 3;
 const CANCEL: u32 = 5;
 const GOAWAY_OK: u32 = 0;
 const GOAWAY_INTERNAL_ERROR: u32 = 2;
-
-/// How the reason of a loss begins, on the error stream. In versions without JSON nothing else
-/// tells it from a command's failure.
-const LOST: &str = "session lost: ";
 
 /// A client opens its streams in this order (wire.md 3.5).
 const OPENING: [Channel; 5] =

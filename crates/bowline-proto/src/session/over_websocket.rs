@@ -15,7 +15,7 @@ use super::channel::{Channel, Size, Wants};
 use super::protocol::{Encoding, Protocol};
 use super::resize::{self, Sizes};
 use super::status::Status;
-use super::{Cause, Event, Loss, Side};
+use super::{Cause, Event, LOST, Loss, Side};
 use crate::heartbeat::{Beat, Heartbeat};
 use crate::limits;
 use crate::machine::{Machine, Next};
@@ -178,9 +178,13 @@ impl OverWebSocket {
         self.say_goodbye(now, NORMAL, "");
     }
 
-    /// See [`Session::lose`](super::Session::lose).
+    /// See [`Session::lose`](super::Session::lose). Without JSON, silence on the error channel is
+    /// success, and some clients look at nothing else.
     pub fn lose(&mut self, now: Time, why: &str) {
         if self.phase == Phase::Open {
+            if !self.protocol.json_status {
+                self.message(Channel::Error, format!("{LOST}{why}").into());
+            }
             self.say_goodbye(now, INTERNAL, why);
         } else {
             self.over_if_client_closed();

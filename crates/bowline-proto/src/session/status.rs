@@ -26,7 +26,7 @@ pub enum Outcome {
     Exited(u8),
     /// The command could not be run, or not be followed to its end.
     Failed {
-        /// The server's words.
+        /// The server's words; never empty.
         message: String,
         /// The HTTP-like code, where the server gave one.
         code: Option<u16>,
@@ -132,6 +132,7 @@ impl Status {
     /// The failure that a protocol without JSON sent as plain `text`.
     #[must_use]
     pub fn from_text(text: &str) -> Status {
+        let text = words(text, "");
         let wire = wire("Failure", text, INTERNAL, None, Some(500));
         let (code, reason) = (Some(500), INTERNAL.to_owned());
         Status::build(&wire, Outcome::Failed { message: text.to_owned(), code, reason })
@@ -203,12 +204,19 @@ fn outcome(wire: &Wire<'_>) -> Result<Outcome, BadStatus> {
         "Success" => Ok(Outcome::Success),
         "Failure" if wire.reason == NON_ZERO => exit_code(wire).map(Outcome::Exited),
         "Failure" => Ok(Outcome::Failed {
-            message: wire.message.clone().into_owned(),
+            message: words(&wire.message, &wire.reason).to_owned(),
             code: wire.code.and_then(|code| u16::try_from(code).ok()),
             reason: wire.reason.clone().into_owned(),
         }),
         other => Err(BadStatus::Unknown(other.to_owned())),
     }
+}
+
+/// What a failure says of itself. It always says something: where there is no JSON, words are all
+/// that a failure is known by, and silence is success.
+fn words<'a>(message: &'a str, reason: &'a str) -> &'a str {
+    let said = [message, reason].into_iter().find(|text| !text.trim().is_empty());
+    said.unwrap_or("the command failed, and the server does not say why")
 }
 
 /// The code of the first `ExitCode` cause, as client-go finds it. A 0 is refused: it would report
@@ -254,6 +262,21 @@ mod tests {
     fn both_forms_of_success_are_understood() {
         assert_eq!(parse(r#"{"status":"Success"}"#), Ok(Outcome::Success));
         assert_eq!(parse(r#"{"metadata":{},"status":"Success","x":[1]}"#), Ok(Outcome::Success));
+    }
+
+    #[test]
+    fn a_failure_without_words_has_some_where_words_are_all_there_is() {
+        for (json, expected) in [
+            (r#"{"status":"Failure"}"#, "the command failed, and the server does not say why"),
+            (r#"{"status":"Failure","message":" ","reason":"Timeout"}"#, "Timeout"),
+            (r#"{"status":"Failure","message":"why","reason":"Timeout"}"#, "why"),
+        ] {
+            let status = Status::parse(Bytes::from_static(json.as_bytes())).unwrap();
+            assert_eq!(status.text(), expected);
+            let Outcome::Failed { message, .. } = status.outcome() else { panic!("{json}") };
+            assert_eq!(message, expected);
+        }
+        assert!(!Status::from_text("").text().is_empty());
     }
 
     #[test]

@@ -11,3 +11,4 @@ mod forward;
 mod session;
 mod spdy;
 mod websocket;
+mod words;
