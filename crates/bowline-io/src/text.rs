@@ -14,7 +14,7 @@ pub fn harmless(text: &str, bytes: usize) -> Cow<'_, str> {
     let mut shown = String::with_capacity(text.len().min(bytes));
     for character in text.chars() {
         let character = match character {
-            '\n' | '\r' | '\t' => ' ',
+            '\n' | '\r' | '\t' | '\u{2028}' | '\u{2029}' => ' ',
             character if is_harmful(character) => char::REPLACEMENT_CHARACTER,
             character => character,
         };
@@ -52,12 +52,13 @@ pub fn redacted(url: &str) -> Cow<'_, str> {
     Cow::Owned(format!("{head}{user}:xxxxx{host}"))
 }
 
-/// Controls (C0, DEL, C1), and the characters that turn the direction of what is written.
+/// Controls (C0, DEL, C1), the characters that end a line wherever Unicode counts, and those that
+/// turn the direction of what is written.
 fn is_harmful(character: char) -> bool {
     character.is_control()
         || matches!(
             character,
-            '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{61c}'
+            '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{61c}'
         )
 }
 
@@ -70,6 +71,7 @@ mod tests {
     #[test]
     fn escapes_lose_their_teeth() {
         assert_eq!(harmless("a\x1b[2Jb\nc\u{202e}", 100), "a\u{fffd}[2Jb c\u{fffd}");
+        assert_eq!(harmless("a\u{2028}b\u{2029}c", 100), "a b c");
         assert_eq!(harmless("plain", 5), "plain");
         assert_eq!(harmless("too long", 6), "too…");
     }
