@@ -7,6 +7,8 @@ use std::sync::Arc;
 use bowline_io::record::{Asker, Subject};
 use bowline_io::serve::{Peer, Reply, Sessions};
 use bowline_io::target::query;
+use bowline_io::text::harmless;
+use bowline_proto::limits::REASON_BYTES;
 use bowline_proto::negotiate::{self, Lines};
 use bowline_proto::session::protocol::Carrier;
 use http::{HeaderMap, Method, Request};
@@ -62,6 +64,7 @@ impl Gateway {
         let mut asker = Asker { peer: peer.address, user: None };
         match self.serve(&peer, &mut asker, request).await {
             Ok(reply) => {
+                let path = harmless(&path, REASON_BYTES);
                 debug!("{}: {method} {path}: {}", peer.address, reply.status());
                 reply
             }
@@ -91,8 +94,12 @@ impl Gateway {
         };
         let user = self.who(peer, asker, request.headers_mut(), &deed)?;
         peer.known();
+        // Only who may ask for it learns that a path is nothing; only one that can be read is
+        // somebody's to allow.
+        if !matches!(&route, Err(refusal) if refusal.code == 400) {
+            inner.policies.demand(&user, &deed)?;
+        }
         let route = route?;
-        inner.policies.demand(&user, &deed)?;
         if let Route::Exec { namespace, name }
         | Route::Attach { namespace, name }
         | Route::PortForward { namespace, name } = &route
