@@ -91,7 +91,7 @@ pub fn pod(object: &Object) -> Result<PodSpec, ObjectsError> {
 fn container(pod: &str, spec: &Container) -> ContainerSpec {
     let mut env = vec![
         ("PATH".to_owned(), PATH.to_owned()),
-        ("HOME".to_owned(), "/root".to_owned()),
+        ("HOME".to_owned(), home(std::env::var("HOME").ok())),
         ("HOSTNAME".to_owned(), pod.to_owned()),
     ];
     for variable in spec.env.iter().flatten() {
@@ -114,6 +114,12 @@ fn container(pod: &str, spec: &Container) -> ContainerSpec {
         tty: spec.tty.unwrap_or(false),
         env,
     }
+}
+
+/// The home of who runs the processes, who is the user that this one runs as: `given`, or the root
+/// where it is none, as runtimes have it.
+fn home(given: Option<String>) -> String {
+    given.filter(|home| home.starts_with('/')).unwrap_or_else(|| "/".to_owned())
 }
 
 /// Kubernetes' `$(NAME)`; `$$` is one `$`, and an unknown name stays as it is.
@@ -173,6 +179,20 @@ mod tests {
         assert!(first.tty && !first.stdin);
         assert_eq!(first.working_dir.as_deref(), Some("/tmp"));
         assert!(pod.containers[1].command.is_empty());
+    }
+
+    #[test]
+    fn home_is_that_of_who_runs_the_processes() {
+        for (given, expected) in
+            [(Some("/home/jane"), "/home/jane"), (Some("jane"), "/"), (Some(""), "/"), (None, "/")]
+        {
+            assert_eq!(home(given.map(ToOwned::to_owned)), expected);
+        }
+        let pods = pods(
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containers: [{name: c}]}\n",
+        );
+        let env = &pods.unwrap()[0].containers[0].env;
+        assert!(env.contains(&("HOME".into(), home(std::env::var("HOME").ok()))));
     }
 
     #[test]
