@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::crowd::{Act, Crowd, Failure, Local};
 use crate::drive::{Alarm, Moment, Socket, take_turns};
 use crate::lookout::{Blocked, Lookout, Seen};
+use crate::record::Traffic;
 use crate::stream::{Connection, Upgraded};
 
 /// Some pieces in one write cost less than one in each.
@@ -47,6 +48,7 @@ pub struct Pump<S, L> {
     /// waits.
     lost: Option<Time>,
     done: bool,
+    traffic: Traffic,
 }
 
 enum Wake {
@@ -68,6 +70,7 @@ impl<S: Connection, L: Local> Pump<S, L> {
             lookout: Lookout::default(),
             lost: None,
             done: false,
+            traffic: Traffic::default(),
         }
     }
 
@@ -110,6 +113,13 @@ impl<S: Connection, L: Local> Pump<S, L> {
     #[must_use]
     pub fn connections(&self) -> usize {
         self.crowd.len()
+    }
+
+    /// At a node: what was read so far, from the client with all that carried it, and from the
+    /// connections.
+    #[must_use]
+    pub fn traffic(&self) -> Traffic {
+        self.traffic
     }
 
     /// Goes on until something happens that its owner has to know of. `None` is the end. Nothing is
@@ -155,6 +165,7 @@ impl<S: Connection, L: Local> Pump<S, L> {
             match wake {
                 Wake::Socket(Moment::Read(bytes)) => {
                     let moved = bytes.len();
+                    self.traffic.count(true, moved);
                     self.crowd.round();
                     self.forward.receive(now, bytes);
                     take_turns(moved).await;
@@ -213,7 +224,10 @@ impl<S: Connection, L: Local> Pump<S, L> {
 
     fn act(&mut self, now: Time, id: Id, act: Act) -> Option<Happening> {
         match act {
-            Act::Read(bytes) => self.forward.send(id, bytes.freeze()),
+            Act::Read(bytes) => {
+                self.traffic.count(false, bytes.len());
+                self.forward.send(id, bytes.freeze());
+            }
             Act::Ended => self.forward.finish(now, id),
             Act::Closed => {
                 // All that it said, and then that it hears nothing more.

@@ -14,7 +14,7 @@ use std::time::Duration;
 use bowline_io::crowd::{Failure, Local};
 use bowline_io::forward::{Happening, Pump};
 use bowline_io::local;
-use bowline_io::record::End;
+use bowline_io::record::{End, Traffic};
 use bowline_io::stream::{Connection, Upgraded};
 use bowline_io::text::of_system;
 use bowline_proto::portforward::{Forward, Id};
@@ -176,14 +176,14 @@ async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
 }
 
 /// Runs a port-forward for the client at the other end of `connection`, with at most `most`
-/// connections at once, until it has gone or `end`. Gives how it ended.
+/// connections at once, until it has gone or `end`. Gives how it ended, and how many bytes it read.
 pub async fn run<S: Connection, P: Ports>(
     pod: P,
     forward: Forward,
     connection: Upgraded<S>,
     most: usize,
     end: CancellationToken,
-) -> End {
+) -> (End, Traffic) {
     let mut pump: Pump<S, P::Stream> = Pump::new(forward, connection);
     let mut dials = Dials::of(pod);
     let mut ended = End::Over;
@@ -192,7 +192,7 @@ pub async fn run<S: Connection, P: Ports>(
             biased;
             () = end.cancelled() => {
                 pump.leave("the node shuts down").await;
-                return End::Shutdown;
+                return (End::Shutdown, pump.traffic());
             }
             Some((id, port, dialled)) = dials.next() => match dialled {
                 Ok(stream) => pump.attach(id, stream),
@@ -205,7 +205,7 @@ pub async fn run<S: Connection, P: Ports>(
                 }
             },
             happening = pump.next() => match happening {
-                None => return ended,
+                None => return (ended, pump.traffic()),
                 Some(Happening::Asked(id, port)) if pump.connections() > most => {
                     let pod = &dials.pod;
                     let why = format!(

@@ -10,6 +10,8 @@ use bowline_io::local;
 use bowline_io::record::{Asker, End, Record, Subject};
 use bowline_io::serve::{Peer, Reply, Sessions, body, has_body, upgraded};
 use bowline_io::target::{BadPath, Parts, parts, query};
+use bowline_io::text::harmless;
+use bowline_proto::limits::REASON_BYTES;
 use bowline_proto::negotiate::{
     Accepted, Lines, REPLAY_HEADER, REPLAY_PARAMETER, Refusal, Taken, accept, accept_forward,
     asked, asks_for_tunnel,
@@ -100,6 +102,7 @@ impl Kubelet {
         let asker = Asker { peer: peer.address, user };
         match self.serve(&peer, &asker, request) {
             Ok(reply) => {
+                let path = harmless(&path, REASON_BYTES);
                 debug!("{}: {method} {path}: {}", peer.address, reply.status());
                 reply
             }
@@ -124,7 +127,7 @@ impl Kubelet {
         if route == Route::Healthz {
             return Ok(text(200, "ok"));
         }
-        self.admit(peer)?;
+        self.admit(peer, request.method())?;
         peer.known();
         if !matches!(*request.method(), Method::GET | Method::POST) {
             return Err(Plain::new(405, "405: Method Not Allowed"));
@@ -141,18 +144,14 @@ impl Kubelet {
         }
     }
 
-    fn admit(&self, peer: &Peer) -> Result<(), Plain> {
+    fn admit(&self, peer: &Peer, method: &Method) -> Result<(), Plain> {
         let Some(admitted) = &self.admitted else { return Ok(()) };
         let identity = peer.identity.as_ref();
         let identity = identity.ok_or_else(|| Plain::new(401, "Unauthorized"))?;
         if admitted.admits(identity) {
             return Ok(());
         }
-        // The kubelet's words.
-        let user = &identity.user;
-        let text =
-            format!("Forbidden (user={user}, verb=create, resource=nodes, subresource=proxy)");
-        Err(Plain::new(403, text))
+        Err(Plain::new(403, forbidden(&identity.user, method)))
     }
 
     fn port_forward(
@@ -190,11 +189,14 @@ impl Kubelet {
             } else {
                 Forward::WebSocket(OverWebSocket::new(protocol, &ports))
             };
-            let ended = match upgraded(request).await {
-                Ok(connection) => forward::run(pod, forward, connection, most, end).await,
-                Err(error) => End::ClientGone(error.to_string()),
+            let (ended, traffic) = match upgraded(request).await {
+                Ok(connection) => {
+                    let (ended, traffic) = forward::run(pod, forward, connection, most, end).await;
+                    (ended, Some(traffic))
+                }
+                Err(error) => (End::ClientGone(error.to_string()), None),
             };
-            running.end(&ended, None);
+            running.end(&ended, traffic);
         });
         Ok(reply)
     }
@@ -301,6 +303,20 @@ impl Kubelet {
         });
         Ok(reply)
     }
+}
+
+/// The kubelet's words. A certificate's name is text of others, and the answer is shown as it is.
+fn forbidden(user: &str, method: &Method) -> String {
+    let verb = match method.as_str() {
+        "POST" => "create",
+        "GET" | "HEAD" => "get",
+        "PUT" => "update",
+        "PATCH" => "patch",
+        "DELETE" => "delete",
+        _ => "",
+    };
+    let user = harmless(user, REASON_BYTES);
+    format!("Forbidden (user={user}, verb={verb}, resource=nodes, subresource(s)=[proxy])")
 }
 
 fn not_found(missing: &NotFound) -> Plain {
@@ -509,6 +525,14 @@ mod tests {
         ] {
             assert_eq!(route(path).unwrap_err().code, code, "{path}");
         }
+    }
+
+    #[test]
+    fn a_refused_name_gives_no_orders_to_who_reads_the_refusal() {
+        let text = forbidden("jane\u{1b}]0;x\u{7}\nroot", &Method::GET);
+        let expected = "Forbidden (user=jane\u{fffd}]0;x\u{fffd} root, verb=get, resource=nodes, \
+                        subresource(s)=[proxy])";
+        assert_eq!(text, expected);
     }
 
     #[test]

@@ -205,6 +205,31 @@ fn whoever_gives_up_rights_by_a_header_has_given_them_up() {
 }
 
 #[test]
+fn only_who_may_ask_learns_that_a_path_is_nothing() {
+    let gateway = Gateway::before(1, false);
+    let ask = |token: &str, method: &str, path: &str| {
+        let lines = format!("Authorization: Bearer {token}\r\n");
+        let answer = gateway.ask(method, path, lines.as_bytes());
+        (code(&answer).to_owned(), message(&answer))
+    };
+    let cannot = |verb: &str, path: &str| {
+        format!("forbidden: User \"viewer\" cannot {verb} path \"{path}\"")
+    };
+    for (method, path) in
+        [("GET", "/metrics"), ("GET", "/debug/pprof/"), ("GET", "//api/v1"), ("POST", "/apis/x")]
+    {
+        let refused = ("403".to_owned(), cannot(&method.to_lowercase(), path));
+        assert_eq!(ask("viewer-token", method, path), refused, "{path}");
+        assert_eq!(ask("t", method, path).0, "404", "{path}");
+        assert_eq!(ask("wrong", method, path).0, "401", "{path}");
+    }
+    // What everybody who is somebody may look for.
+    assert_eq!(ask("viewer-token", "GET", "/openapi/v2").0, "404");
+    // What is no path is nobody's to allow.
+    assert_eq!(ask("viewer-token", "GET", "/%ff").0, "400");
+}
+
+#[test]
 fn leave_to_act_as_users_is_no_leave_to_act_as_service_accounts() {
     let gateway = Gateway::before(1, false);
     let account = "Impersonate-User: system:serviceaccount:kube-system:admin\r\n";
@@ -505,7 +530,7 @@ fn every_session_and_every_refusal_is_in_the_log() {
                     "to_client=",
                 ],
                 &["session begins", "verb=\"portforward\""],
-                &["session ends", "verb=\"portforward\"", "end=\""],
+                &["session ends", "verb=\"portforward\"", "end=\"", "from_client=", "to_client="],
             ] {
                 let needles = [&pod[..], needles].concat();
                 until(&format!("{needles:?} in {}", server.log()), DEADLINE, || has(&needles));
