@@ -143,10 +143,16 @@ impl Status {
     /// # Errors
     /// [`BadStatus`] where they do not say how the command ended. Such bytes are no outcome.
     pub fn parse(json: Bytes) -> Result<Status, BadStatus> {
-        let wire: Wire<'_> = serde_json::from_slice(&json).map_err(|error| {
+        let bad = |error: String| {
             let text = String::from_utf8_lossy(&json[..json.len().min(200)]).into_owned();
-            BadStatus::Json { error: error.to_string(), text }
-        })?;
+            BadStatus::Json { error, text }
+        };
+        // The library would take a list for an object, its values in the order of our fields.
+        if json.trim_ascii_start().first().is_some_and(|&first| first != b'{') {
+            return Err(bad("not an object".to_owned()));
+        }
+        let wire: Wire<'_> =
+            serde_json::from_slice(&json).map_err(|error| bad(error.to_string()))?;
         let outcome = outcome(&wire)?;
         Ok(Status { json, outcome })
     }
@@ -283,6 +289,10 @@ mod tests {
     fn nothing_doubtful_is_taken_for_an_outcome() {
         assert!(matches!(parse("{"), Err(BadStatus::Json { .. })));
         assert!(matches!(parse(""), Err(BadStatus::Json { .. })));
+        for bare in [r#"["Success"]"#, r#" ["Success"]"#, "[]", "null", r#""Success""#, "0"] {
+            let bad = parse(bare).unwrap_err().to_string();
+            assert!(bad.starts_with("not an object in "), "{bad}");
+        }
         assert!(matches!(parse(r#"{"status":"Success"}{}"#), Err(BadStatus::Json { .. })));
         assert_eq!(parse("{}"), Err(BadStatus::Unknown(String::new())));
         let failure = |details: &str| {
