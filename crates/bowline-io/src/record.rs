@@ -4,6 +4,7 @@
 //! A command's arguments hold passwords, and more people read a log than may run commands: the log
 //! has a command's program and how many words there were. All words are there from debug on.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -29,6 +30,13 @@ const NAME_BYTES: usize = 256;
 const GROUPS: usize = 16;
 /// What is logged of a reason.
 const REASON_BYTES: usize = 1024;
+/// What is looked at of a reason, for what must not be logged of it.
+const SEARCHED_BYTES: usize = 8 * REASON_BYTES;
+/// Shorter arguments are in every text, and hold nothing.
+const ARGUMENT_BYTES: usize = 4;
+/// So many of them are looked for, and so much of each: whoever quotes one quotes those before it.
+const ARGUMENTS: usize = 256;
+const HEAD_BYTES: usize = 64;
 /// What is logged of a command, at debug.
 const COMMAND_BYTES: usize = 4096;
 /// So many refusals are logged a minute, each of senders that are known and that are not: whoever
@@ -125,11 +133,22 @@ impl fmt::Display for End {
     }
 }
 
-fn name(text: &str) -> std::borrow::Cow<'_, str> {
+/// A reason up to where it quotes an argument of `command`, as runtimes do.
+fn without_arguments<'a>(reason: &'a str, command: &[String]) -> Cow<'a, str> {
+    let searched = &reason[..reason.floor_char_boundary(SEARCHED_BYTES)];
+    let arguments = command.iter().skip(1).filter(|word| word.len() >= ARGUMENT_BYTES);
+    let heads = arguments.map(|word| &word[..word.floor_char_boundary(HEAD_BYTES)]);
+    match heads.take(ARGUMENTS).filter_map(|head| searched.find(head)).min() {
+        Some(quoted) => Cow::Owned(format!("{}…", &searched[..quoted])),
+        None => Cow::Borrowed(searched),
+    }
+}
+
+fn name(text: &str) -> Cow<'_, str> {
     harmless(text, NAME_BYTES)
 }
 
-fn some(text: &str) -> Option<std::borrow::Cow<'_, str>> {
+fn some(text: &str) -> Option<Cow<'_, str>> {
     (!text.is_empty()).then(|| name(text))
 }
 
@@ -151,7 +170,7 @@ impl Asker {
         }
     }
 
-    fn name(&self) -> Option<std::borrow::Cow<'_, str>> {
+    fn name(&self) -> Option<Cow<'_, str>> {
         self.user.as_ref().map(|user| name(&user.name))
     }
 
@@ -162,7 +181,7 @@ impl Asker {
         Some(format!("{}{more}", shown.join(",")))
     }
 
-    fn by(&self) -> Option<std::borrow::Cow<'_, str>> {
+    fn by(&self) -> Option<Cow<'_, str>> {
         self.user.as_ref().and_then(|user| user.by.as_deref()).map(name)
     }
 }
@@ -234,7 +253,7 @@ impl Running {
             namespace = &*name(&record.namespace),
             pod = &*name(&record.pod),
             container = some(&record.container).as_deref(),
-            end = &*harmless(&end, REASON_BYTES),
+            end = &*harmless(&without_arguments(&end, &record.command), REASON_BYTES),
             ms = milliseconds,
             from_client = self.traffic.map(|traffic| traffic.from_client),
             to_client = self.traffic.map(|traffic| traffic.to_client),
@@ -382,6 +401,22 @@ mod tests {
         ] {
             assert_eq!(end.to_string(), expected);
         }
+    }
+
+    #[test]
+    fn no_reason_brings_a_commands_arguments_into_the_log() {
+        let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
+        let login = words(&["mysql", "-u", "me", "-psecret"]);
+        let quoted = "failed: error executing command [mysql -u me -psecret], exit code 1";
+        let expected = "failed: error executing command [mysql -u me …";
+        assert_eq!(without_arguments(quoted, &login), expected);
+        assert_eq!(without_arguments("failed: \"mysql\" not found", &login).len(), 25);
+        // What is cut in the middle of an argument is so much of it, and no more is shown.
+        let long = words(&["sh", "-c", &"é".repeat(40_000)]);
+        let quoted = format!("failed: [sh -c {}]", long[2]);
+        assert_eq!(without_arguments(&quoted, &long), "failed: [sh -c …");
+        let many = words(&["x"; 1000]);
+        assert_eq!(without_arguments("x", &many), "x");
     }
 
     #[test]
