@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
 
 use crate::client::PATIENCE;
 
@@ -17,6 +18,8 @@ use crate::client::PATIENCE;
 #[derive(Debug)]
 pub struct Server {
     child: Child,
+    /// Where it puts what is temporary. What is killed leaves that behind; it goes with this.
+    place: TempDir,
     /// Its ready line.
     pub ready: String,
     log: Arc<Mutex<String>>,
@@ -26,6 +29,8 @@ impl Server {
     /// Starts a server and waits for its ready line on stdout.
     #[must_use]
     pub fn start(command: &mut Command) -> Server {
+        let place = tempfile::tempdir().expect("there is room for temporary files");
+        command.env("TMPDIR", place.path());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let mut stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
@@ -48,7 +53,7 @@ impl Server {
             let _ = std::io::copy(&mut stdout, &mut std::io::sink());
         });
         let ready = ready.recv_timeout(PATIENCE).unwrap_or_default();
-        let server = Server { child, ready, log };
+        let server = Server { child, place, ready, log };
         assert!(server.ready.starts_with("serving on "), "{command:?}: {}", server.log());
         server
     }
@@ -93,16 +98,25 @@ impl Server {
         let _ = self.child.wait();
     }
 
-    /// Asks it to end; gives how long that took.
+    /// Asks it to end; gives how long that took. Then nothing of it may be left.
     pub fn stop(self) -> Duration {
+        self.stop_with(Signal::INT)
+    }
+
+    /// The same with another signal.
+    pub fn stop_with(self, signal: Signal) -> Duration {
         let id = self.id();
-        self.stop_by(id)
+        self.end(id, signal)
     }
 
     /// The same for a server that is a child of the program that was started, and ends with it.
-    pub fn stop_by(mut self, asked: Pid) -> Duration {
+    pub fn stop_by(self, asked: Pid) -> Duration {
+        self.end(asked, Signal::INT)
+    }
+
+    fn end(mut self, asked: Pid, signal: Signal) -> Duration {
         let begun = Instant::now();
-        let _ = kill_process(asked, Signal::INT);
+        let _ = kill_process(asked, signal);
         let (sender, done) = channel();
         let id = self.id();
         let watchdog = thread::spawn(move || {
@@ -115,6 +129,8 @@ impl Server {
         let _ = sender.send(());
         let _ = watchdog.join();
         assert!(status.success(), "{status}: {}", self.log());
+        let left = std::fs::read_dir(self.place.path()).expect("its place is there");
+        assert_eq!(left.count(), 0, "it leaves files in {}", self.place.path().display());
         took
     }
 }

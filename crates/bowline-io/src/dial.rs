@@ -54,7 +54,7 @@ pub struct Tls {
 #[derive(Debug, Error)]
 pub enum DialError {
     /// The name has no address.
-    #[error("dial tcp: lookup {host}: {error}")]
+    #[error("dial tcp: lookup {host}: {}", of_resolver(error))]
     Lookup {
         /// The name.
         host: String,
@@ -125,6 +125,20 @@ pub(crate) fn words(error: &io::Error) -> String {
         io::ErrorKind::TimedOut => "connection timed out".into(),
         io::ErrorKind::ConnectionReset => "connection reset by peer".into(),
         _ => error.to_string(),
+    }
+}
+
+/// What the resolver of the system says, in Go's words where Go has some.
+fn of_resolver(error: &io::Error) -> String {
+    let text = error.to_string();
+    let said = text.strip_prefix("failed to lookup address information: ").unwrap_or(&text);
+    match said {
+        // EAI_NONAME and EAI_NODATA, of glibc and of musl.
+        "Name or service not known"
+        | "No address associated with hostname"
+        | "Name does not resolve"
+        | "Name has no usable address" => "no such host".to_owned(),
+        said => said.to_owned(),
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::io;
+use std::path::Path;
 
 /// `text` with control characters replaced by U+FFFD and cut to at most `bytes` bytes, at a
 /// character. Line ends and tabs become blanks.
@@ -34,6 +35,13 @@ pub fn of_system(error: &io::Error) -> String {
     let text = text.split(" (os error").next().unwrap_or_default();
     let mut letters = text.chars();
     letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
+}
+
+/// The same of a file that was to be read. Go opens directories as well, and cannot read them.
+#[must_use]
+pub fn of_file(path: &Path, error: &io::Error) -> String {
+    let call = if error.kind() == io::ErrorKind::IsADirectory { "read" } else { "open" };
+    format!("{call} {}: {}", path.display(), of_system(error))
 }
 
 /// A URL without the password in it, as Go shows it: `xxxxx` stands there. What is no URL loses all

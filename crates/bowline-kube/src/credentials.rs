@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 
 use base64::Engine;
@@ -10,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use bowline_io::access::{Access, AccessError, Answer, Source};
 use bowline_io::dial::{Endpoint, Tls};
 use bowline_io::proxy::{self, Proxy, ProxyError};
-use bowline_io::text::of_system;
+use bowline_io::text::of_file;
 use bowline_io::tls::{self, Identity, TlsError, Trust};
 use http::{HeaderName, HeaderValue};
 use jiff::Timestamp;
@@ -50,7 +51,7 @@ const NOT_A_TOKEN: &AsciiSet = &CONTROLS
 #[derive(Debug, Error)]
 pub enum CredentialsError {
     /// A file cannot be read.
-    #[error("open {path}: {}", of_system(error))]
+    #[error("{}", of_file(Path::new(path), error))]
     File {
         /// Which.
         path: String,

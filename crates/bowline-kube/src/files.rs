@@ -23,6 +23,9 @@ pub enum FilesError {
     /// Nothing is there.
     #[error("the path {0:?} does not exist")]
     Missing(String),
+    /// A directory without a file that counts.
+    #[error("error reading [{0}]: recognized file extensions are [.json .yaml .yml]")]
+    NoManifests(String),
     /// A directory or standard input cannot be read.
     #[error("{path}: {error}")]
     Read {
@@ -65,16 +68,31 @@ pub async fn read(
 ) -> Result<Vec<Object>, FilesError> {
     let mut found = Vec::new();
     for place in places {
-        let url = Url::parse(place).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
         if place == "-" {
             found.extend(standard_input()?);
-        } else if let Some(url) = url {
+        } else if let Some(url) = url_of(place) {
             found.extend(fetched(&url, env).await?);
         } else {
             found.extend(local(place)?);
         }
     }
     Ok(found)
+}
+
+/// Whether all of `places` that are paths lead somewhere; nothing is read.
+///
+/// # Errors
+/// [`FilesError::Missing`] for the first that does not.
+pub fn exist(places: &[String]) -> Result<(), FilesError> {
+    let is_path = |place: &&String| *place != "-" && url_of(place).is_none();
+    match places.iter().filter(is_path).find(|place| !Path::new(place).exists()) {
+        Some(missing) => Err(FilesError::Missing(missing.clone())),
+        None => Ok(()),
+    }
+}
+
+fn url_of(place: &str) -> Option<Url> {
+    Url::parse(place).ok().filter(|url| matches!(url.scheme(), "http" | "https"))
 }
 
 fn standard_input() -> Result<Vec<Object>, FilesError> {
@@ -102,6 +120,9 @@ fn local(place: &str) -> Result<Vec<Object>, FilesError> {
         let ending = file.extension().and_then(|ending| ending.to_str());
         file.is_file() && ending.is_some_and(|ending| ENDINGS.contains(&ending))
     });
+    if files.is_empty() {
+        return Err(FilesError::NoManifests(place.to_owned()));
+    }
     files.sort();
     let mut found = Vec::new();
     for file in files {

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use bowline_io::text::of_system;
+use bowline_io::text::of_file;
 use secrecy::SecretString;
 use thiserror::Error;
 
@@ -18,7 +18,7 @@ use crate::yaml::{self, Fault, Node, Value};
 #[derive(Debug, Error)]
 pub enum FileError {
     /// It cannot be read.
-    #[error("open {}: {}", path.display(), of_system(error))]
+    #[error("error loading config file \"{}\": {}", path.display(), of_file(path, error))]
     Read {
         /// Which.
         path: PathBuf,

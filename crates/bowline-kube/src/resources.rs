@@ -19,6 +19,28 @@ pub struct Resource {
     pub plural: String,
     /// Such as `Deployment`.
     pub kind: String,
+    /// Whether a namespace stands in its URLs.
+    pub namespaced: bool,
+}
+
+impl Resource {
+    /// What every server has; nobody needs to be asked.
+    #[must_use]
+    pub fn pods() -> Resource {
+        Resource {
+            group: String::new(),
+            version: "v1".to_owned(),
+            plural: "pods".to_owned(),
+            kind: "Pod".to_owned(),
+            namespaced: true,
+        }
+    }
+
+    /// Whether it is that.
+    #[must_use]
+    pub fn is_pods(&self) -> bool {
+        self.group.is_empty() && self.plural == "pods"
+    }
 }
 
 /// Why a word means nothing.
@@ -86,6 +108,8 @@ struct NewResource {
     singular_resource: String,
     #[serde(default, deserialize_with = "few")]
     short_names: Vec<String>,
+    #[serde(default, deserialize_with = "or_default")]
+    scope: String,
 }
 
 #[derive(Deserialize)]
@@ -112,10 +136,16 @@ struct OldResource {
     name: String,
     #[serde(default, deserialize_with = "or_default")]
     kind: String,
+    #[serde(default = "yes")]
+    namespaced: bool,
     #[serde(default, deserialize_with = "or_default")]
     singular_name: String,
     #[serde(default, deserialize_with = "few")]
     short_names: Vec<String>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// Looks a word up: plural, singular, short name or kind, with `.group` behind it or not.
@@ -152,8 +182,8 @@ fn is_called<'a>(
     short_names: &'a [String],
 ) -> bool {
     let (word, rest) = wanted.split_once('.').unwrap_or((wanted, ""));
-    let full = format!("{version}.{group}");
-    if !(rest.is_empty() || rest == group || rest == full.trim_end_matches('.')) {
+    // The first group has no name: `pods.v1.`.
+    if !(rest.is_empty() || rest == group || rest == format!("{version}.{group}")) {
         return false;
     }
     let mut names = names.into_iter().chain(short_names.iter().map(String::as_str));
@@ -169,7 +199,8 @@ fn aggregated(list: Discovery, wanted: &str) -> Option<Resource> {
                 let (group, version) = (&group.metadata.name, &version.version);
                 if is_called(wanted, group, version, names, &one.short_names) {
                     let (group, version) = (group.clone(), version.clone());
-                    return Some(Resource { group, version, plural: one.resource, kind });
+                    let (plural, namespaced) = (one.resource, one.scope != "Cluster");
+                    return Some(Resource { group, version, plural, kind, namespaced });
                 }
             }
         }
@@ -198,7 +229,8 @@ async fn one_by_one(
             let names = [&*one.name, &*one.singular_name, &*one.kind];
             let is_whole = !one.name.contains('/');
             if is_whole && is_called(wanted, &group, &version, names, &one.short_names) {
-                return Ok(Some(Resource { group, version, plural: one.name, kind: one.kind }));
+                let OldResource { name: plural, kind, namespaced, .. } = one;
+                return Ok(Some(Resource { group, version, plural, kind, namespaced }));
             }
         }
     }
@@ -218,6 +250,8 @@ mod tests {
         for word in ["deploy", "deployment", "deployments", "deploy.apps", "deploy.v1.apps"] {
             assert_eq!(find(word).unwrap().plural, "deployments", "{word}");
         }
+        assert!(find("deploy").unwrap().namespaced);
+        assert_eq!(find("deploy.v1"), None);
         assert_eq!(find("deploy.batch"), None);
         assert_eq!(find(""), None);
     }

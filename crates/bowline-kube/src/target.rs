@@ -35,6 +35,12 @@ pub enum TargetError {
     /// `pod/`, `/name`.
     #[error("arguments in resource/name form must have a single resource and name")]
     Incomplete,
+    /// A name of no letters.
+    #[error("resource name may not be empty")]
+    NoName,
+    /// A name, and of what is not said.
+    #[error("the argument {0:?} must be RESOURCE/NAME")]
+    NoKind(String),
     /// A name that no object can have.
     #[error("invalid resource name {name:?}: [{why}]")]
     Name {
@@ -107,13 +113,48 @@ pub async fn resolve(
     wait: Duration,
 ) -> Result<Target, TargetError> {
     let parts: Vec<&str> = asked.split('/').collect();
-    let (word, name) = match parts[..] {
-        [name] => (None, name),
-        [word, name] if !word.is_empty() && !name.is_empty() => (Some(word), name),
-        [_, _] => return Err(TargetError::Incomplete),
-        _ => return Err(TargetError::Slashes),
-    };
-    // Such a name would change the path of the request.
+    match parts[..] {
+        [name] => called(api, namespace, None, name, wait).await,
+        [word, name] if !word.is_empty() && !name.is_empty() => {
+            called(api, namespace, Some(word), name, wait).await
+        }
+        [_, _] => Err(TargetError::Incomplete),
+        _ => Err(TargetError::Slashes),
+    }
+}
+
+/// The pod that a name means where the kind is a word of its own. A name that says its kind itself
+/// is believed, as by kubectl.
+///
+/// # Errors
+/// [`TargetError`].
+pub async fn of_kind(
+    api: &Api,
+    namespace: &str,
+    kind: &str,
+    name: &str,
+    wait: Duration,
+) -> Result<Pod, TargetError> {
+    if name.contains('/') {
+        return named(api, namespace, name, wait).await;
+    }
+    if kind.is_empty() {
+        return Err(TargetError::NoKind(name.to_owned()));
+    }
+    Ok(called(api, namespace, Some(kind), name, wait).await?.pod)
+}
+
+async fn called(
+    api: &Api,
+    namespace: &str,
+    kind: Option<&str>,
+    name: &str,
+    wait: Duration,
+) -> Result<Target, TargetError> {
+    // With such names a request would go to another path.
+    if name.is_empty() {
+        return Err(TargetError::NoName);
+    }
     let why = match name {
         "." => Some("may not be '.'"),
         ".." => Some("may not be '..'"),
@@ -124,23 +165,25 @@ pub async fn resolve(
         return Err(TargetError::Name { name: name.to_owned(), why });
     }
     let of_pod = |pod| Target { pod, chosen_for: None };
-    let Some(word) = word else { return pod(api, namespace, name).await.map(of_pod) };
-    let resource = resources::find(api, word).await?;
-    if resource.group.is_empty() && resource.plural == "pods" {
-        return pod(api, namespace, name).await.map(of_pod);
+    let resource = match kind {
+        Some(kind) => resources::find(api, kind).await?,
+        None => Resource::pods(),
+    };
+    if resource.is_pods() {
+        return Ok(of_pod(get(api, &resource, namespace, name).await?));
     }
     let owner: Owner = get(api, &resource, namespace, name).await?;
     let pod = selected(api, namespace, &owner, &go_type(&resource), wait).await?;
     Ok(Target { pod, chosen_for: Some(owner) })
 }
 
-/// The pod of this name.
+/// The pod of this name, and no more than that is asked for.
 ///
 /// # Errors
 /// [`TargetError`].
 pub async fn pod(api: &Api, namespace: &str, name: &str) -> Result<Pod, TargetError> {
     let path = ["api", "v1", "namespaces", namespace, "pods", name];
-    Ok(found(api, namespace, &path).await?)
+    Ok(api.get(&path, &[], JSON).await?)
 }
 
 /// Gets an object. Where it is missing because its whole namespace is, that is said instead.
@@ -168,8 +211,12 @@ async fn get<T: DeserializeOwned>(
     namespace: &str,
     name: &str,
 ) -> Result<T, TargetError> {
-    let Resource { group, version, plural, .. } = resource;
+    let Resource { group, version, plural, namespaced, .. } = resource;
     let root: &[&str] = if group.is_empty() { &["api"] } else { &["apis", group] };
+    if !namespaced {
+        let path = [root, &[version, plural, name]].concat();
+        return Ok(api.get(&path, &[], JSON).await?);
+    }
     let path = [root, &[version, "namespaces", namespace, plural, name]].concat();
     Ok(found(api, namespace, &path).await?)
 }
@@ -186,7 +233,11 @@ pub async fn of_object(
 ) -> Result<Pod, TargetError> {
     let kind = object["kind"].as_str().unwrap_or_default();
     if kind == "Pod" {
-        return of_value(object);
+        let mut pod: Pod = of_value(object)?;
+        if pod.metadata.namespace.is_empty() {
+            pod.metadata.namespace = namespace.to_owned();
+        }
+        return Ok(pod);
     }
     let version = object["apiVersion"].as_str().unwrap_or_default();
     let version = version.rsplit('/').next().unwrap_or_default();

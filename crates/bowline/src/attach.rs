@@ -34,7 +34,11 @@ async fn session(asked: &Attach, program: &str) -> Result<End, End> {
     let verbose = Arc::new(Verbose::new(asked.global.verbosity));
     let place = place::of(&asked.global, program, verbose.clone()).await?;
     let wait = asked.pod_running_timeout;
-    let pod = target::named(&place.api, &place.namespace, &asked.target, wait).await?;
+    let (api, namespace, name) = (&place.api, &place.namespace, &asked.target);
+    let pod = match &asked.kind {
+        Some(kind) => target::of_kind(api, namespace, kind, name, wait).await?,
+        None => target::named(api, namespace, name, wait).await?,
+    };
     remote::refuse_completed(&pod, "attach")?;
     let choice = container::choose(&pod, asked.container.as_deref());
     let choice = choice

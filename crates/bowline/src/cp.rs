@@ -1,6 +1,7 @@
 //! `bowline cp`: what is asked for to a copy, and what became of it to an exit code.
 //! Above: `main`. Below: `bowline-kube` for where, `bowline_client::copy` for the copy.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use bowline_archive::admit::Limits;
 use bowline_archive::unpack::UnpackError;
 use bowline_client::copy::{self, CopyError, Options, Remote, Sink, Stdin};
 use bowline_client::{Ended, Ends, ExecError, Outcome, Wants};
+use bowline_io::shutdown::Hangup;
 use bowline_io::text::{harmless, of_system};
 use bowline_kube::stream_url::ExecQuery;
 use bowline_kube::{container, stream_url, target};
@@ -63,10 +65,11 @@ async fn copied(asked: &Cp, program: &str) -> Result<End, End> {
 /// Stops what goes on at the first signal, and tells which it was. What is removed after that may
 /// take its time; the second signal ends it.
 fn stop_at_signals(stop: CancellationToken) -> Result<oneshot::Receiver<i32>, End> {
-    let on = |kind| signal(kind).map_err(|error| End::refused(format_args!("signals: {error}")));
+    let no_signals = |error: io::Error| End::refused(format_args!("signals: {error}"));
+    let on = |kind| signal(kind).map_err(no_signals);
     let mut interrupt = on(SignalKind::interrupt())?;
     let mut terminate = on(SignalKind::terminate())?;
-    let mut hangup = on(SignalKind::hangup())?;
+    let mut hangup = Hangup::watch().map_err(no_signals)?;
     let (tell, first) = oneshot::channel();
     tokio::spawn(async move {
         let mut tell = Some(tell);
@@ -74,7 +77,7 @@ fn stop_at_signals(stop: CancellationToken) -> Result<oneshot::Receiver<i32>, En
             let signal = tokio::select! {
                 _ = interrupt.recv() => SIGINT,
                 _ = terminate.recv() => SIGTERM,
-                _ = hangup.recv() => SIGHUP,
+                () = hangup.recv() => SIGHUP,
             };
             stop.cancel();
             let sent = tell.take().is_some_and(|tell| tell.send(signal).is_ok());

@@ -60,14 +60,15 @@ async fn session(asked: &Exec, program: &str) -> Result<End, End> {
 /// The pod, and the namespace that it is in.
 async fn pod(asked: &Exec, place: &Place) -> Result<(String, Pod), End> {
     let wait = asked.pod_running_timeout;
-    let objects = files::read(&asked.filenames, &env).await.map_err(End::refused)?;
     if let Some(name) = &asked.target {
         if !asked.filenames.is_empty() {
+            files::exist(&asked.filenames).map_err(End::refused)?;
             return Err(End::refused(BadUsage::TargetTwice));
         }
         let pod = target::named(&place.api, &place.namespace, name, wait).await?;
         return Ok((place.namespace.clone(), pod));
     }
+    let objects = files::read(&asked.filenames, &env).await.map_err(End::refused)?;
     let [object] = &objects[..] else {
         return Err(End::refused("cannot exec into multiple objects at a time"));
     };

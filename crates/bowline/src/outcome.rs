@@ -8,7 +8,8 @@ use bowline_kube::target::TargetError;
 
 use bowline_io::text::{harmless, of_system};
 
-use crate::args::{Hint, Refusal};
+use crate::args::meant::meant;
+use crate::args::{BadUsage, COMMANDS, Hint, Refusal};
 
 /// Refusals and usage: kubectl's code for everything that is not the command's own.
 pub const REFUSED: u8 = 1;
@@ -72,11 +73,23 @@ pub fn of_usage(refusal: &Refusal, program: &str) -> End {
     let error = &refusal.usage;
     let hint = match error.hint() {
         Hint::None => None,
+        Hint::Commands => return of_command(error, program),
         Hint::Usage => Some(format!("See '{called} --help' for usage.")),
         Hint::HelpAndExamples => Some(format!("See '{called} -h' for help and examples")),
     };
     let mut end = End::refused(error);
     end.lines.extend(hint);
+    end
+}
+
+fn of_command(error: &BadUsage, program: &str) -> End {
+    let mut end = End::refused(format_args!("{error} for {program:?}"));
+    let BadUsage::Command(word) = error else { return end };
+    let meant = meant(word, COMMANDS.iter().map(|command| command.name));
+    if !meant.is_empty() {
+        end.lines.extend([String::new(), "Did you mean this?".to_owned()]);
+        end.lines.extend(meant.iter().map(|name| format!("  {name}")));
+    }
     end
 }
 

@@ -1,6 +1,7 @@
 //! `bowline port-forward`: what is asked for to listeners that stay, and a forward behind them.
 //! Above: `main`. Below: `bowline-kube` for where, `bowline-client` for the forward.
 
+use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use bowline_client::forward::Failure;
 use bowline_client::keep::{Change, Health, Patience, Reached, Source, keep};
 use bowline_client::{ForwardRequest, PortForward, UpgradeError};
+use bowline_io::shutdown::Hangup;
 use bowline_io::text::harmless;
 use bowline_kube::objects::Pod;
 use bowline_kube::ports::{ForwardedPort, resolve};
@@ -98,17 +100,16 @@ async fn forward(asked: &args::PortForward, program: &str) -> Result<End, End> {
 /// Resolves at Ctrl-C, for which this command waits, or at another wish for its end.
 fn interrupted() -> Result<impl Future<Output = i32>, End> {
     use tokio::signal::unix::{SignalKind, signal};
-    let on = |kind: SignalKind| {
-        signal(kind).map_err(|error| End::refused(format_args!("signals: {error}")))
-    };
+    let no_signals = |error: io::Error| End::refused(format_args!("signals: {error}"));
+    let on = |kind: SignalKind| signal(kind).map_err(no_signals);
     let mut interrupt = on(SignalKind::interrupt())?;
     let mut terminate = on(SignalKind::terminate())?;
-    let mut hangup = on(SignalKind::hangup())?;
+    let mut hangup = Hangup::watch().map_err(no_signals)?;
     Ok(async move {
         tokio::select! {
             _ = interrupt.recv() => SIGINT,
             _ = terminate.recv() => SIGTERM,
-            _ = hangup.recv() => SIGHUP,
+            () = hangup.recv() => SIGHUP,
         }
     })
 }
@@ -211,14 +212,9 @@ impl Pods {
     }
 }
 
-/// kubectl's words: a refusal's own, and where they come from.
+/// kubectl's words.
 fn refused(error: &UpgradeError) -> End {
-    match error {
-        UpgradeError::Refused(refused) => {
-            End::refused(format_args!("error upgrading connection: {refused}"))
-        }
-        error => End::refused(format_args!("error upgrading connection: {error}")),
-    }
+    End::refused(format_args!("error upgrading connection: {error}"))
 }
 
 fn name(pod: &Pod) -> String {

@@ -173,7 +173,7 @@ pub enum CopyError {
     #[error("a file in the container is not whole, and {0}; nothing has the target's name")]
     NotWhole(String),
     /// Single files are not there, or not as they should be; the rest was copied.
-    #[error("{0} files were not copied")]
+    #[error("{} not copied", files_were(*.0))]
     Incomplete(u64),
     /// The caller wanted its end.
     #[error("interrupted")]
@@ -211,13 +211,17 @@ pub enum CopyError {
     Link(String, String),
 }
 
+fn files_were(count: u64) -> String {
+    if count == 1 { "1 file was".to_owned() } else { format!("{count} files were") }
+}
+
 fn named_or_all(name: &str) -> String {
     if name.is_empty() { "the file".to_owned() } else { format!("{name:?}") }
 }
 
 fn changed(files: u64, published: bool) -> String {
     match published {
-        true => format!("{files} files changed while they were copied; the rest was copied"),
+        true => format!("{} changed during the copy; the rest was copied", files_were(files)),
         false => "the file changed while it was copied; nothing has the target's name".to_owned(),
     }
 }

@@ -12,7 +12,9 @@ use crate::detach;
 /// Attach to a container's main process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attach {
-    /// `POD` or `TYPE/NAME`.
+    /// `TYPE` where it stands alone.
+    pub kind: Option<String>,
+    /// `POD` or `TYPE/NAME`; `NAME` where `TYPE` stands alone.
     pub target: String,
     /// `-c`.
     pub container: Option<String>,
@@ -92,10 +94,10 @@ pub static COMMAND: Command = Command {
 pub fn read(values: &Values) -> Result<Attach, BadUsage> {
     let words: Vec<String> =
         values.words().iter().map(|word| word.to_string_lossy().into_owned()).collect();
-    let target = match &words[..] {
+    let (kind, target) = match &words[..] {
         [] => return Err(BadUsage::NoAttachTarget),
-        [target] => target.clone(),
-        [kind, name] => format!("{kind}/{name}"),
+        [target] => (None, target.clone()),
+        [kind, name] => (Some(kind.clone()), name.clone()),
         more => return Err(BadUsage::AttachWords(more.len(), more.join(" "))),
     };
     let replay = values.number(REPLAY.long).map(|lines| {
@@ -105,6 +107,7 @@ pub fn read(values: &Values) -> Result<Attach, BadUsage> {
     let replay = replay.transpose()?;
     let pod_running_timeout = exec::pod_running_timeout(values)?;
     Ok(Attach {
+        kind,
         target,
         container: values.text("container"),
         stdin: values.is_on("stdin"),

@@ -110,7 +110,9 @@ pub fn read(values: &Values) -> Result<Global, BadUsage> {
 /// A number of seconds, or a time with its unit. Nothing and 0 are no limit.
 fn timeout(text: Option<String>) -> Result<Option<Span>, BadUsage> {
     let Some(text) = text else { return Ok(None) };
-    let text = if text.parse::<i64>().is_ok() { format!("{text}s") } else { text };
+    // A number below zero needs its unit, as in kubectl.
+    let is_seconds = text.parse::<i64>().is_ok_and(|seconds| seconds >= 0);
+    let text = if is_seconds { format!("{text}s") } else { text };
     let span = Span::parse(&text).map_err(|_| BadUsage::RequestTimeout)?;
     Ok(span.positive().map(|_| span))
 }

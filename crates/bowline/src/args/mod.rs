@@ -9,6 +9,7 @@ pub mod exec;
 pub mod gates;
 pub mod gateway;
 pub mod global;
+pub mod meant;
 pub mod node;
 pub mod pflag;
 pub mod port_forward;
@@ -103,6 +104,9 @@ pub enum BadUsage {
     /// A home, which no copy knows.
     #[error("~ means no home in a container: write the path, or ./~ for a directory of that name")]
     CopyHome,
+    /// Port-forward needs to know where to listen.
+    #[error("you must specify at least 1 address")]
+    NoAddress,
     /// Port-forward needs to know where and what.
     #[error("TYPE/NAME and list of ports are required for port-forward")]
     NoPorts,
@@ -147,9 +151,14 @@ impl BadUsage {
     /// Where the message points the reader to, as kubectl does.
     pub fn hint(&self) -> Hint {
         match self {
-            BadUsage::Flag(_) | BadUsage::Command(_) => Hint::Usage,
+            BadUsage::Flag(_) => Hint::Usage,
+            BadUsage::Command(_) => Hint::Commands,
             BadUsage::NoTarget
             | BadUsage::NoCommand
+            | BadUsage::NoAttachTarget
+            | BadUsage::AttachWords(..)
+            | BadUsage::CopyWords
+            | BadUsage::NoAddress
             | BadUsage::TargetTwice
             | BadUsage::FileSpec
             | BadUsage::NoRemote
@@ -169,6 +178,8 @@ pub enum Hint {
     None,
     /// `See 'bowline exec --help' for usage.`
     Usage,
+    /// For which program there is no such command, and which one may be meant.
+    Commands,
     /// `See 'bowline exec -h' for help and examples`
     HelpAndExamples,
 }

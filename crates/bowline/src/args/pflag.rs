@@ -283,11 +283,19 @@ impl Values {
         self.text(name).map(PathBuf::from)
     }
 
-    /// The parts of a list.
+    /// The parts of a list that are not empty.
     pub fn list(&self, name: &str) -> Vec<String> {
-        let parts = self.many::<String>(name);
-        let parts = parts.iter().flat_map(|part| part.split(','));
-        parts.filter(|part| !part.is_empty()).map(str::to_owned).collect()
+        let mut parts = self.items(name);
+        parts.retain(|part| !part.is_empty());
+        parts
+    }
+
+    /// The parts of a list, by pflag's rule: a value of no letters has none, between two commas is
+    /// an empty one.
+    pub fn items(&self, name: &str) -> Vec<String> {
+        let values = self.many::<String>(name);
+        let values = values.iter().filter(|value| !value.is_empty());
+        values.flat_map(|value| value.split(',')).map(str::to_owned).collect()
     }
 
     /// Every value of a flag that may be repeated.

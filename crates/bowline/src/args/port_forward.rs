@@ -91,12 +91,16 @@ pub fn read(values: &Values) -> Result<PortForward, BadUsage> {
     if ports.is_empty() {
         return Err(BadUsage::NoPorts);
     }
-    let addresses = values.list("address");
+    let default = || vec!["localhost".to_owned()];
+    let addresses = if values.is_given("address") { values.items("address") } else { default() };
+    if addresses.is_empty() {
+        return Err(BadUsage::NoAddress);
+    }
     let reconnect_wait = values.span("reconnect-wait").map(|span| span.positive());
     Ok(PortForward {
         target,
         ports,
-        addresses: if addresses.is_empty() { vec!["localhost".to_owned()] } else { addresses },
+        addresses,
         pod_running_timeout: exec::pod_running_timeout(values)?,
         exit_on_lost: values.is_on("exit-on-lost"),
         reconnect_wait: reconnect_wait.map_or(RECONNECT_WAIT, Option::unwrap_or_default),

@@ -216,8 +216,9 @@ fn a_container_without_tar_is_told_so() {
 fn refusals_have_kubectls_words() {
     let dev = Server::dev(bowline(), &[]);
     let client = client(&dev);
+    assert_eq!(client.copy(&["a"]).stderr, "error: source and destination are required\n");
     for (words, expected) in [
-        (&["a"][..], "error: source and destination are required\n"),
+        (&["x:/a", "b", "-n", "y"][..], "Error from server (NotFound): pods \"x\" not found\n"),
         (&["a", "b"], "error: one of src or dest must be a remote file specification\n"),
         (&["nginx:", "b"], "error: filepath can not be empty\n"),
         (

@@ -262,6 +262,22 @@ fn a_terminated_forward_resets_what_is_open() {
     assert_eq!(signal, Some(15));
 }
 
+/// As after nohup: whoever wants it to outlive the terminal has said so.
+#[test]
+fn a_forward_that_ignores_hangups_goes_on() {
+    let dev = Server::dev(bowline(), &[]);
+    let app = App::start();
+    let mut client = client(&dev).forwarding();
+    let program = std::mem::replace(&mut client.program, "/bin/sh".into());
+    let script = "trap '' HUP; exec \"$@\"";
+    let head = ["-c", script, "sh", program.to_str().unwrap()].map(str::to_owned);
+    client.words.splice(0..0, head);
+    let forward = Forward::start(&client, &[app.port]);
+    rustix::process::kill_process(forward.id(), rustix::process::Signal::HUP).unwrap();
+    assert!(!forward.get(0).is_empty());
+    assert_eq!(forward.interrupt().code(), Some(0));
+}
+
 /// What a client asks for beside its words is not taken from its neighbours.
 #[test]
 fn a_local_reset_reaches_the_pod() {
@@ -353,13 +369,20 @@ fn refusals_have_kubectls_words() {
     );
     let usage = "error: TYPE/NAME and list of ports are required for port-forward\nSee 'bowline \
                  port-forward -h' for help and examples\n";
-    let table: [(&[&str], &str); 8] = [
+    let forbidden = "error: error upgrading connection: unable to upgrade connection: pods \
+                     \"nginx\" is forbidden: User \"viewer\" cannot create resource \
+                     \"pods/portforward\" in API group \"\" in the namespace \"default\"\n";
+    let table: [(&[&str], &str); 12] = [
         (&["nginx"], usage),
         (&["nginx", "0"], "error: remote port must be > 0\n"),
         (&["nginx", "80:abc"], "error: Pod 'nginx' does not have a named port 'abc'\n"),
         (&["svc/nginx", "99"], "error: Service nginx does not have a service port 99\n"),
         (&["missing", "80"], "Error from server (NotFound): pods \"missing\" not found\n"),
+        (&["", "80"], "error: resource name may not be empty\n"),
         (&["nginx", "80", "--address", "foo"], "error: foo is not a valid IP\n"),
+        (&["nginx", "80", "--address", "localhost,"], "error:  is not a valid IP\n"),
+        (&["nginx", "80", "--address", ""], "error: you must specify at least 1 address\n"),
+        (&["nginx", "80", "--context", "viewer"], forbidden),
         (
             &["nginx", "80", "--pod-running-timeout=0s"],
             "error: --pod-running-timeout must be higher than zero\nSee 'bowline port-forward -h' \

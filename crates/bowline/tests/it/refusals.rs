@@ -25,6 +25,9 @@ fn refusals_have_kubectls_words() {
     let dev = Server::dev(bowline(), &[]);
     let client = client(&dev);
     let files = tempfile::tempdir().unwrap();
+    let empty = files.path().to_str().unwrap().to_owned();
+    let there = files.path().join("there.txt").to_str().unwrap().to_owned();
+    std::fs::write(&there, "no object").unwrap();
     let missing = files.path().join("missing").to_str().unwrap().to_owned();
     let (_bound, nobody) = port_of_nobody();
     let nobody = format!("http://{nobody}");
@@ -37,32 +40,78 @@ fn refusals_have_kubectls_words() {
         (&["pod/"], &[]),
         (&[".."], &[]),
         (&["svc/nope"], &[]),
+        (&["node/nope"], &[]),
+        (&["pod.v1./nope"], &[]),
+        (&["nope"], &["-n", "nope"]),
+        (&[""], &[]),
         (&["nginx"], &["--context", "nope"]),
         (&["nginx"], &["--user", "nope"]),
         (&["nginx"], &["--token", "wrong"]),
         (&["nginx"], &["--context", "viewer"]),
         (&["nginx"], &["--as-group", "g"]),
         (&["nginx"], &["--request-timeout", "soon"]),
+        (&["nginx"], &["--request-timeout", "-1"]),
         (&["nginx"], &["--pod-running-timeout", "0"]),
         (&["nginx"], &["--bogus"]),
         (&["nginx", "ls"], &[]),
         (&[], &[]),
         (&["nginx"], &["-f", "MISSING"]),
+        (&["nginx"], &["-f", "THERE"]),
+        (&[], &["-f", "EMPTY"]),
         (&[], &["-f", "MISSING"]),
         (&["nginx"], &["--server", "NOBODY"]),
         (&["nginx"], &["--kubeconfig", "MISSING"]),
+        (&["nginx"], &["--kubeconfig", "EMPTY"]),
     ] {
         // What differs from machine to machine stands for itself in the snapshot.
         let real = flags.iter().map(|&flag| match flag {
             "MISSING" => &*missing,
+            "EMPTY" => &*empty,
+            "THERE" => &*there,
             "NOBODY" => &*nobody,
             flag => flag,
         });
         let said = refused(&at(&client, target), &real.collect::<Vec<_>>(), &["date"]);
-        let said = said.replace(&missing, "MISSING").replace(&nobody["http://".len()..], "NOBODY");
+        let said = said
+            .replace(&missing, "MISSING")
+            .replace(&empty, "EMPTY")
+            .replace(&nobody["http://".len()..], "NOBODY");
         text.push_str(&format!("$ exec {} -- date\n{said}\n", [flags, target].concat().join(" ")));
     }
     insta::assert_snapshot!(text);
+}
+
+fn tried(dev: &Server, words: &[&str]) -> (Option<i32>, String) {
+    let mut process = std::process::Command::new(bowline());
+    process.args(["--kubeconfig", &dev.kubeconfig()]).args(words);
+    let left = process.stdin(std::process::Stdio::null()).output().unwrap();
+    (left.status.code(), String::from_utf8(left.stderr).unwrap())
+}
+
+#[test]
+fn an_attach_takes_its_words_as_kubectl() {
+    let dev = Server::dev(bowline(), &[]);
+    for (words, expected) in [
+        (&[][..], "at least 1 argument is required for attach"),
+        (&["", "nginx"], "the argument \"nginx\" must be RESOURCE/NAME"),
+        (&["pod", ""], "resource name may not be empty"),
+        (&[""], "resource name may not be empty"),
+        (&["pod/nginx", "pod"], "the server doesn't have a resource type \"pod/nginx\""),
+        (
+            &["a", "b", "c"],
+            "expected POD, TYPE/NAME, or TYPE NAME, (at most 2 arguments) saw 3: [a b c]",
+        ),
+    ] {
+        let said = tried(&dev, &[&["attach"], words].concat());
+        assert_eq!(said, (Some(1), format!("error: {expected}\n")), "{words:?}");
+    }
+    // A name that says its kind itself is believed.
+    let said = tried(&dev, &["attach", "svc", "pod/nope"]);
+    assert_eq!(said.1, "Error from server (NotFound): pods \"nope\" not found\n");
+    let said = tried(&dev, &["attahc", "nginx"]);
+    let expected =
+        "error: unknown command \"attahc\" for \"bowline\"\n\nDid you mean this?\n  attach\n";
+    assert_eq!(said, (Some(1), expected.to_owned()));
 }
 
 /// An address at which nobody listens, for as long as its socket is kept.

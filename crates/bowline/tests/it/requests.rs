@@ -128,7 +128,9 @@ fn a_password_in_a_url_is_not_shown() {
     ends(&exec("https://me:SECRET@:::", &[]), "host must be a URL");
     ends(&proxied(&["--server=https://192.0.2.1"], "HTTPS_PROXY", "http://me:SECRET@:::"), "proxy");
     let (from, lines) = server(vec![MISSING]);
-    let output = exec(&format!("http://{address}"), &["-f", &format!("http://me:SECRET@{from}/")]);
-    ends(&output, "unable to read URL");
+    let mut of_file = Command::new(bowline());
+    of_file.env("KUBECONFIG", "/dev/null").args(["exec", "--server", &format!("http://{address}")]);
+    of_file.args(["-f", &format!("http://me:SECRET@{from}/"), "--", "true"]);
+    ends(&of_file.output().unwrap(), "unable to read URL");
     assert!(lines.try_recv().is_ok());
 }

@@ -52,6 +52,19 @@ fn dev_ends_within_a_second_children_included() {
     assert!(took.as_secs_f64() < 1.5, "{took:?}");
 }
 
+/// Its temporary kubeconfig included: `stop_with` looks.
+#[test]
+fn dev_leaves_nothing_behind_at_whichever_signal() {
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+        // Whoever runs the tests may ignore hangups.
+        let mut dev = std::process::Command::new("env");
+        dev.arg("--default-signal=HUP").arg(bowline()).args(["dev", "--port", "0"]);
+        let dev = Server::start(&mut dev);
+        assert!(std::path::Path::new(&dev.kubeconfig()).exists());
+        dev.stop_with(signal);
+    }
+}
+
 #[test]
 fn without_a_terminal_a_terminal_is_not_had() {
     let dev = Server::dev(bowline(), &[]);
