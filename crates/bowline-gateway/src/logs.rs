@@ -6,7 +6,7 @@ use std::io;
 use std::time::Duration;
 
 use bowline_io::record::Record;
-use bowline_io::serve::Reply;
+use bowline_io::serve::{Reply, Sessions};
 use form_urlencoded::Serializer;
 use http::{HeaderValue, Response, header};
 use http_body_util::BodyExt;
@@ -35,14 +35,19 @@ const PARAMETERS: [&str; 8] = [
 ///
 /// # Errors
 /// The refusal to answer with.
-pub async fn answer(nodes: &Nodes, record: Record, query: &str) -> Result<Reply, Refusal> {
+pub async fn answer(
+    nodes: &Nodes,
+    sessions: &Sessions,
+    record: Record,
+    query: &str,
+) -> Result<Reply, Refusal> {
     let (namespace, name) = (&record.namespace, &record.pod);
     let pod = nodes.pod(namespace, name)?;
     let path = kubelet_path(namespace, name, &pod, query)?;
     let target = nodes.node_of(&pod)?;
     let answer = nodes.get(&target, &path, PATIENCE).await?;
     let body = answer.into_body().map_err(io::Error::other).boxed_unsync();
-    let mut reply = Response::new(record.begin().body(body));
+    let mut reply = Response::new(record.begin().body(body, sessions.end.clone()));
     let plain = HeaderValue::from_static("text/plain");
     reply.headers_mut().insert(header::CONTENT_TYPE, plain);
     Ok(reply)

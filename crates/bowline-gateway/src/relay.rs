@@ -9,11 +9,13 @@ use bowline_io::clock::Clock;
 use bowline_io::drive::{Alarm, Moment, Socket, take_turns};
 use bowline_io::lookout::{Blocked, Lookout, Seen};
 use bowline_io::record::Traffic;
+use bowline_io::serve::GOODBYE_PATIENCE;
 use bowline_io::stream::{Connection, Upgraded};
 use bowline_proto::relay::{Ending, Leg, Relay};
 use bowline_proto::session::Session;
 use bowline_proto::time::earlier;
 use bowline_proto::{Next, Time, limits};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 /// Joins a client's session and a node's until both have ended, or `end`. Gives how it ended, if
@@ -130,18 +132,11 @@ impl<S: Connection> Running<S> {
         alarm.poll(cx).map(|()| Wake::Deadline)
     }
 
-    /// The gateway ends: says so to both sides as far as that goes without waiting.
+    /// The gateway ends: says so to both sides, to the client behind what waits for it. One that is
+    /// cut off without a word may take what it has for all of it.
     async fn abort(&mut self) {
         self.relay.abort(self.clock.now(), "the gateway shuts down");
-        poll_fn(|cx| {
-            for (leg, socket) in [(Leg::Near, &mut self.near), (Leg::Far, &mut self.far)] {
-                if let Some(socket) = socket {
-                    let _ = socket.poll(cx, self.relay.outbox(leg), false);
-                }
-            }
-            Poll::Ready(())
-        })
-        .await;
+        let _ = timeout(GOODBYE_PATIENCE, self.run()).await;
     }
 }
 
@@ -224,6 +219,73 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// A node whose command writes more than all in between takes.
+    async fn talkative(stream: TcpStream) {
+        let clock = Clock::start();
+        let (upgraded, mut session) = leg(stream, Side::Server, &SPDY_V4);
+        let mut socket = Socket::new(upgraded.stream, upgraded.early);
+        loop {
+            match session.poll(clock.now()) {
+                Next::Event(Event::Ready) => {
+                    session.send(Channel::Stdout, vec![b'x'; 32 * 1024 * 1024].into());
+                }
+                Next::Event(Event::Lost(_)) | Next::Done => return,
+                Next::Event(_) => {}
+                Next::Idle(_) => {
+                    match poll_fn(|cx| socket.poll(cx, session.outbox(), true)).await {
+                        Moment::Read(bytes) => session.receive(clock.now(), bytes),
+                        Moment::Ended(_) => session.receive_end(clock.now()),
+                        Moment::Wrote => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// A client that reads nothing between the first output and `end`. How it was lost.
+    async fn stalled(stream: TcpStream, end: CancellationToken) -> String {
+        let clock = Clock::start();
+        let (upgraded, mut session) = leg(stream, Side::Client, &SPDY_V4);
+        let mut socket = Socket::new(upgraded.stream, upgraded.early);
+        session.begin(clock.now());
+        loop {
+            match session.poll(clock.now()) {
+                Next::Event(Event::Lost(loss)) => return loss.to_string(),
+                Next::Event(Event::Data(..)) => end.cancelled().await,
+                Next::Event(Event::Status(status)) => panic!("{status:?}"),
+                Next::Event(_) => {}
+                Next::Done => return "done".to_owned(),
+                Next::Idle(_) => {
+                    match poll_fn(|cx| socket.poll(cx, session.outbox(), true)).await {
+                        Moment::Read(bytes) => session.receive(clock.now(), bytes),
+                        Moment::Ended(_) => session.receive_end(clock.now()),
+                        Moment::Wrote => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Go's clients take a connection that ends without a word for success.
+    #[tokio::test(start_paused = true)]
+    async fn a_client_in_mid_output_is_told_that_the_gateway_ends() {
+        let (client, near) = wire().await;
+        let (far, behind) = wire().await;
+        let near = leg(near, Side::Server, &SPDY_V4);
+        let far = leg(far, Side::Client, &SPDY_V4);
+        let end = CancellationToken::new();
+        let relay = run(near, far, end.clone());
+        // The clock moves once nothing else does: then all is full.
+        let ends = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            end.cancel();
+        };
+        let lost = stalled(client, end.clone());
+        let ((ending, _), lost, (), ()) = tokio::join!(relay, lost, talkative(behind), ends);
+        assert_eq!(ending, None);
+        assert!(lost.contains("the gateway shuts down"), "{lost}");
     }
 
     #[tokio::test]

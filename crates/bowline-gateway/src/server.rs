@@ -125,7 +125,7 @@ impl Gateway {
         }
         if let Route::Log { namespace, name } = &route {
             let record = asker.record("log", namespace, name);
-            return logs::answer(&inner.nodes, record, query(&request)).await;
+            return logs::answer(&inner.nodes, &self.sessions, record, query(&request)).await;
         }
         let accept = request.headers().get(http::header::ACCEPT);
         let asked = Asked {

@@ -17,6 +17,7 @@ use bowline_proto::session::Outcome;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::chance;
@@ -232,9 +233,9 @@ impl Running {
         self.log(end);
     }
 
-    /// The body of an answer that is a session: it ends with it.
-    pub fn body(self, body: Body) -> Body {
-        Watched { body, running: self }.boxed_unsync()
+    /// The body of an answer that is a session: it ends with it, or with the server's `end`.
+    pub fn body(self, body: Body, end: CancellationToken) -> Body {
+        Watched { body, running: self, end }.boxed_unsync()
     }
 
     fn log(&mut self, end: &End) {
@@ -271,6 +272,7 @@ impl Drop for Running {
 struct Watched {
     body: Body,
     running: Running,
+    end: CancellationToken,
 }
 
 impl HttpBody for Watched {
@@ -308,6 +310,8 @@ impl Drop for Watched {
         // An end that was known before anybody asked for it is an end.
         let end = if self.body.is_end_stream() {
             End::Over
+        } else if self.end.is_cancelled() {
+            End::Shutdown
         } else {
             End::ClientGone("it read no more".into())
         };

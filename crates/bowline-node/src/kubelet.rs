@@ -259,7 +259,8 @@ impl Kubelet {
             return Err(Plain::new(400, text));
         }
         let lines = LogLines::of(&found, options).boxed_unsync();
-        let mut reply = Response::new(named.record("log", asker).begin().body(lines));
+        let running = named.record("log", asker).begin();
+        let mut reply = Response::new(running.body(lines, self.sessions.end.clone()));
         let plain = HeaderValue::from_static("text/plain; charset=utf-8");
         reply.headers_mut().insert(http::header::CONTENT_TYPE, plain);
         Ok(reply)

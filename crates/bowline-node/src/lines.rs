@@ -221,7 +221,7 @@ impl LogLines {
             }
             if !is_whole {
                 if line.bytes.len() >= LINE_BYTES {
-                    line.bytes.clear();
+                    line.bytes = BytesMut::new();
                     line.is_continued = true;
                 }
                 self.begun[lane] = Some(line);

@@ -25,7 +25,7 @@ pub enum Source {
     Err,
 }
 
-/// What was read at once.
+/// What was read at once, or a part of it.
 #[derive(Clone, Debug)]
 pub struct Record {
     /// When it was read.
@@ -91,11 +91,15 @@ pub struct Log {
 }
 
 impl Log {
-    /// Adds what was read. The bytes are copied: a slice would keep the whole read buffer alive.
+    /// Adds what was read, in records of at most [`LINE_BYTES`]: whoever reads slowly keeps one
+    /// alive. The bytes are copied: a slice would keep the whole read buffer alive.
     pub fn push(&mut self, source: Source, bytes: &[u8], time: SystemTime) {
-        if bytes.is_empty() {
-            return;
+        for bytes in bytes.chunks(LINE_BYTES) {
+            self.add(source, bytes, time);
         }
+    }
+
+    fn add(&mut self, source: Source, bytes: &[u8], time: SystemTime) {
         let bytes = Bytes::copy_from_slice(bytes);
         let record = Record { time, source, bytes, before: self.total, line_ends: OnceCell::new() };
         self.total = record.end();
@@ -278,6 +282,16 @@ mod tests {
         assert_eq!(text_from(&log, log.tail(1)), "b\n");
         assert_eq!(text_from(&log, log.tail(2)), "a\nb\n");
         assert_eq!(Log::default().tail(3), Place::default());
+    }
+
+    #[test]
+    fn a_long_read_becomes_short_records() {
+        let mut log = Log::default();
+        let read: Vec<u8> = (0..1_000_000_u32).map(|number| (number / 7) as u8).collect();
+        log.push(Source::Out, &read, SystemTime::UNIX_EPOCH);
+        assert!(log.records.iter().all(|record| record.bytes.len() <= LINE_BYTES));
+        let kept: Vec<u8> = log.records.iter().flat_map(|record| record.bytes.to_vec()).collect();
+        assert!(kept == read);
     }
 
     #[test]

@@ -11,12 +11,14 @@ use bowline_io::clock::Clock;
 use bowline_io::drive::{Alarm, Inflow, Moment, Socket, take_turns};
 use bowline_io::lookout::{Blocked, Lookout, Seen};
 use bowline_io::record::{End, Traffic};
+use bowline_io::serve::GOODBYE_PATIENCE;
 use bowline_io::stream::{Connection, Upgraded};
 use bowline_proto::session::{
     Cause, Channel, Event, Loss, Protocol, Session, Side, Size, Status, Wants,
 };
 use bowline_proto::time::earlier;
 use bowline_proto::{Machine, Next, Time, limits};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -378,18 +380,115 @@ impl<S: Connection, C: Command> Running<S, C> {
         Poll::Ready(Wake::Deadline)
     }
 
-    /// The node ends: the outcome will not be known. The client is told so, as far as that goes
-    /// without waiting for it.
+    /// The node ends: the outcome will not be known, unless it was said before. The client is told
+    /// so behind what waits for it: one that is cut off without a word may take what it has for all
+    /// of it.
     async fn abort(&mut self) {
         if self.end.is_none() {
             self.session.lose(self.clock.now(), "the node shuts down");
             self.phase = Phase::Over;
             self.end = Some(End::Shutdown);
         }
-        poll_fn(|cx| {
-            let _ = self.socket.poll(cx, self.session.outbox(), false);
-            Poll::Ready(())
-        })
-        .await;
+        let _ = timeout(GOODBYE_PATIENCE, self.run()).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::{self, Formatter};
+
+    use bowline_io::stream::Stream;
+    use bowline_proto::session::protocol::SPDY_V4;
+    use bytes::{Bytes, BytesMut};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::time::sleep;
+
+    use super::*;
+
+    const WANTS: Wants = Wants { stdin: false, stdout: true, stderr: false, tty: false };
+
+    /// A command that writes for as long as it is let.
+    struct Endless;
+
+    impl Display for Endless {
+        fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+            f.write_str("endless")
+        }
+    }
+
+    impl Command for Endless {
+        type Process = Endless;
+
+        fn start(&mut self, _: Option<Size>) -> Result<Endless, StartError> {
+            Ok(Endless)
+        }
+
+        fn words(&self) -> &[String] {
+            &[]
+        }
+
+        fn drain_patience(&self) -> Option<Duration> {
+            None
+        }
+    }
+
+    impl Process for Endless {
+        fn resize(&self, _: Size) {}
+
+        fn poll(&mut self, _: &mut Context<'_>, _: &mut Inflow, room: bool) -> Poll<Act> {
+            let bytes = Bytes::from_static(&[b'x'; 64 * 1024]);
+            if room { Poll::Ready(Act::Out(bytes)) } else { Poll::Pending }
+        }
+
+        fn is_silent(&self) -> bool {
+            false
+        }
+
+        fn poll_ending(&mut self, _: &mut Context<'_>) -> Poll<Ending> {
+            Poll::Pending
+        }
+    }
+
+    /// Reads nothing between the first output and `end`. How it was lost.
+    async fn client(stream: TcpStream, end: CancellationToken) -> String {
+        let clock = Clock::start();
+        let mut socket = Socket::new(Stream::plain(stream), BytesMut::new());
+        let mut session = Session::new(Side::Client, &SPDY_V4, WANTS, [7; 32]);
+        session.begin(clock.now());
+        loop {
+            match session.poll(clock.now()) {
+                Next::Event(Event::Lost(loss)) => return loss.to_string(),
+                Next::Event(Event::Data(..)) => end.cancelled().await,
+                Next::Event(Event::Status(status)) => panic!("{status:?}"),
+                Next::Event(_) => {}
+                Next::Done => return "done".to_owned(),
+                Next::Idle(_) => {
+                    match poll_fn(|cx| socket.poll(cx, session.outbox(), true)).await {
+                        Moment::Read(bytes) => session.receive(clock.now(), bytes),
+                        Moment::Ended(_) => session.receive_end(clock.now()),
+                        Moment::Wrote => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Go's clients take a connection that ends without a word for success.
+    #[tokio::test(start_paused = true)]
+    async fn a_client_in_mid_output_is_told_that_the_node_ends() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let theirs = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (ours, _) = listener.accept().await.unwrap();
+        let ours = Upgraded { stream: Stream::plain(ours), early: BytesMut::new() };
+        let end = CancellationToken::new();
+        let session = run(Endless, WANTS, &SPDY_V4, ours, end.clone());
+        // The clock moves once nothing else does: then all is full.
+        let ends = async {
+            sleep(Duration::from_secs(1)).await;
+            end.cancel();
+        };
+        let ((ended, _), lost, ()) = tokio::join!(session, client(theirs, end.clone()), ends);
+        assert_eq!(ended, End::Shutdown);
+        assert!(lost.contains("the node shuts down"), "{lost}");
     }
 }

@@ -29,7 +29,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::certificates::Authority;
-use crate::{pod_status, web};
+use crate::{memory, pod_status, web};
 
 /// The name of the only node.
 const NODE: &str = "dev";
@@ -122,6 +122,11 @@ impl Dev {
             _reserved: reserved,
             _place: place,
         })
+    }
+
+    /// Gives memory back for as long as it serves.
+    pub async fn give_back(&self) {
+        tokio::join!(memory::give_back(&self.gateway.0), memory::give_back(&self.node.0));
     }
 
     /// Ends sessions, servers and every process, within a second.

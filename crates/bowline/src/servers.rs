@@ -44,7 +44,10 @@ pub async fn dev(asked: args::dev::Dev) -> Result<()> {
         dev.address,
         dev.kubeconfig.display()
     ));
-    end.cancelled().await;
+    tokio::select! {
+        () = end.cancelled() => {}
+        () = dev.give_back() => {}
+    }
     dev.stop().await;
     Ok(())
 }

@@ -43,8 +43,11 @@ use crate::tls::{self, PeerIdentity, Shown};
 /// How long a client may take for its TLS hello. Half of it is no connection.
 const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
 const HEADERS: usize = 128;
-/// After the end was asked for, how long sessions may take to say goodbye.
-const GOODBYE_PATIENCE: Duration = Duration::from_millis(800);
+/// After the end was asked for, how long a session may take to give its client what waits, and to
+/// say goodbye.
+pub const GOODBYE_PATIENCE: Duration = Duration::from_millis(600);
+/// How long all of them may take. Each has to log its end.
+const END_PATIENCE: Duration = Duration::from_millis(800);
 
 /// What is known of a connection beside its bytes.
 #[derive(Clone, Debug)]
@@ -142,7 +145,7 @@ pub async fn serve<S, F>(
     }
     drop(listener);
     sessions.tracker.close();
-    if timeout(GOODBYE_PATIENCE, sessions.tracker.wait()).await.is_err() {
+    if timeout(END_PATIENCE, sessions.tracker.wait()).await.is_err() {
         warn!("{} sessions did not end in time", sessions.tracker.len());
     }
 }

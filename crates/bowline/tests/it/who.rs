@@ -14,6 +14,7 @@ use bowline_interop::pair::port;
 use bowline_interop::pki::Authority;
 use bowline_interop::server::{Server, until};
 use bowline_io::tls::{self, Identity, Trust};
+use rustix::process::{Signal, kill_process};
 use rustls::{ClientConnection, ServerConfig, ServerConnection, StreamOwned};
 
 use super::bowline;
@@ -543,4 +544,20 @@ fn every_session_and_every_refusal_is_in_the_log() {
             assert!(!log.contains("exit 3") && !log.contains("secret-token"), "{log}");
         }
     }
+}
+
+#[test]
+fn who_reads_a_log_when_a_server_ends_did_not_go_away() {
+    let place = Place::node();
+    let Place::Node { server, .. } = &place else { panic!("it is a node") };
+    let mut reader = place.connect();
+    let path = "/containerLogs/default/box/box?follow=true";
+    write!(reader, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let has = |what: &str, why: &str| {
+        server.log().lines().any(|line| line.contains(what) && line.contains(why))
+    };
+    until("it reads", DEADLINE, || has("session begins", "verb=\"log\""));
+    kill_process(server.id(), Signal::TERM).unwrap();
+    let end = "end=\"this server shut down\"";
+    until("its end is logged", DEADLINE, || has("session ends", end));
 }

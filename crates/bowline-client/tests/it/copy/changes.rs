@@ -48,7 +48,7 @@ async fn both_ways(place: &Place, does: &str, source: &str) -> (String, String) 
     ends.remove(0)
 }
 
-const REST: &str = "1 files changed while they were copied; the rest was copied";
+const REST: &str = "1 file was changed during the copy; the rest was copied";
 
 #[tokio::test]
 async fn what_changed_meanwhile_has_no_name_unless_it_has_only_grown() {
