@@ -13,8 +13,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bowline_client::PortForward;
-use bowline_gateway::passage;
 use bowline_io::crowd::{Failure, Local};
+use bowline_io::drive::join;
 use bowline_io::stream::Upgraded;
 use bowline_node::forward::{self as node, Ports};
 use bowline_proto::limits::FORWARD_CONNECTIONS;
@@ -447,11 +447,12 @@ async fn play(scenario: &Scenario, book: &Book) -> String {
     };
     let ends = [CancellationToken::new(), CancellationToken::new()];
     let in_gateway = wire(scenario.tunnel && !scenario.whole_tunnel, End::Server);
-    let gateway = tokio::spawn(passage::run(
+    let gateway = tokio::spawn(join(
         upgraded(near_end),
         upgraded(far_end),
         Passage::new(in_gateway),
         ends[0].clone(),
+        "shuts down",
     ));
     let pod = Pod {
         scenario: Arc::new(scenario.clone()),

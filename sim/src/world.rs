@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bowline_client::{Ended, Ends, Outcome};
-use bowline_gateway::relay;
+use bowline_io::drive::join;
 use bowline_io::stream::Upgraded;
 use bowline_node::session as node;
 use bowline_proto::limits;
+use bowline_proto::relay::Relay;
 use bowline_proto::session::{Channel, Session, Side, Size};
 use bytes::BytesMut;
 use tokio::runtime::{Builder, Handle};
@@ -164,11 +165,11 @@ fn spawn_gateway(
     book: &Book,
 ) -> JoinHandle<()> {
     let session = |side, protocol| Session::new(side, protocol, scenario.wants, mask(scenario));
-    let near = (upgraded(near), session(Side::Server, scenario.front));
-    let far = (upgraded(far), session(Side::Client, scenario.back));
+    let relay =
+        Relay::new(session(Side::Server, scenario.front), session(Side::Client, scenario.back));
     let (scenario, book) = (scenario.clone(), book.clone());
     tokio::spawn(async move {
-        let (ending, _) = relay::run(near, far, end).await;
+        let (ending, _) = join(upgraded(near), upgraded(far), relay, end, "shuts down").await;
         let mut records = book.open();
         records.note(format_args!("gateway: {ending:?}"));
         if let Some(bowline_proto::relay::Ending::Status(outcome)) = ending {
@@ -234,7 +235,7 @@ fn spawn_client(
     };
     let (scenario, book) = (scenario.clone(), book.clone());
     tokio::spawn(async move {
-        let result = bowline_client::run(end, BytesMut::new(), session, ends).await;
+        let result = bowline_client::run(upgraded(end), session, ends).await;
         let mut records = book.open();
         records.note(format_args!("client: {result:?}"));
         if let Ok(Ended::Known(outcome)) = &result {

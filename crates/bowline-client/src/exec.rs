@@ -76,5 +76,5 @@ pub async fn exec(request: &Exec, ends: Ends) -> Result<Ended, ExecError> {
     }
     asking.note(4, &format!("The subprotocol is {}", protocol.name));
     let session = Session::new(Side::Client, protocol, request.wants, chance::bytes());
-    Ok(run(connection.stream, connection.early, session, ends).await?)
+    Ok(run(connection, session, ends).await?)
 }

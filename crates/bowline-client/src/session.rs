@@ -1,17 +1,15 @@
 //! One running session: moves bytes between the machine's channels and the caller's ends.
 //! Above: [`exec`](mod@crate::exec). Below: `bowline_io::drive`, `bowline_proto::session`.
 
-use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bowline_io::clock::Clock;
-use bowline_io::drive::{Alarm, Inflow, Moment, Socket};
-use bowline_proto::limits;
+use bowline_io::drive::{self, Driver, Inflow, Step};
+use bowline_io::stream::{Connection, Upgraded};
 use bowline_proto::queue::tight;
 use bowline_proto::session::{Channel, Event, Loss, Outcome, Session, Size};
-use bowline_proto::{Machine, Next};
+use bowline_proto::{Machine, limits};
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
@@ -72,16 +70,13 @@ pub enum EndError {
 ///
 /// # Errors
 /// [`EndError`] if one of `ends` fails. The session is then left, so that its command is ended.
-pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
-    stream: S,
-    early: BytesMut,
+pub async fn run<S: Connection>(
+    connection: Upgraded<S>,
     session: Session,
     ends: Ends,
 ) -> Result<Ended, EndError> {
+    let mut driver = Driver::new(connection, session);
     let mut running = Running {
-        clock: Clock::start(),
-        socket: Socket::new(stream, early),
-        session,
         ends,
         stdout: Inflow::default(),
         stderr: Inflow::default(),
@@ -90,15 +85,15 @@ pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
         received_bytes: 0,
         ended: None,
     };
-    let result = running.run().await;
-    running.say_goodbye().await;
+    let result = running.run(&mut driver).await;
+    // Answers a close, or walks away from a session that goes on.
+    let now = driver.now();
+    driver.machine().leave(now);
+    driver.flush_now().await;
     result
 }
 
-struct Running<S> {
-    clock: Clock,
-    socket: Socket<S>,
-    session: Session,
+struct Running {
     ends: Ends,
     stdout: Inflow,
     stderr: Inflow,
@@ -127,21 +122,21 @@ enum Stdin {
     Ended,
 }
 
-/// What woke the loop.
-enum Wake {
-    Socket(Moment),
+/// What the caller's ends have done.
+enum Act {
     Input(BytesMut),
     Size(Size),
     Wrote,
-    Deadline,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Running<S> {
-    async fn run(&mut self) -> Result<Ended, EndError> {
-        let mut alarm = Alarm::default();
-        self.session.begin(self.clock.now());
+impl Running {
+    async fn run<S: Connection>(
+        &mut self,
+        driver: &mut Driver<S, Session>,
+    ) -> Result<Ended, EndError> {
+        let now = driver.now();
+        driver.machine().begin(now);
         loop {
-            let deadline = self.drain();
             if self.stdout.is_empty()
                 && self.stderr.is_empty()
                 && let Some(ended) = self.ended.take()
@@ -149,40 +144,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Running<S> {
                 self.flush().await?;
                 return Ok(ended);
             }
-            alarm.set(&self.clock, deadline);
-            let wake = poll_fn(|cx| self.poll(cx, &mut alarm)).await?;
-            let now = self.clock.now();
-            match wake {
-                Wake::Socket(Moment::Read(bytes)) => {
-                    self.stdout.round(bytes.len());
-                    self.stderr.round(bytes.len());
-                    self.session.receive(now, bytes);
-                }
-                Wake::Socket(Moment::Ended(_)) => self.session.receive_end(now),
-                Wake::Socket(Moment::Wrote) | Wake::Wrote | Wake::Deadline => {}
-                Wake::Input(bytes) if bytes.is_empty() => {
-                    self.stdin = Stdin::Ended;
-                    self.session.finish(Channel::Stdin);
-                }
-                Wake::Input(bytes) => self.session.send(Channel::Stdin, bytes.freeze()),
-                Wake::Size(size) => self.session.resize(size),
+            let step = driver.next(self).await;
+            let session = driver.machine();
+            match step {
+                Step::Event(event) => self.event(session, event),
+                Step::Act(act) => match act? {
+                    Act::Input(bytes) if bytes.is_empty() => {
+                        self.stdin = Stdin::Ended;
+                        session.finish(Channel::Stdin);
+                    }
+                    Act::Input(bytes) => session.send(Channel::Stdin, bytes.freeze()),
+                    Act::Size(size) => session.resize(size),
+                    Act::Wrote => {}
+                },
+                Step::Deadline | Step::Gone | Step::Done => {}
             }
         }
     }
 
-    /// Takes the machine's events until it is idle; gives its deadline.
-    fn drain(&mut self) -> Option<bowline_proto::Time> {
-        let now = self.clock.now();
-        loop {
-            match self.session.poll(now) {
-                Next::Event(event) => self.event(event),
-                Next::Idle(deadline) => return deadline.filter(|_| self.ended.is_none()),
-                Next::Done => return None,
-            }
-        }
-    }
-
-    fn event(&mut self, event: Event) {
+    fn event(&mut self, session: &mut Session, event: Event) {
         match event {
             Event::Ready => {
                 self.stdin = if self.ends.stdin.is_some() { Stdin::Open } else { Stdin::Ended };
@@ -191,9 +171,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Running<S> {
                     if self.ends.redraws {
                         let (width, height) = (size.width, size.height);
                         let (width, height) = (width.saturating_add(1), height.saturating_add(1));
-                        self.session.resize(Size { width, height });
+                        session.resize(Size { width, height });
                     }
-                    self.session.resize(size);
+                    session.resize(size);
                     self.next_size = Some(next_size(sizes));
                 }
             }
@@ -216,42 +196,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Running<S> {
         }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>, alarm: &mut Alarm) -> Poll<Result<Wake, EndError>> {
-        // Output first: it makes the room that reading waits for.
-        for (name, inflow, sink) in [
-            ("stdout", &mut self.stdout, &mut self.ends.stdout),
-            ("stderr", &mut self.stderr, &mut self.ends.stderr),
-        ] {
-            if let Poll::Ready(written) = inflow.poll_into(cx, sink) {
-                let wake = written.map(|_| Wake::Wrote);
-                return Poll::Ready(wake.map_err(|error| EndError::Write(name, error)));
-            }
-        }
-        let room = self.stdout.len() + self.stderr.len() < OUTPUT_BYTES && self.ended.is_none();
-        self.session.reading(self.clock.now(), room);
-        let reads = room && self.session.wants_read();
-        if self.ended.is_none() {
-            // Some messages in one write cost less than one in each.
-            let gathers = self.session.outbox().len() < GATHERED_BYTES;
-            if gathers && let Poll::Ready(input) = self.poll_stdin(cx) {
-                return Poll::Ready(input.map(Wake::Input));
-            }
-            if let Poll::Ready(moment) = self.socket.poll(cx, self.session.outbox(), reads) {
-                return Poll::Ready(Ok(Wake::Socket(moment)));
-            }
-            if let Poll::Ready(size) = self.poll_size(cx) {
-                return Poll::Ready(Ok(Wake::Size(size)));
-            }
-            if !gathers && let Poll::Ready(input) = self.poll_stdin(cx) {
-                return Poll::Ready(input.map(Wake::Input));
-            }
-        }
-        alarm.poll(cx).map(|()| Ok(Wake::Deadline))
-    }
-
-    fn poll_stdin(&mut self, cx: &mut Context<'_>) -> Poll<Result<BytesMut, EndError>> {
-        let open = self.stdin == Stdin::Open;
-        if !open || self.session.outbox().len() >= limits::OUTBOX_BYTES {
+    fn poll_stdin(
+        &mut self,
+        cx: &mut Context<'_>,
+        waiting: usize,
+    ) -> Poll<Result<BytesMut, EndError>> {
+        if self.stdin != Stdin::Open || self.ended.is_some() || waiting >= limits::OUTBOX_BYTES {
             return Poll::Pending;
         }
         let Some(stdin) = &mut self.ends.stdin else { return Poll::Pending };
@@ -281,14 +231,58 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Running<S> {
         self.ends.stdout.flush().await.map_err(failed("stdout"))?;
         self.ends.stderr.flush().await.map_err(failed("stderr"))
     }
+}
 
-    /// Answers a close, or walks away from a session that goes on, as far as that needs no waiting.
-    async fn say_goodbye(&mut self) {
-        self.session.leave(self.clock.now());
-        poll_fn(|cx| {
-            let _ = self.socket.poll(cx, self.session.outbox(), false);
-            Poll::Ready(())
-        })
-        .await;
+type Acted = Result<Act, EndError>;
+
+fn input(read: Result<BytesMut, EndError>) -> (Acted, usize) {
+    let bytes = read.as_ref().map_or(0, BytesMut::len);
+    (read.map(Act::Input), bytes)
+}
+
+/// A server that goes while its output waits for the caller has said all that it will, and nobody
+/// waits for it: it is not looked for.
+impl drive::Ends<Session> for Running {
+    type Act = Acted;
+
+    fn poll(&mut self, cx: &mut Context<'_>, session: &mut Session) -> Poll<(Acted, usize)> {
+        // Output first: it makes the room that reading waits for.
+        for (name, inflow, sink) in [
+            ("stdout", &mut self.stdout, &mut self.ends.stdout),
+            ("stderr", &mut self.stderr, &mut self.ends.stderr),
+        ] {
+            if let Poll::Ready(written) = inflow.poll_into(cx, sink) {
+                let wrote = written.map(|_| Act::Wrote);
+                return Poll::Ready((wrote.map_err(|error| EndError::Write(name, error)), 0));
+            }
+        }
+        // Some messages in one write cost less than one in each.
+        let waiting = session.outbox().len();
+        if waiting >= GATHERED_BYTES {
+            return Poll::Pending;
+        }
+        self.poll_stdin(cx, waiting).map(input)
+    }
+
+    fn poll_last(&mut self, cx: &mut Context<'_>, session: &mut Session) -> Poll<(Acted, usize)> {
+        if self.ended.is_none()
+            && let Poll::Ready(size) = self.poll_size(cx)
+        {
+            return Poll::Ready((Ok(Act::Size(size)), 0));
+        }
+        let waiting = session.outbox().len();
+        if waiting < GATHERED_BYTES {
+            return Poll::Pending;
+        }
+        self.poll_stdin(cx, waiting).map(input)
+    }
+
+    fn has_room(&self) -> bool {
+        self.stdout.len() + self.stderr.len() < OUTPUT_BYTES && self.ended.is_none()
+    }
+
+    fn came(&mut self, bytes: usize) {
+        self.stdout.round(bytes);
+        self.stderr.round(bytes);
     }
 }

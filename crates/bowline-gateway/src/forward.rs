@@ -1,11 +1,12 @@
 //! A port-forward: from a request that may, to bytes between its client and the node.
-//! Above: `server`. Below: `options`, `far`, `passage`.
+//! Above: `server`. Below: `options`, `far`, `bowline_io::drive`, `bowline_proto::passage`.
 //!
 //! SPDY and the numbered channels of old go to the node as they come: both ends of them know what
 //! they mean, and nothing in between has to. Out of a tunnel comes SPDY, except where the node
 //! takes tunnels itself.
 
 use bowline_io::chance;
+use bowline_io::drive::join;
 use bowline_io::http::lines;
 use bowline_io::record::{End, Record};
 use bowline_io::serve::{Reply, Sessions, has_body, upgraded};
@@ -23,9 +24,8 @@ use crate::cluster::NodeTarget;
 use crate::far::Nodes;
 use crate::gates::Gate;
 use crate::options::ForwardOptions;
-use crate::passage;
 use crate::status::Refusal;
-use crate::stream::{accept, switch};
+use crate::stream::{SHUTDOWN, accept, switch};
 
 /// The lines of a request, and of a 101, that make an upgrade. Nothing else of a client's goes to a
 /// node: no credentials, and no extension that changes what the bytes mean.
@@ -74,7 +74,7 @@ pub async fn port_forward(
         match upgraded(request).await {
             Ok(near) => {
                 let end = legs.end.clone();
-                let passage = Box::pin(passage::run(near, far, Passage::new(wire), end));
+                let passage = Box::pin(join(near, far, Passage::new(wire), end, SHUTDOWN));
                 legs.spawn(async move {
                     let (ending, traffic) = passage.await;
                     let end = if ending.is_some() { End::Over } else { End::Shutdown };

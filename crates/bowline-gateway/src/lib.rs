@@ -18,8 +18,6 @@ pub mod identity;
 pub mod impersonation;
 pub mod logs;
 pub mod options;
-pub mod passage;
-pub mod relay;
 pub mod route;
 pub mod server;
 pub mod status;

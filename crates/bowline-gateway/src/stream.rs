@@ -1,13 +1,14 @@
 //! An exec or an attach: from a request that may, to a relay between its client and the node.
-//! Above: `server`. Below: `options`, `far`, `relay`.
+//! Above: `server`. Below: `options`, `far`, `bowline_io::drive`, `bowline_proto::relay`.
 
 use bowline_io::chance;
+use bowline_io::drive::join;
 use bowline_io::http::lines;
 use bowline_io::record::{End, Record};
 use bowline_io::serve::{Reply, Sessions, body, has_body, upgraded};
 use bowline_io::target::query;
 use bowline_proto::negotiate::{self, Lines, Offer, REPLAY_HEADER, Taken};
-use bowline_proto::relay::Ending;
+use bowline_proto::relay::{Ending, Relay};
 use bowline_proto::session::{Session, Side};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, Version};
@@ -16,8 +17,10 @@ use hyper::body::Incoming;
 use crate::far::{Nodes, Reached};
 use crate::gates::Gate;
 use crate::options::{ExecOptions, Verb};
-use crate::relay;
 use crate::status::{Refusal, set_headers};
+
+/// What both sides of a stream are told when the gateway ends.
+pub(crate) const SHUTDOWN: &str = "the gateway shuts down";
 
 /// Serves a remote command: finds the pod's node, upgrades there, and only then here.
 pub async fn remote_command(
@@ -61,7 +64,8 @@ pub async fn remote_command(
         match upgraded(request).await {
             Ok(near) => {
                 let end = legs.end.clone();
-                let relay = relay::run((near, near_session), (far, far_session), end);
+                let relay = Relay::new(near_session, far_session);
+                let relay = join(near, far, relay, end, SHUTDOWN);
                 // In a task of its own, it holds nothing that only its beginning needs; in a box,
                 // its place is not there twice.
                 let relay = Box::pin(relay);

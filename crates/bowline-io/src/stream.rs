@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_rustls::{client, server};
@@ -91,6 +91,19 @@ impl Connection for Stream {
     fn break_off(&self) {
         let _ = SockRef::from(self.tcp()).set_linger(Some(Duration::ZERO));
     }
+}
+
+/// Within one process all that is written has arrived, and nothing can break.
+impl Connection for DuplexStream {
+    fn is_peer_gone(&self) -> bool {
+        false
+    }
+
+    fn unacknowledged(&self) -> usize {
+        0
+    }
+
+    fn break_off(&self) {}
 }
 
 /// Sets what every connection of ours has set. Options that a system lacks are left out.

@@ -3,21 +3,18 @@
 //! Above: `kubelet`. Below: `process`, `bowline_io::drive`, `bowline_proto::session`.
 
 use std::fmt::Display;
-use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bowline_io::clock::Clock;
-use bowline_io::drive::{Alarm, Inflow, Moment, Socket, take_turns};
-use bowline_io::lookout::{Blocked, Lookout, Seen};
+use bowline_io::drive::{Driver, Ends, Inflow, Step};
+use bowline_io::lookout::Blocked;
 use bowline_io::record::{End, Traffic};
 use bowline_io::serve::GOODBYE_PATIENCE;
 use bowline_io::stream::{Connection, Upgraded};
 use bowline_proto::session::{
     Cause, Channel, Event, Loss, Protocol, Session, Side, Size, Status, Wants,
 };
-use bowline_proto::time::earlier;
-use bowline_proto::{Machine, Next, Time, limits};
+use bowline_proto::{Machine, Time, limits};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -61,49 +58,43 @@ pub async fn run<S: Connection, C: Command>(
     end: CancellationToken,
 ) -> (End, Traffic) {
     let seed = bowline_io::chance::bytes();
+    let session = Session::new(Side::Server, protocol, wants, seed);
+    let mut driver = Driver::new(connection, session);
     let mut running = Running {
-        clock: Clock::start(),
-        socket: Socket::new(connection.stream, connection.early),
-        session: Session::new(Side::Server, protocol, wants, seed),
         command,
         wants,
         stdin: Inflow::default(),
-        lookout: Lookout::default(),
+        half_closes: protocol.half_closes,
         size: None,
         phase: Phase::Setup,
         end: None,
         err_ended: false,
-        traffic: Traffic::default(),
     };
     let aborted = tokio::select! {
         biased;
-        () = running.run() => false,
+        () = running.run(&mut driver) => false,
         () = end.cancelled() => true,
     };
     if aborted {
-        running.abort().await;
+        running.abort(&mut driver).await;
     }
     // Without an end the client has only ever set up.
     let end = running.end.unwrap_or_else(|| End::ClientGone("before the command began".into()));
-    (end, running.traffic)
+    (end, Traffic { from_client: driver.received(), to_client: driver.sent() })
 }
 
-struct Running<S, C: Command> {
-    clock: Clock,
-    socket: Socket<S>,
-    session: Session,
+struct Running<C: Command> {
     command: C,
     wants: Wants,
     /// Input that the process has not taken yet.
     stdin: Inflow,
-    lookout: Lookout,
+    half_closes: bool,
     size: Option<Size>,
     phase: Phase<C::Process>,
     /// How it ended: the session has given its last event, or was given its Status.
     end: Option<End>,
     /// Its errors have come to their end.
     err_ended: bool,
-    traffic: Traffic,
 }
 
 enum Phase<P> {
@@ -130,92 +121,51 @@ struct Drain<P> {
     dry: bool,
 }
 
-enum Wake {
-    Socket(Moment),
+enum Acted {
     Act(Act),
     Ended(Ending),
-    Deadline,
+    /// All that the process itself wrote was read: from here on others are waited for.
+    Dry,
 }
 
-impl<S: Connection, C: Command> Running<S, C> {
-    async fn run(&mut self) {
-        let mut alarm = Alarm::default();
+/// The machine and its time.
+type Machinery<'a> = (&'a mut Session, Time);
+
+impl<C: Command> Running<C> {
+    async fn run<S: Connection>(&mut self, driver: &mut Driver<S, Session>) {
         loop {
-            let Some(deadline) = self.advance() else { return };
-            alarm.set(&self.clock, deadline);
-            let wake = poll_fn(|cx| self.poll(cx, &mut alarm)).await;
-            let now = self.clock.now();
-            let moved = match &wake {
-                Wake::Socket(Moment::Read(bytes)) => bytes.len(),
-                Wake::Act(Act::Out(bytes) | Act::Err(bytes)) => bytes.len(),
-                _ => 0,
-            };
-            let from_client = matches!(wake, Wake::Socket(_));
-            self.traffic.count(from_client, moved);
-            match wake {
-                Wake::Socket(Moment::Read(bytes)) => {
-                    self.stdin.round(bytes.len());
-                    self.session.receive(now, bytes);
-                }
-                Wake::Socket(Moment::Ended(_)) => self.session.receive_end(now),
-                Wake::Socket(Moment::Wrote) | Wake::Deadline => {}
-                Wake::Act(act) => self.act(act),
-                Wake::Ended(ending) => self.drain(ending),
+            let step = driver.next(self).await;
+            let now = driver.now();
+            let session = driver.machine();
+            match step {
+                Step::Event(event) => self.event((session, now), event),
+                Step::Act(Acted::Act(act)) => self.act((session, now), act),
+                Step::Act(Acted::Ended(ending)) => self.drain(ending),
+                Step::Act(Acted::Dry) => self.dry(now),
+                Step::Deadline => self.late((session, now)),
+                Step::Gone => self.lost(&Loss::new(Cause::Cut, "while the process takes no input")),
+                Step::Done => return,
             }
-            take_turns(moved).await;
+            if matches!(&self.phase, Phase::Drain(drain) if drain.process.is_silent()) {
+                self.conclude((driver.machine(), now));
+            }
         }
     }
 
-    /// Takes events and passes deadlines until there is nothing to do but wait, at most until the
-    /// moment that is given. `None` once everything is over.
-    fn advance(&mut self) -> Option<Option<Time>> {
-        let now = self.clock.now();
-        self.socket.look_after(self.session.outbox());
-        let deadline = loop {
-            match self.session.poll(now) {
-                Next::Event(event) => self.event(event),
-                Next::Idle(deadline) => break deadline,
-                Next::Done => return None,
-            }
-        };
-        let own = match &self.phase {
-            Phase::Size(until) if now >= *until => {
-                self.start();
-                return self.advance();
-            }
-            Phase::Drain(drain)
-                if drain.process.is_silent() || drain.until.is_some_and(|until| now >= until) =>
-            {
-                self.conclude();
-                return self.advance();
-            }
-            Phase::Size(until) => Some(*until),
-            Phase::Drain(drain) => drain.until,
-            _ => None,
-        };
-        let Seen::Nothing(look) = self.look_after_client(now) else {
-            self.session.receive_end(now);
-            self.lost(&Loss::new(Cause::Cut, "while the process takes no input"));
-            return self.advance();
-        };
-        Some(earlier(earlier(deadline, own), look))
+    fn late(&mut self, machinery: Machinery<'_>) {
+        match &self.phase {
+            Phase::Size(_) => self.start(machinery),
+            Phase::Drain(_) => self.conclude(machinery),
+            Phase::Setup | Phase::Process(_) | Phase::Over => {}
+        }
     }
 
-    /// While the process takes no input, the client is not read.
-    fn look_after_client(&mut self, now: Time) -> Seen {
-        let is_blocked = matches!(self.phase, Phase::Process(_)) && !self.has_room();
-        let half_closes = self.session.protocol().half_closes;
-        let grace = if half_closes { Duration::ZERO } else { limits::CLOSED_CLIENT_GRACE };
-        let blocked = Blocked { waiting: self.stdin.len(), grace };
-        self.lookout.look(now, &self.socket, is_blocked.then_some(blocked))
-    }
-
-    fn event(&mut self, event: Event) {
+    fn event(&mut self, machinery: Machinery<'_>, event: Event) {
         match event {
             Event::Ready if self.wants.tty && self.size.is_none() => {
-                self.phase = Phase::Size(self.clock.now() + FIRST_SIZE_PATIENCE);
+                self.phase = Phase::Size(machinery.1 + FIRST_SIZE_PATIENCE);
             }
-            Event::Ready => self.start(),
+            Event::Ready => self.start(machinery),
             Event::Data(Channel::Stdin, bytes) => {
                 // What has ended takes no more.
                 if !matches!(self.phase, Phase::Drain(_) | Phase::Over) {
@@ -223,14 +173,14 @@ impl<S: Connection, C: Command> Running<S, C> {
                 }
                 // Whoever types does not wait for a size.
                 if matches!(self.phase, Phase::Size(_)) {
-                    self.start();
+                    self.start(machinery);
                 }
             }
             Event::Eof(Channel::Stdin) => self.stdin.end(),
             Event::Resize(size) => {
                 self.size = Some(size);
                 match &self.phase {
-                    Phase::Size(_) => self.start(),
+                    Phase::Size(_) => self.start(machinery),
                     Phase::Process(process) => process.resize(size),
                     _ => {}
                 }
@@ -240,7 +190,7 @@ impl<S: Connection, C: Command> Running<S, C> {
         }
     }
 
-    fn start(&mut self) {
+    fn start(&mut self, machinery: Machinery<'_>) {
         let size = self.size.filter(|_| self.wants.tty);
         match self.command.start(size) {
             Ok(process) => self.phase = Phase::Process(Box::new(process)),
@@ -250,33 +200,33 @@ impl<S: Connection, C: Command> Running<S, C> {
                      container process: {error}"
                 );
                 warn!("{why}");
-                self.end(&Status::failed(&why));
+                self.end(machinery, &Status::failed(&why));
             }
         }
     }
 
-    fn end(&mut self, status: &Status) {
-        self.session.status(self.clock.now(), status);
+    fn end(&mut self, (session, now): Machinery<'_>, status: &Status) {
+        session.status(now, status);
         self.end = Some(End::Outcome(status.outcome().clone()));
         self.phase = Phase::Over;
     }
 
-    fn act(&mut self, act: Act) {
+    fn act(&mut self, machinery: Machinery<'_>, act: Act) {
         if let (Phase::Drain(drain), Act::Out(bytes) | Act::Err(bytes)) = (&mut self.phase, &act) {
             drain.read += bytes.len();
         }
         match act {
-            Act::Out(bytes) => self.session.send(Channel::Stdout, bytes),
-            Act::Err(bytes) => self.session.send(Channel::Stderr, bytes),
-            Act::OutEnded => self.session.finish(Channel::Stdout),
+            Act::Out(bytes) => machinery.0.send(Channel::Stdout, bytes),
+            Act::Err(bytes) => machinery.0.send(Channel::Stderr, bytes),
+            Act::OutEnded => machinery.0.finish(Channel::Stdout),
             Act::ErrEnded => {
                 self.err_ended = true;
-                self.session.finish(Channel::Stderr);
+                machinery.0.finish(Channel::Stderr);
             }
             Act::Took => {}
             Act::Broken(why) => {
                 warn!("{}: {why}", self.command);
-                self.end(&Status::failed(&why));
+                self.end(machinery, &Status::failed(&why));
             }
         }
     }
@@ -290,21 +240,21 @@ impl<S: Connection, C: Command> Running<S, C> {
         };
     }
 
-    fn conclude(&mut self) {
+    fn conclude(&mut self, (session, now): Machinery<'_>) {
         let Phase::Drain(drain) = &mut self.phase else { return };
         let (code, is_cut) = (drain.ending.code(), !drain.process.is_silent());
         drain.process.leave();
-        if is_cut && !self.say_cut() {
+        if is_cut && !self.say_cut((session, now)) {
             return;
         }
         let why = format!("error executing command [{}], exit code {code}", self.words());
-        self.end(&Status::exited(code, &why));
+        self.end((session, now), &Status::exited(code, &why));
     }
 
     /// The output ends while others still write to it. That is said where a person reads it; where
     /// there is no such place, the session fails, and this is `false`: nobody shall take what came
     /// for all of it.
-    fn say_cut(&mut self) -> bool {
+    fn say_cut(&mut self, machinery: Machinery<'_>) -> bool {
         let patience = self.command.drain_patience().unwrap_or_default();
         let why = format!(
             "the output is cut off: processes that the command left behind still hold it after \
@@ -312,11 +262,11 @@ impl<S: Connection, C: Command> Running<S, C> {
         );
         warn!("{}: {why}", self.command);
         if self.wants.tty && self.wants.stdout {
-            self.session.send(Channel::Stdout, format!("\r\n{why}\r\n").into());
+            machinery.0.send(Channel::Stdout, format!("\r\n{why}\r\n").into());
         } else if self.wants.stderr && !self.err_ended {
-            self.session.send(Channel::Stderr, format!("{why}\n").into());
+            machinery.0.send(Channel::Stderr, format!("{why}\n").into());
         } else {
-            self.end(&Status::failed(&why));
+            self.end(machinery, &Status::failed(&why));
             return false;
         }
         true
@@ -333,71 +283,90 @@ impl<S: Connection, C: Command> Running<S, C> {
         self.phase = Phase::Over;
     }
 
-    fn has_room(&self) -> bool {
-        matches!(self.phase, Phase::Drain(_) | Phase::Over)
-            || self.stdin.len() < limits::STDIN_BYTES
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>, alarm: &mut Alarm) -> Poll<Wake> {
-        let room = self.session.outbox().len() < limits::OUTBOX_BYTES;
-        match &mut self.phase {
-            Phase::Process(process) => {
-                if let Poll::Ready(act) = process.poll(cx, &mut self.stdin, room) {
-                    return Poll::Ready(Wake::Act(act));
-                }
-            }
-            // What comes behind all that the pipes can hold was written by others.
-            Phase::Drain(drain) if !drain.dry && drain.read > OWN_BYTES => return self.dry(),
-            Phase::Drain(drain) => {
-                if let Poll::Ready(act) = drain.process.poll(cx, &mut self.stdin, room) {
-                    return Poll::Ready(Wake::Act(act));
-                }
-                if room && !drain.dry {
-                    return self.dry();
-                }
-            }
-            Phase::Setup | Phase::Size(_) | Phase::Over => {}
-        }
-        let reads = self.session.wants_read() && self.has_room();
-        if let Poll::Ready(moment) = self.socket.poll(cx, self.session.outbox(), reads) {
-            return Poll::Ready(Wake::Socket(moment));
-        }
-        if let Phase::Process(process) = &mut self.phase
-            && let Poll::Ready(ending) = process.poll_ending(cx)
-        {
-            return Poll::Ready(Wake::Ended(ending));
-        }
-        alarm.poll(cx).map(|()| Wake::Deadline)
-    }
-
-    /// All that the process itself wrote was read: from here on others are waited for.
-    fn dry(&mut self) -> Poll<Wake> {
+    fn dry(&mut self, now: Time) {
         if let Phase::Drain(drain) = &mut self.phase {
             drain.dry = true;
-            let patience = self.command.drain_patience();
-            drain.until = patience.map(|patience| self.clock.now() + patience);
+            drain.until = self.command.drain_patience().map(|patience| now + patience);
         }
-        Poll::Ready(Wake::Deadline)
     }
 
     /// The node ends: the outcome will not be known, unless it was said before. The client is told
     /// so behind what waits for it: one that is cut off without a word may take what it has for all
     /// of it.
-    async fn abort(&mut self) {
+    async fn abort<S: Connection>(&mut self, driver: &mut Driver<S, Session>) {
         if self.end.is_none() {
-            self.session.lose(self.clock.now(), "the node shuts down");
+            let now = driver.now();
+            driver.machine().lose(now, "the node shuts down");
             self.phase = Phase::Over;
             self.end = Some(End::Shutdown);
         }
-        let _ = timeout(GOODBYE_PATIENCE, self.run()).await;
+        let _ = timeout(GOODBYE_PATIENCE, self.run(driver)).await;
+    }
+}
+
+impl<C: Command> Ends<Session> for Running<C> {
+    type Act = Acted;
+
+    fn poll(&mut self, cx: &mut Context<'_>, session: &mut Session) -> Poll<(Acted, usize)> {
+        let room = session.outbox().len() < limits::OUTBOX_BYTES;
+        let process = match &mut self.phase {
+            Phase::Process(process) => process,
+            // What comes behind all that the pipes can hold was written by others.
+            Phase::Drain(drain) if !drain.dry && drain.read > OWN_BYTES => {
+                return Poll::Ready((Acted::Dry, 0));
+            }
+            Phase::Drain(drain) => &mut drain.process,
+            Phase::Setup | Phase::Size(_) | Phase::Over => return Poll::Pending,
+        };
+        if let Poll::Ready(act) = process.poll(cx, &mut self.stdin, room) {
+            let bytes = if let Act::Out(bytes) | Act::Err(bytes) = &act { bytes.len() } else { 0 };
+            return Poll::Ready((Acted::Act(act), bytes));
+        }
+        match &self.phase {
+            Phase::Drain(drain) if room && !drain.dry => Poll::Ready((Acted::Dry, 0)),
+            _ => Poll::Pending,
+        }
+    }
+
+    fn poll_last(&mut self, cx: &mut Context<'_>, _: &mut Session) -> Poll<(Acted, usize)> {
+        let Phase::Process(process) = &mut self.phase else { return Poll::Pending };
+        process.poll_ending(cx).map(|ending| (Acted::Ended(ending), 0))
+    }
+
+    fn has_room(&self) -> bool {
+        matches!(self.phase, Phase::Drain(_) | Phase::Over)
+            || self.stdin.len() < limits::STDIN_BYTES
+    }
+
+    fn came(&mut self, bytes: usize) {
+        self.stdin.round(bytes);
+    }
+
+    fn deadline(&self) -> Option<Time> {
+        match &self.phase {
+            Phase::Size(until) => Some(*until),
+            Phase::Drain(drain) => drain.until,
+            Phase::Setup | Phase::Process(_) | Phase::Over => None,
+        }
+    }
+
+    /// While the process takes no input, the client is not read.
+    fn blocked(&self, _: &Session) -> Option<Blocked> {
+        let is_blocked = matches!(self.phase, Phase::Process(_)) && !self.has_room();
+        let grace = if self.half_closes { Duration::ZERO } else { limits::CLOSED_CLIENT_GRACE };
+        is_blocked.then_some(Blocked { waiting: self.stdin.len(), grace })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::fmt::{self, Formatter};
+    use std::future::poll_fn;
 
+    use bowline_io::clock::Clock;
+    use bowline_io::drive::{Moment, Socket};
     use bowline_io::stream::Stream;
+    use bowline_proto::Next;
     use bowline_proto::session::protocol::SPDY_V4;
     use bytes::{Bytes, BytesMut};
     use tokio::net::{TcpListener, TcpStream};

@@ -7,10 +7,10 @@
 
 use std::process::ExitCode;
 
-use bowline_proto::relay::{Leg, Relay};
+use bowline_proto::relay::Relay;
 use bowline_proto::session::protocol::{SPDY_V4, WEBSOCKET_V4_BASE64, WEBSOCKET_V5};
 use bowline_proto::session::{Channel, Event, Protocol, Session, Side, Wants};
-use bowline_proto::{Machine, Next, Outbox, Time};
+use bowline_proto::{Intermediary, Leg, Machine, Next, Outbox, Time};
 use bytes::{Bytes, BytesMut};
 
 const MIB: usize = 1 << 20;

@@ -42,7 +42,7 @@ pub mod time;
 pub mod tunnel;
 pub mod websocket;
 
-pub use machine::{Machine, Next};
+pub use machine::{Intermediary, Leg, Machine, Next};
 pub use outbox::Outbox;
 pub use queue::Queue;
 pub use time::Time;

@@ -1,5 +1,7 @@
-//! What every protocol looks like from outside: the contract between a machine and its driver.
+//! What every protocol looks like from outside: the contracts between a machine and its driver.
 //! Above: `bowline-io::drive`, the relay. Below: [`Outbox`], [`Time`].
+
+use core::time::Duration;
 
 use bytes::BytesMut;
 
@@ -39,4 +41,62 @@ pub trait Machine {
     /// Whether the driver should read the socket now. False is backpressure: the peer feels it as a
     /// full TCP window.
     fn wants_read(&self) -> bool;
+
+    /// The owner stopped reading the socket, or reads again. A peer is not called silent for what
+    /// nobody read; a machine that judges no silence need not know.
+    fn reading(&mut self, _now: Time, _reading: bool) {}
+}
+
+/// One of the two sockets of an [`Intermediary`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leg {
+    /// Faces the client.
+    Near,
+    /// Faces the node.
+    Far,
+}
+
+/// A machine between two sockets. What each method means is said at [`Machine`].
+pub trait Intermediary {
+    /// How it ended; told once.
+    type Ending;
+
+    /// Takes bytes from one of the sockets.
+    fn receive(&mut self, now: Time, leg: Leg, input: BytesMut);
+
+    /// One of the sockets gives no more bytes; `broken` says that this was not its peer's word.
+    fn receive_end(&mut self, now: Time, leg: Leg, broken: bool);
+
+    /// Moves what can be moved. Gives the ending once, then idles until both sides have what waits
+    /// for them.
+    fn poll(&mut self, now: Time) -> Next<Self::Ending>;
+
+    /// What waits to be written to a socket.
+    fn outbox(&mut self, leg: Leg) -> &mut Outbox;
+
+    /// Whether to read a socket now: only while the other one takes what comes from it.
+    fn wants_read(&mut self, leg: Leg) -> bool;
+
+    /// Says whether a socket is being read.
+    fn reading(&mut self, _now: Time, _leg: Leg, _reading: bool) {}
+
+    /// Whether this leg has nothing left to do: its socket can be dropped while the other goes on.
+    fn is_done(&self, _leg: Leg) -> bool {
+        false
+    }
+
+    /// Whether the peer of this leg has got less than all, and would not know it by what it got.
+    fn is_cut(&self, _leg: Leg) -> bool {
+        false
+    }
+
+    /// For a client that has ended its direction while it was not read: how long nothing of what it
+    /// said may be taken before it counts as gone. None where that end has only one meaning.
+    fn client_grace(&self) -> Duration;
+
+    /// The client has gone, and what it said last will not be read.
+    fn client_gone(&mut self, now: Time);
+
+    /// Ends both sides from here, for example because the gateway shuts down.
+    fn abort(&mut self, now: Time, why: &str);
 }

@@ -6,12 +6,13 @@
 //! connection that was cut stays one without a GOAWAY, and a tunnel whose far side broke is not
 //! closed as if all were well.
 
+use core::time::Duration;
+
 use bytes::BytesMut;
 
 use crate::limits::{CLOSED_CLIENT_GRACE, CLOSING_PATIENCE, OUTBOX_BYTES};
-use crate::machine::Next;
+use crate::machine::{Intermediary, Leg, Next};
 use crate::outbox::Outbox;
-use crate::relay::Leg;
 use crate::time::Time;
 use crate::tunnel::{Came, Wire};
 
@@ -35,6 +36,9 @@ pub struct Passage {
     /// there any more who owes it.
     owed: usize,
     owed_until: Option<Time>,
+    /// The client has gone with words on their way that nobody will get.
+    abandoned: bool,
+    aborted: bool,
 }
 
 impl Passage {
@@ -52,12 +56,48 @@ impl Passage {
             until: None,
             owed: 0,
             owed_until: None,
+            abandoned: false,
+            aborted: false,
         }
     }
 
-    /// Takes bytes from one of the sockets.
-    pub fn receive(&mut self, leg: Leg, input: BytesMut) {
+    fn ended(&mut self, now: Time, leg: Leg) {
+        self.ending.get_or_insert(leg);
+        self.until.get_or_insert(now + CLOSING_PATIENCE);
+    }
+
+    fn is_moving(&mut self, now: Time) -> bool {
+        let near =
+            !self.near_ended && (self.unsent(Leg::Near) > 0 || self.to_near.is_undelivered());
+        let far = !self.far_ended && (self.unsent(Leg::Far) > 0 || self.to_far.is_undelivered());
+        near || far && self.is_far_taking(now)
+    }
+
+    /// The near side has ended, so that nobody else would ever end a far side that takes nothing.
+    fn is_far_taking(&mut self, now: Time) -> bool {
+        let owed = self.to_far.undelivered();
+        if self.owed_until.is_none() || owed != self.owed {
+            self.owed = owed;
+            self.owed_until = Some(now + CLOSED_CLIENT_GRACE);
+        }
+        self.owed_until.is_some_and(|until| now < until)
+    }
+
+    fn unsent(&self, leg: Leg) -> usize {
         match leg {
+            Leg::Near => self.to_near.len() + self.near.unsent(),
+            Leg::Far => self.to_far.len(),
+        }
+    }
+}
+
+impl Intermediary for Passage {
+    type Ending = Ending;
+
+    fn receive(&mut self, _now: Time, leg: Leg, input: BytesMut) {
+        match leg {
+            // Nothing follows the word that it is over.
+            _ if self.aborted => {}
             Leg::Near => {
                 self.to_far.round(input.len());
                 self.near.receive(input);
@@ -66,8 +106,7 @@ impl Passage {
         }
     }
 
-    /// One of the sockets gives no more bytes; `broken` says that this was not its peer's word.
-    pub fn receive_end(&mut self, now: Time, leg: Leg, broken: bool) {
+    fn receive_end(&mut self, now: Time, leg: Leg, broken: bool) {
         match leg {
             Leg::Near => self.near.receive_end(),
             Leg::Far if self.far_ended => {}
@@ -83,22 +122,7 @@ impl Passage {
         }
     }
 
-    /// The client has gone, and what it said last will not be read: the far side takes nothing.
-    pub fn abandon(&mut self, now: Time) {
-        (self.near_ended, self.far_ended) = (true, true);
-        self.ended(now, Leg::Near);
-        self.to_near.discard();
-        self.near.outbox(&mut self.to_near).discard();
-        self.to_far.discard();
-    }
-
-    fn ended(&mut self, now: Time, leg: Leg) {
-        self.ending.get_or_insert(leg);
-        self.until.get_or_insert(now + CLOSING_PATIENCE);
-    }
-
-    /// What comes next: an ending once, then the wait for the rest.
-    pub fn poll(&mut self, now: Time) -> Next<Ending> {
+    fn poll(&mut self, now: Time) -> Next<Ending> {
         while let Some(came) = self.near.poll() {
             match came {
                 Came::Bytes(bytes) => self.to_far.frame(&[], bytes),
@@ -126,41 +150,14 @@ impl Passage {
         if now >= until { Next::Done } else { Next::Idle(Some(until)) }
     }
 
-    fn is_moving(&mut self, now: Time) -> bool {
-        let near =
-            !self.near_ended && (self.unsent(Leg::Near) > 0 || self.to_near.is_undelivered());
-        let far = !self.far_ended && (self.unsent(Leg::Far) > 0 || self.to_far.is_undelivered());
-        near || far && self.is_far_taking(now)
-    }
-
-    /// The near side has ended, so that nobody else would ever end a far side that takes nothing.
-    fn is_far_taking(&mut self, now: Time) -> bool {
-        let owed = self.to_far.undelivered();
-        if self.owed_until.is_none() || owed != self.owed {
-            self.owed = owed;
-            self.owed_until = Some(now + CLOSED_CLIENT_GRACE);
-        }
-        self.owed_until.is_some_and(|until| now < until)
-    }
-
-    fn unsent(&self, leg: Leg) -> usize {
-        match leg {
-            Leg::Near => self.to_near.len() + self.near.unsent(),
-            Leg::Far => self.to_far.len(),
-        }
-    }
-
-    /// What waits to be written to a socket.
-    pub fn outbox(&mut self, leg: Leg) -> &mut Outbox {
+    fn outbox(&mut self, leg: Leg) -> &mut Outbox {
         match leg {
             Leg::Near => self.near.outbox(&mut self.to_near),
             Leg::Far => &mut self.to_far,
         }
     }
 
-    /// Whether to read a socket now: only while the other one takes what comes from it.
-    #[must_use]
-    pub fn wants_read(&self, leg: Leg) -> bool {
+    fn wants_read(&mut self, leg: Leg) -> bool {
         let (other, ended) = match leg {
             Leg::Near => (Leg::Far, self.far_ended),
             Leg::Far => (Leg::Near, self.near_ended),
@@ -168,8 +165,25 @@ impl Passage {
         ended || self.unsent(other) < OUTBOX_BYTES
     }
 
-    /// Ends both sides from here.
-    pub fn abort(&mut self, now: Time, why: &str) {
+    fn is_cut(&self, leg: Leg) -> bool {
+        leg == Leg::Far && (self.abandoned || self.to_far.is_undelivered())
+    }
+
+    fn client_grace(&self) -> Duration {
+        CLOSED_CLIENT_GRACE
+    }
+
+    /// The far side takes nothing.
+    fn client_gone(&mut self, now: Time) {
+        (self.near_ended, self.far_ended, self.abandoned) = (true, true, true);
+        self.ended(now, Leg::Near);
+        self.to_near.discard();
+        self.near.outbox(&mut self.to_near).discard();
+        self.to_far.discard();
+    }
+
+    fn abort(&mut self, now: Time, why: &str) {
+        self.aborted = true;
         self.near.fail(&mut self.to_near, why);
         self.to_far.finish();
         self.until = Some(now + CLOSING_PATIENCE);

@@ -7,23 +7,15 @@
 //! other's outbox has room.
 
 use alloc::format;
+use core::time::Duration;
 
 use bytes::BytesMut;
 
-use crate::limits::OUTBOX_BYTES;
-use crate::machine::{Machine, Next};
+use crate::limits::{CLOSED_CLIENT_GRACE, OUTBOX_BYTES};
+use crate::machine::{Intermediary, Leg, Machine, Next};
 use crate::outbox::Outbox;
 use crate::session::{Channel, Event, Loss, Outcome, Session};
 use crate::time::{Time, earlier};
-
-/// One of the relay's two sockets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Leg {
-    /// Faces the client.
-    Near,
-    /// Faces the node.
-    Far,
-}
 
 /// How a relayed session ended; told once.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,9 +57,12 @@ impl Relay {
             far_done: false,
         }
     }
+}
 
-    /// Takes bytes from one of the sockets.
-    pub fn receive(&mut self, now: Time, leg: Leg, input: BytesMut) {
+impl Intermediary for Relay {
+    type Ending = Ending;
+
+    fn receive(&mut self, now: Time, leg: Leg, input: BytesMut) {
         let other = match leg {
             Leg::Near => &mut self.far,
             Leg::Far => &mut self.near,
@@ -76,19 +71,16 @@ impl Relay {
         self.session(leg).receive(now, input);
     }
 
-    /// One of the sockets gives no more bytes.
-    pub fn receive_end(&mut self, now: Time, leg: Leg) {
+    fn receive_end(&mut self, now: Time, leg: Leg, _broken: bool) {
         self.session(leg).receive_end(now);
     }
 
-    /// What waits to be written to a socket.
-    pub fn outbox(&mut self, leg: Leg) -> &mut Outbox {
+    fn outbox(&mut self, leg: Leg) -> &mut Outbox {
         self.session(leg).outbox()
     }
 
-    /// Whether to read a socket now: only while the other one takes what comes from it. Once the
-    /// session has ended, what still comes is read to be dropped.
-    pub fn wants_read(&mut self, leg: Leg) -> bool {
+    /// Once the session has ended, what still comes is read to be dropped.
+    fn wants_read(&mut self, leg: Leg) -> bool {
         let room = match leg {
             Leg::Near if !self.near_ready => true,
             Leg::Near => self.far_ready && self.far.outbox().len() < OUTBOX_BYTES,
@@ -97,36 +89,34 @@ impl Relay {
         self.session(leg).wants_read() && (room || self.ended)
     }
 
-    /// Whether this leg has nothing left to do: its socket can be dropped while the other goes on.
-    #[must_use]
-    pub fn is_done(&self, leg: Leg) -> bool {
+    fn reading(&mut self, now: Time, leg: Leg, reading: bool) {
+        self.session(leg).reading(now, reading);
+    }
+
+    fn is_done(&self, leg: Leg) -> bool {
         match leg {
             Leg::Near => self.near_done,
             Leg::Far => self.far_done,
         }
     }
 
-    /// Whether a client that ends its direction has gone: in protocols that cannot half-close it
-    /// may have ended stdin so, with words before that are still to be read.
-    #[must_use]
-    pub fn near_half_closes(&self) -> bool {
-        self.near.protocol().half_closes
+    /// In protocols that cannot half-close, a client may have ended stdin so, with words before
+    /// that are still to be read.
+    fn client_grace(&self) -> Duration {
+        if self.near.protocol().half_closes { Duration::ZERO } else { CLOSED_CLIENT_GRACE }
     }
 
-    /// Says whether the far socket is being read, for its heartbeat.
-    pub fn reading(&mut self, now: Time, leg: Leg, reading: bool) {
-        self.session(leg).reading(now, reading);
+    fn client_gone(&mut self, now: Time) {
+        self.near.receive_end(now);
     }
 
-    /// Ends the session from here, for example because the gateway shuts down.
-    pub fn abort(&mut self, now: Time, why: &str) {
+    fn abort(&mut self, now: Time, why: &str) {
         self.ended = true;
         self.near.lose(now, why);
         self.far.leave(now);
     }
 
-    /// Moves what can be moved. Gives the ending once, then idles until both sockets are closed.
-    pub fn poll(&mut self, now: Time) -> Next<Ending> {
+    fn poll(&mut self, now: Time) -> Next<Ending> {
         let near = loop {
             match self.near.poll(now) {
                 Next::Event(event) => {
@@ -160,7 +150,9 @@ impl Relay {
         }
         Next::Idle(earlier(near, far))
     }
+}
 
+impl Relay {
     fn near_said(&mut self, now: Time, event: Event) -> Option<Ending> {
         if self.ended {
             return None;

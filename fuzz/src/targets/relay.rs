@@ -1,10 +1,10 @@
 //! A relay between two peers that say anything: it ends once, gives no Status that the far side did
 //! not give, and says nothing to the far side that the near side did not say.
 
-use bowline_proto::relay::{Ending, Leg, Relay};
+use bowline_proto::relay::{Ending, Relay};
 use bowline_proto::session::protocol::{SPDY_V4, WEBSOCKET_V4, WEBSOCKET_V5};
 use bowline_proto::session::{Outcome, Session, Side, Wants};
-use bowline_proto::{Next, Time};
+use bowline_proto::{Intermediary, Leg, Next, Time};
 use bytes::BytesMut;
 
 use super::written;
@@ -35,7 +35,7 @@ pub fn target(data: &[u8]) {
         turn(&mut relay, &mut endings);
     }
     for leg in [Leg::Near, Leg::Far] {
-        relay.receive_end(now, leg);
+        relay.receive_end(now, leg, false);
         turn(&mut relay, &mut endings);
     }
     assert!(endings.len() <= 1, "{endings:?}");

@@ -39,6 +39,7 @@ pub struct Hostile {
 #[derive(Debug)]
 pub enum Takes {
     Nothing,
+    Everything,
     /// A byte each time this rings.
     Slowly(Pin<Box<Sleep>>),
 }
@@ -57,6 +58,13 @@ impl Hostile {
     /// Says and takes nothing.
     pub fn deaf() -> Upgraded<Hostile> {
         Hostile::says(Vec::new(), Vec::new(), 0)
+    }
+
+    /// Says this again and again, takes all, and answers nothing.
+    pub fn busy(first: Vec<u8>, again: Vec<u8>) -> Upgraded<Hostile> {
+        let mut busy = Hostile::says(first, again, usize::MAX);
+        busy.stream.takes = Takes::Everything;
+        busy
     }
 
     /// Takes a byte now and then. To be made in a runtime.
@@ -118,7 +126,11 @@ impl AsyncWrite for Hostile {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let Takes::Slowly(sleep) = &mut self.takes else { return Poll::Pending };
+        let sleep = match &mut self.takes {
+            Takes::Nothing => return Poll::Pending,
+            Takes::Everything => return Poll::Ready(Ok(bytes.len())),
+            Takes::Slowly(sleep) => sleep,
+        };
         ready!(sleep.as_mut().poll(cx));
         sleep.as_mut().reset(Instant::now() + SLOW);
         Poll::Ready(Ok(bytes.len().min(1)))

@@ -5,11 +5,12 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use bowline_client::Ends;
-use bowline_gateway::{passage, relay};
+use bowline_io::drive::join;
 use bowline_node::{forward, session};
 use bowline_proto::limits::{EARLY_BYTES, FORWARD_CONNECTIONS, SESSION_HELD_BYTES, STATUS_BYTES};
 use bowline_proto::passage::Passage;
 use bowline_proto::portforward::{Forward, OverSpdy, OverWebSocket};
+use bowline_proto::relay::Relay;
 use bowline_proto::session::protocol::{SPDY, WEBSOCKET};
 use bowline_proto::session::{Protocol, Session, Side, Wants};
 use bowline_proto::tunnel::Wire;
@@ -75,7 +76,8 @@ fn a_gateway_whose_node_takes_nothing() {
             let node = Hostile::says(openings(back)[1].clone(), Vec::new(), 0);
             let near = Session::new(Side::Server, front, WANTS, [0; 32]);
             let far = Session::new(Side::Client, back, WANTS, [0; 32]);
-            let held = held(relay::run((client, near), (node, far), CancellationToken::new()));
+            let held =
+                held(join(client, node, Relay::new(near, far), CancellationToken::new(), ""));
             let what = format!("{} to {} with {piece}", front.name, back.name);
             check(what, held, SESSION_HELD_BYTES);
         }
@@ -92,7 +94,8 @@ fn a_gateway_whose_client_takes_nothing() {
             let node = Hostile::says(openings(back)[1].clone(), again, ROUNDS);
             let near = Session::new(Side::Server, front, WANTS, [0; 32]);
             let far = Session::new(Side::Client, back, WANTS, [0; 32]);
-            let held = held(relay::run((client, near), (node, far), CancellationToken::new()));
+            let held =
+                held(join(client, node, Relay::new(near, far), CancellationToken::new(), ""));
             let what = format!("{} from {} with {piece}", front.name, back.name);
             check(what, held, SESSION_HELD_BYTES);
         }
@@ -114,7 +117,7 @@ fn a_client_whose_own_ends_take_nothing() {
                 sizes: None,
                 redraws: false,
             };
-            let held = held(bowline_client::run(server.stream, server.early, session, ends));
+            let held = held(bowline_client::run(server, session, ends));
             check(format_args!("{} with {piece}", protocol.name), held, SESSION_HELD_BYTES);
         }
     }
@@ -198,7 +201,7 @@ fn a_passage_whose_node_takes_nothing() {
         let client = Hostile::says(Vec::new(), again, ROUNDS);
         let node = Hostile::deaf();
         let passage = Passage::new(Wire::tunnel(Role::Server, [0; 32]));
-        let held = held(passage::run(client, node, passage, CancellationToken::new()));
+        let held = held(join(client, node, passage, CancellationToken::new(), ""));
         check(format_args!("with {piece}"), held, SESSION_HELD_BYTES);
     }
 }
@@ -209,7 +212,7 @@ fn a_passage_whose_client_takes_nothing() {
         let client = Hostile::deaf();
         let node = Hostile::says(Vec::new(), vec![7; piece], 3 * SESSION_HELD_BYTES / piece);
         let passage = Passage::new(Wire::tunnel(Role::Server, [0; 32]));
-        let held = held(passage::run(client, node, passage, CancellationToken::new()));
+        let held = held(join(client, node, passage, CancellationToken::new(), ""));
         check(format_args!("with {piece}"), held, SESSION_HELD_BYTES);
     }
 }

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use bowline_gateway::{passage, relay};
+use bowline_io::drive::join;
 use bowline_node::{forward, session};
 use bowline_proto::Machine;
 use bowline_proto::limits::{CLOSED_CLIENT_GRACE, FORWARD_CONNECTIONS};
 use bowline_proto::passage::Passage;
 use bowline_proto::portforward::{Forward, OverSpdy, OverWebSocket};
+use bowline_proto::relay::Relay;
 use bowline_proto::session::protocol::{SPDY, WEBSOCKET};
 use bowline_proto::session::{Session, Side};
 use bowline_proto::tunnel::Wire;
@@ -50,6 +51,31 @@ async fn a_client_of_a_process_that_takes_nothing() {
     }
 }
 
+/// What it may have answered is unread, by our own will.
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_is_not_read_is_not_called_silent() {
+    for protocol in protocols() {
+        let busy = |side, channel| {
+            let opening = openings(protocol)[usize::from(side == Side::Server)].clone();
+            Hostile::busy(opening, said(protocol, side, channel, &[7; PIECE_BYTES]))
+        };
+        let end = CancellationToken::new();
+        let client = busy(Side::Client, 0);
+        let lasted = lasts(session::run(Deaf, WANTS, protocol, client, end.clone())).await;
+        assert_eq!(lasted, FOR_EVER, "a client at a node: {}", protocol.name);
+        for (client, node) in [
+            (busy(Side::Client, 0), Hostile::says(openings(protocol)[1].clone(), Vec::new(), 0)),
+            (Hostile::says(openings(protocol)[0].clone(), Vec::new(), 0), busy(Side::Server, 1)),
+        ] {
+            let near = Session::new(Side::Server, protocol, WANTS, [0; 32]);
+            let far = Session::new(Side::Client, protocol, WANTS, [0; 32]);
+            let relay = Relay::new(near, far);
+            let lasted = lasts(join(client, node, relay, end.clone(), "")).await;
+            assert_eq!(lasted, FOR_EVER, "at a gateway: {}", protocol.name);
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_client_of_a_node_that_takes_nothing() {
     for protocol in protocols() {
@@ -59,7 +85,7 @@ async fn a_client_of_a_node_that_takes_nothing() {
         let near = Session::new(Side::Server, protocol, WANTS, [0; 32]);
         let far = Session::new(Side::Client, SPDY[0], WANTS, [0; 32]);
         let end = CancellationToken::new();
-        let lasted = lasts(relay::run((client, near), (node, far), end)).await;
+        let lasted = lasts(join(client, node, Relay::new(near, far), end, "")).await;
         let (from, to) = patience(protocol.half_closes);
         // The node's session is then left, with goodbyes that nobody takes.
         let goodbye = Duration::from_secs(10);
@@ -75,7 +101,7 @@ async fn a_client_of_a_forward_whose_node_takes_nothing() {
         let wire = if tunnel { Wire::tunnel(Role::Server, [0; 32]) } else { Wire::plain() };
         let client = Hostile::gone(Vec::new(), again);
         let (passage, end) = (Passage::new(wire), CancellationToken::new());
-        let lasted = lasts(passage::run(client, Hostile::deaf(), passage, end)).await;
+        let lasted = lasts(join(client, Hostile::deaf(), passage, end, "")).await;
         let (from, to) = patience(false);
         assert!(lasted >= from && lasted <= to, "tunnel {tunnel}: {lasted:?}");
     }
@@ -86,7 +112,7 @@ async fn a_client_of_a_forward_whose_node_takes_nothing() {
 async fn a_client_whose_node_takes_some_is_heard() {
     let client = Hostile::gone(Vec::new(), vec![7; PIECE_BYTES]);
     let (passage, end) = (Passage::new(Wire::plain()), CancellationToken::new());
-    let lasted = lasts(passage::run(client, Hostile::slow(), passage, end)).await;
+    let lasted = lasts(join(client, Hostile::slow(), passage, end, "")).await;
     assert_eq!(lasted, FOR_EVER);
 }
 

@@ -16,6 +16,7 @@ use bowline_client::{
 use bowline_io::access::Access;
 use bowline_io::dial::Endpoint;
 use bowline_io::http::HttpError;
+use bowline_io::stream::Upgraded;
 use bowline_proto::session::protocol::{self, Protocol};
 use bowline_proto::session::{Channel, Event, Session, Side, Status};
 use bowline_proto::spdy::{self, StreamId};
@@ -89,7 +90,7 @@ impl Client {
     fn start(stream: DuplexStream, protocol: &'static Protocol, stalled: Duration) -> Client {
         let (ends, stdout) = ends(stalled);
         let session = Session::new(Side::Client, protocol, OUTPUT, [1; 32]);
-        let running = tokio::spawn(run(stream, BytesMut::new(), session, ends));
+        let running = tokio::spawn(run(Upgraded { stream, early: BytesMut::new() }, session, ends));
         Client { running, stdout, began: Instant::now() }
     }
 

@@ -11,5 +11,6 @@
 mod certificates;
 mod expiry;
 mod informational;
+mod join;
 mod proxies;
 mod refused_clients;

@@ -152,13 +152,6 @@ impl Forward {
         each!(self, inner => inner.connections())
     }
 
-    /// The owner stopped reading the socket, or reads again.
-    pub fn reading(&mut self, now: Time, reading: bool) {
-        if let Forward::Spdy(spdy) = self {
-            spdy.reading(now, reading);
-        }
-    }
-
     /// Ends the forward from here; no event follows. `why` is told where the carrier can.
     pub fn leave(&mut self, now: Time, why: &str) {
         each!(self, inner => inner.leave(now, why));
@@ -186,5 +179,9 @@ impl Machine for Forward {
 
     fn wants_read(&self) -> bool {
         each!(self, inner => inner.wants_read())
+    }
+
+    fn reading(&mut self, now: Time, reading: bool) {
+        each!(self, inner => inner.reading(now, reading));
     }
 }

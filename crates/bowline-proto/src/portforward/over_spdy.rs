@@ -291,11 +291,6 @@ impl OverSpdy {
         self.pairs.len()
     }
 
-    /// See [`Forward::reading`](super::Forward::reading).
-    pub fn reading(&mut self, now: Time, reading: bool) {
-        self.heartbeat.paused(now, !reading);
-    }
-
     /// See [`Forward::leave`](super::Forward::leave).
     pub fn leave(&mut self, now: Time, why: &str) {
         self.events.clear();
@@ -769,5 +764,9 @@ impl Machine for OverSpdy {
 
     fn wants_read(&self) -> bool {
         self.spdy.has_room()
+    }
+
+    fn reading(&mut self, now: Time, reading: bool) {
+        self.heartbeat.paused(now, !reading);
     }
 }

@@ -181,12 +181,6 @@ impl Session {
         each!(self, inner => inner.lose(now, why));
     }
 
-    /// The owner stopped reading the socket, or reads again. A peer is not called silent for what
-    /// it says while nobody listens.
-    pub fn reading(&mut self, now: Time, reading: bool) {
-        each!(self, inner => inner.reading(now, reading));
-    }
-
     /// Client: walks away. The server's process is to be ended.
     pub fn leave(&mut self, now: Time) {
         each!(self, inner => inner.leave(now));
@@ -214,5 +208,9 @@ impl Machine for Session {
 
     fn wants_read(&self) -> bool {
         each!(self, inner => inner.wants_read())
+    }
+
+    fn reading(&mut self, now: Time, reading: bool) {
+        each!(self, inner => inner.reading(now, reading));
     }
 }

@@ -203,14 +203,6 @@ impl OverSpdy {
         }
     }
 
-    /// See [`Session::reading`](super::Session::reading).
-    pub fn reading(&mut self, now: Time, reading: bool) {
-        if reading && self.heartbeat.is_paused() {
-            self.extend_outcome(now);
-        }
-        self.heartbeat.paused(now, !reading);
-    }
-
     /// Once the Status is there, the patience is for a server that says nothing more: output that
     /// still comes, or that we do not read, is not cut off.
     fn extend_outcome(&mut self, now: Time) {
@@ -553,5 +545,12 @@ impl Machine for OverSpdy {
 
     fn wants_read(&self) -> bool {
         self.spdy.has_room()
+    }
+
+    fn reading(&mut self, now: Time, reading: bool) {
+        if reading && self.heartbeat.is_paused() {
+            self.extend_outcome(now);
+        }
+        self.heartbeat.paused(now, !reading);
     }
 }

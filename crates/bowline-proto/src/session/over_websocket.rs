@@ -199,14 +199,6 @@ impl OverWebSocket {
         self.events.clear();
     }
 
-    /// See [`Session::reading`](super::Session::reading).
-    pub fn reading(&mut self, now: Time, reading: bool) {
-        if reading && self.heartbeat.is_paused() {
-            self.extend_outcome(now);
-        }
-        self.heartbeat.paused(now, !reading);
-    }
-
     /// Once the Status is there, the patience is for a server that says nothing more: output that
     /// still comes, or that we do not read, is not cut off.
     fn extend_outcome(&mut self, now: Time) {
@@ -543,5 +535,12 @@ impl Machine for OverWebSocket {
 
     fn wants_read(&self) -> bool {
         true
+    }
+
+    fn reading(&mut self, now: Time, reading: bool) {
+        if reading && self.heartbeat.is_paused() {
+            self.extend_outcome(now);
+        }
+        self.heartbeat.paused(now, !reading);
     }
 }

@@ -3,11 +3,10 @@
 use bowline_proto::limits::{CLOSED_CLIENT_GRACE, EARLY_BYTES, OUTBOX_BYTES, PAIR_PATIENCE};
 use bowline_proto::passage::Passage;
 use bowline_proto::portforward::{Event, Id, OverSpdy};
-use bowline_proto::relay::Leg;
 use bowline_proto::session::Side;
 use bowline_proto::spdy::{Connection, Event as Frame, Role, StreamId};
 use bowline_proto::tunnel::Wire;
-use bowline_proto::{Machine, Next, Outbox, Time};
+use bowline_proto::{Intermediary, Leg, Machine, Next, Outbox, Time};
 use bytes::{Bytes, BytesMut};
 
 const NOW: Time = Time::ZERO;
@@ -131,7 +130,7 @@ fn what_is_refused_is_told_to_its_own_connection_alone() {
 #[test]
 fn a_far_side_that_takes_nothing_is_not_waited_for_once_the_near_one_has_ended() {
     let mut passage = Passage::new(Wire::plain());
-    passage.receive(Leg::Near, BytesMut::from(&[7; OUTBOX_BYTES][..]));
+    passage.receive(NOW, Leg::Near, BytesMut::from(&[7; OUTBOX_BYTES][..]));
     while let Next::Event(_) = passage.poll(NOW) {}
     passage.receive_end(NOW, Leg::Near, false);
     let mut now = NOW;

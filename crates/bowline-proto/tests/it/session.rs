@@ -5,12 +5,12 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use bowline_proto::portforward::{Event as ForwardEvent, OverWebSocket};
-use bowline_proto::relay::{Ending, Leg, Relay};
+use bowline_proto::relay::{Ending, Relay};
 use bowline_proto::session::protocol::{self, Protocol};
 use bowline_proto::session::{
     Cause, Channel, Event, Loss, Outcome, Session, Side, Size, Status, Wants,
 };
-use bowline_proto::{Machine, Next, Time, limits};
+use bowline_proto::{Intermediary, Leg, Machine, Next, Time, limits};
 use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 
@@ -513,7 +513,7 @@ fn a_relay_says_which_leg_was_lost() {
         let now = pair.now;
         for round in 0..8 {
             if round == 4 {
-                relay.receive_end(now, Leg::Far);
+                relay.receive_end(now, Leg::Far, false);
                 assert!(matches!(relay.poll(now), Next::Event(Ending::Lost(_))));
             }
             let up: Vec<u8> = pair.client.outbox().chunks().flatten().copied().collect();

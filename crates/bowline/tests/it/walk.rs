@@ -6,26 +6,26 @@ use std::path::{Path, PathBuf};
 
 use bowline_client::Ends;
 use bowline_io::drive::{Inflow, Intake};
-use bowline_proto::relay::{Leg, Relay};
+use bowline_io::stream::{Stream, Upgraded};
+use bowline_proto::relay::Relay;
 use bowline_proto::session::protocol::{SPDY_V4, WEBSOCKET_V5};
 use bowline_proto::session::{Channel, Event, Session, Side, Wants};
-use bowline_proto::{Machine, Next, Outbox, Time, spdy, websocket};
+use bowline_proto::{Intermediary, Leg, Machine, Next, Outbox, Time, spdy, websocket};
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex, sink};
 use tokio::net::unix::pipe;
+use tokio::net::{TcpListener, TcpStream};
 
 const TYPED: &[u8] = b"a";
 const HEADING: &str = "## The walk of one byte";
 /// How the byte goes from crate to crate. A way back would be a mistake in the code.
-const ORDER: [&str; 11] = [
+const ORDER: [&str; 9] = [
     "bowline",
     "bowline-client",
     "bowline-proto",
     "bowline-io",
-    "bowline-gateway",
     "bowline-proto",
     "bowline-io",
-    "bowline-node",
     "bowline-proto",
     "bowline-node",
     "bowline-io",
@@ -152,7 +152,10 @@ async fn seen(seed: u8) -> Vec<(&'static str, Vec<u8>)> {
 
 /// What the client writes to its socket when the byte is typed, as the gateway reads it.
 async fn near_wire(seed: u8) -> Vec<u8> {
-    let (mut server, socket) = duplex(4096);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (mut server, _) = listener.accept().await.unwrap();
+    let connection = Upgraded { stream: Stream::plain(socket), early: BytesMut::new() };
     let (mut keyboard, stdin) = duplex(64);
     let session = Session::new(Side::Client, &WEBSOCKET_V5, WANTS, [seed; 32]);
     let ends = Ends {
@@ -162,7 +165,7 @@ async fn near_wire(seed: u8) -> Vec<u8> {
         sizes: None,
         redraws: false,
     };
-    let client = tokio::spawn(bowline_client::run(socket, BytesMut::new(), session, ends));
+    let client = tokio::spawn(bowline_client::run(connection, session, ends));
     keyboard.write_all(TYPED).await.unwrap();
     let mut intake = Intake::default();
     let read = poll_fn(|cx| intake.poll(cx, &mut server)).await.unwrap();

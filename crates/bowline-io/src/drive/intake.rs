@@ -1,0 +1,167 @@
+//! Reading as much as is there, into buffers that are no larger than what flows.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bowline_proto::limits::READ_BYTES;
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, ReadBuf};
+
+/// What an idle socket is read into: an idle session owns no buffer.
+const PROBE_BYTES: usize = 2 * 1024;
+/// The smallest buffer once bytes flow.
+const SMALLEST_BYTES: usize = 16 * 1024;
+/// A buffer that is not larger costs little to get, and is not kept while nothing comes: a forward
+/// has one for each of its connections.
+const SMALL_BYTES: usize = 64 * 1024;
+
+/// The reading half of anything: big reads while bytes flow, no buffer while none do. What it gives
+/// keeps at most twice as much memory alive as it holds.
+#[derive(Debug, Default)]
+pub struct Intake {
+    buffer: BytesMut,
+    /// What the buffer was made for. What was read before may be in a part of it.
+    made: usize,
+    /// How much the next read takes at most; 0 while idle.
+    appetite: usize,
+    /// It broke behind bytes that were given. The system says that once, and then that all ended
+    /// well.
+    fault: Option<io::Error>,
+}
+
+impl Intake {
+    /// Reads until the buffer is full or nothing is left, so that one round of the driver serves
+    /// as many bytes as possible. Empty bytes are the end.
+    pub fn poll<R: AsyncRead + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut R,
+    ) -> Poll<io::Result<BytesMut>> {
+        self.poll_some(cx, source, READ_BYTES)
+    }
+
+    /// The same, but gives at most `most` bytes at once.
+    pub fn poll_some<R: AsyncRead + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut R,
+        most: usize,
+    ) -> Poll<io::Result<BytesMut>> {
+        if let Some(fault) = self.fault.take() {
+            return Poll::Ready(Err(fault));
+        }
+        if self.appetite == 0 {
+            let mut probe = [0; PROBE_BYTES];
+            let mut probe = ReadBuf::new(&mut probe[..PROBE_BYTES.min(most)]);
+            ready!(Pin::new(&mut *source).poll_read(cx, &mut probe))?;
+            if probe.filled().len() == PROBE_BYTES {
+                self.appetite = SMALLEST_BYTES;
+            }
+            return Poll::Ready(Ok(BytesMut::from(probe.filled())));
+        }
+        self.appetite = self.appetite.min(most.max(SMALLEST_BYTES));
+        let most = self.appetite.min(most);
+        self.make_room(most);
+        let mut ended = false;
+        while self.buffer.len() < most {
+            match read_some(Pin::new(&mut *source), cx, &mut self.buffer, most) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(0)) => {
+                    ended = true;
+                    break;
+                }
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) if self.buffer.is_empty() => {
+                    return Poll::Ready(Err(error));
+                }
+                // What was read before the fault still counts.
+                Poll::Ready(Err(error)) => {
+                    self.fault = Some(error);
+                    break;
+                }
+            }
+        }
+        if self.buffer.is_empty() && !ended {
+            if self.made <= SMALL_BYTES {
+                self.buffer = BytesMut::new();
+            }
+            return Poll::Pending;
+        }
+        let bytes = if self.buffer.len() < self.made / 2 {
+            let bytes = BytesMut::from(&self.buffer[..]);
+            self.buffer.clear();
+            bytes
+        } else {
+            self.buffer.split()
+        };
+        self.adapt(bytes.len());
+        Poll::Ready(Ok(bytes))
+    }
+
+    /// A buffer that nobody else has a part of any more is used again, unless it is too big by now.
+    fn make_room(&mut self, most: usize) {
+        let fits = self.made >= most && self.made / 2 <= most;
+        if !fits || self.buffer.capacity() < most && !self.buffer.try_reclaim(most) {
+            self.buffer = BytesMut::with_capacity(most);
+            self.made = most;
+        }
+    }
+
+    fn adapt(&mut self, read: usize) {
+        if read >= self.appetite {
+            self.appetite = (self.appetite * 2).min(READ_BYTES);
+        } else if read < self.appetite / 4 {
+            self.appetite /= 2;
+        }
+        if self.appetite < SMALLEST_BYTES {
+            self.appetite = 0;
+            self.buffer = BytesMut::new();
+        }
+    }
+}
+
+fn read_some<S: AsyncRead>(
+    stream: Pin<&mut S>,
+    cx: &mut Context<'_>,
+    buffer: &mut BytesMut,
+    limit: usize,
+) -> Poll<io::Result<usize>> {
+    let room = limit.saturating_sub(buffer.len());
+    let mut limited = bytes::BufMut::limit(buffer, room);
+    tokio_util::io::poll_read_buf(stream, cx, &mut limited)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// Linux tells of a reset once; the next read finds a good end.
+    #[tokio::test]
+    async fn a_reset_behind_bytes_stays_a_reset() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut peer, _) = listener.accept().await.unwrap();
+        let mut intake = Intake { appetite: SMALLEST_BYTES, ..Intake::default() };
+        // More than one read, so that the reset is met behind the last one's bytes.
+        peer.write_all(&[7; 2000]).await.unwrap();
+        stream.readable().await.unwrap();
+        socket2::SockRef::from(&peer).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+        drop(peer);
+        let mut bytes = 0;
+        let error = loop {
+            match poll_fn(|cx| intake.poll(cx, &mut stream)).await {
+                Ok(read) if read.is_empty() => panic!("a good end after {bytes} bytes"),
+                Ok(read) => bytes += read.len(),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        assert_eq!(bytes, 2000);
+    }
+}

@@ -1,0 +1,189 @@
+//! A socket and the bytes that wait for it: what is written and read in one poll.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bowline_proto::Outbox;
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::inflow::write_some;
+use super::intake::Intake;
+use crate::stream::Connection;
+
+/// Something happened at a socket.
+#[derive(Debug)]
+pub enum Moment {
+    /// These bytes came.
+    Read(BytesMut),
+    /// Nothing more will come: the peer ended its direction, or the connection broke.
+    Ended(Option<io::Error>),
+    /// Some of the outbox was taken.
+    Wrote,
+}
+
+/// A socket and what its driver has to remember about it.
+#[derive(Debug)]
+pub struct Socket<S> {
+    stream: S,
+    early: BytesMut,
+    intake: Intake,
+    read_ended: bool,
+    write_ended: bool,
+    needs_flush: bool,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
+    /// Drives `stream`, beginning with bytes of the peer that were read before (`early`).
+    pub fn new(stream: S, early: BytesMut) -> Socket<S> {
+        Socket {
+            stream,
+            // It is in a buffer of the handshake's.
+            early: BytesMut::from(&early[..]),
+            intake: Intake::default(),
+            read_ended: false,
+            write_ended: false,
+            needs_flush: false,
+        }
+    }
+
+    /// The stream itself.
+    pub fn stream(&self) -> &S {
+        &self.stream
+    }
+
+    /// Writes what waits in `outbox`, and reads if `wants_read`. Pending means that neither can go
+    /// on now.
+    pub fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        outbox: &mut Outbox,
+        wants_read: bool,
+    ) -> Poll<Moment> {
+        let wrote = match self.poll_write(cx, outbox) {
+            Ok(wrote) => wrote,
+            // The host is gone, and will not say so.
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                return Poll::Ready(self.broken(outbox, error));
+            }
+            // The peer takes nothing more. What it said before may still wait to be read, the
+            // Status above all: only the reading side ends a connection.
+            Err(_) => {
+                self.write_ended = true;
+                outbox.discard();
+                return Poll::Ready(Moment::Wrote);
+            }
+        };
+        // Writing never keeps us from reading: with an owner that always has more to write, it
+        // would for ever.
+        if wants_read && !self.read_ended {
+            if !self.early.is_empty() {
+                return Poll::Ready(Moment::Read(self.early.split()));
+            }
+            match self.intake.poll(cx, &mut self.stream) {
+                Poll::Pending => {}
+                Poll::Ready(Ok(bytes)) if bytes.is_empty() => {
+                    self.read_ended = true;
+                    return Poll::Ready(Moment::Ended(None));
+                }
+                Poll::Ready(Ok(bytes)) => return Poll::Ready(Moment::Read(bytes)),
+                Poll::Ready(Err(error)) => return Poll::Ready(self.broken(outbox, error)),
+            }
+        }
+        if wrote { Poll::Ready(Moment::Wrote) } else { Poll::Pending }
+    }
+
+    fn broken(&mut self, outbox: &mut Outbox, error: io::Error) -> Moment {
+        (self.read_ended, self.write_ended) = (true, true);
+        outbox.discard();
+        Moment::Ended(Some(error))
+    }
+
+    /// Whether anything was taken. The driver polls again before it waits, so a partial write needs
+    /// no loop of its own beyond this one.
+    fn poll_write(&mut self, cx: &mut Context<'_>, outbox: &mut Outbox) -> io::Result<bool> {
+        if self.write_ended {
+            outbox.discard();
+            return Ok(false);
+        }
+        let mut took = false;
+        while !outbox.is_empty() {
+            let stream = Pin::new(&mut self.stream);
+            let Poll::Ready(written) = write_some(stream, cx, outbox.chunks()) else { break };
+            let written = written?;
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            outbox.advance(written);
+            (took, self.needs_flush) = (true, true);
+        }
+        if self.needs_flush && Pin::new(&mut self.stream).poll_flush(cx)?.is_ready() {
+            self.needs_flush = false;
+        }
+        if outbox.is_empty() && outbox.is_finishing() && !self.needs_flush {
+            // An error here means that the peer is gone already; the read side will say so.
+            if Pin::new(&mut self.stream).poll_shutdown(cx).is_ready() {
+                self.write_ended = true;
+                took = true;
+            }
+        }
+        Ok(took)
+    }
+}
+
+impl<S: Connection> Socket<S> {
+    /// See [`Connection::is_peer_gone`].
+    pub fn is_peer_gone(&self) -> bool {
+        self.stream.is_peer_gone()
+    }
+
+    /// Tells an outbox that was written to its end whether the peer's host has all of it. A
+    /// connection that is closed before that loses the rest once the peer says another word; and no
+    /// event comes when it has.
+    pub fn look_after(&self, outbox: &mut Outbox) {
+        if outbox.is_finishing() && outbox.is_empty() {
+            outbox.set_underway(self.stream.unacknowledged());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use bytes::Bytes;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// A server whose command has ended says so and closes, with stdin unread: the kernel then
+    /// resets the connection, and the next write fails before the last words are read.
+    #[tokio::test]
+    async fn the_last_words_of_a_peer_are_read_although_it_takes_no_more() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut peer, _) = listener.accept().await.unwrap();
+        let mut socket = Socket::new(stream, BytesMut::new());
+        let mut outbox = Outbox::new();
+        outbox.frame(b"input", Bytes::new());
+        let moment = poll_fn(|cx| socket.poll(cx, &mut outbox, false)).await;
+        assert!(matches!(moment, Moment::Wrote), "{moment:?}");
+        // One byte is read so that the rest is known to be there, and stays unread.
+        assert_eq!(peer.read_u8().await.unwrap(), b'i');
+        peer.write_all(b"status").await.unwrap();
+        drop(peer);
+        let mut words = Vec::new();
+        loop {
+            outbox.frame(b"more input", Bytes::new());
+            match poll_fn(|cx| socket.poll(cx, &mut outbox, true)).await {
+                Moment::Read(bytes) => words.extend_from_slice(&bytes),
+                Moment::Wrote => {}
+                Moment::Ended(_) => break,
+            }
+        }
+        assert_eq!(words, b"status");
+        assert!(outbox.is_empty() || socket.write_ended);
+    }
+}
