@@ -1,9 +1,9 @@
 //! The one place where bytes move between sockets and machines.
 //!
-//! A machine says what it wants; a driver waits in one `poll_fn` for whatever comes first, and gives
-//! it what came. [`Driver`] has a machine with one socket and a role's own ends beside it,
-//! [`join`] one with two sockets and nothing else. Nothing here spawns, and no byte passes through a
-//! channel.
+//! A machine says what it wants; a driver waits in one `poll_fn` for whatever comes first, and
+//! gives it what came. [`Driver`] has a machine with one socket and a role's own ends beside it,
+//! [`join`] one with two sockets and nothing else. Nothing here spawns, and no byte passes through
+//! a channel.
 
 mod alarm;
 mod inflow;

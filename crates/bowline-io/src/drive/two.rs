@@ -134,8 +134,8 @@ impl<S: Connection, I: Intermediary> Joined<S, I> {
         alarm.poll(cx).map(|()| Wake::Deadline)
     }
 
-    /// Says why to both sides, to the client behind what waits for it. One that is cut off without a
-    /// word may take what it has for all of it.
+    /// Says why to both sides, to the client behind what waits for it. One that is cut off without
+    /// a word may take what it has for all of it.
     async fn abort(&mut self, why: &str) {
         self.machine.abort(self.clock.now(), why);
         let _ = timeout(GOODBYE_PATIENCE, self.run()).await;
