@@ -45,9 +45,10 @@ pub async fn answer(
     let pod = nodes.pod(namespace, name)?;
     let path = kubelet_path(namespace, name, &pod, query)?;
     let target = nodes.node_of(&pod)?;
+    let place = sessions.lasting().ok_or_else(Refusal::too_many_requests)?;
     let answer = nodes.get(&target, &path, PATIENCE).await?;
     let body = answer.into_body().map_err(io::Error::other).boxed_unsync();
-    let mut reply = Response::new(record.begin().body(body, sessions.end.clone()));
+    let mut reply = Response::new(record.begin().body(body, place, sessions.end.clone()));
     let plain = HeaderValue::from_static("text/plain");
     reply.headers_mut().insert(header::CONTENT_TYPE, plain);
     Ok(reply)

@@ -95,6 +95,14 @@ impl Refusal {
         Refusal::new(405, "MethodNotAllowed", message)
     }
 
+    /// 429, with when to ask again.
+    #[must_use]
+    pub fn too_many_requests() -> Refusal {
+        let message = "too many logs are being read, please try again later";
+        let headers = vec![("Retry-After", "1".to_owned())];
+        Refusal { headers, ..Refusal::new(429, "TooManyRequests", message) }
+    }
+
     /// 500 without a reason, as for a node that cannot be reached.
     pub fn internal(message: impl Into<String>) -> Refusal {
         Refusal::new(500, "", message)

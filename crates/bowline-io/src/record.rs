@@ -22,7 +22,7 @@ use tracing::{debug, info, warn};
 
 use crate::chance;
 use crate::clock::Clock;
-use crate::serve::Body;
+use crate::serve::{Body, Lasting};
 use crate::text::harmless;
 
 /// What is logged of a name. Kubernetes' own have at most 253.
@@ -233,9 +233,10 @@ impl Running {
         self.log(end);
     }
 
-    /// The body of an answer that is a session: it ends with it, or with the server's `end`.
-    pub fn body(self, body: Body, end: CancellationToken) -> Body {
-        Watched { body, running: self, end }.boxed_unsync()
+    /// The body of an answer that is a session: it ends with it, or with the server's `end`, and
+    /// holds its place for as long.
+    pub fn body(self, body: Body, place: Lasting, end: CancellationToken) -> Body {
+        Watched { body, running: self, end, _place: place }.boxed_unsync()
     }
 
     fn log(&mut self, end: &End) {
@@ -273,6 +274,7 @@ struct Watched {
     body: Body,
     running: Running,
     end: CancellationToken,
+    _place: Lasting,
 }
 
 impl HttpBody for Watched {

@@ -258,9 +258,14 @@ impl Kubelet {
                 format!("previous terminated container {container:?} in pod {pod:?} not found");
             return Err(Plain::new(400, text));
         }
+        let place = self.sessions.lasting().ok_or_else(|| {
+            let text = "too many logs are being read, please try again later";
+            let headers = vec![("Retry-After", "1".to_owned())];
+            Plain { headers, ..Plain::new(429, text) }
+        })?;
         let lines = LogLines::of(&found, options).boxed_unsync();
         let running = named.record("log", asker).begin();
-        let mut reply = Response::new(running.body(lines, self.sessions.end.clone()));
+        let mut reply = Response::new(running.body(lines, place, self.sessions.end.clone()));
         let plain = HeaderValue::from_static("text/plain; charset=utf-8");
         reply.headers_mut().insert(http::header::CONTENT_TYPE, plain);
         Ok(reply)

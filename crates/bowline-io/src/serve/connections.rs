@@ -53,6 +53,12 @@ impl Limits {
     }
 }
 
+/// How many answers may last at once, as those to `logs -f`: half of the connections, so that
+/// whoever may only read logs leaves places to all others.
+pub(super) fn lasting_answers() -> usize {
+    Limits::default().connections / 2
+}
+
 impl Default for Limits {
     fn default() -> Limits {
         Limits::new(UNKNOWN_PER_ADDRESS)

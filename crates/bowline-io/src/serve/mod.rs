@@ -24,6 +24,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -69,8 +70,8 @@ impl Peer {
     }
 }
 
-/// The end that all of a server's connections share.
-#[derive(Clone, Debug, Default)]
+/// What all of a server's connections share: their end, and what they may take.
+#[derive(Clone, Debug)]
 pub struct Sessions {
     /// Told when sessions have to end.
     pub end: CancellationToken,
@@ -79,9 +80,36 @@ pub struct Sessions {
     tracker: TaskTracker,
     connections: TaskTracker,
     begun: Arc<AtomicUsize>,
+    lasting: Arc<Semaphore>,
+}
+
+impl Default for Sessions {
+    fn default() -> Sessions {
+        Sessions {
+            end: CancellationToken::new(),
+            refusals: Arc::default(),
+            tracker: TaskTracker::new(),
+            connections: TaskTracker::new(),
+            begun: Arc::default(),
+            lasting: Arc::new(Semaphore::new(connections::lasting_answers())),
+        }
+    }
+}
+
+/// A place for an answer that lasts. Dropped, it is free again.
+#[derive(Debug)]
+pub struct Lasting {
+    _place: OwnedSemaphorePermit,
 }
 
 impl Sessions {
+    /// A place for an answer that may last, or none: as many as there may be last already.
+    #[must_use]
+    pub fn lasting(&self) -> Option<Lasting> {
+        let place = self.lasting.clone().try_acquire_owned().ok()?;
+        Some(Lasting { _place: place })
+    }
+
     /// Runs a session that the server waits for at its end.
     pub fn spawn(&self, session: impl Future<Output = ()> + Send + 'static) {
         self.begun.fetch_add(1, Ordering::Relaxed);

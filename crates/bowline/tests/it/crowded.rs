@@ -78,6 +78,38 @@ fn silent_connections_delay_nobody() {
     }
 }
 
+/// Whoever may only read logs leaves places to those who may do other things.
+#[test]
+fn readers_of_logs_leave_places_to_others() {
+    const CONNECTIONS: usize = 128 / 3;
+    let limited = Limited::new("ulimit -n 128");
+    for place in [Place::node_of(&limited.path()), Place::gateway_of(&limited.path())] {
+        let path = match &place {
+            Place::Node { .. } => "/containerLogs/default/box/box",
+            Place::Gateway(_) => "/api/v1/namespaces/default/pods/box/log",
+        };
+        let ask = format!(
+            "GET {path}?follow=true HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer t\r\n\r\n"
+        );
+        let readers: Vec<_> = (0..CONNECTIONS)
+            .map(|_| {
+                let mut reader = place.connect();
+                reader.write_all(ask.as_bytes()).unwrap();
+                reader.flush().unwrap();
+                let mut answer = [0; 12];
+                reader.read_exact(&mut answer).unwrap();
+                (reader, answer)
+            })
+            .collect();
+        let served = readers.iter().take_while(|reader| &reader.1 == b"HTTP/1.1 200").count();
+        assert_eq!(served, CONNECTIONS / 2, "at the {}", place.name());
+        let (refused, answer) = readers.into_iter().next_back().unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 429", "at the {}", place.name());
+        drop(refused);
+        place.is_well();
+    }
+}
+
 #[test]
 fn servers_raise_their_limit_and_commands_get_the_old_one() {
     let limited = Limited::new("ulimit -Sn 200");
