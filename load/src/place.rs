@@ -79,6 +79,7 @@ impl Place {
 
     /// The same, with a node that may have so many descriptors.
     pub fn start_with_descriptors(&self, descriptors: u32) -> Result<Roles> {
+        self.write("pod.yaml", &pod(IDLE))?;
         let node = self.node();
         let mut limited = Command::new("sh");
         limited.args(["-c", "ulimit -n \"$0\" && exec \"$@\"", &descriptors.to_string()]);

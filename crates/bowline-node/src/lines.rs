@@ -206,12 +206,26 @@ impl LogLines {
             && let Some((source, time, bytes)) = &mut self.piece
         {
             let (source, time) = (*source, *time);
+            let lane = source as usize;
+            // Where each line is as it comes, many go at once.
+            let is_plain =
+                !self.options.timestamps && self.options.since.is_none() && self.skip_lines == 0;
+            if is_plain && self.begun[lane].is_none() {
+                let room = bytes.len().min(PIECE_BYTES - out.len());
+                if let Some(end) = bytes[..room].iter().rposition(|byte| *byte == b'\n') {
+                    let lines = bytes.split_to(end + 1);
+                    if !bytes.has_remaining() {
+                        self.piece = None;
+                    }
+                    self.add(out, &[], &lines);
+                    continue;
+                }
+            }
             let end = bytes.iter().position(|byte| *byte == b'\n');
             let part = bytes.split_to(end.map_or(bytes.len(), |end| end + 1));
             if !bytes.has_remaining() {
                 self.piece = None;
             }
-            let lane = source as usize;
             let fresh = || Begun { time, bytes: BytesMut::new(), is_continued: false };
             let mut line = self.begun[lane].take().unwrap_or_else(fresh);
             line.bytes.extend_from_slice(&part);
@@ -237,12 +251,19 @@ impl LogLines {
         if self.options.since.is_some_and(|since| line.time < since) {
             return;
         }
-        let before = out.len();
+        let mut stamp = String::new();
         if self.options.timestamps && !line.is_continued {
             let time = jiff::Timestamp::try_from(line.time).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-            out.extend_from_slice(format!("{time:.9} ").as_bytes());
+            stamp = format!("{time:.9} ");
         }
-        out.extend_from_slice(&line.bytes);
+        self.add(out, stamp.as_bytes(), &line.bytes);
+    }
+
+    /// Adds bytes, as far as they are wanted.
+    fn add(&mut self, out: &mut BytesMut, before_them: &[u8], bytes: &[u8]) {
+        let before = out.len();
+        out.extend_from_slice(before_them);
+        out.extend_from_slice(bytes);
         let added = (out.len() - before) as u64;
         if added >= self.left_bytes {
             let left = usize::try_from(self.left_bytes).unwrap_or(usize::MAX);

@@ -129,7 +129,7 @@ pub async fn silent(place: &Place, row: &mut Row) -> Result<()> {
 }
 
 /// The container's main process writes without an end.
-const LOUD: &str = "[{name: box, command: [yes]}]";
+const LOUD: &str = "[{name: box, command: [\"yes\"]}]";
 
 /// Opens a log and reads none of it.
 async fn follow(clients: &Clients) -> Result<Stream> {
