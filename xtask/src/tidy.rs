@@ -1,6 +1,8 @@
-//! Rules that no compiler knows: file heads, lengths, and words that have no place in the project.
+//! Rules that no compiler knows: file heads, lengths, words that have no place in the project, and
+//! that what is cited of docs/protocols is there.
 //! Above: `cargo x`. Below: `git ls-files`.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -20,6 +22,12 @@ const SLEEPS: [&str; 2] = ["thread::sleep", "time::sleep("];
 /// directory of its own.
 const THERE_SOMETIMES: &str = "\"/nonexistent";
 
+/// The protocols' sections and traps, which code cites by number.
+const PROTOCOLS: &str = "docs/protocols/";
+
+/// What each file of [`PROTOCOLS`] has: `2.4`, `T7`.
+type Sections = BTreeMap<String, Vec<String>>;
+
 /// Checks every file that git tracks.
 pub fn run(root: &Path) -> Result<()> {
     // What is not committed yet would fail once it is.
@@ -27,13 +35,15 @@ pub fn run(root: &Path) -> Result<()> {
     list.args(["ls-files", "--cached", "--others", "--exclude-standard", "*.rs"]);
     let listed = list.current_dir(root).output();
     let listed = String::from_utf8(listed.context("git ls-files")?.stdout)?;
+    let known = protocols(root)?;
     let mut faults = Vec::new();
     let mut checked = 0;
     for path in listed.lines() {
         // A deleted file may still be listed until it is committed.
         let Ok(text) = fs::read_to_string(root.join(path)) else { continue };
         checked += 1;
-        faults.extend(check(path, &text).into_iter().map(|fault| format!("{path}: {fault}")));
+        let found = check(path, &text, &known);
+        faults.extend(found.into_iter().map(|fault| format!("{path}: {fault}")));
     }
     if checked == 0 {
         bail!("tidy found no files to check");
@@ -45,7 +55,65 @@ pub fn run(root: &Path) -> Result<()> {
     Ok(())
 }
 
-fn check(path: &str, text: &str) -> Vec<String> {
+fn protocols(root: &Path) -> Result<Sections> {
+    let mut known = Sections::new();
+    for entry in fs::read_dir(root.join(PROTOCOLS)).context(PROTOCOLS)? {
+        let entry = entry?;
+        let text = fs::read_to_string(entry.path())?;
+        known.insert(entry.file_name().to_string_lossy().into_owned(), sections(&text));
+    }
+    Ok(known)
+}
+
+/// The numbers that begin a heading or, in bold, an entry of a list.
+fn sections(text: &str) -> Vec<String> {
+    let heads = text.lines().filter_map(|line| match line.strip_prefix("## ") {
+        Some(title) => Some(number(title).to_owned()),
+        None => line.strip_prefix("- **T").map(|rest| format!("T{}", number(rest))),
+    });
+    heads.filter(|head| head.ends_with(|last: char| last.is_ascii_digit())).collect()
+}
+
+/// The number that a text begins with, points in it included; empty if it begins with none.
+fn number(text: &str) -> &str {
+    let end = text.find(|next: char| !next.is_ascii_digit() && next != '.').unwrap_or(text.len());
+    text[..end].trim_end_matches('.')
+}
+
+/// Citations of what [`PROTOCOLS`] has not: `docs/protocols/FILE.md, 2.4 and 2.9`, `trap T7`.
+fn astray(text: &str, known: &Sections) -> Vec<String> {
+    // A citation may go on in the next line of its comment.
+    let lines = text.lines().map(|line| line.trim().trim_start_matches(['/', '!']).trim_start());
+    let text = lines.collect::<Vec<_>>().join(" ");
+    let mut faults = Vec::new();
+    let mut cite = |file: &str, section: &str| {
+        if !known.get(file).is_some_and(|all| all.iter().any(|one| one == section)) {
+            faults.push(format!("{PROTOCOLS}{file} has no {section}"));
+        }
+    };
+    for (at, place) in text.match_indices(PROTOCOLS) {
+        let rest = &text[at + place.len()..];
+        let Some(end) = rest.find(".md") else { continue };
+        let (file, mut rest) = rest.split_at(end + ".md".len());
+        while let Some(more) = rest.strip_prefix(", ").or(rest.strip_prefix(" and ")) {
+            let section = number(more);
+            if section.is_empty() {
+                break;
+            }
+            cite(file, section);
+            rest = &more[section.len()..];
+        }
+    }
+    for (at, word) in text.match_indices("rap T") {
+        match number(&text[at + word.len()..]) {
+            "" => {}
+            trap => cite("traps.md", &format!("T{trap}")),
+        }
+    }
+    faults
+}
+
+fn check(path: &str, text: &str, known: &Sections) -> Vec<String> {
     let mut faults = Vec::new();
     if path == "xtask/src/tidy.rs" {
         return faults;
@@ -72,5 +140,28 @@ fn check(path: &str, text: &str) -> Vec<String> {
             faults.push(format!("{number}: a test that sleeps: {word}"));
         }
     }
+    faults.extend(astray(text, known));
     faults
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_cited_is_there_or_named() {
+        let spdy = "# SPDY\n\n## 3.1 Frames\n\n## 3.10\n\n### 3.2 Not one\n";
+        let traps = "- **T7.** One.\n- **To** is none.\n## Others\n";
+        let known = Sections::from([
+            ("spdy.md".to_owned(), sections(spdy)),
+            ("traps.md".to_owned(), sections(traps)),
+        ]);
+        assert_eq!(known["spdy.md"], ["3.1", "3.10"]);
+        let good = "// docs/protocols/spdy.md, 3.1 and 3.10.\n    /// (docs/protocols/spdy.md,\n    \
+                    /// 3.1). Trap T7 in docs/protocols/traps.md, and a trap The docs name.";
+        assert_eq!(astray(good, &known), [""; 0]);
+        let bad = "//! docs/protocols/spdy.md, 3.1 and 3.2; docs/protocols/x.md, 1; trap\n//! T77";
+        let expected = ["spdy.md has no 3.2", "x.md has no 1", "traps.md has no T77"];
+        assert_eq!(astray(bad, &known), expected.map(|fault| format!("{PROTOCOLS}{fault}")));
+    }
 }

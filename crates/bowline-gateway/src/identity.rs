@@ -19,7 +19,8 @@ use thiserror::Error;
 use crate::impersonation::Wanted;
 
 const SUBPROTOCOL: HeaderName = header::SEC_WEBSOCKET_PROTOCOL;
-/// A browser cannot set `Authorization`; it sends its token as a subprotocol (wire.md 1.1).
+/// A browser cannot set `Authorization`; it sends its token as a subprotocol
+/// (docs/protocols/endpoints.md, 1.1).
 const BEARER_SUBPROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
 
 const IMPERSONATE: &str = "impersonate-";

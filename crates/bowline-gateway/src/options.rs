@@ -44,7 +44,7 @@ pub struct ExecOptions {
 }
 
 impl ExecOptions {
-    /// Reads a query as the API server does (wire.md 1.1).
+    /// Reads a query as the API server does (docs/protocols/endpoints.md, 1.1).
     ///
     /// # Errors
     /// 400 for `dryRun`.

@@ -24,7 +24,7 @@ use crate::session::Command;
 const QUIET: Duration = Duration::from_secs(2);
 
 /// Why a client cannot be attached as it asks. Each would be a hang, or a loss, with the runtimes
-/// that people know (wire.md T33).
+/// that people know (trap T33 in docs/protocols/traps.md).
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Mismatch {
     /// A terminal is asked for, and there is none.

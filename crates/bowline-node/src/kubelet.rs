@@ -349,7 +349,8 @@ fn negotiate(
     }
     let lines = lines(request.headers());
     accept(request.method().as_str(), Lines(&lines)).map_err(|refusal| {
-        // The kubelet answers every request without an upgrade so (wire.md 1.2).
+        // The kubelet answers every request without an upgrade so (docs/protocols/endpoints.md,
+        // 1.2).
         let code = if refusal == Refusal::NoUpgrade { 500 } else { refusal.code() };
         let cause = refusal.to_string();
         let text = if refusal.is_bare() { String::new() } else { cause.clone() };
@@ -407,7 +408,8 @@ fn route(path: &str) -> Result<Route, Plain> {
     }
 }
 
-/// The ports of a forward in channels, which cannot be asked for later (wire.md 1.2).
+/// The ports of a forward in channels, which cannot be asked for later
+/// (docs/protocols/endpoints.md, 1.2).
 fn ports(query: &str) -> Result<Vec<u16>, Plain> {
     let bad = |text: String| Plain::new(400, text);
     let values: Vec<String> = form_urlencoded::parse(query.as_bytes())

@@ -247,7 +247,8 @@ fn accept_websocket(
     if request.first(WEBSOCKET_VERSION).map(str::trim) != Some("13") {
         return Err(Refusal::Version);
     }
-    // Only the first line counts, as in every Kubernetes server (wire trap T26).
+    // Only the first line counts, as in every Kubernetes server (trap T26 in
+    // docs/protocols/traps.md).
     let line = request.first(WEBSOCKET_PROTOCOL).unwrap_or_default();
     let offered: Vec<&str> = line.split(',').map(str::trim).collect();
     let Some(protocol) = choose(&offered) else {
@@ -399,7 +400,8 @@ impl Offer {
                 }
                 self.chosen(response.first(WEBSOCKET_PROTOCOL).unwrap_or_default())
             }
-            // wire.md 3.1: a server that names none means version 1, where there are versions.
+            // docs/protocols/handshakes.md, 3.1: a server that names none means version 1, where
+            // there are versions.
             Carrier::Spdy => match response.first(STREAM_PROTOCOL).map(str::trim) {
                 None | Some("") if self.protocols.len() > 1 => Ok(&protocol::SPDY_V1),
                 name => self.chosen(name.unwrap_or_default()),

@@ -162,7 +162,7 @@ impl OverSpdy {
         let window = limits::WINDOW_BYTES.to_string();
         let [port_line, request_line] = [("port", &*port_text), ("requestid", &*request)];
         let error = self.spdy.open(&[("streamtype", "error"), port_line, request_line]);
-        // Nobody writes to it (wire.md 5.1).
+        // Nobody writes to it (docs/protocols/port-forward.md, 5.1).
         self.spdy.finish(error);
         let kind = ("streamtype", "data");
         let data = self.spdy.open(&[kind, port_line, request_line, (WINDOW, &window)]);
@@ -365,7 +365,7 @@ impl OverSpdy {
             return self.spdy.reset(stream, CANCEL);
         };
         // Clients before request ids open the error stream and the data stream right behind it
-        // (wire trap T44).
+        // (trap T44 in docs/protocols/traps.md).
         let request = match (headers.get("requestid").filter(|id| !id.is_empty()), lane) {
             (Some(request), _) => request.to_string(),
             (None, Lane::Error) => stream.number().to_string(),
@@ -461,7 +461,7 @@ impl OverSpdy {
     fn finished(&mut self, now: Time, stream: StreamId) {
         let Some((id, lane)) = self.streams.get(&stream).copied() else { return };
         match (lane, self.side) {
-            // Clients finish it at once, it means nothing (wire trap T43).
+            // Clients finish it at once, it means nothing (trap T43 in docs/protocols/traps.md).
             (Lane::Error, Side::Server) => {}
             (Lane::Error, Side::Client) => self.error_ended(id),
             (Lane::Data, _) => self.data_ended(now, id),

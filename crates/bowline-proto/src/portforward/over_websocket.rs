@@ -2,9 +2,9 @@
 //! one connection for each port of the request. The server's side; nobody needs the other.
 //! Above: [`Forward`](super::Forward). Below: [`websocket`](crate::websocket).
 //!
-//! The n-th port has channel 2n for its bytes and 2n + 1 for what went wrong (wire.md 2.10). There
-//! is no word for the end of one direction, except the one of v5: a server that has nothing more to
-//! send closes, and so does a client.
+//! The n-th port has channel 2n for its bytes and 2n + 1 for what went wrong
+//! (docs/protocols/port-forward.md, 2.10). There is no word for the end of one direction, except
+//! the one of v5: a server that has nothing more to send closes, and so does a client.
 
 use alloc::collections::VecDeque;
 use alloc::format;
@@ -88,7 +88,8 @@ impl OverWebSocket {
             phase: Phase::Open,
         };
         for (index, port) in (0u8..).zip(ports.iter().take(PORTS)) {
-            // Every channel begins with its port, which clients take off (wire.md 2.10).
+            // Every channel begins with its port, which clients take off
+            // (docs/protocols/port-forward.md, 2.10).
             for channel in [2 * index, 2 * index + 1] {
                 forward.message(channel, Bytes::copy_from_slice(&port.to_le_bytes()));
             }

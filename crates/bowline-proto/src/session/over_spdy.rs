@@ -27,7 +27,7 @@ const CANCEL: u32 = 5;
 const GOAWAY_OK: u32 = 0;
 const GOAWAY_INTERNAL_ERROR: u32 = 2;
 
-/// A client opens its streams in this order (wire.md 3.5).
+/// A client opens its streams in this order (docs/protocols/spdy.md, 3.5).
 const OPENING: [Channel; 5] =
     [Channel::Error, Channel::Stdin, Channel::Stdout, Channel::Stderr, Channel::Resize];
 
@@ -145,7 +145,7 @@ impl OverSpdy {
     /// See [`Session::finish`](super::Session::finish).
     pub fn finish(&mut self, channel: Channel) {
         let ours = channel.is_from_client() == (self.side == Side::Client);
-        // A version 1 client never ends stdin (wire.md 3.6).
+        // A version 1 client never ends stdin (docs/protocols/remote-command.md, 3.6).
         let can = self.side == Side::Server || self.protocol.half_closes;
         if let Some(id) = self.lane(channel).id.filter(|_| ours && can) {
             self.spdy.finish(id);
@@ -331,7 +331,7 @@ impl OverSpdy {
     }
 
     /// A client's outcome is there once the error stream and all output have ended. Output that
-    /// ends by a reset is judged by the Status (wire trap T54).
+    /// ends by a reset is judged by the Status (trap T54 in docs/protocols/traps.md).
     fn check_outcome(&mut self, now: Time) {
         if self.side == Side::Server || !matches!(self.phase, Phase::Open | Phase::Outcome(_)) {
             return;

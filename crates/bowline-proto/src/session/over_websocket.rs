@@ -155,7 +155,8 @@ impl OverWebSocket {
 
     /// See [`Session::resize`](super::Session::resize).
     pub fn resize(&mut self, size: Size) {
-        // Without a terminal nobody reads sizes, and a stock server would wedge (wire trap T9).
+        // Without a terminal nobody reads sizes, and a stock server would wedge (trap T9 in
+        // docs/protocols/traps.md).
         if self.side == Side::Client && self.wants.tty && self.is_sending() {
             self.message(Channel::Resize, resize::encode(size));
         }
@@ -311,7 +312,8 @@ impl OverWebSocket {
         }
     }
 
-    /// wire.md 2.8: exactly one byte, which names one of the five channels.
+    /// docs/protocols/remote-command.md, 2.8: exactly one byte, which names one of the five
+    /// channels.
     fn signal(&mut self, now: Time, payload: &[u8], last: bool) {
         let Lane::Signal(seen) = self.lane else { return };
         let number = match (seen, payload) {

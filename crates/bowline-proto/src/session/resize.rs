@@ -14,7 +14,8 @@ use crate::limits::RESIZE_BYTES;
 pub const SIZES: usize = 2;
 
 /// Reads sizes as they come. After the first fault it reads no more: stdin goes on, resizing stops,
-/// as with Kubernetes' own decoder (but without wedging the session, wire trap T9).
+/// as with Kubernetes' own decoder (but without wedging the session, trap T9 in
+/// docs/protocols/traps.md).
 #[derive(Debug, Default)]
 pub struct Sizes {
     partial: Vec<u8>,

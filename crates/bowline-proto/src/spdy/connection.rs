@@ -2,7 +2,8 @@
 //! Above: the session's carrier, port-forward. Below: `frame`, `headers`.
 //!
 //! The rules ask who opened a stream, not who is the client. There is no flow control: nobody in
-//! Kubernetes sends or heeds windows (wire trap T12), TCP is what holds a sender back.
+//! Kubernetes sends or heeds windows (trap T12 in docs/protocols/traps.md), TCP is what holds a
+//! sender back.
 
 use alloc::collections::BTreeMap;
 use core::mem;
@@ -28,7 +29,8 @@ const PONGS_WAITING: usize = 16;
 pub enum Role {
     /// Opens odd streams, speaks first.
     Client,
-    /// Opens even streams (in Kubernetes: none), never speaks first (wire.md 3.9).
+    /// Opens even streams (in Kubernetes: none), never speaks first (docs/protocols/handshakes.md,
+    /// 3.9).
     Server,
 }
 
@@ -78,7 +80,8 @@ pub enum Event {
 /// How a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Closed {
-    /// With a GOAWAY. In Kubernetes it is the end, no drain follows (wire trap T55).
+    /// With a GOAWAY. In Kubernetes it is the end, no drain follows (trap T55 in
+    /// docs/protocols/traps.md).
     Goaway {
         /// 0 is a normal end.
         status: u32,

@@ -117,7 +117,7 @@ mod tests {
 
     use super::*;
 
-    /// Length and SHA-256 as wire.md 3.3 and the draft's own copy have them.
+    /// Length and SHA-256 as docs/protocols/spdy.md, 3.3 and the draft's own copy have them.
     #[test]
     fn is_the_one_of_the_draft() {
         assert_eq!(zlib_rs::adler32::adler32(1, &DICTIONARY), ID);

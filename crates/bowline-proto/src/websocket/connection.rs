@@ -34,7 +34,8 @@ pub enum Role {
 pub enum Continuation {
     /// The same message goes on (RFC 6455 §5.4).
     Join,
-    /// A message of its own, as golang.org/x/net/websocket takes it (wire.md 2.4).
+    /// A message of its own, as golang.org/x/net/websocket takes it (docs/protocols/websocket.md,
+    /// 2.4).
     AsMessage,
 }
 
@@ -199,7 +200,7 @@ impl Connection {
     // ---- sending ----
 
     /// Sends one whole message, `head` then `payload`, as one frame: peers on golang.org/x/net do
-    /// not join fragments (wire.md 2.4).
+    /// not join fragments (docs/protocols/websocket.md, 2.4).
     pub fn message(&mut self, kind: Kind, head: &[u8], payload: Bytes) {
         if self.said_goodbye {
             return;

@@ -42,7 +42,7 @@ pub enum Fault {
     /// RFC 6455 §7.4.
     #[error("close code {0} may not be sent")]
     CloseCode(u16),
-    /// wire.md 2.11: a tunnel's bytes are in binary messages.
+    /// docs/protocols/port-forward.md, 2.11: a tunnel's bytes are in binary messages.
     #[error("invalid message type received")]
     TextInTunnel,
 }

@@ -329,7 +329,8 @@ fn a_client_that_leaves_or_vanishes_is_noticed() {
     }
 }
 
-/// In protocols without a half-close a client ends its upload by closing (wire.md 9.7).
+/// In protocols without a half-close a client ends its upload by closing
+/// (docs/protocols/in-practice.md, 9.7).
 #[test]
 fn a_close_ends_stdin_first_where_nothing_else_can() {
     let mut pair = Pair::new(&protocol::WEBSOCKET_V4, EVERYTHING, &[1000]);

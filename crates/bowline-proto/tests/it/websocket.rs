@@ -482,7 +482,7 @@ fn the_codes_that_may_be_sent_are_taken_and_no_others() {
 
 #[test]
 fn the_bytes_on_the_wire_are_those_of_the_documents() {
-    // wire.md 2.4 to 2.9.
+    // docs/protocols/websocket.md, 2.4 and 2.9; docs/protocols/remote-command.md, 2.5 and 2.8.
     let mut server = connection(Role::Server);
     server.message(Kind::Binary, &[1], Bytes::new());
     server.message(Kind::Binary, &[1], Bytes::from_static(b"hi\n"));
@@ -599,8 +599,8 @@ fn tiny_frames_are_given_one_by_one_and_ask_for_nothing() {
     }
 }
 
-/// Wire trap T39: client-go hears nothing but pongs, and gives up a server whose pongs wait behind
-/// its output.
+/// Trap T39 in docs/protocols/traps.md: client-go hears nothing but pongs, and gives up a server
+/// whose pongs wait behind its output.
 #[test]
 fn a_ping_is_answered_before_output_that_waits() {
     for role in BOTH {
