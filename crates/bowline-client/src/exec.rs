@@ -6,7 +6,8 @@ use std::sync::Arc;
 use bowline_io::access::Source;
 use bowline_io::chance;
 pub use bowline_io::observe::Observer;
-use bowline_proto::negotiate::{Offer, REPLAY_HEADER};
+use bowline_proto::extension::REPLAY;
+use bowline_proto::negotiate::Offer;
 use bowline_proto::session::{Session, Side, Wants};
 use http::{HeaderName, HeaderValue};
 use thiserror::Error;
@@ -71,7 +72,7 @@ pub async fn exec(request: &Exec, ends: Ends) -> Result<Ended, ExecError> {
     let first = request.websocket.then(|| Offer::websocket(chance::bytes()));
     let upgraded = asking.either(first, Offer::spdy(), "RemoteCommand fallback").await;
     let Switched { connection, protocol, headers } = upgraded?;
-    if request.replay && !headers.contains_key(REPLAY_HEADER) {
+    if request.replay && !headers.contains_key(REPLAY.answered) {
         return Err(ExecError::NoReplay);
     }
     asking.note(4, &format!("The subprotocol is {}", protocol.name));

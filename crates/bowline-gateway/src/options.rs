@@ -2,7 +2,7 @@
 //! texts.
 //! Above: `stream`, `forward`, `logs`. Below: `status`.
 
-use bowline_proto::negotiate::REPLAY_PARAMETER;
+use bowline_proto::extension::{Extension, handed_on};
 use bowline_proto::session::Wants;
 use form_urlencoded::Serializer;
 use k8s_openapi::api::core::v1::Pod;
@@ -35,8 +35,8 @@ impl Verb {
 pub struct ExecOptions {
     /// The words of the command; an attach has none.
     pub command: Vec<String>,
-    /// With how many lines of the log an attach begins; Bowline's own.
-    pub replay: Option<String>,
+    /// Extensions that were asked for, and with which value.
+    pub extensions: Vec<(&'static Extension, String)>,
     /// The container; empty if the request leaves it open.
     pub container: String,
     /// The channels.
@@ -48,7 +48,7 @@ impl ExecOptions {
     ///
     /// # Errors
     /// 400 for `dryRun`.
-    pub fn parse(query: &str) -> Result<ExecOptions, Refusal> {
+    pub fn parse(verb: Verb, query: &str) -> Result<ExecOptions, Refusal> {
         let pairs: Vec<_> = form_urlencoded::parse(query.as_bytes()).collect();
         if pairs.iter().any(|pair| pair.0 == "dryRun") {
             return Err(Refusal::bad_request("dryRun is not supported"));
@@ -63,7 +63,9 @@ impl ExecOptions {
         Ok(ExecOptions {
             command: command.collect(),
             container: first("container").unwrap_or_default().to_owned(),
-            replay: first(REPLAY_PARAMETER).map(ToOwned::to_owned),
+            extensions: handed_on(verb.word())
+                .filter_map(|one| Some((one, first(one.asked)?.to_owned())))
+                .collect(),
             wants: Wants {
                 stdin: set("stdin"),
                 stdout: set("stdout"),
@@ -84,29 +86,17 @@ impl ExecOptions {
     /// The kubelet's path and query for it. Keys come in the order of Go's encoder.
     #[must_use]
     pub fn kubelet_path(&self, verb: Verb, namespace: &str, pod: &str, container: &str) -> String {
-        let mut query = Serializer::new(String::new());
+        let mut pairs: Vec<(&str, &str)> = Vec::new();
         if verb == Verb::Exec {
-            for word in &self.command {
-                query.append_pair("command", word);
-            }
+            pairs.extend(self.command.iter().map(|word| ("command", &**word)));
         }
-        for (name, set) in [
-            ("error", self.wants.stderr),
-            ("input", self.wants.stdin),
-            ("output", self.wants.stdout),
-        ] {
-            if set {
-                query.append_pair(name, "1");
-            }
-        }
-        if verb == Verb::Attach
-            && let Some(lines) = &self.replay
-        {
-            query.append_pair(REPLAY_PARAMETER, lines);
-        }
-        if self.wants.tty {
-            query.append_pair("tty", "1");
-        }
+        let Wants { stdin, stdout, stderr, tty } = self.wants;
+        let channels = [("error", stderr), ("input", stdin), ("output", stdout), ("tty", tty)];
+        pairs.extend(channels.into_iter().filter(|one| one.1).map(|one| (one.0, "1")));
+        pairs.extend(self.extensions.iter().map(|(one, value)| (one.asked, &**value)));
+        pairs.sort_by_key(|pair| pair.0);
+        let mut query = Serializer::new(String::new());
+        query.extend_pairs(pairs);
         format!("/{}/{namespace}/{pod}/{container}?{}", verb.word(), query.finish())
     }
 }
@@ -197,12 +187,13 @@ mod tests {
     #[test]
     fn booleans_are_read_as_the_api_server_reads_them() {
         let options =
-            ExecOptions::parse("?&stdin=&stdout=False&stderr=0&tty=no&stdout=true").unwrap();
+            ExecOptions::parse(Verb::Exec, "?&stdin=&stdout=False&stderr=0&tty=no&stdout=true")
+                .unwrap();
         // The pair before the first `&` is named `?`, as kube-rs sends it.
         let wants = Wants { stdin: true, stdout: false, stderr: false, tty: true };
         assert_eq!(options.wants, wants);
         assert_eq!(
-            ExecOptions::parse("dryRun=All").unwrap_err().message,
+            ExecOptions::parse(Verb::Exec, "dryRun=All").unwrap_err().message,
             "dryRun is not supported"
         );
     }
@@ -234,16 +225,18 @@ mod tests {
     #[test]
     fn the_kubelets_query_is_gos() {
         let query = "tty=true&stdin=true&stdout=1&container=c&command=echo&command=a+%22b%26c%22";
-        let options = ExecOptions::parse(query).unwrap();
+        let options = ExecOptions::parse(Verb::Exec, query).unwrap();
         assert_eq!(
             options.kubelet_path(Verb::Exec, "ns", "p", "c"),
             "/exec/ns/p/c?command=echo&command=a+%22b%26c%22&input=1&output=1&tty=1"
         );
-        let options = ExecOptions::parse(&format!("{query}&replay=5")).unwrap();
+        let options = ExecOptions::parse(Verb::Attach, &format!("{query}&replay=5")).unwrap();
         assert_eq!(
             options.kubelet_path(Verb::Attach, "ns", "p", "c"),
             "/attach/ns/p/c?input=1&output=1&replay=5&tty=1"
         );
+        let options = ExecOptions::parse(Verb::Exec, &format!("{query}&replay=5")).unwrap();
+        assert_eq!(options.extensions, []);
     }
 
     #[test]
@@ -261,7 +254,7 @@ mod tests {
             let options = ExecOptions { command: command.clone(), ..Default::default() };
             let path = options.kubelet_path(Verb::Exec, "ns", "p", "c");
             let query = path.split_once('?').unwrap().1;
-            prop_assert_eq!(ExecOptions::parse(query).unwrap().command, command);
+            prop_assert_eq!(ExecOptions::parse(Verb::Exec, query).unwrap().command, command);
         }
     }
 }

@@ -7,7 +7,7 @@ use bowline_io::http::lines;
 use bowline_io::record::{End, Record};
 use bowline_io::serve::{Reply, Sessions, body, has_body, upgraded};
 use bowline_io::target::query;
-use bowline_proto::negotiate::{self, Lines, Offer, REPLAY_HEADER, Taken};
+use bowline_proto::negotiate::{self, Lines, Offer, Taken};
 use bowline_proto::relay::{Ending, Relay};
 use bowline_proto::session::{Session, Side};
 use bytes::Bytes;
@@ -30,7 +30,7 @@ pub async fn remote_command(
     mut record: Record,
     request: Request<Incoming>,
 ) -> Result<Reply, Refusal> {
-    let options = ExecOptions::parse(query(&request))?;
+    let options = ExecOptions::parse(verb, query(&request))?;
     let pod = nodes.pod(&record.namespace, &record.pod)?;
     let container = options.container_in(&pod)?;
     let target = nodes.node_of(&pod)?;
@@ -47,8 +47,10 @@ pub async fn remote_command(
     let Reached { head, connection: far, protocol } = nodes.reach(&target, &path, &offer).await?;
     let far_session = Session::new(Side::Client, protocol, options.wants, chance::bytes());
     let mut reply = switch(&accepted.response);
-    if let Some(lines) = head.headers.get(REPLAY_HEADER) {
-        reply.headers_mut().insert(REPLAY_HEADER, lines.clone());
+    for (extension, _) in &options.extensions {
+        if let Some(heard) = head.headers.get(extension.answered) {
+            reply.headers_mut().insert(extension.answered, heard.clone());
+        }
     }
     let near_session =
         Session::new(Side::Server, accepted.protocol, options.wants, chance::bytes());

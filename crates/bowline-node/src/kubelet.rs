@@ -11,10 +11,10 @@ use bowline_io::record::{Asker, End, Record, Subject};
 use bowline_io::serve::{Peer, Reply, Sessions, body, has_body, upgraded};
 use bowline_io::target::{BadPath, Parts, parts, query};
 use bowline_io::text::harmless;
+use bowline_proto::extension::REPLAY;
 use bowline_proto::limits::REASON_BYTES;
 use bowline_proto::negotiate::{
-    Accepted, Lines, REPLAY_HEADER, REPLAY_PARAMETER, Refusal, Taken, accept, accept_forward,
-    asked, asks_for_tunnel,
+    Accepted, Lines, Refusal, Taken, accept, accept_forward, asked, asks_for_tunnel,
 };
 use bowline_proto::portforward::over_websocket::PORTS;
 use bowline_proto::portforward::{Forward, OverSpdy, OverWebSocket};
@@ -234,7 +234,8 @@ impl Kubelet {
         let attach = Attach::new(container, wants, replay);
         let attach = attach.map_err(|mismatch| Plain::new(400, mismatch.to_string()))?;
         // Whoever asks for lines must know whether it was heard.
-        let heard: Vec<_> = replay.iter().map(|lines| (REPLAY_HEADER, lines.to_string())).collect();
+        let heard: Vec<_> =
+            replay.iter().map(|lines| (REPLAY.answered, lines.to_string())).collect();
         self.session(named.record("attach", asker), request, attach, wants, &heard)
     }
 
@@ -330,13 +331,12 @@ fn not_found(missing: &NotFound) -> Plain {
     Plain::new(code, missing.to_string())
 }
 
-/// The lines that an attach begins with: Bowline's own addition to the protocol.
+/// The lines that an attach begins with.
 fn replay(query: &str) -> Result<Option<usize>, Plain> {
-    let asked = form_urlencoded::parse(query.as_bytes()).find(|pair| pair.0 == REPLAY_PARAMETER);
+    let asked = form_urlencoded::parse(query.as_bytes()).find(|pair| pair.0 == REPLAY.asked);
     let Some((_, value)) = asked else { return Ok(None) };
     let number = value.parse();
-    let bad =
-        |_| Plain::new(400, format!("invalid {REPLAY_PARAMETER} {value:?}: must be a number"));
+    let bad = |_| Plain::new(400, format!("invalid {} {value:?}: must be a number", REPLAY.asked));
     number.map(Some).map_err(bad)
 }
 

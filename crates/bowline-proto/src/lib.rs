@@ -19,7 +19,7 @@
 //! events of one remote command; [`relay`] joins two sessions. [`portforward`] has the events of
 //! many connections over one; [`tunnel`] carries SPDY's bytes in WebSocket messages, and
 //! [`passage`] takes them through a gateway. [`negotiate`] decides from headers which protocol is
-//! spoken.
+//! spoken; [`extension`] has what two Bowlines agree on beyond that.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -27,6 +27,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod extension;
 pub mod heartbeat;
 pub mod limits;
 pub mod machine;

@@ -20,11 +20,6 @@ const WEBSOCKET_PROTOCOL: &str = "Sec-WebSocket-Protocol";
 const WEBSOCKET_KEY: &str = "Sec-WebSocket-Key";
 const WEBSOCKET_VERSION: &str = "Sec-WebSocket-Version";
 const WEBSOCKET_ACCEPT: &str = "Sec-WebSocket-Accept";
-/// Bowline's own parameter of an attach: with how many lines of the log to begin. Others pass over
-/// it, so a node that heard it says so in its 101, by the header of this name.
-pub const REPLAY_PARAMETER: &str = "replay";
-/// The header that answers it.
-pub const REPLAY_HEADER: &str = "Bowline-Replay";
 /// What SPDY calls itself in `Upgrade`.
 pub const SPDY: &str = "SPDY/3.1";
 

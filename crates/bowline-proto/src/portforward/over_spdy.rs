@@ -17,6 +17,7 @@ use core::mem;
 use bytes::{Bytes, BytesMut};
 
 use super::{Event, Id};
+use crate::extension::WINDOW;
 use crate::heartbeat::{Beat, Heartbeat};
 use crate::limits;
 use crate::machine::{Machine, Next};
@@ -33,8 +34,6 @@ const REFUSED_STREAM: u32 = 3;
 const CANCEL: u32 = 5;
 const GOAWAY_OK: u32 = 0;
 
-/// The header by which two Bowlines agree on counting.
-const WINDOW: &str = "window";
 /// The longest request id; kubectl's are decimal numbers.
 const REQUEST_BYTES: usize = 64;
 /// What was taken is told in pieces of at least this.
@@ -165,7 +164,7 @@ impl OverSpdy {
         // Nobody writes to it (docs/protocols/port-forward.md, 5.1).
         self.spdy.finish(error);
         let kind = ("streamtype", "data");
-        let data = self.spdy.open(&[kind, port_line, request_line, (WINDOW, &window)]);
+        let data = self.spdy.open(&[kind, port_line, request_line, (WINDOW.asked, &window)]);
         self.streams.insert(error, (id, Lane::Error));
         self.streams.insert(data, (id, Lane::Data));
         let (error, data) = (Some(error), Some(data));
@@ -393,12 +392,12 @@ impl OverSpdy {
         self.streams.insert(stream, (id, lane));
         if lane == Lane::Data {
             pair.port = port;
-            let window = headers.get(WINDOW).and_then(|window| window.parse().ok());
+            let window = headers.get(WINDOW.asked).and_then(|window| window.parse().ok());
             pair.window = window.map(|open| Window { open, untold: 0 });
         }
         if pair.window.is_some() && lane == Lane::Data {
             let ours = limits::WINDOW_BYTES.to_string();
-            self.spdy.reply_with(stream, &[(WINDOW, &ours)]);
+            self.spdy.reply_with(stream, &[(WINDOW.answered, &ours)]);
         } else {
             self.spdy.reply(stream);
         }
@@ -428,7 +427,7 @@ impl OverSpdy {
     fn replied(&mut self, stream: StreamId, headers: &Headers) {
         let Some((id, Lane::Data)) = self.streams.get(&stream).copied() else { return };
         let Some(pair) = self.pairs.get_mut(&id) else { return };
-        let window = headers.get(WINDOW).and_then(|window| window.parse().ok());
+        let window = headers.get(WINDOW.answered).and_then(|window| window.parse().ok());
         pair.window = window.map(|open| Window { open, untold: 0 });
         pair.told = true;
         self.events.push_back(Event::Connected(id));
