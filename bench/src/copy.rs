@@ -1,5 +1,4 @@
 //! A copy of one large file into a pod and out of it, next to kubectl's.
-//! Above: `main`. Below: `measure`.
 
 use std::fs;
 use std::process::Stdio;

@@ -1,5 +1,4 @@
 //! The two ends of a hop: a client that sends or receives, and a node that does the other.
-//! Above: `hop`. Below: `bowline-io`, `bowline-proto`.
 //!
 //! Both push as hard as they can, so that what is in between never waits for them alone.
 

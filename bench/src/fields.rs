@@ -1,6 +1,5 @@
 //! SPDY as Go's library writes it: each field of a frame by itself, which becomes a write to a
 //! socket of its own, or a message of its own in a tunnel (docs/protocols/port-forward.md, 2.11).
-//! Above: `ends`. Below: tokio.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;

@@ -1,6 +1,5 @@
 //! A port-forward through client, gateway and node: how long one byte takes there and back, and
 //! what a neighbour's stalled reader costs.
-//! Above: `main`. Below: `bowline_interop::forward`.
 
 use std::io::{Read, Write};
 use std::thread;

@@ -1,5 +1,4 @@
 //! One hop: CPU seconds per GB of a relay, next to a raw copy and to the API server's handlers.
-//! Above: `main`. Below: `ends`, `part`, `measure`.
 
 use std::process::Command;
 

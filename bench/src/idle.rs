@@ -1,5 +1,4 @@
 //! Memory of sessions that wait, in every program on their way.
-//! Above: `main`. Below: `systems`.
 
 use std::io::Read;
 use std::process::{Child, Stdio};

@@ -1,5 +1,4 @@
 //! `cargo x bench [WHAT…]`: what a session costs, next to what it costs elsewhere, in one run.
-//! Above: `cargo x`, people. Below: one module for each comparison.
 //!
 //! Only ratios are compared: a number of another machine, or of another hour, says nothing here.
 

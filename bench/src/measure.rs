@@ -1,5 +1,4 @@
 //! What the kernel says that a process has used; medians; progress.
-//! Above: the benchmarks. Below: `/proc`.
 
 use std::fs;
 use std::io::{IsTerminal, Write};

@@ -1,5 +1,4 @@
 //! What is measured, each as a process of its own: the gateway as a library, and a raw copy.
-//! Above: `hop`. Below: `bowline-gateway`, `bowline-io`.
 
 use std::future::poll_fn;
 use std::io;

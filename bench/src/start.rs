@@ -1,5 +1,4 @@
 //! What it takes to start a client, see a command through and end.
-//! Above: `main`. Below: `systems`.
 
 use std::io::Read;
 use std::process::Stdio;

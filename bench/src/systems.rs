@@ -1,5 +1,4 @@
 //! The two whole systems: a real Kubernetes, and Bowline's gateway and node.
-//! Above: `whole`, `idle`, `start`. Below: `bowline_interop`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

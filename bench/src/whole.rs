@@ -1,5 +1,4 @@
 //! The whole way of a byte, and of a command: CPU of every program on it.
-//! Above: `main`. Below: `systems`.
 
 use std::fs::File;
 use std::path::Path;

@@ -1,5 +1,4 @@
 //! An input's first bytes to choices: which side, where the rest is cut.
-//! Above: the targets. Below: nothing.
 
 use bytes::BytesMut;
 

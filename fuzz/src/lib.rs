@@ -1,5 +1,4 @@
 //! Arbitrary bytes to what a machine makes of them, held against a model or against itself.
-//! Above: libFuzzer, the corpora's test. Below: `bowline-proto`, `bowline-archive`.
 //!
 //! A target panics where something is wrong; it may not where bytes merely are. The first bytes of
 //! an input choose sides and cuts, so that the fuzzer can find these as well.

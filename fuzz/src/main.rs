@@ -1,5 +1,4 @@
 //! libFuzzer over the target that `BOWLINE_FUZZ_TARGET` names.
-//! Above: `cargo x fuzz`. Below: the library's targets.
 #![no_main]
 
 use std::sync::LazyLock;

@@ -1,6 +1,4 @@
 //! What an attach must show to any client, through any gateway, at any node.
-//! Above: tests of `bowline` and of the real parts. Below: [`client`](crate::client),
-//! [`console`](crate::console).
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;

@@ -1,5 +1,4 @@
 //! A client program, where it looks, and which pod: to processes and what they leave behind.
-//! Above: [`list`](crate::list), tests. Below: `std::process`.
 
 use std::io::{Read, Write};
 use std::path::PathBuf;

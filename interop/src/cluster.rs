@@ -1,5 +1,4 @@
 //! A real Kubernetes for the time of a test.
-//! Above: tests, benchmarks. Below: `parts/cluster.sh`.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

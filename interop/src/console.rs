@@ -1,5 +1,4 @@
 //! A terminal with a client on it: what a person types and sees.
-//! Above: [`list`](crate::list). Below: pty-process.
 
 use std::io::{Read, Write};
 use std::process::{Child, ExitStatus};

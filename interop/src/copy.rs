@@ -1,6 +1,4 @@
 //! What a copy must show: trees with all that programs get wrong, and what became of them.
-//! Above: tests of `bowline`, of `bowline-client` and of the real parts. Below:
-//! [`client`](crate::client).
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;

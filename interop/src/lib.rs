@@ -1,5 +1,4 @@
 //! Sessions from outside: clients and servers as processes, and what every session must show.
-//! Above: `tests/it` here and in `bowline`. Below: processes, ptys, `parts/*.sh`.
 //!
 //! [`client`] is a client program with its kubeconfig and pod; [`list`], [`attach`], [`copy`] and
 //! [`forward`] are what must hold for each,

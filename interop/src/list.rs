@@ -1,6 +1,4 @@
 //! The list: what a session must show to any client, through any gateway, from any node.
-//! Above: tests of `bowline` and of the real parts. Below: [`client`](crate::client),
-//! [`console`](crate::console).
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};

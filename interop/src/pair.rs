@@ -1,5 +1,4 @@
 //! A gateway and a node of ours as processes of their own, so that each can be killed.
-//! Above: tests. Below: [`server`](crate::server).
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,5 +1,4 @@
 //! Where the real parts are.
-//! Above: [`cluster`](crate::cluster), tests, benchmarks. Below: `parts/install.sh`.
 
 use std::path::{Path, PathBuf};
 

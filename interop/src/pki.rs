@@ -1,5 +1,4 @@
 //! Names to certificates: an authority, servers on loopback, the gateway as the node's client.
-//! Above: load, benchmarks. Below: rcgen.
 
 use std::net::{IpAddr, Ipv4Addr};
 

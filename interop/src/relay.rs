@@ -1,5 +1,4 @@
 //! A server to another address of it, on which connections are cut.
-//! Above: tests of copies. Below: sockets.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};

@@ -1,5 +1,4 @@
 //! A program that serves: started, found by its ready line, stopped by its process id.
-//! Above: tests. Below: `std::process`.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;

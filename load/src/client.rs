@@ -1,5 +1,4 @@
 //! A command to a session, in this process (the library) or as a `bowline exec` of its own.
-//! Above: `lines`. Below: `bowline-client`, `bowline`.
 
 use std::io;
 use std::net::Ipv4Addr;

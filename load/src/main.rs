@@ -1,5 +1,4 @@
 //! `cargo x load [LINE…]`: the names of lines to rows of a table; exit code 1 if one fails.
-//! Above: `cargo x`, people. Below: `lines`.
 //!
 //! Every line has a gateway and a node of its own, as processes, with TLS and certificates on both
 //! legs. See docs/load.md.

@@ -1,5 +1,4 @@
 //! A directory with certificates and objects, to a gateway and a node that run there.
-//! Above: `lines`. Below: `bowline_interop::pki`, `server`.
 
 use std::env;
 use std::path::{Path, PathBuf};

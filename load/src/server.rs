@@ -1,5 +1,4 @@
 //! A role as a process of its own, and what the kernel says of it.
-//! Above: `place`, `lines`. Below: `/proc`, `std::process`.
 
 use std::fs;
 use std::io::{BufRead, BufReader};

@@ -1,5 +1,4 @@
 //! Rows to a table on stdout, progress to a terminal.
-//! Above: `main`, `lines`. Below: stdout, stderr.
 
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};

@@ -1,5 +1,4 @@
 //! What happened, as the promises need it, and as a trace to read.
-//! Above: everything in a run. Below: tokio's clock.
 
 use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hash, Hasher};

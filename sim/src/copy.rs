@@ -1,7 +1,6 @@
 //! Seeds to copies out of a container: the client's as it ships, with a real directory on this side
 //! and a tree as a model on the other, over connections that are cut, and an archiver that fails or
 //! lies.
-//! Above: `cargo x sim --copy`, the tests. Below: `bowline_client::copy`.
 //!
 //! What is promised: what has the target's name is what the container had, file by file; a copy
 //! that is called good is all of it; where nothing went wrong it is good; and nothing else is left.

@@ -1,5 +1,4 @@
 //! Seeds to port-forwards: client, gateway and node as they ship, with users and pods as models.
-//! Above: `cargo x sim --port-forward`, the tests. Below: the roles' loops, [`net`].
 //!
 //! What is promised: each connection's bytes arrive once and in order; where an end looks good, all
 //! of them did; one that is not read holds up no other; and after the end nothing is held.

@@ -1,6 +1,5 @@
 //! Seeds to sessions: the loops of client, gateway and node on virtual time, over a virtual
 //! network, with processes as models; each session is held to the promises.
-//! Above: `cargo x sim`, the tests. Below: the roles' loops as they ship.
 //!
 //! A seed becomes a [`Scenario`]: which carriers, what the process does, what the runtime behind it
 //! gets wrong, how the network behaves, what goes wrong. [`run`] plays it to its end and gives a

@@ -1,5 +1,4 @@
 //! `cargo x sim`: replays seeds, or looks for new ones that break a promise.
-//! Above: people, CI. Below: the library.
 
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};

@@ -1,5 +1,4 @@
 //! Allocations to what a thread holds now, and has held at most.
-//! Above: [`world`](crate::world), the tests of bounds. Below: the system's allocator.
 //!
 //! Everything here runs in the thread that plays it, so that threads beside each other do not
 //! disturb one another's counts.

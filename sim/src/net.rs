@@ -1,6 +1,5 @@
 //! A TCP connection as a model: splits, delays, stalls, half-closes, resets and silence, as Linux
 //! has them.
-//! Above: [`world`](crate::world). Below: tokio's clock.
 
 use std::collections::VecDeque;
 use std::io;

@@ -1,5 +1,4 @@
 //! A process as a model: a script, three pipes, perhaps a child that lives longer.
-//! Above: [`world`](crate::world). Below: the book.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;

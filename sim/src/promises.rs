@@ -1,5 +1,4 @@
 //! The promises, and what became of them.
-//! Above: [`world`](crate::world), the book. Below: nothing.
 
 use std::fmt;
 

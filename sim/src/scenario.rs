@@ -1,5 +1,4 @@
 //! A seed to everything that can differ between two sessions.
-//! Above: [`world`](crate::world), [`shrink`](crate::shrink). Below: nothing.
 
 use std::fmt;
 use std::time::Duration;

@@ -1,5 +1,4 @@
 //! A scenario that breaks a promise to a smaller one that breaks the same.
-//! Above: `cargo x sim`. Below: [`world`](crate::world).
 
 use std::time::Duration;
 

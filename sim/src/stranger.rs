@@ -1,5 +1,4 @@
 //! A node of others, and what real ones get wrong: to sessions whose outcome is missing, or a lie.
-//! Above: [`world`](crate::world). Below: the node's doors, `bowline_proto::session`, the book.
 //!
 //! It speaks as it should until its defect strikes. What it has said and sent is in the book: more
 //! than that nobody can know, and nothing less may arrive.

@@ -1,5 +1,4 @@
 //! The user at the client: types, reads, pauses, checks every byte.
-//! Above: [`world`](crate::world). Below: the book.
 
 use std::collections::VecDeque;
 use std::io;

@@ -1,5 +1,4 @@
 //! A scenario to a verdict: everybody is put in place, played to the end, and looked at.
-//! Above: `cargo x sim`, [`shrink`](crate::shrink). Below: the roles' loops, the models.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,6 +1,5 @@
 //! `cargo x fuzz [TARGET] [--for TIME]`: builds the targets with coverage, lets libFuzzer look for
 //! inputs, and keeps the new ones that reach something new.
-//! Above: `main`. Below: cargo, `fuzz/`.
 
 use std::fs;
 use std::io::ErrorKind;

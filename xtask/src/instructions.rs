@@ -1,6 +1,5 @@
 //! `cargo x bench code [--update]`: instructions for each MiB that a codec or the relay moves, next
 //! to those that were committed. Valgrind counts, so that a busy machine makes no difference.
-//! Above: `main`. Below: cargo, valgrind, `bowline-proto`'s example, `bench/instructions.txt`.
 
 use std::collections::BTreeMap;
 use std::fs;

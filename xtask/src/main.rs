@@ -1,4 +1,4 @@
-//! `cargo x`: turns the project's rules into commands. Above: `.ci/run`, people. Below: cargo.
+//! `cargo x`: turns the project's rules into commands.
 //! `cargo x check` is for every day; `cargo x ci` is everything that must hold.
 
 mod fuzz;

@@ -1,6 +1,5 @@
 //! `cargo x sim`: builds the simulator and runs it; or puts faults into the code, one at a time,
 //! and demands that it finds each.
-//! Above: `main`. Below: cargo, git, `sim/`.
 
 use std::fs;
 use std::path::Path;

@@ -1,6 +1,5 @@
 //! Rules that no compiler knows: file heads, lengths, words that have no place in the project, and
 //! that what is cited of docs/protocols is there.
-//! Above: `cargo x`. Below: `git ls-files`.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,5 +1,4 @@
 //! Which entries of an archive may be taken, and under which path of the tree that was asked for.
-//! Above: [`unpack`](crate::unpack), copies between pods. Below: nothing.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};

@@ -1,5 +1,4 @@
 //! A name that is asked for to what stands there, and to where a copy is until it has that name.
-//! Above: [`unpack`](crate::unpack). Below: the system's files.
 //!
 //! Only what is a regular file or absent is replaced. A link is followed, a directory gets the
 //! copy's files one by one, and what is written through, a pipe or a device, stays what it is.

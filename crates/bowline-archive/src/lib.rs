@@ -1,5 +1,4 @@
 //! Directory trees as tar archives. What comes is a stranger's bytes, and is unpacked as such.
-//! Above: `bowline-client`'s copies. Below: tar's headers, cap-std, system calls.
 //!
 //! On the way in, [`reader`] turns bytes into entries, [`admit`] says which of them may be taken
 //! and under which name, and [`unpack`] puts those into a directory, below a name of its own until

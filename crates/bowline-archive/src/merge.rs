@@ -1,6 +1,5 @@
 //! A tree into a directory that is there already, by handles out of which nothing leads, and by
 //! names below those: a tree may be deeper than there are descriptors.
-//! Above: `unpack`. Below: [`put`](crate::put), cap-std, system calls.
 
 use std::ffi::OsString;
 use std::io;

@@ -1,5 +1,4 @@
 //! A file or a tree of this side to the bytes of an archive, a piece at a time.
-//! Above: `bowline-client`'s copies. Below: [`writer`].
 //!
 //! A directory comes twice: in front of what is in it, open to its owner, and as it is behind that.
 //! So its time stays, and one that may not be written to keeps nothing out, whether a tar looks

@@ -1,5 +1,4 @@
 //! One thing of a tree to its name: it is renamed, or written into what has the name.
-//! Above: `merge`, `unpack`. Below: cap-std, system calls.
 
 use std::io::{self, Seek};
 use std::path::Path;

@@ -1,6 +1,5 @@
 //! Bytes of a tar archive to its entries, as a machine: whatever the pieces in which they come, the
 //! events are the same.
-//! Above: [`admit`](crate::admit), [`unpack`](crate::unpack). Below: tar's headers.
 //!
 //! Understood are ustar, GNU's long names and large numbers, and pax (path, linkpath, size, mtime,
 //! for an entry). Not understood, and refused by name: sparse files and multi-volume archives.

@@ -1,5 +1,4 @@
 //! Files to what `sha256sum` says of them.
-//! Above: copies that are verified. Below: sha2.
 
 use std::fs::File;
 use std::io::{self, Read};

@@ -1,6 +1,5 @@
 //! Entries to files below one directory, out of which nothing leads, and from there to the name
 //! that was asked for once all is there.
-//! Above: `bowline-client`'s copies. Below: [`admit`](crate::admit), cap-std.
 //!
 //! Everything goes into a directory beside the target first, or in it where it is there. What
 //! has come in an earlier attempt may stay, so that it need not come again.

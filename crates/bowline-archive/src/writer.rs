@@ -1,5 +1,4 @@
 //! Entries to the bytes of a tar archive, in GNU's form, which every tar reads.
-//! Above: [`pack`](crate::pack). Below: tar's headers.
 
 use tar::{EntryType, Header};
 

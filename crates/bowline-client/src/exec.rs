@@ -1,5 +1,4 @@
 //! One remote command, or an attach: the request, the fallback, the session.
-//! Above: the binary. Below: `upgrade`, [`session`](crate::session).
 
 use std::sync::Arc;
 

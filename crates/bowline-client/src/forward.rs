@@ -1,5 +1,4 @@
 //! One port-forward: the request, the fallback, and connections as plain streams.
-//! Above: [`keep`](crate::keep), programs. Below: `upgrade`, `bowline_io::forward`.
 
 use std::io;
 use std::pin::Pin;

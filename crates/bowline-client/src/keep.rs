@@ -1,5 +1,4 @@
 //! Listeners in front of a port-forward, and another forward behind them when one is lost.
-//! Above: `bowline port-forward`, programs. Below: [`forward`](crate::forward).
 
 use std::collections::VecDeque;
 use std::fmt;

@@ -1,6 +1,5 @@
 //! Kubernetes streaming for programs: remote commands with their true outcome, and connections to a
 //! pod's ports, over WebSocket or SPDY.
-//! Above: the `bowline` binary, other tools. Below: `bowline-io`, `bowline-proto`.
 //!
 //! [`exec()`] asks for the upgrade (WebSocket first, SPDY if that is refused) and runs the session
 //! between the caller's [`Ends`]. The result is [`Ended::Known`] only if the server said how the

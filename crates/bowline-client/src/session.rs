@@ -1,5 +1,4 @@
 //! One running session: moves bytes between the machine's channels and the caller's ends.
-//! Above: [`exec`](mod@crate::exec). Below: `bowline_io::drive`, `bowline_proto::session`.
 
 use std::io;
 use std::pin::Pin;

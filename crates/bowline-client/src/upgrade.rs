@@ -1,6 +1,5 @@
 //! A request to an upgraded connection, over the carrier that is offered first or the one behind
 //! it.
-//! Above: [`exec`](mod@crate::exec), [`forward`](crate::forward). Below: `bowline_io::{dial, http}`.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,4 @@
 //! What can be read: health, version, discovery, pods, nodes, namespaces.
-//! Above: `server`. Below: `cluster`, `table`, `discovery`, `select`.
 
 use bowline_io::serve::Reply;
 use http::{HeaderValue, header};

@@ -1,5 +1,4 @@
 //! A request's credentials to a user, or to 401: certificates, and the tokens of a file.
-//! Above: `server`. Below: `identity`, `bowline_io::tls`.
 
 use std::collections::BTreeMap;
 use std::fs;

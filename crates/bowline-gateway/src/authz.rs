@@ -1,6 +1,5 @@
 //! A user and a request to yes or no: `system:masters`, and kube-apiserver's ABAC file for the
 //! rest.
-//! Above: `server`, `impersonation`. Below: `status`, `names`.
 
 use std::borrow::Cow;
 use std::fs;

@@ -1,6 +1,5 @@
 //! The cluster as a file says it: Pods, Nodes and Services, served as they are and looked into for
 //! routing.
-//! Above: `api`, `far`. Below: `bowline_io::objects`.
 
 use std::path::Path;
 use std::sync::Arc;

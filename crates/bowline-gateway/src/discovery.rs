@@ -1,5 +1,4 @@
 //! What there is, in both forms in which clients ask: the old lists and the aggregated one.
-//! Above: `api`. Below: the table of kinds.
 
 use serde_json::{Value, json};
 

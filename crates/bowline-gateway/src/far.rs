@@ -1,5 +1,4 @@
 //! The far leg: a node to an upgraded connection, or to the words of its refusal.
-//! Above: `stream`, `forward`, `logs`. Below: `cluster`, `bowline_io::{dial, http}`.
 
 use std::fmt::Display;
 use std::sync::Arc;

@@ -1,5 +1,4 @@
 //! A port-forward: from a request that may, to bytes between its client and the node.
-//! Above: `server`. Below: `options`, `far`, `bowline_io::drive`, `bowline_proto::passage`.
 //!
 //! SPDY and the numbered channels of old go to the node as they come: both ends of them know what
 //! they mean, and nothing in between has to. Out of a tunnel comes SPDY, except where the node

@@ -1,5 +1,4 @@
 //! Kubernetes' feature gates as a table: what exists, what is on, what a flag changes.
-//! Above: `server`, the help of `--feature-gates`. Below: nothing.
 
 use thiserror::Error;
 

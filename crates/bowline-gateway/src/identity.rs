@@ -1,6 +1,5 @@
 //! The headers that say who asks, and as whom, to one value. They are read here alone, once, and
 //! taken out of the request: nothing behind this sees them, and nothing of them travels on.
-//! Above: `server`. Below: `impersonation`, `bowline_proto::negotiate`.
 //!
 //! A header that cannot be read is refused, and never counts as absent: whoever gives up rights by
 //! a header must not keep them because of a typo.

@@ -1,6 +1,5 @@
 //! Who acts as whom: a wish and a requestor to the user that a request runs as, or to a refusal,
 //! by the rules and in the words of kube-apiserver.
-//! Above: `server`. Below: `authz`, `names`.
 //!
 //! Each thing that is wanted is asked for by its own name. Since 1.36 there are two ways to be
 //! allowed: a constrained one (verbs `impersonate:MODE` and `impersonate-on:MODE:VERB`, all in the

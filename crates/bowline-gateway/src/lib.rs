@@ -1,5 +1,4 @@
 //! The API server's part of Kubernetes streaming: who may, which node, and any front to any back.
-//! Above: `bowline gateway`, `bowline dev`. Below: `bowline-io`, `bowline-proto`.
 //!
 //! A request walks down this list and never back: [`server`] asks [`route`] what it wants,
 //! [`identity`] what it says of its sender, [`authn`] who that is, [`impersonation`] as whom it

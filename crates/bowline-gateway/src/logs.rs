@@ -1,6 +1,5 @@
 //! A container's log: the API server's request to the kubelet's, and the answer passed on as it
 //! comes.
-//! Above: `server`. Below: `options`, `far`.
 
 use std::io;
 use std::time::Duration;

@@ -1,5 +1,4 @@
 //! Names that Kubernetes gives a meaning, and text as Go quotes it.
-//! Above: `impersonation`, `authz`. Below: nothing.
 
 use std::fmt::Write as _;
 

@@ -1,6 +1,5 @@
 //! A stream's query to what it asks for, and that to the kubelet's query: Kubernetes' rules and
 //! texts.
-//! Above: `stream`, `forward`, `logs`. Below: `status`.
 
 use bowline_proto::extension::{Extension, handed_on};
 use bowline_proto::session::Wants;

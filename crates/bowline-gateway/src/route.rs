@@ -1,5 +1,4 @@
 //! A request's path to what it means. Past here nobody looks at a URL.
-//! Above: `server`. Below: nothing.
 
 use bowline_io::target::{BadPath, Parts, parts};
 use http::Method;

@@ -1,5 +1,4 @@
 //! Label and field selectors to yes or no about an object.
-//! Above: `api`. Below: nothing.
 
 use serde_json::Value;
 

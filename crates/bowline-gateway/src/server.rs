@@ -1,6 +1,4 @@
 //! The walk of a request: who, what, may it, and then the answer.
-//! Above: `bowline gateway`, `bowline dev`. Below: `identity`, `authn`, `impersonation`, `authz`,
-//! `route`, `api`, `stream`, `forward`, `logs`.
 
 use std::sync::Arc;
 

@@ -1,5 +1,4 @@
 //! Refusals to Kubernetes' Status objects, keys in the API server's order.
-//! Above: everything that answers. Below: `names`.
 
 use bowline_io::serve::{Reply, body};
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};

@@ -1,5 +1,4 @@
 //! An exec or an attach: from a request that may, to a relay between its client and the node.
-//! Above: `server`. Below: `options`, `far`, `bowline_io::drive`, `bowline_proto::relay`.
 
 use bowline_io::chance;
 use bowline_io::drive::join;

@@ -1,5 +1,4 @@
 //! Pods, nodes and namespaces to the tables that `kubectl get` prints.
-//! Above: `api`. Below: jiff.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};

@@ -1,6 +1,5 @@
 //! `ws-echo-client URL`: runs all cases of Autobahn's fuzzing server at URL, and has it write its
 //! report.
-//! Above: people, Autobahn's test suite. Below: `bowline_io`.
 
 #![expect(clippy::disallowed_macros, reason = "a program of its own, without a peer's text")]
 

@@ -1,5 +1,4 @@
 //! `ws-echo-server ADDRESS`: a WebSocket server that sends every message back. Port 0 picks one.
-//! Above: people, Autobahn's test suite. Below: `bowline_io`.
 
 #![expect(clippy::disallowed_macros, reason = "a program of its own, without a peer's text")]
 

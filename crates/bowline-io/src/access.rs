@@ -1,5 +1,4 @@
 //! Who asks a server: its address and the headers that say who it is, as they are now.
-//! Above: `bowline-client`, `bowline-kube`. Below: `dial`.
 //!
 //! Tokens and certificates end before a program does. So whoever makes connections holds a
 //! [`Source`], asks it for each of them, and once more after a 401.

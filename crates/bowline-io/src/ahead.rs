@@ -1,6 +1,5 @@
 //! A TCP connection that is read in big pieces while bytes flow, for TLS, which asks for a record
 //! at a time.
-//! Above: `stream`. Below: `paced`.
 //!
 //! A system call for each record costs a third of a hop, mostly because the kernel acknowledges
 //! after each. While nothing flows there is no buffer.

@@ -1,5 +1,4 @@
 //! Randomness of the operating system to the bytes that machines ask for.
-//! Above: whoever makes a machine. Below: `rand`.
 
 /// Fresh bytes from a cryptographic source: seeds of WebSocket masks, handshake keys, tokens.
 #[must_use]

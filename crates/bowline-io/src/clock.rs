@@ -1,5 +1,4 @@
 //! The one place that looks at a watch: instants to the machines' [`Time`].
-//! Above: the drivers. Below: `tokio::time`, so that tests can hold it still.
 
 use std::time::Duration;
 

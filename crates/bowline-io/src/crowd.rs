@@ -1,5 +1,4 @@
 //! Many local connections in one task: only those that were woken are looked at.
-//! Above: [`forward`](crate::forward). Below: [`drive`](crate::drive), tokio.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;

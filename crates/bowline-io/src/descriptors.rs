@@ -1,5 +1,4 @@
 //! The system's limit of open descriptors: raised for a server, given back to what it runs.
-//! Above: the servers' mains, `serve`, a node's children. Below: rustix.
 
 use std::io;
 use std::sync::OnceLock;

@@ -1,5 +1,4 @@
 //! An endpoint to a connection: names resolved, proxies passed, TLS spoken.
-//! Above: `bowline-client`, `bowline-kube`, the gateway's far leg. Below: `proxy`, `tls`, tokio.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};

@@ -1,7 +1,5 @@
 //! Joins one port-forward with its local connections: everything that both of its ends have in
 //! common.
-//! Above: the node's and the client's port-forward. Below: [`crowd`](crate::crowd),
-//! [`drive`](crate::drive), `bowline_proto::portforward`.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};

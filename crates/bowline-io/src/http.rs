@@ -1,5 +1,4 @@
 //! One request on one connection: to an answer, or to an upgraded connection, as values.
-//! Above: `bowline-client`, `bowline-kube`, the gateway's far leg. Below: hyper.
 
 use std::error::Error as _;
 use std::sync::Arc;

@@ -1,5 +1,4 @@
 //! Sockets to machines: TLS, dialling, HTTP upgrades, listeners, and the one read/write loop.
-//! Above: `bowline-kube`, the roles. Below: `bowline-proto`, tokio, hyper, rustls.
 
 pub mod access;
 pub mod ahead;

@@ -1,5 +1,4 @@
 //! What a server that asks nobody who they are must not do: serve a web page, forward to itself.
-//! Above: the node, `serve`. Below: nothing.
 //!
 //! A server on loopback believes everybody who can connect to it. A web browser can, on behalf of
 //! any page; and so can the server itself, for whoever may only have connections made.

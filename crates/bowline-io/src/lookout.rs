@@ -1,5 +1,4 @@
 //! A socket that is not read, for want of room, to the news that its peer has gone meanwhile.
-//! Above: the loops of node, gateway and port-forward. Below: [`drive`](crate::drive).
 //!
 //! Whoever reads is told of an end. Whoever does not has to look.
 

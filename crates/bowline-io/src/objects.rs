@@ -1,5 +1,4 @@
 //! Files of Kubernetes objects to JSON: YAML or JSON, several documents, lists laid open.
-//! Above: the gateway's static cluster, the node's manifests, `exec -f`. Below: serde-saphyr.
 
 use std::fs;
 use std::io::Read;

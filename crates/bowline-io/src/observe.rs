@@ -1,5 +1,4 @@
 //! Who watches what goes over the wire before a session begins: `-v`, and programs of their own.
-//! Above: REST calls, upgrades. Below: nothing.
 
 use std::time::Duration;
 

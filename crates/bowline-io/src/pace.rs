@@ -1,6 +1,5 @@
 //! When something comes in small pieces, one right behind the other: then it is cheaper, for
 //! everybody on its way, to look at it after a pause than to be woken for each piece.
-//! Above: [`paced`](crate::paced), a node's pipes. Below: nothing.
 
 use std::time::Duration;
 

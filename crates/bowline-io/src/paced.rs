@@ -1,6 +1,5 @@
 //! A TCP connection for a task. What its peer writes in small pieces is read a few hundred times a
 //! second rather than with every one of them.
-//! Above: `stream`, `ahead`; a node's pipes. Below: tokio's sockets, [`Pace`], system calls.
 //!
 //! Programs in Go write each field of a SPDY frame by itself. Every such write wakes whoever reads,
 //! and every relay after it, for some bytes. So a connection on which pieces come and come, while

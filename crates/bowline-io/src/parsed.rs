@@ -1,5 +1,4 @@
 //! A certificate's bytes to its parts, or to none where Go's `x509.ParseCertificate` has none.
-//! Above: `trust`, `verifiers`. Below: x509-parser.
 //!
 //! Go parses every certificate that the other side shows, those that no path needs among them, and
 //! ends the handshake for one that it cannot read; also where nobody looks at whom it is for.

@@ -1,6 +1,5 @@
 //! PEM text to its blocks, as Go's `encoding/pem` reads it: text around them is passed over, a
 //! block that is broken as well, and line ends are any.
-//! Above: `tls`. Below: base64.
 
 use base64::Engine;
 use base64::alphabet::STANDARD;

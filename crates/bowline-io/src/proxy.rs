@@ -1,5 +1,4 @@
 //! Which proxy a connection goes through, and the words that open a way through it.
-//! Above: `dial`, `bowline-kube`. Below: nothing that waits, but for the two handshakes.
 
 use std::net::IpAddr;
 

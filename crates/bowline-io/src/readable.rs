@@ -1,6 +1,5 @@
 //! Certificates that Go takes and webpki does not, as ones that webpki can judge: what says that a
 //! leaf is a CA is read as if it said no, and X.509 v1 as v3 without extensions.
-//! Above: `trust`, `verifiers`. Below: x509-parser, which only says where things are.
 //!
 //! `openssl req -x509` makes CAs of servers, and `openssl x509 -req` made clients of v1 for twenty
 //! years. webpki has no way to be told that this is meant, and a second path builder beside it

@@ -1,5 +1,4 @@
 //! What is known of a session, from its request to its end, and the lines that a log gets of it.
-//! Above: the gateway, the node. Below: `clock`, `text`, tracing.
 //!
 //! A command's arguments hold passwords, and more people read a log than may run commands: the log
 //! has a command's program and how many words there were. All words are there from debug on.

@@ -1,5 +1,4 @@
 //! Signals to a token that everything waits on.
-//! Above: the servers' mains. Below: `tokio::signal`.
 
 use std::{fs, io};
 

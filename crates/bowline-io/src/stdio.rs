@@ -1,5 +1,4 @@
 //! This process's own stdin, stdout and stderr, for a task to read and to write.
-//! Above: `bowline exec`. Below: a thread for each, blocking system calls.
 //!
 //! They may be files, which no system can wait for, or be shared with other programs, which must
 //! not find them non-blocking. So each has a thread; it moves as much as there is at a time, since

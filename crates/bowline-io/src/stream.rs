@@ -1,5 +1,4 @@
 //! A TCP connection, plain or in TLS, as one type.
-//! Above: `drive`, `http`, `serve`. Below: tokio, tokio-rustls.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;

@@ -1,6 +1,5 @@
 //! Requests whose target is longer than the HTTP library takes: 64 KiB, while command lines travel
 //! in it and Go's servers take 1 MiB.
-//! Above: `http`, `serve`. Below: `stream`.
 //!
 //! hyper sees such a request with its path alone. The query goes around it: a client puts it into
 //! the request line as the line passes, a server takes it out.

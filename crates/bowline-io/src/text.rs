@@ -1,5 +1,4 @@
 //! Text of a peer to text that may be shown: no terminal takes orders from it, and it ends.
-//! Above: everything that prints or logs what a peer said. Below: nothing.
 
 use std::borrow::Cow;
 use std::io;

@@ -1,5 +1,4 @@
 //! PEM to TLS configurations, certificates to identities.
-//! Above: `dial`, `serve`, the mains. Below: `pem`, `verifiers`, rustls with aws-lc-rs.
 
 use std::fs;
 use std::path::{Path, PathBuf};

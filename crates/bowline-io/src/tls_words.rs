@@ -1,5 +1,4 @@
 //! What TLS failed of to Go's words for it, which people know and scripts look for.
-//! Above: `dial`, `http`. Below: rustls.
 
 use std::error::Error;
 use std::io;

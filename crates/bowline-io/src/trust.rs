@@ -1,5 +1,4 @@
 //! CAs and a certificate to yes or no, with the verdicts of Go's `crypto/x509`.
-//! Above: `verifiers`, `tls`. Below: webpki, `parsed`, `readable`.
 //!
 //! webpki builds and checks the path. What Go asks of roots and issuers beyond that is asked of
 //! each path that it finds: Go looks at a root's own validity, key usage and path length, webpki

@@ -1,5 +1,4 @@
 //! The text of a URL to a URL, where Go's `net/url` reads the same host in it.
-//! Above: `proxy`, `bowline-kube`. Below: url.
 //!
 //! The library reads as browsers do: it passes over spaces at the ends and line ends anywhere,
 //! takes `\` for `/`, decodes a host, and makes an address of `0x7f.1`. Go takes none of that. A

@@ -1,5 +1,4 @@
 //! What rustls asks about the other side's certificate to what `trust` says.
-//! Above: `tls`. Below: `trust`, `parsed`, `readable`.
 
 use std::sync::Arc;
 

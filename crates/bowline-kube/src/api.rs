@@ -1,5 +1,4 @@
 //! Plain GET requests to an API server, with kubectl's words for what goes wrong.
-//! Above: [`resources`](crate::resources), [`target`](crate::target). Below: `bowline_io`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,5 +1,4 @@
 //! Flags, environment and kubeconfig files to one cluster and one user.
-//! Above: `credentials`, `api`. Below: `kubeconfig`, `flaws`.
 
 use std::path::{Path, PathBuf};
 

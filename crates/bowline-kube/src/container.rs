@@ -1,5 +1,4 @@
 //! A pod and a flag to a container, with kubectl 1.37's rules and words.
-//! Above: `exec`. Below: [`objects`](crate::objects).
 
 use thiserror::Error;
 

@@ -1,5 +1,4 @@
 //! A chosen user to headers and TLS, as they are now: what goes to the server, and to nobody else.
-//! Above: `api`, the streams. Below: `plugin`, `oidc`, `bowline_io::{access, tls, proxy}`.
 
 use std::ffi::OsString;
 use std::fs;

@@ -1,5 +1,4 @@
 //! `-f`: files, directories, standard input and URLs to the objects in them, with kubectl's words.
-//! Above: the binary. Below: [`web`](crate::web), `bowline_io::objects`.
 
 use std::io::Read;
 use std::path::Path;

@@ -1,5 +1,4 @@
 //! A chosen cluster and user to what makes them unusable, in client-go's words.
-//! Above: [`config`](crate::config). Below: [`kubeconfig`](crate::kubeconfig).
 
 use std::fmt::Write as _;
 use std::fs::File;

@@ -1,5 +1,4 @@
 //! Kubeconfig files to clusters, users and contexts, as client-go reads and merges them.
-//! Above: `config`. Below: `yaml`.
 //!
 //! Empty is not set; the first file that says something wins; a file's relative paths are meant
 //! from its folder. An entry is read when it is asked for, so what is not used is not judged.

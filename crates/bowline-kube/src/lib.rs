@@ -1,5 +1,4 @@
 //! What a client has to know before it can stream: which cluster, as whom, which pod, which URL.
-//! Above: the `bowline` binary. Below: `bowline-io`.
 //!
 //! In reading order: [`config`] finds the cluster and the user in flags and [`kubeconfig`] files,
 //! [`credentials`] makes headers of the user, for each connection, [`api`] asks the API server,

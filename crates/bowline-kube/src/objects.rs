@@ -1,6 +1,4 @@
 //! The API server's JSON to what a client needs of it, and no more: pods, services, workloads.
-//! Above: [`target`](crate::target), [`container`](crate::container), [`ports`](crate::ports), the
-//! binary. Below: serde.
 //!
 //! A server may be hostile. Everything else is passed over while it is read, an element of a list
 //! has a field that it must name, and lists have a bound: what is kept is small beside what was

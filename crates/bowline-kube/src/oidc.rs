@@ -1,6 +1,5 @@
 //! The auth provider `oidc`: an ID token, and another one from the identity provider when it has
 //! ended, as client-go gets it.
-//! Above: `credentials`. Below: [`web`](crate::web), [`kubeconfig`](crate::kubeconfig).
 //!
 //! A provider may give each refresh token for one use. So what it gave is written back to the
 //! kubeconfig, where the next program finds it.

@@ -1,5 +1,4 @@
 //! Credential plugins: a program of the user's to a token or a certificate, as client-go runs it.
-//! Above: `credentials`. Below: tokio's processes, with a time limit.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::PermissionsExt;

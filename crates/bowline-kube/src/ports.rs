@@ -1,6 +1,5 @@
 //! The ports of a command line to numbers on this side and at the pod, with kubectl's rules and
 //! words.
-//! Above: the binary. Below: [`objects`](crate::objects).
 
 use thiserror::Error;
 

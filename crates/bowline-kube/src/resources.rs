@@ -1,6 +1,5 @@
 //! What a word such as `deploy` means to a server: discovery, in the aggregated form and the old
 //! one.
-//! Above: [`target`](crate::target). Below: [`api`](crate::api).
 
 use serde::Deserialize;
 use thiserror::Error;

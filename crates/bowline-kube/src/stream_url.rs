@@ -1,5 +1,4 @@
 //! A pod and what is wanted of it to the URL of a stream.
-//! Above: the binary. Below: `url`.
 
 use url::Url;
 use url::form_urlencoded::Serializer;

@@ -1,5 +1,4 @@
 //! What a person names to the pod that is meant, with kubectl's rules and words.
-//! Above: the binary. Below: [`resources`], [`api`](crate::api).
 
 use std::cmp::Ordering;
 use std::time::Duration;

@@ -1,5 +1,4 @@
 //! A URL of anybody's to what is there: no credential of a cluster goes along.
-//! Above: [`files`](crate::files), [`oidc`](crate::oidc). Below: `bowline_io::{dial, http, proxy}`.
 
 use std::time::Duration;
 

@@ -1,6 +1,5 @@
 //! YAML text to a tree, each value with its line, as Kubernetes' Go clients read it: the first
 //! document, YAML 1.1's words for truth, the last of two equal keys, `<<` merges.
-//! Above: [`kubeconfig`](crate::kubeconfig), [`plugin`](crate::plugin). Below: granit-parser.
 //!
 //! Errors never show a value: the texts here hold tokens and keys.
 

@@ -1,5 +1,4 @@
 //! Whose certificates open a node: a client's identity to yes or no.
-//! Above: `kubelet`, the mains. Below: `bowline_io::tls`.
 //!
 //! A kubelet asks an API server about each request. A node here knows those in front of it by name:
 //! a CA that signs API servers often signs users as well, and who may run commands on a node may do

@@ -1,5 +1,4 @@
 //! A client at a container's console, as a command that a session can run.
-//! Above: `kubelet`, `session`. Below: `console`.
 
 use std::fmt::{self, Display, Formatter};
 use std::pin::Pin;

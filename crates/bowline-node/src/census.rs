@@ -1,5 +1,4 @@
 //! Many questions whether a process group lives, to few readings of `/proc`.
-//! Above: `leader`. Below: `family`.
 //!
 //! A reading costs as much as there are processes. If each of the sessions that end together made
 //! its own, the cost would grow with the square of their number.

@@ -1,6 +1,5 @@
 //! What a child does between fork and exec: a session of its own, and nothing inherited by
 //! accident.
-//! Above: `spawn`. Below: system calls; with `watched`, all of the node's unsafe code.
 
 #![allow(unsafe_code, reason = "std has no safe way to run anything between fork and exec")]
 

@@ -1,6 +1,5 @@
 //! The console of a container's main process: its output, kept for a while and read by many, and
 //! its input, written by many.
-//! Above: `attach`, `lines`, `runtime`. Below: `log`, `process`.
 //!
 //! All who read share one log and remember how far they came, so nothing is kept twice. Who reads a
 //! log is never waited for: one that is too slow is told that it missed something. The process

@@ -1,5 +1,4 @@
 //! The node's children and what they leave behind: all are waited for, none outlives its container.
-//! Above: `leader`, `runtime`. Below: `/proc`, rustix.
 //!
 //! A command may leave processes in its background. In a container they would become children of
 //! its first process; here they become children of the node, which is a subreaper. They live on, as

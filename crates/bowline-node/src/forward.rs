@@ -1,5 +1,4 @@
 //! One port-forward: joins an upgraded connection with the ports of a pod.
-//! Above: `kubelet`. Below: `bowline_io::forward`, `bowline_proto::portforward`.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;

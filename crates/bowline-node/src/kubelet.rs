@@ -1,6 +1,5 @@
 //! The kubelet's streaming endpoints and its logs: requests to sessions, with its rules, texts and
 //! codes.
-//! Above: `bowline node`, `bowline dev`. Below: `session`, `runtime`, `bowline_io::serve`.
 
 use std::sync::Arc;
 

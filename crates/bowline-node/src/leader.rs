@@ -1,6 +1,5 @@
 //! The first process of a group: watched, waited for, and ended with its group when nobody wants
 //! it.
-//! Above: `process`. Below: `census`, `family`, pidfds.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};

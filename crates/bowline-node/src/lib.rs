@@ -1,6 +1,4 @@
 //! The node's part of Kubernetes streaming: the kubelet's exec endpoints over a runtime.
-//! Above: `bowline node`, `bowline dev`, runtimes that want a streaming server. Below:
-//! `bowline-io`.
 //!
 //! [`manifest`] reads Pods, [`runtime`] runs them as processes of this host, [`kubelet`] answers
 //! the API server, [`session`] joins an upgraded connection with one process, new or [attached

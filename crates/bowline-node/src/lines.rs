@@ -1,6 +1,5 @@
 //! A container's log as lines, in the form in which the kubelet gives it (docs/protocols has no
 //! section on it; the parameters are those of `PodLogOptions`).
-//! Above: `kubelet`. Below: `console`, `log`.
 
 use std::io;
 use std::pin::Pin;

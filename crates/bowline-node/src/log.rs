@@ -1,5 +1,4 @@
 //! What a container's main process wrote: the newest of it, in the order in which it was read.
-//! Above: `console`, `lines`. Below: nothing.
 
 use std::cell::OnceCell;
 use std::collections::VecDeque;

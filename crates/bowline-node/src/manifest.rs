@@ -1,5 +1,4 @@
 //! Pod objects to what a runtime has to run.
-//! Above: `runtime`. Below: `bowline_io::objects`, k8s-openapi's types.
 
 use std::path::Path;
 

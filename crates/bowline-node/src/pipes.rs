@@ -1,6 +1,5 @@
 //! A process's pipes, for a task to read and to write. What flows in small pieces is moved a few
 //! hundred times a second rather than with every one of them.
-//! Above: `process`. Below: tokio's pipes, system calls.
 //!
 //! A pipe wakes whoever waits for it with every write and, once it was full, with every read. For
 //! `head -c 1G /dev/zero`, which writes 4 KiB at a time, that is a wake-up, a record of TLS and

@@ -1,5 +1,4 @@
 //! A command to a process with its ends, as values that a session's task polls. Dropped, it ends.
-//! Above: `session`, `runtime`. Below: `leader`, `pipes`, `spawn`, `terminal`.
 
 use std::io;
 use std::process::Stdio;

@@ -1,5 +1,4 @@
 //! Pods to running containers: main processes, their state, and what exec needs to find.
-//! Above: `kubelet`, `dev`. Below: `process`, `manifest`.
 
 use std::fmt::{self, Display, Formatter};
 use std::future::poll_fn;

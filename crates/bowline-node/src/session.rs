@@ -1,6 +1,5 @@
 //! One exec or attach: joins an upgraded connection with a process, from the first stream to the
 //! Status.
-//! Above: `kubelet`. Below: `process`, `bowline_io::drive`, `bowline_proto::session`.
 
 use std::fmt::Display;
 use std::task::{Context, Poll};

@@ -1,5 +1,4 @@
 //! A command to a running child, or to the reason why not in the runtimes' words.
-//! Above: `process`. Below: `child`, `family`, `std::process`.
 
 use std::ffi::OsStr;
 use std::io;

@@ -1,5 +1,4 @@
 //! A pseudo-terminal as a pair: a side that a task can poll, and a side for a process.
-//! Above: `spawn`, `process`. Below: rustix.
 
 use std::io;
 use std::os::fd::OwnedFd;

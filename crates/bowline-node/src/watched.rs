@@ -1,5 +1,4 @@
 //! A descriptor to one that a task can wait for.
-//! Above: `process`, `terminal`. Below: tokio.
 
 use std::io;
 use std::os::fd::OwnedFd;

@@ -1,7 +1,5 @@
 //! `instructions CASE PIECE MIB`: moves so much through a codec or the relay, in messages or frames
 //! of `PIECE` bytes, for a program that counts instructions. Without arguments it names the cases.
-//!
-//! Above: `cargo x bench code`. Below: the sessions and the relay.
 
 #![expect(clippy::disallowed_macros, reason = "a program of its own, without a peer's text")]
 

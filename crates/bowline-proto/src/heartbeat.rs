@@ -1,6 +1,5 @@
 //! Turns time and traffic into pings and, where a peer stays silent that should speak, into a
 //! verdict.
-//! Above: the session carriers. Below: [`Time`].
 //!
 //! Silence is death only when it was not asked for. Two kinds of silence are: we stopped reading
 //! (the driver then does not poll the deadline against the peer: see [`Heartbeat::paused`]), and

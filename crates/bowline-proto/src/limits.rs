@@ -1,5 +1,4 @@
 //! Every bound of the protocols, each with its reason.
-//! Above: all machines and their drivers. Below: nothing.
 
 use core::time::Duration;
 

@@ -1,5 +1,4 @@
 //! What every protocol looks like from outside: the contracts between a machine and its driver.
-//! Above: `bowline-io::drive`, the relay. Below: [`Outbox`], [`Time`].
 
 use core::time::Duration;
 

@@ -1,5 +1,4 @@
 //! Headers in, verdict out: which protocol a stream speaks, on either side of the handshake.
-//! Above: `bowline-io::http`, the roles. Below: the table in [`session::protocol`](protocol).
 
 use alloc::borrow::ToOwned;
 use alloc::format;

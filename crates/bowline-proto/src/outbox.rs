@@ -1,5 +1,4 @@
 //! Turns frames into a queue of slices that a gathered write can send, without copying payloads.
-//! Above: the machines that fill it, the driver that empties it. Below: [`Queue`].
 
 use alloc::vec::Vec;
 

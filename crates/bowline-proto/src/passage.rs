@@ -1,6 +1,5 @@
 //! Bytes between two sockets, unread: out of a tunnel's messages and into them where the near side
 //! has one, as they are where it has none.
-//! Above: the gateway's port-forward. Below: [`tunnel`](crate::tunnel).
 //!
 //! What ends one side ends the other, after what waits for it. Neither end is invented: a SPDY
 //! connection that was cut stays one without a GOAWAY, and a tunnel whose far side broke is not

@@ -1,6 +1,4 @@
 //! Bytes that wait, as slices of what was read, in memory that is a small multiple of them.
-//! Above: [`Outbox`](crate::Outbox), the roles' queues towards processes, ports and terminals.
-//! Below: `bytes`.
 //!
 //! A slice keeps all of the read alive that it was cut from, and that may be a thousand times what
 //! it holds. So whoever feeds a queue from reads says when one begins ([`Queue::round`]). What

@@ -1,6 +1,5 @@
 //! Joins a near session (we are its server) and a far one (we are its client), whatever carries
 //! them.
-//! Above: the gateway. Below: [`Session`].
 //!
 //! The walk of one byte through here is one `match` arm. There is no way back: what the near side
 //! says goes to the far side, and what the far side says to the near side, each as far as the

@@ -1,5 +1,4 @@
 //! Turns "now" into a number, so that machines never look at a clock.
-//! Above: every machine. Below: nothing.
 
 use core::ops::Add;
 use core::time::Duration;

@@ -1,5 +1,4 @@
 //! A byte stream, bare or in WebSocket messages: what a port-forward's SPDY travels in.
-//! Above: [`portforward`](crate::portforward), [`passage`](crate::passage). Below: `websocket`.
 //!
 //! The boundaries of messages mean nothing (docs/protocols/port-forward.md, 2.11): Go's peers send
 //! each field of a frame in a message of its own, some of them empty. Ours carry as much as there

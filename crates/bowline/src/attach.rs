@@ -1,5 +1,4 @@
 //! `bowline attach`: this program's ends to the console of a container's main process.
-//! Above: `main`. Below: `bowline-kube` for where, `remote` for the session.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,4 @@
 //! A CA made at start, and what it signs: servers and clients that are gone with the process.
-//! Above: `dev`, `node`, `gateway`. Below: rcgen.
 
 use std::net::IpAddr;
 

@@ -1,5 +1,4 @@
 //! The terminal on this side: raw while a session has it, as before when it ends, however it ends.
-//! Above: `exec`. Below: rustix.
 
 use std::io;
 use std::sync::{Mutex, PoisonError};

@@ -1,5 +1,4 @@
 //! `bowline cp`: what is asked for to a copy, and what became of it to an exit code.
-//! Above: `main`. Below: `bowline-kube` for where, `bowline_client::copy` for the copy.
 
 use std::io;
 use std::path::Path;

@@ -1,5 +1,4 @@
 //! `bowline demo`: one session of each kind, against a small cluster of its own, on one screen.
-//! Above: `main`. Below: `dev`, and this very program as the client.
 
 #![expect(
     clippy::disallowed_macros,

@@ -1,5 +1,4 @@
 //! The keys that leave an attached session: text to bytes, and input that ends once they came.
-//! Above: `attach`, its flags. Below: nothing.
 
 use std::io;
 use std::pin::Pin;

@@ -1,5 +1,4 @@
 //! A small cluster on loopback in one process: a node, a gateway before it, and a kubeconfig.
-//! Above: `main`, `demo`. Below: `bowline-node`, `bowline-gateway`.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};

@@ -1,5 +1,4 @@
 //! `bowline exec`: what is asked for to a session between this program's ends and a container's.
-//! Above: `main`. Below: `bowline-kube` for where, `remote` for the session.
 
 use std::sync::Arc;
 

@@ -1,5 +1,4 @@
 //! A command's table to its help.
-//! Above: `main`. Below: [`args::table`](crate::args::table).
 
 use crate::args::COMMANDS;
 use crate::args::table::{Command, Flag};

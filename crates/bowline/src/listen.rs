@@ -1,5 +1,4 @@
 //! `--address` and ports to listeners, with kubectl's rules and words.
-//! Above: `port_forward`. Below: tokio.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

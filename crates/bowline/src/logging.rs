@@ -1,5 +1,4 @@
 //! `-v` of the servers to what they log, on stderr.
-//! Above: `node`, `gateway`, `dev`. Below: tracing.
 
 use tracing::level_filters::LevelFilter;
 

@@ -1,5 +1,4 @@
 //! Turns a command line into an exit code.
-//! Above: the shell. Below: everything else.
 
 mod args;
 mod attach;

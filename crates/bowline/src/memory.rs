@@ -1,6 +1,5 @@
 //! Memory that is no longer used, back to the system: of a server's ended sessions, of a client's
 //! start. And memory that is used again at once, not.
-//! Above: `servers`, `dev`, `remote`, `cp`. Below: the C library.
 
 use std::convert::Infallible;
 use std::future::pending;

@@ -1,5 +1,4 @@
 //! What became of a command to the last line on stderr and the exit code. All of them are here.
-//! Above: `main`, `exec`. Below: nothing.
 
 use std::fmt::Display;
 

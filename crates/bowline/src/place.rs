@@ -1,5 +1,4 @@
 //! Flags, environment and kubeconfig to an API server and how it is asked.
-//! Above: `exec`, `port_forward`. Below: `bowline_kube::{config, credentials, api}`.
 
 use std::sync::Arc;
 use std::time::Duration;

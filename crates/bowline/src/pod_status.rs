@@ -1,5 +1,4 @@
 //! What a runtime knows of a pod to the status that the API shows.
-//! Above: `dev`. Below: `bowline_node::runtime`.
 
 use std::time::SystemTime;
 

@@ -1,5 +1,4 @@
 //! `bowline port-forward`: what is asked for to listeners that stay, and a forward behind them.
-//! Above: `main`. Below: `bowline-kube` for where, `bowline-client` for the forward.
 
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,5 +1,4 @@
 //! How a copy goes to what a person sees of it: a bar, lines, or troubles alone.
-//! Above: `cp`. Below: indicatif.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};

@@ -1,5 +1,4 @@
 //! A remote command, and this program's own ends for it: terminal, signals, pipes.
-//! Above: `exec`, `attach`, `cp`. Below: `bowline-client`, `console`.
 
 use std::sync::Arc;
 

@@ -1,6 +1,5 @@
 //! Lines to this program's own stderr and stdout. All that it says goes through here, and nothing
 //! in it gives orders to a terminal, whoever wrote it: names, phases, reasons, whole answers.
-//! Above: all of this crate. Below: `bowline_io::text`.
 //!
 //! What is not said but passed on is not here: the output of a remote command, a shell's completion
 //! script, the progress bar. `crates/clippy.toml` forbids every other way to stderr and stdout.

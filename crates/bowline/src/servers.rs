@@ -1,5 +1,4 @@
 //! The servers' mains: options to listeners, a ready line, and an end by signal.
-//! Above: `main`. Below: `bowline-node`, `bowline-gateway`, `dev`.
 
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

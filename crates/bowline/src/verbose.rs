@@ -1,5 +1,4 @@
 //! `-v`: requests and answers to lines on stderr, in kubectl's layout, with credentials masked.
-//! Above: `exec`. Below: `bowline_io::observe`.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;

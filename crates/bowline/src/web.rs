@@ -1,5 +1,4 @@
 //! The web server in the demo pod: one page, for those who want something to talk to.
-//! Above: `dev`, as a container's main process. Below: `bowline_io::serve`.
 
 use std::io;
 use std::net::SocketAddr;

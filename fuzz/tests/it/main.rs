@@ -1,5 +1,4 @@
 //! Every committed input, through its target.
-//! Above: nothing. Below: `bowline_fuzz`, `fuzz/corpus`.
 
 #![allow(
     clippy::unwrap_used,

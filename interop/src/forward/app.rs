@@ -1,5 +1,4 @@
 //! What listens at a pod's port: a server of few words that does what its clients ask for.
-//! Above: [`forward`](super). Below: threads and sockets.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};

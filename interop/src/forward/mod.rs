@@ -1,5 +1,4 @@
 //! The other list: what a port-forward must show, whoever carries it.
-//! Above: tests of `bowline` and of the real parts. Below: [`app`], [`client`](crate::client).
 
 pub mod app;
 

@@ -1,5 +1,4 @@
 //! Autobahn's test suite against our WebSocket codec, in both roles.
-//! Above: nothing. Below: the examples `ws-echo-server` and `ws-echo-client`, the part `autobahn`.
 
 use std::collections::BTreeMap;
 use std::net::{TcpListener, TcpStream};

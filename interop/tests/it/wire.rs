@@ -1,5 +1,5 @@
 //! A wire between two programs, that breaks when a test says so: to connections that end as those
-//! of real networks do. Above: `ends`, `waits`. Below: threads.
+//! of real networks do.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};

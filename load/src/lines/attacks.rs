@@ -1,6 +1,5 @@
 //! Clients and servers that mean harm: connections that are reset at once or hoarded, and much that
 //! is dropped between little that has to wait.
-//! Above: the table of lines. Below: `client`, `bowline_proto::limits`.
 
 use std::process::Stdio;
 use std::sync::Arc;

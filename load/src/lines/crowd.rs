@@ -1,5 +1,4 @@
 //! Clients that take what they may not even ask for: room, time, and the speed of others.
-//! Above: the table of lines. Below: `client`, raw connections.
 
 use std::fs;
 use std::time::{Duration, Instant};

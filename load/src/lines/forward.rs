@@ -1,6 +1,5 @@
 //! Port-forwards: many connections at once, many in a row, one that nobody reads, killed clients
 //! and a killed gateway.
-//! Above: the table of lines. Below: `client`.
 
 use std::sync::Arc;
 use std::time::Duration;

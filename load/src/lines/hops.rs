@@ -1,5 +1,4 @@
 //! Each hop killed at each stage: what remains must say the truth, or that it does not know.
-//! Above: the table of lines. Below: `client`, `server`.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};

@@ -1,5 +1,4 @@
 //! Many sessions: in turns, at once, idle, in a row, killed.
-//! Above: the table of lines. Below: `client`.
 
 use std::process::Stdio;
 use std::sync::Arc;

@@ -1,5 +1,4 @@
 //! The lines by name, and what they share: a start with a baseline, and the way back to it.
-//! Above: `main`. Below: `many`, `slow`, `crowd`, `hops`, `forward`, `attacks`.
 
 mod attacks;
 mod crowd;

@@ -1,5 +1,4 @@
 //! Slow ends: terminals beside a bulk download, a slow reader, a process that reads nothing.
-//! Above: the table of lines. Below: `client`, `bowline_proto::limits`.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};

@@ -1,5 +1,4 @@
 //! The committed seeds keep the promises, reach everything that there is, and can be repeated.
-//! Above: nothing. Below: `bowline_sim`.
 
 #![allow(
     clippy::unwrap_used,

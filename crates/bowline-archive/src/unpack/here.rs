@@ -1,5 +1,4 @@
 //! What an unpacker has to what it is: kinds, sizes, sums.
-//! Above: `bowline-client`'s copies. Below: [`unpack`](super).
 
 use std::io::{self, Read, Seek, SeekFrom};
 

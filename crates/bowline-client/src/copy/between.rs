@@ -1,5 +1,4 @@
 //! From one container to another, through this side and not onto its disk.
-//! Above: [`copy`](super). Below: `bowline_archive`, [`scripts`].
 
 use std::collections::{BTreeSet, VecDeque};
 use std::ffi::OsStr;

@@ -1,5 +1,4 @@
 //! What was sent and what is there to whether the one is the other.
-//! Above: `up`, `down`, `between`. Below: listings.
 //!
 //! Names, kinds and sizes are compared, and of a link the length of what it leads to: none of it
 //! needs a file to be read.

@@ -1,5 +1,4 @@
 //! Out of a container.
-//! Above: [`copy`](super). Below: `bowline_archive::unpack`, [`scripts`].
 
 use std::collections::BTreeSet;
 use std::io;

@@ -1,5 +1,4 @@
 //! What a container's tools print to what it means: listings and sums, by paths below the root.
-//! Above: `down`, `up`, `between`. Below: nothing.
 
 use std::collections::BTreeMap;
 

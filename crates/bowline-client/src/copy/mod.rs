@@ -1,6 +1,5 @@
 //! Files and trees between this side and containers: `tar` over remote commands, and the truth
 //! about how that ended.
-//! Above: `bowline cp`, other tools. Below: [`exec`](fn@crate::exec), `bowline-archive`.
 //!
 //! A copy is complete if the archive's end was seen *and* the remote command has succeeded *and*
 //! both sides have the same names, kinds and sizes. Until then all of it is in a directory of its

@@ -1,7 +1,6 @@
 //! Input of a command that is held back: until the command says that it has begun, and then to
 //! pieces that grow. So a connection that is cut again soon has brought something to its end, and
 //! not only into the memories between.
-//! Above: `up`. Below: the clock.
 
 use std::io;
 use std::pin::Pin;

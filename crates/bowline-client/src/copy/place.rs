@@ -1,5 +1,4 @@
 //! Where a copy is in a container until it is complete, and how it gets its name from there.
-//! Above: `up`, `between`. Below: [`scripts`].
 
 use std::ffi::OsStr;
 use std::io;

@@ -1,5 +1,4 @@
 //! What is run in a container for a copy: words, and the shell's scripts.
-//! Above: `down`, `up`, `between`. Below: a container's `sh`, `tar`, `find`, `stat`, `mv`.
 //!
 //! Scripts get paths as arguments, never as text of their own, so no name is ever read by a shell.
 //! They keep to what busybox and GNU have in common, and a busybox may be built with little.

@@ -1,6 +1,4 @@
 //! Into a container.
-//! Above: [`copy`](super). Below: `bowline_archive::pack`, [`scripts`](super::scripts),
-//! [`place`](super::place).
 //!
 //! Each attempt has a directory of its own in the place, into which the tree comes from the one
 //! before. So what still runs of an attempt that was lost, or begins late, finds nothing that it

@@ -1,5 +1,4 @@
 //! What came out of a container, beside what it has at the end, to what may get its name.
-//! Above: `down`, `between`. Below: [`compare`](super::compare), [`scripts`].
 //!
 //! A file that was changed while it was copied may be half the old and half the new one, and what
 //! a tar cannot read to its end it fills up with zeros. So of each that may be so, sums are

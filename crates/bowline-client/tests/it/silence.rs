@@ -1,5 +1,5 @@
 //! Peers that say nothing, too little, too late or without end: on a clock that only the tests
-//! move. Above: nothing. Below: `bowline_client::{run, exec}`.
+//! move.
 
 use std::future::pending;
 use std::io;

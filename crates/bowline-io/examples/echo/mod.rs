@@ -1,5 +1,4 @@
 //! The loop of both echo examples: whole messages come back as they came.
-//! Above: `ws-echo-server`, `ws-echo-client`. Below: `bowline_proto::websocket`, the drivers.
 
 use std::future::poll_fn;
 use std::io;

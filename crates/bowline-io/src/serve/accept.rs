@@ -1,5 +1,4 @@
 //! A listener to connections, also when descriptors run out.
-//! Above: `serve`. Below: tokio's listener, `connections`.
 
 use std::fs::File;
 use std::future::poll_fn;

@@ -1,5 +1,4 @@
 //! A server's connections that are no sessions, to the one that goes when there are too many.
-//! Above: `serve`. Below: nothing.
 //!
 //! A connection is unknown until a request on it was authenticated. Nobody who may nothing can shut
 //! others out: unknown ones go first, those of the address that has most of them before others, the

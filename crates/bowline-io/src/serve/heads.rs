@@ -1,5 +1,4 @@
 //! A connection to one request at a time, for the HTTP library.
-//! Above: `serve`. Below: `stream`, `connections`.
 //!
 //! The library would read requests ahead of its answers, and make answers ahead of their reader, up
 //! to the longest head that it takes, on every connection. So it is given a head once that is

@@ -1,6 +1,5 @@
 //! A listener to requests, and requests to upgraded connections. The caller brings listener and
 //! end.
-//! Above: the gateway, the node. Below: hyper, `tls`.
 
 mod accept;
 mod connections;

@@ -1,5 +1,4 @@
 //! One port-forward, whatever carries it: many connections, each to a port of a pod.
-//! Above: the node, the client. Below: [`over_spdy`], [`over_websocket`].
 
 pub mod over_spdy;
 pub mod over_websocket;

@@ -1,5 +1,4 @@
 //! Forwarded connections as pairs of SPDY streams: one for the bytes, one for what went wrong.
-//! Above: [`Forward`](super::Forward). Below: [`spdy`], [`tunnel`](crate::tunnel).
 //!
 //! SPDY in Kubernetes has no windows, so that one connection whose end takes nothing would hold up
 //! all others behind it. Where both ends are Bowline's they agree on counting, in a header that

@@ -1,6 +1,5 @@
 //! Forwarded connections in numbered WebSocket channels, as clients other than kubectl have them:
 //! one connection for each port of the request. The server's side; nobody needs the other.
-//! Above: [`Forward`](super::Forward). Below: [`websocket`](crate::websocket).
 //!
 //! The n-th port has channel 2n for its bytes and 2n + 1 for what went wrong
 //! (docs/protocols/port-forward.md, 2.10). There is no word for the end of one direction, except

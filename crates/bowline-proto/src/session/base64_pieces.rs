@@ -1,5 +1,4 @@
 //! Base64 text of one message to bytes, as its pieces come.
-//! Above: `over_websocket`. Below: `base64`.
 
 use alloc::vec::Vec;
 use core::mem;

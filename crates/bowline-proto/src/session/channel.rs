@@ -1,5 +1,4 @@
 //! The lanes of a remote command and what a request wants of them.
-//! Above: both session carriers, the roles. Below: nothing.
 
 /// A lane of a remote command. Over WebSocket it is a number, over SPDY a stream of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

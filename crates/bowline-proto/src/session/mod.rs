@@ -1,5 +1,4 @@
 //! One remote command, whatever carries it: the same events and the same commands on both sides.
-//! Above: the relay, the roles. Below: [`over_websocket`], [`over_spdy`].
 
 pub(crate) mod base64_pieces;
 mod channel;

@@ -1,5 +1,4 @@
 //! A remote command in SPDY streams: one stream a channel, named by its `streamtype` header.
-//! Above: [`Session`](super::Session). Below: [`spdy`](crate::spdy).
 
 use alloc::collections::VecDeque;
 use alloc::format;

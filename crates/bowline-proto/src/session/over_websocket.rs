@@ -1,5 +1,4 @@
 //! A remote command in WebSocket messages: a channel number, then bytes.
-//! Above: [`Session`](super::Session). Below: [`websocket`](crate::websocket).
 
 use alloc::collections::VecDeque;
 use alloc::format;

@@ -1,5 +1,4 @@
 //! Every protocol as a row of a table: what is spoken under which name.
-//! Above: negotiation, both session carriers. Below: `limits`.
 
 use alloc::format;
 use alloc::string::String;

@@ -1,5 +1,4 @@
 //! Terminal sizes from a stream of JSON objects, however the stream is cut into pieces.
-//! Above: both session carriers. Below: `serde_json`.
 
 use alloc::format;
 use alloc::vec::Vec;

@@ -1,5 +1,4 @@
 //! Kubernetes' Status JSON to an outcome and back.
-//! Above: both session carriers, the roles. Below: `serde_json`.
 
 use alloc::borrow::{Cow, ToOwned};
 use alloc::format;

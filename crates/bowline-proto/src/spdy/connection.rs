@@ -1,5 +1,4 @@
 //! One SPDY connection after its upgrade: bytes to events, streams' data to bytes.
-//! Above: the session's carrier, port-forward. Below: `frame`, `headers`.
 //!
 //! The rules ask who opened a stream, not who is the client. There is no flow control: nobody in
 //! Kubernetes sends or heeds windows (trap T12 in docs/protocols/traps.md), TCP is what holds a

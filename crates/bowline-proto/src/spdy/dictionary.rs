@@ -1,5 +1,4 @@
 //! The preset dictionary of SPDY/3 header compression.
-//! Above: `headers`. Below: nothing.
 //!
 //! Source: draft-mbelshe-httpbis-spdy-00, §2.6.10.1. It is words, each behind its length as a
 //! big-endian u32, and then a tail of text without lengths.

@@ -1,5 +1,4 @@
 //! What a peer can do wrong in SPDY/3.1.
-//! Above: `connection`, `frame`, `headers`. Below: nothing.
 
 use thiserror::Error;
 

@@ -1,5 +1,4 @@
 //! The fixed part of every frame (SPDY/3.1 §2.2), and the control frames that are written.
-//! Above: `connection`. Below: nothing.
 
 use super::fault::Fault;
 

@@ -1,5 +1,4 @@
 //! Header blocks: names and values to and from the connection's zlib streams.
-//! Above: `connection`. Below: `zlib-rs`, `dictionary`.
 
 use alloc::boxed::Box;
 use alloc::string::String;

@@ -1,5 +1,4 @@
 //! SPDY/3.1 as Kubernetes uses it: streams, no windows, the server never speaks first.
-//! Above: `session::over_spdy`, port-forward. Below: `frame`, `headers`, `dictionary`.
 
 mod connection;
 mod dictionary;

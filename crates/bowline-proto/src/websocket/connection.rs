@@ -1,5 +1,4 @@
 //! One WebSocket after its handshake: bytes to events, messages to bytes.
-//! Above: the session's carrier, the tunnel. Below: `frame`, `mask`, `utf8`.
 
 use alloc::string::String;
 use alloc::vec::Vec;

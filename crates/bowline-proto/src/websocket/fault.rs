@@ -1,5 +1,4 @@
 //! What a peer can do wrong in RFC 6455, and the close code that answers it.
-//! Above: `connection`, `frame`. Below: nothing.
 
 use thiserror::Error;
 

@@ -1,5 +1,4 @@
 //! A frame's header (RFC 6455 §5.2): bytes to fields and back.
-//! Above: `connection`. Below: nothing.
 
 use super::fault::Fault;
 use crate::limits::{WEBSOCKET_CONTROL_BYTES, WEBSOCKET_HEADER_BYTES};

@@ -1,5 +1,4 @@
 //! XOR with a four-byte key (RFC 6455 §5.3), eight bytes at a time.
-//! Above: `connection`. Below: nothing.
 
 /// Masks or unmasks `bytes`, of which the first is byte number `offset` of its frame's payload.
 pub(super) fn apply(key: [u8; 4], offset: usize, bytes: &mut [u8]) {

@@ -1,5 +1,4 @@
 //! RFC 6455 as chunks: frames in, parts of messages out; a message is never buffered whole.
-//! Above: [`session::over_websocket`](crate::session), the tunnel. Below: `frame`, `mask`, `utf8`.
 
 mod connection;
 mod fault;

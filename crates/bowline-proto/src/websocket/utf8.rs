@@ -1,5 +1,4 @@
 //! Bytes of a text message to a verdict, however they are cut.
-//! Above: `connection`. Below: `core::str`.
 
 /// Checks UTF-8 as it streams past; keeps at most three bytes.
 #[derive(Clone, Copy, Debug, Default)]

@@ -1,5 +1,4 @@
 //! Every carrier of a session, client and server joined in memory with bytes cut anywhere.
-//! Above: nothing. Below: `bowline_proto::session`.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -1,5 +1,4 @@
 //! A SPDY connection against captured bytes, hostile bytes, and another one, cut anywhere.
-//! Above: nothing. Below: `bowline_proto::spdy`.
 
 mod pair;
 

@@ -1,5 +1,4 @@
 //! A WebSocket connection in both roles: against a model, and against bytes that RFC 6455 forbids.
-//! Above: nothing. Below: `bowline_proto::websocket`.
 
 mod tungstenite;
 

@@ -1,5 +1,4 @@
 //! The flags and words of `attach`, by kubectl's rules.
-//! Above: [`args`](super). Below: [`pflag`](super::pflag), [`global`].
 
 use std::time::Duration;
 

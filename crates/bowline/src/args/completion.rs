@@ -1,5 +1,4 @@
 //! `completion`: the tables of all commands to a script for a shell.
-//! Above: [`args`](super), `main`. Below: clap_complete.
 
 use clap_complete::Shell as Script;
 

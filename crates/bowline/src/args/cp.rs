@@ -1,5 +1,4 @@
 //! The flags and words of `cp`, by kubectl's rules.
-//! Above: [`args`](super). Below: [`pflag`](super::pflag), [`global`].
 
 use super::global::{self, Global};
 use super::pflag::{BadValue, Values, bad_value};

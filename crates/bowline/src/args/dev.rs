@@ -1,5 +1,4 @@
 //! The flags of `dev`.
-//! Above: [`args`](super). Below: [`pflag`](super::pflag).
 
 use std::path::PathBuf;
 use std::time::Duration;

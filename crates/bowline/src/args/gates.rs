@@ -1,5 +1,4 @@
 //! `--feature-gates` to the gates of a gateway.
-//! Above: `gateway`, `dev`. Below: the gates' own table.
 
 pub use bowline_gateway::gates::Gates;
 

@@ -1,5 +1,4 @@
 //! The flags of `gateway`, named as kube-apiserver's.
-//! Above: [`args`](super). Below: [`pflag`](super::pflag).
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;

@@ -1,5 +1,4 @@
 //! The flags that say which cluster, as whom: kubectl's global flags.
-//! Above: `exec`. Below: [`pflag`](super::pflag).
 
 use bowline_kube::config::Overrides;
 

@@ -1,5 +1,4 @@
 //! A word that is no command to the commands that may be meant, by cobra's rule.
-//! Above: [`outcome`](crate::outcome). Below: nothing.
 
 /// How many letters may be wrong.
 const WRONG: usize = 2;

@@ -1,5 +1,4 @@
 //! The words of a command line to what is asked for, as plain data.
-//! Above: `main`. Below: one file a command, [`pflag`] for the scanning, [`table`] for the tables.
 
 pub mod attach;
 pub mod completion;

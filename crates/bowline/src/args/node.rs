@@ -1,5 +1,4 @@
 //! The flags of `node`, named as kubelet's where kubelet has them.
-//! Above: [`args`](super). Below: [`pflag`](super::pflag).
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;

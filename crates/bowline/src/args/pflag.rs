@@ -1,5 +1,4 @@
 //! A table of flags and the words of a command line to values, by the rules of Go's pflag.
-//! Above: every command's `read`. Below: clap, which does the scanning.
 
 use std::ffi::OsString;
 use std::net::IpAddr;

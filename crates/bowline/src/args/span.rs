@@ -1,5 +1,4 @@
 //! A time as Go writes and reads it (`1m30s`, `-5s`, `1.5h`) to nanoseconds and back.
-//! Above: the flags, verbose output. Below: nothing.
 
 use std::fmt;
 use std::time::Duration;

@@ -1,5 +1,4 @@
 //! What a command is, as data: parsing, help and completion are made from the same tables.
-//! Above: every command's table, [`pflag`](super::pflag), [`help`](crate::help). Below: nothing.
 
 /// A command: how it is called, what its help says, which flags it takes.
 #[derive(Debug)]

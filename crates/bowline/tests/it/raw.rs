@@ -1,5 +1,4 @@
 //! Clients that write bytes of their own to a node or to a gateway before one.
-//! Above: `hostile`, `hostile_spdy`. Below: sockets, TLS.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;

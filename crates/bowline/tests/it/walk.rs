@@ -1,5 +1,4 @@
 //! The walk of one byte in `ARCHITECTURE.md`, held against the code: files, names, bytes, order.
-//! Above: nothing. Below: `bowline_client::run`, `bowline_io::drive`, `bowline_proto`'s machines.
 
 use std::future::poll_fn;
 use std::path::{Path, PathBuf};

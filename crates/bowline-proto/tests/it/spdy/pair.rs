@@ -1,5 +1,4 @@
 //! A client's and a server's connection joined in memory, against a plain model of their streams.
-//! Above: nothing. Below: `bowline_proto::spdy`.
 
 use bowline_proto::spdy::{Connection, Event, Role, StreamId};
 use bytes::{Bytes, BytesMut};

@@ -1,6 +1,5 @@
 //! The same bytes through `tungstenite`: what one writes the other has to read, and what one
 //! refuses the other has to refuse.
-//! Above: the tests of the connection. Below: `bowline_proto::websocket`, `tungstenite`.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
