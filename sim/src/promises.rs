@@ -45,9 +45,9 @@ impl fmt::Display for Promise {
 /// A promise that was broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Broken {
-    /// Which.
+    /// The promise.
     pub promise: Promise,
-    /// How.
+    /// How it was broken, for a person.
     pub how: String,
 }
 

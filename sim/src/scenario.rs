@@ -194,9 +194,9 @@ pub struct Reader {
 /// Something that goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// When.
+    /// When it happens.
     pub when: When,
-    /// What.
+    /// What happens.
     pub what: What,
 }
 

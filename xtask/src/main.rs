@@ -1,6 +1,7 @@
 //! `cargo x`: turns the project's rules into commands.
 //! `cargo x check` is for every day; `cargo x ci` is everything that must hold.
 
+mod floors;
 mod fuzz;
 mod instructions;
 mod sim;

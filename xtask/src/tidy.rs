@@ -1,5 +1,5 @@
-//! Rules that no compiler knows: file heads, lengths, words that have no place in the project, and
-//! that what is cited of docs/protocols is there.
+//! Rules that no compiler knows: file heads, lengths, words that have no place in the project, who
+//! uses whom, and that what is cited of docs/protocols is there.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,6 +7,8 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+
+use crate::floors;
 
 /// A file longer than this is more than one thing.
 const LINES_AT_MOST: usize = 800;
@@ -16,6 +18,10 @@ const UNFINISHED: [&str; 5] =
     [concat!("todo", "!("), concat!("unimplemented", "!("), "#[ignore", "FIXME", "XXX"];
 /// A test waits for a signal or for virtual time.
 const SLEEPS: [&str; 2] = ["thread::sleep", "time::sleep("];
+
+/// A doc that says nothing.
+const EMPTY_DOCS: [&str; 6] =
+    ["/// Which.", "/// Why.", "/// When.", "/// Where.", "/// How.", "/// Who."];
 
 /// Debian's packages make this folder; a test that needs a path that is none makes one up below a
 /// directory of its own.
@@ -35,7 +41,7 @@ pub fn run(root: &Path) -> Result<()> {
     let listed = list.current_dir(root).output();
     let listed = String::from_utf8(listed.context("git ls-files")?.stdout)?;
     let known = protocols(root)?;
-    let mut faults = Vec::new();
+    let mut faults = floors::check(root)?;
     let mut checked = 0;
     for path in listed.lines() {
         // A deleted file may still be listed until it is committed.
@@ -130,6 +136,9 @@ fn check(path: &str, text: &str, known: &Sections) -> Vec<String> {
         }
         for word in UNFINISHED.iter().filter(|word| line.contains(**word)) {
             faults.push(format!("{number}: {word}"));
+        }
+        if EMPTY_DOCS.contains(&line.trim()) {
+            faults.push(format!("{number}: a doc that is no sentence"));
         }
         if line.contains(THERE_SOMETIMES) {
             faults.push(format!("{number}: a path that some hosts have: {THERE_SOMETIMES}\""));

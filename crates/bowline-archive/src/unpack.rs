@@ -41,9 +41,9 @@ pub enum UnpackError {
     /// The target's directory, or the one beside it.
     #[error("{}: {error}", path.display())]
     Place {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// What the system said.
         error: io::Error,
     },
 }

@@ -118,14 +118,14 @@ pub enum Change {
         local: u16,
         /// The pod's port.
         remote: u16,
-        /// Why.
+        /// How it failed.
         why: Failure,
     },
     /// The forward to this pod was lost.
     Lost {
         /// The pod.
         pod: String,
-        /// Why.
+        /// How the forward ended.
         end: End,
     },
     /// There is no new one yet, for another reason than before.

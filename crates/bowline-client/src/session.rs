@@ -47,7 +47,7 @@ pub enum Ended {
     Known(Outcome),
     /// The session ended without a Status. The command may have ended in any way, or still run.
     Lost {
-        /// Why.
+        /// How the session was lost.
         loss: Loss,
         /// How many bytes of output came before, and were written.
         received_bytes: u64,

@@ -20,7 +20,7 @@ pub const ANONYMOUS: &str = "system:anonymous";
 /// Who asks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct User {
-    /// The name.
+    /// The user's name.
     pub name: String,
     /// The groups; as a rule `system:authenticated` is one.
     pub groups: Vec<String>,
@@ -59,9 +59,9 @@ pub enum TokensError {
     /// It cannot be read.
     #[error("{}: {error}", path.display())]
     File {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// What the system said.
         error: std::io::Error,
     },
     /// A line is not `token,user,uid[,"groups"]`.

@@ -94,9 +94,9 @@ pub enum PoliciesError {
     /// It cannot be read.
     #[error("{}: {error}", path.display())]
     File {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// What the system said.
         error: std::io::Error,
     },
     /// A line is no policy.

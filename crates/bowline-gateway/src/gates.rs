@@ -18,7 +18,7 @@ pub enum Gate {
 /// What is said of a gate.
 #[derive(Debug)]
 pub struct Row {
-    /// Which.
+    /// The gate that was named.
     pub gate: Gate,
     /// Its Kubernetes name.
     pub name: &'static str,

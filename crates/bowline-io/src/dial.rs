@@ -55,7 +55,7 @@ pub enum DialError {
     /// The name has no address.
     #[error("dial tcp: lookup {host}: {}", of_resolver(error))]
     Lookup {
-        /// The name.
+        /// The host's name.
         host: String,
         /// What the resolver said.
         error: io::Error,
@@ -65,7 +65,7 @@ pub enum DialError {
     Connect {
         /// The address.
         address: SocketAddr,
-        /// Why.
+        /// What the system said.
         error: io::Error,
     },
     /// It took too long.

@@ -16,21 +16,21 @@ pub enum ObjectsError {
     /// It cannot be read.
     #[error("{}: {error}", path.display())]
     File {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// What the system said.
         error: std::io::Error,
     },
     /// It is larger than `FILE_BYTES`.
     #[error("{}: larger than {FILE_BYTES} bytes", path.display())]
     TooLong {
-        /// Which.
+        /// The file.
         path: PathBuf,
     },
     /// It is no YAML.
     #[error("{}: {error}", path.display())]
     Yaml {
-        /// Which.
+        /// The file.
         path: PathBuf,
         /// What and where.
         error: String,

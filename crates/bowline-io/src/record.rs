@@ -56,7 +56,7 @@ pub struct Asker {
 /// A user, as a log names one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Subject {
-    /// The name.
+    /// The user's name.
     pub name: String,
     /// The groups.
     pub groups: Vec<String>,

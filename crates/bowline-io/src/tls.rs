@@ -27,9 +27,9 @@ pub enum TlsError {
     /// A file cannot be read.
     #[error("{}: {error}", path.display())]
     File {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// What the system said.
         error: std::io::Error,
     },
     /// There is no certificate in it.
@@ -55,7 +55,7 @@ pub enum TlsError {
     Refused {
         /// What it was to be.
         what: &'static str,
-        /// Why.
+        /// What the TLS library said.
         error: rustls::Error,
     },
 }

@@ -92,7 +92,7 @@ pub enum ApiError {
     Body {
         /// What was asked for.
         path: String,
-        /// Why.
+        /// What is wrong with it.
         error: String,
     },
     /// The request cannot be written down.

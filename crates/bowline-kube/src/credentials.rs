@@ -52,9 +52,9 @@ pub enum CredentialsError {
     /// A file cannot be read.
     #[error("{}", of_file(Path::new(path), error))]
     File {
-        /// Which.
+        /// The file.
         path: String,
-        /// Why.
+        /// What the system said.
         error: std::io::Error,
     },
     /// A token file without a token.

@@ -44,7 +44,7 @@ pub enum FilesError {
     Web {
         /// The URL, without its password.
         url: String,
-        /// Why.
+        /// How the request failed.
         error: WebError,
     },
     /// The URL's server has nothing there.

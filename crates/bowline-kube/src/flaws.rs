@@ -48,7 +48,7 @@ pub enum Flaw {
         path: String,
         /// Whose.
         name: String,
-        /// Why.
+        /// What is wrong with it.
         error: String,
     },
     /// Half of a certificate and its key.

@@ -19,15 +19,15 @@ pub enum FileError {
     /// It cannot be read.
     #[error("error loading config file \"{}\": {}", path.display(), of_file(path, error))]
     Read {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// What the system said.
         error: io::Error,
     },
     /// What is in it.
     #[error("error loading config file \"{path}\": {fault}", path = path.display())]
     Content {
-        /// Which.
+        /// The file.
         path: PathBuf,
         /// Where and what.
         fault: Fault,
@@ -44,7 +44,7 @@ pub enum FileError {
         line: usize,
         /// Of which list.
         list: &'static str,
-        /// The name.
+        /// The name that was given.
         name: String,
     },
 }

@@ -62,7 +62,7 @@ pub enum OidcError {
     Web {
         /// For what.
         what: &'static str,
-        /// Why.
+        /// How the request failed.
         error: WebError,
     },
     /// The provider does not describe itself.

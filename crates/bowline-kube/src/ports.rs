@@ -29,7 +29,7 @@ pub enum PortError {
     PodName {
         /// The pod.
         pod: String,
-        /// The name.
+        /// The name that was given.
         name: String,
     },
     /// A name that the service does not have.
@@ -37,7 +37,7 @@ pub enum PortError {
     ServiceName {
         /// The service.
         service: String,
-        /// The name.
+        /// The name that was given.
         name: String,
     },
     /// A number that the service does not have.

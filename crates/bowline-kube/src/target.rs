@@ -43,7 +43,7 @@ pub enum TargetError {
     /// A name that no object can have.
     #[error("invalid resource name {name:?}: [{why}]")]
     Name {
-        /// The name.
+        /// The name that was given.
         name: String,
         /// The rule.
         why: &'static str,
@@ -64,7 +64,7 @@ pub enum TargetError {
     Malformed {
         /// The object.
         what: String,
-        /// Why.
+        /// What is wrong with it.
         error: String,
     },
 }

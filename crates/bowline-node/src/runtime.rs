@@ -109,9 +109,9 @@ pub enum State {
     },
     /// Its main process could not be started.
     Failed {
-        /// Why.
+        /// What the system said.
         why: String,
-        /// When.
+        /// When that was tried.
         at: SystemTime,
     },
 }

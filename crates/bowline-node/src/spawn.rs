@@ -42,9 +42,9 @@ pub enum StartError {
     /// The container's working directory is not there.
     #[error("chdir to cwd ({dir:?}) set in config.json failed: {}", of_system(error))]
     WorkingDir {
-        /// Which.
+        /// The directory.
         dir: String,
-        /// Why.
+        /// What the system said.
         error: io::Error,
     },
     /// Nothing to run.

@@ -113,7 +113,7 @@ pub enum CopyError {
     Local {
         /// What.
         path: PathBuf,
-        /// Why.
+        /// What the system said.
         error: io::Error,
     },
     /// A remote command did not come about, or an end of it failed.
@@ -122,7 +122,7 @@ pub enum CopyError {
     /// A remote command has failed, and how. All that could be copied was, if `published`.
     #[error("the command in the container ended with {outcome:?}")]
     Remote {
-        /// How.
+        /// How the command ended.
         outcome: Outcome,
         /// What it said, if the watcher was not told.
         complaint: String,
@@ -132,7 +132,7 @@ pub enum CopyError {
     /// A remote command's end is not known.
     #[error("{loss} after {bytes} bytes")]
     Lost {
-        /// Why.
+        /// How the session was lost.
         loss: Loss,
         /// Bytes that had come, or gone.
         bytes: u64,
@@ -142,7 +142,7 @@ pub enum CopyError {
     /// The same, of the command that gives the target its name: it may have it.
     #[error("{loss}, and it is not known whether the target has its name")]
     Unknown {
-        /// Why.
+        /// How the session was lost.
         loss: Loss,
         /// How often it was tried again.
         retries: u64,
@@ -200,7 +200,7 @@ pub enum CopyError {
     /// beginning was copied, as it is there; others were not.
     #[error("{}", changed(*.files, *.published))]
     Changed {
-        /// How many.
+        /// The number of files.
         files: u64,
         /// Whether the rest has its name.
         published: bool,
