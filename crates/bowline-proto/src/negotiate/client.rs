@@ -1,0 +1,145 @@
+//! What a client offers, and its verdict on the answer.
+
+use alloc::borrow::ToOwned;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use thiserror::Error;
+
+use super::lines::{
+    Lines, SPDY, STREAM_PROTOCOL, WEBSOCKET_ACCEPT, WEBSOCKET_KEY, WEBSOCKET_PROTOCOL,
+    WEBSOCKET_VERSION, asked,
+};
+use crate::session::protocol::{self, Carrier, Protocol};
+use crate::websocket::accept_key;
+
+/// A client's offer: the method and the lines that make a request an upgrade.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// What is asked for.
+    pub carrier: Carrier,
+    /// The protocols, best first.
+    pub protocols: Vec<&'static Protocol>,
+    /// The WebSocket key, base64; empty for SPDY.
+    key: String,
+}
+
+/// Why a response is not the upgrade that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum NotUpgraded {
+    /// Any status but 101.
+    #[error("the server answered {0}")]
+    Code(u16),
+    /// A 101 without the header lines that make it one.
+    #[error("the server's {0} header does not fit the upgrade")]
+    Header(&'static str),
+    /// A protocol that was not offered.
+    #[error("invalid protocol, expected one of {expected:?}, got {got:?}")]
+    Protocol {
+        /// What was offered.
+        expected: Vec<String>,
+        /// What the server chose.
+        got: String,
+    },
+}
+
+impl Offer {
+    /// Offers v5 over WebSocket. `nonce` must be fresh from a cryptographic source.
+    #[must_use]
+    pub fn websocket(nonce: [u8; 16]) -> Offer {
+        let protocols = alloc::vec![&protocol::WEBSOCKET_V5];
+        Offer { carrier: Carrier::WebSocket, protocols, key: STANDARD.encode(nonce) }
+    }
+
+    /// Offers every version over SPDY.
+    #[must_use]
+    pub fn spdy() -> Offer {
+        let protocols = protocol::SPDY_OFFER.to_vec();
+        Offer { carrier: Carrier::Spdy, protocols, key: String::new() }
+    }
+
+    /// Offers port-forward in a tunnel. `nonce` as with [`websocket`](Self::websocket).
+    #[must_use]
+    pub fn tunnel(nonce: [u8; 16]) -> Offer {
+        let protocols = alloc::vec![&protocol::FORWARD_TUNNEL];
+        Offer { carrier: Carrier::WebSocket, protocols, key: STANDARD.encode(nonce) }
+    }
+
+    /// Offers port-forward over SPDY.
+    #[must_use]
+    pub fn forward() -> Offer {
+        let protocols = alloc::vec![&protocol::FORWARD_SPDY];
+        Offer { carrier: Carrier::Spdy, protocols, key: String::new() }
+    }
+
+    /// The request's method: WebSocket must be GET, SPDY is POST (and so needs `create`).
+    #[must_use]
+    pub fn method(&self) -> &'static str {
+        match self.carrier {
+            Carrier::WebSocket => "GET",
+            Carrier::Spdy => "POST",
+        }
+    }
+
+    /// The request's header lines.
+    #[must_use]
+    pub fn headers(&self) -> Vec<(&'static str, String)> {
+        let connection = ("Connection", "Upgrade".to_owned());
+        let names = self.protocols.iter().map(|row| row.name);
+        match self.carrier {
+            Carrier::WebSocket => alloc::vec![
+                connection,
+                ("Upgrade", "websocket".to_owned()),
+                (WEBSOCKET_KEY, self.key.clone()),
+                (WEBSOCKET_VERSION, "13".to_owned()),
+                (WEBSOCKET_PROTOCOL, names.collect::<Vec<_>>().join(", ")),
+            ],
+            Carrier::Spdy => [connection, ("Upgrade", SPDY.to_owned())]
+                .into_iter()
+                .chain(names.map(|name| (STREAM_PROTOCOL, name.to_owned())))
+                .collect(),
+        }
+    }
+
+    /// The client's verdict on the response.
+    ///
+    /// # Errors
+    /// [`NotUpgraded`]: the connection cannot be used.
+    pub fn check(&self, code: u16, response: Lines<'_>) -> Result<&'static Protocol, NotUpgraded> {
+        if code != 101 {
+            return Err(NotUpgraded::Code(code));
+        }
+        if !response.has_token("Connection", "upgrade") {
+            return Err(NotUpgraded::Header("Connection"));
+        }
+        if asked(response) != Some(self.carrier) {
+            return Err(NotUpgraded::Header("Upgrade"));
+        }
+        match self.carrier {
+            Carrier::WebSocket => {
+                let expected = accept_key(&self.key);
+                if response.first(WEBSOCKET_ACCEPT).map(str::trim) != Some(expected.as_str()) {
+                    return Err(NotUpgraded::Header(WEBSOCKET_ACCEPT));
+                }
+                self.chosen(response.first(WEBSOCKET_PROTOCOL).unwrap_or_default())
+            }
+            // docs/protocols/handshakes.md, 3.1: a server that names none means version 1, where
+            // there are versions.
+            Carrier::Spdy => match response.first(STREAM_PROTOCOL).map(str::trim) {
+                None | Some("") if self.protocols.len() > 1 => Ok(&protocol::SPDY_V1),
+                name => self.chosen(name.unwrap_or_default()),
+            },
+        }
+    }
+
+    fn chosen(&self, name: &str) -> Result<&'static Protocol, NotUpgraded> {
+        let row = self.protocols.iter().find(|row| row.name == name.trim());
+        row.copied().ok_or_else(|| NotUpgraded::Protocol {
+            expected: self.protocols.iter().map(|row| row.name.to_string()).collect(),
+            got: format!("{name:.80}"),
+        })
+    }
+}

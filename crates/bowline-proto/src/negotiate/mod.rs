@@ -1,0 +1,14 @@
+//! Headers in, verdict out: which protocol a stream speaks, on either side of the handshake.
+
+mod client;
+mod lines;
+mod server;
+
+pub use self::client::{NotUpgraded, Offer};
+pub use self::lines::{Lines, SPDY, STREAM_PROTOCOL, asked};
+pub use self::server::{
+    Accepted, Refusal, Taken, accept, accept_forward, accepted_elsewhere, asks_for_tunnel,
+};
+
+#[cfg(test)]
+mod tests;

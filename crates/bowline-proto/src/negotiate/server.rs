@@ -1,0 +1,227 @@
+//! A request to a verdict, and to the 101 or the refusal that Kubernetes' servers give.
+
+use alloc::borrow::ToOwned;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use thiserror::Error;
+
+use super::lines::{
+    ACCEPTED_PROTOCOLS, Lines, SPDY, STREAM_PROTOCOL, WEBSOCKET_ACCEPT, WEBSOCKET_KEY,
+    WEBSOCKET_PROTOCOL, WEBSOCKET_VERSION, asked,
+};
+use crate::session::protocol::{self, Carrier, Protocol};
+use crate::websocket::accept_key;
+
+/// Which protocols a server takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// `v5.channel.k8s.io` over WebSocket, which older servers do not know.
+    pub websocket_v5: bool,
+}
+
+/// A server's answer to a request that may be upgraded.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// What will be spoken.
+    pub protocol: &'static Protocol,
+    /// The lines of the 101, `Connection` and `Upgrade` among them.
+    pub response: Vec<(&'static str, String)>,
+}
+
+/// Why a request is not upgraded, with the words and codes of Kubernetes.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// Not an upgrade, or to something unknown.
+    #[error("Upgrade request required")]
+    NoUpgrade,
+    /// WebSocket is asked for with GET (RFC 6455 §4.1).
+    #[error("bad method")]
+    Method,
+    /// RFC 6455 §4.2.1.
+    #[error("missing or bad Sec-WebSocket-Key")]
+    Key,
+    /// RFC 6455 §4.4.
+    #[error("missing or bad WebSocket version")]
+    Version,
+    /// None of the offered subprotocols is spoken here.
+    #[error("no supported WebSocket subprotocol among {offered:?}")]
+    Subprotocol {
+        /// What was offered.
+        offered: Vec<String>,
+    },
+    /// SPDY without a word about what is to be spoken in it.
+    #[error(
+        "unable to upgrade: header X-Stream-Protocol-Version does not exist in request with \
+         {headers} headers"
+    )]
+    NoStreamProtocol {
+        /// How many headers the request has, `Host` left out, as Go's servers count.
+        headers: usize,
+    },
+    /// The same where the header is there, and names nothing.
+    #[error(
+        "unable to upgrade: header X-Stream-Protocol-Version contains [{}], but no valid protocols",
+        values.join(" ")
+    )]
+    EmptyStreamProtocol {
+        /// What it holds, a line each.
+        values: Vec<String>,
+    },
+    /// None of the offered protocols is spoken here.
+    #[error(
+        "unable to upgrade: unable to negotiate protocol: \
+         client supports [{}], server accepts [{}]",
+        offered.join(" "),
+        accepted.join(" ")
+    )]
+    StreamProtocol {
+        /// What was offered.
+        offered: Vec<String>,
+        /// What is spoken here.
+        accepted: Vec<&'static str>,
+    },
+}
+
+impl Refusal {
+    /// The HTTP status code.
+    #[must_use]
+    pub fn code(&self) -> u16 {
+        match self {
+            Refusal::NoUpgrade | Refusal::Key | Refusal::Version => 400,
+            Refusal::NoStreamProtocol { .. } | Refusal::EmptyStreamProtocol { .. } => 400,
+            Refusal::Method => 405,
+            Refusal::Subprotocol { .. } | Refusal::StreamProtocol { .. } => 403,
+        }
+    }
+
+    /// Header lines that go with it.
+    #[must_use]
+    pub fn headers(&self) -> Vec<(&'static str, String)> {
+        match self {
+            Refusal::Version => alloc::vec![(WEBSOCKET_VERSION, "13".into())],
+            Refusal::StreamProtocol { accepted, .. } => {
+                accepted.iter().map(|name| (ACCEPTED_PROTOCOLS, (*name).into())).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Whether Kubernetes sends no body with it.
+    #[must_use]
+    pub fn is_bare(&self) -> bool {
+        matches!(self, Refusal::Subprotocol { .. })
+    }
+}
+
+/// The most lines of a server's refusal that are passed on. There are four versions.
+const ACCEPTED_LINES: usize = 8;
+
+/// What a server that refused would have taken, as lines for whoever it was that asked.
+#[must_use]
+pub fn accepted_elsewhere(response: Lines<'_>) -> Vec<(&'static str, String)> {
+    let names = response.all(ACCEPTED_PROTOCOLS).take(ACCEPTED_LINES);
+    names.map(|name| (ACCEPTED_PROTOCOLS, name.to_owned())).collect()
+}
+
+/// A server's verdict on a request. WebSocket v5 is taken wherever it is offered, as every server
+/// that knows it does; else the client's order of preference decides.
+///
+/// # Errors
+/// [`Refusal`], to be answered instead of the 101.
+pub fn accept(method: &str, request: Lines<'_>, taken: Taken) -> Result<Accepted, Refusal> {
+    match asked(request).ok_or(Refusal::NoUpgrade)? {
+        Carrier::WebSocket => accept_websocket(method, request, |offered| {
+            let v5 = &protocol::WEBSOCKET_V5;
+            if taken.websocket_v5 && offered.contains(&v5.name) {
+                return Some(v5);
+            }
+            let others = || protocol::WEBSOCKET.into_iter().filter(|row| **row != *v5);
+            offered.iter().find_map(|name| others().find(|row| row.name == *name))
+        }),
+        Carrier::Spdy => accept_spdy(request, &protocol::SPDY),
+    }
+}
+
+/// The same for a port-forward.
+///
+/// # Errors
+/// [`Refusal`], to be answered instead of the 101.
+pub fn accept_forward(method: &str, request: Lines<'_>) -> Result<Accepted, Refusal> {
+    match asked(request).ok_or(Refusal::NoUpgrade)? {
+        Carrier::WebSocket => accept_websocket(method, request, |offered| {
+            let rows = [&protocol::FORWARD_TUNNEL].into_iter().chain(protocol::FORWARD_CHANNELS);
+            rows.into_iter().find(|row| offered.contains(&row.name))
+        }),
+        Carrier::Spdy => accept_spdy(request, &[&protocol::FORWARD_SPDY]),
+    }
+}
+
+/// Whether a request wants a byte stream of SPDY in a WebSocket.
+#[must_use]
+pub fn asks_for_tunnel(request: Lines<'_>) -> bool {
+    asked(request) == Some(Carrier::WebSocket)
+        && request.first(WEBSOCKET_PROTOCOL).is_some_and(|line| {
+            line.split(',').any(|name| name.trim() == protocol::FORWARD_TUNNEL.name)
+        })
+}
+
+fn accept_websocket(
+    method: &str,
+    request: Lines<'_>,
+    choose: impl Fn(&[&str]) -> Option<&'static Protocol>,
+) -> Result<Accepted, Refusal> {
+    if method != "GET" {
+        return Err(Refusal::Method);
+    }
+    let key = request.first(WEBSOCKET_KEY).map(str::trim).unwrap_or_default();
+    if STANDARD.decode(key).map_or(0, |key| key.len()) != 16 {
+        return Err(Refusal::Key);
+    }
+    if request.first(WEBSOCKET_VERSION).map(str::trim) != Some("13") {
+        return Err(Refusal::Version);
+    }
+    // Only the first line counts, as in every Kubernetes server (trap T26 in
+    // docs/protocols/traps.md).
+    let line = request.first(WEBSOCKET_PROTOCOL).unwrap_or_default();
+    let offered: Vec<&str> = line.split(',').map(str::trim).collect();
+    let Some(protocol) = choose(&offered) else {
+        let offered = offered.into_iter().map(ToOwned::to_owned).collect();
+        return Err(Refusal::Subprotocol { offered });
+    };
+    let response = alloc::vec![
+        ("Upgrade", "websocket".to_owned()),
+        ("Connection", "Upgrade".to_owned()),
+        (WEBSOCKET_ACCEPT, accept_key(key)),
+        (WEBSOCKET_PROTOCOL, protocol.name.to_owned()),
+    ];
+    // RFC 6455 §4.2.2: a client that named no subprotocol must not be given one, not even "".
+    let lines = if protocol.name.is_empty() { 3 } else { 4 };
+    Ok(Accepted { protocol, response: response.into_iter().take(lines).collect() })
+}
+
+fn accept_spdy(request: Lines<'_>, table: &[&'static Protocol]) -> Result<Accepted, Refusal> {
+    let values: Vec<String> = request.all(STREAM_PROTOCOL).map(ToOwned::to_owned).collect();
+    if values.is_empty() {
+        return Err(Refusal::NoStreamProtocol { headers: request.count() });
+    }
+    let names = values.iter().flat_map(|line| line.split(',')).map(str::trim);
+    let offered: Vec<String> =
+        names.filter(|name| !name.is_empty()).map(ToOwned::to_owned).collect();
+    if offered.is_empty() {
+        return Err(Refusal::EmptyStreamProtocol { values });
+    }
+    let spoken = |name: &String| table.iter().find(|row| row.name == *name).copied();
+    let Some(protocol) = offered.iter().find_map(spoken) else {
+        let accepted = table.iter().map(|row| row.name).collect();
+        return Err(Refusal::StreamProtocol { offered, accepted });
+    };
+    let response = alloc::vec![
+        ("Connection", "Upgrade".to_owned()),
+        ("Upgrade", SPDY.to_owned()),
+        (STREAM_PROTOCOL, protocol.name.to_owned()),
+    ];
+    Ok(Accepted { protocol, response })
+}
