@@ -1,0 +1,108 @@
+//! A query to what it asks for, as the kubelet reads it.
+
+use bowline_proto::extension::REPLAY;
+use bowline_proto::portforward::over_websocket::PORTS;
+use bowline_proto::session::Wants;
+
+use super::answers::Plain;
+
+/// The lines that an attach begins with.
+pub(super) fn replay(query: &str) -> Result<Option<usize>, Plain> {
+    let asked = form_urlencoded::parse(query.as_bytes()).find(|pair| pair.0 == REPLAY.asked);
+    let Some((_, value)) = asked else { return Ok(None) };
+    let number = value.parse();
+    let bad = |_| Plain::new(400, format!("invalid {} {value:?}: must be a number", REPLAY.asked));
+    number.map(Some).map_err(bad)
+}
+
+/// The ports of a forward in channels, which cannot be asked for later
+/// (docs/protocols/endpoints.md, 1.2).
+pub(super) fn ports(query: &str) -> Result<Vec<u16>, Plain> {
+    let bad = |text: String| Plain::new(400, text);
+    let values: Vec<String> = form_urlencoded::parse(query.as_bytes())
+        .filter(|pair| pair.0 == "port")
+        .map(|pair| pair.1.into_owned())
+        .collect();
+    if values.is_empty() {
+        return Err(bad("query parameter \"port\" is required".into()));
+    }
+    let mut ports = Vec::new();
+    for text in values.iter().flat_map(|value| value.split(',')) {
+        if text.is_empty() {
+            return Err(bad("query parameter \"port\" cannot be empty".into()));
+        }
+        let why = |why: &str| {
+            bad(format!(
+                "unable to parse {text:?} as a port: strconv.ParseUint: parsing {text:?}: {why}"
+            ))
+        };
+        if !text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(why("invalid syntax"));
+        }
+        match text.parse() {
+            Ok(0) => return Err(bad(format!("port {text:?} must be > 0"))),
+            Ok(port) => ports.push(port),
+            Err(_) => return Err(why("value out of range")),
+        }
+    }
+    if ports.len() > PORTS {
+        return Err(bad(format!("{} ports are more than channels can carry", ports.len())));
+    }
+    Ok(ports)
+}
+
+/// The kubelet's reading: only `1` counts, the first of several; a terminal swallows stderr.
+pub(super) fn parameters(query: &str) -> Result<(Vec<String>, Wants), Plain> {
+    let pairs: Vec<_> = form_urlencoded::parse(query.as_bytes()).collect();
+    let set = |name: &str| pairs.iter().find(|pair| pair.0 == name).is_some_and(|p| p.1 == "1");
+    let tty = set("tty");
+    let wants =
+        Wants { stdin: set("input"), stdout: set("output"), stderr: set("error") && !tty, tty };
+    if !(wants.stdin || wants.stdout || wants.stderr) {
+        let text = "you must specify at least 1 of stdin, stdout, stderr";
+        return Err(Plain::new(400, text));
+    }
+    let command = pairs.iter().filter(|pair| pair.0 == "command").map(|pair| pair.1.to_string());
+    Ok((command.collect(), wants))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_of_channels_are_read_as_the_kubelet_reads_them() {
+        let read = |query| ports(query).map_err(|plain| plain.text);
+        assert_eq!(read("port=80,81&port=82"), Ok(vec![80, 81, 82]));
+        for (query, expected) in [
+            ("x=1", "query parameter \"port\" is required"),
+            ("port=", "query parameter \"port\" cannot be empty"),
+            ("port=0", "port \"0\" must be > 0"),
+            (
+                "port=x",
+                "unable to parse \"x\" as a port: strconv.ParseUint: parsing \"x\": invalid syntax",
+            ),
+            (
+                "port=65536",
+                "unable to parse \"65536\" as a port: strconv.ParseUint: parsing \"65536\": value \
+                 out of range",
+            ),
+        ] {
+            assert_eq!(read(query), Err(expected.to_owned()));
+        }
+    }
+
+    #[test]
+    fn only_a_one_counts() {
+        let wants = |query| parameters(query).map(|found| found.1);
+        let all = Wants { stdin: true, stdout: true, stderr: true, tty: false };
+        assert_eq!(wants("input=1&output=1&error=1"), Ok(all));
+        let terminal = Wants { stdin: true, stderr: false, tty: true, ..all };
+        assert_eq!(wants("input=1&output=1&error=1&tty=1"), Ok(terminal));
+        assert_eq!(wants("input=true").unwrap_err().code, 400);
+        assert_eq!(wants("error=1&tty=1").unwrap_err().code, 400);
+        assert_eq!(wants("output=0&output=1").unwrap_err().code, 400);
+        let (command, _) = parameters("command=sh&command=-c&command=a+%22b%22&output=1").unwrap();
+        assert_eq!(command, ["sh", "-c", "a \"b\""]);
+    }
+}
