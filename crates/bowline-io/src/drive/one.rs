@@ -110,11 +110,6 @@ impl<S: Connection, M: Machine> Driver<S, M> {
         &mut self.machine
     }
 
-    /// The machine, to look at.
-    pub fn watch(&self) -> &M {
-        &self.machine
-    }
-
     /// Whether [`Step::Done`] was told.
     #[must_use]
     pub fn is_done(&self) -> bool {
