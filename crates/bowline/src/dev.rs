@@ -128,7 +128,8 @@ impl Dev {
         tokio::join!(memory::give_back(&self.gateway.0), memory::give_back(&self.node.0));
     }
 
-    /// Ends sessions, servers and every process, within a second.
+    /// Ends sessions, servers and every process: within a second, and within three where clients
+    /// do not take the goodbye.
     pub async fn stop(self) {
         for (sessions, server) in [self.gateway, self.node] {
             sessions.end.cancel();
