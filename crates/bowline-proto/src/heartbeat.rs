@@ -30,10 +30,11 @@ pub struct Heartbeat {
     next_ping: Time,
     /// When the oldest ping was sent that is still unanswered and that nothing can hold up.
     asked: Option<Time>,
-    /// How much bulk data was sent, how much of it before the oldest open ping, and how much of it
-    /// the peer is known to have read. While the first and the last differ, a ping may be stuck.
+    /// How much bulk data was sent, how much of it before an open ping with this number, and how
+    /// much of it the peer is known to have read. While the first and the last differ, a ping may
+    /// be stuck.
     bulk_sent: u64,
-    bulk_asked: Option<u64>,
+    bulk_asked: Option<(u32, u64)>,
     bulk_read: u64,
     paused: bool,
 }
@@ -65,10 +66,13 @@ impl Heartbeat {
         }
     }
 
-    /// A ping of ours was answered: everything that we sent before it was read.
-    pub fn answered(&mut self) {
+    /// The ping with this number was answered: everything that we sent before it was read. What
+    /// was sent behind it a late answer knows nothing of.
+    pub fn answered(&mut self, number: u32) {
         self.asked = None;
-        self.bulk_read = self.bulk_asked.take().unwrap_or(self.bulk_read);
+        if let Some((_, bulk)) = self.bulk_asked.take_if(|(asked, _)| *asked <= number) {
+            self.bulk_read = bulk;
+        }
     }
 
     /// Bulk data was sent: behind it a ping may have to wait.
@@ -76,10 +80,11 @@ impl Heartbeat {
         self.bulk_sent += 1;
     }
 
-    /// A ping was queued.
-    pub fn pinged(&mut self, now: Time) {
+    /// A ping was queued, with a number above those of all before; or none could be.
+    pub fn pinged(&mut self, now: Time, number: Option<u32>) {
         self.next_ping = now + self.every;
-        self.bulk_asked.get_or_insert(self.bulk_sent);
+        let Some(number) = number else { return };
+        self.bulk_asked.get_or_insert((number, self.bulk_sent));
         if self.bulk_sent == self.bulk_read {
             self.asked.get_or_insert(now);
         }
@@ -133,7 +138,7 @@ mod tests {
         (0..=until).find(|&second| {
             loop {
                 match heartbeat.poll(seconds(second)) {
-                    Beat::Ping => heartbeat.pinged(seconds(second)),
+                    Beat::Ping => heartbeat.pinged(seconds(second), Some(second as u32)),
                     Beat::Dead => return true,
                     Beat::Wait(_) => return false,
                 }
@@ -153,14 +158,14 @@ mod tests {
         assert_eq!(dies(&mut heartbeat, 34), None);
         heartbeat.heard(seconds(34));
         assert_eq!(heartbeat.poll(seconds(63)), Beat::Ping);
-        heartbeat.pinged(seconds(63));
+        heartbeat.pinged(seconds(63), Some(63));
         assert_eq!(heartbeat.poll(seconds(64)), Beat::Dead);
     }
 
     #[test]
     fn silence_that_we_asked_for_is_not_death() {
         let mut paused = Heartbeat::new(Time::ZERO, EVERY, PATIENCE);
-        paused.pinged(seconds(5));
+        paused.pinged(seconds(5), Some(5));
         paused.paused(seconds(6), true);
         assert_eq!(dies(&mut paused, 500), None);
         assert_eq!(paused.poll(seconds(500)), Beat::Wait(seconds(505)));
@@ -170,13 +175,36 @@ mod tests {
         let mut blocked = Heartbeat::new(Time::ZERO, EVERY, PATIENCE);
         blocked.sent_bulk();
         assert_eq!(dies(&mut blocked, 500), None);
-        blocked.answered();
+        blocked.answered(500);
         assert_eq!(dies(&mut blocked, 1000), Some(535));
 
         let mut later = Heartbeat::new(Time::ZERO, EVERY, PATIENCE);
-        later.pinged(seconds(5));
+        later.pinged(seconds(5), Some(5));
         later.sent_bulk();
-        later.answered();
+        later.answered(5);
         assert_eq!(dies(&mut later, 500), None, "the answer says nothing of what came after");
+    }
+
+    #[test]
+    fn an_answer_says_nothing_of_what_was_sent_behind_its_ping() {
+        let mut heartbeat = Heartbeat::new(Time::ZERO, EVERY, PATIENCE);
+        heartbeat.sent_bulk();
+        heartbeat.pinged(seconds(5), Some(1));
+        heartbeat.pinged(seconds(10), Some(2));
+        heartbeat.answered(1);
+        heartbeat.sent_bulk();
+        heartbeat.pinged(seconds(15), Some(3));
+        heartbeat.answered(2);
+        assert_eq!(dies(&mut heartbeat, 500), None, "the second answer is none to the third ping");
+        heartbeat.answered(3);
+        assert_eq!(dies(&mut heartbeat, 1000), Some(535));
+    }
+
+    #[test]
+    fn a_ping_that_could_not_be_sent_asks_for_nothing() {
+        let mut heartbeat = Heartbeat::new(Time::ZERO, EVERY, PATIENCE);
+        heartbeat.pinged(seconds(5), None);
+        assert_eq!(heartbeat.poll(seconds(9)), Beat::Wait(seconds(10)));
+        assert_eq!(heartbeat.poll(seconds(100)), Beat::Ping);
     }
 }

@@ -642,10 +642,9 @@ impl OverSpdy {
             match self.heartbeat.poll(now) {
                 Beat::Wait(until) => return Some(until),
                 Beat::Ping => {
-                    self.heartbeat.pinged(now);
-                    if self.unsent() < limits::OUTBOX_BYTES {
-                        self.spdy.ping();
-                    }
+                    let has_room = self.unsent() < limits::OUTBOX_BYTES;
+                    let ping = if has_room { self.spdy.ping() } else { None };
+                    self.heartbeat.pinged(now, ping);
                 }
                 Beat::Dead => {
                     let patience = limits::SILENCE_PATIENCE.as_secs();
@@ -740,7 +739,7 @@ impl Machine for OverSpdy {
                 Some(Frame::Finished(id)) => self.finished(now, id),
                 Some(Frame::Reset(id, _)) => self.was_reset(id),
                 Some(Frame::Window(id, bytes)) => self.window(id, bytes),
-                Some(Frame::Pong(_)) => self.heartbeat.answered(),
+                Some(Frame::Pong(number)) => self.heartbeat.answered(number),
                 None if self.unpack(now) => {}
                 None => {
                     let deadline = self.tick(now);

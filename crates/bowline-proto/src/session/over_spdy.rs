@@ -466,10 +466,9 @@ impl OverSpdy {
             match self.heartbeat.poll(now) {
                 Beat::Wait(until) => return Some(until),
                 Beat::Ping => {
-                    self.heartbeat.pinged(now);
-                    if self.spdy.outbox().len() < limits::OUTBOX_BYTES {
-                        self.spdy.ping();
-                    }
+                    let has_room = self.spdy.outbox().len() < limits::OUTBOX_BYTES;
+                    let ping = if has_room { self.spdy.ping() } else { None };
+                    self.heartbeat.pinged(now, ping);
                 }
                 Beat::Dead => {
                     let patience = limits::SILENCE_PATIENCE.as_secs();
@@ -522,7 +521,7 @@ impl Machine for OverSpdy {
                 Some(Frame::Data(id, bytes)) => self.data(now, id, bytes),
                 Some(Frame::Finished(id)) => self.finished(now, id),
                 Some(Frame::Reset(id, _)) => self.was_reset(now, id),
-                Some(Frame::Pong(_)) => self.heartbeat.answered(),
+                Some(Frame::Pong(number)) => self.heartbeat.answered(number),
                 Some(Frame::Window(..)) => {}
                 None => {
                     let deadline = self.tick(now);

@@ -48,6 +48,8 @@ pub struct OverWebSocket {
     /// Stdin was ended: at a server by the client, at a client by us.
     stdin_ended: bool,
     heartbeat: Heartbeat,
+    /// How many pings were sent.
+    pings: u32,
     input_ended: bool,
     phase: Phase,
 }
@@ -98,6 +100,7 @@ impl OverWebSocket {
             error: Vec::new(),
             stdin_ended: false,
             heartbeat: Heartbeat::new(Time::ZERO, limits::PING_EVERY, limits::SILENCE_PATIENCE),
+            pings: 0,
             input_ended: false,
             phase: Phase::Open,
         };
@@ -453,6 +456,23 @@ impl OverWebSocket {
         self.side == Side::Server && !self.input_ended && self.websocket.is_undelivered()
     }
 
+    /// The number of a ping, which its answer brings back; `None` where too much waits for one.
+    fn ping(&mut self) -> Option<u32> {
+        if self.websocket.unsent() >= limits::OUTBOX_BYTES {
+            return None;
+        }
+        self.pings += 1;
+        self.websocket.ping(&self.pings.to_be_bytes());
+        Some(self.pings)
+    }
+
+    /// A pong that answers none of ours is one more sign of life, and nothing else.
+    fn pong(&mut self, payload: &[u8]) {
+        if let Some(number) = payload.first_chunk() {
+            self.heartbeat.answered(u32::from_be_bytes(*number));
+        }
+    }
+
     /// Servers leave it to the client to ask (and to the kernel to find a host that is gone): a
     /// client that does not read cannot answer, and is not dead for that.
     fn beat(&mut self, now: Time) -> Option<Time> {
@@ -463,10 +483,8 @@ impl OverWebSocket {
             match self.heartbeat.poll(now) {
                 Beat::Wait(until) => return Some(until),
                 Beat::Ping => {
-                    self.heartbeat.pinged(now);
-                    if self.websocket.outbox().len() < limits::OUTBOX_BYTES {
-                        self.websocket.ping(b"");
-                    }
+                    let ping = self.ping();
+                    self.heartbeat.pinged(now, ping);
                 }
                 Beat::Dead => {
                     let patience = limits::SILENCE_PATIENCE.as_secs();
@@ -514,7 +532,7 @@ impl Machine for OverWebSocket {
             }
             match self.websocket.poll() {
                 Some(Frame::Chunk(chunk)) => self.chunk(now, chunk),
-                Some(Frame::Pong(_)) => self.heartbeat.answered(),
+                Some(Frame::Pong(payload)) => self.pong(&payload),
                 Some(Frame::Closed(closed)) => self.closed(now, closed),
                 None => {
                     let deadline = self.tick(now);
