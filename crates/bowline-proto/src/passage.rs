@@ -35,8 +35,9 @@ pub struct Passage {
     /// there any more who owes it.
     owed: usize,
     owed_until: Option<Time>,
-    /// The client has gone with words on their way that nobody will get.
-    abandoned: bool,
+    /// Something that was said to this side was dropped.
+    near_cut: bool,
+    far_cut: bool,
     aborted: bool,
 }
 
@@ -55,7 +56,8 @@ impl Passage {
             until: None,
             owed: 0,
             owed_until: None,
-            abandoned: false,
+            near_cut: false,
+            far_cut: false,
             aborted: false,
         }
     }
@@ -66,9 +68,8 @@ impl Passage {
     }
 
     fn is_moving(&mut self, now: Time) -> bool {
-        let near =
-            !self.near_ended && (self.unsent(Leg::Near) > 0 || self.to_near.is_undelivered());
-        let far = !self.far_ended && (self.unsent(Leg::Far) > 0 || self.to_far.is_undelivered());
+        let near = !self.near_ended && self.near.is_undelivered(&self.to_near);
+        let far = !self.far_ended && self.to_far.is_undelivered();
         near || far && self.is_far_taking(now)
     }
 
@@ -80,6 +81,18 @@ impl Passage {
             self.owed_until = Some(now + CLOSED_CLIENT_GRACE);
         }
         self.owed_until.is_some_and(|until| now < until)
+    }
+
+    /// Whether what comes for this side is kept. Once a side has ended, the other one is read
+    /// whatever it takes; what is more than its bound is dropped then, and all that follows.
+    fn keeps(&mut self, leg: Leg) -> bool {
+        let is_full = self.unsent(leg) >= OUTBOX_BYTES;
+        let (ended, cut) = match leg {
+            Leg::Near => (self.near_ended, &mut self.near_cut),
+            Leg::Far => (self.far_ended, &mut self.far_cut),
+        };
+        *cut |= ended && is_full;
+        !*cut
     }
 
     fn unsent(&self, leg: Leg) -> usize {
@@ -101,6 +114,7 @@ impl Intermediary for Passage {
                 self.to_far.round(input.len());
                 self.near.receive(input);
             }
+            Leg::Far if !self.keeps(Leg::Near) => {}
             Leg::Far => self.to_near.frame(&[], input.freeze()),
         }
     }
@@ -124,6 +138,7 @@ impl Intermediary for Passage {
     fn poll(&mut self, now: Time) -> Next<Ending> {
         while let Some(came) = self.near.poll() {
             match came {
+                Came::Bytes(_) if !self.keeps(Leg::Far) => {}
                 Came::Bytes(bytes) => self.to_far.frame(&[], bytes),
                 Came::Closed(_) => {
                     self.near_ended = true;
@@ -165,7 +180,10 @@ impl Intermediary for Passage {
     }
 
     fn is_cut(&self, leg: Leg) -> bool {
-        leg == Leg::Far && (self.abandoned || self.to_far.is_undelivered())
+        match leg {
+            Leg::Near => self.near_cut,
+            Leg::Far => self.far_cut || self.to_far.is_undelivered(),
+        }
     }
 
     fn client_grace(&self) -> Duration {
@@ -174,7 +192,7 @@ impl Intermediary for Passage {
 
     /// The far side takes nothing.
     fn client_gone(&mut self, now: Time) {
-        (self.near_ended, self.far_ended, self.abandoned) = (true, true, true);
+        (self.near_ended, self.far_ended, self.far_cut) = (true, true, true);
         self.ended(now, Leg::Near);
         self.to_near.discard();
         self.near.outbox(&mut self.to_near).discard();

@@ -129,6 +129,16 @@ impl Wire {
         }
     }
 
+    /// Whether the peer's host is still to get something of `stream`, or of what carries it.
+    #[must_use]
+    pub fn is_undelivered(&self, stream: &Outbox) -> bool {
+        let carried = match self {
+            Wire::Plain { .. } => false,
+            Wire::Tunnel(websocket) => websocket.is_undelivered(),
+        };
+        carried || stream.is_undelivered()
+    }
+
     /// Ends the stream with a reason, where the carrier has a place for one: after what waits in
     /// `stream`.
     pub fn fail(&mut self, stream: &mut Outbox, reason: &str) {

@@ -8,7 +8,10 @@
 )]
 
 mod forward;
+mod passage;
 mod session;
 mod spdy;
+mod tunnel;
 mod websocket;
+mod wire;
 mod words;

@@ -13,6 +13,8 @@ use bowline_proto::{Intermediary, Leg, Machine, Next, Time, limits};
 use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 
+use crate::wire::{Cuts, cuts, pieces};
+
 const ALL: [&Protocol; 10] = [
     &protocol::WEBSOCKET_V5,
     &protocol::WEBSOCKET_V4,
@@ -27,27 +29,6 @@ const ALL: [&Protocol; 10] = [
 ];
 const EVERYTHING: Wants = Wants { stdin: true, stdout: true, stderr: true, tty: false };
 const TERMINAL: Wants = Wants { stdin: true, stdout: true, stderr: false, tty: true };
-
-/// Moves bytes in pieces of the given sizes, over and over.
-#[derive(Clone, Debug)]
-struct Cuts {
-    sizes: Vec<usize>,
-    next: usize,
-}
-
-impl Cuts {
-    fn new(sizes: &[usize]) -> Cuts {
-        Cuts { sizes: sizes.to_vec(), next: 0 }
-    }
-
-    fn piece(&mut self, outbox: &mut bowline_proto::Outbox) -> BytesMut {
-        let size = self.sizes[self.next % self.sizes.len()].max(1);
-        self.next += 1;
-        let bytes: Vec<u8> = outbox.chunks().flatten().copied().take(size).collect();
-        outbox.advance(bytes.len());
-        BytesMut::from(&bytes[..])
-    }
-}
 
 /// What one end saw, with neighbouring data joined.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -191,14 +172,6 @@ fn whole_session(
     pair.server.receive_end(now);
     pair.pass(limits::CLOSING_PATIENCE);
     assert!(pair.at_client.done && pair.at_server.done, "{protocol:?}");
-}
-
-fn pieces() -> impl Strategy<Value = Vec<Vec<u8>>> {
-    prop::collection::vec(prop::collection::vec(any::<u8>(), 0..700), 0..6)
-}
-
-fn cuts() -> impl Strategy<Value = Vec<usize>> {
-    prop::collection::vec(1usize..1500, 1..12)
 }
 
 proptest! {
