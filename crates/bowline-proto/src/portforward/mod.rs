@@ -2,6 +2,7 @@
 
 pub mod over_spdy;
 pub mod over_websocket;
+mod window;
 
 use alloc::string::String;
 

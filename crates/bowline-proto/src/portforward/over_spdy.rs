@@ -15,6 +15,7 @@ use core::mem;
 
 use bytes::{Bytes, BytesMut};
 
+use super::window::Window;
 use super::{Event, Id};
 use crate::extension::WINDOW;
 use crate::heartbeat::{Beat, Heartbeat};
@@ -35,8 +36,8 @@ const GOAWAY_OK: u32 = 0;
 
 /// The longest request id; kubectl's are decimal numbers.
 const REQUEST_BYTES: usize = 64;
-/// What was taken is told in pieces of at least this.
-const TOLD_BYTES: u32 = limits::WINDOW_BYTES / 4;
+/// What a connection is told whose peer sent more than it may.
+const OVERRUN: &str = "more was sent than the window allows";
 
 /// A forward over SPDY, on either side.
 #[derive(Debug)]
@@ -85,14 +86,8 @@ struct Pair {
     error_ended: bool,
     theirs: Theirs,
     we_finished: bool,
-    /// Where both ends count: what may still be sent, and what was taken and not told.
+    /// Where both ends count.
     window: Option<Window>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Window {
-    open: usize,
-    untold: u32,
 }
 
 /// The peer's direction.
@@ -200,7 +195,7 @@ impl OverSpdy {
     pub fn room(&self, id: Id) -> usize {
         match self.pairs.get(&id) {
             Some(pair) if pair.told && !pair.we_finished => {
-                pair.window.map_or(usize::MAX, |window| window.open)
+                pair.window.map_or(usize::MAX, Window::open)
             }
             _ => 0,
         }
@@ -211,7 +206,7 @@ impl OverSpdy {
         let Some(pair) = self.pairs.get_mut(&id).filter(|pair| !pair.we_finished) else { return };
         let Some(data) = pair.data.filter(|_| !bytes.is_empty()) else { return };
         if let Some(window) = &mut pair.window {
-            window.open = window.open.saturating_sub(bytes.len());
+            window.sent(bytes.len());
         }
         self.heartbeat.sent_bulk();
         self.spdy.send(data, bytes);
@@ -271,9 +266,8 @@ impl OverSpdy {
     pub fn taken(&mut self, id: Id, bytes: usize) {
         let Some(pair) = self.pairs.get_mut(&id) else { return };
         let (Some(window), Some(data)) = (&mut pair.window, pair.data) else { return };
-        window.untold = window.untold.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
-        if window.untold >= TOLD_BYTES {
-            self.spdy.taken(data, mem::take(&mut window.untold));
+        if let Some(told) = window.taken(bytes) {
+            self.spdy.taken(data, told);
         }
     }
 
@@ -392,7 +386,7 @@ impl OverSpdy {
         if lane == Lane::Data {
             pair.port = port;
             let window = headers.get(WINDOW.asked).and_then(|window| window.parse().ok());
-            pair.window = window.map(|open| Window { open, untold: 0 });
+            pair.window = window.map(Window::new);
         }
         if pair.window.is_some() && lane == Lane::Data {
             let ours = limits::WINDOW_BYTES.to_string();
@@ -427,7 +421,7 @@ impl OverSpdy {
         let Some((id, Lane::Data)) = self.streams.get(&stream).copied() else { return };
         let Some(pair) = self.pairs.get_mut(&id) else { return };
         let window = headers.get(WINDOW.answered).and_then(|window| window.parse().ok());
-        pair.window = window.map(|open| Window { open, untold: 0 });
+        pair.window = window.map(Window::new);
         pair.told = true;
         self.events.push_back(Event::Connected(id));
         if !self.pairs.get(&id).is_some_and(Pair::is_awaited) {
@@ -435,9 +429,14 @@ impl OverSpdy {
         }
     }
 
-    fn data(&mut self, stream: StreamId, bytes: Bytes) {
+    fn data(&mut self, now: Time, stream: StreamId, bytes: Bytes) {
         let Some((id, lane)) = self.streams.get(&stream).copied() else { return };
         let Some(pair) = self.pairs.get_mut(&id) else { return };
+        if let (Lane::Data, Some(window)) = (lane, &mut pair.window)
+            && !window.came(bytes.len())
+        {
+            return self.overrun(now, id);
+        }
         match (lane, self.side) {
             (Lane::Error, Side::Server) => {}
             (Lane::Error, Side::Client) => {
@@ -454,6 +453,17 @@ impl OverSpdy {
             }
             (Lane::Data, _) => self.events.push_back(Event::Data(id, bytes)),
         }
+    }
+
+    /// The peer does not keep to what it was given, and nothing else would bound what it sends.
+    fn overrun(&mut self, now: Time, id: Id) {
+        if self.side == Side::Client {
+            return self.give_up(id, OVERRUN);
+        }
+        if self.pairs.get(&id).is_some_and(|pair| pair.told) {
+            self.events.push_back(Event::Reset(id));
+        }
+        self.fail(now, id, OVERRUN);
     }
 
     fn finished(&mut self, now: Time, stream: StreamId) {
@@ -566,7 +576,7 @@ impl OverSpdy {
         let Some(window) = self.pairs.get_mut(&id).and_then(|pair| pair.window.as_mut()) else {
             return;
         };
-        window.open = window.open.saturating_add(bytes as usize);
+        window.opened(bytes);
         self.events.push_back(Event::Room(id));
     }
 
@@ -735,7 +745,7 @@ impl Machine for OverSpdy {
                 Some(_) if self.phase != Phase::Open => {}
                 Some(Frame::Opened { id, headers }) => self.opened(now, id, &headers),
                 Some(Frame::Replied { id, headers }) => self.replied(id, &headers),
-                Some(Frame::Data(id, bytes)) => self.data(id, bytes),
+                Some(Frame::Data(id, bytes)) => self.data(now, id, bytes),
                 Some(Frame::Finished(id)) => self.finished(now, id),
                 Some(Frame::Reset(id, _)) => self.was_reset(id),
                 Some(Frame::Window(id, bytes)) => self.window(id, bytes),

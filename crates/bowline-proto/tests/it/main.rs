@@ -7,8 +7,8 @@
     reason = "in a test, helpers included, a panic is the report"
 )]
 
-mod forward;
 mod passage;
+mod portforward;
 mod session;
 mod spdy;
 mod tunnel;
