@@ -13,7 +13,7 @@ use bowline_proto::{Intermediary, Leg, Machine, Next, Time, limits};
 use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 
-use crate::wire::{Cuts, cuts, pieces};
+use crate::wire::{Cuts, all, cuts, pieces};
 
 const ALL: [&Protocol; 10] = [
     &protocol::WEBSOCKET_V5,
@@ -347,6 +347,49 @@ fn a_silent_server_is_dead_within_the_patience_and_a_paused_client_is_not_fooled
         }
         assert!(!paused);
         let loss = silent.at_client.end.expect("an end").expect_err("a loss");
+        assert_eq!(loss.cause, Cause::Silent, "{protocol:?}");
+    }
+}
+
+/// A server that is slow to answer may read nothing more by the time it has.
+#[test]
+fn a_late_answer_to_a_ping_says_nothing_of_what_was_sent_behind_it() {
+    for protocol in [&protocol::WEBSOCKET_V5, &protocol::SPDY_V4] {
+        let mut pair = Pair::new(protocol, EVERYTHING, &[1000]);
+        pair.settle();
+        let pinged = |pair: &mut Pair, bytes: usize| {
+            pair.client.send(Channel::Stdin, Bytes::from(vec![7; bytes]));
+            pair.now = pair.now + limits::PING_EVERY;
+            pair.at_client.poll(&mut pair.client, pair.now);
+            all(pair.client.outbox())
+        };
+        let read = |pair: &mut Pair, bytes: BytesMut| {
+            pair.server.receive(pair.now, bytes);
+            pair.at_server.poll(&mut pair.server, pair.now);
+            let answer = all(pair.server.outbox());
+            assert!(!answer.is_empty(), "{protocol:?}");
+            pair.client.receive(pair.now, answer);
+            pair.at_client.poll(&mut pair.client, pair.now);
+        };
+        let (first, second) = (pinged(&mut pair, 10), pinged(&mut pair, 10));
+        read(&mut pair, first);
+        let third = pinged(&mut pair, 100_000);
+        read(&mut pair, second);
+        for _ in 0..200 {
+            pair.now = pair.now + Duration::from_secs(1);
+            pair.at_client.poll(&mut pair.client, pair.now);
+            pair.client.outbox().discard();
+        }
+        assert_eq!(pair.at_client.end, None, "the bulk may not be read yet: {protocol:?}");
+        read(&mut pair, third);
+        for _ in 0..200 {
+            pair.now = pair.now + Duration::from_secs(1);
+            pair.at_client.poll(&mut pair.client, pair.now);
+            if pair.at_client.end.is_some() {
+                break;
+            }
+        }
+        let loss = pair.at_client.end.expect("an end").expect_err("a loss");
         assert_eq!(loss.cause, Cause::Silent, "{protocol:?}");
     }
 }

@@ -153,31 +153,29 @@ fn a_server_that_has_bulk_data_to_take_before_the_ping_is_not_dead() {
 
 #[test]
 fn a_late_answer_to_an_early_ping_says_nothing_of_what_was_sent_behind_it() {
-    let (mut client, mut seen, mut now) =
-        (Carrier::Plain.forward(Side::Client), Seen::default(), NOW);
-    let mut stock = Stock::new(Carrier::Plain);
-    let id = client.connect(now, 80).expect("a connection");
-    let asked = all(client.outbox());
-    client.receive(now, stock.read(asked));
-    seen.poll(&mut client, now);
-    let mut said = Vec::new();
-    // Two pings, then more data than is read in time, and a third ping behind it.
-    for _ in 0..2 {
-        now = now + PING_EVERY;
-        client.send(id, Bytes::from_static(b"data"));
+    // With room for a third ping behind the data, and without.
+    for bulk in [100_000, 1 << 20] {
+        let (mut client, mut seen, mut now) =
+            (Carrier::Plain.forward(Side::Client), Seen::default(), NOW);
+        let mut stock = Stock::new(Carrier::Plain);
+        let id = client.connect(now, 80).expect("a connection");
+        let asked = all(client.outbox());
+        client.receive(now, stock.read(asked));
         seen.poll(&mut client, now);
-        said.push(all(client.outbox()));
+        let mut said = Vec::new();
+        for (turn, bytes) in [10, 10, bulk].into_iter().enumerate() {
+            if turn == 2 {
+                client.receive(now, stock.read(said.remove(0)));
+                seen.poll(&mut client, now);
+            }
+            now = now + PING_EVERY;
+            client.send(id, Bytes::from(vec![7; bytes]));
+            seen.poll(&mut client, now);
+            said.push(all(client.outbox()));
+        }
+        client.receive(now, stock.read(said.remove(0)));
+        assert_eq!(dies(&mut client, &mut seen, &mut now, 200), None, "{bulk}");
     }
-    let second = said.pop().unwrap();
-    client.receive(now, stock.read(said.pop().unwrap()));
-    seen.poll(&mut client, now);
-    client.send(id, Bytes::from(vec![7; 1 << 20]));
-    now = now + PING_EVERY;
-    seen.poll(&mut client, now);
-    all(client.outbox());
-    client.receive(now, stock.read(second));
-    seen.poll(&mut client, now);
-    assert_eq!(dies(&mut client, &mut seen, &mut now, 200), None);
 }
 
 /// The part of a carrier that is in messages already goes first.
