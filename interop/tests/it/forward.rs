@@ -235,6 +235,7 @@ fn web_pod(name: &str, app: &str) -> String {
          nodeName: localhost\n  automountServiceAccountToken: false\n  \
          terminationGracePeriodSeconds: 0\n  containers:\n  - {{name: box, image: \
          \"localhost/box:1\", imagePullPolicy: Never, command: [httpd, -f, -p, \"8080\"], ports: \
-         [{{name: page, containerPort: 8080}}]}}\n"
+         [{{name: page, containerPort: 8080}}], readinessProbe: {{tcpSocket: {{port: 8080}}, \
+         periodSeconds: 1}}}}\n"
     )
 }

@@ -4,20 +4,20 @@ use std::time::Duration;
 
 use bowline_io::drive::join;
 use bowline_node::{forward, session};
-use bowline_proto::Machine;
 use bowline_proto::limits::{CLOSED_CLIENT_GRACE, FORWARD_CONNECTIONS};
 use bowline_proto::passage::Passage;
 use bowline_proto::portforward::{Forward, OverSpdy, OverWebSocket};
 use bowline_proto::relay::Relay;
 use bowline_proto::session::protocol::{SPDY, WEBSOCKET};
 use bowline_proto::session::{Session, Side};
+use bowline_proto::spdy;
 use bowline_proto::tunnel::Wire;
 use bowline_proto::websocket::Role;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::hostile::{
-    Deaf, Hostile, NOW, Pod, WANTS, data, message, openings, protocols, said, written,
+    Deaf, Hostile, Pod, WANTS, data, message, openings, protocols, said, written,
 };
 
 /// A look at a peer, and what else takes a moment.
@@ -118,8 +118,12 @@ async fn a_client_whose_node_takes_some_is_heard() {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_of_a_forward_whose_ports_take_nothing() {
-    let mut client = OverSpdy::new(Side::Client, Wire::plain());
-    client.connect(NOW, 80);
+    // A client that counts would have to wait for leave to say more.
+    let mut client = spdy::Connection::new(spdy::Role::Client);
+    let names = |kind| [("streamtype", kind), ("port", "80"), ("requestid", "0")];
+    let error = client.open(&names("error"));
+    client.finish(error);
+    client.open(&names("data"));
     let first = written(client.outbox());
     let spdy = || Forward::Spdy(OverSpdy::new(Side::Server, Wire::plain()));
     let channels = || Forward::WebSocket(OverWebSocket::new(WEBSOCKET[0], &[80]));
