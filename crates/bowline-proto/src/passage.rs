@@ -38,7 +38,6 @@ pub struct Passage {
     /// Something that was said to this side was dropped.
     near_cut: bool,
     far_cut: bool,
-    aborted: bool,
 }
 
 impl Passage {
@@ -58,7 +57,6 @@ impl Passage {
             owed_until: None,
             near_cut: false,
             far_cut: false,
-            aborted: false,
         }
     }
 
@@ -108,8 +106,6 @@ impl Intermediary for Passage {
 
     fn receive(&mut self, _now: Time, leg: Leg, input: BytesMut) {
         match leg {
-            // Nothing follows the word that it is over.
-            _ if self.aborted => {}
             Leg::Near => {
                 self.to_far.round(input.len());
                 self.near.receive(input);
@@ -199,8 +195,8 @@ impl Intermediary for Passage {
         self.to_far.discard();
     }
 
+    /// Both outboxes are finished: what still comes is queued for nobody.
     fn abort(&mut self, now: Time, why: &str) {
-        self.aborted = true;
         self.near.fail(&mut self.to_near, why);
         self.to_far.finish();
         self.until = Some(now + CLOSING_PATIENCE);
