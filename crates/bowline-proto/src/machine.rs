@@ -1,5 +1,6 @@
 //! What every protocol looks like from outside: the contracts between a machine and its driver.
 
+use core::task::{Context, Poll};
 use core::time::Duration;
 
 use bytes::BytesMut;
@@ -75,6 +76,12 @@ pub trait Intermediary {
 
     /// Whether to read a socket now: only while the other one takes what comes from it.
     fn wants_read(&mut self, leg: Leg) -> bool;
+
+    /// Whether whoever looks at what passes has room for more; else the sockets are not read, and
+    /// the task is woken once it has.
+    fn poll_room(&mut self, _cx: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
 
     /// Says whether a socket is being read.
     fn reading(&mut self, _now: Time, _leg: Leg, _reading: bool) {}

@@ -5,7 +5,9 @@
 //! says goes to the far side, and what the far side says to the near side, each as far as the
 //! other's outbox has room.
 
+use alloc::boxed::Box;
 use alloc::format;
+use core::task::{Context, Poll};
 use core::time::Duration;
 
 use bytes::BytesMut;
@@ -27,9 +29,50 @@ pub enum Ending {
     Lost(Loss),
 }
 
+/// Sees what passes through a [`Relay`], for example to record it or to count it.
+pub trait Tap {
+    /// Is told of each event of either side, in order, before it is passed on. What comes after the
+    /// session's end is dropped, and not told.
+    fn event(&mut self, now: Time, leg: Leg, event: &Event);
+
+    /// Whether more may come now. Until then neither side is read: their peers feel it as
+    /// backpressure, and nothing is lost. Events of what was read before, one read at most, still
+    /// come. The tap wakes the task when it has room again.
+    fn poll_room(&mut self, _cx: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
+}
+
+/// Nobody looks.
+impl Tap for () {
+    fn event(&mut self, _: Time, _: Leg, _: &Event) {}
+}
+
+impl<T: Tap + ?Sized> Tap for Box<T> {
+    fn event(&mut self, now: Time, leg: Leg, event: &Event) {
+        (**self).event(now, leg, event);
+    }
+
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        (**self).poll_room(cx)
+    }
+}
+
+impl<T: Tap> Tap for Option<T> {
+    fn event(&mut self, now: Time, leg: Leg, event: &Event) {
+        if let Some(tap) = self {
+            tap.event(now, leg, event);
+        }
+    }
+
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.as_mut().map_or(Poll::Ready(()), |tap| tap.poll_room(cx))
+    }
+}
+
 /// Two sessions as one machine with two sockets.
 #[derive(Debug)]
-pub struct Relay {
+pub struct Relay<T = ()> {
     near: Session,
     far: Session,
     /// The client has all its lanes: only now may the command start, or its output be read.
@@ -39,6 +82,7 @@ pub struct Relay {
     ended: bool,
     near_done: bool,
     far_done: bool,
+    tap: T,
 }
 
 impl Relay {
@@ -46,6 +90,14 @@ impl Relay {
     /// the same channels.
     #[must_use]
     pub fn new(near: Session, far: Session) -> Relay {
+        Relay::with_tap(near, far, ())
+    }
+}
+
+impl<T: Tap> Relay<T> {
+    /// The same, and `tap` sees what passes.
+    #[must_use]
+    pub fn with_tap(near: Session, far: Session, tap: T) -> Relay<T> {
         Relay {
             near,
             far,
@@ -54,11 +106,12 @@ impl Relay {
             ended: false,
             near_done: false,
             far_done: false,
+            tap,
         }
     }
 }
 
-impl Intermediary for Relay {
+impl<T: Tap> Intermediary for Relay<T> {
     type Ending = Ending;
 
     fn receive(&mut self, now: Time, leg: Leg, input: BytesMut) {
@@ -90,6 +143,10 @@ impl Intermediary for Relay {
 
     fn reading(&mut self, now: Time, leg: Leg, reading: bool) {
         self.session(leg).reading(now, reading);
+    }
+
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.ended { Poll::Ready(()) } else { self.tap.poll_room(cx) }
     }
 
     fn is_done(&self, leg: Leg) -> bool {
@@ -151,11 +208,12 @@ impl Intermediary for Relay {
     }
 }
 
-impl Relay {
+impl<T: Tap> Relay<T> {
     fn near_said(&mut self, now: Time, event: Event) -> Option<Ending> {
         if self.ended {
             return None;
         }
+        self.tap.event(now, Leg::Near, &event);
         match event {
             Event::Data(channel, bytes) => self.far.send(channel, bytes),
             Event::Eof(channel) => self.far.finish(channel),
@@ -178,6 +236,7 @@ impl Relay {
         if self.ended {
             return None;
         }
+        self.tap.event(now, Leg::Far, &event);
         match event {
             Event::Ready => self.far_ready = true,
             Event::Data(channel, bytes) => self.near.send(channel, bytes),

@@ -31,6 +31,7 @@ pub fn join<S: Connection, I: Intermediary>(
         far: Some(Socket::new(far.stream, far.early)),
         machine,
         lookout: Lookout::default(),
+        has_room: true,
         ending: None,
         traffic: Traffic::default(),
     };
@@ -56,6 +57,8 @@ struct Joined<S, I: Intermediary> {
     far: Option<Socket<S>>,
     machine: I,
     lookout: Lookout,
+    /// Whether whoever looks at what passes had room for more when that was asked last.
+    has_room: bool,
     ending: Option<I::Ending>,
     traffic: Traffic,
 }
@@ -115,17 +118,25 @@ impl<S: Connection, I: Intermediary> Joined<S, I> {
     /// takes no output has said all that it will, and waits for nothing.
     fn look_after_client(&mut self, now: Time) -> Seen {
         let Some(near) = &self.near else { return Seen::Nothing(None) };
-        let is_blocked = self.ending.is_none() && !self.machine.wants_read(Leg::Near);
-        let waiting = self.machine.outbox(Leg::Far).len();
         let grace = self.machine.client_grace();
+        // What a client said that has only ended its direction may wait for a tap for any time.
+        let may_look = self.has_room || grace.is_zero();
+        let is_read = self.has_room && self.machine.wants_read(Leg::Near);
+        let is_blocked = self.ending.is_none() && may_look && !is_read;
+        let waiting = self.machine.outbox(Leg::Far).len();
         self.lookout.look(now, near, is_blocked.then_some(Blocked { waiting, grace }))
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, alarm: &mut Alarm) -> Poll<Wake> {
         let now = self.clock.now();
+        let has_room = self.machine.poll_room(cx).is_ready();
+        if has_room != std::mem::replace(&mut self.has_room, has_room) && !has_room {
+            // Clients that are not read have to be looked after from now on.
+            return Poll::Ready(Wake::Deadline);
+        }
         for (leg, socket) in [(Leg::Near, &mut self.near), (Leg::Far, &mut self.far)] {
             let Some(socket) = socket else { continue };
-            let is_read = self.machine.wants_read(leg);
+            let is_read = has_room && self.machine.wants_read(leg);
             self.machine.reading(now, leg, is_read);
             if let Poll::Ready(moment) = socket.poll(cx, self.machine.outbox(leg), is_read) {
                 return Poll::Ready(Wake::Socket(leg, moment));

@@ -1,17 +1,19 @@
 //! Two connections with a relay between them.
 
 use std::future::{pending, poll_fn};
+use std::task::{Context, Poll};
 use std::io::Write;
 use std::net::Shutdown;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bowline_io::clock::Clock;
 use bowline_io::drive::{Moment, Socket, join};
 use bowline_io::stream::{Stream, Upgraded};
-use bowline_proto::relay::{Ending, Relay};
+use bowline_proto::relay::{Ending, Relay, Tap};
 use bowline_proto::session::protocol::{SPDY_V4, WEBSOCKET_V4};
 use bowline_proto::session::{Channel, Event, Outcome, Protocol, Session, Side, Status, Wants};
-use bowline_proto::{Machine, Next};
+use bowline_proto::{Leg, Machine, Next, Time};
 use bytes::BytesMut;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
@@ -167,4 +169,69 @@ async fn a_client_that_ends_stdin_by_closing_is_heard_to_its_last_word() {
     assert_eq!(input, MESSAGES * MESSAGE_BYTES);
     assert_eq!(ending, Some(Ending::Status(Outcome::Success)));
     assert!(traffic.from_client > input as u64 && traffic.to_client > 0, "{traffic:?}");
+}
+
+/// Has room for one event until it is given room for all.
+#[derive(Debug)]
+struct Recorder {
+    seen: Arc<Mutex<Vec<(Leg, Event)>>>,
+    full: Option<oneshot::Sender<()>>,
+    room: oneshot::Receiver<()>,
+}
+
+impl Tap for Recorder {
+    fn event(&mut self, _: Time, leg: Leg, event: &Event) {
+        self.seen.lock().unwrap().push((leg, event.clone()));
+    }
+
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let has_input = self.seen.lock().unwrap().iter().any(|one| matches!(one.1, Event::Data(..)));
+        if !has_input || self.room.is_terminated() {
+            return Poll::Ready(());
+        }
+        if let Some(full) = self.full.take() {
+            full.send(()).unwrap();
+        }
+        std::pin::Pin::new(&mut self.room).poll(cx).map(|_| ())
+    }
+}
+
+#[tokio::test]
+async fn a_tap_without_room_delays_a_session_and_loses_nothing() {
+    let (client, near) = wire().await;
+    let (far, behind) = wire().await;
+    let uploading = tokio::task::spawn_blocking(move || upload(client));
+    let (done, uploaded) = oneshot::channel();
+    done.send(()).unwrap();
+    let near = leg(near, Side::Server, &WEBSOCKET_V4);
+    let far = leg(far, Side::Client, &SPDY_V4);
+    let seen = Arc::default();
+    let (full, is_full) = oneshot::channel();
+    let (make_room, room) = oneshot::channel();
+    let tap = Recorder { seen: Arc::clone(&seen), full: Some(full), room };
+    let relay = Relay::with_tap(near.1, far.1, tap);
+    let relay = join(near.0, far.0, relay, CancellationToken::new(), "");
+    let bytes = |seen: &Mutex<Vec<(Leg, Event)>>| -> usize {
+        let seen = seen.lock().unwrap();
+        let sizes = seen.iter().map(|one| match one {
+            (Leg::Near, Event::Data(Channel::Stdin, bytes)) => bytes.len(),
+            _ => 0,
+        });
+        sizes.sum()
+    };
+    let gives_room = async {
+        is_full.await.unwrap();
+        // All that can be read is at most one read.
+        assert!(bytes(&seen) <= 1024 * 1024);
+        make_room.send(()).unwrap();
+    };
+    let ((ending, _), input, ()) = tokio::join!(relay, node(behind, uploaded), gives_room);
+    drop(uploading.await.unwrap());
+    assert_eq!(input, MESSAGES * MESSAGE_BYTES);
+    assert_eq!(ending, Some(Ending::Status(Outcome::Success)));
+    assert_eq!(bytes(&seen), input);
+    let seen = seen.lock().unwrap();
+    let is = |leg: Leg, event: &Event| seen.iter().any(|one| one.0 == leg && one.1 == *event);
+    assert!(is(Leg::Near, &Event::Eof(Channel::Stdin)));
+    assert!(matches!(seen.last(), Some((Leg::Far, Event::Status(_)))), "{:?}", seen.last());
 }
