@@ -7,7 +7,7 @@
 use bowline_io::chance;
 use bowline_io::drive::join;
 use bowline_io::http::lines;
-use bowline_io::record::{End, Record};
+use bowline_io::record::{End, Pending};
 use bowline_io::serve::{Reply, Sessions, has_body, upgraded};
 use bowline_io::stream::Upgraded;
 use bowline_io::target::query;
@@ -42,10 +42,11 @@ const UPGRADE: [&str; 7] = [
 pub async fn port_forward(
     nodes: &Nodes,
     sessions: &Sessions,
-    mut record: Record,
+    mut session: Pending,
     request: Request<Incoming>,
 ) -> Result<Reply, Refusal> {
     let options = ForwardOptions::parse(query(&request))?;
+    let record = &mut session.record;
     let pod = nodes.pod(&record.namespace, &record.pod)?;
     let target = nodes.node_of(&pod)?;
     let path = options.kubelet_path(&record.namespace, &record.pod);
@@ -67,7 +68,7 @@ pub async fn port_forward(
         record.far = "as it comes".into();
         (reply, far, Wire::plain())
     };
-    let running = record.begin();
+    let running = session.begin();
     let legs = sessions.clone();
     sessions.spawn(async move {
         match upgraded(request).await {
@@ -77,11 +78,11 @@ pub async fn port_forward(
                 legs.spawn(async move {
                     let (ending, traffic) = passage.await;
                     let end = if ending.is_some() { End::Over } else { End::Shutdown };
-                    running.end(&end, Some(traffic));
+                    running.end(end, Some(traffic));
                 });
             }
             Err(error) => {
-                running.end(&End::ClientGone(error.to_string()), None);
+                running.end(End::ClientGone(error.to_string()), None);
             }
         }
     });

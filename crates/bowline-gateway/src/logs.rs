@@ -4,7 +4,7 @@
 use std::io;
 use std::time::Duration;
 
-use bowline_io::record::Record;
+use bowline_io::record::Pending;
 use bowline_io::serve::{Reply, Sessions};
 use form_urlencoded::Serializer;
 use http::{HeaderValue, Response, header};
@@ -37,17 +37,17 @@ const PARAMETERS: [&str; 8] = [
 pub async fn answer(
     nodes: &Nodes,
     sessions: &Sessions,
-    record: Record,
+    session: Pending,
     query: &str,
 ) -> Result<Reply, Refusal> {
-    let (namespace, name) = (&record.namespace, &record.pod);
+    let (namespace, name) = (&session.record.namespace, &session.record.pod);
     let pod = nodes.pod(namespace, name)?;
     let path = kubelet_path(namespace, name, &pod, query)?;
     let target = nodes.node_of(&pod)?;
-    let place = sessions.lasting().ok_or_else(Refusal::too_many_requests)?;
+    let place = sessions.lasting().map_err(Refusal::too_many_requests)?;
     let answer = nodes.get(&target, &path, PATIENCE).await?;
     let body = answer.into_body().map_err(io::Error::other).boxed_unsync();
-    let mut reply = Response::new(record.begin().body(body, place, sessions.end.clone()));
+    let mut reply = Response::new(session.begin().body(body, place, sessions.end.clone()));
     let plain = HeaderValue::from_static("text/plain");
     reply.headers_mut().insert(header::CONTENT_TYPE, plain);
     Ok(reply)

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bowline_io::record::{Asker, Subject};
+use bowline_io::record::{Asker, Pending, Record, Subject};
 use bowline_io::serve::{Peer, Reply, Sessions};
 use bowline_io::target::query;
 use bowline_io::text::harmless;
@@ -111,19 +111,19 @@ impl Gateway {
                 Route::Exec { .. } => Verb::Exec,
                 Route::Attach { .. } => Verb::Attach,
                 _ => {
-                    let record = asker.record("portforward", namespace, name);
-                    return forward::port_forward(nodes, sessions, record, request).await;
+                    let session = self.admit(asker.record("portforward", namespace, name))?;
+                    return forward::port_forward(nodes, sessions, session, request).await;
                 }
             };
-            let record = asker.record(verb.word(), namespace, name);
-            return stream::remote_command(verb, nodes, sessions, record, request).await;
+            let session = self.admit(asker.record(verb.word(), namespace, name))?;
+            return stream::remote_command(verb, nodes, sessions, session, request).await;
         }
         if request.method() != Method::GET {
             return Err(Refusal::method_not_allowed());
         }
         if let Route::Log { namespace, name } = &route {
-            let record = asker.record("log", namespace, name);
-            return logs::answer(&inner.nodes, &self.sessions, record, query(&request)).await;
+            let session = self.admit(asker.record("log", namespace, name))?;
+            return logs::answer(&inner.nodes, &self.sessions, session, query(&request)).await;
         }
         let accept = request.headers().get(http::header::ACCEPT);
         let asked = Asked {
@@ -132,6 +132,10 @@ impl Gateway {
             address: &inner.address,
         };
         api::answer(&inner.nodes.cluster, &route, asked)
+    }
+
+    fn admit(&self, record: Record) -> Result<Pending, Refusal> {
+        self.sessions.admit(record).map_err(Refusal::too_many_requests)
     }
 
     /// As whom the request runs. What it says of that is taken out of its headers.

@@ -1,5 +1,6 @@
 //! Refusals to Kubernetes' Status objects, keys in the API server's order.
 
+use bowline_io::record::Denied;
 use bowline_io::serve::{Reply, body};
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use serde_json::{Value, json};
@@ -96,10 +97,9 @@ impl Refusal {
 
     /// 429, with when to ask again.
     #[must_use]
-    pub fn too_many_requests() -> Refusal {
-        let message = "too many logs are being read, please try again later";
-        let headers = vec![("Retry-After", "1".to_owned())];
-        Refusal { headers, ..Refusal::new(429, "TooManyRequests", message) }
+    pub fn too_many_requests(denied: Denied) -> Refusal {
+        let headers = vec![("Retry-After", denied.seconds().to_string())];
+        Refusal { headers, ..Refusal::new(429, "TooManyRequests", denied.why) }
     }
 
     /// 500 without a reason, as for a node that cannot be reached.

@@ -3,7 +3,7 @@
 use bowline_io::chance;
 use bowline_io::drive::join;
 use bowline_io::http::lines;
-use bowline_io::record::{End, Record};
+use bowline_io::record::{End, Pending};
 use bowline_io::serve::{Reply, Sessions, body, has_body, upgraded};
 use bowline_io::target::query;
 use bowline_proto::negotiate::{self, Lines, Offer, Taken};
@@ -26,10 +26,11 @@ pub async fn remote_command(
     verb: Verb,
     nodes: &Nodes,
     sessions: &Sessions,
-    mut record: Record,
+    mut session: Pending,
     request: Request<Incoming>,
 ) -> Result<Reply, Refusal> {
     let options = ExecOptions::parse(verb, query(&request))?;
+    let record = &mut session.record;
     let pod = nodes.pod(&record.namespace, &record.pod)?;
     let container = options.container_in(&pod)?;
     let target = nodes.node_of(&pod)?;
@@ -59,24 +60,24 @@ pub async fn remote_command(
     record.container = container;
     record.near = accepted.protocol.spoken();
     record.far = protocol.spoken();
-    let running = record.begin();
+    let mut running = session.begin();
     let legs = sessions.clone();
     sessions.spawn(async move {
         match upgraded(request).await {
             Ok(near) => {
                 let end = legs.end.clone();
-                let relay = Relay::new(near_session, far_session);
+                let relay = Relay::with_tap(near_session, far_session, running.tap());
                 let relay = join(near, far, relay, end, SHUTDOWN);
                 // In a task of its own, it holds nothing that only its beginning needs; in a box,
                 // its place is not there twice.
                 let relay = Box::pin(relay);
                 legs.spawn(async move {
                     let (ending, traffic) = relay.await;
-                    running.end(&end_of(ending), Some(traffic));
+                    running.end(end_of(ending), Some(traffic));
                 });
             }
             Err(error) => {
-                running.end(&End::ClientGone(error.to_string()), None);
+                running.end(End::ClientGone(error.to_string()), None);
             }
         }
     });

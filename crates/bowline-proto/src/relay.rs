@@ -7,6 +7,7 @@
 
 use alloc::boxed::Box;
 use alloc::format;
+use alloc::vec::Vec;
 use core::task::{Context, Poll};
 use core::time::Duration;
 
@@ -55,6 +56,18 @@ impl<T: Tap + ?Sized> Tap for Box<T> {
 
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         (**self).poll_room(cx)
+    }
+}
+
+/// All of them look, and each must have room.
+impl<T: Tap> Tap for Vec<T> {
+    fn event(&mut self, now: Time, leg: Leg, event: &Event) {
+        self.iter_mut().for_each(|tap| tap.event(now, leg, event));
+    }
+
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let waits = self.iter_mut().filter_map(|tap| tap.poll_room(cx).is_pending().then_some(()));
+        if waits.count() == 0 { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 

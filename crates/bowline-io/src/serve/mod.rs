@@ -36,7 +36,7 @@ pub use self::connections::{Limits, UNKNOWN_PER_ADDRESS};
 use self::heads::{Answer, Exchange, Heads, LIBRARY_BYTES, Refused};
 use crate::ahead::Ahead;
 use crate::local::OwnPort;
-use crate::record::Refusals;
+use crate::record::{Admission, Denied, Log, Pending, Record, Refusals};
 use crate::stream::{Stream, Upgraded, prepare};
 use crate::tls::{self, PeerIdentity, Shown};
 
@@ -76,6 +76,8 @@ pub struct Sessions {
     pub end: CancellationToken,
     /// Where its refusals are logged.
     pub refusals: Arc<Refusals>,
+    /// What is asked for, and told of, each session.
+    admissions: Arc<[Arc<dyn Admission>]>,
     tracker: TaskTracker,
     connections: TaskTracker,
     begun: Arc<AtomicUsize>,
@@ -87,6 +89,7 @@ impl Default for Sessions {
         Sessions {
             end: CancellationToken::new(),
             refusals: Arc::default(),
+            admissions: Arc::new([Arc::new(Log)]),
             tracker: TaskTracker::new(),
             connections: TaskTracker::new(),
             begun: Arc::default(),
@@ -102,11 +105,32 @@ pub struct Lasting {
 }
 
 impl Sessions {
-    /// A place for an answer that may last, or none: as many as there may be last already.
+    /// The same, with one more that is asked, and told of each session. The log is the first.
     #[must_use]
-    pub fn lasting(&self) -> Option<Lasting> {
-        let place = self.lasting.clone().try_acquire_owned().ok()?;
-        Some(Lasting { _place: place })
+    pub fn with(mut self, admission: Arc<dyn Admission>) -> Sessions {
+        self.admissions = self.admissions.iter().cloned().chain([admission]).collect();
+        self
+    }
+
+    /// Asks whether a session may begin.
+    ///
+    /// # Errors
+    /// [`Denied`] if one of those who are asked has no room for it.
+    pub fn admit(&self, record: Record) -> Result<Pending, Denied> {
+        Pending::by(&self.admissions, record)
+    }
+
+    /// A place for an answer that may last.
+    ///
+    /// # Errors
+    /// [`Denied`] if there are as many as may last already.
+    pub fn lasting(&self) -> Result<Lasting, Denied> {
+        let place = self.lasting.clone().try_acquire_owned();
+        let denied = |_| Denied {
+            why: "too many logs are being read, please try again later".to_owned(),
+            retry_after: Duration::from_secs(1),
+        };
+        place.map(|place| Lasting { _place: place }).map_err(denied)
     }
 
     /// Runs a session that the server waits for at its end.

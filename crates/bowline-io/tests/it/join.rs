@@ -1,10 +1,10 @@
 //! Two connections with a relay between them.
 
 use std::future::{pending, poll_fn};
-use std::task::{Context, Poll};
 use std::io::Write;
 use std::net::Shutdown;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bowline_io::clock::Clock;
@@ -185,7 +185,8 @@ impl Tap for Recorder {
     }
 
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let has_input = self.seen.lock().unwrap().iter().any(|one| matches!(one.1, Event::Data(..)));
+        let has_input =
+            self.seen.lock().unwrap().iter().any(|one| matches!(one.1, Event::Data(..)));
         if !has_input || self.room.is_terminated() {
             return Poll::Ready(());
         }

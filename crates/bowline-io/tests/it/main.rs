@@ -8,6 +8,7 @@
     reason = "in a test, helpers included, a panic is the report"
 )]
 
+mod admissions;
 mod certificates;
 mod expiry;
 mod informational;

@@ -1,5 +1,6 @@
 //! Answers in plain text, as the kubelet's are, and the 101.
 
+use bowline_io::record::Denied;
 use bowline_io::serve::{Reply, body};
 use bowline_io::text::harmless;
 use bowline_proto::limits::REASON_BYTES;
@@ -42,6 +43,11 @@ pub(super) fn forbidden(user: &str, method: &Method) -> String {
 pub(super) fn not_found(missing: &NotFound) -> Plain {
     let code = if *missing == NotFound::Pod { 404 } else { 500 };
     Plain::new(code, missing.to_string())
+}
+
+pub(super) fn too_many(denied: Denied) -> Plain {
+    let headers = vec![("Retry-After", denied.seconds().to_string())];
+    Plain { headers, ..Plain::new(429, denied.why) }
 }
 
 pub(super) fn switch(accepted: &Accepted) -> Reply {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bowline_io::chance;
 use bowline_io::http::lines;
 use bowline_io::local;
-use bowline_io::record::{Asker, End, Record, Subject};
+use bowline_io::record::{Asker, End, Pending, Record, Subject};
 use bowline_io::serve::{Peer, Reply, Sessions, has_body, upgraded};
 use bowline_io::target::query;
 use bowline_io::text::harmless;
@@ -29,7 +29,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tracing::debug;
 
-use self::answers::{Plain, forbidden, not_found, refuse, set_headers, switch, text};
+use self::answers::{Plain, forbidden, not_found, refuse, set_headers, switch, text, too_many};
 use self::parameters::{parameters, ports, replay};
 use self::route::{Named, Route, route};
 use crate::admitted::Admitted;
@@ -106,6 +106,10 @@ impl Kubelet {
         }
     }
 
+    fn admit_session(&self, record: Record) -> Result<Pending, Plain> {
+        self.sessions.admit(record).map_err(too_many)
+    }
+
     fn admit(&self, peer: &Peer, method: &Method) -> Result<(), Plain> {
         let Some(admitted) = &self.admitted else { return Ok(()) };
         let identity = peer.identity.as_ref();
@@ -118,17 +122,18 @@ impl Kubelet {
 
     fn port_forward(
         &self,
-        mut record: Record,
+        record: Record,
         request: Request<Incoming>,
         uid: Option<&str>,
     ) -> Result<Reply, Plain> {
+        let mut session = self.admit_session(record)?;
         let ports = {
             let lines = lines(request.headers());
             let channels =
                 asked(Lines(&lines)) == Some(Carrier::WebSocket) && !asks_for_tunnel(Lines(&lines));
             if channels { ports(query(&request))? } else { Vec::new() }
         };
-        let (namespace, pod) = (&record.namespace, &record.pod);
+        let (namespace, pod) = (&session.record.namespace, &session.record.pod);
         let found = self.runtime.pod(namespace, pod, None);
         let found = found.map_err(|missing| Plain::new(404, missing.to_string()))?;
         if uid.is_some_and(|uid| uid != found.spec().uid) {
@@ -140,8 +145,8 @@ impl Kubelet {
         let most = slots.each();
         let pod = HostPod { name: format!("{namespace}/{pod}"), slots };
         let (protocol, end) = (accepted.protocol, self.sessions.end.clone());
-        record.near = protocol.spoken();
-        let running = record.begin();
+        session.record.near = protocol.spoken();
+        let running = session.begin();
         self.sessions.spawn(async move {
             let forward = if *protocol == FORWARD_TUNNEL {
                 let wire = Wire::tunnel(Role::Server, chance::bytes());
@@ -158,7 +163,7 @@ impl Kubelet {
                 }
                 Err(error) => (End::ClientGone(error.to_string()), None),
             };
-            running.end(&ended, traffic);
+            running.end(ended, traffic);
         });
         Ok(reply)
     }
@@ -221,13 +226,10 @@ impl Kubelet {
                 format!("previous terminated container {container:?} in pod {pod:?} not found");
             return Err(Plain::new(400, text));
         }
-        let place = self.sessions.lasting().ok_or_else(|| {
-            let text = "too many logs are being read, please try again later";
-            let headers = vec![("Retry-After", "1".to_owned())];
-            Plain { headers, ..Plain::new(429, text) }
-        })?;
+        let session = self.admit_session(named.record("log", asker))?;
+        let place = self.sessions.lasting().map_err(too_many)?;
         let lines = LogLines::of(&found, options).boxed_unsync();
-        let running = named.record("log", asker).begin();
+        let running = session.begin();
         let mut reply = Response::new(running.body(lines, place, self.sessions.end.clone()));
         let plain = HeaderValue::from_static("text/plain; charset=utf-8");
         reply.headers_mut().insert(http::header::CONTENT_TYPE, plain);
@@ -242,7 +244,7 @@ impl Kubelet {
     /// Upgrades a request to a session that runs `command`.
     fn session<C>(
         &self,
-        mut record: Record,
+        record: Record,
         request: Request<Incoming>,
         command: C,
         wants: Wants,
@@ -252,13 +254,14 @@ impl Kubelet {
         C: Command + Send + 'static,
         C::Process: Send,
     {
+        let mut session = self.admit_session(record)?;
         let taken = Taken { websocket_v5: true };
         let accepted = negotiate(&request, |method, lines| accept(method, lines, taken))?;
         let mut reply = switch(&accepted);
         set_headers(&mut reply, headers);
         let (protocol, end) = (accepted.protocol, self.sessions.end.clone());
-        record.near = protocol.spoken();
-        let running = record.begin();
+        session.record.near = protocol.spoken();
+        let running = session.begin();
         self.sessions.spawn(async move {
             let (ended, traffic) = match upgraded(request).await {
                 Ok(connection) => {
@@ -268,7 +271,7 @@ impl Kubelet {
                 }
                 Err(error) => (End::ClientGone(error.to_string()), None),
             };
-            running.end(&ended, traffic);
+            running.end(ended, traffic);
         });
         Ok(reply)
     }

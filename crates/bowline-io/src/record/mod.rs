@@ -1,0 +1,144 @@
+//! What is known of a session, from its request to its end.
+//!
+//! A server's sessions begin with [`Sessions::admit`](crate::serve::Sessions::admit): each
+//! [`Admission`] is asked, and may refuse, and what it gives is told of the session until its end.
+//! The log is one of them.
+
+mod admission;
+mod log;
+mod running;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bowline_proto::session::Outcome;
+
+pub use self::admission::{Admission, Denied, Hook, Pending};
+pub use self::log::{Log, Refusals};
+pub use self::running::Running;
+use crate::chance;
+
+/// Who sent a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asker {
+    /// From where.
+    pub peer: SocketAddr,
+    /// Who, where that was found out.
+    pub user: Option<Subject>,
+}
+
+/// A user, as a log names one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Subject {
+    /// The user's name.
+    pub name: String,
+    /// The groups.
+    pub groups: Vec<String>,
+    /// Who acts as this user, where it is another one.
+    pub by: Option<String>,
+}
+
+/// A session, as far as its request and the handshakes tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// By this a log's lines are found again.
+    pub id: String,
+    /// Who asked.
+    pub asker: Asker,
+    /// `exec`, `attach`, `portforward`, `log`.
+    pub verb: &'static str,
+    /// The pod's namespace.
+    pub namespace: String,
+    /// The pod.
+    pub pod: String,
+    /// The container; empty where there is none.
+    pub container: String,
+    /// The words of the command, where there is one.
+    pub command: Vec<String>,
+    /// What is spoken with the client.
+    pub near: String,
+    /// What is spoken with the node; empty where this is the node.
+    pub far: String,
+}
+
+/// How a session ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// With the command's outcome.
+    Outcome(Outcome),
+    /// Both sides have ended, and there is no outcome to know.
+    Over,
+    /// The client went away first.
+    ClientGone(String),
+    /// Without an outcome, and why.
+    Lost(String),
+    /// This server ended.
+    Shutdown,
+}
+
+/// Bytes that were read from either side, with all that carried them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// From the client.
+    pub from_client: u64,
+    /// From the command, or from the node.
+    pub to_client: u64,
+}
+
+impl Traffic {
+    /// Adds what was read from the client, or from the other side.
+    pub fn count(&mut self, from_client: bool, bytes: usize) {
+        let side = if from_client { &mut self.from_client } else { &mut self.to_client };
+        *side = side.saturating_add(bytes as u64);
+    }
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            End::Outcome(Outcome::Success) => f.write_str("exit code 0"),
+            End::Outcome(Outcome::Exited(code)) => write!(f, "exit code {code}"),
+            End::Outcome(Outcome::Failed { message, .. }) => write!(f, "failed: {message}"),
+            End::Over => f.write_str("over"),
+            End::ClientGone(why) => write!(f, "the client went away: {why}"),
+            End::Lost(why) => write!(f, "lost: {why}"),
+            End::Shutdown => f.write_str("this server shut down"),
+        }
+    }
+}
+
+/// A session that has ended, as one value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// What it was.
+    pub record: Record,
+    /// How it ended.
+    pub end: End,
+    /// How many bytes were read, where they were counted.
+    pub traffic: Option<Traffic>,
+    /// How long it took, from its beginning on.
+    pub lasted: Duration,
+}
+
+impl Asker {
+    /// A session that this one asks for.
+    #[must_use]
+    pub fn record(&self, verb: &'static str, namespace: &str, pod: &str) -> Record {
+        let id = chance::bytes::<4>().iter().map(|byte| format!("{byte:02x}")).collect();
+        Record {
+            id,
+            asker: self.clone(),
+            verb,
+            namespace: namespace.to_owned(),
+            pod: pod.to_owned(),
+            container: String::new(),
+            command: Vec::new(),
+            near: String::new(),
+            far: String::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
