@@ -77,7 +77,7 @@ fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// A client and a server that have all their lanes.
+/// A client and a server that have all their channels.
 fn pair(protocol: &'static Protocol) -> (Session, Session) {
     let mut client = Session::new(Side::Client, protocol, WANTS, [7; 32]);
     let mut server = Session::new(Side::Server, protocol, WANTS, [8; 32]);

@@ -88,9 +88,9 @@ impl<T: Tap> Tap for Option<T> {
 pub struct Relay<T = ()> {
     near: Session,
     far: Session,
-    /// The client has all its lanes: only now may the command start, or its output be read.
+    /// The client has all its channels: only now may the command start, or its output be read.
     near_ready: bool,
-    /// The node has all its lanes: only now may the client speak to the command.
+    /// The node has all its channels: only now may the client speak to the command.
     far_ready: bool,
     ended: bool,
     near_done: bool,

@@ -9,7 +9,6 @@ use tokio::io::AsyncRead;
 use url::Url;
 
 use crate::console::{self, Raw};
-use crate::memory;
 use crate::outcome::{self, End};
 use crate::place::{self, Place};
 use crate::say;
@@ -76,12 +75,7 @@ pub async fn attended(
         sizes: if request.wants.tty { console::sizes().map_err(failed)? } else { None },
         redraws: here.redraws,
     };
-    let session = async {
-        tokio::select! {
-            result = bowline_client::exec(request, ends) => result,
-            never = memory::forget_the_start() => match never {},
-        }
-    };
+    let session = bowline_client::exec(request, ends);
     let result = match asked_to_end {
         None => session.await,
         Some(asked_to_end) => tokio::select! {

@@ -48,7 +48,7 @@ pub struct OverSpdy {
     events: VecDeque<Event>,
     pairs: BTreeMap<Id, Pair>,
     /// Whose stream it is.
-    streams: BTreeMap<StreamId, (Id, Lane)>,
+    streams: BTreeMap<StreamId, (Id, StreamType)>,
     /// At a server: which pair has this request id.
     requests: BTreeMap<String, Id>,
     /// Of pairs that are awaited.
@@ -58,11 +58,11 @@ pub struct OverSpdy {
     next: u32,
     heartbeat: Heartbeat,
     input_ended: bool,
-    phase: Phase,
+    state: State,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Lane {
+enum StreamType {
     Error,
     Data,
 }
@@ -101,7 +101,7 @@ enum Theirs {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum State {
     Open,
     /// The last event was given; the peer has until then to close.
     Closing(Time),
@@ -129,7 +129,7 @@ impl OverSpdy {
             next: 0,
             heartbeat: Heartbeat::new(Time::ZERO, limits::PING_EVERY, limits::SILENCE_PATIENCE),
             input_ended: false,
-            phase: Phase::Open,
+            state: State::Open,
         }
     }
 
@@ -143,7 +143,7 @@ impl OverSpdy {
 
     /// See [`Forward::connect`](super::Forward::connect).
     pub fn connect(&mut self, now: Time, port: u16) -> Option<Id> {
-        if self.side != Side::Client || self.phase != Phase::Open {
+        if self.side != Side::Client || self.state != State::Open {
             return None;
         }
         if self.spdy.is_used_up() {
@@ -159,8 +159,8 @@ impl OverSpdy {
         self.spdy.finish(error);
         let kind = ("streamtype", "data");
         let data = self.spdy.open(&[kind, port_line, request_line, (WINDOW.asked, &window)]);
-        self.streams.insert(error, (id, Lane::Error));
-        self.streams.insert(data, (id, Lane::Data));
+        self.streams.insert(error, (id, StreamType::Error));
+        self.streams.insert(data, (id, StreamType::Data));
         let (error, data) = (Some(error), Some(data));
         self.pairs.insert(id, Pair { port, error, data, ..Pair::default() });
         self.await_more(now, id);
@@ -290,7 +290,7 @@ impl OverSpdy {
     }
 
     fn walk_away(&mut self, now: Time, why: &str) {
-        if self.phase != Phase::Open {
+        if self.state != State::Open {
             return;
         }
         for stream in mem::take(&mut self.streams).into_keys() {
@@ -304,7 +304,7 @@ impl OverSpdy {
         if !why.is_empty() {
             self.wire.fail(self.spdy.outbox(), why);
         }
-        self.phase = Phase::Closing(now + limits::CLOSING_PATIENCE);
+        self.state = State::Closing(now + limits::CLOSING_PATIENCE);
     }
 
     fn lost(&mut self, now: Time, loss: Loss) {
@@ -348,20 +348,20 @@ impl OverSpdy {
             return self.spdy.reset(stream, REFUSED_STREAM);
         }
         let port = headers.get("port").and_then(|port| port.parse().ok()).filter(|port| *port > 0);
-        let lane = match headers.get("streamtype") {
-            Some("error") => Some(Lane::Error),
-            Some("data") => Some(Lane::Data),
+        let kind = match headers.get("streamtype") {
+            Some("error") => Some(StreamType::Error),
+            Some("data") => Some(StreamType::Data),
             _ => None,
         };
-        let (Some(port), Some(lane)) = (port, lane) else {
+        let (Some(port), Some(kind)) = (port, kind) else {
             return self.spdy.reset(stream, CANCEL);
         };
         // Clients before request ids open the error stream and the data stream right behind it
         // (trap T44 in docs/protocols/traps.md).
-        let request = match (headers.get("requestid").filter(|id| !id.is_empty()), lane) {
+        let request = match (headers.get("requestid").filter(|id| !id.is_empty()), kind) {
             (Some(request), _) => request.to_string(),
-            (None, Lane::Error) => stream.number().to_string(),
-            (None, Lane::Data) => stream.number().saturating_sub(2).to_string(),
+            (None, StreamType::Error) => stream.number().to_string(),
+            (None, StreamType::Data) => stream.number().saturating_sub(2).to_string(),
         };
         if request.len() > REQUEST_BYTES {
             return self.spdy.reset(stream, PROTOCOL_ERROR);
@@ -377,18 +377,18 @@ impl OverSpdy {
             }
         };
         let Some(pair) = self.pairs.get_mut(&id) else { return };
-        let slot = if lane == Lane::Error { &mut pair.error } else { &mut pair.data };
+        let slot = if kind == StreamType::Error { &mut pair.error } else { &mut pair.data };
         if slot.is_some() {
             return self.spdy.reset(stream, PROTOCOL_ERROR);
         }
         *slot = Some(stream);
-        self.streams.insert(stream, (id, lane));
-        if lane == Lane::Data {
+        self.streams.insert(stream, (id, kind));
+        if kind == StreamType::Data {
             pair.port = port;
             let window = headers.get(WINDOW.asked).and_then(|window| window.parse().ok());
             pair.window = window.map(Window::new);
         }
-        if pair.window.is_some() && lane == Lane::Data {
+        if pair.window.is_some() && kind == StreamType::Data {
             let ours = limits::WINDOW_BYTES.to_string();
             self.spdy.reply_with(stream, &[(WINDOW.answered, &ours)]);
         } else {
@@ -418,7 +418,7 @@ impl OverSpdy {
     }
 
     fn replied(&mut self, stream: StreamId, headers: &Headers) {
-        let Some((id, Lane::Data)) = self.streams.get(&stream).copied() else { return };
+        let Some((id, StreamType::Data)) = self.streams.get(&stream).copied() else { return };
         let Some(pair) = self.pairs.get_mut(&id) else { return };
         let window = headers.get(WINDOW.answered).and_then(|window| window.parse().ok());
         pair.window = window.map(Window::new);
@@ -430,20 +430,20 @@ impl OverSpdy {
     }
 
     fn data(&mut self, now: Time, stream: StreamId, bytes: Bytes) {
-        let Some((id, lane)) = self.streams.get(&stream).copied() else { return };
+        let Some((id, kind)) = self.streams.get(&stream).copied() else { return };
         let Some(pair) = self.pairs.get_mut(&id) else { return };
-        if let (Lane::Data, Some(window)) = (lane, &mut pair.window)
+        if let (StreamType::Data, Some(window)) = (kind, &mut pair.window)
             && !window.came(bytes.len())
         {
             return self.overrun(now, id);
         }
-        match (lane, self.side) {
-            (Lane::Error, Side::Server) => {}
-            (Lane::Error, Side::Client) => {
+        match (kind, self.side) {
+            (StreamType::Error, Side::Server) => {}
+            (StreamType::Error, Side::Client) => {
                 let room = limits::REASON_BYTES.saturating_sub(pair.words.len());
                 pair.words.extend_from_slice(&bytes[..room.min(bytes.len())]);
             }
-            (Lane::Data, Side::Server) if !pair.told => {
+            (StreamType::Data, Side::Server) if !pair.told => {
                 if self.early_bytes + bytes.len() > limits::EARLY_BYTES {
                     self.spdy.reset(stream, REFUSED_STREAM);
                     return self.forget(id);
@@ -451,7 +451,7 @@ impl OverSpdy {
                 pair.early.extend_from_slice(&bytes);
                 self.early_bytes += bytes.len();
             }
-            (Lane::Data, _) => self.events.push_back(Event::Data(id, bytes)),
+            (StreamType::Data, _) => self.events.push_back(Event::Data(id, bytes)),
         }
     }
 
@@ -467,12 +467,12 @@ impl OverSpdy {
     }
 
     fn finished(&mut self, now: Time, stream: StreamId) {
-        let Some((id, lane)) = self.streams.get(&stream).copied() else { return };
-        match (lane, self.side) {
+        let Some((id, kind)) = self.streams.get(&stream).copied() else { return };
+        match (kind, self.side) {
             // Clients finish it at once, it means nothing (trap T43 in docs/protocols/traps.md).
-            (Lane::Error, Side::Server) => {}
-            (Lane::Error, Side::Client) => self.error_ended(id),
-            (Lane::Data, _) => self.data_ended(now, id),
+            (StreamType::Error, Side::Server) => {}
+            (StreamType::Error, Side::Client) => self.error_ended(id),
+            (StreamType::Data, _) => self.data_ended(now, id),
         }
     }
 
@@ -528,21 +528,21 @@ impl OverSpdy {
     }
 
     fn was_reset(&mut self, stream: StreamId) {
-        let Some((id, lane)) = self.streams.remove(&stream) else { return };
+        let Some((id, kind)) = self.streams.remove(&stream) else { return };
         let Some(pair) = self.pairs.get_mut(&id) else { return };
-        match (self.side, lane) {
-            (Side::Server, Lane::Error) => {
+        match (self.side, kind) {
+            (Side::Server, StreamType::Error) => {
                 pair.error = None;
                 if !pair.told {
                     self.forget_early(id);
                 }
             }
-            (Side::Client, Lane::Error) if !pair.told => self.give_up(id, "Stream reset"),
-            (Side::Client, Lane::Error) => {
+            (Side::Client, StreamType::Error) if !pair.told => self.give_up(id, "Stream reset"),
+            (Side::Client, StreamType::Error) => {
                 pair.error = None;
                 self.error_ended(id);
             }
-            (_, Lane::Data) => {
+            (_, StreamType::Data) => {
                 pair.data = None;
                 let (told, words) = (pair.told, !pair.words.is_empty());
                 // kubectl takes our end for the end of all, and resets what it needs no more. Who
@@ -572,7 +572,7 @@ impl OverSpdy {
     }
 
     fn window(&mut self, stream: StreamId, bytes: u32) {
-        let Some((id, Lane::Data)) = self.streams.get(&stream).copied() else { return };
+        let Some((id, StreamType::Data)) = self.streams.get(&stream).copied() else { return };
         let Some(window) = self.pairs.get_mut(&id).and_then(|pair| pair.window.as_mut()) else {
             return;
         };
@@ -581,8 +581,8 @@ impl OverSpdy {
     }
 
     fn closed(&mut self, now: Time, closed: Loss, cut: bool) {
-        match self.phase {
-            Phase::Open => {
+        match self.state {
+            State::Open => {
                 self.pairs.clear();
                 self.streams.clear();
                 self.requests.clear();
@@ -590,27 +590,27 @@ impl OverSpdy {
                 self.early_bytes = 0;
                 self.spdy.goaway(GOAWAY_OK);
                 self.events.push_back(Event::Lost(closed));
-                self.phase =
-                    if cut { Phase::Over } else { Phase::Closing(now + limits::CLOSING_PATIENCE) };
+                self.state =
+                    if cut { State::Over } else { State::Closing(now + limits::CLOSING_PATIENCE) };
             }
-            Phase::Closing(_) | Phase::Over => self.phase = Phase::Over,
+            State::Closing(_) | State::Over => self.state = State::Over,
         }
     }
 
     // ---- what time brings ----
 
     fn tick(&mut self, now: Time) -> Option<Time> {
-        match self.phase {
-            Phase::Open => {
+        match self.state {
+            State::Open => {
                 let pair = self.expire(now);
                 earlier(pair, self.beat(now))
             }
-            Phase::Closing(deadline) if now >= deadline || self.has_nothing_to_wait_for() => {
-                self.phase = Phase::Over;
+            State::Closing(deadline) if now >= deadline || self.has_nothing_to_wait_for() => {
+                self.state = State::Over;
                 None
             }
-            Phase::Closing(deadline) => Some(deadline),
-            Phase::Over => None,
+            State::Closing(deadline) => Some(deadline),
+            State::Over => None,
         }
     }
 
@@ -742,7 +742,7 @@ impl Machine for OverSpdy {
                     let (loss, cut) = loss(&closed);
                     self.closed(now, loss, cut);
                 }
-                Some(_) if self.phase != Phase::Open => {}
+                Some(_) if self.state != State::Open => {}
                 Some(Frame::Opened { id, headers }) => self.opened(now, id, &headers),
                 Some(Frame::Replied { id, headers }) => self.replied(id, &headers),
                 Some(Frame::Data(id, bytes)) => self.data(now, id, bytes),
@@ -756,7 +756,7 @@ impl Machine for OverSpdy {
                     if !self.events.is_empty() {
                         continue;
                     }
-                    if self.phase == Phase::Over {
+                    if self.state == State::Over {
                         return Next::Done;
                     }
                     return Next::Idle(deadline);

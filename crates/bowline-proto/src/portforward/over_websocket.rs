@@ -41,9 +41,9 @@ pub struct OverWebSocket {
     websocket: Connection,
     events: VecDeque<Event>,
     ports: Vec<Port>,
-    lane: Lane,
+    destination: Destination,
     base64: Base64Pieces,
-    phase: Phase,
+    state: State,
 }
 
 /// What has ended of one port's connection.
@@ -55,7 +55,7 @@ struct Port {
 
 /// Where the bytes of the message that is being read belong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Lane {
+enum Destination {
     Start,
     Data(Id),
     Signal,
@@ -63,7 +63,7 @@ enum Lane {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum State {
     Open,
     /// We have closed; the client has until then to do so.
     Closing(Time),
@@ -82,9 +82,9 @@ impl OverWebSocket {
             websocket: Connection::new(config, [0; 32]),
             events: VecDeque::new(),
             ports: Vec::new(),
-            lane: Lane::Start,
+            destination: Destination::Start,
             base64: Base64Pieces::default(),
-            phase: Phase::Open,
+            state: State::Open,
         };
         for (index, port) in (0u8..).zip(ports.iter().take(PORTS)) {
             // Every channel begins with its port, which clients take off
@@ -116,7 +116,7 @@ impl OverWebSocket {
     #[must_use]
     pub fn room(&self, id: Id) -> usize {
         let open = self.ports.get(id.0 as usize).is_some_and(|port| !port.ours);
-        if open && self.phase == Phase::Open { usize::MAX } else { 0 }
+        if open && self.state == State::Open { usize::MAX } else { 0 }
     }
 
     /// See [`Forward::send`](super::Forward::send).
@@ -137,9 +137,9 @@ impl OverWebSocket {
         if let Some(port) = self.port(id) {
             port.ours = true;
         }
-        if self.phase == Phase::Open && self.ports.iter().all(|port| port.ours) {
+        if self.state == State::Open && self.ports.iter().all(|port| port.ours) {
             self.websocket.close(NORMAL, "");
-            self.phase = Phase::Closing(now + limits::CLOSING_PATIENCE);
+            self.state = State::Closing(now + limits::CLOSING_PATIENCE);
         }
     }
 
@@ -175,51 +175,51 @@ impl OverWebSocket {
     /// See [`Forward::leave`](super::Forward::leave).
     pub fn leave(&mut self, now: Time, why: &str) {
         self.events.clear();
-        if self.phase == Phase::Open {
+        if self.state == State::Open {
             self.websocket.close(INTERNAL_ERROR, why);
-            self.phase = Phase::Closing(now + limits::CLOSING_PATIENCE);
+            self.state = State::Closing(now + limits::CLOSING_PATIENCE);
         }
     }
 
     // ---- what came ----
 
     fn chunk(&mut self, now: Time, chunk: Chunk) {
-        if matches!(self.phase, Phase::Flushing(_) | Phase::Over) {
+        if matches!(self.state, State::Flushing(_) | State::Over) {
             return;
         }
         let Chunk { first, last, mut payload, .. } = chunk;
         if first {
-            self.lane = Lane::Start;
+            self.destination = Destination::Start;
             self.base64 = Base64Pieces::default();
         }
-        if self.lane == Lane::Start && payload.has_remaining() {
-            self.lane = self.lane_of(payload.get_u8());
+        if self.destination == Destination::Start && payload.has_remaining() {
+            self.destination = self.destination_of(payload.get_u8());
         }
-        match self.lane {
-            Lane::Data(id) => self.bytes(now, id, payload, last),
-            Lane::Signal if payload.has_remaining() => {
+        match self.destination {
+            Destination::Data(id) => self.bytes(now, id, payload, last),
+            Destination::Signal if payload.has_remaining() => {
                 let number = payload.get_u8();
-                self.lane = Lane::Nothing;
+                self.destination = Destination::Nothing;
                 if number % 2 == 0 {
                     self.ended(Id((number / 2).into()));
                 }
             }
-            Lane::Start | Lane::Signal | Lane::Nothing => {}
+            Destination::Start | Destination::Signal | Destination::Nothing => {}
         }
     }
 
-    fn lane_of(&self, byte: u8) -> Lane {
+    fn destination_of(&self, byte: u8) -> Destination {
         let number = match self.protocol.encoding {
             Encoding::Binary => byte,
             Encoding::Base64 => byte.wrapping_sub(b'0'),
         };
         if number == SIGNAL && self.protocol.half_closes {
-            return Lane::Signal;
+            return Destination::Signal;
         }
         let id = Id((number / 2).into());
         // Nobody reads what a client says on an error channel, or on one that does not exist.
         let exists = self.ports.get(id.0 as usize).is_some_and(|port| !port.theirs);
-        if number % 2 == 0 && exists { Lane::Data(id) } else { Lane::Nothing }
+        if number % 2 == 0 && exists { Destination::Data(id) } else { Destination::Nothing }
     }
 
     fn bytes(&mut self, now: Time, id: Id, payload: Bytes, last: bool) {
@@ -231,7 +231,7 @@ impl OverWebSocket {
                     self.websocket.close(BAD_PAYLOAD, "a message is not base64");
                     let loss = Loss::new(Cause::Fault, "a message is not base64");
                     self.events.push_back(Event::Lost(loss));
-                    self.phase = Phase::Flushing(now + limits::CLOSING_PATIENCE);
+                    self.state = State::Flushing(now + limits::CLOSING_PATIENCE);
                     return;
                 }
             },
@@ -249,10 +249,10 @@ impl OverWebSocket {
     }
 
     fn closed(&mut self, now: Time, closed: &Closed) {
-        if matches!(self.phase, Phase::Flushing(_) | Phase::Over) {
+        if matches!(self.state, State::Flushing(_) | State::Over) {
             return;
         }
-        let was_open = self.phase == Phase::Open;
+        let was_open = self.state == State::Open;
         let goodbye = matches!(closed, Closed::Goodbye { code: None | Some(NORMAL | 1001), .. });
         if goodbye {
             for index in (0u32..).take(self.ports.len()) {
@@ -270,29 +270,29 @@ impl OverWebSocket {
             };
             self.events.push_back(Event::Lost(loss));
         }
-        self.phase = match closed {
-            Closed::Cut => Phase::Over,
-            _ => Phase::Flushing(now + limits::CLOSING_PATIENCE),
+        self.state = match closed {
+            Closed::Cut => State::Over,
+            _ => State::Flushing(now + limits::CLOSING_PATIENCE),
         };
     }
 
     fn tick(&mut self, now: Time) -> Option<Time> {
-        match self.phase {
-            Phase::Open | Phase::Over => None,
+        match self.state {
+            State::Open | State::Over => None,
             // A slow reader gets the rest, however long it takes.
-            Phase::Closing(_) if self.websocket.is_undelivered() => {
-                self.phase = Phase::Closing(now + limits::CLOSING_PATIENCE);
+            State::Closing(_) if self.websocket.is_undelivered() => {
+                self.state = State::Closing(now + limits::CLOSING_PATIENCE);
                 Some(now + limits::CLOSING_PATIENCE)
             }
-            Phase::Closing(deadline) | Phase::Flushing(deadline) if now >= deadline => {
-                self.phase = Phase::Over;
+            State::Closing(deadline) | State::Flushing(deadline) if now >= deadline => {
+                self.state = State::Over;
                 None
             }
-            Phase::Flushing(_) if self.websocket.unsent() == 0 => {
-                self.phase = Phase::Over;
+            State::Flushing(_) if self.websocket.unsent() == 0 => {
+                self.state = State::Over;
                 None
             }
-            Phase::Closing(deadline) | Phase::Flushing(deadline) => Some(deadline),
+            State::Closing(deadline) | State::Flushing(deadline) => Some(deadline),
         }
     }
 }
@@ -319,7 +319,7 @@ impl Machine for OverWebSocket {
                 Some(Frame::Closed(closed)) => self.closed(now, &closed),
                 None => {
                     let deadline = self.tick(now);
-                    if self.phase == Phase::Over {
+                    if self.state == State::Over {
                         return Next::Done;
                     }
                     return Next::Idle(deadline);

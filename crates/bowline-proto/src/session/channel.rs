@@ -1,6 +1,6 @@
-//! The lanes of a remote command and what a request wants of them.
+//! The channels of a remote command and what a request wants of them.
 
-/// A lane of a remote command. Over WebSocket it is a number, over SPDY a stream of its own.
+/// A channel of a remote command. Over WebSocket it is a number, over SPDY a stream of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Channel {
     /// Bytes from the client to the process.
@@ -57,7 +57,7 @@ impl Channel {
     }
 }
 
-/// Which lanes a request asks for. The same four booleans travel in the query of every hop.
+/// Which channels a request asks for. The same four booleans travel in the query of every hop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wants {
     /// The client will send input.

@@ -24,8 +24,8 @@ use crate::machine::{Machine, Next};
 use crate::outbox::Outbox;
 use crate::time::Time;
 
-/// How the reason of a loss begins, on the error lane. In versions without JSON nothing else tells
-/// it from a command's failure.
+/// How the reason of a loss begins, on the error channel. In versions without JSON nothing else
+/// tells it from a command's failure.
 const LOST: &str = "session lost: ";
 
 /// Which end of the session this machine is.
@@ -40,7 +40,7 @@ pub enum Side {
 /// What a session tells its owner. After `Status` or `Lost` no event follows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// All lanes are there. Over WebSocket at once, over SPDY once every stream was opened (at a
+    /// All channels are there. Over WebSocket at once, over SPDY once every stream was opened (at a
     /// server) or answered (at a client). A server starts its process now.
     Ready,
     /// Bytes of stdin at a server; of stdout or stderr at a client. Never empty.
@@ -146,7 +146,7 @@ impl Session {
         each!(self, inner => inner.protocol())
     }
 
-    /// Client: opens the lanes. The command starts once they are there, so whoever passes its
+    /// Client: opens the channels. The command starts once they are there, so whoever passes its
     /// output on must be ready to.
     pub fn begin(&mut self, now: Time) {
         each!(self, inner => inner.begin(now));

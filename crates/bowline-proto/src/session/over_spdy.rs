@@ -38,18 +38,18 @@ pub struct OverSpdy {
     wants: Wants,
     spdy: Connection,
     events: VecDeque<Event>,
-    lanes: [Lane; 5],
+    channels: [ChannelState; 5],
     sizes: Sizes,
     /// What came on the error stream.
     error: Vec<u8>,
     heartbeat: Heartbeat,
     input_ended: bool,
-    phase: Phase,
+    state: State,
 }
 
 /// One channel's stream.
 #[derive(Clone, Copy, Debug, Default)]
-struct Lane {
+struct ChannelState {
     id: Option<StreamId>,
     /// At a client: the server answered.
     replied: bool,
@@ -60,7 +60,7 @@ struct Lane {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum State {
     /// Streams are being opened, until this deadline.
     Setup(Time),
     Open,
@@ -85,26 +85,26 @@ impl OverSpdy {
             wants,
             spdy: Connection::new(role),
             events: VecDeque::new(),
-            lanes: [Lane::default(); 5],
+            channels: [ChannelState::default(); 5],
             sizes: Sizes::default(),
             error: Vec::new(),
             heartbeat: Heartbeat::new(Time::ZERO, limits::PING_EVERY, limits::SILENCE_PATIENCE),
             input_ended: false,
-            phase: Phase::Setup(Time::ZERO + limits::STREAMS_PATIENCE),
+            state: State::Setup(Time::ZERO + limits::STREAMS_PATIENCE),
         }
     }
 
     /// See [`Session::begin`](super::Session::begin).
     pub fn begin(&mut self, now: Time) {
-        let begun = self.lane(Channel::Error).id.is_some();
-        if self.side == Side::Server || begun || !matches!(self.phase, Phase::Setup(_)) {
+        let begun = self.state_of(Channel::Error).id.is_some();
+        if self.side == Side::Server || begun || !matches!(self.state, State::Setup(_)) {
             return;
         }
-        self.phase = Phase::Setup(now + limits::STREAMS_PATIENCE);
+        self.state = State::Setup(now + limits::STREAMS_PATIENCE);
         for channel in OPENING {
             if self.has(channel) {
                 let id = self.spdy.open(&[("streamtype", channel.stream_type())]);
-                self.lane(channel).id = Some(id);
+                self.state_of(channel).id = Some(id);
             }
         }
     }
@@ -113,12 +113,12 @@ impl OverSpdy {
         self.wants.has(channel) && (channel != Channel::Resize || self.protocol.resizes)
     }
 
-    fn lane(&mut self, channel: Channel) -> &mut Lane {
-        &mut self.lanes[usize::from(channel.number())]
+    fn state_of(&mut self, channel: Channel) -> &mut ChannelState {
+        &mut self.channels[usize::from(channel.number())]
     }
 
     fn channel_of(&self, id: StreamId) -> Option<Channel> {
-        Channel::ALL.into_iter().find(|channel| self.lanes[*channel as usize].id == Some(id))
+        Channel::ALL.into_iter().find(|channel| self.channels[*channel as usize].id == Some(id))
     }
 
     /// See [`Session::protocol`](super::Session::protocol).
@@ -130,8 +130,8 @@ impl OverSpdy {
     /// See [`Session::send`](super::Session::send).
     pub fn send(&mut self, channel: Channel, bytes: Bytes) {
         let ours = channel.is_from_client() == (self.side == Side::Client);
-        let open = matches!(self.phase, Phase::Setup(_) | Phase::Open);
-        let Some(id) = self.lane(channel).id.filter(|_| ours && open) else { return };
+        let open = matches!(self.state, State::Setup(_) | State::Open);
+        let Some(id) = self.state_of(channel).id.filter(|_| ours && open) else { return };
         if bytes.is_empty() {
             return;
         }
@@ -146,7 +146,7 @@ impl OverSpdy {
         let ours = channel.is_from_client() == (self.side == Side::Client);
         // A version 1 client never ends stdin (docs/protocols/remote-command.md, 3.6).
         let can = self.side == Side::Server || self.protocol.half_closes;
-        if let Some(id) = self.lane(channel).id.filter(|_| ours && can) {
+        if let Some(id) = self.state_of(channel).id.filter(|_| ours && can) {
             self.spdy.finish(id);
         }
     }
@@ -160,7 +160,7 @@ impl OverSpdy {
 
     /// See [`Session::status`](super::Session::status).
     pub fn status(&mut self, now: Time, status: &Status) {
-        if !matches!(self.phase, Phase::Setup(_) | Phase::Open) {
+        if !matches!(self.state, State::Setup(_) | State::Open) {
             return;
         }
         self.finish(Channel::Stdout);
@@ -176,7 +176,7 @@ impl OverSpdy {
     /// See [`Session::lose`](super::Session::lose). Go's clients take the end of the connection for
     /// success; text on the error stream that is no Status makes them fail, as they must.
     pub fn lose(&mut self, now: Time, why: &str) {
-        if !matches!(self.phase, Phase::Setup(_) | Phase::Open) {
+        if !matches!(self.state, State::Setup(_) | State::Open) {
             return;
         }
         self.reset(Channel::Stdout);
@@ -194,7 +194,7 @@ impl OverSpdy {
     }
 
     fn walk_away(&mut self, now: Time) {
-        if matches!(self.phase, Phase::Setup(_) | Phase::Open | Phase::Outcome(_)) {
+        if matches!(self.state, State::Setup(_) | State::Open | State::Outcome(_)) {
             for channel in OPENING {
                 self.reset(channel);
             }
@@ -205,20 +205,20 @@ impl OverSpdy {
     /// Once the Status is there, the patience is for a server that says nothing more: output that
     /// still comes, or that we do not read, is not cut off.
     fn extend_outcome(&mut self, now: Time) {
-        if let Phase::Outcome(deadline) = &mut self.phase {
+        if let State::Outcome(deadline) = &mut self.state {
             *deadline = now + limits::CLOSING_PATIENCE;
         }
     }
 
     fn reset(&mut self, channel: Channel) {
-        if let Some(id) = self.lane(channel).id {
+        if let Some(id) = self.state_of(channel).id {
             self.spdy.reset(id, CANCEL);
         }
     }
 
     fn go_away(&mut self, now: Time, code: u32) {
         self.spdy.goaway(code);
-        self.phase = Phase::Closing(now + limits::CLOSING_PATIENCE);
+        self.state = State::Closing(now + limits::CLOSING_PATIENCE);
     }
 
     fn lost(&mut self, now: Time, loss: Loss) {
@@ -237,10 +237,10 @@ impl OverSpdy {
         };
         match Channel::from_stream_type(name) {
             Some(channel) if self.has(channel) => {
-                if self.lane(channel).id.is_some() {
+                if self.state_of(channel).id.is_some() {
                     return self.spdy.reset(id, PROTOCOL_ERROR);
                 }
-                self.lane(channel).id = Some(id);
+                self.state_of(channel).id = Some(id);
                 self.spdy.reply(id);
             }
             // Nobody will use it; Kubernetes answers it all the same.
@@ -254,19 +254,20 @@ impl OverSpdy {
 
     fn replied(&mut self, id: StreamId) {
         if let Some(channel) = self.channel_of(id) {
-            self.lane(channel).replied = true;
+            self.state_of(channel).replied = true;
             self.check_setup();
         }
     }
 
     fn check_setup(&mut self) {
-        let there = |lane: &Lane| lane.id.is_some() && (lane.replied || self.side == Side::Server);
+        let there =
+            |one: &ChannelState| one.id.is_some() && (one.replied || self.side == Side::Server);
         let complete = Channel::ALL
             .into_iter()
             .filter(|&channel| self.has(channel))
-            .all(|channel| there(&self.lanes[channel as usize]));
-        if complete && matches!(self.phase, Phase::Setup(_)) {
-            self.phase = Phase::Open;
+            .all(|channel| there(&self.channels[channel as usize]));
+        if complete && matches!(self.state, State::Setup(_)) {
+            self.state = State::Open;
             self.spdy.forget_headers();
             self.events.push_back(Event::Ready);
         }
@@ -298,8 +299,8 @@ impl OverSpdy {
 
     fn finished(&mut self, now: Time, id: StreamId) {
         let Some(channel) = self.channel_of(id) else { return };
-        let lane = self.lane(channel);
-        (lane.ended, lane.finished) = (true, true);
+        let one = self.state_of(channel);
+        (one.ended, one.finished) = (true, true);
         let theirs = channel.is_from_client() == (self.side == Side::Server);
         if theirs && matches!(channel, Channel::Stdin | Channel::Stdout | Channel::Stderr) {
             self.events.push_back(Event::Eof(channel));
@@ -309,9 +310,9 @@ impl OverSpdy {
 
     fn was_reset(&mut self, now: Time, id: StreamId) {
         let Some(channel) = self.channel_of(id) else { return };
-        let setting_up = matches!(self.phase, Phase::Setup(_));
-        let had_finished = self.lane(channel).finished;
-        self.lane(channel).ended = true;
+        let setting_up = matches!(self.state, State::Setup(_));
+        let had_finished = self.state_of(channel).finished;
+        self.state_of(channel).ended = true;
         match (self.side, channel) {
             (Side::Client, _) if setting_up => {
                 let why = format!("the {} stream was refused", channel.stream_type());
@@ -332,10 +333,10 @@ impl OverSpdy {
     /// A client's outcome is there once the error stream and all output have ended. Output that
     /// ends by a reset is judged by the Status (trap T54 in docs/protocols/traps.md).
     fn check_outcome(&mut self, now: Time) {
-        if self.side == Side::Server || !matches!(self.phase, Phase::Open | Phase::Outcome(_)) {
+        if self.side == Side::Server || !matches!(self.state, State::Open | State::Outcome(_)) {
             return;
         }
-        let ended = |channel: Channel| self.lanes[channel as usize].ended || !self.has(channel);
+        let ended = |channel: Channel| self.channels[channel as usize].ended || !self.has(channel);
         if !ended(Channel::Error) {
             return;
         }
@@ -345,8 +346,8 @@ impl OverSpdy {
         if ended(Channel::Stdout) && ended(Channel::Stderr) && (!doubtful || self.error.is_empty())
         {
             self.conclude(now, None);
-        } else if self.phase == Phase::Open && !self.error.is_empty() {
-            self.phase = Phase::Outcome(now + limits::CLOSING_PATIENCE);
+        } else if self.state == State::Open && !self.error.is_empty() {
+            self.state = State::Outcome(now + limits::CLOSING_PATIENCE);
         }
     }
 
@@ -382,7 +383,7 @@ impl OverSpdy {
     /// their end, silence only if everything ended as it should.
     fn status_in_words(&self, words: &[u8]) -> Option<Status> {
         let finished =
-            |channel: Channel| self.lanes[channel as usize].finished || !self.has(channel);
+            |channel: Channel| self.channels[channel as usize].finished || !self.has(channel);
         if !finished(Channel::Error) || words.starts_with(LOST.as_bytes()) {
             return None;
         }
@@ -394,54 +395,54 @@ impl OverSpdy {
 
     fn tell_ends(&mut self) {
         for channel in [Channel::Stdout, Channel::Stderr] {
-            if self.has(channel) && !self.lane(channel).finished {
+            if self.has(channel) && !self.state_of(channel).finished {
                 self.events.push_back(Event::Eof(channel));
             }
         }
     }
 
     fn closed(&mut self, now: Time, closed: &Closed) {
-        if matches!(self.phase, Phase::Closing(_) | Phase::Over) {
-            self.phase = Phase::Over;
+        if matches!(self.state, State::Closing(_) | State::Over) {
+            self.state = State::Over;
             return;
         }
         match self.side {
             Side::Client => self.conclude(now, Some(closed)),
             Side::Server => self.events.push_back(Event::Lost(loss(closed))),
         }
-        self.phase = match closed {
-            Closed::Cut => Phase::Over,
-            _ => Phase::Closing(now + limits::CLOSING_PATIENCE),
+        self.state = match closed {
+            Closed::Cut => State::Over,
+            _ => State::Closing(now + limits::CLOSING_PATIENCE),
         };
     }
 
     // ---- what time brings ----
 
     fn tick(&mut self, now: Time) -> Option<Time> {
-        match self.phase {
-            Phase::Setup(deadline) if now >= deadline => {
+        match self.state {
+            State::Setup(deadline) if now >= deadline => {
                 let why = format!("{} s", limits::STREAMS_PATIENCE.as_secs());
                 self.lost(now, Loss::new(Cause::Streams, why));
                 None
             }
-            Phase::Setup(deadline) => Some(deadline),
-            Phase::Open => self.beat(now),
-            Phase::Outcome(_) if self.heartbeat.is_paused() => self.beat(now),
-            Phase::Outcome(deadline) if now >= deadline => {
+            State::Setup(deadline) => Some(deadline),
+            State::Open => self.beat(now),
+            State::Outcome(_) if self.heartbeat.is_paused() => self.beat(now),
+            State::Outcome(deadline) if now >= deadline => {
                 self.conclude(now, None);
                 None
             }
-            Phase::Outcome(deadline) => earlier(Some(deadline), self.beat(now)),
-            Phase::Closing(_) if self.is_still_read() => {
-                self.phase = Phase::Closing(now + limits::CLOSING_PATIENCE);
+            State::Outcome(deadline) => earlier(Some(deadline), self.beat(now)),
+            State::Closing(_) if self.is_still_read() => {
+                self.state = State::Closing(now + limits::CLOSING_PATIENCE);
                 Some(now + limits::CLOSING_PATIENCE)
             }
-            Phase::Closing(deadline) if now >= deadline || self.has_nothing_to_wait_for() => {
-                self.phase = Phase::Over;
+            State::Closing(deadline) if now >= deadline || self.has_nothing_to_wait_for() => {
+                self.state = State::Over;
                 None
             }
-            Phase::Closing(deadline) => Some(deadline),
-            Phase::Over => None,
+            State::Closing(deadline) => Some(deadline),
+            State::Over => None,
         }
     }
 
@@ -515,7 +516,7 @@ impl Machine for OverSpdy {
             }
             match self.spdy.poll() {
                 Some(Frame::Closed(closed)) => self.closed(now, &closed),
-                Some(_) if matches!(self.phase, Phase::Closing(_) | Phase::Over) => {}
+                Some(_) if matches!(self.state, State::Closing(_) | State::Over) => {}
                 Some(Frame::Opened { id, headers }) => self.opened(id, &headers),
                 Some(Frame::Replied { id, .. }) => self.replied(id),
                 Some(Frame::Data(id, bytes)) => self.data(now, id, bytes),
@@ -528,7 +529,7 @@ impl Machine for OverSpdy {
                     if !self.events.is_empty() {
                         continue;
                     }
-                    if self.phase == Phase::Over {
+                    if self.state == State::Over {
                         return Next::Done;
                     }
                     return Next::Idle(deadline);

@@ -40,7 +40,7 @@ pub struct OverWebSocket {
     wants: Wants,
     websocket: Connection,
     events: VecDeque<Event>,
-    lane: Lane,
+    destination: Destination,
     base64: Base64Pieces,
     sizes: Sizes,
     /// What came on the error channel.
@@ -51,12 +51,12 @@ pub struct OverWebSocket {
     /// How many pings were sent.
     pings: u32,
     input_ended: bool,
-    phase: Phase,
+    state: State,
 }
 
 /// Where the bytes of the message that is being read belong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Lane {
+enum Destination {
     /// The channel's number is still to come.
     Start,
     Channel(Channel),
@@ -67,7 +67,7 @@ enum Lane {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum State {
     Open,
     /// Client: a whole Status came, the server has until then to close.
     Outcome(Time),
@@ -94,7 +94,7 @@ impl OverWebSocket {
             wants,
             websocket: Connection::new(Config { role, continuation: Continuation::Join }, seed),
             events: VecDeque::from([Event::Ready]),
-            lane: Lane::Start,
+            destination: Destination::Start,
             base64: Base64Pieces::default(),
             sizes: Sizes::default(),
             error: Vec::new(),
@@ -102,7 +102,7 @@ impl OverWebSocket {
             heartbeat: Heartbeat::new(Time::ZERO, limits::PING_EVERY, limits::SILENCE_PATIENCE),
             pings: 0,
             input_ended: false,
-            phase: Phase::Open,
+            state: State::Open,
         };
         if side == Side::Server {
             session.send_initial();
@@ -166,7 +166,7 @@ impl OverWebSocket {
 
     /// See [`Session::status`](super::Session::status).
     pub fn status(&mut self, now: Time, status: &Status) {
-        if self.phase != Phase::Open {
+        if self.state != State::Open {
             self.over_if_client_closed();
             return;
         }
@@ -184,7 +184,7 @@ impl OverWebSocket {
     /// See [`Session::lose`](super::Session::lose). Without JSON, silence on the error channel is
     /// success, and some clients look at nothing else.
     pub fn lose(&mut self, now: Time, why: &str) {
-        if self.phase == Phase::Open {
+        if self.state == State::Open {
             if !self.protocol.json_status {
                 self.message(Channel::Error, format!("{LOST}{why}").into());
             }
@@ -196,7 +196,7 @@ impl OverWebSocket {
 
     /// See [`Session::leave`](super::Session::leave).
     pub fn leave(&mut self, now: Time) {
-        if matches!(self.phase, Phase::Open | Phase::Outcome(_)) {
+        if matches!(self.state, State::Open | State::Outcome(_)) {
             self.say_goodbye(now, NORMAL, "");
         }
         self.events.clear();
@@ -205,18 +205,18 @@ impl OverWebSocket {
     /// Once the Status is there, the patience is for a server that says nothing more: output that
     /// still comes, or that we do not read, is not cut off.
     fn extend_outcome(&mut self, now: Time) {
-        if let Phase::Outcome(deadline) = &mut self.phase {
+        if let State::Outcome(deadline) = &mut self.state {
             *deadline = now + limits::CLOSING_PATIENCE;
         }
     }
 
     fn is_sending(&self) -> bool {
-        matches!(self.phase, Phase::Open)
+        matches!(self.state, State::Open)
     }
 
     fn over_if_client_closed(&mut self) {
-        if matches!(self.phase, Phase::ClosedClient(_)) {
-            self.phase = Phase::Over;
+        if matches!(self.state, State::ClosedClient(_)) {
+            self.state = State::Over;
         }
     }
 
@@ -238,44 +238,44 @@ impl OverWebSocket {
             end -= 1;
         }
         self.websocket.close(code, &reason[..end]);
-        self.phase = Phase::Closing(now + limits::CLOSING_PATIENCE);
+        self.state = State::Closing(now + limits::CLOSING_PATIENCE);
     }
 
     // ---- what came ----
 
     fn chunk(&mut self, now: Time, chunk: Chunk) {
-        if !matches!(self.phase, Phase::Open | Phase::Outcome(_)) {
+        if !matches!(self.state, State::Open | State::Outcome(_)) {
             return;
         }
         let Chunk { first, last, mut payload, .. } = chunk;
         if first {
-            self.lane = Lane::Start;
+            self.destination = Destination::Start;
             self.base64 = Base64Pieces::default();
         }
-        if self.lane == Lane::Start && payload.has_remaining() {
-            self.lane = self.lane_of(payload.get_u8());
+        if self.destination == Destination::Start && payload.has_remaining() {
+            self.destination = self.destination_of(payload.get_u8());
         }
-        match self.lane {
-            Lane::Channel(channel) => self.bytes(now, channel, payload, last),
-            Lane::Signal(_) => self.signal(now, &payload, last),
-            Lane::Start | Lane::Nothing => {}
+        match self.destination {
+            Destination::Channel(channel) => self.bytes(now, channel, payload, last),
+            Destination::Signal(_) => self.signal(now, &payload, last),
+            Destination::Start | Destination::Nothing => {}
         }
     }
 
-    fn lane_of(&self, byte: u8) -> Lane {
+    fn destination_of(&self, byte: u8) -> Destination {
         let number = match self.protocol.encoding {
             Encoding::Binary => byte,
             Encoding::Base64 => byte.wrapping_sub(b'0'),
         };
         if number == SIGNAL && self.protocol.half_closes && self.side == Side::Server {
-            return Lane::Signal(None);
+            return Destination::Signal(None);
         }
         // Unknown channels, and those of the other direction, are passed over as Kubernetes does.
         match Channel::from_number(number) {
             Some(channel) if channel.is_from_client() == (self.side == Side::Server) => {
-                Lane::Channel(channel)
+                Destination::Channel(channel)
             }
-            _ => Lane::Nothing,
+            _ => Destination::Nothing,
         }
     }
 
@@ -310,20 +310,20 @@ impl OverWebSocket {
         if last && self.protocol.json_status && !self.error.is_empty() {
             // Output may not follow a Status, but the close has to; a server that forgets it must
             // not keep its client for ever.
-            self.phase = Phase::Outcome(now + limits::CLOSING_PATIENCE);
+            self.state = State::Outcome(now + limits::CLOSING_PATIENCE);
         }
     }
 
     /// docs/protocols/remote-command.md, 2.8: exactly one byte, which names one of the five
     /// channels.
     fn signal(&mut self, now: Time, payload: &[u8], last: bool) {
-        let Lane::Signal(seen) = self.lane else { return };
+        let Destination::Signal(seen) = self.destination else { return };
         let number = match (seen, payload) {
             (seen, []) => seen,
             (None, [number]) => Some(*number),
             _ => return self.fault(now, VIOLATION, "the end of a channel is named in one byte"),
         };
-        self.lane = Lane::Signal(number);
+        self.destination = Destination::Signal(number);
         if !last {
             return;
         }
@@ -354,13 +354,13 @@ impl OverWebSocket {
     }
 
     fn closed(&mut self, now: Time, closed: Closed) {
-        let ended = matches!(self.phase, Phase::Closing(_));
+        let ended = matches!(self.state, State::Closing(_));
         let deadline = now + limits::CLOSING_PATIENCE;
-        self.phase = match closed {
-            Closed::Goodbye { .. } => Phase::Flushing(deadline),
+        self.state = match closed {
+            Closed::Goodbye { .. } => State::Flushing(deadline),
             // The codec queued a Close. It must not be lost to a reset because of unread bytes.
-            Closed::Fault(_) => Phase::Closing(deadline),
-            Closed::Cut => Phase::Over,
+            Closed::Fault(_) => State::Closing(deadline),
+            Closed::Cut => State::Over,
         };
         if ended {
             return;
@@ -371,7 +371,7 @@ impl OverWebSocket {
         let goodbye = matches!(closed, Closed::Goodbye { .. });
         if goodbye && !self.protocol.half_closes && self.wants.stdin {
             self.end_stdin();
-            self.phase = Phase::ClosedClient(now + limits::CLOSED_CLIENT_GRACE);
+            self.state = State::ClosedClient(now + limits::CLOSED_CLIENT_GRACE);
         } else {
             self.events.push_back(Event::Lost(loss(&closed)));
         }
@@ -413,42 +413,42 @@ impl OverWebSocket {
 
     /// Handles what is due; gives the next deadline.
     fn tick(&mut self, now: Time) -> Option<Time> {
-        match self.phase {
-            Phase::Over => None,
+        match self.state {
+            State::Over => None,
             // A slow reader gets the rest of its output and its Status, however long it takes; the
             // patience begins when the other host has the last byte.
-            Phase::Closing(_) if self.is_still_read() => {
-                self.phase = Phase::Closing(now + limits::CLOSING_PATIENCE);
+            State::Closing(_) if self.is_still_read() => {
+                self.state = State::Closing(now + limits::CLOSING_PATIENCE);
                 Some(now + limits::CLOSING_PATIENCE)
             }
-            Phase::Closing(deadline) | Phase::Flushing(deadline) if now >= deadline => {
-                self.phase = Phase::Over;
+            State::Closing(deadline) | State::Flushing(deadline) if now >= deadline => {
+                self.state = State::Over;
                 None
             }
-            Phase::Closing(_) if self.input_ended => {
-                self.phase = Phase::Over;
+            State::Closing(_) if self.input_ended => {
+                self.state = State::Over;
                 None
             }
-            Phase::Flushing(_) if self.websocket.unsent() == 0 => {
-                self.phase = Phase::Over;
+            State::Flushing(_) if self.websocket.unsent() == 0 => {
+                self.state = State::Over;
                 None
             }
-            Phase::Closing(deadline) | Phase::Flushing(deadline) => Some(deadline),
-            Phase::ClosedClient(deadline) if now >= deadline => {
+            State::Closing(deadline) | State::Flushing(deadline) => Some(deadline),
+            State::ClosedClient(deadline) if now >= deadline => {
                 self.events.push_back(Event::Lost(Loss::new(Cause::Closed, "")));
-                self.phase = Phase::Over;
+                self.state = State::Over;
                 None
             }
-            Phase::ClosedClient(deadline) => Some(deadline),
-            Phase::Outcome(_) if self.heartbeat.is_paused() => self.beat(now),
-            Phase::Outcome(deadline) if now >= deadline => {
+            State::ClosedClient(deadline) => Some(deadline),
+            State::Outcome(_) if self.heartbeat.is_paused() => self.beat(now),
+            State::Outcome(deadline) if now >= deadline => {
                 let closed = Closed::Goodbye { code: Some(NORMAL), reason: String::new() };
                 self.closed_by_server(&closed);
                 self.say_goodbye(now, NORMAL, "");
                 None
             }
-            Phase::Outcome(deadline) => earlier(Some(deadline), self.beat(now)),
-            Phase::Open => self.beat(now),
+            State::Outcome(deadline) => earlier(Some(deadline), self.beat(now)),
+            State::Open => self.beat(now),
         }
     }
 
@@ -539,7 +539,7 @@ impl Machine for OverWebSocket {
                     if !self.events.is_empty() {
                         continue;
                     }
-                    if self.phase == Phase::Over {
+                    if self.state == State::Over {
                         return Next::Done;
                     }
                     return Next::Idle(deadline);

@@ -49,7 +49,7 @@ pub struct Protocol {
     pub json_status: bool,
     /// A client can end stdin and go on reading.
     pub half_closes: bool,
-    /// Terminal sizes have a lane. (Over WebSocket they have one in every version.)
+    /// Terminal sizes have a channel. (Over WebSocket they have one in every version.)
     pub resizes: bool,
 }
 

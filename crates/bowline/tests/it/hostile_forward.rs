@@ -23,7 +23,7 @@ fn steps(app: &App) -> Vec<Vec<u8>> {
         steps.push(bytes);
     };
     let port = app.port.to_string();
-    let headers = |lane| [("streamtype", lane), ("port", &*port), ("requestid", "0")];
+    let headers = |kind| [("streamtype", kind), ("port", &*port), ("requestid", "0")];
     let error = spdy.open(&headers("error"));
     spdy.finish(error);
     taken(&mut spdy);
@@ -166,8 +166,8 @@ fn floods_of_a_forward_cost_little() {
         let mut spdy = Connection::new(Role::Client);
         for number in 0..10_000 {
             let number = number.to_string();
-            for lane in ["error", "data"] {
-                spdy.open(&[("streamtype", lane), ("port", "1"), ("requestid", &number)]);
+            for kind in ["error", "data"] {
+                spdy.open(&[("streamtype", kind), ("port", "1"), ("requestid", &number)]);
             }
         }
         spdy.outbox().chunks().flatten().copied().collect()

@@ -19,14 +19,14 @@ enum Act {
 }
 
 fn act() -> impl Strategy<Value = Act> {
-    let lane = || (any::<bool>(), 0usize..6);
+    let kind = || (any::<bool>(), 0usize..6);
     let sent = prop::collection::vec(any::<u8>(), 0..700);
     prop_oneof![
         1 => Just(Act::Connect),
-        4 => (lane(), sent).prop_map(|((at_client, which), bytes)| {
+        4 => (kind(), sent).prop_map(|((at_client, which), bytes)| {
             Act::Send { at_client, which, bytes }
         }),
-        1 => lane().prop_map(|(at_client, which)| Act::Finish { at_client, which }),
+        1 => kind().prop_map(|(at_client, which)| Act::Finish { at_client, which }),
         1 => Just(Act::Settle),
     ]
 }

@@ -35,8 +35,8 @@ impl Pair {
         }
     }
 
-    fn open(&mut self, lane: &str, request: &str) -> StreamId {
-        self.client.open(&[("streamtype", lane), ("port", "80"), ("requestid", request)])
+    fn open(&mut self, kind: &str, request: &str) -> StreamId {
+        self.client.open(&[("streamtype", kind), ("port", "80"), ("requestid", request)])
     }
 
     /// The two streams of a connection, the error stream first, and finished at once.
@@ -118,9 +118,9 @@ fn a_request_id_can_be_used_again_once_its_pair_is_complete() {
 fn the_two_streams_of_a_pair_may_come_in_either_order() {
     for data_first in [false, true] {
         let mut pair = Pair::new();
-        for lane in if data_first { ["data", "error"] } else { ["error", "data"] } {
+        for kind in if data_first { ["data", "error"] } else { ["error", "data"] } {
             assert_eq!(pair.asked(), []);
-            pair.open(lane, "0");
+            pair.open(kind, "0");
             assert_eq!(pair.pass(NOW), []);
         }
         assert_eq!(pair.seen.asked.iter().map(|asked| asked.1).collect::<Vec<_>>(), [80]);
@@ -133,8 +133,8 @@ fn clients_without_request_ids_are_paired_by_the_numbers_of_their_streams() {
     let mut pair = Pair::new();
     let mut streams = Vec::new();
     for port in ["80", "81"] {
-        for lane in ["error", "data"] {
-            streams.push(pair.client.open(&[("streamtype", lane), ("port", port)]));
+        for kind in ["error", "data"] {
+            streams.push(pair.client.open(&[("streamtype", kind), ("port", port)]));
         }
     }
     assert_eq!(pair.pass(NOW), []);
@@ -179,15 +179,15 @@ fn a_stream_without_a_port_or_a_kind_is_reset_without_words() {
 
 #[test]
 fn a_second_stream_of_a_kind_is_refused_and_the_first_one_stays() {
-    for lane in ["error", "data"] {
-        let other = if lane == "data" { "error" } else { "data" };
+    for kind in ["error", "data"] {
+        let other = if kind == "data" { "error" } else { "data" };
         let mut pair = Pair::new();
-        pair.open(lane, "0");
-        let second = pair.open(lane, "0");
-        assert_eq!(pair.pass(NOW), [(second, PROTOCOL_ERROR)], "{lane}");
+        pair.open(kind, "0");
+        let second = pair.open(kind, "0");
+        assert_eq!(pair.pass(NOW), [(second, PROTOCOL_ERROR)], "{kind}");
         pair.open(other, "0");
         assert_eq!(pair.pass(NOW), []);
-        assert_eq!(pair.asked().len(), 1, "{lane}");
+        assert_eq!(pair.asked().len(), 1, "{kind}");
     }
 }
 
@@ -246,20 +246,20 @@ fn what_comes_too_early_is_bounded_for_the_whole_forward() {
 
 #[test]
 fn a_pair_that_is_not_complete_in_time_is_told_so_where_it_can_be() {
-    for lane in ["error", "data"] {
+    for kind in ["error", "data"] {
         let mut pair = Pair::new();
-        let stream = pair.open(lane, "12");
+        let stream = pair.open(kind, "12");
         let kept = pair.connect("13").1;
         pair.pass(NOW);
         let early = Time::from_micros(PAIR_PATIENCE.as_micros() as u64 - 1);
         assert_eq!(pair.pass(early), []);
         assert_eq!(pair.server.connections(), 2);
         let resets = pair.pass(NOW + PAIR_PATIENCE);
-        assert_eq!(resets.iter().map(|reset| reset.0).collect::<Vec<_>>(), [stream], "{lane}");
-        if lane == "error" {
+        assert_eq!(resets.iter().map(|reset| reset.0).collect::<Vec<_>>(), [stream], "{kind}");
+        if kind == "error" {
             assert_eq!(pair.text(stream), "(request=12) timed out waiting for streams");
         }
-        assert_eq!((pair.server.connections(), pair.asked().len()), (1, 1), "{lane}");
+        assert_eq!((pair.server.connections(), pair.asked().len()), (1, 1), "{kind}");
         assert!(
             pair.heard.iter().all(|frame| !matches!(frame, Frame::Reset(id, _) if *id == kept))
         );
