@@ -1,9 +1,10 @@
 //! `completion`: the tables of all commands to a script for a shell.
 
+use clap::{Arg, ArgAction};
 use clap_complete::Shell as Script;
 
-use super::pflag::{Values, WORDS, scanner};
-use super::table::{Command, Words};
+use super::pflag::Values;
+use super::table::{Command, Flag, Kind, Words};
 use super::{BadUsage, COMMANDS, HELP, ROOT};
 
 /// A shell that can complete.
@@ -51,14 +52,8 @@ pub fn read(values: &Values) -> Result<Shell, BadUsage> {
 
 /// The script for a shell.
 pub fn script(shell: Shell) -> Vec<u8> {
-    let mut root = scanner(&ROOT).name("bowline");
-    for command in COMMANDS {
-        let known = scanner(command);
-        root = root.subcommand(match command.words {
-            Words::OneOf(words) => known.mut_arg(WORDS, |arg| arg.value_parser(words.to_vec())),
-            _ => known,
-        });
-    }
+    let commands = COMMANDS.into_iter().map(known);
+    let mut root = known(&ROOT).name("bowline").subcommands(commands);
     let script = match shell {
         Shell::Bash => Script::Bash,
         Shell::Zsh => Script::Zsh,
@@ -67,4 +62,29 @@ pub fn script(shell: Shell) -> Vec<u8> {
     let mut text = Vec::new();
     clap_complete::generate(script, &mut root, "bowline", &mut text);
     text
+}
+
+/// A command as clap knows it, which makes the scripts.
+fn known(command: &Command) -> clap::Command {
+    let known = clap::Command::new(command.name)
+        .about(command.about)
+        .disable_help_flag(true)
+        .disable_version_flag(true)
+        .args(command.all_flags().map(flag));
+    let words = Arg::new("words").num_args(0..);
+    match command.words {
+        Words::None => known,
+        Words::Some => known.arg(words),
+        Words::AndCommand => known.arg(words).arg(Arg::new("command").last(true).num_args(0..)),
+        Words::OneOf(choices) => known.arg(words.value_parser(choices.to_vec())),
+    }
+}
+
+fn flag(flag: &'static Flag) -> Arg {
+    let arg = Arg::new(flag.long).long(flag.long).short(flag.short).help(flag.help);
+    match flag.kind {
+        Kind::Bool => arg.num_args(0..=1).require_equals(true),
+        Kind::List | Kind::Each => arg.action(ArgAction::Append).value_name(flag.value),
+        _ => arg.value_name(flag.value),
+    }
 }

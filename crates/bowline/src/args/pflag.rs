@@ -6,8 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Arg, ArgAction, ArgMatches};
+use lexopt::Arg;
 use thiserror::Error;
 
 use super::span::{BadSpan, Span};
@@ -76,72 +75,83 @@ pub enum BadValue {
 }
 
 /// What a command line gave, by the names of the flags.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Values {
-    matches: ArgMatches,
+    /// Values that fit, in the order of the line.
+    given: Vec<(&'static str, String)>,
+    words: Vec<OsString>,
+    command: Vec<OsString>,
 }
-
-/// The name of a command's words among its arguments.
-pub const WORDS: &str = "words";
-const AFTER_DASHES: &str = "command";
 
 /// Reads `args` (without the program's and the command's name) by the command's table.
 ///
 /// # Errors
 /// [`BadFlag`] for the first thing that does not fit.
 pub fn read(command: &Command, args: &[OsString]) -> Result<Values, BadFlag> {
-    let args: Vec<OsString> = dashes(args);
-    let result = scanner(command).no_binary_name(true).try_get_matches_from(&args);
-    match result {
-        Ok(matches) => Ok(Values { matches }),
-        Err(error) => Err(translate(command, &args, &error)),
+    let mut values = Values::default();
+    let mut parser = lexopt::Parser::from_args(args);
+    // The word that is read, and its last flag.
+    let (mut word, mut last) = (String::new(), None);
+    loop {
+        if let Some(raw) = parser.try_raw_args() {
+            let next = raw.as_slice().first();
+            if command.words == Words::AndCommand && next.is_some_and(|next| next == "--") {
+                values.command = raw.skip(1).collect();
+                return Ok(values);
+            }
+            word = next.map(|next| next.to_string_lossy().into_owned()).unwrap_or_default();
+        }
+        let flag = match parser.next() {
+            Ok(None) => return Ok(values),
+            Ok(Some(Arg::Value(word))) => {
+                if command.words == Words::None {
+                    return Err(BadFlag::Word(word.to_string_lossy().into_owned()));
+                }
+                values.words.push(word);
+                continue;
+            }
+            Ok(Some(Arg::Long(name))) => long(command, name, &word)?,
+            Ok(Some(Arg::Short(letter))) => short(command, letter, &word)?,
+            // The value of a switch: it takes none that has no `=`.
+            Err(lexopt::Error::UnexpectedValue { value, .. }) => {
+                if value.is_empty() && !word.starts_with("--") {
+                    // To pflag a `=` that ends a group is a letter.
+                    return Err(BadFlag::UnknownShort('=', "=".to_owned()));
+                }
+                values.give(last.ok_or(BadFlag::Syntax(word.clone()))?, value)?;
+                continue;
+            }
+            Err(_) => return Err(BadFlag::Syntax(word)),
+        };
+        last = Some(flag);
+        if flag.kind == Kind::Bool {
+            values.give(flag, "true".into())?;
+            continue;
+        }
+        // pflag takes the next word whatever it looks like.
+        let value = parser.value().map_err(|_| match flag.short {
+            Some(letter) if !word.starts_with("--") => format!("{letter:?} in -{letter}"),
+            _ => word.clone(),
+        });
+        values.give(flag, value.map_err(BadFlag::NeedsValue)?)?;
     }
 }
 
-/// The command as clap knows it. Completion is made from it as well.
-pub fn scanner(command: &Command) -> clap::Command {
-    let scanner = clap::Command::new(command.name)
-        .about(command.about)
-        .disable_help_flag(true)
-        .disable_version_flag(true)
-        // pflag: the last of several wins.
-        .args_override_self(true)
-        .args(command.all_flags().map(argument));
-    let words = Arg::new(WORDS).action(ArgAction::Append).num_args(0..);
-    let words = words.value_parser(clap::value_parser!(OsString));
-    match command.words {
-        Words::None => scanner,
-        Words::Some | Words::OneOf(_) => scanner.arg(words),
-        Words::AndCommand => scanner.arg(words).arg(
-            Arg::new(AFTER_DASHES)
-                .last(true)
-                .action(ArgAction::Append)
-                .num_args(0..)
-                .value_parser(clap::value_parser!(OsString)),
-        ),
+fn long(command: &Command, name: &str, word: &str) -> Result<&'static Flag, BadFlag> {
+    if name.is_empty() || name.starts_with('-') {
+        return Err(BadFlag::Syntax(word.to_owned()));
     }
+    // Kubernetes' programs take `_` for `-` in the names of flags.
+    let dashed = name.replace('_', "-");
+    let flag = command.all_flags().find(|flag| flag.long == dashed);
+    flag.ok_or_else(|| BadFlag::Unknown(name.to_owned()))
 }
 
-fn argument(flag: &'static Flag) -> Arg {
-    let arg = Arg::new(flag.long).long(flag.long).short(flag.short).help(flag.help);
-    let arg = match flag.kind {
-        Kind::List | Kind::Each => arg.action(ArgAction::Append),
-        _ => arg.action(ArgAction::Set),
-    };
-    // pflag takes the next word whatever it looks like.
-    let takes_next = |arg: Arg| arg.allow_hyphen_values(true).value_name(flag.value);
-    match flag.kind {
-        Kind::Bool => arg
-            .num_args(0..=1)
-            .require_equals(true)
-            .default_missing_value("true")
-            .value_parser(bool_of),
-        Kind::Text | Kind::List | Kind::Each => takes_next(arg),
-        Kind::Number => takes_next(arg).value_parser(number_of),
-        Kind::Port => takes_next(arg).value_parser(port_of),
-        Kind::Address => takes_next(arg).value_parser(address_of),
-        Kind::Span => takes_next(arg).value_parser(span_of),
-    }
+fn short(command: &Command, letter: char, word: &str) -> Result<&'static Flag, BadFlag> {
+    let flag = command.all_flags().find(|flag| flag.short == Some(letter));
+    // pflag shows the group from the unknown letter on.
+    let rest = || word.find(letter).map_or(letter.to_string(), |at| word[at..].to_owned());
+    flag.ok_or_else(|| BadFlag::UnknownShort(letter, rest()))
 }
 
 /// As Go's `strconv.ParseBool` reads it.
@@ -177,104 +187,53 @@ fn span_of(text: &str) -> Result<Span, BadValue> {
     Ok(Span::parse(text)?)
 }
 
-/// Kubernetes' programs take `_` for `-` in the names of flags.
-fn dashes(args: &[OsString]) -> Vec<OsString> {
-    let end = args.iter().position(|arg| arg == "--").unwrap_or(args.len());
-    let dashed = args[..end].iter().map(|arg| match arg.to_str() {
-        Some(text) if text.starts_with("--") => {
-            let (name, value) = text.split_at(text.find('=').unwrap_or(text.len()));
-            OsString::from(name.replace('_', "-") + value)
-        }
-        _ => arg.clone(),
-    });
-    dashed.chain(args[end..].iter().cloned()).collect()
-}
-
-/// clap's error in pflag's words.
-fn translate(command: &Command, args: &[OsString], error: &clap::Error) -> BadFlag {
-    let text = |kind| match error.get(kind) {
-        Some(ContextValue::String(text)) => text.as_str(),
-        _ => "",
-    };
-    let culprit = text(ContextKind::InvalidArg);
-    let value = text(ContextKind::InvalidValue);
-    match error.kind() {
-        ErrorKind::UnknownArgument => unknown(args, culprit),
-        ErrorKind::ValueValidation => {
-            let why = std::error::Error::source(error).and_then(|why| why.downcast_ref());
-            let flag = named(command, culprit).map_or(culprit.to_owned(), Flag::both_names);
-            let why: BadValue = why.cloned().unwrap_or(BadValue::Utf8);
-            BadFlag::Value { value: value.to_owned(), flag, why }
-        }
-        ErrorKind::InvalidValue => match (args.last().and_then(|arg| arg.to_str()), culprit) {
-            // Only the last word of all can lack its value.
-            (Some(last), _) if last.starts_with("--") => BadFlag::NeedsValue(last.to_owned()),
-            (Some(last), _) => match last.chars().next_back() {
-                Some(letter) => BadFlag::NeedsValue(format!("{letter:?} in -{letter}")),
-                None => BadFlag::Syntax(last.to_owned()),
-            },
-            (None, culprit) => BadFlag::NeedsValue(culprit.to_owned()),
-        },
-        // What is left is a value that is no text; clap does not say whose.
-        _ => {
-            let not_text = args.iter().find(|arg| arg.to_str().is_none());
-            let shown = not_text.map(|arg| arg.to_string_lossy().into_owned());
-            BadFlag::Syntax(shown.unwrap_or_else(|| culprit.to_owned()))
-        }
-    }
-}
-
-fn unknown(args: &[OsString], culprit: &str) -> BadFlag {
-    if let Some(name) = culprit.strip_prefix("--") {
-        let name = name.split('=').next().unwrap_or_default();
-        return if name.is_empty() || name.starts_with('-') {
-            BadFlag::Syntax(culprit.to_owned())
-        } else {
-            BadFlag::Unknown(name.to_owned())
-        };
-    }
-    let letter = culprit.strip_prefix('-').and_then(|rest| rest.chars().next());
-    let Some(letter) = letter else { return BadFlag::Word(culprit.to_owned()) };
-    // pflag shows the group from the unknown letter on.
-    let groups = args.iter().take_while(|arg| *arg != "--").filter_map(|arg| arg.to_str());
-    let mut groups = groups.filter(|arg| arg.starts_with('-') && !arg.starts_with("--"));
-    let rest = groups.find_map(|group| group.find(letter).map(|at| group[at..].to_owned()));
-    BadFlag::UnknownShort(letter, rest.unwrap_or_else(|| letter.to_string()))
-}
-
 /// A value that does not fit, as an error.
 pub fn bad_value(flag: &Flag, value: &str, why: BadValue) -> BadFlag {
     BadFlag::Value { value: value.to_owned(), flag: flag.both_names(), why }
 }
 
-fn named(command: &Command, shown: &str) -> Option<&'static Flag> {
-    let name = shown.strip_prefix("--")?.split([' ', '=', '[']).next()?;
-    command.all_flags().find(|flag| flag.long == name)
-}
-
 impl Values {
-    fn one<T: Clone + Send + Sync + 'static>(&self, name: &str) -> Option<T> {
-        self.matches.try_get_one::<T>(name).ok().flatten().cloned()
+    /// Takes a value that fits its flag.
+    fn give(&mut self, flag: &'static Flag, value: OsString) -> Result<(), BadFlag> {
+        let value = value
+            .into_string()
+            .map_err(|bytes| bad_value(flag, &bytes.to_string_lossy(), BadValue::Utf8))?;
+        let fits = match flag.kind {
+            Kind::Bool => bool_of(&value).map(|_| ()),
+            Kind::Text | Kind::List | Kind::Each => Ok(()),
+            Kind::Number => number_of(&value).map(|_| ()),
+            Kind::Port => port_of(&value).map(|_| ()),
+            Kind::Address => address_of(&value).map(|_| ()),
+            Kind::Span => span_of(&value).map(|_| ()),
+        };
+        fits.map_err(|why| bad_value(flag, &value, why))?;
+        self.given.push((flag.long, value));
+        Ok(())
     }
 
-    fn many<T: Clone + Send + Sync + 'static>(&self, name: &str) -> Vec<T> {
-        let values = self.matches.try_get_many::<T>(name).ok().flatten();
-        values.map(|values| values.cloned().collect()).unwrap_or_default()
+    fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        let all = self.given.iter().filter(move |given| given.0 == name);
+        all.map(|given| given.1.as_str())
+    }
+
+    /// pflag: the last of several wins.
+    fn last<T>(&self, name: &str, read: impl Fn(&str) -> Result<T, BadValue>) -> Option<T> {
+        self.all(name).last().and_then(|value| read(value).ok())
     }
 
     /// Whether a switch is on.
     pub fn is_on(&self, name: &str) -> bool {
-        self.one(name).unwrap_or(false)
+        self.last(name, bool_of).unwrap_or(false)
     }
 
     /// Whether the flag stood on the command line.
     pub fn is_given(&self, name: &str) -> bool {
-        self.matches.try_contains_id(name).unwrap_or(false)
+        self.all(name).next().is_some()
     }
 
     /// A text that was given and is not empty: these flags take "" for "not given".
     pub fn text(&self, name: &str) -> Option<String> {
-        self.one(name).filter(|text: &String| !text.is_empty())
+        self.all(name).last().filter(|text| !text.is_empty()).map(str::to_owned)
     }
 
     /// A path that was given and is not empty.
@@ -292,29 +251,28 @@ impl Values {
     /// The parts of a list, by pflag's rule: a value of no letters has none, between two commas is
     /// an empty one.
     pub fn items(&self, name: &str) -> Vec<String> {
-        let values = self.many::<String>(name);
-        let values = values.iter().filter(|value| !value.is_empty());
+        let values = self.all(name).filter(|value| !value.is_empty());
         values.flat_map(|value| value.split(',')).map(str::to_owned).collect()
     }
 
     /// Every value of a flag that may be repeated.
     pub fn each(&self, name: &str) -> Vec<String> {
-        self.many(name)
+        self.all(name).map(str::to_owned).collect()
     }
 
     /// A number.
     pub fn number(&self, name: &str) -> Option<i32> {
-        self.one(name)
+        self.last(name, number_of)
     }
 
     /// A port.
     pub fn port(&self, name: &str) -> Option<u16> {
-        self.one(name)
+        self.last(name, port_of)
     }
 
     /// An address.
     pub fn address(&self, name: &str) -> Option<IpAddr> {
-        self.one(name)
+        self.last(name, address_of)
     }
 
     /// A time that may be nothing but not less.
@@ -338,16 +296,60 @@ impl Values {
 
     /// A time.
     pub fn span(&self, name: &str) -> Option<Span> {
-        self.one(name)
+        self.last(name, span_of)
     }
 
     /// The words before `--`.
     pub fn words(&self) -> Vec<OsString> {
-        self.many(WORDS)
+        self.words.clone()
     }
 
     /// The words after `--`.
     pub fn command(&self) -> Vec<OsString> {
-        self.many(AFTER_DASHES)
+        self.command.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::exec::COMMAND;
+    use super::*;
+
+    /// The words are those of kubectl 1.37, to which the same lines were given.
+    #[test]
+    fn the_first_thing_that_does_not_fit_is_told_in_pflags_words() {
+        for (line, expected) in [
+            ("--=x", "bad flag syntax: --=x"),
+            ("---x", "bad flag syntax: ---x"),
+            ("--un_known=1", "unknown flag: --un_known"),
+            ("pod -ixc", "unknown shorthand flag: 'x' in -xc"),
+            ("-i=", "unknown shorthand flag: '=' in -="),
+            ("-itc", "flag needs an argument: 'c' in -c"),
+            ("pod --container", "flag needs an argument: --container"),
+            (
+                "-i=maybe --unknown",
+                "invalid argument \"maybe\" for \"-i, --stdin\" flag: strconv.ParseBool: parsing \
+                 \"maybe\": invalid syntax",
+            ),
+            (
+                "--pod_running_timeout -t=true --unknown",
+                "invalid argument \"-t=true\" for \"--pod-running-timeout\" flag: time: invalid \
+                 duration \"-t=true\"",
+            ),
+        ] {
+            let args: Vec<OsString> = line.split(' ').map(Into::into).collect();
+            assert_eq!(read(&COMMAND, &args).unwrap_err().to_string(), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_last_value_wins_and_dashes_end_the_flags() {
+        let line = "-i -cx --stdin=false --container y pod - -- -t --";
+        let args: Vec<OsString> = line.split(' ').map(Into::into).collect();
+        let values = read(&COMMAND, &args).unwrap();
+        assert!(values.is_given("stdin") && !values.is_on("stdin"));
+        assert_eq!(values.text("container").as_deref(), Some("y"));
+        assert_eq!(values.words(), ["pod", "-"]);
+        assert_eq!(values.command(), ["-t", "--"]);
     }
 }
