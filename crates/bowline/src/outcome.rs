@@ -7,7 +7,7 @@ use bowline_kube::target::TargetError;
 
 use bowline_io::text::{harmless, of_system};
 
-use crate::args::meant::meant;
+use crate::args::suggestions::suggestions;
 use crate::args::{BadUsage, COMMANDS, Hint, Refusal};
 
 /// Refusals and usage: kubectl's code for everything that is not the command's own.
@@ -84,10 +84,10 @@ pub fn of_usage(refusal: &Refusal, program: &str) -> End {
 fn of_command(error: &BadUsage, program: &str) -> End {
     let mut end = End::refused(format_args!("{error} for {program:?}"));
     let BadUsage::Command(word) = error else { return end };
-    let meant = meant(word, COMMANDS.iter().map(|command| command.name));
-    if !meant.is_empty() {
+    let suggested = suggestions(word, COMMANDS.iter().map(|command| command.name));
+    if !suggested.is_empty() {
         end.lines.extend([String::new(), "Did you mean this?".to_owned()]);
-        end.lines.extend(meant.iter().map(|name| format!("  {name}")));
+        end.lines.extend(suggested.iter().map(|name| format!("  {name}")));
     }
     end
 }

@@ -62,7 +62,7 @@ pub async fn of(global: &Global, program: &str, observer: Arc<dyn Observer>) -> 
     let agent = format!("{program}/v{} ({})", env!("CARGO_PKG_VERSION"), platform());
     let agent = HeaderValue::try_from(agent).unwrap_or(HeaderValue::from_static("bowline"));
     let headers: Vec<(HeaderName, HeaderValue)> = vec![(USER_AGENT, agent)];
-    let timeout = global.request_timeout.and_then(crate::args::span::Span::positive);
+    let timeout = global.request_timeout.and_then(crate::args::go_duration::GoDuration::positive);
     let api = Api {
         access,
         server,

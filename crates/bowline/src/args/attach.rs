@@ -73,7 +73,7 @@ pub static COMMAND: Command = Command {
              DEL.",
         )
         .default(detach::DEFAULT),
-        Flag::span("pod-running-timeout", "How long to wait until TYPE/NAME has a pod.")
+        Flag::duration("pod-running-timeout", "How long to wait until TYPE/NAME has a pod.")
             .default("1m0s"),
         Flag::switch("quiet", "Print only what the process prints, and errors.").short('q'),
         REPLAY,

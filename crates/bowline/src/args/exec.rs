@@ -68,7 +68,7 @@ pub static COMMAND: Command = Command {
         .short('c'),
         Flag::list("filename", "FILE", "Take the target from a file, a directory or a URL.")
             .short('f'),
-        Flag::span("pod-running-timeout", "How long to wait until TYPE/NAME has a pod.")
+        Flag::duration("pod-running-timeout", "How long to wait until TYPE/NAME has a pod.")
             .default("1m0s"),
         Flag::switch("quiet", "Print only what the command prints, and errors.").short('q'),
         Flag::switch("stdin", "Send this program's input to the command.").short('i'),
@@ -88,9 +88,9 @@ const POD_RUNNING_TIMEOUT: Duration = Duration::from_secs(60);
 /// # Errors
 /// [`BadUsage::PodRunningTimeout`].
 pub fn pod_running_timeout(values: &Values) -> Result<Duration, BadUsage> {
-    match values.span("pod-running-timeout") {
+    match values.duration("pod-running-timeout") {
         None => Ok(POD_RUNNING_TIMEOUT),
-        Some(span) => span.positive().ok_or(BadUsage::PodRunningTimeout),
+        Some(duration) => duration.positive().ok_or(BadUsage::PodRunningTimeout),
     }
 }
 

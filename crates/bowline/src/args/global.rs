@@ -3,8 +3,8 @@
 use bowline_kube::config::Overrides;
 
 use super::BadUsage;
+use super::go_duration::GoDuration;
 use super::pflag::Values;
-use super::span::Span;
 use super::table::Flag;
 
 /// Which cluster, as whom, and how. An empty value of a flag counts as none.
@@ -13,7 +13,7 @@ pub struct Global {
     /// Which cluster, as whom.
     pub overrides: Overrides,
     /// `--request-timeout`; `None` where requests may take as long as they like.
-    pub request_timeout: Option<Span>,
+    pub request_timeout: Option<GoDuration>,
     /// `--cache-dir`.
     pub cache_dir: Option<String>,
     /// `--disable-compression`.
@@ -107,11 +107,11 @@ pub fn read(values: &Values) -> Result<Global, BadUsage> {
 }
 
 /// A number of seconds, or a time with its unit. Nothing and 0 are no limit.
-fn timeout(text: Option<String>) -> Result<Option<Span>, BadUsage> {
+fn timeout(text: Option<String>) -> Result<Option<GoDuration>, BadUsage> {
     let Some(text) = text else { return Ok(None) };
     // A number below zero needs its unit, as in kubectl.
     let is_seconds = text.parse::<i64>().is_ok_and(|seconds| seconds >= 0);
     let text = if is_seconds { format!("{text}s") } else { text };
-    let span = Span::parse(&text).map_err(|_| BadUsage::RequestTimeout)?;
-    Ok(span.positive().map(|_| span))
+    let duration = GoDuration::parse(&text).map_err(|_| BadUsage::RequestTimeout)?;
+    Ok(duration.positive().map(|_| duration))
 }

@@ -8,11 +8,12 @@ pub mod exec;
 pub mod gates;
 pub mod gateway;
 pub mod global;
-pub mod meant;
+
+pub mod go_duration;
 pub mod node;
 pub mod pflag;
 pub mod port_forward;
-pub mod span;
+pub mod suggestions;
 pub mod table;
 
 use std::ffi::OsString;

@@ -69,7 +69,7 @@ const RUNTIME: Flag = Flag::text(
 /// kubelet's default port.
 const PORT: u16 = 10250;
 
-const HANGUP_GRACE: Flag = Flag::span(
+const HANGUP_GRACE: Flag = Flag::duration(
     "stream-hangup-grace",
     "When a client goes away, its command gets SIGHUP, and SIGKILL after this time.",
 )
@@ -77,7 +77,7 @@ const HANGUP_GRACE: Flag = Flag::span(
 const HANGUP_GRACE_DEFAULT: Duration = Duration::from_secs(2);
 
 /// `--output-drain-timeout` of `node` and `dev`: containerd's `drain_exec_sync_io_timeout`.
-pub const DRAIN_TIMEOUT: Flag = Flag::span(
+pub const DRAIN_TIMEOUT: Flag = Flag::duration(
     "output-drain-timeout",
     "After a command has ended, how long to wait for processes that it left behind and that still \
      hold its output. When they are cut off, stderr says so. 0 waits for as long as they do, as \

@@ -9,7 +9,7 @@ use std::time::Duration;
 use lexopt::Arg;
 use thiserror::Error;
 
-use super::span::{BadSpan, Span};
+use super::go_duration::{BadDuration, GoDuration};
 use super::table::{Command, Flag, Kind, Words};
 
 /// Why a command line cannot be read. The words are pflag's, without `error: `.
@@ -59,7 +59,7 @@ pub enum BadValue {
     Address(String),
     /// No time.
     #[error(transparent)]
-    Span(#[from] BadSpan),
+    GoDuration(#[from] BadDuration),
     /// A number below one.
     #[error("must be greater than 0")]
     Positive,
@@ -183,8 +183,8 @@ fn address_of(text: &str) -> Result<IpAddr, BadValue> {
     text.trim().parse().map_err(|_| BadValue::Address(text.to_owned()))
 }
 
-fn span_of(text: &str) -> Result<Span, BadValue> {
-    Ok(Span::parse(text)?)
+fn duration_of(text: &str) -> Result<GoDuration, BadValue> {
+    Ok(GoDuration::parse(text)?)
 }
 
 /// A value that does not fit, as an error.
@@ -204,7 +204,7 @@ impl Values {
             Kind::Number => number_of(&value).map(|_| ()),
             Kind::Port => port_of(&value).map(|_| ()),
             Kind::Address => address_of(&value).map(|_| ()),
-            Kind::Span => span_of(&value).map(|_| ()),
+            Kind::Duration => duration_of(&value).map(|_| ()),
         };
         fits.map_err(|why| bad_value(flag, &value, why))?;
         self.given.push((flag.long, value));
@@ -280,8 +280,10 @@ impl Values {
     /// # Errors
     /// [`BadValue::Negative`].
     pub fn not_negative(&self, flag: &Flag, or: Duration) -> Result<Duration, BadFlag> {
-        let Some(span) = self.span(flag.long) else { return Ok(or) };
-        span.not_negative().ok_or_else(|| bad_value(flag, &span.to_string(), BadValue::Negative))
+        let Some(duration) = self.duration(flag.long) else { return Ok(or) };
+        duration
+            .not_negative()
+            .ok_or_else(|| bad_value(flag, &duration.to_string(), BadValue::Negative))
     }
 
     /// A number of things of which there must be one.
@@ -295,8 +297,8 @@ impl Values {
     }
 
     /// A time.
-    pub fn span(&self, name: &str) -> Option<Span> {
-        self.last(name, span_of)
+    pub fn duration(&self, name: &str) -> Option<GoDuration> {
+        self.last(name, duration_of)
     }
 
     /// The words before `--`.

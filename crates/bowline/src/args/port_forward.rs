@@ -64,9 +64,9 @@ pub static COMMAND: Command = Command {
             "exit-on-lost",
             "End with 1 when the connection to the pod is lost, as kubectl does.",
         ),
-        Flag::span("pod-running-timeout", "How long to wait until TYPE/NAME has a pod.")
+        Flag::duration("pod-running-timeout", "How long to wait until TYPE/NAME has a pod.")
             .default("1m0s"),
-        Flag::span(
+        Flag::duration(
             "reconnect-wait",
             "How long a local connection waits while there is none to a pod.",
         )
@@ -95,7 +95,7 @@ pub fn read(values: &Values) -> Result<PortForward, BadUsage> {
     if addresses.is_empty() {
         return Err(BadUsage::NoAddress);
     }
-    let reconnect_wait = values.span("reconnect-wait").map(|span| span.positive());
+    let reconnect_wait = values.duration("reconnect-wait").map(|duration| duration.positive());
     Ok(PortForward {
         target,
         ports,

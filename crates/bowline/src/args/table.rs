@@ -76,7 +76,7 @@ pub enum Kind {
     /// An IP address.
     Address,
     /// A time as Go writes it: `1m30s`.
-    Span,
+    Duration,
 }
 
 impl Flag {
@@ -120,8 +120,8 @@ impl Flag {
     }
 
     /// A flag with a time as its value.
-    pub const fn span(long: &'static str, help: &'static str) -> Flag {
-        Flag::new(long, Kind::Span, "TIME", help)
+    pub const fn duration(long: &'static str, help: &'static str) -> Flag {
+        Flag::new(long, Kind::Duration, "TIME", help)
     }
 
     /// With a letter.

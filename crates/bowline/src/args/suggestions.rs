@@ -4,7 +4,7 @@
 const WRONG: usize = 2;
 
 /// Those of `names` that begin with `word`, or differ from it by two letters at most.
-pub fn meant<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+pub fn suggestions<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     let word = word.to_lowercase();
     names.filter(|name| name.starts_with(&word) || distance(&word, name) <= WRONG).collect()
 }
@@ -30,7 +30,7 @@ mod tests {
 
     #[test]
     fn two_letters_may_be_wrong() {
-        let of = |word| meant(word, ["exec", "attach", "cp", "port-forward"].into_iter());
+        let of = |word| suggestions(word, ["exec", "attach", "cp", "port-forward"].into_iter());
         assert_eq!(of("exce"), ["exec"]);
         assert_eq!(of("EXECS"), ["exec"]);
         assert_eq!(of("port"), ["port-forward"]);

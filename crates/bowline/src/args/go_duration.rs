@@ -7,11 +7,11 @@ use thiserror::Error;
 
 /// A signed time, in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Span(i64);
+pub struct GoDuration(i64);
 
 /// Why a text is not a time. The words are those of Go's `time.ParseDuration`.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum BadSpan {
+pub enum BadDuration {
     /// Not numbers with units, or too large.
     #[error("time: invalid duration {0:?}")]
     Invalid(String),
@@ -40,19 +40,19 @@ const UNITS: [(&str, u64); 8] = [
     ("h", 3_600_000_000_000),
 ];
 
-impl Span {
+impl GoDuration {
     /// Reads a time.
     ///
     /// # Errors
-    /// [`BadSpan`] with Go's words.
-    pub fn parse(text: &str) -> Result<Span, BadSpan> {
-        let invalid = || BadSpan::Invalid(text.to_owned());
+    /// [`BadDuration`] with Go's words.
+    pub fn parse(text: &str) -> Result<GoDuration, BadDuration> {
+        let invalid = || BadDuration::Invalid(text.to_owned());
         let (negative, mut rest) = match text.strip_prefix('-') {
             Some(rest) => (true, rest),
             None => (false, text.strip_prefix('+').unwrap_or(text)),
         };
         if rest == "0" {
-            return Ok(Span(0));
+            return Ok(GoDuration(0));
         }
         if rest.is_empty() {
             return Err(invalid());
@@ -65,17 +65,19 @@ impl Span {
             }
             let (unit, after) = split_while(after, |c| !c.is_ascii_digit() && c != '.');
             if unit.is_empty() {
-                return Err(BadSpan::NoUnit(text.to_owned()));
+                return Err(BadDuration::NoUnit(text.to_owned()));
             }
             let known = UNITS.iter().find(|(name, _)| *name == unit);
-            let (_, nanos) = known
-                .ok_or_else(|| BadSpan::Unit { unit: unit.to_owned(), text: text.to_owned() })?;
+            let (_, nanos) = known.ok_or_else(|| BadDuration::Unit {
+                unit: unit.to_owned(),
+                text: text.to_owned(),
+            })?;
             let piece = scale(number, *nanos).ok_or_else(invalid)?;
             total = total.checked_add(piece).ok_or_else(invalid)?;
             rest = after;
         }
         let nanos = i64::try_from(total).map_err(|_| invalid())?;
-        Ok(Span(if negative { -nanos } else { nanos }))
+        Ok(GoDuration(if negative { -nanos } else { nanos }))
     }
 
     /// The time as a duration, if it is more than nothing.
@@ -89,7 +91,7 @@ impl Span {
     }
 }
 
-impl fmt::Display for Span {
+impl fmt::Display for GoDuration {
     /// As Go does: `1m0s`, `1.5s`, `2ms`, `0s`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let nanos = self.0.unsigned_abs();
@@ -168,8 +170,8 @@ mod tests {
             ("7ns", 7, "7ns"),
         ];
         for (text, nanos, shown) in cases {
-            assert_eq!(Span::parse(text), Ok(Span(nanos)), "{text}");
-            assert_eq!(Span(nanos).to_string(), shown);
+            assert_eq!(GoDuration::parse(text), Ok(GoDuration(nanos)), "{text}");
+            assert_eq!(GoDuration(nanos).to_string(), shown);
         }
     }
 
@@ -186,19 +188,20 @@ mod tests {
             ("9999999999h", r#"time: invalid duration "9999999999h""#),
         ];
         for (text, words) in cases {
-            assert_eq!(Span::parse(text).map_err(|bad| bad.to_string()), Err(words.into()));
+            assert_eq!(GoDuration::parse(text).map_err(|bad| bad.to_string()), Err(words.into()));
         }
     }
 
     proptest::proptest! {
         #[test]
         fn what_is_shown_is_read_back(nanos in -i64::MAX..i64::MAX) {
-            proptest::prop_assert_eq!(Span::parse(&Span(nanos).to_string()), Ok(Span(nanos)));
+            let duration = GoDuration(nanos);
+            proptest::prop_assert_eq!(GoDuration::parse(&duration.to_string()), Ok(duration));
         }
 
         #[test]
         fn no_text_makes_it_panic(text: String) {
-            let _ = Span::parse(&text);
+            let _ = GoDuration::parse(&text);
         }
     }
 }
