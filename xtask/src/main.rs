@@ -1,6 +1,7 @@
 //! `cargo x`: turns the project's rules into commands.
 //! `cargo x check` is for every day; `cargo x ci` is everything that must hold.
 
+mod deny;
 mod floors;
 mod fuzz;
 mod instructions;
@@ -73,6 +74,8 @@ fn check(tests: bool) -> Result<()> {
     let mut docs = cargo(&["doc", "--no-deps", "--document-private-items", "--quiet"]);
     docs.env("RUSTDOCFLAGS", "-D warnings");
     step("docs", docs)?;
+    // These judge the project, so they are no part of what the README's test command tests.
+    step("test xtask", cargo(&["test", "--quiet", "--package", "xtask"]))?;
     if tests {
         step("test", cargo(&["test"]))?;
     }
@@ -170,6 +173,16 @@ fn last_step(name: &str, mut command: Command) -> Result<()> {
         bail!("{name} failed ({status})");
     }
     Ok(())
+}
+
+/// What a program writes; its failure is ours, with its words.
+fn output(command: &mut Command) -> Result<String> {
+    let name = command.get_program().to_owned();
+    let ended = command.output().with_context(|| format!("{name:?} cannot be started"))?;
+    if !ended.status.success() {
+        bail!("{command:?} failed:\n{}", String::from_utf8_lossy(&ended.stderr).trim());
+    }
+    Ok(String::from_utf8(ended.stdout)?)
 }
 
 fn cargo(arguments: &[&str]) -> Command {

@@ -1,5 +1,5 @@
 //! Rules that no compiler knows: file heads, lengths, words that have no place in the project, who
-//! uses whom, and that what is cited of docs/protocols is there.
+//! uses whom, what is used of others, and that what is cited of docs/protocols is there.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,7 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::floors;
+use crate::{deny, floors};
 
 /// A file longer than this is more than one thing.
 const LINES_AT_MOST: usize = 800;
@@ -42,6 +42,7 @@ pub fn run(root: &Path) -> Result<()> {
     let listed = String::from_utf8(listed.context("git ls-files")?.stdout)?;
     let known = protocols(root)?;
     let mut faults = floors::check(root)?;
+    faults.extend(deny::check(root)?);
     let mut checked = 0;
     for path in listed.lines() {
         // A deleted file may still be listed until it is committed.
