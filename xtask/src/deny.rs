@@ -34,16 +34,28 @@ struct Package {
 /// What is not as the file says.
 pub fn check(root: &Path) -> Result<Vec<String>> {
     let rules = rules(&fs::read_to_string(root.join(FILE)).context(FILE)?)?;
-    let mut tree = cargo(&["tree", "--locked", "--workspace", "--edges=normal,build,dev"]);
-    tree.args(["--prefix=none", "--format={p}|{l}"]);
-    tree.args(rules.targets.iter().flat_map(|target| ["--target", target])).current_dir(root);
-    // Without a network this needs what `cargo fetch --locked` gets.
-    let tree = output(&mut tree)?;
-    let packages: BTreeSet<_> = tree.lines().filter_map(package).collect();
+    let mut targets = Vec::new();
+    targets.extend(rules.targets.iter().flat_map(|target| ["--target", target]));
+    let packages =
+        packages(root, &[&["--workspace", "--edges=normal,build,dev"], &*targets].concat())?;
     if packages.is_empty() {
         bail!("cargo tree named no crates");
     }
     Ok(faults(&rules, &packages))
+}
+
+/// What is linked into a program: `NAME VERSION` of each.
+pub fn linked(root: &Path, program: &str, target: &str) -> Result<BTreeSet<String>> {
+    let words = ["--package", program, "--edges=normal,no-proc-macro", "--target", target];
+    let packages = packages(root, &words)?;
+    Ok(packages.into_iter().map(|one| format!("{} {}", one.name, one.version)).collect())
+}
+
+/// Without a network this needs what `cargo fetch --locked` gets.
+fn packages(root: &Path, words: &[&str]) -> Result<BTreeSet<Package>> {
+    let mut tree = cargo(&["tree", "--locked", "--prefix=none", "--format={p}|{l}"]);
+    let tree = output(tree.args(words).current_dir(root))?;
+    Ok(tree.lines().filter_map(package).collect())
 }
 
 fn faults(rules: &Rules, packages: &BTreeSet<Package>) -> Vec<String> {

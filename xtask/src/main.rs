@@ -5,6 +5,7 @@ mod deny;
 mod floors;
 mod fuzz;
 mod instructions;
+mod release;
 mod sim;
 mod tidy;
 
@@ -27,6 +28,8 @@ Commands:
   fuzz      looks for inputs that break a protocol: `cargo x fuzz [TARGET] [--for 10m]`
   load      thousands of sessions, slow ends and killed hops, as a table (about 10 minutes);
             `cargo x load --help` names its lines
+  release   what is handed out of a version, made here and pushed nowhere; with `--dry-run` it says
+            what is missing, and goes on (docs/releasing.md)
   sim       plays the committed seeds of the simulator; `cargo x sim --help` says what else it can,
             `cargo x sim --mutations` puts faults into the code that it must find
 ";
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
         Some("check") => check(true),
         Some("fuzz") => fuzz::run(&rest),
         Some("load") => optimised("bowline-load", &rest),
+        Some("release") => release::run(&rest),
         Some("sim") => sim::run(&rest),
         Some("tidy") => tidy::run(&root()),
         Some("interop") => interop(),
