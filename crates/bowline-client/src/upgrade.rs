@@ -1,7 +1,7 @@
 //! A request to an upgraded connection, over the carrier that is offered first or the one behind
 //! it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bowline_io::access::{Access, AccessError, Source};
 use bowline_io::dial::{DialError, dial};
@@ -14,6 +14,7 @@ use bowline_proto::negotiate::{Lines, NotUpgraded, Offer};
 use bowline_proto::session::Protocol;
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use thiserror::Error;
+use tokio::time::Instant;
 
 /// How long a server may take to accept a connection.
 const DIAL_PATIENCE: Duration = Duration::from_secs(30);

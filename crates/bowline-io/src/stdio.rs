@@ -98,6 +98,7 @@ fn read_all(input: BorrowedFd<'_>, pieces: &Sender<io::Result<Bytes>>) {
             // Nobody wakes this thread; to be early does no harm.
             thread::park_timeout(PAUSE);
         }
+        #[expect(clippy::disallowed_methods, reason = "a thread knows no virtual time")]
         let begun = Instant::now();
         let mut buffer = Vec::with_capacity(appetite);
         let piece = loop {

@@ -1,7 +1,7 @@
 //! Plain GET requests to an API server, with kubectl's words for what goes wrong.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bowline_io::access::{Access, AccessError, Source};
 use bowline_io::dial::{DialError, dial};
@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use url::Url;
 
 use crate::web::{REDIRECTS, redirect};

@@ -2,13 +2,14 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bowline_archive::Trouble;
 use bowline_client::copy::Watcher;
 use bowline_io::text::harmless;
 use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rustix::termios::isatty;
+use tokio::time::Instant;
 
 use crate::args::cp::Progress;
 use crate::say;
