@@ -42,6 +42,7 @@ pub fn answer(cluster: &Cluster, route: &Route, asked: Asked<'_>) -> Result<Repl
         Route::Get { kind, namespace, name } => {
             let object = one(cluster, *kind, namespace.as_deref(), name)?;
             if wants_table(asked.accept) {
+                #[expect(clippy::disallowed_methods, reason = "ages are shown")]
                 table::table(*kind, &[object], Timestamp::now(), wants_objects(asked.query))
             } else {
                 object
@@ -116,6 +117,7 @@ fn list(
     }
     if wants_table(asked.accept) {
         let whole = wants_objects(asked.query);
+        #[expect(clippy::disallowed_methods, reason = "ages are shown")]
         return Ok(table::table(kind, &objects, Timestamp::now(), whole));
     }
     let name = match kind {

@@ -197,6 +197,7 @@ fn with_defaults(mut value: Value, namespaced: bool) -> Value {
     }
     set("uid", json!(format!("00000000-0000-0000-0000-{:012x}", hash(&name))));
     set("resourceVersion", json!("1"));
+    #[expect(clippy::disallowed_methods, reason = "an object has a date")]
     let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     set("creationTimestamp", json!(now));
     value

@@ -163,6 +163,7 @@ impl Credentials {
             Who::Kubeconfig => (Given::default(), String::new()),
             Who::Plugin(plugin) => {
                 let Plugin { exec, cluster, terminal, path } = &**plugin;
+                #[expect(clippy::disallowed_methods, reason = "it ends at a date")]
                 let good = kept.given.as_ref().is_some_and(|it| it.is_good(Timestamp::now()));
                 if refused || !good {
                     kept.given = Some(plugin::run(exec, cluster, *terminal, path).await?);
@@ -170,6 +171,7 @@ impl Credentials {
                 (kept.given.clone().unwrap_or_default(), String::new())
             }
             Who::Oidc(oidc) => {
+                #[expect(clippy::disallowed_methods, reason = "it ends at a date")]
                 let token = oidc.lock().await.token(refused, &*self.env, Timestamp::now()).await?;
                 (Given::default(), token)
             }

@@ -190,6 +190,7 @@ impl Container {
     pub(crate) fn idle(spec: ContainerSpec) -> Arc<Container> {
         Arc::new(Container {
             spec,
+            #[expect(clippy::disallowed_methods, reason = "its status has a date")]
             state: Mutex::new(State::Running { since: SystemTime::now() }),
             console: Arc::default(),
             home: Home::new(),
@@ -380,12 +381,14 @@ async fn supervise(container: Arc<Container>, farewell: Farewell, end: Cancellat
     let (spec, console) = (&container.spec, &container.console);
     // Its stdin stays open for whoever attaches.
     let wants = Wants { stdin: spec.stdin, stdout: true, stderr: !spec.tty, tty: spec.tty };
+    #[expect(clippy::disallowed_methods, reason = "its status has a date")]
     let since = SystemTime::now();
     let started = HostProcess::start(&spec.command, spec, wants, None, &container.home, farewell);
     let mut process = match started {
         Ok(process) => process,
         Err(error) => {
             warn!(container = spec.name, "cannot be started: {error}");
+            #[expect(clippy::disallowed_methods, reason = "its status has a date")]
             let (why, at) = (error.to_string(), SystemTime::now());
             container.set(State::Failed { why, at });
             console.end();
@@ -395,6 +398,7 @@ async fn supervise(container: Arc<Container>, farewell: Farewell, end: Cancellat
     let running = run(console, &mut process, |process, cx| process.poll_ending(cx));
     let Some(ended) = end.run_until_cancelled(running).await else { return };
     info!(container = spec.name, code = ended.code(), "the main process has ended");
+    #[expect(clippy::disallowed_methods, reason = "its status has a date")]
     container.set(State::Exited { code: ended.code(), since, at: SystemTime::now() });
     process.leave();
     container.home.end();
