@@ -196,6 +196,7 @@ impl PortForward {
         let (lost, loss) = watch::channel(None);
         let forward = Forward::Spdy(OverSpdy::new(Side::Client, wire));
         let pump = Pump::new(forward, connection);
+        #[expect(clippy::disallowed_methods, reason = "it ends with the forward that is given")]
         tokio::spawn(drive(pump, asks, lost));
         PortForward { asked, lost: loss }
     }

@@ -204,6 +204,7 @@ async fn send(
         }
     });
     // It ends with the connection: with the body that is read, dropped, or upgraded.
+    #[expect(clippy::disallowed_methods, reason = "it ends with the connection")]
     let connection = tokio::spawn(connection.with_upgrades());
     tokio::select! {
         biased;

@@ -55,6 +55,7 @@ pub fn on_signal() -> io::Result<CancellationToken> {
     let mut hangup = Hangup::watch()?;
     let token = CancellationToken::new();
     let cancels = token.clone();
+    #[expect(clippy::disallowed_methods, reason = "it waits for the whole run")]
     tokio::spawn(async move {
         tokio::select! {
             _ = interrupt.recv() => {}

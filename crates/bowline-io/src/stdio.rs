@@ -62,6 +62,7 @@ impl Input {
         if let Some(descriptor) = self.descriptor.take() {
             let (sender, receiver) = channel(PIECES_AHEAD);
             let thread = thread::Builder::new().name("input".to_owned());
+            #[expect(clippy::disallowed_methods, reason = "reads of stdin may block for ever")]
             thread.spawn(move || read_all(descriptor.as_fd(), &sender))?;
             self.pieces = Some(receiver);
         }
@@ -202,6 +203,7 @@ impl Output {
         if let Some(descriptor) = self.descriptor.take() {
             let shared = self.shared.clone();
             let thread = thread::Builder::new().name("output".to_owned());
+            #[expect(clippy::disallowed_methods, reason = "writes may block for ever")]
             thread.spawn(move || shared.write_all(descriptor.as_fd()))?;
         }
         Ok(())

@@ -5,6 +5,7 @@
 //! [`target`] finds the pod ([`files`] where `-f` says it), [`container`] the container, [`ports`]
 //! the ports of a forward, and [`stream_url`] says where to stream. Every error has kubectl's
 //! words.
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests play peers and processes"))]
 
 pub mod api;
 pub mod config;

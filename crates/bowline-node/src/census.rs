@@ -47,6 +47,7 @@ impl Census {
         if latest.number <= asked {
             let number = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
             // A reading that fails tells nothing: all count as alive, until the next.
+            #[expect(clippy::disallowed_methods, reason = "it is waited for")]
             let Ok(living) = spawn_blocking(family::living_groups).await else { return true };
             *latest = Reading { number, living };
         }

@@ -159,6 +159,7 @@ impl Drop for Leader {
         let dying = Dying { child, group, buried: false, exits };
         let farewell = self.farewell.clone();
         let task = farewell.undertaker.track_future(dying.bury(farewell.clone()));
+        #[expect(clippy::disallowed_methods, reason = "the undertaker waits for it")]
         drop(farewell.tasks.spawn(task));
     }
 }

@@ -4,6 +4,7 @@
 //! the API server, [`session`] joins an upgraded connection with one process, new or [attached
 //! to](attach), and [`forward`] with the ports of a pod.
 #![deny(unsafe_code)]
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests play peers and processes"))]
 
 pub mod admitted;
 pub mod attach;

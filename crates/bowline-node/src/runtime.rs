@@ -230,6 +230,7 @@ impl Runtime {
             tasks: Handle::current(),
         };
         let (end, mains) = (CancellationToken::new(), TaskTracker::new());
+        #[expect(clippy::disallowed_methods, reason = "it ends with the runtime")]
         tokio::spawn(tend(end.clone()));
         let begin = |spec: &ContainerSpec| {
             let container = Container::idle(spec.clone());
@@ -371,6 +372,7 @@ async fn tend(end: CancellationToken) {
         Err(error) => return warn!("orphans are looked after at the end only: {error}"),
     };
     while end.run_until_cancelled(deaths.recv()).await.flatten().is_some() {
+        #[expect(clippy::disallowed_methods, reason = "it is waited for")]
         let _ = spawn_blocking(family::tend).await;
         let _ = end.run_until_cancelled(sleep(TEND_AT_MOST_EVERY)).await;
     }

@@ -63,6 +63,7 @@ pub fn sizes() -> io::Result<Option<watch::Receiver<Size>>> {
     let Some(now) = size() else { return Ok(None) };
     let mut changed = signal(SignalKind::window_change())?;
     let (sender, receiver) = watch::channel(now);
+    #[expect(clippy::disallowed_methods, reason = "it ends once nobody asks for sizes")]
     tokio::spawn(async move {
         while changed.recv().await.is_some() {
             let Some(size) = size() else { continue };

@@ -70,6 +70,7 @@ fn stop_at_signals(stop: CancellationToken) -> Result<oneshot::Receiver<i32>, En
     let mut terminate = on(SignalKind::terminate())?;
     let mut hangup = Hangup::watch().map_err(no_signals)?;
     let (tell, first) = oneshot::channel();
+    #[expect(clippy::disallowed_methods, reason = "it waits for signals for the whole run")]
     tokio::spawn(async move {
         let mut tell = Some(tell);
         loop {

@@ -155,6 +155,7 @@ async fn start_node(
     let admitted = Some(Admitted::default());
     let kubelet = Kubelet { runtime, sessions: sessions.clone(), admitted, forwards };
     let service = move |peer, request| kubelet.clone().answer(peer, request);
+    #[expect(clippy::disallowed_methods, reason = "it is waited for")]
     let server =
         tokio::spawn(serve(listener, Some(tls), Limits::default(), sessions.clone(), service));
     Ok((address, (sessions, server)))
@@ -186,6 +187,7 @@ async fn start_gateway(
     let sessions = Sessions::default();
     let gateway = Gateway::new(tokens, policies, nodes, address.to_string(), sessions.clone());
     let service = move |peer, request| gateway.clone().answer(peer, request);
+    #[expect(clippy::disallowed_methods, reason = "it is waited for")]
     let server =
         tokio::spawn(serve(listener, Some(tls), Limits::default(), sessions.clone(), service));
     Ok((address, (sessions, server)))

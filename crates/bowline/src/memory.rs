@@ -36,6 +36,7 @@ pub async fn give_back(sessions: &Sessions) {
         if ended != before {
             before = ended;
             // It walks all that is free, which takes milliseconds after thousands of sessions.
+            #[expect(clippy::disallowed_methods, reason = "it is waited for")]
             let _ = tokio::task::spawn_blocking(trim).await;
         }
     }

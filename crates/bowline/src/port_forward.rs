@@ -78,6 +78,7 @@ async fn forward(asked: &args::PortForward, program: &str) -> Result<End, End> {
     let tell = Arc::new(move |change| tell(change, &cut, exits, waits));
     let end = CancellationToken::new();
     let ends = end.clone();
+    #[expect(clippy::disallowed_methods, reason = "it is waited for, or the run is over")]
     let signal = tokio::spawn(async move {
         let signal = interrupted.await;
         ends.cancel();

@@ -157,6 +157,7 @@ async fn listen(address: IpAddr, port: u16) -> Result<(TcpListener, SocketAddr)>
 /// Runs a server until the token, and then to its own end.
 async fn until(end: CancellationToken, sessions: &Sessions, server: impl Future<Output = ()>) {
     let all = sessions.end.clone();
+    #[expect(clippy::disallowed_methods, reason = "it waits for the end of the run")]
     tokio::spawn(async move {
         end.cancelled().await;
         all.cancel();

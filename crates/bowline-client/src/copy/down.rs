@@ -347,6 +347,7 @@ impl<R: Remote> Copy<'_, R> {
             return Ok(publish()?);
         }
         // Whoever writes into a pipe may have to wait for a reader.
+        #[expect(clippy::disallowed_methods, reason = "it is waited for")]
         let published = tokio::task::spawn_blocking(publish).await;
         let fail = |error| CopyError::Local { path: self.target.to_owned(), error };
         Ok(published.map_err(|error| fail(io::Error::other(error)))??)

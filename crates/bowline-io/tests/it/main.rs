@@ -7,6 +7,7 @@
     clippy::panic,
     reason = "in a test, helpers included, a panic is the report"
 )]
+#![allow(clippy::disallowed_methods, reason = "tests play peers and start programs")]
 
 mod admissions;
 mod certificates;

@@ -7,5 +7,6 @@
     clippy::panic,
     reason = "in a test, helpers included, a panic is the report"
 )]
+#![allow(clippy::disallowed_methods, reason = "tests play peers and start programs")]
 
 mod memory;
