@@ -166,6 +166,7 @@ pub async fn run(
         "Always" if !terminal => return Err(PluginError::NeedsTerminal),
         _ => terminal,
     };
+    #[expect(clippy::disallowed_methods, reason = "a credential plugin")]
     let mut child = Command::new(program(exec, path)?);
     child.arg0(&exec.command).args(&exec.args);
     for (name, value) in &exec.env {

@@ -80,6 +80,7 @@ pub fn spawn(
         return Err(StartError::WorkingDir { dir: dir.to_owned(), error });
     }
     let program = find(name, dir, container)?;
+    #[expect(clippy::disallowed_methods, reason = "the command of a session")]
     let mut command = Command::new(&program);
     command
         .arg0(OsStr::new(name))

@@ -2,7 +2,8 @@
 
 #![expect(
     clippy::disallowed_macros,
-    reason = "a page for a person, around the output of its own containers"
+    clippy::disallowed_methods,
+    reason = "a page for a person, around the output of its own clients and containers"
 )]
 
 use std::path::Path;
