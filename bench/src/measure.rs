@@ -1,4 +1,5 @@
 //! What the kernel says that a process has used; medians; progress.
+#![expect(unsafe_code, reason = "the kernel's account of children that have ended")]
 
 use std::fs;
 use std::io::{IsTerminal, Write};

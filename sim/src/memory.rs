@@ -2,6 +2,7 @@
 //!
 //! Everything here runs in the thread that plays it, so that threads beside each other do not
 //! disturb one another's counts.
+#![expect(unsafe_code, reason = "an allocator that counts")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;

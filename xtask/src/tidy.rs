@@ -1,7 +1,7 @@
 //! Rules that no compiler knows: file heads, lengths, words that have no place in the project, who
 //! uses whom, what is used of others, and that what is cited of docs/protocols is there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -43,14 +43,22 @@ pub fn run(root: &Path) -> Result<()> {
     let known = protocols(root)?;
     let mut faults = floors::check(root)?;
     faults.extend(deny::check(root)?);
-    let mut checked = 0;
+    let (mut checked, mut outside) = (0, BTreeSet::new());
     for path in listed.lines() {
         // A deleted file may still be listed until it is committed.
         let Ok(text) = fs::read_to_string(root.join(path)) else { continue };
         checked += 1;
+        if is_unsafe(path, &text) {
+            outside.insert(path.to_owned());
+        }
         let found = check(path, &text, &known);
         faults.extend(found.into_iter().map(|fault| format!("{path}: {fault}")));
     }
+    let said = fs::read_to_string(root.join("ARCHITECTURE.md")).context("ARCHITECTURE.md")?;
+    let said = linked(&said, "- **Unsafe code**");
+    faults.extend(said.symmetric_difference(&outside).map(|path| {
+        format!("{path}: unsafe code, and the list in ARCHITECTURE.md, have to agree")
+    }));
     if checked == 0 {
         bail!("tidy found no files to check");
     }
@@ -59,6 +67,20 @@ pub fn run(root: &Path) -> Result<()> {
     }
     eprintln!("── tidy: {checked} files");
     Ok(())
+}
+
+/// Whether a file that is shipped lifts the ban on unsafe code.
+fn is_unsafe(path: &str, text: &str) -> bool {
+    let is_shipped = path.starts_with("crates/") && path.contains("/src/");
+    is_shipped && ["allow(unsafe_code", "expect(unsafe_code"].iter().any(|one| text.contains(one))
+}
+
+/// What an entry of a list has links to.
+fn linked(text: &str, entry: &str) -> BTreeSet<String> {
+    let behind = text.split_once(entry).map_or("", |parts| parts.1);
+    let entry = behind.split("\n- ").next().unwrap_or_default();
+    let links = entry.split("](").skip(1);
+    links.filter_map(|link| Some(link.split_once(')')?.0.to_owned())).collect()
 }
 
 fn protocols(root: &Path) -> Result<Sections> {
@@ -156,6 +178,16 @@ fn check(path: &str, text: &str, known: &Sections) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn unsafe_code_is_where_the_list_says() {
+        let list = "- **A** [x](x.rs).\n- **B**: [y](y.rs),\n  [z](z.rs).\n- **C** [v](v.rs)\n";
+        assert_eq!(linked(list, "- **B**").into_iter().collect::<Vec<_>>(), ["y.rs", "z.rs"]);
+        let lifted = "#![allow(unsafe_code, reason = \"x\")]";
+        assert!(is_unsafe("crates/a/src/b.rs", lifted));
+        assert!(!is_unsafe("crates/a/tests/it/b.rs", lifted));
+        assert!(!is_unsafe("crates/a/src/b.rs", "#![forbid(unsafe_code)]"));
+    }
 
     #[test]
     fn what_is_cited_is_there_or_named() {

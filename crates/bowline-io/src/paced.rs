@@ -8,6 +8,7 @@
 //!
 //! The system would still wake the thread for each piece. `SO_RCVLOWAT` keeps it from that, and has
 //! it make room for what comes in a pause.
+#![expect(unsafe_code, reason = "a socket option, and a buffer that the kernel fills")]
 
 use std::io::{self, IoSlice};
 use std::os::fd::AsFd;

@@ -1,4 +1,5 @@
 //! A TCP connection, plain or in TLS, as one type.
+#![allow(unsafe_code, reason = "what the kernel knows of a connection, for which std has no way")]
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;

@@ -3,7 +3,6 @@
 //! [`manifest`] reads Pods, [`runtime`] runs them as processes of this host, [`kubelet`] answers
 //! the API server, [`session`] joins an upgraded connection with one process, new or [attached
 //! to](attach), and [`forward`] with the ports of a pod.
-#![deny(unsafe_code)]
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests play peers and processes"))]
 
 pub mod admitted;

@@ -1,5 +1,6 @@
 //! Memory of a server's ended sessions back to the system; and memory that is used again at once,
 //! not.
+#![allow(unsafe_code, reason = "the C library's allocator")]
 
 use std::time::Duration;
 

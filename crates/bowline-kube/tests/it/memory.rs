@@ -1,4 +1,5 @@
 //! Answers of a hostile server, and the most memory that is held for them.
+#![expect(unsafe_code, reason = "an allocator that counts")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::io::{Read, Write};
