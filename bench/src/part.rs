@@ -14,10 +14,10 @@ use bowline_gateway::cluster::Cluster;
 use bowline_gateway::far::Nodes;
 use bowline_gateway::gates::Gates;
 use bowline_gateway::server::Gateway;
-use bowline_io::ahead::Ahead;
 use bowline_io::dial::{Endpoint, Tls, dial};
 use bowline_io::drive::Intake;
 use bowline_io::objects;
+use bowline_io::read_ahead::ReadAhead;
 use bowline_io::serve::{Limits, Sessions, serve};
 use bowline_io::stream::{Stream, prepare};
 use bowline_io::tls::{self, Identity, Trust};
@@ -95,9 +95,9 @@ async fn copy(listener: TcpListener, both: Both, node: u16) -> Result<()> {
         prepare(&tcp);
         let near = match &both.server {
             None => Stream::plain(tcp),
-            Some(tls) => {
-                Stream::server(TlsAcceptor::from(tls.config.clone()).accept(Ahead::new(tcp)).await?)
-            }
+            Some(tls) => Stream::server(
+                TlsAcceptor::from(tls.config.clone()).accept(ReadAhead::new(tcp)).await?,
+            ),
         };
         let tls = both.client.clone().map(|config| Tls { config, server_name: None });
         let endpoint = Endpoint { host: "127.0.0.1".to_owned(), port: node, tls, proxy: None };

@@ -12,10 +12,10 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::{TlsConnector, client};
 
-use crate::ahead::Ahead;
 use crate::proxy::{self, Proxy, ProxyError, Scheme};
+use crate::read_ahead::ReadAhead;
 use crate::stream::{Stream, prepare};
-use crate::{tls, tls_words};
+use crate::tls::{self, words as tls_words};
 
 /// Where to connect and how.
 #[derive(Clone, Debug)]
@@ -169,7 +169,7 @@ async fn dial_on(endpoint: &Endpoint, patience: Duration) -> Result<Stream, Dial
         let tcp = connect(host, port, patience).await?;
         return Ok(match &endpoint.tls {
             None => Stream::plain(tcp),
-            Some(tls) => Stream::client(speak_tls(Ahead::new(tcp), tls, host).await?),
+            Some(tls) => Stream::client(speak_tls(ReadAhead::new(tcp), tls, host).await?),
         });
     };
     let mut tcp = connect(&by.host, by.port, patience).await?;
@@ -183,7 +183,7 @@ async fn dial_on(endpoint: &Endpoint, patience: Duration) -> Result<Stream, Dial
                 None => tls::client(&tls::Trust::System, None)?,
             };
             let outer = Tls { config, server_name: None };
-            let mut outer = speak_tls(Ahead::new(tcp), &outer, &by.host).await?;
+            let mut outer = speak_tls(ReadAhead::new(tcp), &outer, &by.host).await?;
             proxy::connect(&mut outer, by, host, port).await?;
             return Ok(match &endpoint.tls {
                 None => Stream::client(outer),
@@ -193,7 +193,7 @@ async fn dial_on(endpoint: &Endpoint, patience: Duration) -> Result<Stream, Dial
     }
     Ok(match &endpoint.tls {
         None => Stream::plain(tcp),
-        Some(tls) => Stream::client(speak_tls(Ahead::new(tcp), tls, host).await?),
+        Some(tls) => Stream::client(speak_tls(ReadAhead::new(tcp), tls, host).await?),
     })
 }
 

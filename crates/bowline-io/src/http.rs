@@ -18,9 +18,10 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 use url::{Position, Url};
 
+use crate::dial;
 use crate::stream::{Stream, Upgraded};
 use crate::target::{self, Around};
-use crate::{dial, tls_words};
+use crate::tls::words as tls_words;
 
 /// What an answer's head may hold. Go's servers allow 1 MiB for requests; no answer needs that.
 const HEAD_BYTES: usize = 64 * 1024;

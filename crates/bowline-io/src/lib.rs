@@ -2,7 +2,6 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests play peers and processes"))]
 
 pub mod access;
-pub mod ahead;
 pub mod chance;
 pub mod clock;
 pub mod crowd;
@@ -17,10 +16,8 @@ pub mod objects;
 pub mod observe;
 pub mod pace;
 pub mod paced;
-mod parsed;
-mod pem;
 pub mod proxy;
-mod readable;
+pub mod read_ahead;
 pub mod record;
 pub mod serve;
 pub mod shutdown;
@@ -29,7 +26,4 @@ pub mod stream;
 pub mod target;
 pub mod text;
 pub mod tls;
-mod tls_words;
-mod trust;
 pub mod urls;
-mod verifiers;

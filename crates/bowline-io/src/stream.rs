@@ -14,8 +14,8 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_rustls::{client, server};
 
-use crate::ahead::Ahead;
 use crate::paced::Paced;
+use crate::read_ahead::ReadAhead;
 
 /// The kernel finds a host that is gone while nothing is said.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
@@ -47,9 +47,9 @@ pub struct Stream {
 #[derive(Debug)]
 enum Kind {
     Plain(Paced),
-    Client(Box<client::TlsStream<Ahead>>),
-    Nested(Box<client::TlsStream<client::TlsStream<Ahead>>>),
-    Server(Box<server::TlsStream<Ahead>>),
+    Client(Box<client::TlsStream<ReadAhead>>),
+    Nested(Box<client::TlsStream<client::TlsStream<ReadAhead>>>),
+    Server(Box<server::TlsStream<ReadAhead>>),
 }
 
 /// A connection after its 101, with the bytes that the peer sent right behind it.
@@ -192,21 +192,21 @@ impl Stream {
 
     /// We dialled and speak TLS.
     #[must_use]
-    pub fn client(mut tls: client::TlsStream<Ahead>) -> Stream {
+    pub fn client(mut tls: client::TlsStream<ReadAhead>) -> Stream {
         tls.get_mut().1.set_buffer_limit(Some(SEALED_BYTES));
         Stream::of(Kind::Client(Box::new(tls)))
     }
 
     /// We dialled through a proxy that is itself reached over TLS.
     #[must_use]
-    pub fn nested(mut tls: client::TlsStream<client::TlsStream<Ahead>>) -> Stream {
+    pub fn nested(mut tls: client::TlsStream<client::TlsStream<ReadAhead>>) -> Stream {
         tls.get_mut().1.set_buffer_limit(Some(SEALED_BYTES));
         Stream::of(Kind::Nested(Box::new(tls)))
     }
 
     /// We accepted and speak TLS.
     #[must_use]
-    pub fn server(mut tls: server::TlsStream<Ahead>) -> Stream {
+    pub fn server(mut tls: server::TlsStream<ReadAhead>) -> Stream {
         tls.get_mut().1.set_buffer_limit(Some(SEALED_BYTES));
         Stream::of(Kind::Server(Box::new(tls)))
     }

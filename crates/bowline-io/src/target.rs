@@ -15,7 +15,7 @@ use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::stream::{Stream, Upgraded};
-use crate::tls_words;
+use crate::tls::words as tls_words;
 
 /// The longest target that the HTTP library takes.
 const SHORT: usize = u16::MAX as usize - 1;

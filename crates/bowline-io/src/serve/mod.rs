@@ -34,8 +34,8 @@ use self::accept::Accepting;
 use self::connections::{Connections, Registered};
 pub use self::connections::{Limits, UNKNOWN_PER_ADDRESS};
 use self::heads::{Answer, Exchange, Heads, LIBRARY_BYTES, Refused};
-use crate::ahead::Ahead;
 use crate::local::OwnPort;
+use crate::read_ahead::ReadAhead;
 use crate::record::{Admission, Denied, Log, Pending, Record, Refusals};
 use crate::stream::{Stream, Upgraded, prepare};
 use crate::tls::{self, PeerIdentity, Shown};
@@ -310,7 +310,7 @@ async fn greet(
     let Some(server) = tls else { return Ok((Stream::plain(tcp), None, false)) };
     let acceptor = TlsAcceptor::from(server.config.clone());
     let late = |_| io::Error::from(io::ErrorKind::TimedOut);
-    let tcp = Ahead::new(tcp).held();
+    let tcp = ReadAhead::new(tcp).held();
     let tls = timeout(HANDSHAKE_PATIENCE, acceptor.accept(tcp)).await.map_err(late)??;
     let shown = server.shown(tls.get_ref().1.peer_certificates());
     Ok((Stream::server(tls), shown, true))

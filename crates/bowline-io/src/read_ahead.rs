@@ -21,7 +21,7 @@ const FLOW_BYTES: usize = 16 * 1024;
 
 /// The connection, and what was read of it ahead.
 #[derive(Debug)]
-pub struct Ahead {
+pub struct ReadAhead {
     tcp: Paced,
     buffer: BytesMut,
     /// The last read gave all that was asked for: there is more.
@@ -30,17 +30,17 @@ pub struct Ahead {
     is_held: bool,
 }
 
-impl Ahead {
+impl ReadAhead {
     /// Reads `tcp`.
-    pub fn new(tcp: TcpStream) -> Ahead {
-        Ahead { tcp: Paced::new(tcp), buffer: BytesMut::new(), flows: false, is_held: false }
+    pub fn new(tcp: TcpStream) -> ReadAhead {
+        ReadAhead { tcp: Paced::new(tcp), buffer: BytesMut::new(), flows: false, is_held: false }
     }
 
     /// Holds it back until [`begin`](Self::begin): nobody keeps a buffer for a client that is not
     /// known.
     #[must_use]
-    pub fn held(self) -> Ahead {
-        Ahead { is_held: true, ..self }
+    pub fn held(self) -> ReadAhead {
+        ReadAhead { is_held: true, ..self }
     }
 
     /// From here on it reads ahead.
@@ -65,7 +65,7 @@ impl Ahead {
     }
 }
 
-impl AsyncRead for Ahead {
+impl AsyncRead for ReadAhead {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -92,7 +92,7 @@ impl AsyncRead for Ahead {
     }
 }
 
-impl AsyncWrite for Ahead {
+impl AsyncWrite for ReadAhead {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -140,7 +140,7 @@ mod tests {
         let sent: Vec<u8> = (0..3_000_000_u32).map(|number| (number / 7) as u8).collect();
         let sending = sent.clone();
         let sender = tokio::spawn(async move { peer.write_all(&sending).await });
-        let mut ahead = Ahead::new(tcp);
+        let mut ahead = ReadAhead::new(tcp);
         let (mut found, mut asked) = (Vec::new(), ASKED.iter().cycle());
         loop {
             let mut piece = vec![0; *asked.next().unwrap()];

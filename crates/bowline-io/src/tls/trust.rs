@@ -3,7 +3,7 @@
 //! webpki builds and checks the path. What Go asks of roots and issuers beyond that is asked of
 //! each path that it finds: Go looks at a root's own validity, key usage and path length, webpki
 //! takes a root as it is. And a certificate that is itself among the roots needs no path. What Go
-//! cannot read is refused before, see `parsed`.
+//! cannot read is refused before, see [`parse`](super::parse).
 
 use std::sync::Arc;
 
@@ -18,8 +18,8 @@ use x509_parser::certificate::Validity;
 use x509_parser::extensions::ExtendedKeyUsage;
 use x509_parser::prelude::{X509Certificate, X509Version};
 
-use crate::parsed::{demands_policies, is_handled, parse};
-use crate::readable::Readable;
+use super::go_compat::Readable;
+use super::parse::{demands_policies, is_handled, parse};
 
 /// `anyExtendedKeyUsage`, 2.5.29.37.0.
 const ANY_PURPOSE: KeyPurposeId<'static> = KeyPurposeId::new(&[0x55, 0x1d, 0x25, 0]);
@@ -277,7 +277,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::readable::tests::v1;
+    use crate::tls::go_compat::tests::v1;
 
     const CA: IsCa = IsCa::Ca(BasicConstraints::Unconstrained);
 

@@ -16,9 +16,9 @@ use webpki::RawPublicKeyEntity;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::parsed::parse;
-use crate::readable::Readable;
-use crate::trust::{self, Purpose, Roots};
+use super::go_compat::Readable;
+use super::parse::parse;
+use super::trust::{self, Purpose, Roots};
 
 /// Judges servers; without roots it trusts anybody.
 #[derive(Debug)]

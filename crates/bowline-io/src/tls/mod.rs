@@ -1,5 +1,12 @@
 //! PEM to TLS configurations, certificates to identities.
 
+mod go_compat;
+mod parse;
+mod pem;
+mod trust;
+mod verifiers;
+pub(crate) mod words;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,9 +21,8 @@ use thiserror::Error;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::x509::SubjectPublicKeyInfo;
 
-use crate::pem;
-use crate::trust::{Purpose, Roots};
-use crate::verifiers::{Clients, Servers};
+use self::trust::{Purpose, Roots};
+use self::verifiers::{Clients, Servers};
 
 /// Streams are upgrades of HTTP/1.1; HTTP/2 has none.
 const ALPN: &[u8] = b"http/1.1";
