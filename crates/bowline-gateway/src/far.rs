@@ -1,20 +1,17 @@
 //! The far leg: a node to an upgraded connection, or to the words of its refusal.
 
-use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bowline_io::dial::{Endpoint, Tls, dial};
-use bowline_io::http::{Answer, explanation, lines, open, upgrade};
-use bowline_io::stream::{Stream, Upgraded};
-use bowline_io::target::head;
+use bowline_io::dial::{Endpoint, Tls};
+use bowline_io::http::lines;
+use bowline_io::stream::Upgraded;
 use bowline_io::text::harmless;
+pub use bowline_io::upstream::Switched as Reached;
+use bowline_io::upstream::{Refused, Upstream, UpstreamError};
 use bowline_proto::limits::REASON_BYTES;
 use bowline_proto::negotiate::{self, Lines, Offer};
-use bowline_proto::session::Protocol;
-use bytes::Bytes;
 use http::response::Parts;
-use http::{HeaderName, HeaderValue, Request, StatusCode, header};
 use hyper::body::Incoming;
 use serde_json::Value;
 
@@ -22,10 +19,8 @@ use crate::cluster::{Cluster, NodeTarget};
 use crate::gates::{Gate, Gates};
 use crate::status::Refusal;
 
-/// How long a node may take to accept a connection.
-const DIAL_PATIENCE: Duration = Duration::from_secs(30);
-/// How long it may take to answer: its runtime is asked in that time.
-const UPGRADE_PATIENCE: Duration = Duration::from_secs(60);
+/// What nodes are told of who asks.
+const AGENT: &str = concat!("bowline-gateway/", env!("CARGO_PKG_VERSION"));
 
 /// What streams need to find and reach their nodes.
 #[derive(Clone, Debug)]
@@ -39,17 +34,6 @@ pub struct Nodes {
     pub tls: Option<Arc<rustls::ClientConfig>>,
     /// The gates.
     pub gates: Gates,
-}
-
-/// A node that was upgraded to what it was offered.
-#[derive(Debug)]
-pub struct Reached {
-    /// Its 101.
-    pub head: Parts,
-    /// The connection.
-    pub connection: Upgraded,
-    /// What it chose.
-    pub protocol: &'static Protocol,
 }
 
 impl Nodes {
@@ -91,15 +75,9 @@ impl Nodes {
         path: &str,
         offer: &Offer,
     ) -> Result<Reached, Refusal> {
-        let answer = self.ask(target, path, offer.method(), &offer.headers()).await;
+        let reached = self.upstream(target).upgrade(path, offer).await;
         // What the node would take is an answer to our offer, not to the client's.
-        let (head, connection) =
-            answer.map_err(|refusal| Refusal { headers: Vec::new(), ..refusal })?;
-        let lines = lines(&head.headers);
-        let protocol = offer.check(head.status.as_u16(), Lines(&lines));
-        let bad = |bad| Refusal::internal(format!("invalid upgrade response: {bad}"));
-        let protocol = protocol.map_err(bad)?;
-        Ok(Reached { head, connection, protocol })
+        reached.map_err(|error| Refusal { headers: Vec::new(), ..refusal(error) })
     }
 
     /// Asks for an upgrade in these words; whether the 101 fits them is still to be seen.
@@ -113,12 +91,7 @@ impl Nodes {
         method: &str,
         headers: &[(&str, String)],
     ) -> Result<(Parts, Upgraded), Refusal> {
-        let stream = self.dial(target).await?;
-        let request = request(target, path, method, headers).map_err(backend)?;
-        match upgrade(stream, request, UPGRADE_PATIENCE).await.map_err(backend)? {
-            Answer::Refused { head, body } => Err(refused(&head, &body)),
-            Answer::Switched { head, connection } => Ok((head, connection)),
-        }
+        self.upstream(target).ask(path, method, headers).await.map_err(refusal)
     }
 
     /// Gets what a node has, as it comes. A kubelet answers when there is something to say, and a
@@ -132,59 +105,34 @@ impl Nodes {
         path: &str,
         patience: Duration,
     ) -> Result<http::Response<Incoming>, Refusal> {
-        let stream = self.dial(target).await?;
-        let request = request(target, path, "GET", &[]).map_err(backend)?;
-        let answer = open(stream, request, patience).await.map_err(backend)?;
-        if answer.status() == StatusCode::OK {
-            return Ok(answer);
-        }
-        let (head, body) = answer.into_parts();
-        Err(refused(&head, &explanation(body).await))
+        self.upstream(target).get(path, patience).await.map_err(refusal)
     }
 
-    async fn dial(&self, target: &NodeTarget) -> Result<Stream, Refusal> {
+    fn upstream(&self, target: &NodeTarget) -> Upstream {
         let tls = self.tls.as_ref().map(|config| Tls { config: config.clone(), server_name: None });
         let endpoint = Endpoint { host: target.host.clone(), port: target.port, tls, proxy: None };
-        dial(&endpoint, DIAL_PATIENCE).await.map_err(backend)
+        Upstream { endpoint, agent: AGENT }
     }
 }
 
-fn backend(error: impl Display) -> Refusal {
-    let error = error.to_string();
-    Refusal::internal(format!("error dialing backend: {}", harmless(&error, REASON_BYTES)))
-}
-
-fn request(
-    target: &NodeTarget,
-    path: &str,
-    method: &str,
-    headers: &[(&str, String)],
-) -> Result<Request<()>, http::Error> {
-    let host = if target.host.contains(':') {
-        format!("[{}]:{}", target.host, target.port)
-    } else {
-        format!("{}:{}", target.host, target.port)
-    };
-    let mut request = head(method, &host, path, ())?;
-    let agent = HeaderValue::from_static(concat!("bowline-gateway/", env!("CARGO_PKG_VERSION")));
-    request.headers_mut().insert(header::USER_AGENT, agent);
-    for (name, value) in headers {
-        request.headers_mut().append(HeaderName::try_from(*name)?, HeaderValue::try_from(value)?);
+fn refusal(error: UpstreamError) -> Refusal {
+    match error {
+        UpstreamError::Refused(said) => refused(&said),
+        UpstreamError::NotUpgraded(_) => Refusal::internal(error.to_string()),
+        error => {
+            let error = error.to_string();
+            Refusal::internal(format!("error dialing backend: {}", harmless(&error, REASON_BYTES)))
+        }
     }
-    if method == "POST" {
-        request.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
-    }
-    Ok(request)
 }
 
 /// What the node said instead of 101, for the client to see before its own handshake ends.
-fn refused(head: &Parts, body: &Bytes) -> Refusal {
-    let status = head.status;
-    let said = String::from_utf8_lossy(body);
-    let message = harmless(said.trim(), REASON_BYTES).into_owned();
+fn refused(said: &Refused) -> Refusal {
+    let status = said.head.status;
+    let message = said.text();
     if status.is_client_error() || status.is_server_error() {
         let message = if message.is_empty() { status.to_string() } else { message };
-        let headers = negotiate::accepted_elsewhere(Lines(&lines(&head.headers)));
+        let headers = negotiate::accepted_elsewhere(Lines(&lines(&said.head.headers)));
         return Refusal { headers, ..Refusal::of_node(status.as_u16(), message) };
     }
     // Redirects among them: a stream goes nowhere else.

@@ -26,4 +26,5 @@ pub mod stream;
 pub mod target;
 pub mod text;
 pub mod tls;
+pub mod upstream;
 pub mod urls;

@@ -1,0 +1,159 @@
+//! A server behind this one to an upgraded connection, or to its words of refusal: a gateway asks a
+//! node so, and a node a container runtime that streams by itself.
+
+use std::time::Duration;
+
+use bowline_proto::limits::REASON_BYTES;
+use bowline_proto::negotiate::{Lines, NotUpgraded, Offer};
+use bowline_proto::session::Protocol;
+use bytes::Bytes;
+use http::response::Parts;
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use thiserror::Error;
+
+use crate::dial::{DialError, Endpoint, dial};
+use crate::http::{Answer, HttpError, explanation, lines, open, upgrade};
+use crate::stream::{Stream, Upgraded};
+use crate::target::head;
+use crate::text::harmless;
+
+/// How long an upstream may take to accept a connection.
+const DIAL_PATIENCE: Duration = Duration::from_secs(30);
+/// How long it may take to answer: what is behind it is asked in that time.
+const UPGRADE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Where an upstream is, and who asks it.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    /// Where and how to connect.
+    pub endpoint: Endpoint,
+    /// The `User-Agent` of the requests.
+    pub agent: &'static str,
+}
+
+/// An upstream that was upgraded to what it was offered.
+#[derive(Debug)]
+pub struct Switched {
+    /// Its 101.
+    pub head: Parts,
+    /// The connection.
+    pub connection: Upgraded,
+    /// What it chose.
+    pub protocol: &'static Protocol,
+}
+
+/// Why an upstream is not spoken with.
+#[derive(Debug, Error)]
+pub enum UpstreamError {
+    /// Nothing was reached.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// HTTP cannot carry the request.
+    #[error(transparent)]
+    Request(#[from] http::Error),
+    /// It was reached and did not speak HTTP to the end.
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    /// It answered with something else than what was asked for.
+    #[error(transparent)]
+    Refused(#[from] Box<Refused>),
+    /// It said yes and its words do not fit.
+    #[error("invalid upgrade response: {0}")]
+    NotUpgraded(#[from] NotUpgraded),
+}
+
+/// What an upstream said instead.
+#[derive(Debug, Error)]
+#[error("the upstream answered {}: {}", head.status, self.text())]
+pub struct Refused {
+    /// Status and headers.
+    pub head: Parts,
+    /// The beginning of the body.
+    pub body: Bytes,
+}
+
+impl Refused {
+    /// Its explanation, harmless and bounded; empty if there is none.
+    #[must_use]
+    pub fn text(&self) -> String {
+        harmless(String::from_utf8_lossy(&self.body).trim(), REASON_BYTES).into_owned()
+    }
+}
+
+impl Upstream {
+    /// Upgrades to what `offer` offers.
+    ///
+    /// # Errors
+    /// [`UpstreamError`].
+    pub async fn upgrade(&self, path: &str, offer: &Offer) -> Result<Switched, UpstreamError> {
+        let (head, connection) = self.ask(path, offer.method(), &offer.headers()).await?;
+        let lines = lines(&head.headers);
+        let protocol = offer.check(head.status.as_u16(), Lines(&lines))?;
+        Ok(Switched { head, connection, protocol })
+    }
+
+    /// Asks for an upgrade in these words; whether the 101 fits them is still to be seen.
+    ///
+    /// # Errors
+    /// [`UpstreamError`], but not [`NotUpgraded`](UpstreamError::NotUpgraded).
+    pub async fn ask(
+        &self,
+        path: &str,
+        method: &str,
+        headers: &[(&str, String)],
+    ) -> Result<(Parts, Upgraded), UpstreamError> {
+        let stream = self.dial().await?;
+        let request = self.request(path, method, headers)?;
+        match upgrade(stream, request, UPGRADE_PATIENCE).await? {
+            Answer::Refused { head, body } => Err(Box::new(Refused { head, body }).into()),
+            Answer::Switched { head, connection } => Ok((head, connection)),
+        }
+    }
+
+    /// Gets what it has, as it comes. `patience` is for the beginning of the answer.
+    ///
+    /// # Errors
+    /// [`UpstreamError`]; any status but 200 is a refusal.
+    pub async fn get(
+        &self,
+        path: &str,
+        patience: Duration,
+    ) -> Result<Response<Incoming>, UpstreamError> {
+        let stream = self.dial().await?;
+        let request = self.request(path, "GET", &[])?;
+        let answer = open(stream, request, patience).await?;
+        if answer.status() == StatusCode::OK {
+            return Ok(answer);
+        }
+        let (head, body) = answer.into_parts();
+        let body = explanation(body).await;
+        Err(Box::new(Refused { head, body }).into())
+    }
+
+    async fn dial(&self) -> Result<Stream, DialError> {
+        dial(&self.endpoint, DIAL_PATIENCE).await
+    }
+
+    fn request(
+        &self,
+        path: &str,
+        method: &str,
+        headers: &[(&str, String)],
+    ) -> Result<Request<()>, http::Error> {
+        let Endpoint { host, port, .. } = &self.endpoint;
+        let host =
+            if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+        let mut request = head(method, &host, path, ())?;
+        let agent = HeaderValue::from_static(self.agent);
+        request.headers_mut().insert(header::USER_AGENT, agent);
+        for (name, value) in headers {
+            let name = HeaderName::try_from(*name)?;
+            request.headers_mut().append(name, HeaderValue::try_from(value)?);
+        }
+        if method == "POST" {
+            request.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
+        Ok(request)
+    }
+}
