@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use anyhow::{Context as _, Result};
-use bowline_gateway::authn::{Tokens, User};
-use bowline_gateway::authz::Policies;
-use bowline_gateway::cluster::Cluster;
 use bowline_gateway::far::Nodes;
+use bowline_gateway::files::cluster::Cluster;
+use bowline_gateway::files::policies::Policies;
+use bowline_gateway::files::tokens::Tokens;
 use bowline_gateway::gates::Gates;
 use bowline_gateway::server::Gateway;
+use bowline_io::auth::User;
 use bowline_io::dial::{Endpoint, Tls, dial};
 use bowline_io::drive::Intake;
 use bowline_io::objects;

@@ -15,7 +15,7 @@ use http::response::Parts;
 use hyper::body::Incoming;
 use serde_json::Value;
 
-use crate::cluster::{Cluster, NodeTarget};
+use crate::files::cluster::{Cluster, NodeTarget};
 use crate::gates::{Gate, Gates};
 use crate::status::Refusal;
 

@@ -19,8 +19,8 @@ use bowline_proto::websocket::Role;
 use http::{HeaderMap, Method, Request, Version};
 use hyper::body::Incoming;
 
-use crate::cluster::NodeTarget;
 use crate::far::Nodes;
+use crate::files::cluster::NodeTarget;
 use crate::gates::Gate;
 use crate::options::ForwardOptions;
 use crate::status::Refusal;

@@ -5,17 +5,17 @@
 //! a header must not keep them because of a typo.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bowline_io::auth::Token;
 use bowline_proto::negotiate::{self, Lines};
 use bowline_proto::session::protocol::Carrier;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use percent_encoding::percent_decode_str;
 use thiserror::Error;
 
-use crate::impersonation::Wanted;
+use crate::impersonation::Impersonation;
 
 const SUBPROTOCOL: HeaderName = header::SEC_WEBSOCKET_PROTOCOL;
 /// A browser cannot set `Authorization`; it sends its token as a subprotocol
@@ -36,17 +36,7 @@ pub struct Claims {
     /// The token, where there is one.
     pub token: Result<Option<Token>, Unreadable>,
     /// As whom to act, where that is asked for.
-    pub wanted: Result<Option<Wanted>, Unreadable>,
-}
-
-/// A token. It is not shown.
-#[derive(PartialEq, Eq)]
-pub struct Token(pub String);
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token")
-    }
+    pub impersonation: Result<Option<Impersonation>, Unreadable>,
 }
 
 /// Why a header of identity is refused. No value is in the words.
@@ -69,12 +59,12 @@ pub enum Unreadable {
     Token(String),
     /// Details of a user, without the user; in the API server's words.
     #[error("requested {0} without impersonating a user name")]
-    Details(Wanted),
+    Details(Impersonation),
 }
 
 /// Reads the headers of identity, and takes them out.
 pub fn take(headers: &mut HeaderMap) -> Claims {
-    let claims = Claims { token: token(headers), wanted: wanted(headers) };
+    let claims = Claims { token: token(headers), impersonation: impersonation(headers) };
     let is_ours = |name: &HeaderName| {
         let name = name.as_str();
         name == header::AUTHORIZATION || name.starts_with(IMPERSONATE) || name.starts_with(REMOTE)
@@ -144,8 +134,8 @@ fn subprotocol_token(headers: &mut HeaderMap) -> Result<Option<Token>, Unreadabl
     if token.is_empty() { Err(bad()) } else { Ok(Some(Token(token))) }
 }
 
-fn wanted(headers: &HeaderMap) -> Result<Option<Wanted>, Unreadable> {
-    let mut wanted = Wanted::default();
+fn impersonation(headers: &HeaderMap) -> Result<Option<Impersonation>, Unreadable> {
+    let mut wanted = Impersonation::default();
     let (mut name, mut any) = (None, false);
     for key in headers.keys().map(HeaderName::as_str).filter(|key| key.starts_with(IMPERSONATE)) {
         any = true;
@@ -161,7 +151,7 @@ fn wanted(headers: &HeaderMap) -> Result<Option<Wanted>, Unreadable> {
         }
     }
     match name {
-        Some(name) => Ok(Some(Wanted { name, ..wanted })),
+        Some(name) => Ok(Some(Impersonation { name, ..wanted })),
         None if any => Err(Unreadable::Details(wanted)),
         None => Ok(None),
     }
@@ -370,13 +360,13 @@ mod tests {
             ("Impersonate-Extra-Acme.example%2FScopes", b"b"),
             ("impersonate-extra-a%zz", b"c"),
         ]);
-        let wanted = claims.wanted.unwrap().unwrap();
+        let wanted = claims.impersonation.unwrap().unwrap();
         assert_eq!((&*wanted.name, &*wanted.uid), ("jürgen", "7"));
         assert_eq!(wanted.groups, ["größe", ""]);
         let extra: Vec<_> = wanted.extra.into_iter().collect();
         let (scopes, stray) = ("acme.example/scopes".to_owned(), "a%zz".to_owned());
         assert_eq!(extra, [(stray, vec!["c".into()]), (scopes, vec!["a".into(), "b".into()])]);
-        assert_eq!(read(&[("host", b"x")]).0.wanted, Ok(None));
+        assert_eq!(read(&[("host", b"x")]).0.impersonation, Ok(None));
     }
 
     #[test]
@@ -397,12 +387,15 @@ mod tests {
             (&[user, ("impersonate-groups", b"g")], "header impersonate-groups is not known"),
         ];
         for (lines, expected) in cases {
-            assert_eq!(read(lines).0.wanted.unwrap_err().to_string(), expected);
+            assert_eq!(read(lines).0.impersonation.unwrap_err().to_string(), expected);
         }
         let empty = concat!(
             r#"requested &user.DefaultInfo{Name:"", UID:"", Groups:[]string(nil), "#,
             r#"Extra:map[string][]string{"a":[]string{"b"}}} without impersonating a user name"#
         );
-        assert_eq!(read(&[("impersonate-extra-a", b"b")]).0.wanted.unwrap_err().to_string(), empty);
+        assert_eq!(
+            read(&[("impersonate-extra-a", b"b")]).0.impersonation.unwrap_err().to_string(),
+            empty
+        );
     }
 }

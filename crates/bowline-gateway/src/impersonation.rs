@@ -1,5 +1,5 @@
-//! Who acts as whom: a wish and a requestor to the user that a request runs as, or to a refusal,
-//! by the rules and in the words of kube-apiserver.
+//! Who acts as whom: a requestor and an impersonation to the user that a request runs as, or to a
+//! refusal, by the rules and in the words of kube-apiserver.
 //!
 //! Each thing that is wanted is asked for by its own name. Since 1.36 there are two ways to be
 //! allowed: a constrained one (verbs `impersonate:MODE` and `impersonate-on:MODE:VERB`, all in the
@@ -9,8 +9,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::authn::{ANONYMOUS, AUTHENTICATED, UNAUTHENTICATED, User};
-use crate::authz::{Attributes, Deed, MASTERS, Policies};
+use bowline_io::auth::{
+    ANONYMOUS, AUTHENTICATED, Attributes, Authorizer, MASTERS, ResourceAttributes, UNAUTHENTICATED,
+    User,
+};
+
+use crate::authz::{demand, forbidden};
 use crate::names;
 use crate::status::Refusal;
 
@@ -19,7 +23,7 @@ const GROUP: &str = "authentication.k8s.io";
 
 /// As whom a request wants to act. It shows itself as Go shows the API server's value.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Wanted {
+pub struct Impersonation {
     /// The user's name.
     pub name: String,
     /// The user's uid; empty where none is wanted.
@@ -48,27 +52,35 @@ impl Mode {
     }
 }
 
-impl Wanted {
-    /// The user that `requestor` becomes to do `deed`.
+impl Impersonation {
+    /// The user that `requestor` becomes to do what `attributes` say.
     ///
     /// # Errors
-    /// 403 for the first thing that `requestor` may not.
-    pub fn assume(
+    /// 403 for the first thing that `requestor` may not, 500 if the authorizer cannot be asked.
+    pub async fn assume(
         &self,
         requestor: &User,
-        deed: &Deed,
-        policies: &Policies,
+        attributes: &Attributes,
+        authorizer: &dyn Authorizer,
     ) -> Result<User, Refusal> {
-        let constrained = self.mode().map(|mode| {
-            let on = format!("impersonate-on:{}:{}", mode.word(), deed.verb());
-            policies.demand(requestor, &deed.with_verb(on))?;
-            self.may(requestor, Some(mode), policies)
-        });
-        match constrained {
-            Some(Ok(())) => return Ok(self.user(self.mode() == Some(Mode::ArbitraryNode))),
-            None => self.may(requestor, None, policies)?,
+        let Some(mode) = self.mode() else {
+            self.demand(requestor, None, authorizer).await?;
+            return Ok(self.user(false));
+        };
+        let constrained = async {
+            let on = format!("impersonate-on:{}:{}", mode.word(), attributes.verb());
+            demand(authorizer, requestor, &attributes.with_verb(on)).await?;
+            self.demand(requestor, Some(mode), authorizer).await
+        };
+        match constrained.await {
+            Ok(()) => return Ok(self.user(mode == Mode::ArbitraryNode)),
+            // Nobody was asked to the end: that is no "no" which the old way could overrule.
+            Err(refusal) if refusal.code != 403 => return Err(refusal),
             // The first refusal is the one that is told.
-            Some(Err(refusal)) => self.may(requestor, None, policies).map_err(|_| refusal)?,
+            Err(first) => {
+                let old = self.demand(requestor, None, authorizer).await;
+                old.map_err(|other| if other.code == 403 { first } else { other })?;
+            }
         }
         Ok(self.user(false))
     }
@@ -82,55 +94,61 @@ impl Wanted {
         }
     }
 
-    /// Whether `requestor` may take everything of this: name, uid, groups, extra, in this order.
-    fn may(
+    /// Demands that `requestor` may take everything of this: name, uid, groups, extra, in this
+    /// order.
+    async fn demand(
         &self,
         requestor: &User,
         mode: Option<Mode>,
-        policies: &Policies,
+        authorizer: &dyn Authorizer,
     ) -> Result<(), Refusal> {
         let verb =
             mode.map_or("impersonate".to_owned(), |mode| format!("impersonate:{}", mode.word()));
         let core = if mode.is_some() { GROUP } else { "" };
-        let about = |group: &'static str, resource: &'static str, name: &str| Attributes {
+        let about = |group: &'static str, resource: &'static str, name: &str| ResourceAttributes {
             verb: verb.clone().into(),
-            group,
-            resource,
+            group: group.into(),
+            resource: resource.into(),
             name: name.to_owned(),
-            ..Attributes::default()
+            ..ResourceAttributes::default()
         };
-        let demand = |wanted: Attributes| policies.demand(requestor, &Deed::Resource(wanted));
+        let ask = async |asked: ResourceAttributes| {
+            demand(authorizer, requestor, &Attributes::Resource(asked)).await
+        };
+        let forbid = |asked: ResourceAttributes, why: &str| {
+            Err(forbidden(requestor, &Attributes::Resource(asked), why))
+        };
         let name = match (names::service_account(&self.name), names::node(&self.name)) {
-            (Some((namespace, name)), _) => Attributes {
+            (Some((namespace, name)), _) => ResourceAttributes {
                 namespace: namespace.to_owned(),
                 ..about(core, "serviceaccounts", name)
             },
             (_, Some(node)) if mode.is_some() => about(core, "nodes", node),
             _ => about(core, "users", &self.name),
         };
-        demand(name)?;
+        ask(name).await?;
         if !self.uid.is_empty() {
-            demand(about(GROUP, "uids", &self.uid))?;
+            ask(about(GROUP, "uids", &self.uid)).await?;
         }
         for group in &self.groups {
             let group = about(core, "groups", group);
             if mode.is_some() && matches!(&*group.name, "" | MASTERS) {
                 let which = if group.name.is_empty() { "empty string" } else { MASTERS };
                 let why = format!("impersonating the {which} group is not allowed");
-                return Err(Deed::Resource(group).refused(requestor, &why));
+                return forbid(group, &why);
             }
-            demand(group)?;
+            ask(group).await?;
         }
         for (key, values) in &self.extra {
             if mode.is_some()
                 && !(names::is_prefixed_path(key) && values.iter().all(|one| !one.is_empty()))
             {
                 let why = "impersonating an invalid key or an empty value in extra is not allowed";
-                return Err(Deed::Resource(about(GROUP, "userextras", "")).refused(requestor, why));
+                return forbid(about(GROUP, "userextras", ""), why);
             }
             for value in values {
                 let value = about(GROUP, "userextras", value);
-                demand(Attributes { subresource: key.clone().into(), ..value })?;
+                ask(ResourceAttributes { subresource: key.clone().into(), ..value }).await?;
             }
         }
         Ok(())
@@ -159,7 +177,7 @@ impl Wanted {
     }
 }
 
-impl fmt::Display for Wanted {
+impl fmt::Display for Impersonation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = |values: &[String]| {
             let values: Vec<String> = values.iter().map(|value| names::quoted(value)).collect();
@@ -183,7 +201,11 @@ impl fmt::Display for Wanted {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
     use super::*;
+    use crate::files::policies::Policies;
 
     /// A policy that lets `boss` do everything with one resource of one group.
     fn policies(resources: &[(&str, &str, &str)]) -> Policies {
@@ -200,24 +222,29 @@ mod tests {
         Policies::parse(&lines.join("\n")).unwrap()
     }
 
-    fn wanted(name: &str) -> Wanted {
-        Wanted { name: name.into(), ..Wanted::default() }
+    fn wanted(name: &str) -> Impersonation {
+        Impersonation { name: name.into(), ..Impersonation::default() }
     }
 
-    fn deed() -> Deed {
-        Deed::Resource(Attributes {
+    fn get_exec() -> Attributes {
+        Attributes::Resource(ResourceAttributes {
             verb: "get".into(),
-            resource: "pods",
+            resource: "pods".into(),
             subresource: "exec".into(),
             namespace: "default".into(),
             name: "box".into(),
-            ..Attributes::default()
+            ..ResourceAttributes::default()
         })
     }
 
-    fn assume(wanted: &Wanted, allowed: &[(&str, &str, &str)]) -> Result<User, String> {
-        let boss = User::new("boss", []);
-        wanted.assume(&boss, &deed(), &policies(allowed)).map_err(|refusal| refusal.message)
+    fn assume(wanted: &Impersonation, allowed: &[(&str, &str, &str)]) -> Result<User, String> {
+        let (boss, get_exec, policies) = (User::new("boss", []), get_exec(), policies(allowed));
+        // Policies that are in memory answer at once.
+        let assumed = pin!(wanted.assume(&boss, &get_exec, &policies));
+        let Poll::Ready(assumed) = assumed.poll(&mut Context::from_waker(Waker::noop())) else {
+            return Err("it waits".into());
+        };
+        assumed.map_err(|refusal| refusal.message)
     }
 
     const USERS: (&str, &str, &str) = ("", "users", "*");
@@ -226,7 +253,7 @@ mod tests {
     #[test]
     fn each_thing_is_asked_for_by_its_own_name() {
         let account = "system:serviceaccount:kube-system:admin";
-        let full = Wanted {
+        let full = Impersonation {
             name: "u".into(),
             uid: "7".into(),
             groups: vec!["g".into()],
@@ -256,10 +283,10 @@ mod tests {
 
     #[test]
     fn groups_are_those_that_the_api_server_gives() {
-        let groups = |wanted: &Wanted| {
+        let groups = |wanted: &Impersonation| {
             assume(wanted, &[USERS, GROUPS, ("", "serviceaccounts", "*")]).unwrap().groups
         };
-        let with = |name: &str, groups: &[&str]| Wanted {
+        let with = |name: &str, groups: &[&str]| Impersonation {
             groups: groups.iter().map(|&group| group.to_owned()).collect(),
             ..wanted(name)
         };
@@ -280,14 +307,14 @@ mod tests {
     }
 
     #[test]
-    fn the_constrained_way_is_for_one_deed_and_never_for_masters() {
+    fn the_constrained_way_is_for_one_verb_and_never_for_masters() {
         let on = ("", "pods/exec", "*");
         let users = (GROUP, "users", "*");
         let groups = (GROUP, "groups", "*");
         assert!(assume(&wanted("u"), &[on, users]).is_ok());
         assert!(assume(&wanted("u"), &[users]).is_err());
         assert!(assume(&wanted("u"), &[on]).is_err());
-        let masters = Wanted { groups: vec![MASTERS.into()], ..wanted("u") };
+        let masters = Impersonation { groups: vec![MASTERS.into()], ..wanted("u") };
         assert_eq!(
             assume(&masters, &[on, users, groups]).unwrap_err(),
             "groups.authentication.k8s.io \"system:masters\" is forbidden: User \"boss\" cannot \
@@ -300,7 +327,7 @@ mod tests {
         assert!(assume(&account, &[on, (GROUP, "serviceaccounts", "ns")]).is_ok());
         assert!(assume(&account, &[on, users]).is_err());
         let extra = [("acme.example/a".to_owned(), vec!["s".to_owned()])].into();
-        let extra = Wanted { extra, ..wanted("u") };
+        let extra = Impersonation { extra, ..wanted("u") };
         assert!(assume(&extra, &[on, users, (GROUP, "userextras/acme.example/a", "*")]).is_ok());
         assert!(assume(&extra, &[on, users]).is_err());
     }
@@ -312,7 +339,7 @@ mod tests {
             "pods \"box\" is forbidden: User \"boss\" cannot impersonate-on:user-info:get resource \
              \"pods/exec\" in API group \"\" in the namespace \"default\""
         );
-        let account = Wanted { uid: "1".into(), ..wanted("system:serviceaccount:ns:a") };
+        let account = Impersonation { uid: "1".into(), ..wanted("system:serviceaccount:ns:a") };
         assert_eq!(
             assume(&account, &[]).unwrap_err(),
             "serviceaccounts \"a\" is forbidden: User \"boss\" cannot impersonate resource \

@@ -1,9 +1,9 @@
 //! A request's path to what it means. Past here nobody looks at a URL.
 
+use bowline_io::auth::{Attributes, ResourceAttributes};
 use bowline_io::target::{BadPath, Parts, parts};
 use http::Method;
 
-use crate::authz::{Attributes, Deed};
 use crate::status::Refusal;
 
 /// What a path names.
@@ -161,7 +161,7 @@ impl Route {
 
     /// What has to be allowed.
     #[must_use]
-    pub fn deed(&self, method: &Method, path: &str) -> Deed {
+    pub fn attributes(&self, method: &Method, path: &str) -> Attributes {
         let (resource, subresource, namespace, name) = match self {
             Route::Exec { namespace, name } => ("pods", "exec", &**namespace, &**name),
             Route::Attach { namespace, name } => ("pods", "attach", &**namespace, &**name),
@@ -175,17 +175,17 @@ impl Route {
             Route::Get { kind, namespace, name } => {
                 (kind.resource(), "", namespace.as_deref().unwrap_or_default(), &**name)
             }
-            _ => return path_deed(method, path),
+            _ => return path_attributes(method, path),
         };
         // A namespace is an object in itself.
         let namespace = match self {
             Route::Get { kind: Kind::Namespaces, name, .. } => name,
             _ => namespace,
         };
-        Deed::Resource(Attributes {
+        Attributes::Resource(ResourceAttributes {
             verb: verb(method, name.is_empty()).into(),
-            group: "",
-            resource,
+            group: "".into(),
+            resource: resource.into(),
             subresource: subresource.into(),
             namespace: namespace.to_owned(),
             name: name.to_owned(),
@@ -195,8 +195,11 @@ impl Route {
 
 /// What has to be allowed for a path that names nothing.
 #[must_use]
-pub fn path_deed(method: &Method, path: &str) -> Deed {
-    Deed::Path { verb: method.as_str().to_ascii_lowercase().into(), path: path.to_owned() }
+pub fn path_attributes(method: &Method, path: &str) -> Attributes {
+    Attributes::NonResource {
+        verb: method.as_str().to_ascii_lowercase().into(),
+        path: path.to_owned(),
+    }
 }
 
 /// Kubernetes' verb for a method.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bowline_io::auth::{Attributes, Authenticator, Credentials, User};
 use bowline_io::record::{Asker, Pending, Record, Subject};
 use bowline_io::serve::{Peer, Reply, Sessions};
 use bowline_io::target::query;
@@ -13,16 +14,17 @@ use http::{HeaderMap, Method, Request};
 use hyper::body::Incoming;
 use tracing::debug;
 
-use crate::api::{self, Asked};
-use crate::authn::{self, Tokens, User};
-use crate::authz::{Deed, Policies};
+use crate::authz::demand;
 use crate::far::Nodes;
+use crate::files::api::{self, Asked};
+use crate::files::policies::Policies;
+use crate::files::tokens::Tokens;
 use crate::forward;
 use crate::gates::Gate;
 use crate::identity;
 use crate::logs;
 use crate::options::Verb;
-use crate::route::{Route, path_deed};
+use crate::route::{Route, path_attributes};
 use crate::status::Refusal;
 use crate::stream;
 
@@ -86,16 +88,16 @@ impl Gateway {
         if route == Ok(Route::Health) {
             return Ok(crate::status::text(200, "ok"));
         }
-        let deed = match &route {
-            Ok(route) => route.deed(request.method(), &path),
-            Err(_) => path_deed(request.method(), &path),
+        let attributes = match &route {
+            Ok(route) => route.attributes(request.method(), &path),
+            Err(_) => path_attributes(request.method(), &path),
         };
-        let user = self.who(peer, asker, request.headers_mut(), &deed)?;
+        let user = self.who(peer, asker, request.headers_mut(), &attributes).await?;
         peer.known();
         // Only who may ask for it learns that a path is nothing; only one that can be read is
         // somebody's to allow.
         if !matches!(&route, Err(refusal) if refusal.code == 400) {
-            inner.policies.demand(&user, &deed)?;
+            demand(&inner.policies, &user, &attributes).await?;
         }
         let route = route?;
         if let Route::Exec { namespace, name }
@@ -105,7 +107,7 @@ impl Gateway {
             if !matches!(*request.method(), Method::GET | Method::POST) {
                 return Err(Refusal::method_not_allowed());
             }
-            self.demand_create(&user, &deed, &request)?;
+            self.demand_create(&user, &attributes, &request).await?;
             let (nodes, sessions) = (&inner.nodes, &self.sessions);
             let verb = match route {
                 Route::Exec { .. } => Verb::Exec,
@@ -139,31 +141,36 @@ impl Gateway {
     }
 
     /// As whom the request runs. What it says of that is taken out of its headers.
-    fn who(
+    async fn who(
         &self,
         peer: &Peer,
         asker: &mut Asker,
         headers: &mut HeaderMap,
-        deed: &Deed,
+        attributes: &Attributes,
     ) -> Result<User, Refusal> {
         let claims = identity::take(headers);
         let token = claims.token.map_err(|error| Refusal::unauthorized(error.to_string()))?;
-        let user = authn::authenticate(&self.inner.tokens, peer.identity.as_ref(), token.as_ref());
+        let credentials =
+            Credentials { certificate: peer.identity.as_ref(), token: token.as_ref() };
+        let user = self.inner.tokens.authenticate(credentials).await;
+        // As kube-apiserver: whom nobody can name now is nobody now. The log knows why.
+        let unasked = |error| Refusal::unauthorized(format!("cannot be authenticated: {error}"));
         let nobody = if token.is_some() { "an unknown token" } else { "no credentials" };
-        let user = user.ok_or_else(|| Refusal::unauthorized(nobody))?;
+        let user = user.map_err(unasked)?.ok_or_else(|| Refusal::unauthorized(nobody))?;
         asker.user = Some(subject(&user, None));
-        let wanted = claims.wanted.map_err(|error| Refusal::bad_request(error.to_string()))?;
+        let wanted = claims.impersonation;
+        let wanted = wanted.map_err(|error| Refusal::bad_request(error.to_string()))?;
         let Some(wanted) = wanted else { return Ok(user) };
-        let other = wanted.assume(&user, deed, &self.inner.policies)?;
+        let other = wanted.assume(&user, attributes, &self.inner.policies).await?;
         asker.user = Some(subject(&other, Some(user.name)));
         Ok(other)
     }
 
     /// A WebSocket is a GET, and a GET must not be enough to run commands (since 1.35).
-    fn demand_create(
+    async fn demand_create(
         &self,
         user: &User,
-        deed: &Deed,
+        attributes: &Attributes,
         request: &Request<Incoming>,
     ) -> Result<(), Refusal> {
         let lines = bowline_io::http::lines(request.headers());
@@ -172,7 +179,7 @@ impl Gateway {
         if !websocket && request.method() == Method::POST || !self.inner.nodes.gates.is_on(gate) {
             return Ok(());
         }
-        self.inner.policies.demand(user, &deed.with_verb("create"))
+        demand(&self.inner.policies, user, &attributes.with_verb("create")).await
     }
 }
 

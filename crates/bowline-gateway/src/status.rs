@@ -1,7 +1,12 @@
 //! Refusals to Kubernetes' Status objects, keys in the API server's order.
 
+use std::borrow::Cow;
+
+use bowline_io::auth::Unavailable;
 use bowline_io::record::Denied;
 use bowline_io::serve::{Reply, body};
+use bowline_io::text::harmless;
+use bowline_proto::limits::REASON_BYTES;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use serde_json::{Value, json};
 
@@ -32,9 +37,9 @@ pub struct Details {
     /// The object; empty if it is about none.
     pub name: String,
     /// The API group; empty for the core's.
-    pub group: &'static str,
+    pub group: Cow<'static, str>,
     /// The resource; empty if it is about none.
-    pub kind: &'static str,
+    pub kind: Cow<'static, str>,
 }
 
 impl Refusal {
@@ -76,7 +81,8 @@ impl Refusal {
     /// 404 for an object.
     #[must_use]
     pub fn not_found(kind: &'static str, name: &str) -> Refusal {
-        let details = Some(Box::new(Details { name: name.to_owned(), group: "", kind }));
+        let details =
+            Some(Box::new(Details { name: name.to_owned(), group: "".into(), kind: kind.into() }));
         let message = format!("{kind} {} not found", quoted(name));
         Refusal { details, ..Refusal::new(404, "NotFound", message) }
     }
@@ -107,6 +113,15 @@ impl Refusal {
         Refusal::new(500, "", message)
     }
 
+    /// 500 for what could not be found out, in Kubernetes' words for that. It is no 403 and no 404:
+    /// nobody has said so.
+    #[must_use]
+    pub fn unavailable(error: &Unavailable) -> Refusal {
+        let error = error.to_string();
+        let message = format!("Internal error occurred: {}", harmless(&error, REASON_BYTES));
+        Refusal::new(500, "InternalError", message)
+    }
+
     /// What a node answered instead of an upgrade.
     pub fn of_node(code: u16, message: impl Into<String>) -> Refusal {
         let reason = match code {
@@ -133,7 +148,7 @@ impl Refusal {
             status["reason"] = self.reason.into();
         }
         if let Some(Details { name, group, kind }) = self.details.as_deref() {
-            let said = [("name", &**name), ("group", group), ("kind", kind)];
+            let said = [("name", &**name), ("group", &**group), ("kind", &**kind)];
             let said = said.into_iter().filter(|one| !one.1.is_empty());
             status["details"] =
                 said.map(|(key, value)| (key.to_owned(), Value::from(value))).collect();
@@ -210,7 +225,7 @@ mod tests {
         let path = Refusal::forbidden(Details::default(), "why");
         assert_eq!(path.message, "forbidden: why");
         assert!(path.body().to_string().contains(r#""details":{},"code":403"#));
-        let group = Details { name: "7".into(), group: "g.io", kind: "uids" };
+        let group = Details { name: "7".into(), group: "g.io".into(), kind: "uids".into() };
         let group = Refusal::forbidden(group, "why");
         assert_eq!(group.message, "uids.g.io \"7\" is forbidden: why");
         let details = r#""details":{"name":"7","group":"g.io","kind":"uids"}"#;

@@ -2,6 +2,7 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests play peers and processes"))]
 
 pub mod access;
+pub mod auth;
 pub mod chance;
 pub mod clock;
 pub mod crowd;

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use bowline_gateway::authn::{Tokens, User};
-use bowline_gateway::authz::Policies;
-use bowline_gateway::cluster::Cluster;
 use bowline_gateway::far::Nodes;
+use bowline_gateway::files::cluster::Cluster;
+use bowline_gateway::files::policies::Policies;
+use bowline_gateway::files::tokens::Tokens;
 use bowline_gateway::gates::Gates;
 use bowline_gateway::server::Gateway;
+use bowline_io::auth::User;
 use bowline_io::objects::Object;
 use bowline_io::serve::{Limits, Sessions, serve};
 use bowline_io::{chance, tls};

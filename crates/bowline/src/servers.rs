@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use bowline_gateway::authn::Tokens;
-use bowline_gateway::authz::Policies;
-use bowline_gateway::cluster::Cluster;
 use bowline_gateway::far::Nodes;
+use bowline_gateway::files::cluster::Cluster;
+use bowline_gateway::files::policies::Policies;
+use bowline_gateway::files::tokens::Tokens;
 use bowline_gateway::server::Gateway;
 use bowline_io::serve::{Limits, Sessions, serve};
 use bowline_io::tls::{self, Identity};

@@ -5,10 +5,10 @@ use http::{HeaderValue, header};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::cluster::Cluster;
+use super::cluster::Cluster;
+use super::{discovery, select, table};
 use crate::route::{Kind, Route};
 use crate::status::{self, Refusal};
-use crate::{discovery, select, table};
 
 /// The Kubernetes whose behaviour is shown; clients check their skew against it.
 const GIT_VERSION: &str = concat!("v1.37.0+bowline-", env!("CARGO_PKG_VERSION"));

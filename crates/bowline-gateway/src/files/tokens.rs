@@ -1,47 +1,12 @@
-//! A request's credentials to a user, or to 401: certificates, and the tokens of a file.
+//! Credentials to a user: certificates, and the tokens of kube-apiserver's file.
 
-use std::collections::BTreeMap;
 use std::fs;
+use std::future::ready;
 use std::path::{Path, PathBuf};
 
-use bowline_io::tls::PeerIdentity;
+use bowline_io::auth::{Answer, Authenticator, Credentials, User};
 use subtle::ConstantTimeEq;
 use thiserror::Error;
-
-use crate::identity::Token;
-
-/// The group of all who proved to be somebody.
-pub const AUTHENTICATED: &str = "system:authenticated";
-/// The group of all others.
-pub const UNAUTHENTICATED: &str = "system:unauthenticated";
-/// Their name.
-pub const ANONYMOUS: &str = "system:anonymous";
-
-/// Who asks.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct User {
-    /// The user's name.
-    pub name: String,
-    /// The groups; as a rule `system:authenticated` is one.
-    pub groups: Vec<String>,
-    /// The uid; empty where none is known.
-    pub uid: String,
-    /// More about the user: keys and their values.
-    pub extra: BTreeMap<String, Vec<String>>,
-}
-
-impl User {
-    /// A user who proved to be one.
-    #[must_use]
-    pub fn new(name: impl Into<String>, groups: impl IntoIterator<Item = String>) -> User {
-        let (name, mut groups) = (name.into(), groups.into_iter().collect::<Vec<String>>());
-        let is_settled = |group: &String| group == AUTHENTICATED || group == UNAUTHENTICATED;
-        if name != ANONYMOUS && !groups.iter().any(is_settled) {
-            groups.push(AUTHENTICATED.into());
-        }
-        User { name, groups, ..User::default() }
-    }
-}
 
 /// The tokens of `--token-auth-file`.
 #[derive(Clone, Default)]
@@ -67,7 +32,7 @@ pub enum TokensError {
     /// A line is not `token,user,uid[,"groups"]`.
     #[error("token file line {line}: {what}")]
     Line {
-        /// Which, from 1.
+        /// The line's number, from 1.
         line: usize,
         /// What is wrong.
         what: &'static str,
@@ -161,22 +126,28 @@ fn fields(record: &str) -> Option<Vec<String>> {
     }
 }
 
-/// Who this is; `None` is 401. A certificate counts before a token, as in kube-apiserver.
-#[must_use]
-pub fn authenticate(
-    tokens: &Tokens,
-    identity: Option<&PeerIdentity>,
-    token: Option<&Token>,
-) -> Option<User> {
-    match (identity, token) {
-        (Some(peer), _) => Some(User::new(&peer.user, peer.groups.iter().cloned())),
-        (None, Some(token)) => tokens.find(&token.0).cloned(),
-        (None, None) => None,
+impl Tokens {
+    /// Who this is. A certificate counts before a token, as in kube-apiserver.
+    fn user(&self, Credentials { certificate, token }: Credentials<'_>) -> Option<User> {
+        match (certificate, token) {
+            (Some(peer), _) => Some(User::new(&peer.user, peer.groups.iter().cloned())),
+            (None, Some(token)) => self.find(&token.0).cloned(),
+            (None, None) => None,
+        }
+    }
+}
+
+impl Authenticator for Tokens {
+    fn authenticate<'a>(&'a self, credentials: Credentials<'a>) -> Answer<'a, Option<User>> {
+        Box::pin(ready(Ok(self.user(credentials))))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use bowline_io::auth::Token;
+    use bowline_io::tls::PeerIdentity;
+
     use super::*;
 
     fn tokens() -> Tokens {
@@ -199,7 +170,8 @@ mod tests {
         let peer = PeerIdentity { user: "node".into(), groups: vec!["g".into()] };
         let name = |peer: Option<&PeerIdentity>, token: Option<&str>| {
             let token = token.map(|token| Token(token.to_owned()));
-            authenticate(&tokens(), peer, token.as_ref()).map(|user| user.name)
+            let credentials = Credentials { certificate: peer, token: token.as_ref() };
+            tokens().user(credentials).map(|user| user.name)
         };
         for token in [None, Some("t2"), Some("wrong")] {
             assert_eq!(name(Some(&peer), token).as_deref(), Some("node"));
@@ -207,14 +179,5 @@ mod tests {
         assert_eq!(name(None, Some("t2")).as_deref(), Some("viewer"));
         assert_eq!(name(None, Some("wrong")), None);
         assert_eq!(name(None, None), None);
-    }
-
-    #[test]
-    fn only_the_anonymous_are_not_authenticated() {
-        let groups = |name: &str, group: &str| User::new(name, [group.to_owned()]).groups;
-        assert_eq!(groups("u", "g"), ["g", AUTHENTICATED]);
-        assert_eq!(groups("u", AUTHENTICATED), [AUTHENTICATED]);
-        assert_eq!(groups("u", UNAUTHENTICATED), [UNAUTHENTICATED]);
-        assert_eq!(groups(ANONYMOUS, "g"), ["g"]);
     }
 }
