@@ -8,11 +8,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use anyhow::{Context as _, Result};
-use bowline_gateway::far::Nodes;
+use bowline_gateway::doors::Doors;
+use bowline_gateway::files::api::Api;
 use bowline_gateway::files::cluster::Cluster;
 use bowline_gateway::files::policies::Policies;
 use bowline_gateway::files::tokens::Tokens;
 use bowline_gateway::gates::Gates;
+use bowline_gateway::nodes::Nodes;
 use bowline_gateway::server::Gateway;
 use bowline_io::auth::User;
 use bowline_io::dial::{Endpoint, Tls, dial};
@@ -80,10 +82,16 @@ async fn relay(listener: TcpListener, both: Both, node: u16) -> Result<()> {
     let mut tokens = Tokens::default();
     tokens.add("bench", User::new("bench", ["system:masters".to_owned()]));
     let address_types = vec!["InternalIP".to_owned()];
-    let nodes = Nodes { cluster, address_types, tls: both.client, gates: Gates::default() };
+    let (cluster, gates) = (Arc::new(cluster), Gates::default());
+    let nodes = Nodes { facts: cluster.clone(), address_types, tls: both.client, gates };
     let sessions = Sessions::default();
-    let address = listener.local_addr()?.to_string();
-    let gateway = Gateway::new(tokens, Policies::default(), nodes, address, sessions.clone());
+    let doors = Doors {
+        authenticator: Arc::new(tokens),
+        authorizer: Arc::new(Policies::default()),
+        backend: Arc::new(nodes),
+        rest: Arc::new(Api { cluster, address: listener.local_addr()?.to_string() }),
+    };
+    let gateway = Gateway::new(doors, gates, sessions.clone());
     let service = move |peer, request| gateway.clone().answer(peer, request);
     serve(listener, both.server, Limits::default(), sessions, service).await;
     Ok(())

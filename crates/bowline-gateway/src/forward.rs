@@ -8,10 +8,10 @@ use bowline_io::chance;
 use bowline_io::drive::join;
 use bowline_io::http::lines;
 use bowline_io::record::{End, Pending};
-use bowline_io::serve::{Reply, Sessions, has_body, upgraded};
+use bowline_io::serve::{Reply, has_body, upgraded};
 use bowline_io::stream::Upgraded;
 use bowline_io::target::query;
-use bowline_proto::negotiate::{self, Lines, Offer, asked, asks_for_tunnel};
+use bowline_proto::negotiate::{self, Lines, asked, asks_for_tunnel};
 use bowline_proto::passage::Passage;
 use bowline_proto::session::protocol::Carrier;
 use bowline_proto::tunnel::Wire;
@@ -19,10 +19,11 @@ use bowline_proto::websocket::Role;
 use http::{HeaderMap, Method, Request, Version};
 use hyper::body::Incoming;
 
-use crate::far::Nodes;
-use crate::files::cluster::NodeTarget;
+use crate::backend::{Destination, Target};
+use crate::doors::Caller;
 use crate::gates::Gate;
 use crate::options::ForwardOptions;
+use crate::server::Gateway;
 use crate::status::Refusal;
 use crate::stream::{SHUTDOWN, accept, switch};
 
@@ -38,32 +39,32 @@ const UPGRADE: [&str; 7] = [
     "X-Stream-Protocol-Version",
 ];
 
-/// Serves a port-forward: finds the pod's node, upgrades there, and only then here.
-pub async fn port_forward(
-    nodes: &Nodes,
-    sessions: &Sessions,
+/// Serves a port-forward: finds what is behind it, upgrades there, and only then here.
+pub(crate) async fn port_forward(
+    gateway: &Gateway,
+    caller: &Caller,
     mut session: Pending,
     request: Request<Incoming>,
 ) -> Result<Reply, Refusal> {
+    let sessions = &gateway.sessions;
     let options = ForwardOptions::parse(query(&request))?;
     let record = &mut session.record;
-    let pod = nodes.pod(&record.namespace, &record.pod)?;
-    let target = nodes.node_of(&pod)?;
-    let path = options.kubelet_path(&record.namespace, &record.pod);
+    let target = Target { namespace: &record.namespace, pod: &record.pod, container: None };
+    let destination = gateway.doors.backend.find(caller, target).await?;
     let tunnel = asks_for_tunnel(Lines(&lines(request.headers())));
-    if tunnel && !nodes.gates.is_on(Gate::PortForwardWebsockets) {
+    if tunnel && !gateway.gates.is_on(Gate::PortForwardWebsockets) {
         // What a cluster before 1.30 does with it, so that clients fall back.
         return Err(Refusal::bare(403, "the gate PortForwardWebsockets is closed"));
     }
-    let (reply, far, wire) = if tunnel && !nodes.prefers_websocket(&target) {
+    let (reply, far, wire) = if tunnel && !destination.takes_tunnels() {
         let accepted = accept(&request, negotiate::accept_forward)?;
-        let reached = nodes.reach(&target, &path, &Offer::forward()).await?;
+        let (far, protocol) = destination.port_forward(&options).await?;
         record.near = accepted.protocol.spoken();
-        record.far = reached.protocol.spoken();
+        record.far = protocol.spoken();
         let wire = Wire::tunnel(Role::Server, chance::bytes());
-        (switch(&accepted.response), reached.connection, wire)
+        (switch(&accepted.response), far.connection, wire)
     } else {
-        let (reply, far, carrier) = pass(nodes, &target, &path, &request).await?;
+        let (reply, far, carrier) = pass(&*destination, &options, &request).await?;
         record.near = format!("{carrier:?}");
         record.far = "as it comes".into();
         (reply, far, Wire::plain())
@@ -91,9 +92,8 @@ pub async fn port_forward(
 
 /// Asks the node in the client's words, and answers the client in the node's.
 async fn pass(
-    nodes: &Nodes,
-    target: &NodeTarget,
-    path: &str,
+    destination: &dyn Destination,
+    options: &ForwardOptions,
     request: &Request<Incoming>,
 ) -> Result<(Reply, Upgraded, Carrier), Refusal> {
     if request.version() != Version::HTTP_11 {
@@ -108,12 +108,12 @@ async fn pass(
         return Err(Refusal::method_not_allowed());
     }
     let words = upgrade_lines(request.headers());
-    let (head, far) = nodes.ask(target, path, request.method().as_str(), &words).await?;
-    if asked(Lines(&lines(&head.headers))) != Some(carrier) {
+    let far = destination.pass_port_forward(options, request.method(), &words).await?;
+    if asked(Lines(&lines(&far.headers))) != Some(carrier) {
         let text = "invalid upgrade response: missing upgrade headers in response";
         return Err(Refusal::internal(text));
     }
-    Ok((switch(&upgrade_lines(&head.headers)), far, carrier))
+    Ok((switch(&upgrade_lines(&far.headers)), far.connection, carrier))
 }
 
 fn upgrade_lines(headers: &HeaderMap) -> Vec<(&'static str, String)> {

@@ -1,23 +1,30 @@
 //! The API server's part of Kubernetes streaming: who may, which node, and any front to any back.
 //!
 //! A request walks down this list and never back: [`server`] asks [`route`] what it wants,
-//! [`identity`] what it says of its sender, [`impersonation`] as whom it
-//! runs, and [`authz`] whether it may; [`api`] answers what is read, [`options`] and
-//! [`cluster`] find the node of a stream, [`far`] reaches it, and [`stream`] (an exec or attach) or
-//! [`forward`] (a port-forward) joins the two; [`logs`] passes on what a container has written.
+//! [`identity`] what it says of its sender, the authenticator who that is, [`impersonation`] as
+//! whom it runs, and [`authz`] whether it may. A stream then goes to the [`backend`], as a rule to
+//! [`nodes`] where the [`facts`] say they are: a remote command, a port-forward or a log joins the
+//! two sides. Everything else is the [`rest`]'s.
+//!
+//! What can be another one is one of the [`doors`]; [`files`] has those of a gateway that stands
+//! alone.
 
 pub mod authz;
-pub mod far;
+pub mod backend;
+pub mod doors;
+pub mod facts;
 pub mod files;
-pub mod forward;
 pub mod gates;
 pub mod identity;
 pub mod impersonation;
-pub mod logs;
+pub mod nodes;
 pub mod options;
+pub mod rest;
 pub mod route;
 pub mod server;
 pub mod status;
-pub mod stream;
 
+mod forward;
+mod logs;
 mod names;
+mod stream;

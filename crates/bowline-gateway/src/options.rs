@@ -4,9 +4,8 @@
 use bowline_proto::extension::{Extension, handed_on};
 use bowline_proto::session::Wants;
 use form_urlencoded::Serializer;
-use k8s_openapi::api::core::v1::Pod;
-use serde_json::Value;
 
+use crate::facts::Pod;
 use crate::status::Refusal;
 
 /// Which of the two kinds of remote command.
@@ -74,14 +73,6 @@ impl ExecOptions {
         })
     }
 
-    /// The container that is meant in `pod`.
-    ///
-    /// # Errors
-    /// 400 with the API server's texts.
-    pub fn container_in(&self, pod: &Value) -> Result<String, Refusal> {
-        container_in(pod, &self.container)
-    }
-
     /// The kubelet's path and query for it. Keys come in the order of Go's encoder.
     #[must_use]
     pub fn kubelet_path(&self, verb: Verb, namespace: &str, pod: &str, container: &str) -> String {
@@ -104,26 +95,21 @@ impl ExecOptions {
 ///
 /// # Errors
 /// 400 with the API server's texts.
-pub fn container_in(pod: &Value, asked: &str) -> Result<String, Refusal> {
-    let name = pod["metadata"]["name"].as_str().unwrap_or_default();
-    let parsed: Result<Pod, _> = serde_json::from_value(pod.clone());
-    let spec = parsed.ok().and_then(|pod| pod.spec).unwrap_or_default();
-    let regular: Vec<&String> = spec.containers.iter().map(|one| &one.name).collect();
-    let initial = spec.init_containers.iter().flatten().map(|one| &one.name);
-    let ephemeral = spec.ephemeral_containers.iter().flatten().map(|one| &one.name);
-    let all: Vec<&String> = initial.chain(regular.clone()).chain(ephemeral).collect();
+pub fn container_in(pod: &Pod, asked: &str) -> Result<String, Refusal> {
+    let Pod { name, containers, init_containers, ephemeral_containers, .. } = pod;
+    let mut all = init_containers.iter().chain(containers).chain(ephemeral_containers);
     if !asked.is_empty() {
-        let known = all.iter().any(|known| *known == asked);
+        let known = all.any(|known| known == asked);
         let message = format!("container {asked} is not valid for pod {name}");
         return known.then(|| asked.to_owned()).ok_or(Refusal::bad_request(message));
     }
-    match regular[..] {
+    match &containers[..] {
         [only] => Ok(only.clone()),
         [] => {
             Err(Refusal::bad_request(format!("a container name must be specified for pod {name}")))
         }
         _ => {
-            let names = all.into_iter().map(String::as_str).collect::<Vec<_>>().join(" ");
+            let names = all.map(String::as_str).collect::<Vec<_>>().join(" ");
             Err(Refusal::bad_request(format!(
                 "a container name must be specified for pod {name}, choose one of: [{names}]"
             )))
@@ -176,10 +162,54 @@ impl ForwardOptions {
     }
 }
 
+/// What a request to `pods/log` asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogOptions {
+    /// The container; empty if the request leaves it open.
+    pub container: String,
+    /// What is for the kubelet to read, in the order of Go's encoder.
+    pub parameters: Vec<(&'static str, String)>,
+}
+
+impl LogOptions {
+    /// What the API server hands on to the kubelet, in the order of Go's encoder.
+    const PARAMETERS: [&str; 8] = [
+        "follow",
+        "limitBytes",
+        "previous",
+        "sinceSeconds",
+        "sinceTime",
+        "stream",
+        "tailLines",
+        "timestamps",
+    ];
+
+    /// Reads a query; what no kubelet knows is passed over.
+    #[must_use]
+    pub fn parse(query: &str) -> LogOptions {
+        let pairs: Vec<_> = form_urlencoded::parse(query.as_bytes()).collect();
+        let first = |name: &str| {
+            pairs.iter().find(|pair| pair.0 == name).map(|pair| pair.1.clone().into_owned())
+        };
+        let parameters = LogOptions::PARAMETERS.into_iter();
+        LogOptions {
+            container: first("container").unwrap_or_default(),
+            parameters: parameters.filter_map(|name| Some((name, first(name)?))).collect(),
+        }
+    }
+
+    /// The kubelet's path and query for it.
+    #[must_use]
+    pub fn kubelet_path(&self, namespace: &str, pod: &str, container: &str) -> String {
+        let mut query = Serializer::new(String::new());
+        query.extend_pairs(&self.parameters);
+        format!("/containerLogs/{namespace}/{pod}/{container}?{}", query.finish())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::json;
 
     use super::*;
 
@@ -199,16 +229,16 @@ mod tests {
 
     #[test]
     fn containers_are_chosen_or_asked_for() {
-        let names =
-            |names: &[&str]| -> Value { names.iter().map(|name| json!({"name": name})).collect() };
-        let pod = |regular: &[&str]| {
-            json!({"metadata": {"name": "p"}, "spec": {
-                "containers": names(regular), "initContainers": names(&["i"]),
-                "ephemeralContainers": names(&["e"])}})
+        let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        let pod = |containers: &[&str]| Pod {
+            name: "p".into(),
+            containers: names(containers),
+            init_containers: names(&["i"]),
+            ephemeral_containers: names(&["e"]),
+            ..Pod::default()
         };
-        let choose = |container: &str, regular: &[&str]| {
-            let options = ExecOptions { container: container.into(), ..Default::default() };
-            options.container_in(&pod(regular)).map_err(|refusal| refusal.message)
+        let choose = |asked: &str, containers: &[&str]| {
+            container_in(&pod(containers), asked).map_err(|refusal| refusal.message)
         };
         assert_eq!(choose("", &["a"]), Ok("a".into()));
         assert_eq!(choose("i", &["a"]), Ok("i".into()));
@@ -245,6 +275,16 @@ mod tests {
         assert_eq!(path("").unwrap(), "/portForward/ns/p");
         assert_eq!(path("ports=x").unwrap_err().code, 400);
         assert_eq!(path("dryRun=All").unwrap_err().code, 400);
+    }
+
+    #[test]
+    fn only_what_the_kubelet_knows_of_a_log_goes_on() {
+        let options = LogOptions::parse("tailLines=5&follow=true&container=c&pretty=1");
+        assert_eq!(options.container, "c");
+        assert_eq!(
+            options.kubelet_path("ns", "p", "c"),
+            "/containerLogs/ns/p/c?follow=true&tailLines=5"
+        );
     }
 
     proptest! {

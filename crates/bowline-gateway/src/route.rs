@@ -4,8 +4,6 @@ use bowline_io::auth::{Attributes, ResourceAttributes};
 use bowline_io::target::{BadPath, Parts, parts};
 use http::Method;
 
-use crate::status::Refusal;
-
 /// What a path names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route {
@@ -63,6 +61,11 @@ pub enum Route {
         /// Its name.
         name: String,
     },
+    /// None of these; who answers the rest may know it.
+    Other {
+        /// The path as it came.
+        path: String,
+    },
 }
 
 /// What can be read.
@@ -111,12 +114,9 @@ impl Route {
     /// Reads a path.
     ///
     /// # Errors
-    /// 404 for what is not there and for a path that is not clean, 400 for one that is no text.
-    pub fn parse(path: &str) -> Result<Route, Refusal> {
-        let Parts { names, ends_with_slash } = parts(path).map_err(|bad| match bad {
-            BadPath::NotText => Refusal::bad_request(bad.to_string()),
-            BadPath::NotClean => Refusal::no_such_path(),
-        })?;
+    /// [`BadPath`] for a path that two could read in two ways.
+    pub fn parse(path: &str) -> Result<Route, BadPath> {
+        let Parts { names, ends_with_slash } = parts(path)?;
         let parts: Vec<&str> = names.iter().map(String::as_str).collect();
         let found = match parts[..] {
             ["healthz" | "livez" | "readyz"] | ["healthz" | "livez" | "readyz", "ping"] => {
@@ -156,7 +156,7 @@ impl Route {
                 .map(|kind| Route::Get { kind, namespace: None, name: name.into() }),
             _ => None,
         };
-        found.ok_or_else(Refusal::no_such_path)
+        Ok(found.unwrap_or_else(|| Route::Other { path: path.to_owned() }))
     }
 
     /// What has to be allowed.
@@ -236,24 +236,28 @@ mod tests {
         assert_eq!(Route::parse("/api/v1/pods/"), Route::parse("/api/v1/pods"));
         assert_eq!(Route::parse("/readyz"), Ok(Route::Health));
         assert_eq!(Route::parse("/livez/ping"), Ok(Route::Health));
-        for (path, code) in [
-            ("/api/v1/namespaces/ns/pods/p/portForward", 404),
-            ("/api/v1/pods/x", 404),
-            ("/apis/apps/v1", 404),
-            ("/", 404),
-            ("/api/v1/namespaces/ns/pods/%ff", 400),
-            ("/api/v1/namespaces/a%2fb/pods", 404),
-            ("/api/v1/namespaces/ns/pods/../exec", 404),
-            ("/api/v1/namespaces/ns/pods/%2e%2e/exec", 404),
-            ("//api/v1/pods", 404),
-            ("/api//v1/pods", 404),
-            ("/api/./v1/pods", 404),
-            ("/api/v1/pods//", 404),
-            ("/healthz/", 404),
-            ("//healthz", 404),
-            ("/healthz/x", 404),
+        for path in [
+            "/api/v1/namespaces/ns/pods/p/portForward",
+            "/api/v1/pods/x",
+            "/apis/apps/v1",
+            "/",
+            "/healthz/",
+            "/healthz/x",
         ] {
-            assert_eq!(Route::parse(path).unwrap_err().code, code, "{path}");
+            assert_eq!(Route::parse(path), Ok(Route::Other { path: path.into() }));
+        }
+        assert_eq!(Route::parse("/api/v1/namespaces/ns/pods/%ff"), Err(BadPath::NotText));
+        for path in [
+            "/api/v1/namespaces/a%2fb/pods",
+            "/api/v1/namespaces/ns/pods/../exec",
+            "/api/v1/namespaces/ns/pods/%2e%2e/exec",
+            "//api/v1/pods",
+            "/api//v1/pods",
+            "/api/./v1/pods",
+            "/api/v1/pods//",
+            "//healthz",
+        ] {
+            assert_eq!(Route::parse(path), Err(BadPath::NotClean), "{path}");
         }
     }
 }

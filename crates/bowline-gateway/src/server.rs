@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use bowline_io::auth::{Attributes, Authenticator, Credentials, User};
+use bowline_io::auth::{Attributes, Credentials, User};
 use bowline_io::record::{Asker, Pending, Record, Subject};
 use bowline_io::serve::{Peer, Reply, Sessions};
-use bowline_io::target::query;
+use bowline_io::target::{BadPath, query};
 use bowline_io::text::harmless;
 use bowline_proto::limits::REASON_BYTES;
 use bowline_proto::negotiate::{self, Lines};
@@ -15,12 +15,9 @@ use hyper::body::Incoming;
 use tracing::debug;
 
 use crate::authz::demand;
-use crate::far::Nodes;
-use crate::files::api::{self, Asked};
-use crate::files::policies::Policies;
-use crate::files::tokens::Tokens;
+use crate::doors::{Caller, Doors};
 use crate::forward;
-use crate::gates::Gate;
+use crate::gates::{Gate, Gates};
 use crate::identity;
 use crate::logs;
 use crate::options::Verb;
@@ -31,31 +28,16 @@ use crate::stream;
 /// An API server's streaming side.
 #[derive(Clone, Debug)]
 pub struct Gateway {
-    inner: Arc<Inner>,
-    sessions: Sessions,
-}
-
-#[derive(Debug)]
-struct Inner {
-    tokens: Tokens,
-    policies: Policies,
-    nodes: Nodes,
-    address: String,
+    pub(crate) doors: Arc<Doors>,
+    pub(crate) gates: Gates,
+    pub(crate) sessions: Sessions,
 }
 
 impl Gateway {
-    /// A gateway that lets in whom `tokens` (and verified certificates) name, as far as `policies`
-    /// go, to the pods of `nodes`. `address` is its own, for discovery.
+    /// A gateway that stands on `doors`.
     #[must_use]
-    pub fn new(
-        tokens: Tokens,
-        policies: Policies,
-        nodes: Nodes,
-        address: impl Into<String>,
-        sessions: Sessions,
-    ) -> Gateway {
-        let address = address.into();
-        Gateway { inner: Arc::new(Inner { tokens, policies, nodes, address }), sessions }
+    pub fn new(doors: Doors, gates: Gates, sessions: Sessions) -> Gateway {
+        Gateway { doors: Arc::new(doors), gates, sessions }
     }
 
     /// Answers a request; a stream goes on as a session of its own.
@@ -82,7 +64,6 @@ impl Gateway {
         asker: &mut Asker,
         mut request: Request<Incoming>,
     ) -> Result<Reply, Refusal> {
-        let inner = &*self.inner;
         let path = request.uri().path().to_owned();
         let route = Route::parse(&path);
         if route == Ok(Route::Health) {
@@ -96,44 +77,39 @@ impl Gateway {
         peer.known();
         // Only who may ask for it learns that a path is nothing; only one that can be read is
         // somebody's to allow.
-        if !matches!(&route, Err(refusal) if refusal.code == 400) {
-            demand(&inner.policies, &user, &attributes).await?;
+        if route != Err(BadPath::NotText) {
+            demand(&*self.doors.authorizer, &user, &attributes).await?;
         }
-        let route = route?;
-        if let Route::Exec { namespace, name }
-        | Route::Attach { namespace, name }
-        | Route::PortForward { namespace, name } = &route
-        {
-            if !matches!(*request.method(), Method::GET | Method::POST) {
-                return Err(Refusal::method_not_allowed());
+        let route = route.map_err(|bad| match bad {
+            BadPath::NotText => Refusal::bad_request(bad.to_string()),
+            BadPath::NotClean => Refusal::no_such_path(),
+        })?;
+        let caller = Caller { user, asker: asker.clone() };
+        match &route {
+            Route::Exec { namespace, name } => {
+                self.demand_stream(&caller, &attributes, &request).await?;
+                let session = self.admit(asker.record("exec", namespace, name))?;
+                stream::remote_command(self, &caller, Verb::Exec, session, request).await
             }
-            self.demand_create(&user, &attributes, &request).await?;
-            let (nodes, sessions) = (&inner.nodes, &self.sessions);
-            let verb = match route {
-                Route::Exec { .. } => Verb::Exec,
-                Route::Attach { .. } => Verb::Attach,
-                _ => {
-                    let session = self.admit(asker.record("portforward", namespace, name))?;
-                    return forward::port_forward(nodes, sessions, session, request).await;
-                }
-            };
-            let session = self.admit(asker.record(verb.word(), namespace, name))?;
-            return stream::remote_command(verb, nodes, sessions, session, request).await;
+            Route::Attach { namespace, name } => {
+                self.demand_stream(&caller, &attributes, &request).await?;
+                let session = self.admit(asker.record("attach", namespace, name))?;
+                stream::remote_command(self, &caller, Verb::Attach, session, request).await
+            }
+            Route::PortForward { namespace, name } => {
+                self.demand_stream(&caller, &attributes, &request).await?;
+                let session = self.admit(asker.record("portforward", namespace, name))?;
+                forward::port_forward(self, &caller, session, request).await
+            }
+            Route::Log { .. } if request.method() != Method::GET => {
+                Err(Refusal::method_not_allowed())
+            }
+            Route::Log { namespace, name } => {
+                let session = self.admit(asker.record("log", namespace, name))?;
+                logs::answer(self, &caller, session, query(&request)).await
+            }
+            _ => self.doors.rest.answer(&caller, &route, request, &self.sessions).await,
         }
-        if request.method() != Method::GET {
-            return Err(Refusal::method_not_allowed());
-        }
-        if let Route::Log { namespace, name } = &route {
-            let session = self.admit(asker.record("log", namespace, name))?;
-            return logs::answer(&inner.nodes, &self.sessions, session, query(&request)).await;
-        }
-        let accept = request.headers().get(http::header::ACCEPT);
-        let asked = Asked {
-            query: query(&request),
-            accept: accept.and_then(|accept| accept.to_str().ok()).unwrap_or_default(),
-            address: &inner.address,
-        };
-        api::answer(&inner.nodes.cluster, &route, asked)
     }
 
     fn admit(&self, record: Record) -> Result<Pending, Refusal> {
@@ -152,34 +128,38 @@ impl Gateway {
         let token = claims.token.map_err(|error| Refusal::unauthorized(error.to_string()))?;
         let credentials =
             Credentials { certificate: peer.identity.as_ref(), token: token.as_ref() };
-        let user = self.inner.tokens.authenticate(credentials).await;
+        let user = self.doors.authenticator.authenticate(credentials).await;
         // As kube-apiserver: whom nobody can name now is nobody now. The log knows why.
         let unasked = |error| Refusal::unauthorized(format!("cannot be authenticated: {error}"));
         let nobody = if token.is_some() { "an unknown token" } else { "no credentials" };
         let user = user.map_err(unasked)?.ok_or_else(|| Refusal::unauthorized(nobody))?;
         asker.user = Some(subject(&user, None));
-        let wanted = claims.impersonation;
-        let wanted = wanted.map_err(|error| Refusal::bad_request(error.to_string()))?;
-        let Some(wanted) = wanted else { return Ok(user) };
-        let other = wanted.assume(&user, attributes, &self.inner.policies).await?;
+        let asked = claims.impersonation;
+        let asked = asked.map_err(|error| Refusal::bad_request(error.to_string()))?;
+        let Some(impersonation) = asked else { return Ok(user) };
+        let other = impersonation.assume(&user, attributes, &*self.doors.authorizer).await?;
         asker.user = Some(subject(&other, Some(user.name)));
         Ok(other)
     }
 
-    /// A WebSocket is a GET, and a GET must not be enough to run commands (since 1.35).
-    async fn demand_create(
+    /// Demands what a stream needs beyond the verb of its method. A WebSocket is a GET, and a GET
+    /// must not be enough to run commands (since 1.35).
+    async fn demand_stream(
         &self,
-        user: &User,
+        caller: &Caller,
         attributes: &Attributes,
         request: &Request<Incoming>,
     ) -> Result<(), Refusal> {
+        if !matches!(*request.method(), Method::GET | Method::POST) {
+            return Err(Refusal::method_not_allowed());
+        }
         let lines = bowline_io::http::lines(request.headers());
         let websocket = negotiate::asked(Lines(&lines)) == Some(Carrier::WebSocket);
         let gate = Gate::AuthorizePodWebsocketUpgradeCreatePermission;
-        if !websocket && request.method() == Method::POST || !self.inner.nodes.gates.is_on(gate) {
+        if !websocket && request.method() == Method::POST || !self.gates.is_on(gate) {
             return Ok(());
         }
-        demand(&self.inner.policies, user, &attributes.with_verb("create")).await
+        demand(&*self.doors.authorizer, &caller.user, &attributes.with_verb("create")).await
     }
 }
 

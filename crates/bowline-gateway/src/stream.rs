@@ -4,51 +4,47 @@ use bowline_io::chance;
 use bowline_io::drive::join;
 use bowline_io::http::lines;
 use bowline_io::record::{End, Pending};
-use bowline_io::serve::{Reply, Sessions, body, has_body, upgraded};
+use bowline_io::serve::{Reply, body, has_body, upgraded};
 use bowline_io::target::query;
-use bowline_proto::negotiate::{self, Lines, Offer, Taken};
+use bowline_proto::negotiate::{self, Lines, Taken};
 use bowline_proto::relay::{Ending, Relay};
 use bowline_proto::session::{Session, Side};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
-use crate::far::{Nodes, Reached};
+use crate::backend::{Far, Target};
+use crate::doors::Caller;
 use crate::gates::Gate;
 use crate::options::{ExecOptions, Verb};
+use crate::server::Gateway;
 use crate::status::{Refusal, set_headers};
 
 /// What both sides of a stream are told when the gateway ends.
 pub(crate) const SHUTDOWN: &str = "the gateway shuts down";
 
-/// Serves a remote command: finds the pod's node, upgrades there, and only then here.
-pub async fn remote_command(
+/// Serves a remote command: finds what is behind it, upgrades there, and only then here.
+pub(crate) async fn remote_command(
+    gateway: &Gateway,
+    caller: &Caller,
     verb: Verb,
-    nodes: &Nodes,
-    sessions: &Sessions,
     mut session: Pending,
     request: Request<Incoming>,
 ) -> Result<Reply, Refusal> {
+    let sessions = &gateway.sessions;
     let options = ExecOptions::parse(verb, query(&request))?;
     let record = &mut session.record;
-    let pod = nodes.pod(&record.namespace, &record.pod)?;
-    let container = options.container_in(&pod)?;
-    let target = nodes.node_of(&pod)?;
-    let v5 = nodes.gates.is_on(Gate::TranslateStreamCloseWebsocketRequests);
+    let (namespace, pod) = (&*record.namespace, &*record.pod);
+    let target = Target { namespace, pod, container: Some(&options.container) };
+    let destination = gateway.doors.backend.find(caller, target).await?;
+    let v5 = gateway.gates.is_on(Gate::TranslateStreamCloseWebsocketRequests);
     let taken = Taken { websocket_v5: v5 };
     let accepted = accept(&request, |method, lines| negotiate::accept(method, lines, taken))?;
-    let path = options.kubelet_path(verb, &record.namespace, &record.pod, &container);
-    // WebSocket where the node declares it and the gate is on, else SPDY.
-    let offer = if nodes.prefers_websocket(&target) {
-        Offer::websocket(chance::bytes())
-    } else {
-        Offer::spdy()
-    };
-    let Reached { head, connection: far, protocol } = nodes.reach(&target, &path, &offer).await?;
+    let (Far { headers, connection: far }, protocol) = destination.command(verb, &options).await?;
     let far_session = Session::new(Side::Client, protocol, options.wants, chance::bytes());
     let mut reply = switch(&accepted.response);
     for (extension, _) in &options.extensions {
-        if let Some(heard) = head.headers.get(extension.answered) {
+        if let Some(heard) = headers.get(extension.answered) {
             reply.headers_mut().insert(extension.answered, heard.clone());
         }
     }
@@ -57,7 +53,7 @@ pub async fn remote_command(
     if verb == Verb::Exec {
         record.command = options.command;
     }
-    record.container = container;
+    record.container = destination.container().to_owned();
     record.near = accepted.protocol.spoken();
     record.far = protocol.spoken();
     let mut running = session.begin();

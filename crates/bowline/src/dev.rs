@@ -7,11 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use bowline_gateway::far::Nodes;
+use bowline_gateway::doors::Doors;
+use bowline_gateway::files::api::Api;
 use bowline_gateway::files::cluster::Cluster;
 use bowline_gateway::files::policies::Policies;
 use bowline_gateway::files::tokens::Tokens;
 use bowline_gateway::gates::Gates;
+use bowline_gateway::nodes::Nodes;
 use bowline_gateway::server::Gateway;
 use bowline_io::auth::User;
 use bowline_io::objects::Object;
@@ -94,15 +96,16 @@ impl Dev {
         let cluster = cluster.refreshed_by(Arc::new(move |pod| pod_status::refresh(&known, pod)));
         let client = authority.client(admitted::API_SERVER, admitted::MASTERS)?;
         let trust = tls::Trust::Ca(authority.pem().as_bytes().to_vec());
+        let cluster = Arc::new(cluster);
         let nodes = Nodes {
-            cluster,
+            facts: cluster.clone(),
             address_types: vec!["Hostname".into()],
             tls: Some(tls::client(&trust, Some(&client))?),
             gates: config.gates,
         };
         let (admin, viewer) = (token(), token());
         let (address, gateway) =
-            start_gateway(&authority, nodes, config.port, &admin, &viewer).await?;
+            start_gateway(&authority, cluster, nodes, config.port, &admin, &viewer).await?;
 
         let (path, place) = match &config.kubeconfig {
             Some(path) => (path.clone(), None),
@@ -164,6 +167,7 @@ async fn start_node(
 
 async fn start_gateway(
     authority: &Authority,
+    cluster: Arc<Cluster>,
     nodes: Nodes,
     port: u16,
     admin: &str,
@@ -186,7 +190,14 @@ async fn start_gateway(
     });
     let policies = Policies::parse(&policy.to_string())?;
     let sessions = Sessions::default();
-    let gateway = Gateway::new(tokens, policies, nodes, address.to_string(), sessions.clone());
+    let gates = nodes.gates;
+    let doors = Doors {
+        authenticator: Arc::new(tokens),
+        authorizer: Arc::new(policies),
+        backend: Arc::new(nodes),
+        rest: Arc::new(Api { cluster, address: address.to_string() }),
+    };
+    let gateway = Gateway::new(doors, gates, sessions.clone());
     let service = move |peer, request| gateway.clone().answer(peer, request);
     #[expect(clippy::disallowed_methods, reason = "it is waited for")]
     let server =

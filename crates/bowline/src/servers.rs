@@ -6,10 +6,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use bowline_gateway::far::Nodes;
+use bowline_gateway::doors::Doors;
+use bowline_gateway::files::api::Api;
 use bowline_gateway::files::cluster::Cluster;
 use bowline_gateway::files::policies::Policies;
 use bowline_gateway::files::tokens::Tokens;
+use bowline_gateway::nodes::Nodes;
 use bowline_gateway::server::Gateway;
 use bowline_io::serve::{Limits, Sessions, serve};
 use bowline_io::tls::{self, Identity};
@@ -91,8 +93,9 @@ pub async fn gateway(asked: args::gateway::Gateway) -> Result<()> {
     }
     let tokens = asked.token_auth_file.as_deref().map(Tokens::read).transpose()?;
     let policies = asked.authorization_policy_file.as_deref().map(Policies::read).transpose()?;
+    let cluster = Arc::new(cluster);
     let nodes = Nodes {
-        cluster,
+        facts: cluster.clone(),
         address_types: asked.kubelet_preferred_address_types,
         tls: Some(kubelet_tls(asked.kubelet_ca.as_deref(), asked.kubelet_client.as_ref())?),
         gates: asked.gates,
@@ -102,8 +105,13 @@ pub async fn gateway(asked: args::gateway::Gateway) -> Result<()> {
     let tls = tls::server(&identity, client_ca.as_deref(), false)?;
     let (listener, address) = listen(asked.bind_address, asked.secure_port).await?;
     let sessions = Sessions::default();
-    let (tokens, policies) = (tokens.unwrap_or_default(), policies.unwrap_or_default());
-    let gateway = Gateway::new(tokens, policies, nodes, address.to_string(), sessions.clone());
+    let doors = Doors {
+        authenticator: Arc::new(tokens.unwrap_or_default()),
+        authorizer: Arc::new(policies.unwrap_or_default()),
+        backend: Arc::new(nodes),
+        rest: Arc::new(Api { cluster, address: address.to_string() }),
+    };
+    let gateway = Gateway::new(doors, asked.gates, sessions.clone());
     say::notice(format_args!("serving on https://{address}"));
     let service = move |peer, request| gateway.clone().answer(peer, request);
     let limits = Limits::new(asked.unauthenticated_per_address);

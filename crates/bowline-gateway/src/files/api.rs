@@ -1,59 +1,92 @@
-//! What can be read: health, version, discovery, pods, nodes, namespaces.
+//! What can be read of a cluster of files: version, discovery, pods, nodes, namespaces, services.
 
-use bowline_io::serve::Reply;
-use http::{HeaderValue, header};
+use std::future::ready;
+use std::sync::Arc;
+
+use bowline_io::serve::{Reply, Sessions};
+use bowline_io::target::query;
+use http::{HeaderValue, Method, Request, header};
+use hyper::body::Incoming;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::cluster::Cluster;
 use super::{discovery, select, table};
+use crate::doors::{Answer, Caller};
+use crate::rest::Rest;
 use crate::route::{Kind, Route};
 use crate::status::{self, Refusal};
 
 /// The Kubernetes whose behaviour is shown; clients check their skew against it.
 const GIT_VERSION: &str = concat!("v1.37.0+bowline-", env!("CARGO_PKG_VERSION"));
 
-/// The parts of a request that an answer depends on.
-#[derive(Clone, Copy, Debug)]
-pub struct Asked<'a> {
-    /// The query.
-    pub query: &'a str,
-    /// `Accept`.
-    pub accept: &'a str,
-    /// The server's own address.
-    pub address: &'a str,
+/// A small API to read what a cluster has.
+#[derive(Debug)]
+pub struct Api {
+    /// What there is.
+    pub cluster: Arc<Cluster>,
+    /// The server's own address, for discovery.
+    pub address: String,
 }
 
-/// Answers what is read.
-///
-/// # Errors
-/// The refusal to answer with.
-pub fn answer(cluster: &Cluster, route: &Route, asked: Asked<'_>) -> Result<Reply, Refusal> {
-    let aggregated = discovery::is_aggregated(asked.accept);
-    let body = match route {
-        Route::Health => return Ok(status::text(200, "ok")),
-        Route::Version => version(),
-        Route::Api if aggregated => return Ok(aggregate(&discovery::aggregated_core())),
-        Route::Groups if aggregated => return Ok(aggregate(&discovery::aggregated_groups())),
-        Route::Api => discovery::versions(asked.address),
-        Route::Core => discovery::core(),
-        Route::Groups => discovery::groups(),
-        Route::List { kind, namespace } => list(cluster, *kind, namespace.as_deref(), asked)?,
-        Route::Get { kind, namespace, name } => {
-            let object = one(cluster, *kind, namespace.as_deref(), name)?;
-            if wants_table(asked.accept) {
-                #[expect(clippy::disallowed_methods, reason = "ages are shown")]
-                table::table(*kind, &[object], Timestamp::now(), wants_objects(asked.query))
-            } else {
-                object
-            }
+/// The parts of a request that an answer depends on.
+#[derive(Clone, Copy, Debug)]
+struct Asked<'a> {
+    query: &'a str,
+    /// `Accept`.
+    accept: &'a str,
+}
+
+impl Rest for Api {
+    fn answer<'a>(
+        &'a self,
+        _: &'a Caller,
+        route: &'a Route,
+        request: Request<Incoming>,
+        _: &'a Sessions,
+    ) -> Answer<'a, Reply> {
+        let accept = request.headers().get(header::ACCEPT);
+        let asked = Asked {
+            query: query(&request),
+            accept: accept.and_then(|accept| accept.to_str().ok()).unwrap_or_default(),
+        };
+        Box::pin(ready(self.read(request.method(), route, asked)))
+    }
+}
+
+impl Api {
+    fn read(&self, method: &Method, route: &Route, asked: Asked<'_>) -> Result<Reply, Refusal> {
+        let Api { cluster, address } = self;
+        // What is not there is so for every method.
+        if let Route::Other { .. } = route {
+            return Err(Refusal::no_such_path());
         }
-        Route::Exec { .. }
-        | Route::Attach { .. }
-        | Route::Log { .. }
-        | Route::PortForward { .. } => return Err(Refusal::no_such_path()),
-    };
-    Ok(status::json(200, &body))
+        if method != Method::GET {
+            return Err(Refusal::method_not_allowed());
+        }
+        let aggregated = discovery::is_aggregated(asked.accept);
+        let body = match route {
+            Route::Version => version(),
+            Route::Api if aggregated => return Ok(aggregate(&discovery::aggregated_core())),
+            Route::Groups if aggregated => return Ok(aggregate(&discovery::aggregated_groups())),
+            Route::Api => discovery::versions(address),
+            Route::Core => discovery::core(),
+            Route::Groups => discovery::groups(),
+            Route::List { kind, namespace } => list(cluster, *kind, namespace.as_deref(), asked)?,
+            Route::Get { kind, namespace, name } => {
+                let object = one(cluster, *kind, namespace.as_deref(), name)?;
+                if wants_table(asked.accept) {
+                    #[expect(clippy::disallowed_methods, reason = "ages are shown")]
+                    table::table(*kind, &[object], Timestamp::now(), wants_objects(asked.query))
+                } else {
+                    object
+                }
+            }
+            // Streams are the gateway's own.
+            _ => return Err(Refusal::no_such_path()),
+        };
+        Ok(status::json(200, &body))
+    }
 }
 
 fn aggregate(body: &Value) -> Reply {
@@ -138,7 +171,7 @@ fn list(
 fn all(cluster: &Cluster, kind: Kind, namespace: Option<&str>) -> Vec<Value> {
     match kind {
         Kind::Pods => cluster.pods(namespace),
-        Kind::Nodes => cluster.nodes().to_vec(),
+        Kind::Nodes => cluster.nodes(),
         Kind::Namespaces => {
             cluster.namespaces().iter().map(|name| namespace_object(name)).collect()
         }

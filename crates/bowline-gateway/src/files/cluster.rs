@@ -1,48 +1,40 @@
-//! The cluster as a file says it: Pods, Nodes and Services, served as they are and looked into for
-//! routing.
+//! The cluster as a file says it: Pods, Nodes and Services, served as they are; and facts for
+//! streams, read out of them once.
 
+use std::future::ready;
 use std::path::Path;
 use std::sync::Arc;
 
 use bowline_io::objects::{self, Object, ObjectsError};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-/// The kubelet's port where a node names none.
-const KUBELET_PORT: u16 = 10250;
-/// The feature by which a node says that it takes WebSocket.
-const WEBSOCKETS: &str = "ExtendWebSocketsToKubelet";
+use crate::facts::{self, Answer, Facts, NodeAddress};
 
 /// Puts what is known right now into a pod that is about to be served.
 pub type Refresh = Arc<dyn Fn(&mut Value) + Send + Sync>;
 
 /// Pods, nodes and services.
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub struct Cluster {
-    pods: Vec<Value>,
-    nodes: Vec<Value>,
+    pods: Vec<Known<facts::Pod>>,
+    nodes: Vec<Known<facts::Node>>,
     services: Vec<Value>,
     refresh: Option<Refresh>,
+}
+
+/// An object as it is served, and what streams have to know of it.
+struct Known<T> {
+    value: Value,
+    fact: Arc<T>,
 }
 
 impl std::fmt::Debug for Cluster {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} pods on {} nodes", self.pods.len(), self.nodes.len())
     }
-}
-
-/// Where a node's kubelet is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NodeTarget {
-    /// The node's name.
-    pub name: String,
-    /// A name or an address.
-    pub host: String,
-    /// The kubelet's port.
-    pub port: u16,
-    /// It declares that it takes WebSocket.
-    pub takes_websockets: bool,
 }
 
 impl Cluster {
@@ -66,25 +58,23 @@ impl Cluster {
     /// [`ObjectsError::NotAnObject`].
     pub fn add(&mut self, object: Object) -> Result<(), ObjectsError> {
         match object.kind() {
-            "Pod" => check::<Pod>(&object)?,
-            "Node" => check::<Node>(&object)?,
-            "Service" => check::<Service>(&object)?,
-            kind => {
-                return Err(object.error(format!("kind {kind:?} is not Pod, Node or Service")));
+            "Pod" => {
+                let fact = Arc::new(pod(parse(&object)?));
+                self.pods.push(Known { value: served(object, true)?, fact });
             }
-        }
-        let kind = object.kind().to_owned();
-        if object.value["metadata"]["name"].as_str().is_none_or(str::is_empty) {
-            return Err(object.error("metadata.name is not set"));
-        }
-        let mut value = with_defaults(object.value, kind != "Node");
-        match &*kind {
-            "Pod" => self.pods.push(value),
+            "Node" => {
+                let fact = Arc::new(node(parse(&object)?, &object.value));
+                self.nodes.push(Known { value: served(object, false)?, fact });
+            }
             "Service" => {
+                parse::<Service>(&object)?;
+                let mut value = served(object, true)?;
                 with_service_defaults(&mut value);
                 self.services.push(value);
             }
-            _ => self.nodes.push(value),
+            kind => {
+                return Err(object.error(format!("kind {kind:?} is not Pod, Node or Service")));
+            }
         }
         Ok(())
     }
@@ -99,17 +89,22 @@ impl Cluster {
     /// All pods, or those of one namespace.
     #[must_use]
     pub fn pods(&self, namespace: Option<&str>) -> Vec<Value> {
+        let pods = self.pods.iter().map(|pod| &pod.value);
         let wanted = |pod: &&Value| namespace.is_none_or(|ns| pod["metadata"]["namespace"] == ns);
-        self.pods.iter().filter(wanted).map(|pod| self.fresh(pod)).collect()
+        pods.filter(wanted).map(|pod| self.fresh(pod)).collect()
     }
 
     /// One pod.
     #[must_use]
     pub fn pod(&self, namespace: &str, name: &str) -> Option<Value> {
-        let wanted = |pod: &&Value| {
-            pod["metadata"]["namespace"] == namespace && pod["metadata"]["name"] == name
-        };
-        self.pods.iter().find(wanted).map(|pod| self.fresh(pod))
+        self.find_pod(namespace, name).map(|pod| self.fresh(&pod.value))
+    }
+
+    fn find_pod(&self, namespace: &str, name: &str) -> Option<&Known<facts::Pod>> {
+        self.pods.iter().find(|pod| {
+            let metadata = &pod.value["metadata"];
+            metadata["namespace"] == namespace && metadata["name"] == name
+        })
     }
 
     /// All services, or those of one namespace.
@@ -136,51 +131,83 @@ impl Cluster {
 
     /// All nodes.
     #[must_use]
-    pub fn nodes(&self) -> &[Value] {
-        &self.nodes
+    pub fn nodes(&self) -> Vec<Value> {
+        self.nodes.iter().map(|node| node.value.clone()).collect()
     }
 
     /// One node.
     #[must_use]
     pub fn node(&self, name: &str) -> Option<&Value> {
-        self.nodes.iter().find(|node| node["metadata"]["name"] == name)
+        self.find_node(name).map(|node| &node.value)
+    }
+
+    fn find_node(&self, name: &str) -> Option<&Known<facts::Node>> {
+        self.nodes.iter().find(|node| node.value["metadata"]["name"] == name)
     }
 
     /// The names of all namespaces that something is in.
     #[must_use]
     pub fn namespaces(&self) -> Vec<String> {
         let of = |pod: &Value| pod["metadata"]["namespace"].as_str().map(ToOwned::to_owned);
-        let mut names: Vec<String> =
-            self.pods.iter().chain(&self.services).filter_map(of).collect();
+        let pods = self.pods.iter().map(|pod| &pod.value);
+        let mut names: Vec<String> = pods.chain(&self.services).filter_map(of).collect();
         names.push("default".into());
         names.sort();
         names.dedup();
         names
     }
+}
 
-    /// Where the kubelet of a node is: its first address in the order of preference.
-    #[must_use]
-    pub fn target(&self, node: &str, preference: &[String]) -> Option<NodeTarget> {
-        let node: Node = serde_json::from_value(self.node(node)?.clone()).ok()?;
-        let status = node.status?;
-        let addresses = status.addresses.unwrap_or_default();
-        let preferred = preference
-            .iter()
-            .find_map(|kind| addresses.iter().find(|address| address.type_ == *kind))?;
-        let endpoint = status.daemon_endpoints.and_then(|ends| ends.kubelet_endpoint);
-        let port = endpoint.and_then(|end| u16::try_from(end.port).ok()).filter(|port| *port != 0);
-        let name = node.metadata.name?;
-        let declared = self.node(&name)?["status"]["declaredFeatures"].as_array();
-        let takes_websockets =
-            declared.is_some_and(|features| features.iter().any(|feature| feature == WEBSOCKETS));
-        let (host, port) = (preferred.address.clone(), port.unwrap_or(KUBELET_PORT));
-        Some(NodeTarget { name, host, port, takes_websockets })
+impl Facts for Cluster {
+    fn pod<'a>(&'a self, namespace: &'a str, name: &'a str) -> Answer<'a, Option<Arc<facts::Pod>>> {
+        Box::pin(ready(Ok(self.find_pod(namespace, name).map(|pod| pod.fact.clone()))))
+    }
+
+    fn node<'a>(&'a self, name: &'a str) -> Answer<'a, Option<Arc<facts::Node>>> {
+        Box::pin(ready(Ok(self.find_node(name).map(|node| node.fact.clone()))))
     }
 }
 
-fn check<T: serde::de::DeserializeOwned>(object: &Object) -> Result<(), ObjectsError> {
-    let parsed: Result<T, _> = serde_json::from_value(object.value.clone());
-    parsed.map(|_| ()).map_err(|error| object.error(error.to_string()))
+fn parse<T: DeserializeOwned>(object: &Object) -> Result<T, ObjectsError> {
+    serde_json::from_value(object.value.clone()).map_err(|error| object.error(error.to_string()))
+}
+
+fn pod(pod: Pod) -> facts::Pod {
+    let spec = pod.spec.unwrap_or_default();
+    let initial = spec.init_containers.into_iter().flatten();
+    let ephemeral = spec.ephemeral_containers.into_iter().flatten();
+    facts::Pod {
+        name: pod.metadata.name.unwrap_or_default(),
+        node: spec.node_name.filter(|node| !node.is_empty()),
+        containers: spec.containers.into_iter().map(|one| one.name).collect(),
+        init_containers: initial.map(|one| one.name).collect(),
+        ephemeral_containers: ephemeral.map(|one| one.name).collect(),
+    }
+}
+
+/// The value has the features, which the type does not know yet.
+fn node(node: Node, value: &Value) -> facts::Node {
+    let status = node.status.unwrap_or_default();
+    let addresses = status.addresses.into_iter().flatten();
+    let endpoint = status.daemon_endpoints.and_then(|ends| ends.kubelet_endpoint);
+    let port = endpoint.and_then(|end| u16::try_from(end.port).ok());
+    let features = value["status"]["declaredFeatures"].as_array().into_iter().flatten();
+    facts::Node {
+        name: node.metadata.name.unwrap_or_default(),
+        addresses: addresses
+            .map(|one| NodeAddress { kind: one.type_, host: one.address })
+            .collect(),
+        kubelet_port: port.filter(|port| *port != 0),
+        features: features.filter_map(Value::as_str).map(ToOwned::to_owned).collect(),
+    }
+}
+
+/// An object as it is served: one that has a name, with its defaults.
+fn served(object: Object, namespaced: bool) -> Result<Value, ObjectsError> {
+    if object.value["metadata"]["name"].as_str().is_none_or(str::is_empty) {
+        return Err(object.error("metadata.name is not set"));
+    }
+    Ok(with_defaults(object.value, namespaced))
 }
 
 /// What an API server would have filled in.
@@ -252,17 +279,15 @@ status:
 ";
 
     #[test]
-    fn a_nodes_address_is_the_preferred_one() {
+    fn a_nodes_facts_are_read_once() {
         let cluster = cluster(NODE).unwrap();
-        let order =
-            |kinds: &[&str]| kinds.iter().map(|kind| (*kind).to_owned()).collect::<Vec<_>>();
-        let target =
-            cluster.target("node", &order(&["ExternalIP", "Hostname", "InternalIP"])).unwrap();
-        assert_eq!((&*target.host, target.port, target.takes_websockets), ("h", 1234, true));
-        let target = cluster.target("node", &order(&["InternalIP"])).unwrap();
-        assert_eq!(target.host, "10.0.0.1");
-        assert_eq!(cluster.target("node", &order(&["ExternalDNS"])), None);
-        assert_eq!(cluster.target("m", &order(&["Hostname"])), None);
+        let facts::Node { name, addresses, kubelet_port, features } =
+            &*cluster.find_node("node").unwrap().fact;
+        assert_eq!((&**name, *kubelet_port), ("node", Some(1234)));
+        assert_eq!(*features, ["A", "ExtendWebSocketsToKubelet"]);
+        let addresses: Vec<_> = addresses.iter().map(|one| (&*one.kind, &*one.host)).collect();
+        assert_eq!(addresses, [("InternalIP", "10.0.0.1"), ("Hostname", "h")]);
+        assert!(cluster.find_node("m").is_none());
     }
 
     #[test]

@@ -1,0 +1,226 @@
+//! Streams to nodes: a pod's name to its node by what the facts say, and that to the kubelet's
+//! paths.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bowline_io::chance;
+use bowline_io::dial::{Endpoint, Tls};
+use bowline_io::http::lines;
+use bowline_io::serve::Body;
+use bowline_io::text::harmless;
+use bowline_io::upstream::{Refused, Switched, Upstream, UpstreamError};
+use bowline_proto::limits::REASON_BYTES;
+use bowline_proto::negotiate::{self, Lines, Offer};
+use bowline_proto::session::Protocol;
+use http::Method;
+use http_body_util::BodyExt;
+
+use crate::backend::{Backend, Destination, Far, Target};
+use crate::doors::{Answer, Caller};
+use crate::facts::{Facts, Node, Pod};
+use crate::gates::{Gate, Gates};
+use crate::options::{ExecOptions, ForwardOptions, LogOptions, Verb, container_in};
+use crate::status::Refusal;
+
+/// What nodes are told of who asks.
+const AGENT: &str = concat!("bowline-gateway/", env!("CARGO_PKG_VERSION"));
+/// The kubelet's port where a node names none.
+const KUBELET_PORT: u16 = 10250;
+/// The feature by which a node says that it takes WebSocket.
+const WEBSOCKETS: &str = "ExtendWebSocketsToKubelet";
+/// What a kubelet itself allows for one log. It answers when there is something to say, and a
+/// container that is silent may have nothing for long.
+const LOG_PATIENCE: Duration = Duration::from_secs(4 * 60 * 60);
+
+/// The nodes of a cluster.
+#[derive(Clone, Debug)]
+pub struct Nodes {
+    /// Which pods and nodes there are.
+    pub facts: Arc<dyn Facts>,
+    /// Which kinds of a node's addresses are used, best first.
+    pub address_types: Vec<String>,
+    /// Whom we trust as a kubelet and who we are to it; `None` speaks plain HTTP to nodes on
+    /// loopback.
+    pub tls: Option<Arc<rustls::ClientConfig>>,
+    /// The gates; here they say how nodes are spoken to.
+    pub gates: Gates,
+}
+
+impl Nodes {
+    async fn locate(&self, target: Target<'_>) -> Result<OnNode, Refusal> {
+        let Target { namespace, pod: name, container } = target;
+        let pod = self.facts.pod(namespace, name).await;
+        let pod = pod.map_err(|error| Refusal::unavailable(&error))?;
+        let pod = pod.ok_or_else(|| Refusal::not_found("pods", name))?;
+        let container = container.map(|asked| container_in(&pod, asked)).transpose()?;
+        let (upstream, takes_websockets) = self.node_of(&pod).await?;
+        Ok(OnNode {
+            namespace: namespace.to_owned(),
+            pod: name.to_owned(),
+            container: container.unwrap_or_default(),
+            upstream,
+            websockets: takes_websockets && self.gates.is_on(Gate::ExtendWebSocketsToKubelet),
+        })
+    }
+
+    /// Where the kubelet of a pod is, and whether it takes WebSocket: 400 for a pod that is on no
+    /// node, 404 for a node that is not known, or in no way that is used here.
+    async fn node_of(&self, pod: &Pod) -> Result<(Upstream, bool), Refusal> {
+        let homeless =
+            || Refusal::bad_request(format!("pod {} does not have a host assigned", pod.name));
+        let name = pod.node.as_deref().ok_or_else(homeless)?;
+        let node = self.facts.node(name).await.map_err(|error| Refusal::unavailable(&error))?;
+        let node = node.ok_or_else(|| Refusal::not_found("nodes", name))?;
+        let host = preferred(&node, &self.address_types);
+        let host = host.ok_or_else(|| Refusal::not_found("nodes", name))?.to_owned();
+        let port = node.kubelet_port.unwrap_or(KUBELET_PORT);
+        let tls = self.tls.as_ref().map(|config| Tls { config: config.clone(), server_name: None });
+        let endpoint = Endpoint { host, port, tls, proxy: None };
+        let takes_websockets = node.features.iter().any(|feature| feature == WEBSOCKETS);
+        Ok((Upstream { endpoint, agent: AGENT }, takes_websockets))
+    }
+}
+
+/// A node's first address in the order of preference.
+fn preferred<'a>(node: &'a Node, kinds: &[String]) -> Option<&'a str> {
+    let of = |kind: &String| node.addresses.iter().find(|address| address.kind == *kind);
+    kinds.iter().find_map(of).map(|address| &*address.host)
+}
+
+impl Backend for Nodes {
+    fn find<'a>(&'a self, _: &'a Caller, target: Target<'a>) -> Answer<'a, Box<dyn Destination>> {
+        Box::pin(async move {
+            let found: Box<dyn Destination> = Box::new(self.locate(target).await?);
+            Ok(found)
+        })
+    }
+}
+
+/// A pod, or a container of one, on its node.
+struct OnNode {
+    namespace: String,
+    pod: String,
+    container: String,
+    upstream: Upstream,
+    /// It is spoken to over WebSocket where there is a choice.
+    websockets: bool,
+}
+
+impl OnNode {
+    async fn upgrade(
+        &self,
+        path: &str,
+        offer: &Offer,
+    ) -> Result<(Far, &'static Protocol), Refusal> {
+        let switched = self.upstream.upgrade(path, offer).await;
+        // What the node would take is an answer to our offer, not to the client's.
+        let Switched { head, connection, protocol } =
+            switched.map_err(|error| Refusal { headers: Vec::new(), ..refusal(error) })?;
+        Ok((Far { headers: head.headers, connection }, protocol))
+    }
+}
+
+impl Destination for OnNode {
+    fn container(&self) -> &str {
+        &self.container
+    }
+
+    fn takes_tunnels(&self) -> bool {
+        self.websockets
+    }
+
+    fn command<'a>(
+        &'a self,
+        verb: Verb,
+        options: &'a ExecOptions,
+    ) -> Answer<'a, (Far, &'static Protocol)> {
+        Box::pin(async move {
+            let path = options.kubelet_path(verb, &self.namespace, &self.pod, &self.container);
+            let offer =
+                if self.websockets { Offer::websocket(chance::bytes()) } else { Offer::spdy() };
+            self.upgrade(&path, &offer).await
+        })
+    }
+
+    fn port_forward<'a>(
+        &'a self,
+        options: &'a ForwardOptions,
+    ) -> Answer<'a, (Far, &'static Protocol)> {
+        Box::pin(async move {
+            let path = options.kubelet_path(&self.namespace, &self.pod);
+            self.upgrade(&path, &Offer::forward()).await
+        })
+    }
+
+    fn pass_port_forward<'a>(
+        &'a self,
+        options: &'a ForwardOptions,
+        method: &'a Method,
+        headers: &'a [(&'static str, String)],
+    ) -> Answer<'a, Far> {
+        Box::pin(async move {
+            let path = options.kubelet_path(&self.namespace, &self.pod);
+            let asked = self.upstream.ask(&path, method.as_str(), headers).await;
+            let (head, connection) = asked.map_err(refusal)?;
+            Ok(Far { headers: head.headers, connection })
+        })
+    }
+
+    fn log<'a>(&'a self, options: &'a LogOptions) -> Answer<'a, Body> {
+        Box::pin(async move {
+            let path = options.kubelet_path(&self.namespace, &self.pod, &self.container);
+            let answer = self.upstream.get(&path, LOG_PATIENCE).await.map_err(refusal)?;
+            Ok(answer.into_body().map_err(io::Error::other).boxed_unsync())
+        })
+    }
+}
+
+fn refusal(error: UpstreamError) -> Refusal {
+    match error {
+        UpstreamError::Refused(said) => refused(&said),
+        UpstreamError::NotUpgraded(_) => Refusal::internal(error.to_string()),
+        error => {
+            let error = error.to_string();
+            Refusal::internal(format!("error dialing backend: {}", harmless(&error, REASON_BYTES)))
+        }
+    }
+}
+
+/// What the node said instead of 101, for the client to see before its own handshake ends.
+fn refused(said: &Refused) -> Refusal {
+    let status = said.head.status;
+    let message = said.text();
+    if status.is_client_error() || status.is_server_error() {
+        let message = if message.is_empty() { status.to_string() } else { message };
+        let headers = negotiate::accepted_elsewhere(Lines(&lines(&said.head.headers)));
+        return Refusal { headers, ..Refusal::of_node(status.as_u16(), message) };
+    }
+    // Redirects among them: a stream goes nowhere else.
+    Refusal::internal(format!("invalid upgrade response: status code {}", status.as_u16()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::facts::NodeAddress;
+
+    #[test]
+    fn a_nodes_address_is_the_preferred_one() {
+        let address = |(kind, host): (&str, &str)| NodeAddress {
+            kind: kind.to_owned(),
+            host: host.to_owned(),
+        };
+        let addresses = [("InternalIP", "10.0.0.1"), ("Hostname", "h")].map(address).into();
+        let node = Node { addresses, ..Node::default() };
+        for (kinds, expected) in [
+            (&["ExternalIP", "Hostname", "InternalIP"][..], Some("h")),
+            (&["InternalIP"], Some("10.0.0.1")),
+            (&["ExternalDNS"], None),
+        ] {
+            let kinds: Vec<String> = kinds.iter().map(|&kind| kind.to_owned()).collect();
+            assert_eq!(preferred(&node, &kinds), expected);
+        }
+    }
+}
