@@ -9,8 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bowline_io::drive::Inflow;
-use bowline_node::process::{Act as Done, Ending, Process, StartError};
-use bowline_node::session::Command;
+use bowline_node::runtime::{Act as Done, Command, Drain, ExitStatus, Process, StartError};
 use bowline_proto::session::{Channel, Size, Wants};
 use bytes::Bytes;
 use rand::{RngExt, SeedableRng};
@@ -22,6 +21,8 @@ use crate::book::{Book, byte, lane};
 use crate::promises::Promise;
 use crate::scenario::{Act, Runtime, Scenario, Script};
 
+/// What pipes of this system hold of a process that has ended.
+const HELD_BYTES: usize = 2 * 1024 * 1024;
 /// The most that one read takes of a pipe.
 const READ_BYTES: usize = 64 * 1024;
 
@@ -66,7 +67,7 @@ impl Command for Scripted {
     fn start(&mut self, size: Option<Size>) -> Result<Model, StartError> {
         if !self.script.starts {
             self.book.note(format_args!("process: cannot be started"));
-            return Err(StartError::NotFound("script".to_owned()));
+            return Err(StartError("it cannot be started".to_owned()));
         }
         let mut records = self.book.open();
         records.note(format_args!("process: starts, {size:?}"));
@@ -108,8 +109,8 @@ impl Command for Scripted {
         &self.words
     }
 
-    fn drain_patience(&self) -> Option<Duration> {
-        None
+    fn drain(&self) -> Drain {
+        Drain { patience: None, held_bytes: HELD_BYTES }
     }
 }
 
@@ -395,7 +396,7 @@ impl Process for Model {
         self.told == [true, true]
     }
 
-    fn poll_ending(&mut self, _cx: &mut Context<'_>) -> Poll<Ending> {
+    fn poll_exit(&mut self, _cx: &mut Context<'_>) -> Poll<ExitStatus> {
         if self.state != State::Ended {
             return Poll::Pending;
         }
@@ -403,8 +404,8 @@ impl Process for Model {
         let code = if self.runtime == Runtime::HidesCrash { 0 } else { self.code };
         self.book.open().said = Some(code);
         Poll::Ready(match code {
-            code @ 129..=192 => Ending::Signaled(code - 128),
-            code => Ending::Exited(code),
+            code @ 129..=192 => ExitStatus::Signaled(code - 128),
+            code => ExitStatus::Exited(code),
         })
     }
 }

@@ -10,8 +10,7 @@ use std::time::Duration;
 use bowline_io::clock::Clock;
 use bowline_io::drive::{Alarm, Inflow, Moment, Socket};
 use bowline_io::stream::Upgraded;
-use bowline_node::process::{Act, Ending, Process};
-use bowline_node::session::Command;
+use bowline_node::runtime::{Act, Command, ExitStatus, Process};
 use bowline_proto::session::{Channel, Event, Session, Side, Status};
 use bowline_proto::time::earlier;
 use bowline_proto::{Machine, Next, Time, limits};
@@ -56,7 +55,7 @@ struct Stranger {
     /// The last output, which one that cuts it holds back.
     tail: Bytes,
     strikes_at: Option<Time>,
-    ending: Option<Ending>,
+    ending: Option<ExitStatus>,
     /// It has said its last word.
     over: bool,
     book: Book,
@@ -65,7 +64,7 @@ struct Stranger {
 enum Wake {
     Socket(Moment),
     Act(Act),
-    Ended(Ending),
+    Ended(ExitStatus),
     Deadline,
 }
 
@@ -113,7 +112,7 @@ impl Stranger {
             if let Poll::Ready(act) = process.poll(cx, &mut self.stdin, room) {
                 return Poll::Ready(Wake::Act(act));
             }
-            if let Poll::Ready(ending) = process.poll_ending(cx) {
+            if let Poll::Ready(ending) = process.poll_exit(cx) {
                 return Poll::Ready(Wake::Ended(ending));
             }
         }
@@ -177,7 +176,7 @@ impl Stranger {
 
     /// What it makes of the end of its process, or of its runtime's.
     fn end(&mut self, now: Time) {
-        let code = self.ending.map_or(0, Ending::code);
+        let code = self.ending.map_or(0, ExitStatus::code);
         let why = format!("command terminated with non-zero exit code, exit code {code}");
         let defect = self.defect;
         if defect.is_harmful() {

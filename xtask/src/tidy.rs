@@ -1,5 +1,6 @@
 //! Rules that no compiler knows: file heads, lengths, words that have no place in the project, who
-//! uses whom, what is used of others, and that what is cited of docs/protocols is there.
+//! uses whom, which rooms are closed, what is used of others, and that what is cited of
+//! docs/protocols is there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -26,6 +27,15 @@ const EMPTY_DOCS: [&str; 6] =
 /// Debian's packages make this folder; a test that needs a path that is none makes one up below a
 /// directory of its own.
 const THERE_SOMETIMES: &str = "\"/nonexistent";
+
+/// Folders that are one implementation of a contract: nothing else in the crate's sources names what
+/// is in them.
+const ROOMS: [Room; 1] = [Room { of: "crates/bowline-node/src/", name: "process" }];
+
+struct Room {
+    of: &'static str,
+    name: &'static str,
+}
 
 /// The protocols' sections and traps, which code cites by number.
 const PROTOCOLS: &str = "docs/protocols/";
@@ -171,7 +181,30 @@ fn check(path: &str, text: &str, known: &Sections) -> Vec<String> {
             faults.push(format!("{number}: a test that sleeps: {word}"));
         }
     }
+    faults.extend(intrusions(path, text));
     faults.extend(astray(text, known));
+    faults
+}
+
+/// Where something outside of a room names what is in it.
+fn intrusions(path: &str, text: &str) -> Vec<String> {
+    let mut faults = Vec::new();
+    for Room { of, name } in ROOMS {
+        let Some(inside) = path.strip_prefix(of) else { continue };
+        if inside.starts_with(&format!("{name}/")) {
+            continue;
+        }
+        let is_name =
+            |behind: &str| !behind.starts_with(|next: char| next == '_' || next.is_alphanumeric());
+        for (number, line) in (1..).zip(text.lines()) {
+            let code = line.split("//").next().unwrap_or_default();
+            let ways =
+                [format!("crate::{name}"), format!("self::{name}"), format!("super::{name}")];
+            if ways.iter().any(|way| code.split(way.as_str()).skip(1).any(is_name)) {
+                faults.push(format!("{number}: only {of}{name}/ knows what is in {name}"));
+            }
+        }
+    }
     faults
 }
 
@@ -187,6 +220,16 @@ mod tests {
         assert!(is_unsafe("crates/a/src/b.rs", lifted));
         assert!(!is_unsafe("crates/a/tests/it/b.rs", lifted));
         assert!(!is_unsafe("crates/a/src/b.rs", "#![forbid(unsafe_code)]"));
+    }
+
+    #[test]
+    fn a_room_is_closed() {
+        let text = "//! crate::process\nuse crate::process::Leader;\nuse crate::processes::X;\n";
+        let expected = ["2: only crates/bowline-node/src/process/ knows what is in process"];
+        assert_eq!(intrusions("crates/bowline-node/src/session.rs", text), expected);
+        for inside in ["crates/bowline-node/src/process/mod.rs", "crates/bowline/src/dev.rs"] {
+            assert_eq!(intrusions(inside, text), [""; 0]);
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use bowline_io::record::{End, Pending};
 use bowline_io::serve::{Reply, body, has_body, upgraded};
 use bowline_io::target::query;
 use bowline_proto::negotiate::{self, Lines, Taken};
-use bowline_proto::relay::{Ending, Relay};
+use bowline_proto::relay::Relay;
 use bowline_proto::session::{Session, Side};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, Version};
@@ -69,7 +69,7 @@ pub(crate) async fn remote_command(
                 let relay = Box::pin(relay);
                 legs.spawn(async move {
                     let (ending, traffic) = relay.await;
-                    running.end(end_of(ending), Some(traffic));
+                    running.end(ending.into(), Some(traffic));
                 });
             }
             Err(error) => {
@@ -78,15 +78,6 @@ pub(crate) async fn remote_command(
         }
     });
     Ok(reply)
-}
-
-fn end_of(ending: Option<Ending>) -> End {
-    match ending {
-        Some(Ending::Status(outcome)) => End::Outcome(outcome),
-        Some(Ending::ClientGone(loss)) => End::ClientGone(loss.to_string()),
-        Some(Ending::Lost(loss)) => End::Lost(loss.to_string()),
-        None => End::Shutdown,
-    }
 }
 
 /// The near side's handshake.

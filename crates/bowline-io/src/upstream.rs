@@ -1,6 +1,7 @@
 //! A server behind this one to an upgraded connection, or to its words of refusal: a gateway asks a
 //! node so, and a node a container runtime that streams by itself.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bowline_proto::limits::REASON_BYTES;
@@ -10,13 +11,16 @@ use bytes::Bytes;
 use http::response::Parts;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
+use rustls::ClientConfig;
 use thiserror::Error;
+use url::Position;
 
-use crate::dial::{DialError, Endpoint, dial};
+use crate::dial::{DialError, Endpoint, Tls, dial};
 use crate::http::{Answer, HttpError, explanation, lines, open, upgrade};
 use crate::stream::{Stream, Upgraded};
 use crate::target::head;
 use crate::text::harmless;
+use crate::urls;
 
 /// How long an upstream may take to accept a connection.
 const DIAL_PATIENCE: Duration = Duration::from_secs(30);
@@ -82,6 +86,28 @@ impl Refused {
 }
 
 impl Upstream {
+    /// The server of a URL of `http` or `https`, and the path with its query. Without a scheme it
+    /// is `http`. `None` for a URL that is none, or that wants the TLS that there is not.
+    #[must_use]
+    pub fn at(
+        url: &str,
+        tls: Option<Arc<ClientConfig>>,
+        agent: &'static str,
+    ) -> Option<(Upstream, String)> {
+        let url = match url.strip_prefix("//") {
+            Some(rest) => urls::parse(&format!("http://{rest}"))?,
+            None if url.contains("://") => urls::parse(url)?,
+            None => urls::parse(&format!("http://{url}"))?,
+        };
+        let tls = match url.scheme() {
+            "http" => None,
+            "https" => Some(Tls { config: tls?, server_name: None }),
+            _ => return None,
+        };
+        let path = url[Position::BeforePath..Position::AfterQuery].to_owned();
+        Some((Upstream { endpoint: Endpoint::of(&url, tls, None), agent }, path))
+    }
+
     /// Upgrades to what `offer` offers.
     ///
     /// # Errors
@@ -155,5 +181,27 @@ impl Upstream {
             request.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
         Ok(request)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_of_runtimes_are_read() {
+        let read = |url: &str| {
+            let (upstream, path) = Upstream::at(url, None, "test")?;
+            Some((upstream.endpoint.host, upstream.endpoint.port, path))
+        };
+        let expected = Some(("127.0.0.1".to_owned(), 1234, "/exec/x?a=b".to_owned()));
+        for url in ["http://127.0.0.1:1234", "//127.0.0.1:1234", "127.0.0.1:1234"] {
+            assert_eq!(read(&format!("{url}/exec/x?a=b")), expected, "{url}");
+        }
+        assert_eq!(read("http://[::1]/x").map(|read| (read.0, read.1)), Some(("::1".into(), 80)));
+        for bad in ["", "/exec/x", "///exec/x", "http:///exec/x", "https://a/x", "unix:///a", " a"]
+        {
+            assert_eq!(read(bad), None, "{bad}");
+        }
     }
 }

@@ -14,7 +14,8 @@ pub fn parse(text: &str) -> Option<Url> {
     let authority = behind.split(['/', '?', '#']).next()?;
     let host = authority.rsplit_once('@').map_or(authority, |parts| parts.1);
     let is_strange = |letter: char| letter.is_control() || letter == ' ' || letter == '\\';
-    let is_read_alike = !text.chars().any(char::is_control)
+    let is_read_alike = !host.is_empty()
+        && !text.chars().any(char::is_control)
         && text.trim() == text
         && !authority.contains(is_strange)
         && !host.contains('%');
@@ -52,6 +53,7 @@ mod tests {
             "https:a",
             "//a",
             "https://",
+            "https:///a",
             "https://127.1",
             "https://0x7f.1:1",
             "https://2130706433",

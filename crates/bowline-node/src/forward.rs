@@ -1,48 +1,29 @@
 //! One port-forward: joins an upgraded connection with the ports of a pod.
 
 use std::collections::BTreeMap;
-use std::fmt::Display;
-use std::future::Future;
+use std::fmt::{self, Display, Formatter};
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bowline_io::crowd::{Failure, Local};
 use bowline_io::forward::{Happening, Pump};
-use bowline_io::local;
 use bowline_io::record::{End, Traffic};
 use bowline_io::stream::{Connection, Upgraded};
-use bowline_io::text::of_system;
 use bowline_proto::portforward::{Forward, Id};
 use rustix::process::{Resource, getrlimit};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-/// How long a port may take to accept a connection. It is on this host.
-const DIAL_PATIENCE: Duration = Duration::from_secs(10);
-/// Connections that one forward makes at a time. Each takes microseconds on this host, so that
-/// more would only hold descriptors for nothing.
+use crate::runtime::{BoxFuture, LocalForward, Ports};
+
+/// Connections that one forward makes at a time. On one host each takes microseconds, so that more
+/// would only hold descriptors for nothing.
 const DIALS: usize = 64;
-
-/// A pod whose ports can be reached. It shows itself as a log names it.
-pub trait Ports: Display + Clone + Send + 'static {
-    /// What a connection is.
-    type Stream: Local + Send + 'static;
-
-    /// Connects to one of its ports.
-    ///
-    /// # Errors
-    /// Why not, in words for the user.
-    fn dial(self, port: u16) -> impl Future<Output = Result<Self::Stream, String>> + Send;
-}
 
 /// What the port-forwards of a node may hold.
 #[derive(Clone, Debug)]
@@ -68,51 +49,60 @@ impl Slots {
     }
 }
 
-/// A pod of this host: its ports are the host's own.
+/// Ports whose connections count.
 #[derive(Clone, Debug)]
-pub struct HostPod {
-    /// `NAMESPACE/NAME`.
-    pub name: String,
-    /// Where its connections count.
-    pub slots: Slots,
+struct Counted<P> {
+    ports: P,
+    slots: Slots,
 }
 
-impl Display for HostPod {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.name)
+impl<P: Display> Display for Counted<P> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.ports.fmt(f)
     }
 }
 
-/// A connection to a port of this host.
+impl<P: Ports> Ports for Counted<P> {
+    type Stream = CountedStream<P::Stream>;
+
+    async fn dial(self, port: u16) -> Result<CountedStream<P::Stream>, String> {
+        let Ok(slot) = self.slots.all.clone().try_acquire_owned() else {
+            return Err("this node has no room for another connection".to_owned());
+        };
+        Ok(CountedStream { stream: self.ports.dial(port).await?, _slot: slot })
+    }
+}
+
+/// A connection that counts for as long as it is there.
 #[derive(Debug)]
-pub struct HostStream {
-    tcp: TcpStream,
+struct CountedStream<L> {
+    stream: L,
     _slot: OwnedSemaphorePermit,
 }
 
-impl Local for HostStream {
+impl<L: Local> Local for CountedStream<L> {
     fn abort(self, why: Failure) {
-        self.tcp.abort(why);
+        self.stream.abort(why);
     }
 }
 
-impl AsyncRead for HostStream {
+impl<L: Local> AsyncRead for CountedStream<L> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_read(cx, buffer)
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
 
-impl AsyncWrite for HostStream {
+impl<L: Local> AsyncWrite for CountedStream<L> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tcp).poll_write(cx, bytes)
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
     fn poll_write_vectored(
@@ -120,58 +110,33 @@ impl AsyncWrite for HostStream {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tcp).poll_write_vectored(cx, slices)
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.tcp.is_write_vectored()
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_flush(cx)
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_shutdown(cx)
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 
-impl Ports for HostPod {
-    type Stream = HostStream;
-
-    async fn dial(self, port: u16) -> Result<HostStream, String> {
-        let Ok(slot) = self.slots.all.clone().try_acquire_owned() else {
-            return Err("this node has no room for another connection".to_owned());
-        };
-        Ok(HostStream { tcp: reach(&self.name, port).await?, _slot: slot })
+impl<P: Ports> LocalForward for P {
+    fn run(
+        self: Box<Self>,
+        forward: Forward,
+        connection: Upgraded,
+        slots: Slots,
+        end: CancellationToken,
+    ) -> BoxFuture<'static, (End, Traffic)> {
+        let most = slots.each();
+        Box::pin(run(Counted { ports: *self, slots }, forward, connection, most, end))
     }
-}
-
-/// IPv4 first, as containerd, and with its words. Whoever may only reach a pod's ports must not
-/// reach the node itself, which could believe what comes from its own host.
-async fn reach(pod: &str, port: u16) -> Result<TcpStream, String> {
-    if local::is_own(port) {
-        return Err(format!("port {port} is the node's own"));
-    }
-    let four = match connect((Ipv4Addr::LOCALHOST, port).into()).await {
-        Ok(stream) => return Ok(stream),
-        Err(error) => of_system(&error),
-    };
-    let six = match connect((Ipv6Addr::LOCALHOST, port).into()).await {
-        Ok(stream) => return Ok(stream),
-        Err(error) => of_system(&error),
-    };
-    Err(format!(
-        "failed to connect to localhost:{port} inside namespace {pod:?}, IPv4: dial tcp4 \
-         127.0.0.1:{port}: connect: {four} IPv6 dial tcp6 [::1]:{port}: connect: {six} "
-    ))
-}
-
-async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
-    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "i/o timeout");
-    let stream = timeout(DIAL_PATIENCE, TcpStream::connect(address)).await.map_err(late)??;
-    let _ = stream.set_nodelay(true);
-    Ok(stream)
 }
 
 /// Runs a port-forward for the client at the other end of `connection`, with at most `most`
@@ -309,57 +274,6 @@ impl<L: Local> Drop for Fresh<L> {
     fn drop(&mut self) {
         if let Some(stream) = self.0.take() {
             stream.abort(Failure::Lost);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_refused_port_is_worded_as_by_containerd() {
-        let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = free.local_addr().unwrap().port();
-        drop(free);
-        let pod = HostPod { name: "ns/p".into(), slots: Slots::new(1) };
-        let refused = pod.dial(port).await.unwrap_err();
-        let expected = format!(
-            "failed to connect to localhost:{port} inside namespace \"ns/p\", IPv4: dial tcp4 \
-             127.0.0.1:{port}: connect: connection refused IPv6 dial tcp6 [::1]:{port}: connect: "
-        );
-        assert!(refused.starts_with(&expected), "{refused}");
-    }
-
-    #[tokio::test]
-    async fn a_port_that_this_process_serves_is_not_forwarded_to() {
-        for (address, host) in
-            [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::1", "::1")]
-        {
-            // Where this host has IPv6 at all.
-            let bound = tokio::net::TcpListener::bind((address, 0)).await;
-            let Ok(listener) = bound else { continue };
-            let port = listener.local_addr().unwrap().port();
-            let sessions = bowline_io::serve::Sessions::default();
-            let service = |_, _| async { http::Response::new(bowline_io::serve::body("")) };
-            let serving = bowline_io::serve::serve(
-                listener,
-                None,
-                Default::default(),
-                sessions.clone(),
-                service,
-            );
-            let asking = async {
-                // Whoever may is let in: it is served by now.
-                let connected = TcpStream::connect((host, port)).await;
-                let dialled =
-                    HostPod { name: "ns/p".into(), slots: Slots::new(1) }.dial(port).await;
-                sessions.end.cancel();
-                (connected.is_ok(), dialled)
-            };
-            let ((), (connected, dialled)) = tokio::join!(serving, asking);
-            assert!(connected, "{address}");
-            assert_eq!(dialled.unwrap_err(), format!("port {port} is the node's own"));
         }
     }
 }

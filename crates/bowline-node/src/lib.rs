@@ -1,27 +1,18 @@
-//! The node's part of Kubernetes streaming: the kubelet's exec endpoints over a runtime.
+//! The node's part of Kubernetes streaming: the kubelet's endpoints over a container runtime.
 //!
-//! [`manifest`] reads Pods, [`runtime`] runs them as processes of this host, [`kubelet`] answers
-//! the API server, [`session`] joins an upgraded connection with one process, new or [attached
-//! to](attach), and [`forward`] with the ports of a pod.
+//! [`runtime`] is what a runtime has to do, and [`process`] one that runs Pods as processes of this
+//! host. [`kubelet`] answers the API server, [`session`] joins an upgraded connection with one
+//! command, [`forward`] with the ports of a pod. Nothing but [`process`] knows of processes.
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests play peers and processes"))]
 
 pub mod admitted;
-pub mod attach;
 pub mod forward;
 pub mod kubelet;
-pub mod manifest;
 pub mod process;
 pub mod runtime;
 pub mod session;
 
-mod census;
-mod child;
-mod console;
-mod family;
-mod leader;
+#[cfg(test)]
+mod endless;
 mod lines;
-mod log;
-mod pipes;
-mod spawn;
-mod terminal;
-mod watched;
+mod upstream;

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -11,30 +11,22 @@ use http_body::{Body, Frame};
 use thiserror::Error;
 use tracing::warn;
 
-use crate::console::{Next, View};
-use crate::log::{LINE_BYTES, Place, Source};
-use crate::runtime::Container;
+use crate::runtime::{LINE_BYTES, Log, LogRecord, LogRecords, LogRequest, Source};
 
 /// What one piece of the answer holds, more or less.
-const PIECE_BYTES: usize = 64 * 1024;
+pub(crate) const PIECE_BYTES: usize = 64 * 1024;
 
 /// What is asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
-    /// Go on while the container runs.
-    pub follow: bool,
+    /// What the runtime has to know.
+    pub request: LogRequest,
     /// Put the time in front of each line.
     pub timestamps: bool,
-    /// Only so many lines of what there is.
-    pub tail: Option<u64>,
     /// Only so many bytes in all.
     pub limit_bytes: Option<u64>,
     /// Only lines from then on.
     pub since: Option<SystemTime>,
-    /// Only one of the outputs.
-    pub source: Option<Source>,
-    /// Of the run before this one.
-    pub previous: bool,
 }
 
 /// A parameter that cannot be followed.
@@ -62,10 +54,10 @@ impl Options {
                 _ => Err(bad("must be true or false")),
             };
             match &*name {
-                "follow" => options.follow = set()?,
+                "follow" => options.request.follow = set()?,
                 "timestamps" => options.timestamps = set()?,
-                "previous" => options.previous = set()?,
-                "tailLines" => options.tail = Some(number()?),
+                "previous" => options.request.previous = set()?,
+                "tailLines" => options.request.tail = Some(number()?),
                 "limitBytes" => match number()? {
                     0 => return Err(bad("must be greater than 0")),
                     bytes => options.limit_bytes = Some(bytes),
@@ -81,7 +73,7 @@ impl Options {
                     options.since = Some(time?.into());
                 }
                 "stream" => {
-                    options.source = match &*value {
+                    options.request.source = match &*value {
                         "Stdout" => Some(Source::Out),
                         "Stderr" => Some(Source::Err),
                         "All" | "" => None,
@@ -95,26 +87,25 @@ impl Options {
     }
 
     fn wants(&self, source: Source) -> bool {
-        self.source.is_none_or(|wanted| wanted == source)
+        self.request.source.is_none_or(|wanted| wanted == source)
     }
 }
 
 /// The lines of a log, as the body of an answer.
-#[derive(Debug)]
 pub struct LogLines {
     /// The container's name.
     name: String,
-    view: View,
+    records: Box<dyn LogRecords>,
     options: Options,
-    /// Where it ends, if it does not follow.
-    until: Option<Place>,
-    /// LogLines that are not wanted before the first that is.
+    /// Lines that are not wanted before the first that is.
     skip_lines: u64,
     left_bytes: u64,
     /// What was read and not looked at.
-    piece: Option<(Source, SystemTime, Bytes)>,
+    piece: Option<LogRecord>,
     begun: [Option<Begun>; 2],
     is_over: bool,
+    /// Why there is no more, behind what was given.
+    fault: Option<io::Error>,
     /// What was there when it was asked for.
     first: BytesMut,
 }
@@ -126,8 +117,8 @@ enum Filled {
     Enough,
     /// It has not been written yet.
     Waits,
-    /// It was overwritten.
-    Missed,
+    /// It cannot be had.
+    Failed,
 }
 
 /// A line without its end so far.
@@ -140,61 +131,51 @@ struct Begun {
 }
 
 impl LogLines {
-    /// The log of a container.
-    pub(crate) fn of(container: &Container, options: Options) -> LogLines {
-        let (mut until, mut skip_lines, mut begun) = (None, 0, [None, None]);
-        let view = container.console.reader(|log| {
-            until = (!options.follow).then(|| log.end());
-            let Some(lines) = options.tail else { return log.begin() };
-            let tail = log.last_lines(lines, |source| options.wants(source));
-            skip_lines = tail.skip_lines;
-            if let Some((source, time, bytes)) = tail.begun {
-                begun[source as usize] = Some(Begun { time, bytes, is_continued: false });
-            }
-            tail.place
-        });
+    /// The log of a container of this name.
+    pub fn new(name: &str, log: Log, options: Options) -> LogLines {
+        let Log { records, skip_lines } = log;
         let left_bytes = options.limit_bytes.unwrap_or(u64::MAX);
-        let (name, is_over) = (container.spec.name.clone(), false);
-        let (piece, first) = (None, BytesMut::new());
         let mut lines = LogLines {
-            name,
-            view,
+            name: name.to_owned(),
+            records,
             options,
-            until,
             skip_lines,
             left_bytes,
-            piece,
-            begun,
-            is_over,
-            first,
+            piece: None,
+            begun: [None, None],
+            is_over: false,
+            fault: None,
+            first: BytesMut::new(),
         };
         // Before anything of it can be overwritten.
         let mut first = BytesMut::new();
-        lines.fill(&mut first, |view, until| view.next_now(until));
+        lines.fill(&mut Context::from_waker(Waker::noop()), &mut first);
         lines.first = first;
         lines
     }
 
-    /// Adds what `next` gives, until there is enough for now.
-    fn fill(
-        &mut self,
-        out: &mut BytesMut,
-        mut next: impl FnMut(&View, Option<Place>) -> Option<Next>,
-    ) -> Filled {
+    /// Adds what comes next, until there is enough for now.
+    fn fill(&mut self, cx: &mut Context<'_>, out: &mut BytesMut) -> Filled {
         while !self.is_over && out.len() < PIECE_BYTES {
+            if self.fault.is_some() {
+                return Filled::Failed;
+            }
             if self.piece.is_some() {
                 self.take(out);
                 continue;
             }
-            match next(&self.view, self.until) {
-                Some(Next::Piece(source, time, bytes)) => {
-                    if self.options.wants(source) {
-                        self.piece = Some((source, time, bytes));
+            match self.records.poll_next(cx) {
+                Poll::Ready(Some(Ok(record))) => {
+                    if self.options.wants(record.source) {
+                        self.piece = Some(record);
                     }
                 }
-                Some(Next::Over) => self.put_rest(out),
-                Some(Next::GivenUp) => return Filled::Missed,
-                None => return Filled::Waits,
+                Poll::Ready(Some(Err(error))) => {
+                    self.fault = Some(error);
+                    return Filled::Failed;
+                }
+                Poll::Ready(None) => self.put_rest(out),
+                Poll::Pending => return Filled::Waits,
             }
         }
         Filled::Enough
@@ -203,7 +184,7 @@ impl LogLines {
     /// Adds what is wanted of the piece in hand, until there is enough for now.
     fn take(&mut self, out: &mut BytesMut) {
         while out.len() < PIECE_BYTES
-            && let Some((source, time, bytes)) = &mut self.piece
+            && let Some(LogRecord { source, time, bytes }) = &mut self.piece
         {
             let (source, time) = (*source, *time);
             let lane = source as usize;
@@ -294,19 +275,18 @@ impl Body for LogLines {
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         let this = self.get_mut();
         let mut out = std::mem::take(&mut this.first);
-        let filled = this.fill(&mut out, |view, until| match view.poll_next(cx, until) {
-            Poll::Ready(next) => Some(next),
-            Poll::Pending => None,
-        });
+        let filled = this.fill(cx, &mut out);
         Poll::Ready(match filled {
             _ if !out.is_empty() => Some(Ok(Frame::data(out.freeze()))),
             Filled::Enough => None,
             Filled::Waits => return Poll::Pending,
-            Filled::Missed => {
-                let why = "its reader was too slow: what it missed is overwritten";
-                warn!(container = this.name, "the log is cut off: {why}");
+            Filled::Failed => {
                 this.is_over = true;
-                Some(Err(io::Error::other(why)))
+                let fault = this.fault.take();
+                if let Some(fault) = &fault {
+                    warn!(container = this.name, "the log is cut off: {fault}");
+                }
+                fault.map(Err)
             }
         })
     }
@@ -314,122 +294,7 @@ impl Body for LogLines {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use http_body_util::BodyExt;
-
     use super::*;
-    use crate::manifest::ContainerSpec;
-
-    fn container(pieces: &[(Source, &str)]) -> Arc<Container> {
-        let container = Container::idle(ContainerSpec::default());
-        for (source, piece) in pieces {
-            container.console.write(*source, piece.as_bytes());
-        }
-        container
-    }
-
-    async fn read(container: &Container, query: &str) -> String {
-        let lines = LogLines::of(container, Options::parse(query).unwrap());
-        String::from_utf8(lines.collect().await.unwrap().to_bytes().to_vec()).unwrap()
-    }
-
-    use Source::{Err as E, Out as O};
-
-    #[tokio::test]
-    async fn lines_of_both_outputs_stay_whole() {
-        let written =
-            container(&[(O, "one "), (E, "error 1\ner"), (O, "line\ntwo\nthr"), (E, "ror 2\n")]);
-        assert_eq!(read(&written, "").await, "error 1\none line\ntwo\nerror 2\nthr");
-        assert_eq!(read(&written, "tailLines=2").await, "error 2\nthr");
-        assert_eq!(read(&written, "tailLines=0").await, "");
-        assert_eq!(read(&written, "tailLines=9&limitBytes=11").await, "error 1\none");
-        assert_eq!(read(&written, "stream=Stderr").await, "error 1\nerror 2\n");
-        assert_eq!(read(&written, "sinceTime=2999-01-01T00:00:00Z").await, "");
-        assert_eq!(read(&written, "sinceSeconds=100").await.lines().count(), 5);
-        let stamped = read(&written, "timestamps=true&tailLines=1").await;
-        let (time, line) = stamped.split_once(' ').unwrap();
-        assert!(time.parse::<jiff::Timestamp>().is_ok() && time.len() == 30, "{time}");
-        assert_eq!(line, "thr");
-    }
-
-    #[tokio::test]
-    async fn a_follower_gets_the_rest_and_the_end() {
-        let container = container(&[(O, "one\ntwo\n")]);
-        let options = Options::parse("follow=true&tailLines=1").unwrap();
-        let mut lines = LogLines::of(&container, options);
-        let first = lines.frame().await.unwrap().unwrap().into_data().unwrap();
-        assert_eq!(first, "two\n");
-        container.console.write(O, b"three\nfo");
-        container.console.end();
-        assert_eq!(lines.collect().await.unwrap().to_bytes(), "three\nfo");
-    }
-
-    /// Nothing of it is lost without a word, and nothing is kept for who does not read.
-    #[tokio::test]
-    async fn a_follower_that_is_too_slow_is_told() {
-        let container = container(&[(O, "one\n")]);
-        let mut lines = LogLines::of(&container, Options::parse("follow=true").unwrap());
-        let piece = "x".repeat(1_000_000);
-        for _ in 0..20 {
-            container.console.write(O, piece.as_bytes());
-        }
-        // What was there when it came is its own.
-        let first = lines.frame().await.unwrap().unwrap().into_data().unwrap();
-        assert_eq!(first, "one\n");
-        let error = lines.frame().await.unwrap().unwrap_err();
-        assert!(error.to_string().contains("too slow"), "{error}");
-        assert!(lines.frame().await.is_none());
-    }
-
-    #[tokio::test]
-    async fn who_begins_to_read_a_full_log_is_not_too_slow() {
-        let container = container(&[]);
-        let piece = format!("{}\n", "x".repeat(999));
-        for _ in 0..20_000 {
-            container.console.write(O, piece.as_bytes());
-        }
-        let mut lines = LogLines::of(&container, Options::default());
-        let mut read = 0;
-        while let Some(frame) = lines.frame().await {
-            read += frame.unwrap().into_data().unwrap().len();
-            for _ in 0..20 {
-                container.console.write(O, piece.as_bytes());
-            }
-        }
-        assert!(read > 9_000_000, "{read}");
-    }
-
-    #[tokio::test]
-    async fn the_last_lines_of_two_outputs_are_counted_where_they_end() {
-        let written = container(&[(E, "e1"), (O, "o1\no2\no3"), (E, "e1\ne2"), (O, "o3\n")]);
-        for (lines, expected) in [
-            (0, ""),
-            (1, "e2"),
-            (2, "o3o3\ne2"),
-            (3, "e1e1\no3o3\ne2"),
-            (4, "o2\ne1e1\no3o3\ne2"),
-            (5, "o1\no2\ne1e1\no3o3\ne2"),
-            (99, "o1\no2\ne1e1\no3o3\ne2"),
-        ] {
-            assert_eq!(read(&written, &format!("tailLines={lines}")).await, expected, "{lines}");
-        }
-        assert_eq!(read(&written, "tailLines=1&stream=Stdout").await, "o3o3\n");
-        let both = container(&[(O, "a\nb"), (E, "c")]);
-        assert_eq!(read(&both, "tailLines=1").await, "c");
-        assert_eq!(read(&both, "tailLines=2").await, "bc");
-    }
-
-    #[tokio::test]
-    async fn endless_lines_and_endless_line_ends_come_in_pieces() {
-        let long = "x".repeat(3 * LINE_BYTES);
-        assert_eq!(read(&container(&[(O, &long)]), "").await, long);
-        let ends = "\n".repeat(1024 * 1024);
-        let container = container(&[(O, &ends)]);
-        let mut lines = LogLines::of(&container, Options::parse("timestamps=1").unwrap());
-        let frame = lines.frame().await.unwrap().unwrap().into_data().unwrap();
-        assert!(frame.len() < 2 * PIECE_BYTES);
-    }
 
     #[test]
     fn bad_values_are_named() {

@@ -1,451 +1,377 @@
-//! Pods to running containers: main processes, their state, and what exec needs to find.
+//! What a kubelet asks of a container runtime, and what that answers with: a session to be driven
+//! here, or a server to relay to.
+//!
+//! A [`Runtime`] finds what a request names and refuses in its own words; nothing has begun then.
+//! The client's handshake is judged next, and only if that is good does anything start: a
+//! [`Command`] once its client has opened all streams, a dial to a [`Port`](Ports) once it is asked
+//! for, an [`Upstream`] when its future is first polled, before the client gets its 101.
+//!
+//! What is local is driven by [`session`](crate::session) and [`forward`](crate::forward), which
+//! know the command's own type; a runtime behind a pointer costs one virtual call a session.
 
-use std::fmt::{self, Display, Formatter};
-use std::future::poll_fn;
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::fmt::{self, Debug, Display, Formatter};
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
-use bowline_io::drive::take_turns;
-use bowline_io::objects::ObjectsError;
-use bowline_proto::session::{Size, Wants};
+use bowline_io::crowd::Local;
+use bowline_io::drive::Inflow;
+use bowline_io::record::{End, Traffic};
+use bowline_io::stream::Upgraded;
+use bowline_proto::portforward::Forward;
+use bowline_proto::session::protocol::Carrier;
+use bowline_proto::session::{Protocol, Size, Wants};
 use bytes::Bytes;
-use rustix::process::Signal;
 use thiserror::Error;
-use tokio::runtime::Handle;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::spawn_blocking;
-use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
 
-use crate::console::{Console, Next, Turn};
-use crate::family::{self, Home};
-use crate::leader::Farewell;
-use crate::log::Log;
-use crate::manifest::{self, ContainerSpec, PodSpec};
-use crate::process::{HostProcess, Process, StartError};
-use crate::session::Command;
+use crate::forward::Slots;
 
-/// What a runtime waits for its processes at its end before they are killed.
-const END_GRACE: Duration = Duration::from_millis(300);
-/// What it waits for those that were killed. With the grace, a runtime ends within a second.
-const END_PATIENCE: Duration = Duration::from_millis(500);
-/// After a main process has ended: how long its output is read on while something else holds the
-/// other end.
-const END_DRAIN: Duration = Duration::from_secs(2);
-/// Between two looks for orphans that have ended: looking reads all of `/proc`.
-const TEND_AT_MOST_EVERY: Duration = Duration::from_millis(100);
-/// The same while they are waited for.
-const LOOK_EVERY: Duration = Duration::from_millis(2);
+/// A future of a trait object.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// How processes are ended and drained.
-#[derive(Clone, Copy, Debug)]
-pub struct Settings {
-    /// After a client has gone: between SIGHUP and SIGKILL for its process group.
-    pub hangup_grace: Duration,
-    /// After a command has ended: how long its output is read on while something else holds the
-    /// other end; `None` for as long as that does, as containerd and CRI-O do.
-    pub drain: Option<Duration>,
-}
+/// What a runtime is asked for, or its refusal.
+pub type Answer<'a, T> = BoxFuture<'a, Result<T, Refusal>>;
 
-impl Default for Settings {
-    fn default() -> Settings {
-        Settings { hangup_grace: Duration::from_secs(2), drain: None }
+/// What runs the containers of a node.
+///
+/// Each answer is asked for before the client's handshake is judged, and dropped if that is bad:
+/// nothing may have begun by then. A future may be dropped at any time.
+pub trait Runtime: Debug + Send + Sync + 'static {
+    /// Finds a running container in which a command shall run.
+    fn exec<'a>(&'a self, target: &'a Target, request: ExecRequest) -> Answer<'a, Session>;
+
+    /// Finds a running container whose main process a client shall see. The client misses nothing
+    /// from here on.
+    fn attach<'a>(&'a self, target: &'a Target, request: AttachRequest) -> Answer<'a, Attachment>;
+
+    /// Finds a pod to whose ports connections shall be made. `ports` are known beforehand where the
+    /// client speaks channels, and empty elsewhere.
+    fn port_forward<'a>(
+        &'a self,
+        target: &'a PodTarget,
+        ports: &'a [u16],
+    ) -> Answer<'a, Forwarding>;
+
+    /// Finds a container, running or not, and what it has written.
+    fn logs<'a>(&'a self, target: &'a Target, request: LogRequest) -> Answer<'a, Log>;
+
+    /// Whether it can be used, for who asks after this node's health.
+    fn ready(&self) -> Answer<'_, ()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// Ends what it has started. All sessions have ended by then.
+    fn shut_down(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
     }
 }
 
-/// The pods of this host. Dropped without [`shut_down`](Self::shut_down) it ends them as well, but
-/// nobody waits for that.
-///
-/// Main processes that have ended are not started again, whatever `restartPolicy` says. A command
-/// may leave processes behind: they live until their container's main process ends, or the runtime.
-#[derive(Debug)]
-pub struct Runtime {
-    pods: Vec<RunningPod>,
-    settings: Settings,
-    /// What is said to the processes of clients that have gone.
-    farewell: Farewell,
-    end: CancellationToken,
-    mains: TaskTracker,
-}
-
-/// One pod and its containers.
-#[derive(Debug)]
-pub struct RunningPod {
-    spec: PodSpec,
-    containers: Vec<Arc<Container>>,
-}
-
-/// One container: what its manifest says, and how its main process is.
-#[derive(Debug)]
-pub struct Container {
-    /// What its manifest says.
-    pub spec: ContainerSpec,
-    state: Mutex<State>,
-    /// Its main process, for those who look at it.
-    pub(crate) console: Arc<Console>,
-    home: Home,
-}
-
-/// How a container is.
+/// A pod, as a request names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum State {
-    /// Its main process runs, or it has none and idles.
-    Running {
-        /// Since when.
-        since: SystemTime,
-    },
-    /// Its main process has ended; it is not started again.
-    Exited {
-        /// Its code, 128 + N for death by signal N.
-        code: u8,
-        /// Since when it ran.
-        since: SystemTime,
-        /// When it ended.
-        at: SystemTime,
-    },
-    /// Its main process could not be started.
-    Failed {
-        /// What the system said.
-        why: String,
-        /// When that was tried.
-        at: SystemTime,
-    },
+pub struct PodTarget {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// The uid that it must have, where one is given.
+    pub uid: Option<String>,
 }
 
-/// A command to run in a container.
-#[derive(Debug)]
-pub struct Exec {
-    /// What runs it.
-    pub runtime: Arc<Runtime>,
-    /// Where it runs.
-    pub container: Arc<Container>,
+/// A container, as a request names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Its pod.
+    pub pod: PodTarget,
+    /// Its name.
+    pub container: String,
+}
+
+/// A command that shall run.
+#[derive(Clone, Debug)]
+pub struct ExecRequest {
     /// Its words.
-    pub words: Vec<String>,
+    pub command: Vec<String>,
     /// The channels that the client wants.
     pub wants: Wants,
 }
 
-impl Display for Exec {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let word = self.words.first().map(String::as_str).unwrap_or_default();
-        write!(f, "exec {word:?} in {}", self.container.spec.name)
-    }
+/// A client that shall see a main process.
+#[derive(Clone, Copy, Debug)]
+pub struct AttachRequest {
+    /// The channels that the client wants.
+    pub wants: Wants,
+    /// So many lines of the log come first, if the runtime has such a thing.
+    pub replay: Option<usize>,
 }
 
-impl Command for Exec {
-    type Process = HostProcess;
+/// What is wanted of a log. Everything else that a client may ask for is done with its records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogRequest {
+    /// Go on while the container runs.
+    pub follow: bool,
+    /// Only so many lines of what there is, of the wanted source.
+    pub tail: Option<u64>,
+    /// Only one of the outputs. A runtime may give both; the other one's records are passed over.
+    pub source: Option<Source>,
+    /// Of the run before this one.
+    pub previous: bool,
+}
 
-    fn start(&mut self, size: Option<Size>) -> Result<HostProcess, StartError> {
-        let Exec { runtime, container, words, wants } = self;
-        let (home, farewell) = (&container.home, runtime.farewell.clone());
-        let process = HostProcess::start(words, &container.spec, *wants, size, home, farewell)?;
-        info!(process = process.id(), "{self}");
-        Ok(process)
-    }
+/// Who serves what was asked for.
+pub enum Served<L: ?Sized> {
+    /// It is here, to be driven.
+    Local(Box<L>),
+    /// It is behind another server, which is asked once the client's handshake is good.
+    Upstream(Answer<'static, Upstream>),
+}
 
+/// Who serves an exec or an attach. A [`Command`] in a box is a local one.
+pub type Session = Served<dyn LocalSession>;
+
+/// Who serves a port-forward. [`Ports`] in a box are local ones.
+pub type Forwarding = Served<dyn LocalForward>;
+
+/// Who serves an attach, and what was heard of its request.
+#[derive(Debug)]
+pub struct Attachment {
+    /// Who serves it.
+    pub session: Session,
+    /// The lines with which it begins, if they were asked for and the runtime gives them. An
+    /// upstream says so itself.
+    pub replay: Option<usize>,
+}
+
+/// A runtime's refusal, or failure, in its own words.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Refusal {
+    /// The HTTP status code.
+    pub code: u16,
+    /// What the client is told, as plain text.
+    pub text: String,
+    /// Header lines that go with it.
+    pub headers: Vec<(&'static str, String)>,
+    /// For the log, where the text does not say it.
+    pub cause: String,
+}
+
+/// A server that streams what was asked for, as container runtimes have one.
+pub struct Upstream {
+    /// Where it is. `//HOST:PORT/…`, without a scheme, is plain HTTP.
+    pub url: String,
+    /// Whom this node trusts there and who it is, for `https`.
+    pub tls: Option<Arc<rustls::ClientConfig>>,
+    /// What it speaks in exec and attach. Port-forwards are SPDY in any case.
+    pub carrier: Carrier,
+    /// Called if the session ends without an outcome: what runs there would run on.
+    pub on_lost: Option<Box<dyn FnOnce() + Send>>,
+}
+
+/// A command and where it would run. It shows itself as a log names it.
+pub trait Command: Display {
+    /// What it is once it runs.
+    type Process: Process;
+
+    /// Starts it, with a terminal of this size where there is one.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    fn start(&mut self, size: Option<Size>) -> Result<Self::Process, StartError>;
+
+    /// Its words; none where it is no command of the client's.
     fn words(&self) -> &[String] {
-        &self.words
+        &[]
     }
 
-    fn drain_patience(&self) -> Option<Duration> {
-        self.runtime.settings.drain
+    /// How its output is read on after it has ended.
+    fn drain(&self) -> Drain {
+        Drain::default()
     }
 }
 
-/// Why an exec has no container to run in.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum NotFound {
-    /// No such pod, or one with another uid.
-    #[error("pod does not exist")]
-    Pod,
-    /// The pod has no such container.
-    #[error("container not found (\"{0}\")")]
-    Container(String),
-    /// Its main process has ended.
-    #[error("container is in CONTAINER_EXITED state")]
-    Exited,
+/// What a session needs of a process. Dropped, it is hung up.
+pub trait Process {
+    /// Tells its terminal the size.
+    fn resize(&self, size: Size);
+
+    /// What it does next. It takes its input from `stdin`; its output is read only while `room`.
+    fn poll(&mut self, cx: &mut Context<'_>, stdin: &mut Inflow, room: bool) -> Poll<Act>;
+
+    /// Whether all output was read to its end.
+    fn is_silent(&self) -> bool;
+
+    /// How it ended, once it has.
+    fn poll_exit(&mut self, cx: &mut Context<'_>) -> Poll<ExitStatus>;
+
+    /// It has ended, and so has the session: what it left behind lives on.
+    fn leave(&mut self) {}
 }
 
-impl Container {
-    /// How it is.
+/// What a process did.
+#[derive(Debug)]
+pub enum Act {
+    /// It wrote to its output.
+    Out(Bytes),
+    /// It wrote to its errors.
+    Err(Bytes),
+    /// Nobody can write to its output any more.
+    OutEnded,
+    /// Nobody can write to its errors any more.
+    ErrEnded,
+    /// It took some input, or refused any more.
+    Took,
+    /// Its output cannot be had as it was, and why.
+    Broken(String),
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExitStatus {
+    /// By itself, with this code.
+    Exited(u8),
+    /// By this signal.
+    Signaled(u8),
+}
+
+impl ExitStatus {
+    /// The code that shells and runtimes give it.
     #[must_use]
-    pub fn state(&self) -> State {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// What its main process writes first, once it has; `None` if it never will.
-    pub async fn first_output(&self) -> Option<Bytes> {
-        let view = self.console.reader(Log::begin);
-        match poll_fn(|cx| view.poll_next(cx, None)).await {
-            Next::Piece(_, _, bytes) => Some(bytes),
-            Next::Over | Next::GivenUp => None,
+    pub fn code(self) -> u8 {
+        match self {
+            ExitStatus::Exited(code) => code,
+            ExitStatus::Signaled(signal) => 128_u8.saturating_add(signal),
         }
     }
+}
 
-    /// One without a main process.
-    pub(crate) fn idle(spec: ContainerSpec) -> Arc<Container> {
-        Arc::new(Container {
-            spec,
-            #[expect(clippy::disallowed_methods, reason = "its status has a date")]
-            state: Mutex::new(State::Running { since: SystemTime::now() }),
-            console: Arc::default(),
-            home: Home::new(),
+/// How the output of a process that has ended is read on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Drain {
+    /// How long something else may hold the other end, once what the process wrote was read; `None`
+    /// is as long as that does.
+    pub patience: Option<Duration>,
+    /// The most that the process itself can have left to read. What comes behind that was written
+    /// by others.
+    pub held_bytes: usize,
+}
+
+/// Why a command did not start, in the words that the client is told.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{0}")]
+pub struct StartError(pub String);
+
+/// A pod whose ports can be reached. It shows itself as a log names it.
+pub trait Ports: Display + Clone + Send + 'static {
+    /// What a connection is.
+    type Stream: Local + Send + 'static;
+
+    /// Connects to one of its ports.
+    ///
+    /// # Errors
+    /// Why not, in words for the user.
+    fn dial(self, port: u16) -> impl Future<Output = Result<Self::Stream, String>> + Send;
+}
+
+/// A longer line is given in parts, as the runtimes do (theirs have 16 KiB).
+pub const LINE_BYTES: usize = 64 * 1024;
+
+/// Which of its outputs a container wrote to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Its output, or its terminal.
+    Out,
+    /// Its errors.
+    Err,
+}
+
+/// A container's log, from where it was asked for.
+pub struct Log {
+    /// What is in it.
+    pub records: Box<dyn LogRecords>,
+    /// So many of the first lines that come to their end do not count: both outputs have a line
+    /// that is not at its end, and fewer are wanted.
+    pub skip_lines: u64,
+}
+
+/// The records of a log, in their order.
+pub trait LogRecords: Send {
+    /// The next of them; `None` is the end. An error cuts the answer off, so that nobody takes it
+    /// for complete.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<LogRecord>>>;
+}
+
+/// A part of what a container wrote.
+#[derive(Clone, Debug)]
+pub struct LogRecord {
+    /// What it was written to.
+    pub source: Source,
+    /// When it was written, or read.
+    pub time: SystemTime,
+    /// One or more lines, or parts of them: what has no line end goes on in the next record of the
+    /// same source.
+    pub bytes: Bytes,
+}
+
+/// An exec or an attach to be driven. Each [`Command`] is one.
+pub trait LocalSession: Send {
+    /// Runs it for the client at the other end of `connection`, as [`run`](crate::session::run).
+    fn run(
+        self: Box<Self>,
+        wants: Wants,
+        protocol: &'static Protocol,
+        connection: Upgraded,
+        end: CancellationToken,
+    ) -> BoxFuture<'static, (End, Traffic)>;
+}
+
+/// A port-forward to be driven. All [`Ports`] are one.
+pub trait LocalForward: Send {
+    /// Runs it for the client at the other end of `connection`, as [`run`](crate::forward::run).
+    /// Its connections count in `slots`.
+    fn run(
+        self: Box<Self>,
+        forward: Forward,
+        connection: Upgraded,
+        slots: Slots,
+        end: CancellationToken,
+    ) -> BoxFuture<'static, (End, Traffic)>;
+}
+
+impl Refusal {
+    /// With this code and text.
+    pub fn new(code: u16, text: impl Into<String>) -> Refusal {
+        Refusal { code, text: text.into(), ..Refusal::default() }
+    }
+}
+
+impl Upstream {
+    /// A server that speaks SPDY, as those of container runtimes do.
+    pub fn spdy(url: impl Into<String>) -> Upstream {
+        Upstream { url: url.into(), tls: None, carrier: Carrier::Spdy, on_lost: None }
+    }
+}
+
+impl<L: ?Sized> Debug for Served<L> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Served::Local(_) => "Local",
+            Served::Upstream(_) => "Upstream",
         })
     }
+}
 
-    fn set(&self, state: State) {
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
+impl Debug for Upstream {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        // Who knows the URL may use it.
+        f.debug_struct("Upstream").field("carrier", &self.carrier).finish_non_exhaustive()
     }
 }
 
-impl RunningPod {
-    /// What its manifest says.
-    #[must_use]
-    pub fn spec(&self) -> &PodSpec {
-        &self.spec
-    }
-
-    /// Its containers.
-    #[must_use]
-    pub fn containers(&self) -> &[Arc<Container>] {
-        &self.containers
-    }
-}
-
-impl Runtime {
-    /// Starts the main processes of `pods`. Must be called in a tokio runtime with I/O and time.
-    /// Makes this program the parent of what its children leave behind.
-    #[must_use]
-    pub fn start(pods: Vec<PodSpec>, settings: Settings) -> Runtime {
-        family::adopt_orphans();
-        let farewell = Farewell {
-            signal: Signal::HUP,
-            grace: settings.hangup_grace,
-            hurry: CancellationToken::new(),
-            undertaker: TaskTracker::new(),
-            tasks: Handle::current(),
-        };
-        let (end, mains) = (CancellationToken::new(), TaskTracker::new());
-        #[expect(clippy::disallowed_methods, reason = "it ends with the runtime")]
-        tokio::spawn(tend(end.clone()));
-        let begin = |spec: &ContainerSpec| {
-            let container = Container::idle(spec.clone());
-            if !spec.command.is_empty() {
-                let farewell =
-                    Farewell { signal: Signal::TERM, grace: END_GRACE, ..farewell.clone() };
-                let (container, end) = (container.clone(), end.clone());
-                mains.spawn(supervise(container, farewell, end));
-            }
-            container
-        };
-        let pods = pods
-            .into_iter()
-            .map(|spec| RunningPod {
-                containers: spec.containers.iter().map(begin).collect(),
-                spec,
-            })
-            .collect();
-        Runtime { pods, settings, farewell, end, mains }
-    }
-
-    /// Reads manifests and starts what they describe.
-    ///
-    /// # Errors
-    /// [`ObjectsError`]; nothing was started then.
-    pub fn from_files(
-        files: &[impl AsRef<Path>],
-        settings: Settings,
-    ) -> Result<Runtime, ObjectsError> {
-        let mut pods = Vec::new();
-        for file in files {
-            manifest::read_into(file.as_ref(), &mut pods)?;
-        }
-        Ok(Runtime::start(pods, settings))
-    }
-
-    /// The pods.
-    #[must_use]
-    pub fn pods(&self) -> &[RunningPod] {
-        &self.pods
-    }
-
-    /// How processes are ended and drained.
-    #[must_use]
-    pub fn settings(&self) -> Settings {
-        self.settings
-    }
-
-    /// The pod of this name, and of this uid where one is given.
-    ///
-    /// # Errors
-    /// [`NotFound::Pod`].
-    pub fn pod(
-        &self,
-        namespace: &str,
-        name: &str,
-        uid: Option<&str>,
-    ) -> Result<&RunningPod, NotFound> {
-        let pod = self
-            .pods
-            .iter()
-            .find(|pod| pod.spec.namespace == namespace && pod.spec.name == name)
-            .filter(|pod| uid.is_none_or(|uid| uid == pod.spec.uid));
-        pod.ok_or(NotFound::Pod)
-    }
-
-    /// A container, however it is.
-    ///
-    /// # Errors
-    /// [`NotFound`].
-    pub fn container(
-        &self,
-        namespace: &str,
-        pod: &str,
-        uid: Option<&str>,
-        container: &str,
-    ) -> Result<Arc<Container>, NotFound> {
-        let pod = self.pod(namespace, pod, uid)?;
-        let found = pod.containers.iter().find(|known| known.spec.name == container);
-        found.cloned().ok_or_else(|| NotFound::Container(container.to_owned()))
-    }
-
-    /// A container that runs, so that a command can be run in it, or its console be looked at.
-    ///
-    /// # Errors
-    /// [`NotFound`].
-    pub fn find(
-        &self,
-        namespace: &str,
-        pod: &str,
-        uid: Option<&str>,
-        container: &str,
-    ) -> Result<Arc<Container>, NotFound> {
-        let found = self.container(namespace, pod, uid, container)?;
-        match found.state() {
-            State::Running { .. } => Ok(found),
-            State::Exited { .. } | State::Failed { .. } => Err(NotFound::Exited),
-        }
-    }
-
-    /// Ends everything that runs, within a second: asks, waits, kills. All sessions must have
-    /// ended.
-    pub async fn shut_down(&self) {
-        self.end.cancel();
-        self.mains.close();
-        self.mains.wait().await;
-        self.homes().for_each(Home::ask_orphans);
-        let undertaker = &self.farewell.undertaker;
-        undertaker.close();
-        if timeout(END_GRACE, undertaker.wait()).await.is_err() {
-            self.farewell.hurry.cancel();
-        }
-        self.homes().for_each(Home::end);
-        let killed = Instant::now();
-        while family::tend() + undertaker.len() > 0 && killed.elapsed() < END_PATIENCE {
-            sleep(LOOK_EVERY).await;
-        }
-        let left = family::tend() + undertaker.len();
-        if left > 0 {
-            warn!("{left} processes were killed and are still there");
-        }
-    }
-
-    fn homes(&self) -> impl Iterator<Item = &Home> {
-        self.pods.iter().flat_map(|pod| &pod.containers).map(|container| &container.home)
-    }
-}
-
-impl Drop for Runtime {
-    fn drop(&mut self) {
-        self.end.cancel();
-    }
-}
-
-/// Looks after orphans whenever children have ended, until the runtime ends.
-async fn tend(end: CancellationToken) {
-    let mut deaths = match signal(SignalKind::child()) {
-        Ok(deaths) => deaths,
-        Err(error) => return warn!("orphans are looked after at the end only: {error}"),
-    };
-    while end.run_until_cancelled(deaths.recv()).await.flatten().is_some() {
-        #[expect(clippy::disallowed_methods, reason = "it is waited for")]
-        let _ = spawn_blocking(family::tend).await;
-        let _ = end.run_until_cancelled(sleep(TEND_AT_MOST_EVERY)).await;
-    }
-}
-
-/// Runs a container's main process to its end, which is the end of all that runs in it.
-async fn supervise(container: Arc<Container>, farewell: Farewell, end: CancellationToken) {
-    let (spec, console) = (&container.spec, &container.console);
-    // Its stdin stays open for whoever attaches.
-    let wants = Wants { stdin: spec.stdin, stdout: true, stderr: !spec.tty, tty: spec.tty };
-    #[expect(clippy::disallowed_methods, reason = "its status has a date")]
-    let since = SystemTime::now();
-    let started = HostProcess::start(&spec.command, spec, wants, None, &container.home, farewell);
-    let mut process = match started {
-        Ok(process) => process,
-        Err(error) => {
-            warn!(container = spec.name, "cannot be started: {error}");
-            #[expect(clippy::disallowed_methods, reason = "its status has a date")]
-            let (why, at) = (error.to_string(), SystemTime::now());
-            container.set(State::Failed { why, at });
-            console.end();
-            return container.home.end();
-        }
-    };
-    let running = run(console, &mut process, |process, cx| process.poll_ending(cx));
-    let Some(ended) = end.run_until_cancelled(running).await else { return };
-    info!(container = spec.name, code = ended.code(), "the main process has ended");
-    #[expect(clippy::disallowed_methods, reason = "its status has a date")]
-    container.set(State::Exited { code: ended.code(), since, at: SystemTime::now() });
-    process.leave();
-    container.home.end();
-    // What it wrote is read. All that ran beside it was killed; what has left the container's
-    // sessions, as none can in a real one, has a while to end.
-    let mut until = None;
-    let dry = run(console, &mut process, |process, cx| {
-        if process.is_silent() {
-            return Poll::Ready(true);
-        }
-        let until = until.get_or_insert_with(|| Box::pin(sleep(END_DRAIN)));
-        until.as_mut().poll(cx).map(|()| false)
-    });
-    match end.run_until_cancelled(dry).await {
-        None => return,
-        Some(true) => {}
-        Some(false) => warn!(container = spec.name, "others still hold its output: it is cut off"),
-    }
-    console.end();
-}
-
-/// Lets a process go on until `over` says so. That is asked whenever the process has nothing to do
-/// and waits for nobody.
-async fn run<T>(
-    console: &Console,
-    process: &mut HostProcess,
-    mut over: impl FnMut(&mut HostProcess, &mut Context<'_>) -> Poll<T>,
-) -> T {
-    let mut held = Box::pin(sleep(Duration::ZERO));
-    loop {
-        let step = poll_fn(|cx| {
-            loop {
-                match console.poll_process(cx, process) {
-                    Poll::Ready(Turn::Acted(moved)) => return Poll::Ready(Err(moved)),
-                    Poll::Ready(Turn::Held(until)) => {
-                        held.as_mut().reset(until);
-                        ready!(held.as_mut().poll(cx));
-                    }
-                    Poll::Pending => return over(process, cx).map(Ok),
-                }
-            }
-        });
-        match step.await {
-            Ok(result) => return result,
-            Err(moved) => take_turns(moved).await,
-        }
+impl Debug for Log {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Log").field("skip_lines", &self.skip_lines).finish_non_exhaustive()
     }
 }

@@ -1,7 +1,6 @@
 //! One exec or attach: joins an upgraded connection with a process, from the first stream to the
 //! Status.
 
-use std::fmt::Display;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -18,33 +17,11 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::pipes::PIPE_BYTES;
-use crate::process::{Act, Ending, Process, StartError};
+use crate::runtime::{Act, BoxFuture, Command, Drain, ExitStatus, LocalSession, Process};
 
 /// With a terminal, how long the first size may take before the process starts without one. A
 /// program that asks at once must not be told 0 by 0.
 const FIRST_SIZE_PATIENCE: Duration = Duration::from_millis(500);
-/// The most that a process's two pipes hold when it ends.
-const OWN_BYTES: usize = 2 * PIPE_BYTES;
-
-/// A command and where it would run. It shows itself as a log names it.
-pub trait Command: Display {
-    /// What it is once it runs.
-    type Process: Process;
-
-    /// Starts it, with a terminal of this size where there is one.
-    ///
-    /// # Errors
-    /// [`StartError`].
-    fn start(&mut self, size: Option<Size>) -> Result<Self::Process, StartError>;
-
-    /// Its words.
-    fn words(&self) -> &[String];
-
-    /// After it has ended: how long its output is read on while something else holds the other
-    /// end; `None` for as long as that does.
-    fn drain_patience(&self) -> Option<Duration>;
-}
 
 /// Runs `command` for the client at the other end of `connection`, until both have ended or `end`.
 /// `wants` are the channels that the client wants, `protocol` is what it speaks. Gives how it
@@ -60,12 +37,13 @@ pub async fn run<S: Connection, C: Command>(
     let session = Session::new(Side::Server, protocol, wants, seed);
     let mut driver = Driver::new(connection, session);
     let mut running = Running {
+        drain: command.drain(),
         command,
         wants,
         stdin: Inflow::default(),
         half_closes: protocol.half_closes,
         size: None,
-        phase: Phase::Setup,
+        state: State::Setup,
         end: None,
         err_ended: false,
     };
@@ -82,21 +60,38 @@ pub async fn run<S: Connection, C: Command>(
     (end, Traffic { from_client: driver.received(), to_client: driver.sent() })
 }
 
+impl<C> LocalSession for C
+where
+    C: Command + Send + 'static,
+    C::Process: Send,
+{
+    fn run(
+        self: Box<Self>,
+        wants: Wants,
+        protocol: &'static Protocol,
+        connection: Upgraded,
+        end: CancellationToken,
+    ) -> BoxFuture<'static, (End, Traffic)> {
+        Box::pin(run(*self, wants, protocol, connection, end))
+    }
+}
+
 struct Running<C: Command> {
     command: C,
     wants: Wants,
     /// Input that the process has not taken yet.
     stdin: Inflow,
     half_closes: bool,
+    drain: Drain,
     size: Option<Size>,
-    phase: Phase<C::Process>,
+    state: State<C::Process>,
     /// How it ended: the session has given its last event, or was given its Status.
     end: Option<End>,
     /// Its errors have come to their end.
     err_ended: bool,
 }
 
-enum Phase<P> {
+enum State<P> {
     /// The client has not opened all streams.
     Setup,
     /// Everything is there but the terminal's size, which may still come until then.
@@ -104,16 +99,16 @@ enum Phase<P> {
     /// It runs.
     Process(Box<P>),
     /// It has ended; what it wrote is still to be read.
-    Drain(Drain<P>),
+    Drain(Draining<P>),
     /// Nothing is left to run.
     Over,
 }
 
 /// What a process that has ended wrote is in its pipes: it is read until they are dry, however slow
 /// the client is. Then whoever else holds them is waited for, or has until a deadline to end.
-struct Drain<P> {
+struct Draining<P> {
     process: Box<P>,
-    ending: Ending,
+    exit: ExitStatus,
     until: Option<Time>,
     /// So much was read since, and then nothing was there.
     read: usize,
@@ -122,65 +117,68 @@ struct Drain<P> {
 
 enum Acted {
     Act(Act),
-    Ended(Ending),
+    Ended(ExitStatus),
     /// All that the process itself wrote was read: from here on others are waited for.
     Dry,
 }
 
-/// The machine and its time.
-type Machinery<'a> = (&'a mut Session, Time);
+/// The client's session at one moment.
+struct Client<'a> {
+    session: &'a mut Session,
+    now: Time,
+}
 
 impl<C: Command> Running<C> {
     async fn run<S: Connection>(&mut self, driver: &mut Driver<S, Session>) {
         loop {
             let step = driver.next(self).await;
             let now = driver.now();
-            let session = driver.machine();
+            let client = &mut Client { session: driver.machine(), now };
             match step {
-                Step::Event(event) => self.event((session, now), event),
-                Step::Act(Acted::Act(act)) => self.act((session, now), act),
-                Step::Act(Acted::Ended(ending)) => self.drain(ending),
+                Step::Event(event) => self.event(client, event),
+                Step::Act(Acted::Act(act)) => self.act(client, act),
+                Step::Act(Acted::Ended(exit)) => self.drain(exit),
                 Step::Act(Acted::Dry) => self.dry(now),
-                Step::Deadline => self.late((session, now)),
+                Step::Deadline => self.late(client),
                 Step::Gone => self.lost(&Loss::new(Cause::Cut, "while the process takes no input")),
                 Step::Done => return,
             }
-            if matches!(&self.phase, Phase::Drain(drain) if drain.process.is_silent()) {
-                self.conclude((driver.machine(), now));
+            if matches!(&self.state, State::Drain(drain) if drain.process.is_silent()) {
+                self.conclude(&mut Client { session: driver.machine(), now });
             }
         }
     }
 
-    fn late(&mut self, machinery: Machinery<'_>) {
-        match &self.phase {
-            Phase::Size(_) => self.start(machinery),
-            Phase::Drain(_) => self.conclude(machinery),
-            Phase::Setup | Phase::Process(_) | Phase::Over => {}
+    fn late(&mut self, client: &mut Client<'_>) {
+        match &self.state {
+            State::Size(_) => self.start(client),
+            State::Drain(_) => self.conclude(client),
+            State::Setup | State::Process(_) | State::Over => {}
         }
     }
 
-    fn event(&mut self, machinery: Machinery<'_>, event: Event) {
+    fn event(&mut self, client: &mut Client<'_>, event: Event) {
         match event {
             Event::Ready if self.wants.tty && self.size.is_none() => {
-                self.phase = Phase::Size(machinery.1 + FIRST_SIZE_PATIENCE);
+                self.state = State::Size(client.now + FIRST_SIZE_PATIENCE);
             }
-            Event::Ready => self.start(machinery),
+            Event::Ready => self.start(client),
             Event::Data(Channel::Stdin, bytes) => {
                 // What has ended takes no more.
-                if !matches!(self.phase, Phase::Drain(_) | Phase::Over) {
+                if !matches!(self.state, State::Drain(_) | State::Over) {
                     self.stdin.push(bytes);
                 }
                 // Whoever types does not wait for a size.
-                if matches!(self.phase, Phase::Size(_)) {
-                    self.start(machinery);
+                if matches!(self.state, State::Size(_)) {
+                    self.start(client);
                 }
             }
             Event::Eof(Channel::Stdin) => self.stdin.end(),
             Event::Resize(size) => {
                 self.size = Some(size);
-                match &self.phase {
-                    Phase::Size(_) => self.start(machinery),
-                    Phase::Process(process) => process.resize(size),
+                match &self.state {
+                    State::Size(_) => self.start(client),
+                    State::Process(process) => process.resize(size),
                     _ => {}
                 }
             }
@@ -189,83 +187,79 @@ impl<C: Command> Running<C> {
         }
     }
 
-    fn start(&mut self, machinery: Machinery<'_>) {
+    fn start(&mut self, client: &mut Client<'_>) {
         let size = self.size.filter(|_| self.wants.tty);
         match self.command.start(size) {
-            Ok(process) => self.phase = Phase::Process(Box::new(process)),
+            Ok(process) => self.state = State::Process(Box::new(process)),
             Err(error) => {
-                let why = format!(
-                    "error executing command in container: exec failed: unable to start \
-                     container process: {error}"
-                );
-                warn!("{why}");
-                self.end(machinery, &Status::failed(&why));
+                warn!("{error}");
+                self.end(client, &Status::failed(&error.to_string()));
             }
         }
     }
 
-    fn end(&mut self, (session, now): Machinery<'_>, status: &Status) {
-        session.status(now, status);
+    fn end(&mut self, client: &mut Client<'_>, status: &Status) {
+        client.session.status(client.now, status);
         self.end = Some(End::Outcome(status.outcome().clone()));
-        self.phase = Phase::Over;
+        self.state = State::Over;
     }
 
-    fn act(&mut self, machinery: Machinery<'_>, act: Act) {
-        if let (Phase::Drain(drain), Act::Out(bytes) | Act::Err(bytes)) = (&mut self.phase, &act) {
+    fn act(&mut self, client: &mut Client<'_>, act: Act) {
+        if let (State::Drain(drain), Act::Out(bytes) | Act::Err(bytes)) = (&mut self.state, &act) {
             drain.read += bytes.len();
         }
         match act {
-            Act::Out(bytes) => machinery.0.send(Channel::Stdout, bytes),
-            Act::Err(bytes) => machinery.0.send(Channel::Stderr, bytes),
-            Act::OutEnded => machinery.0.finish(Channel::Stdout),
+            Act::Out(bytes) => client.session.send(Channel::Stdout, bytes),
+            Act::Err(bytes) => client.session.send(Channel::Stderr, bytes),
+            Act::OutEnded => client.session.finish(Channel::Stdout),
             Act::ErrEnded => {
                 self.err_ended = true;
-                machinery.0.finish(Channel::Stderr);
+                client.session.finish(Channel::Stderr);
             }
             Act::Took => {}
             Act::Broken(why) => {
                 warn!("{}: {why}", self.command);
-                self.end(machinery, &Status::failed(&why));
+                self.end(client, &Status::failed(&why));
             }
         }
     }
 
-    fn drain(&mut self, ending: Ending) {
-        self.phase = match std::mem::replace(&mut self.phase, Phase::Over) {
-            Phase::Process(process) => {
-                Phase::Drain(Drain { process, ending, until: None, read: 0, dry: false })
+    fn drain(&mut self, exit: ExitStatus) {
+        self.state = match std::mem::replace(&mut self.state, State::Over) {
+            State::Process(process) => {
+                State::Drain(Draining { process, exit, until: None, read: 0, dry: false })
             }
             other => other,
         };
     }
 
-    fn conclude(&mut self, (session, now): Machinery<'_>) {
-        let Phase::Drain(drain) = &mut self.phase else { return };
-        let (code, is_cut) = (drain.ending.code(), !drain.process.is_silent());
+    fn conclude(&mut self, client: &mut Client<'_>) {
+        let State::Drain(drain) = &mut self.state else { return };
+        let (code, is_cut) = (drain.exit.code(), !drain.process.is_silent());
         drain.process.leave();
-        if is_cut && !self.say_cut((session, now)) {
+        if is_cut && !self.say_cut(client) {
             return;
         }
         let why = format!("error executing command [{}], exit code {code}", self.words());
-        self.end((session, now), &Status::exited(code, &why));
+        self.end(client, &Status::exited(code, &why));
     }
 
     /// The output ends while others still write to it. That is said where a person reads it; where
     /// there is no such place, the session fails, and this is `false`: nobody shall take what came
     /// for all of it.
-    fn say_cut(&mut self, machinery: Machinery<'_>) -> bool {
-        let patience = self.command.drain_patience().unwrap_or_default();
+    fn say_cut(&mut self, client: &mut Client<'_>) -> bool {
+        let patience = self.drain.patience.unwrap_or_default();
         let why = format!(
             "the output is cut off: processes that the command left behind still hold it after \
              {patience:?}"
         );
         warn!("{}: {why}", self.command);
         if self.wants.tty && self.wants.stdout {
-            machinery.0.send(Channel::Stdout, format!("\r\n{why}\r\n").into());
+            client.session.send(Channel::Stdout, format!("\r\n{why}\r\n").into());
         } else if self.wants.stderr && !self.err_ended {
-            machinery.0.send(Channel::Stderr, format!("{why}\n").into());
+            client.session.send(Channel::Stderr, format!("{why}\n").into());
         } else {
-            self.end(machinery, &Status::failed(&why));
+            self.end(client, &Status::failed(&why));
             return false;
         }
         true
@@ -279,13 +273,13 @@ impl<C: Command> Running<C> {
     /// The client is gone. Dropping the process hangs it up.
     fn lost(&mut self, loss: &Loss) {
         self.end.get_or_insert_with(|| End::ClientGone(loss.to_string()));
-        self.phase = Phase::Over;
+        self.state = State::Over;
     }
 
     fn dry(&mut self, now: Time) {
-        if let Phase::Drain(drain) = &mut self.phase {
+        if let State::Drain(drain) = &mut self.state {
             drain.dry = true;
-            drain.until = self.command.drain_patience().map(|patience| now + patience);
+            drain.until = self.drain.patience.map(|patience| now + patience);
         }
     }
 
@@ -296,7 +290,7 @@ impl<C: Command> Running<C> {
         if self.end.is_none() {
             let now = driver.now();
             driver.machine().lose(now, "the node shuts down");
-            self.phase = Phase::Over;
+            self.state = State::Over;
             self.end = Some(End::Shutdown);
         }
         let _ = timeout(GOODBYE_PATIENCE, self.run(driver)).await;
@@ -308,32 +302,32 @@ impl<C: Command> Ends<Session> for Running<C> {
 
     fn poll(&mut self, cx: &mut Context<'_>, session: &mut Session) -> Poll<(Acted, usize)> {
         let room = session.outbox().len() < limits::OUTBOX_BYTES;
-        let process = match &mut self.phase {
-            Phase::Process(process) => process,
+        let process = match &mut self.state {
+            State::Process(process) => process,
             // What comes behind all that the pipes can hold was written by others.
-            Phase::Drain(drain) if !drain.dry && drain.read > OWN_BYTES => {
+            State::Drain(drain) if !drain.dry && drain.read > self.drain.held_bytes => {
                 return Poll::Ready((Acted::Dry, 0));
             }
-            Phase::Drain(drain) => &mut drain.process,
-            Phase::Setup | Phase::Size(_) | Phase::Over => return Poll::Pending,
+            State::Drain(drain) => &mut drain.process,
+            State::Setup | State::Size(_) | State::Over => return Poll::Pending,
         };
         if let Poll::Ready(act) = process.poll(cx, &mut self.stdin, room) {
             let bytes = if let Act::Out(bytes) | Act::Err(bytes) = &act { bytes.len() } else { 0 };
             return Poll::Ready((Acted::Act(act), bytes));
         }
-        match &self.phase {
-            Phase::Drain(drain) if room && !drain.dry => Poll::Ready((Acted::Dry, 0)),
+        match &self.state {
+            State::Drain(drain) if room && !drain.dry => Poll::Ready((Acted::Dry, 0)),
             _ => Poll::Pending,
         }
     }
 
     fn poll_last(&mut self, cx: &mut Context<'_>, _: &mut Session) -> Poll<(Acted, usize)> {
-        let Phase::Process(process) = &mut self.phase else { return Poll::Pending };
-        process.poll_ending(cx).map(|ending| (Acted::Ended(ending), 0))
+        let State::Process(process) = &mut self.state else { return Poll::Pending };
+        process.poll_exit(cx).map(|exit| (Acted::Ended(exit), 0))
     }
 
     fn has_room(&self) -> bool {
-        matches!(self.phase, Phase::Drain(_) | Phase::Over)
+        matches!(self.state, State::Drain(_) | State::Over)
             || self.stdin.len() < limits::STDIN_BYTES
     }
 
@@ -342,16 +336,16 @@ impl<C: Command> Ends<Session> for Running<C> {
     }
 
     fn deadline(&self) -> Option<Time> {
-        match &self.phase {
-            Phase::Size(until) => Some(*until),
-            Phase::Drain(drain) => drain.until,
-            Phase::Setup | Phase::Process(_) | Phase::Over => None,
+        match &self.state {
+            State::Size(until) => Some(*until),
+            State::Drain(drain) => drain.until,
+            State::Setup | State::Process(_) | State::Over => None,
         }
     }
 
     /// While the process takes no input, the client is not read.
     fn blocked(&self, _: &Session) -> Option<Blocked> {
-        let is_blocked = matches!(self.phase, Phase::Process(_)) && !self.has_room();
+        let is_blocked = matches!(self.state, State::Process(_)) && !self.has_room();
         let grace = if self.half_closes { Duration::ZERO } else { limits::CLOSED_CLIENT_GRACE };
         is_blocked.then_some(Blocked { waiting: self.stdin.len(), grace })
     }
@@ -359,7 +353,6 @@ impl<C: Command> Ends<Session> for Running<C> {
 
 #[cfg(test)]
 mod tests {
-    use std::fmt::{self, Formatter};
     use std::future::poll_fn;
 
     use bowline_io::clock::Clock;
@@ -367,55 +360,14 @@ mod tests {
     use bowline_io::stream::Stream;
     use bowline_proto::Next;
     use bowline_proto::session::protocol::SPDY_V4;
-    use bytes::{Bytes, BytesMut};
+    use bytes::BytesMut;
     use tokio::net::{TcpListener, TcpStream};
     use tokio::time::sleep;
 
     use super::*;
+    use crate::endless::Endless;
 
     const WANTS: Wants = Wants { stdin: false, stdout: true, stderr: false, tty: false };
-
-    /// A command that writes for as long as it is let.
-    struct Endless;
-
-    impl Display for Endless {
-        fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-            f.write_str("endless")
-        }
-    }
-
-    impl Command for Endless {
-        type Process = Endless;
-
-        fn start(&mut self, _: Option<Size>) -> Result<Endless, StartError> {
-            Ok(Endless)
-        }
-
-        fn words(&self) -> &[String] {
-            &[]
-        }
-
-        fn drain_patience(&self) -> Option<Duration> {
-            None
-        }
-    }
-
-    impl Process for Endless {
-        fn resize(&self, _: Size) {}
-
-        fn poll(&mut self, _: &mut Context<'_>, _: &mut Inflow, room: bool) -> Poll<Act> {
-            let bytes = Bytes::from_static(&[b'x'; 64 * 1024]);
-            if room { Poll::Ready(Act::Out(bytes)) } else { Poll::Pending }
-        }
-
-        fn is_silent(&self) -> bool {
-            false
-        }
-
-        fn poll_ending(&mut self, _: &mut Context<'_>) -> Poll<Ending> {
-            Poll::Pending
-        }
-    }
 
     /// Reads nothing between the first output and `end`. How it was lost.
     async fn client(stream: TcpStream, end: CancellationToken) -> String {

@@ -22,8 +22,8 @@ use bowline_io::{chance, tls};
 use bowline_node::admitted::{self, Admitted};
 use bowline_node::forward::Slots;
 use bowline_node::kubelet::Kubelet;
-use bowline_node::manifest;
-use bowline_node::runtime::{RunningPod, Runtime, Settings};
+use bowline_node::process::{ProcessRuntime, RunningPod, Settings, manifest};
+use bowline_node::runtime::Runtime as _;
 use bowline_proto::limits::FORWARD_CONNECTIONS;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpSocket};
@@ -62,7 +62,7 @@ pub struct Dev {
     pub address: SocketAddr,
     /// How to get in.
     pub kubeconfig: PathBuf,
-    runtime: Arc<Runtime>,
+    runtime: Arc<ProcessRuntime>,
     gateway: (Sessions, JoinHandle<()>),
     node: (Sessions, JoinHandle<()>),
     /// Keeps the demo pod's port.
@@ -78,7 +78,7 @@ impl Dev {
         // The demo pod's port is its server's alone, also before that listens.
         let reserved = web::reserve((Ipv4Addr::LOCALHOST, 0).into())?;
         let (objects, specs) = objects(&config.files, reserved.local_addr()?.port())?;
-        let runtime = Arc::new(Runtime::start(
+        let runtime = Arc::new(ProcessRuntime::start(
             specs,
             Settings { drain: config.drain, ..Settings::default() },
         ));
@@ -147,7 +147,7 @@ impl Dev {
 
 async fn start_node(
     authority: &Authority,
-    runtime: Arc<Runtime>,
+    runtime: Arc<ProcessRuntime>,
     config: &Config,
 ) -> Result<(SocketAddr, (Sessions, JoinHandle<()>))> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
@@ -247,7 +247,7 @@ fn demo_pod(port: u16) -> Result<Object> {
 }
 
 /// Resolves once the demo pod's server can be reached: when `dev` is ready, so is its pod.
-async fn demo_listens(runtime: &Runtime) -> Result<()> {
+async fn demo_listens(runtime: &ProcessRuntime) -> Result<()> {
     let containers = runtime.pods().iter().flat_map(RunningPod::containers);
     for container in containers {
         let said = timeout(DEMO_PATIENCE, container.first_output()).await.ok().flatten();
@@ -340,7 +340,7 @@ mod tests {
             "spec": { "containers": [{ "name": "nginx", "command": ["sh", "-c", script] }] },
         });
         let pod = manifest::pod(&Object { value, path: "a test".into(), document: 1 })?;
-        let runtime = Runtime::start(vec![pod], Settings::default());
+        let runtime = ProcessRuntime::start(vec![pod], Settings::default());
         let result = demo_listens(&runtime).await;
         runtime.shut_down().await;
         result

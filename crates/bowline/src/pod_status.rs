@@ -2,15 +2,15 @@
 
 use std::time::SystemTime;
 
-use bowline_node::runtime::{Container, RunningPod, Runtime, State};
+use bowline_node::process::{Container, ProcessRuntime, RunningPod, State};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 /// Puts the status of `pod` into it, if the runtime runs it.
-pub fn refresh(runtime: &Runtime, pod: &mut Value) {
+pub fn refresh(runtime: &ProcessRuntime, pod: &mut Value) {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let (namespace, name) = (text(&pod["metadata"]["namespace"]), text(&pod["metadata"]["name"]));
-    if let Ok(running) = runtime.pod(&namespace, &name, None) {
+    if let Some(running) = runtime.pod(&namespace, &name) {
         pod["status"] = status(running);
     }
 }

@@ -18,7 +18,8 @@ use bowline_io::tls::{self, Identity};
 use bowline_io::{descriptors, objects, shutdown};
 use bowline_node::forward::Slots;
 use bowline_node::kubelet::Kubelet;
-use bowline_node::runtime::{Runtime, Settings};
+use bowline_node::process::{ProcessRuntime, Settings};
+use bowline_node::runtime::Runtime as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -66,7 +67,7 @@ pub async fn node(asked: args::node::Node) -> Result<()> {
         Some(tls::server(&identity, client_ca.as_deref(), false)?)
     };
     let (listener, address) = listen(asked.address, asked.port).await?;
-    let runtime = Arc::new(Runtime::from_files(&asked.filenames, settings)?);
+    let runtime = Arc::new(ProcessRuntime::from_files(&asked.filenames, settings)?);
     let sessions = Sessions::default();
     let admitted = client_ca.is_some().then_some(asked.admitted);
     let open = if admitted.is_some() { "" } else { " (loopback only: no --client-ca-file)" };

@@ -12,9 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use bowline_io::crowd::{Failure, Local};
 use bowline_io::drive::Inflow;
 use bowline_io::stream::{Connection, Upgraded};
-use bowline_node::forward::Ports;
-use bowline_node::process::{Act, Ending, Process, StartError};
-use bowline_node::session::Command;
+use bowline_node::runtime::{Act, Command, Drain, ExitStatus, Ports, Process, StartError};
 use bowline_proto::session::protocol::{Carrier, Encoding, SPDY, WEBSOCKET};
 use bowline_proto::session::{Protocol, Session, Side, Size, Wants};
 use bowline_proto::{Machine, Next, Outbox, Time};
@@ -236,12 +234,8 @@ impl Command for Deaf {
         Ok(Deaf)
     }
 
-    fn words(&self) -> &[String] {
-        &[]
-    }
-
-    fn drain_patience(&self) -> Option<Duration> {
-        Some(Duration::ZERO)
+    fn drain(&self) -> Drain {
+        Drain { patience: Some(Duration::ZERO), held_bytes: 0 }
     }
 }
 
@@ -256,7 +250,7 @@ impl Process for Deaf {
         false
     }
 
-    fn poll_ending(&mut self, _cx: &mut Context<'_>) -> Poll<Ending> {
+    fn poll_exit(&mut self, _cx: &mut Context<'_>) -> Poll<ExitStatus> {
         Poll::Pending
     }
 }

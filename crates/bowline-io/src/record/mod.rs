@@ -12,6 +12,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use bowline_proto::relay::Ending;
 use bowline_proto::session::Outcome;
 
 pub use self::admission::{Admission, Denied, Hook, Pending};
@@ -75,6 +76,18 @@ pub enum End {
     Lost(String),
     /// This server ended.
     Shutdown,
+}
+
+impl From<Option<Ending>> for End {
+    /// Of a relay; without an ending it was this server that ended.
+    fn from(ending: Option<Ending>) -> End {
+        match ending {
+            Some(Ending::Status(outcome)) => End::Outcome(outcome),
+            Some(Ending::ClientGone(loss)) => End::ClientGone(loss.to_string()),
+            Some(Ending::Lost(loss)) => End::Lost(loss.to_string()),
+            None => End::Shutdown,
+        }
+    }
 }
 
 /// Bytes that were read from either side, with all that carried them.

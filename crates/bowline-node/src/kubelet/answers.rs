@@ -8,23 +8,7 @@ use bowline_proto::negotiate::Accepted;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
 
-use crate::runtime::NotFound;
-
-/// An answer that is no upgrade: plain text, as the kubelet's are.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Plain {
-    pub(super) code: u16,
-    pub(super) text: String,
-    pub(super) headers: Vec<(&'static str, String)>,
-    /// For the log, where the text does not say it.
-    pub(super) cause: String,
-}
-
-impl Plain {
-    pub(super) fn new(code: u16, text: impl Into<String>) -> Plain {
-        Plain { code, text: text.into(), headers: Vec::new(), cause: String::new() }
-    }
-}
+use crate::runtime::Refusal;
 
 /// The kubelet's words. A certificate's name is text of others, and the answer is shown as it is.
 pub(super) fn forbidden(user: &str, method: &Method) -> String {
@@ -40,14 +24,9 @@ pub(super) fn forbidden(user: &str, method: &Method) -> String {
     format!("Forbidden (user={user}, verb={verb}, resource=nodes, subresource(s)=[proxy])")
 }
 
-pub(super) fn not_found(missing: &NotFound) -> Plain {
-    let code = if *missing == NotFound::Pod { 404 } else { 500 };
-    Plain::new(code, missing.to_string())
-}
-
-pub(super) fn too_many(denied: Denied) -> Plain {
+pub(super) fn too_many(denied: Denied) -> Refusal {
     let headers = vec![("Retry-After", denied.seconds().to_string())];
-    Plain { headers, ..Plain::new(429, denied.why) }
+    Refusal { headers, ..Refusal::new(429, denied.why) }
 }
 
 pub(super) fn switch(accepted: &Accepted) -> Reply {
@@ -57,9 +36,9 @@ pub(super) fn switch(accepted: &Accepted) -> Reply {
     reply
 }
 
-pub(super) fn refuse(plain: &Plain) -> Reply {
-    let mut reply = text(plain.code, &plain.text);
-    set_headers(&mut reply, &plain.headers);
+pub(super) fn refuse(refusal: &Refusal) -> Reply {
+    let mut reply = text(refusal.code, &refusal.text);
+    set_headers(&mut reply, &refusal.headers);
     reply
 }
 

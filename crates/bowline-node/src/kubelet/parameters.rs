@@ -4,21 +4,22 @@ use bowline_proto::extension::REPLAY;
 use bowline_proto::portforward::over_websocket::PORTS;
 use bowline_proto::session::Wants;
 
-use super::answers::Plain;
+use crate::runtime::Refusal;
 
 /// The lines that an attach begins with.
-pub(super) fn replay(query: &str) -> Result<Option<usize>, Plain> {
+pub(super) fn replay(query: &str) -> Result<Option<usize>, Refusal> {
     let asked = form_urlencoded::parse(query.as_bytes()).find(|pair| pair.0 == REPLAY.asked);
     let Some((_, value)) = asked else { return Ok(None) };
     let number = value.parse();
-    let bad = |_| Plain::new(400, format!("invalid {} {value:?}: must be a number", REPLAY.asked));
+    let bad =
+        |_| Refusal::new(400, format!("invalid {} {value:?}: must be a number", REPLAY.asked));
     number.map(Some).map_err(bad)
 }
 
 /// The ports of a forward in channels, which cannot be asked for later
 /// (docs/protocols/endpoints.md, 1.2).
-pub(super) fn ports(query: &str) -> Result<Vec<u16>, Plain> {
-    let bad = |text: String| Plain::new(400, text);
+pub(super) fn ports(query: &str) -> Result<Vec<u16>, Refusal> {
+    let bad = |text: String| Refusal::new(400, text);
     let values: Vec<String> = form_urlencoded::parse(query.as_bytes())
         .filter(|pair| pair.0 == "port")
         .map(|pair| pair.1.into_owned())
@@ -52,7 +53,7 @@ pub(super) fn ports(query: &str) -> Result<Vec<u16>, Plain> {
 }
 
 /// The kubelet's reading: only `1` counts, the first of several; a terminal swallows stderr.
-pub(super) fn parameters(query: &str) -> Result<(Vec<String>, Wants), Plain> {
+pub(super) fn parameters(query: &str) -> Result<(Vec<String>, Wants), Refusal> {
     let pairs: Vec<_> = form_urlencoded::parse(query.as_bytes()).collect();
     let set = |name: &str| pairs.iter().find(|pair| pair.0 == name).is_some_and(|p| p.1 == "1");
     let tty = set("tty");
@@ -60,7 +61,7 @@ pub(super) fn parameters(query: &str) -> Result<(Vec<String>, Wants), Plain> {
         Wants { stdin: set("input"), stdout: set("output"), stderr: set("error") && !tty, tty };
     if !(wants.stdin || wants.stdout || wants.stderr) {
         let text = "you must specify at least 1 of stdin, stdout, stderr";
-        return Err(Plain::new(400, text));
+        return Err(Refusal::new(400, text));
     }
     let command = pairs.iter().filter(|pair| pair.0 == "command").map(|pair| pair.1.to_string());
     Ok((command.collect(), wants))
@@ -72,7 +73,7 @@ mod tests {
 
     #[test]
     fn ports_of_channels_are_read_as_the_kubelet_reads_them() {
-        let read = |query| ports(query).map_err(|plain| plain.text);
+        let read = |query| ports(query).map_err(|refusal| refusal.text);
         assert_eq!(read("port=80,81&port=82"), Ok(vec![80, 81, 82]));
         for (query, expected) in [
             ("x=1", "query parameter \"port\" is required"),

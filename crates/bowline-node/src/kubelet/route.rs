@@ -3,41 +3,30 @@
 use bowline_io::record::{Asker, Record};
 use bowline_io::target::{BadPath, Parts, parts};
 
-use super::answers::Plain;
+use crate::runtime::{PodTarget, Refusal, Target};
 
 /// The part of a URL that says what is asked for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Route {
     Healthz,
-    Exec(Named),
-    Attach(Named),
-    Logs(Named),
-    PortForward { namespace: String, pod: String, uid: Option<String> },
+    Exec(Target),
+    Attach(Target),
+    Logs(Target),
+    PortForward(PodTarget),
 }
 
-/// A container, as a URL names it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Named {
-    pub(super) namespace: String,
-    pub(super) pod: String,
-    pub(super) uid: Option<String>,
-    pub(super) container: String,
-}
-
-impl Named {
-    pub(super) fn record(&self, verb: &'static str, asker: &Asker) -> Record {
-        let container = self.container.clone();
-        Record { container, ..asker.record(verb, &self.namespace, &self.pod) }
-    }
+pub(super) fn record(verb: &'static str, asker: &Asker, target: &Target) -> Record {
+    let Target { pod, container } = target;
+    Record { container: container.clone(), ..asker.record(verb, &pod.namespace, &pod.name) }
 }
 
 /// `/exec/NAMESPACE/POD/CONTAINER`, or with a uid before the container, and `/attach` likewise;
 /// `/containerLogs/NAMESPACE/POD/CONTAINER`; `/portForward/NAMESPACE/POD`, or with a uid behind the
 /// pod.
-pub(super) fn route(path: &str) -> Result<Route, Plain> {
-    let unknown = || Plain::new(404, "404 page not found");
+pub(super) fn route(path: &str) -> Result<Route, Refusal> {
+    let unknown = || Refusal::new(404, "404 page not found");
     let Parts { names, ends_with_slash } = parts(path).map_err(|bad| match bad {
-        BadPath::NotText => Plain::new(400, bad.to_string()),
+        BadPath::NotText => Refusal::new(400, bad.to_string()),
         // The kubelet redirects to a path that may be the right one; no stream follows that.
         BadPath::NotClean => unknown(),
     })?;
@@ -47,36 +36,28 @@ pub(super) fn route(path: &str) -> Result<Route, Plain> {
             !ends_with_slash && matches!(parts, [] | [_] if parts.iter().all(|one| one == "ping"));
         return is_health.then_some(Route::Healthz).ok_or_else(unknown);
     }
-    let named =
-        |namespace: &String, pod: &String, uid: Option<&String>, container: &String| Named {
-            namespace: namespace.clone(),
-            pod: pod.clone(),
-            uid: uid.cloned(),
-            container: container.clone(),
-        };
-    let forward = |namespace: &String, pod: &String, uid: Option<&String>| Route::PortForward {
+    let pod = |namespace: &String, name: &String, uid: Option<&String>| PodTarget {
         namespace: namespace.clone(),
-        pod: pod.clone(),
+        name: name.clone(),
         uid: uid.cloned(),
     };
+    let target = |namespace, name, uid, container: &String| Target {
+        pod: pod(namespace, name, uid),
+        container: container.clone(),
+    };
     match (verb.as_str(), parts) {
-        ("exec", [namespace, pod, container]) => {
-            Ok(Route::Exec(named(namespace, pod, None, container)))
+        ("exec", [namespace, name, uid @ .., container]) if uid.len() <= 1 => {
+            Ok(Route::Exec(target(namespace, name, uid.first(), container)))
         }
-        ("exec", [namespace, pod, uid, container]) => {
-            Ok(Route::Exec(named(namespace, pod, Some(uid), container)))
+        ("attach", [namespace, name, uid @ .., container]) if uid.len() <= 1 => {
+            Ok(Route::Attach(target(namespace, name, uid.first(), container)))
         }
-        ("attach", [namespace, pod, container]) => {
-            Ok(Route::Attach(named(namespace, pod, None, container)))
+        ("containerLogs", [namespace, name, container]) => {
+            Ok(Route::Logs(target(namespace, name, None, container)))
         }
-        ("attach", [namespace, pod, uid, container]) => {
-            Ok(Route::Attach(named(namespace, pod, Some(uid), container)))
+        ("portForward", [namespace, name, uid @ ..]) if uid.len() <= 1 => {
+            Ok(Route::PortForward(pod(namespace, name, uid.first())))
         }
-        ("containerLogs", [namespace, pod, container]) => {
-            Ok(Route::Logs(named(namespace, pod, None, container)))
-        }
-        ("portForward", [namespace, pod]) => Ok(forward(namespace, pod, None)),
-        ("portForward", [namespace, pod, uid]) => Ok(forward(namespace, pod, Some(uid))),
         _ => Err(unknown()),
     }
 }
@@ -87,12 +68,12 @@ mod tests {
 
     #[test]
     fn routes() {
-        let named = |uid: Option<&str>| Named {
+        let pod = |uid: Option<&str>| PodTarget {
             namespace: "ns".into(),
-            pod: "p".into(),
+            name: "p".into(),
             uid: uid.map(Into::into),
-            container: "c d".into(),
         };
+        let named = |uid| Target { pod: pod(uid), container: "c d".into() };
         assert_eq!(route("/exec/ns/p/c%20d"), Ok(Route::Exec(named(None))));
         assert_eq!(route("/exec/ns/p/u/c%20d"), Ok(Route::Exec(named(Some("u")))));
         assert_eq!(route("/attach/ns/p/c%20d"), Ok(Route::Attach(named(None))));
@@ -101,16 +82,18 @@ mod tests {
         assert_eq!(route("/healthz"), Ok(Route::Healthz));
         assert_eq!(route("/healthz/ping"), Ok(Route::Healthz));
         assert_eq!(route("/exec/ns/p/c%20d/"), Ok(Route::Exec(named(None))));
-        let forward = |uid: Option<&str>| Route::PortForward {
-            namespace: "ns".into(),
-            pod: "p".into(),
-            uid: uid.map(Into::into),
-        };
+        let forward = |uid| Route::PortForward(pod(uid));
         assert_eq!(route("/portForward/ns/p"), Ok(forward(None)));
         assert_eq!(route("/portForward/ns/p/u"), Ok(forward(Some("u"))));
         for (path, code) in [
             ("/", 404),
             ("/exec/a/b", 404),
+            ("/exec/a/b/c/d/e", 404),
+            ("/containerLogs/a/b", 404),
+            ("/containerLogs/a/b/c/d", 404),
+            ("/portForward/a", 404),
+            ("/portForward/a/b/c/d", 404),
+            ("/other/a/b/c", 404),
             ("/portforward/a/b", 404),
             ("/exec/a//c", 404),
             ("//exec/a/b/c", 404),

@@ -8,58 +8,50 @@ use std::time::Duration;
 
 use bowline_io::drive::Inflow;
 use bowline_proto::session::{Size, Wants};
-use thiserror::Error;
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::console::{Next, View};
-use crate::log::{Place, Source};
-use crate::process::{Act, Ending, Process, StartError};
-use crate::runtime::Container;
-use crate::session::Command;
+use super::console::{Next, Reader};
+use super::container::Container;
+use super::log::Position;
+use crate::runtime::{Act, Command, ExitStatus, Process, Refusal, Source, StartError};
 
 /// A client whose input has ended, and with it nothing else, leaves once the container has written
 /// nothing for so long. Runtimes end it at once, and what the container answers is lost; to stay
 /// for ever would hang who pipes a line in.
 const QUIET: Duration = Duration::from_secs(2);
 
-/// Why a client cannot be attached as it asks. Each would be a hang, or a loss, with the runtimes
-/// that people know (trap T33 in docs/protocols/traps.md).
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum Mismatch {
-    /// A terminal is asked for, and there is none.
-    #[error("container {0} has no terminal (its spec has no tty: true): attach without one")]
-    NoTerminal(String),
-    /// The process has a terminal and the client asks for none.
-    #[error("container {0} has a terminal (its spec has tty: true): attach with one (-it)")]
-    Terminal(String),
-}
-
 /// One client that attaches. It misses nothing from its making on.
 #[derive(Debug)]
 pub struct Attach {
     container: Arc<Container>,
     wants: Wants,
-    view: Option<View>,
+    reader: Option<Reader>,
 }
 
 impl Attach {
     /// At the end of what the container has written so far, or `replay` lines before that.
     ///
     /// # Errors
-    /// [`Mismatch`].
+    /// 400 where client and process do not agree about a terminal. Each would be a hang, or a loss,
+    /// with the runtimes that people know (trap T33 in docs/protocols/traps.md).
     pub fn new(
         container: Arc<Container>,
         wants: Wants,
         replay: Option<usize>,
-    ) -> Result<Attach, Mismatch> {
-        let name = || container.spec.name.clone();
-        match (wants.tty, container.spec.tty) {
-            (true, false) => return Err(Mismatch::NoTerminal(name())),
-            (false, true) => return Err(Mismatch::Terminal(name())),
-            _ => {}
+    ) -> Result<Attach, Refusal> {
+        let mismatch = match (wants.tty, container.spec.tty) {
+            (true, false) => {
+                Some("has no terminal (its spec has no tty: true): attach without one")
+            }
+            (false, true) => Some("has a terminal (its spec has tty: true): attach with one (-it)"),
+            _ => None,
+        };
+        if let Some(mismatch) = mismatch {
+            let text = format!("container {} {mismatch}", container.spec.name);
+            return Err(Refusal::new(400, text));
         }
-        let view = container.console.holding_reader(|log| log.tail(replay.unwrap_or(0)));
-        Ok(Attach { container, wants, view: Some(view) })
+        let reader = container.console.holding_reader(|log| log.tail(replay.unwrap_or(0)));
+        Ok(Attach { container, wants, reader: Some(reader) })
     }
 }
 
@@ -73,13 +65,14 @@ impl Command for Attach {
     type Process = Attached;
 
     fn start(&mut self, size: Option<Size>) -> Result<Attached, StartError> {
-        let view = self.view.take().ok_or(StartError::Empty)?;
+        let reader = self.reader.take();
+        let reader = reader.ok_or_else(|| StartError("it is attached already".to_owned()))?;
         if let Some(size) = size {
-            view.resize(size);
+            reader.resize(size);
         }
         let spec = &self.container.spec;
         Ok(Attached {
-            view,
+            reader,
             wants: self.wants,
             tty: spec.tty,
             ends_input: self.wants.stdin && spec.stdin_once && !spec.tty,
@@ -88,20 +81,12 @@ impl Command for Attach {
             until: None,
         })
     }
-
-    fn words(&self) -> &[String] {
-        &[]
-    }
-
-    fn drain_patience(&self) -> Option<Duration> {
-        None
-    }
 }
 
 /// An attached client. Dropped, it is detached, and the process goes on.
 #[derive(Debug)]
 pub struct Attached {
-    view: View,
+    reader: Reader,
     wants: Wants,
     tty: bool,
     /// The process's input ends with this client's (`stdinOnce`).
@@ -110,23 +95,23 @@ pub struct Attached {
     /// Runs while nothing comes.
     quiet: Option<Pin<Box<Sleep>>>,
     /// The client has detached: it gets what was written until then.
-    until: Option<Place>,
+    until: Option<Position>,
 }
 
 impl Attached {
     fn poll_input(&mut self, cx: &mut Context<'_>, stdin: &mut Inflow) -> Poll<()> {
         if !stdin.is_empty() {
-            return self.view.poll_type(cx, stdin);
+            return self.reader.poll_type(cx, stdin);
         }
         if !stdin.is_over() || self.input_ended {
             return Poll::Pending;
         }
         self.input_ended = true;
         if self.ends_input {
-            self.view.end_input();
+            self.reader.end_input();
         } else if self.tty {
             // What a client with a terminal does once the keys for it were pressed.
-            self.until = Some(self.view.end());
+            self.until = Some(self.reader.end());
         } else {
             self.quiet = Some(Box::pin(sleep(QUIET)));
         }
@@ -136,7 +121,7 @@ impl Attached {
 
 impl Process for Attached {
     fn resize(&self, size: Size) {
-        self.view.resize(size);
+        self.reader.resize(size);
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, stdin: &mut Inflow, room: bool) -> Poll<Act> {
@@ -144,11 +129,11 @@ impl Process for Attached {
             return Poll::Ready(Act::Took);
         }
         if !room {
-            self.view.watch(cx);
-            return if self.view.is_given_up() { Poll::Ready(given_up()) } else { Poll::Pending };
+            self.reader.watch(cx);
+            return if self.reader.is_given_up() { Poll::Ready(given_up()) } else { Poll::Pending };
         }
         loop {
-            let next = ready!(self.view.poll_next(cx, self.until));
+            let next = ready!(self.reader.poll_next(cx, self.until));
             if let Some(quiet) = &mut self.quiet {
                 quiet.as_mut().reset(Instant::now() + QUIET);
             }
@@ -167,23 +152,23 @@ impl Process for Attached {
     }
 
     fn is_silent(&self) -> bool {
-        self.view.is_over(self.until)
+        self.reader.is_over(self.until)
     }
 
     /// The end of the attachment is a good one, whatever becomes of the process.
-    fn poll_ending(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
+    fn poll_exit(&mut self, cx: &mut Context<'_>) -> Poll<ExitStatus> {
         if self.is_silent() {
-            return Poll::Ready(Ending::Exited(0));
+            return Poll::Ready(ExitStatus::Exited(0));
         }
         if let Some(quiet) = &mut self.quiet
             && quiet.as_mut().poll(cx).is_ready()
         {
             self.quiet = None;
-            self.until = Some(self.view.end());
+            self.until = Some(self.reader.end());
         }
-        self.view.watch(cx);
+        self.reader.watch(cx);
         // It may have ended in between.
-        if self.is_silent() { Poll::Ready(Ending::Exited(0)) } else { Poll::Pending }
+        if self.is_silent() { Poll::Ready(ExitStatus::Exited(0)) } else { Poll::Pending }
     }
 }
 
@@ -196,7 +181,7 @@ fn given_up() -> Act {
 impl Drop for Attached {
     fn drop(&mut self) {
         if self.ends_input && !self.input_ended {
-            self.view.end_input();
+            self.reader.end_input();
         }
     }
 }

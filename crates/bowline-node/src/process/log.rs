@@ -6,23 +6,14 @@ use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
 
+use crate::runtime::{LINE_BYTES, LogRecord, Source};
+
 /// What is kept of it. Kubernetes' own default for a container's log.
 pub const LOG_BYTES: u64 = 10 * 1024 * 1024;
 /// What is kept beyond that for those who began to read it before it was overwritten.
 const SLACK_BYTES: u64 = 4 * 1024 * 1024;
-/// A longer line is given in parts, as the runtimes do (theirs have 16 KiB).
-pub const LINE_BYTES: usize = 64 * 1024;
 /// What a record costs beside its bytes: many small ones must not cost much more than few big ones.
 const RECORD_BYTES: u64 = 64;
-
-/// Which of its outputs it wrote to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// Its output, or its terminal.
-    Out,
-    /// Its errors.
-    Err,
-}
 
 /// What was read at once, or a part of it.
 #[derive(Clone, Debug)]
@@ -57,10 +48,10 @@ fn line_ends(bytes: &[u8]) -> u64 {
 
 /// A place between two bytes of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct Position {
     /// The record, counted from the container's beginning.
     pub record: u64,
-    /// So many of its bytes are before this place.
+    /// So many of its bytes are before this position.
     pub skip: usize,
 }
 
@@ -68,11 +59,11 @@ pub struct Place {
 #[derive(Debug)]
 pub struct Tail {
     /// From here on all are read.
-    pub place: Place,
+    pub position: Position,
     /// So many of the first do not count: both outputs have a line that is not at its end.
     pub skip_lines: u64,
-    /// What one output has of a line before that place.
-    pub begun: Option<(Source, SystemTime, BytesMut)>,
+    /// What one output has of a line before that position.
+    pub begun: Option<LogRecord>,
 }
 
 /// The log.
@@ -120,31 +111,31 @@ impl Log {
     }
 
     /// Where the oldest byte is that is given to who begins to read.
-    pub fn begin(&self) -> Place {
-        Place { record: self.begin, skip: 0 }
+    pub fn begin(&self) -> Position {
+        Position { record: self.begin, skip: 0 }
     }
 
     /// Where the next byte will be.
-    pub fn end(&self) -> Place {
-        Place { record: self.oldest + self.records.len() as u64, skip: 0 }
+    pub fn end(&self) -> Position {
+        Position { record: self.oldest + self.records.len() as u64, skip: 0 }
     }
 
-    /// Whether what comes next at `place` was there and is kept no more.
-    pub fn is_overwritten(&self, place: Place) -> bool {
-        place.record < self.oldest
+    /// Whether what comes next at `position` was there and is kept no more.
+    pub fn is_overwritten(&self, position: Position) -> bool {
+        position.record < self.oldest
     }
 
-    /// The record at `place`, if it is there.
-    pub fn at(&self, place: Place) -> Option<&Record> {
-        let index = place.record.checked_sub(self.oldest)?;
+    /// The record at `position`, if it is there.
+    pub fn at(&self, position: Position) -> Option<&Record> {
+        let index = position.record.checked_sub(self.oldest)?;
         self.records.get(usize::try_from(index).ok()?)
     }
 
-    /// What the records from `place` on cost.
-    pub fn backlog(&self, place: Place) -> u64 {
-        match self.at(place) {
+    /// What the records from `position` on cost.
+    pub fn backlog(&self, position: Position) -> u64 {
+        match self.at(position) {
             Some(record) => self.total - record.before,
-            None if self.is_overwritten(place) => u64::MAX,
+            None if self.is_overwritten(position) => u64::MAX,
             None => 0,
         }
     }
@@ -161,7 +152,7 @@ impl Log {
     pub fn last_lines(&self, lines: u64, wants: impl Fn(Source) -> bool) -> Tail {
         let unfinished = [Source::Out, Source::Err].into_iter().filter(|source| {
             let last = self.last[*source as usize].filter(|last| *last >= self.begin);
-            let last = last.and_then(|record| self.at(Place { record, skip: 0 }));
+            let last = last.and_then(|record| self.at(Position { record, skip: 0 }));
             wants(*source) && last.is_some_and(|last| last.bytes.last() != Some(&b'\n'))
         });
         let unfinished = unfinished.count() as u64;
@@ -175,14 +166,14 @@ impl Log {
             }
             let ends = record.bytes.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n');
             let skip = ends.map(|(index, _)| index + 1).nth(usize::try_from(left).unwrap_or(0));
-            let place = Place { record: number, skip: skip.unwrap_or(0) };
+            let position = Position { record: number, skip: skip.unwrap_or(0) };
             return Tail {
-                place,
+                position,
                 skip_lines,
                 begun: self.line_before(number, record.source, wants),
             };
         }
-        Tail { place: self.begin(), skip_lines, begun: None }
+        Tail { position: self.begin(), skip_lines, begun: None }
     }
 
     /// What the other output has of a line that is not at its end at a record.
@@ -191,7 +182,7 @@ impl Log {
         number: u64,
         source: Source,
         wants: impl Fn(Source) -> bool,
-    ) -> Option<(Source, SystemTime, BytesMut)> {
+    ) -> Option<LogRecord> {
         let before = self.shown().rev().skip_while(|(other, _)| *other >= number);
         let others = before.filter(|(_, record)| record.source != source && wants(record.source));
         let (mut pieces, mut bytes) = (Vec::new(), 0);
@@ -211,11 +202,11 @@ impl Log {
         for (record, begin) in pieces.iter().rev() {
             line.extend_from_slice(&record.bytes[*begin..]);
         }
-        Some((first.source, first.time, line))
+        Some(LogRecord { source: first.source, time: first.time, bytes: line.freeze() })
     }
 
     /// Where the last `lines` lines begin. An unfinished one at the end counts as one, as for tail.
-    pub fn tail(&self, lines: usize) -> Place {
+    pub fn tail(&self, lines: usize) -> Position {
         if lines == 0 {
             return self.end();
         }
@@ -232,9 +223,9 @@ impl Log {
                 }
                 let number = offset;
                 return if index + 1 < record.bytes.len() {
-                    Place { record: number, skip: index + 1 }
+                    Position { record: number, skip: index + 1 }
                 } else {
-                    Place { record: number + 1, skip: 0 }
+                    Position { record: number + 1, skip: 0 }
                 };
             }
         }
@@ -254,11 +245,11 @@ mod tests {
         log
     }
 
-    fn text_from(log: &Log, mut place: Place) -> String {
+    fn text_from(log: &Log, mut position: Position) -> String {
         let mut text = String::new();
-        while let Some(record) = log.at(place) {
-            text.push_str(std::str::from_utf8(&record.bytes[place.skip..]).unwrap());
-            place = Place { record: place.record + 1, skip: 0 };
+        while let Some(record) = log.at(position) {
+            text.push_str(std::str::from_utf8(&record.bytes[position.skip..]).unwrap());
+            position = Position { record: position.record + 1, skip: 0 };
         }
         text
     }
@@ -280,7 +271,7 @@ mod tests {
         let log = log(&["a\nb\n"]);
         assert_eq!(text_from(&log, log.tail(1)), "b\n");
         assert_eq!(text_from(&log, log.tail(2)), "a\nb\n");
-        assert_eq!(Log::default().tail(3), Place::default());
+        assert_eq!(Log::default().tail(3), Position::default());
     }
 
     #[test]

@@ -1,46 +1,79 @@
-//! A command to a process with its ends, as values that a session's task polls. Dropped, it ends.
+//! A command to a process of this host with its ends, as values that a session's task polls.
+//! Dropped, it ends.
 
+use std::fmt::{self, Display, Formatter};
 use std::io;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bowline_io::drive::{Inflow, Intake};
 use bowline_proto::session::{Size, Wants};
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use tokio::net::unix::pipe::{self, Receiver, Sender};
-use tracing::warn;
+use tracing::{info, warn};
 
-use crate::family::Home;
-pub use crate::leader::Ending;
-use crate::leader::{Farewell, Leader};
-use crate::manifest::ContainerSpec;
-use crate::pipes::Pipe;
-pub use crate::spawn::StartError;
-use crate::spawn::{self, Descriptors};
-use crate::terminal::Terminal;
+use super::container::Container;
+use super::descendants::ContainerProcesses;
+use super::manifest::ContainerSpec;
+use super::pipes::{PIPE_BYTES, Pipe};
+use super::process_group::{ProcessGroup, Termination};
+use super::spawn::{self, Descriptors, SpawnError};
+use super::terminal::Terminal;
+use crate::runtime::{Act, Command, Drain, ExitStatus, Process, StartError};
 
-/// What a session needs of a process: [`HostProcess`], or a simulated one. Dropped, it is hung up.
-pub trait Process {
-    /// Tells its terminal the size.
-    fn resize(&self, size: Size);
+/// The most that a process's two pipes hold when it ends.
+const HELD_BYTES: usize = 2 * PIPE_BYTES;
 
-    /// What it does next. It takes its input from `stdin`; its output is read only while `room`.
-    fn poll(&mut self, cx: &mut Context<'_>, stdin: &mut Inflow, room: bool) -> Poll<Act>;
+/// A command to run in a container.
+#[derive(Debug)]
+pub struct Exec {
+    /// Where it runs.
+    pub container: Arc<Container>,
+    /// Its words.
+    pub words: Vec<String>,
+    /// The channels that the client wants.
+    pub wants: Wants,
+    /// How it is ended once its client has gone.
+    pub termination: Termination,
+    /// How long its output is read on after it has ended.
+    pub patience: Option<Duration>,
+}
 
-    /// Whether all output was read to its end.
-    fn is_silent(&self) -> bool;
+impl Display for Exec {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let word = self.words.first().map(String::as_str).unwrap_or_default();
+        write!(f, "exec {word:?} in {}", self.container.spec.name)
+    }
+}
 
-    /// How it ended, once it has.
-    fn poll_ending(&mut self, cx: &mut Context<'_>) -> Poll<Ending>;
+impl Command for Exec {
+    type Process = HostProcess;
 
-    /// It has ended, and so has the session: what it left behind lives on.
-    fn leave(&mut self) {}
+    fn start(&mut self, size: Option<Size>) -> Result<HostProcess, StartError> {
+        let Exec { container, words, wants, termination, .. } = self;
+        let (processes, termination) = (&container.processes, termination.clone());
+        let started =
+            HostProcess::start(words, &container.spec, *wants, size, processes, termination);
+        let process = started?;
+        info!(process = process.id(), "{self}");
+        Ok(process)
+    }
+
+    fn words(&self) -> &[String] {
+        &self.words
+    }
+
+    fn drain(&self) -> Drain {
+        Drain { patience: self.patience, held_bytes: HELD_BYTES }
+    }
 }
 
 /// A process of this host and its ends.
 #[derive(Debug)]
 pub struct HostProcess {
-    leader: Leader,
+    group: ProcessGroup,
     ends: Ends,
     stdin: Stdin,
     line_begun: bool,
@@ -65,40 +98,23 @@ enum Stdin {
     Closed,
 }
 
-/// What a process did.
-#[derive(Debug)]
-pub enum Act {
-    /// It wrote to its output.
-    Out(Bytes),
-    /// It wrote to its errors.
-    Err(Bytes),
-    /// Nobody can write to its output any more.
-    OutEnded,
-    /// Nobody can write to its errors any more.
-    ErrEnded,
-    /// It took some input, or refused any more.
-    Took,
-    /// Its output cannot be had as it was, and why.
-    Broken(String),
-}
-
 impl HostProcess {
     /// Starts `words` in a container, with the ends that are wanted.
     ///
     /// # Errors
-    /// [`StartError`].
-    pub(crate) fn start(
+    /// [`SpawnError`].
+    pub fn start(
         words: &[String],
         container: &ContainerSpec,
         wants: Wants,
         size: Option<Size>,
-        home: &Home,
-        farewell: Farewell,
-    ) -> Result<HostProcess, StartError> {
+        processes: &ContainerProcesses,
+        termination: Termination,
+    ) -> Result<HostProcess, SpawnError> {
         let (ends, descriptors) = if wants.tty { terminal_ends(size)? } else { pipe_ends(wants)? };
-        let child = spawn::spawn(words, container, descriptors, home)?;
+        let child = spawn::spawn(words, container, descriptors, processes)?;
         Ok(HostProcess {
-            leader: Leader::new(child, farewell)?,
+            group: ProcessGroup::new(child, termination)?,
             ends,
             stdin: if wants.stdin { Stdin::Open } else { Stdin::Closed },
             line_begun: false,
@@ -111,13 +127,7 @@ impl HostProcess {
     /// Its process id.
     #[must_use]
     pub fn id(&self) -> u32 {
-        self.leader.id()
-    }
-
-    /// Whether it still takes input.
-    #[must_use]
-    pub fn takes_input(&self) -> bool {
-        self.stdin == Stdin::Open
+        self.group.id()
     }
 
     fn poll_pipes(&mut self, cx: &mut Context<'_>) -> Poll<Act> {
@@ -220,12 +230,12 @@ impl Process for HostProcess {
         }
     }
 
-    fn poll_ending(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
-        self.leader.poll_ending(cx)
+    fn poll_exit(&mut self, cx: &mut Context<'_>) -> Poll<ExitStatus> {
+        self.group.poll_exit(cx)
     }
 
     fn leave(&mut self) {
-        self.leader.leave();
+        self.group.leave();
     }
 }
 

@@ -11,13 +11,14 @@ use bowline_io::text::of_system;
 use rustix::fs::{Access, access};
 use thiserror::Error;
 
-use crate::child::begin_session;
-use crate::family::Home;
-use crate::manifest::ContainerSpec;
+use super::child::begin_session;
+use super::descendants::ContainerProcesses;
+use super::manifest::ContainerSpec;
+use crate::runtime::StartError;
 
 /// Why a command did not start, in the words of the runtimes that people know.
 #[derive(Debug, Error)]
-pub enum StartError {
+pub enum SpawnError {
     /// There is no such program on the container's `PATH`.
     #[error("exec: {0:?}: executable file not found in $PATH")]
     NotFound(String),
@@ -55,6 +56,16 @@ pub enum StartError {
     System(#[from] io::Error),
 }
 
+impl From<SpawnError> for StartError {
+    /// As the runtimes that people know begin it.
+    fn from(error: SpawnError) -> StartError {
+        StartError(format!(
+            "error executing command in container: exec failed: unable to start container \
+             process: {error}"
+        ))
+    }
+}
+
 /// The three standard descriptors of a child.
 pub struct Descriptors {
     /// Its input.
@@ -72,12 +83,12 @@ pub fn spawn(
     words: &[String],
     container: &ContainerSpec,
     descriptors: Descriptors,
-    home: &Home,
-) -> Result<Child, StartError> {
-    let (name, arguments) = words.split_first().ok_or(StartError::Empty)?;
+    processes: &ContainerProcesses,
+) -> Result<Child, SpawnError> {
+    let (name, arguments) = words.split_first().ok_or(SpawnError::Empty)?;
     let dir = container.working_dir.as_deref().unwrap_or("/");
     if let Err(error) = working_dir(dir) {
-        return Err(StartError::WorkingDir { dir: dir.to_owned(), error });
+        return Err(SpawnError::WorkingDir { dir: dir.to_owned(), error });
     }
     let program = find(name, dir, container)?;
     #[expect(clippy::disallowed_methods, reason = "the command of a session")]
@@ -95,11 +106,11 @@ pub fn spawn(
         command.env("TERM", "xterm");
     }
     begin_session(&mut command, descriptors.controls);
-    home.spawn(&mut command).map_err(|error| match error.raw_os_error() {
+    processes.spawn(&mut command).map_err(|error| match error.raw_os_error() {
         Some(libc::ENOENT | libc::ENOEXEC | libc::E2BIG | libc::EACCES | libc::ELOOP) => {
-            StartError::Refused { program: program.display().to_string(), error }
+            SpawnError::Refused { program: program.display().to_string(), error }
         }
-        _ => StartError::System(error),
+        _ => SpawnError::System(error),
     })
 }
 
@@ -111,15 +122,15 @@ fn working_dir(dir: &str) -> io::Result<()> {
 }
 
 /// What a shell would run: a path as it is, a name from the container's own `PATH`.
-fn find(name: &str, dir: &str, container: &ContainerSpec) -> Result<PathBuf, StartError> {
+fn find(name: &str, dir: &str, container: &ContainerSpec) -> Result<PathBuf, SpawnError> {
     let runs = |path: &Path| path.is_file() && access(path, Access::EXEC_OK).is_ok();
     if name.contains('/') {
         let path = Path::new(dir).join(name);
         return match () {
             () if runs(&path) => Ok(path),
-            () if path.is_dir() => Err(StartError::Directory(name.to_owned())),
-            () if path.exists() => Err(StartError::Denied(name.to_owned())),
-            () => Err(StartError::NoFile(name.to_owned())),
+            () if path.is_dir() => Err(SpawnError::Directory(name.to_owned())),
+            () if path.exists() => Err(SpawnError::Denied(name.to_owned())),
+            () => Err(SpawnError::NoFile(name.to_owned())),
         };
     }
     let path = container.env.iter().find(|pair| pair.0 == "PATH").map_or("", |pair| &*pair.1);
@@ -127,7 +138,7 @@ fn find(name: &str, dir: &str, container: &ContainerSpec) -> Result<PathBuf, Sta
     let places = path.split(':').filter(|place| place.starts_with('/'));
     let mut candidates = places.map(|place| Path::new(place).join(name));
     let found = if name.is_empty() { None } else { candidates.find(|path| runs(path)) };
-    found.ok_or_else(|| StartError::NotFound(name.to_owned()))
+    found.ok_or_else(|| SpawnError::NotFound(name.to_owned()))
 }
 
 /// Three descriptors of one terminal.

@@ -14,7 +14,7 @@ use rustix::termios::{LocalModes, SpecialCodeIndex, Winsize, tcgetattr, tcsetwin
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::watched::watch;
+use super::async_fd::register;
 
 const CTRL_D: u8 = 4;
 
@@ -35,7 +35,7 @@ impl Terminal {
         let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
         let slave = rustix::fs::open(name, flags, Mode::empty())?;
         rustix::io::ioctl_fionbio(&master, true)?;
-        let terminal = Terminal { master: watch(master)? };
+        let terminal = Terminal { master: register(master)? };
         if let Some(size) = size {
             terminal.resize(size)?;
         }

@@ -18,8 +18,8 @@ use bowline_proto::session::Size;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::log::{LOG_BYTES, Log, Place, Source};
-use crate::process::{Act, Process};
+use super::log::{LOG_BYTES, Log, Position};
+use crate::runtime::{Act, Process, Source};
 
 /// How far a reader may be behind before the process waits for it: the next read must not push out
 /// what it has not had.
@@ -38,7 +38,7 @@ pub struct Console {
 #[derive(Debug, Default)]
 struct Inner {
     log: Log,
-    readers: BTreeMap<u64, Reader>,
+    readers: BTreeMap<u64, ReaderState>,
     next_reader: u64,
     /// Those of them for whom the process waits.
     holding: BTreeSet<u64>,
@@ -55,8 +55,8 @@ struct Inner {
 }
 
 #[derive(Debug)]
-struct Reader {
-    at: Place,
+struct ReaderState {
+    at: Position,
     taken_bytes: u64,
     /// The process waits for it since then, when it had taken so much.
     awaited: Option<(Instant, u64)>,
@@ -89,22 +89,22 @@ impl Console {
     }
 
     /// Somebody who reads from a place on that is chosen with a look at the log.
-    pub fn reader(self: &Arc<Console>, from: impl FnOnce(&Log) -> Place) -> View {
+    pub fn reader(self: &Arc<Console>, from: impl FnOnce(&Log) -> Position) -> Reader {
         let mut inner = self.lock();
         let at = from(&inner.log);
         let id = inner.next_reader;
         inner.next_reader += 1;
-        let reader = Reader { at, taken_bytes: 0, awaited: None, given_up: false };
+        let reader = ReaderState { at, taken_bytes: 0, awaited: None, given_up: false };
         inner.readers.insert(id, reader);
         drop(inner);
-        View { console: self.clone(), id }
+        Reader { console: self.clone(), id }
     }
 
     /// The same, and the process waits for it as long as it goes on.
-    pub fn holding_reader(self: &Arc<Console>, from: impl FnOnce(&Log) -> Place) -> View {
-        let view = self.reader(from);
-        self.lock().holding.insert(view.id);
-        view
+    pub fn holding_reader(self: &Arc<Console>, from: impl FnOnce(&Log) -> Position) -> Reader {
+        let reader = self.reader(from);
+        self.lock().holding.insert(reader.id);
+        reader
     }
 
     /// A look at the log.
@@ -205,7 +205,7 @@ impl Inner {
     }
 
     /// What comes next for a reader. `None` if that is still to come.
-    fn next(&mut self, id: u64, until: Option<Place>) -> Option<Next> {
+    fn next(&mut self, id: u64, until: Option<Position>) -> Option<Next> {
         let Some(reader) = self.readers.get_mut(&id) else { return Some(Next::Over) };
         if until.is_some_and(|until| reader.at >= until) {
             return Some(Next::Over);
@@ -217,7 +217,7 @@ impl Inner {
             return self.is_over.then_some(Next::Over);
         };
         let bytes = record.bytes.slice(reader.at.skip.min(record.bytes.len())..);
-        reader.at = Place { record: reader.at.record + 1, skip: 0 };
+        reader.at = Position { record: reader.at.record + 1, skip: 0 };
         reader.taken_bytes += bytes.len() as u64;
         let piece = Next::Piece(record.source, record.time, bytes);
         if reader.awaited.is_some() {
@@ -235,14 +235,14 @@ impl Inner {
 
 /// One reader's part of a console, and its way to the input. Dropped, nobody waits for it.
 #[derive(Debug)]
-pub struct View {
+pub struct Reader {
     console: Arc<Console>,
     id: u64,
 }
 
-impl View {
+impl Reader {
     /// What comes next. At most until `until`, where that is known.
-    pub fn poll_next(&self, cx: &mut Context<'_>, until: Option<Place>) -> Poll<Next> {
+    pub fn poll_next(&self, cx: &mut Context<'_>, until: Option<Position>) -> Poll<Next> {
         let mut inner = self.console.lock();
         let next = inner.next(self.id, until);
         if next.is_none() {
@@ -251,13 +251,8 @@ impl View {
         next.map_or(Poll::Pending, Poll::Ready)
     }
 
-    /// The same, if it is there.
-    pub fn next_now(&self, until: Option<Place>) -> Option<Next> {
-        self.console.lock().next(self.id, until)
-    }
-
     /// Whether all that there will be was read, up to `until`.
-    pub fn is_over(&self, until: Option<Place>) -> bool {
+    pub fn is_over(&self, until: Option<Position>) -> bool {
         let inner = self.console.lock();
         inner.readers.get(&self.id).is_none_or(|reader| {
             until.is_some_and(|until| reader.at >= until)
@@ -303,7 +298,7 @@ impl View {
     }
 
     /// Where the output has come to.
-    pub fn end(&self) -> Place {
+    pub fn end(&self) -> Position {
         self.console.with_log(Log::end)
     }
 
@@ -318,7 +313,7 @@ impl View {
     }
 }
 
-impl Drop for View {
+impl Drop for Reader {
     fn drop(&mut self) {
         let mut inner = self.console.lock();
         inner.readers.remove(&self.id);
@@ -331,33 +326,18 @@ impl Drop for View {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::Ending;
+    use crate::endless::Endless;
 
-    /// A process that writes as fast as it is let.
-    struct Fast;
-
-    impl Process for Fast {
-        fn resize(&self, _: Size) {}
-
-        fn poll(&mut self, _: &mut Context<'_>, _: &mut Inflow, room: bool) -> Poll<Act> {
-            let bytes = Bytes::from_static(&[b'x'; 64 * 1024]);
-            if room { Poll::Ready(Act::Out(bytes)) } else { Poll::Pending }
-        }
-
-        fn is_silent(&self) -> bool {
-            false
-        }
-
-        fn poll_ending(&mut self, _: &mut Context<'_>) -> Poll<Ending> {
-            Poll::Pending
-        }
+    fn is_given_up(reader: &Reader) -> bool {
+        let cx = &mut Context::from_waker(Waker::noop());
+        matches!(reader.poll_next(cx, None), Poll::Ready(Next::GivenUp))
     }
 
     /// Whether the process gets this far without a wait for anybody.
     fn runs(console: &Console) -> bool {
         let cx = &mut Context::from_waker(Waker::noop());
         (0..1000)
-            .all(|_| matches!(console.poll_process(cx, &mut Fast), Poll::Ready(Turn::Acted(_))))
+            .all(|_| matches!(console.poll_process(cx, &mut Endless), Poll::Ready(Turn::Acted(_))))
     }
 
     #[tokio::test(start_paused = true)]
@@ -365,7 +345,7 @@ mod tests {
         let console = Arc::new(Console::default());
         let readers: Vec<_> = (0..20).map(|_| console.reader(Log::begin)).collect();
         assert!(runs(&console));
-        assert!(readers.iter().all(|reader| matches!(reader.next_now(None), Some(Next::GivenUp))));
+        assert!(readers.iter().all(is_given_up));
     }
 
     #[tokio::test(start_paused = true)]
@@ -375,6 +355,6 @@ mod tests {
         assert!(!runs(&console));
         tokio::time::advance(HOLD).await;
         assert!(runs(&console));
-        assert!(matches!(reader.next_now(None), Some(Next::GivenUp)));
+        assert!(is_given_up(&reader));
     }
 }

@@ -11,7 +11,6 @@
 //! `std::process` starts do.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::io;
 use std::process::{Child, Command, ExitStatus};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,24 +22,26 @@ use rustix::process::{
 };
 use tracing::warn;
 
+use super::procfs::{children, own_session};
+
 /// Held for reading from fork until the child is known here, and for writing by who looks for
 /// orphans: a child that is not known yet looks like one.
 static FORKS: RwLock<()> = RwLock::new(());
 static KNOWN: Mutex<Known> =
-    Mutex::new(Known { homes: BTreeSet::new(), sessions: BTreeMap::new() });
-static NEXT_HOME: AtomicU64 = AtomicU64::new(0);
+    Mutex::new(Known { containers: BTreeSet::new(), sessions: BTreeMap::new() });
+static NEXT_CONTAINER: AtomicU64 = AtomicU64::new(0);
 
 #[derive(Debug)]
 struct Known {
     /// The containers that live.
-    homes: BTreeSet<u64>,
+    containers: BTreeSet<u64>,
     /// Sessions that commands began, by the id of their leader.
     sessions: BTreeMap<RawPid, Session>,
 }
 
 #[derive(Debug)]
 struct Session {
-    home: u64,
+    container: u64,
     /// Its leader was not waited for: its id names nothing else, and it is not an orphan.
     led: bool,
 }
@@ -54,28 +55,28 @@ impl Known {
         self.sessions.get(&process).is_some_and(|session| session.led)
     }
 
-    fn is_homeless(&self, session: RawPid) -> bool {
+    fn is_orphaned(&self, session: RawPid) -> bool {
         match self.sessions.get(&session) {
-            Some(session) => !self.homes.contains(&session.home),
-            None => self.homes.is_empty(),
+            Some(session) => !self.containers.contains(&session.container),
+            None => self.containers.is_empty(),
         }
     }
 
-    fn is_at(&self, session: RawPid, home: u64) -> bool {
-        self.sessions.get(&session).is_some_and(|session| session.home == home)
+    fn is_at(&self, session: RawPid, container: u64) -> bool {
+        self.sessions.get(&session).is_some_and(|session| session.container == container)
     }
 }
 
-/// Where processes belong: one for each container that lives.
+/// The processes of a container that lives.
 #[derive(Debug)]
-pub struct Home(u64);
+pub struct ContainerProcesses(u64);
 
-impl Home {
-    /// A new one.
-    pub fn new() -> Home {
-        let id = NEXT_HOME.fetch_add(1, Ordering::Relaxed);
-        Known::lock().homes.insert(id);
-        Home(id)
+impl ContainerProcesses {
+    /// Of a new container.
+    pub fn new() -> ContainerProcesses {
+        let id = NEXT_CONTAINER.fetch_add(1, Ordering::Relaxed);
+        Known::lock().containers.insert(id);
+        ContainerProcesses(id)
     }
 
     /// Starts a command that begins a session of its own. What is started after the end is killed
@@ -85,15 +86,17 @@ impl Home {
         let child = command.spawn()?;
         let mut known = Known::lock();
         if let Some(pid) = pid(&child) {
-            known.sessions.insert(pid.as_raw_nonzero().get(), Session { home: self.0, led: true });
-            if !known.homes.contains(&self.0) {
+            known
+                .sessions
+                .insert(pid.as_raw_nonzero().get(), Session { container: self.0, led: true });
+            if !known.containers.contains(&self.0) {
                 let _ = kill_process_group(pid, Signal::KILL);
             }
         }
         Ok(child)
     }
 
-    /// Asks all orphans of this home to end.
+    /// Asks all orphans of this container to end.
     pub fn ask_orphans(&self) {
         let known = Known::lock();
         for child in children() {
@@ -107,9 +110,9 @@ impl Home {
     /// Ends all that belong here, as the end of a container's first process does.
     pub fn end(&self) {
         let mut known = Known::lock();
-        known.homes.remove(&self.0);
+        known.containers.remove(&self.0);
         for (leader, session) in &known.sessions {
-            if session.home == self.0
+            if session.container == self.0
                 && session.led
                 && let Some(group) = Pid::from_raw(*leader)
             {
@@ -121,9 +124,9 @@ impl Home {
     }
 }
 
-impl Drop for Home {
+impl Drop for ContainerProcesses {
     fn drop(&mut self) {
-        Known::lock().homes.remove(&self.0);
+        Known::lock().containers.remove(&self.0);
     }
 }
 
@@ -159,90 +162,21 @@ pub fn tend() -> usize {
     let mut known = Known::lock();
     // Without it nobody can tell whose a child is.
     let Some(own) = own_session() else { return 0 };
-    let mut inhabited = BTreeSet::new();
+    let mut living = BTreeSet::new();
     let mut ending = 0;
     for child in children() {
-        inhabited.insert(child.session);
+        living.insert(child.session);
         let Some(pid) = Pid::from_raw(child.pid) else { continue };
         if child.session == own || known.is_led(child.pid) {
             continue;
         }
         if child.has_ended {
             let _ = waitpid(Some(pid), WaitOptions::NOHANG);
-        } else if known.is_homeless(child.session) {
+        } else if known.is_orphaned(child.session) {
             ending += 1;
             let _ = kill_process(pid, Signal::KILL);
         }
     }
-    known.sessions.retain(|id, session| session.led || inhabited.contains(id));
+    known.sessions.retain(|id, session| session.led || living.contains(id));
     ending
-}
-
-/// What `/proc` tells of a process.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Kin {
-    pid: RawPid,
-    parent: RawPid,
-    group: RawPid,
-    session: RawPid,
-    has_ended: bool,
-}
-
-/// The session of this program, as `/proc` tells it: 0 if its leader is outside of the PID
-/// namespace. (rustix's `getsid` ends the program in that case.)
-fn own_session() -> Option<RawPid> {
-    let own = getpid().as_raw_nonzero().get();
-    kin(own, &fs::read("/proc/self/stat").ok()?).map(|own| own.session)
-}
-
-/// The children of this program. They are what the list says until somebody waits for them.
-fn children() -> impl Iterator<Item = Kin> {
-    let own = getpid().as_raw_nonzero().get();
-    processes().filter(move |process| process.parent == own)
-}
-
-/// The groups with a process that has not ended.
-pub fn living_groups() -> BTreeSet<RawPid> {
-    processes().filter(|process| !process.has_ended).map(|process| process.group).collect()
-}
-
-fn processes() -> impl Iterator<Item = Kin> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| {
-        let pid: RawPid = entry.file_name().to_str()?.parse().ok()?;
-        // It may have ended since the directory was read.
-        let stat = fs::read(entry.path().join("stat")).ok()?;
-        kin(pid, &stat)
-    })
-}
-
-/// proc_pid_stat(5): the name is in parentheses, and may hold any.
-fn kin(pid: RawPid, stat: &[u8]) -> Option<Kin> {
-    let name_end = stat.iter().rposition(|byte| *byte == b')')?;
-    let rest = std::str::from_utf8(&stat[name_end + 1..]).ok()?;
-    let mut fields = rest.split_ascii_whitespace();
-    let has_ended = matches!(fields.next()?, "Z" | "X");
-    let mut number = || fields.next()?.parse().ok();
-    Some(Kin { pid, parent: number()?, group: number()?, session: number()?, has_ended })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_may_look_like_the_end() {
-        let stat = b"12 (a) Z 1 (b)) S 3 4 5 0 -1 4194304";
-        let expected = Kin { pid: 12, parent: 3, group: 4, session: 5, has_ended: false };
-        assert_eq!(kin(12, stat), Some(expected));
-        assert!(kin(1, b"1 (x) Z 0 1 1 0").is_some_and(|kin| kin.has_ended));
-        assert_eq!(kin(1, b"1 (x S 0"), None);
-        assert_eq!(kin(1, b"1 (x) S zero 1 1"), None);
-    }
-
-    #[test]
-    fn this_process_is_found() {
-        let own = getpid().as_raw_nonzero().get();
-        assert!(processes().any(|process| process.pid == own && !process.has_ended));
-    }
 }

@@ -53,7 +53,7 @@ pub fn read(path: &Path) -> Result<Vec<PodSpec>, ObjectsError> {
 }
 
 /// Reads the Pods of a file to those of others. Two of one name would hide each other.
-pub(crate) fn read_into(path: &Path, pods: &mut Vec<PodSpec>) -> Result<(), ObjectsError> {
+pub(super) fn read_into(path: &Path, pods: &mut Vec<PodSpec>) -> Result<(), ObjectsError> {
     for object in objects::read(path)? {
         let new = pod(&object)?;
         if pods.iter().any(|known| known.namespace == new.namespace && known.name == new.name) {

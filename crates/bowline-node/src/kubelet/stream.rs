@@ -1,0 +1,219 @@
+//! A request for a stream to a session: found by the runtime, upgraded, and driven here or relayed.
+
+use bowline_io::chance;
+use bowline_io::drive::join;
+use bowline_io::http::lines;
+use bowline_io::record::{Asker, End, Pending, Record, Running, Traffic};
+use bowline_io::serve::{Reply, has_body, upgraded};
+use bowline_io::stream::Upgraded;
+use bowline_io::target::query;
+use bowline_proto::extension::{REPLAY, handed_on};
+use bowline_proto::negotiate::{
+    self, Accepted, Lines, Offer, Taken, accept, accept_forward, asked, asks_for_tunnel,
+};
+use bowline_proto::passage::Passage;
+use bowline_proto::portforward::{Forward, OverSpdy, OverWebSocket};
+use bowline_proto::relay::Relay;
+use bowline_proto::session::protocol::{Carrier, FORWARD_SPDY, FORWARD_TUNNEL};
+use bowline_proto::session::{self, Protocol, Side, Wants};
+use bowline_proto::tunnel::Wire;
+use bowline_proto::websocket::Role;
+use http::{Request, Version};
+use hyper::body::Incoming;
+use tokio_util::sync::CancellationToken;
+
+use super::Kubelet;
+use super::answers::{set_headers, switch};
+use super::parameters::{parameters, ports, replay};
+use super::route::record;
+use crate::runtime::{
+    AttachRequest, Attachment, BoxFuture, ExecRequest, Forwarding, PodTarget, Refusal, Session,
+    Target,
+};
+use crate::upstream::reach;
+
+/// What both sides of a relayed stream are told when the node ends.
+const SHUTDOWN: &str = "the node shuts down";
+
+impl Kubelet {
+    pub(super) async fn exec(
+        &self,
+        asker: &Asker,
+        request: Request<Incoming>,
+        target: &Target,
+    ) -> Result<Reply, Refusal> {
+        let (command, wants) = parameters(query(&request))?;
+        let record = Record { command: command.clone(), ..record("exec", asker, target) };
+        let admitted = self.admit_session(record)?;
+        let session = self.runtime.exec(target, ExecRequest { command, wants }).await?;
+        self.session(admitted, request, Attachment { session, replay: None }, wants).await
+    }
+
+    pub(super) async fn attach(
+        &self,
+        asker: &Asker,
+        request: Request<Incoming>,
+        target: &Target,
+    ) -> Result<Reply, Refusal> {
+        let (_, wants) = parameters(query(&request))?;
+        let replay = replay(query(&request))?;
+        let admitted = self.admit_session(record("attach", asker, target))?;
+        let attachment = self.runtime.attach(target, AttachRequest { wants, replay }).await?;
+        self.session(admitted, request, attachment, wants).await
+    }
+
+    /// Upgrades a request to a session.
+    async fn session(
+        &self,
+        mut admitted: Pending,
+        request: Request<Incoming>,
+        attachment: Attachment,
+        wants: Wants,
+    ) -> Result<Reply, Refusal> {
+        let taken = Taken { websocket_v5: true };
+        let accepted = negotiate(&request, |method, lines| accept(method, lines, taken))?;
+        let mut reply = switch(&accepted);
+        let protocol = accepted.protocol;
+        admitted.record.near = protocol.spoken();
+        let Attachment { session, replay } = attachment;
+        let upstream = match session {
+            Session::Local(session) => {
+                // Whoever asks for lines must know whether it was heard.
+                let heard = replay.map(|lines| (REPLAY.answered, lines.to_string()));
+                set_headers(&mut reply, heard.as_slice());
+                let run = move |connection, end| session.run(wants, protocol, connection, end);
+                self.go_on(admitted.begin(), request, run);
+                return Ok(reply);
+            }
+            Session::Upstream(upstream) => upstream.await?,
+        };
+        let offer = match upstream.carrier {
+            Carrier::Spdy => Offer::spdy(),
+            Carrier::WebSocket => Offer::websocket(chance::bytes()),
+        };
+        let (far, on_lost) = reach(upstream, offer).await?;
+        for extension in handed_on(admitted.record.verb) {
+            if let Some(heard) = far.head.headers.get(extension.answered) {
+                reply.headers_mut().insert(extension.answered, heard.clone());
+            }
+        }
+        admitted.record.far = far.protocol.spoken();
+        let mut running = admitted.begin();
+        let relay = Relay::with_tap(
+            session::Session::new(Side::Server, protocol, wants, chance::bytes()),
+            session::Session::new(Side::Client, far.protocol, wants, chance::bytes()),
+            running.tap(),
+        );
+        self.go_on(running, request, move |near, end| {
+            let relayed = join(near, far.connection, relay, end, SHUTDOWN);
+            Box::pin(async move {
+                let (ending, traffic) = relayed.await;
+                let end = End::from(ending);
+                on_lost.unless(matches!(end, End::Outcome(_)));
+                (end, traffic)
+            })
+        });
+        Ok(reply)
+    }
+
+    pub(super) async fn port_forward(
+        &self,
+        asker: &Asker,
+        request: Request<Incoming>,
+        target: &PodTarget,
+    ) -> Result<Reply, Refusal> {
+        let ports = {
+            let lines = lines(request.headers());
+            let channels =
+                asked(Lines(&lines)) == Some(Carrier::WebSocket) && !asks_for_tunnel(Lines(&lines));
+            if channels { ports(query(&request))? } else { Vec::new() }
+        };
+        let record = asker.record("portforward", &target.namespace, &target.name);
+        let mut admitted = self.admit_session(record)?;
+        let forwarding = self.runtime.port_forward(target, &ports).await?;
+        let accepted = negotiate(&request, accept_forward)?;
+        let reply = switch(&accepted);
+        let protocol = accepted.protocol;
+        admitted.record.near = protocol.spoken();
+        let upstream = match forwarding {
+            Forwarding::Local(local) => {
+                let forward = match wire(protocol) {
+                    Some(wire) => Forward::Spdy(OverSpdy::new(Side::Server, wire)),
+                    None => Forward::WebSocket(OverWebSocket::new(protocol, &ports)),
+                };
+                let slots = self.forwards.clone();
+                let run = move |connection, end| local.run(forward, connection, slots, end);
+                self.go_on(admitted.begin(), request, run);
+                return Ok(reply);
+            }
+            Forwarding::Upstream(upstream) => upstream,
+        };
+        let wire = wire(protocol).ok_or_else(|| {
+            let text =
+                "this node's runtime forwards ports over SPDY or the tunnel, not in channels";
+            Refusal::new(501, text)
+        })?;
+        let (far, on_lost) = reach(upstream.await?, Offer::forward()).await?;
+        admitted.record.far = far.protocol.spoken();
+        self.go_on(admitted.begin(), request, move |near, end| {
+            let passed = join(near, far.connection, Passage::new(wire), end, SHUTDOWN);
+            Box::pin(async move {
+                let (ending, traffic) = passed.await;
+                on_lost.unless(ending.is_some());
+                (if ending.is_some() { End::Over } else { End::Shutdown }, traffic)
+            })
+        });
+        Ok(reply)
+    }
+
+    /// Goes on with a session once its 101 was written.
+    fn go_on(
+        &self,
+        running: Running,
+        request: Request<Incoming>,
+        run: impl FnOnce(Upgraded, CancellationToken) -> BoxFuture<'static, (End, Traffic)>
+        + Send
+        + 'static,
+    ) {
+        let end = self.sessions.end.clone();
+        self.sessions.spawn(async move {
+            let (ended, traffic) = match upgraded(request).await {
+                Ok(connection) => {
+                    let (ended, traffic) = run(connection, end).await;
+                    (ended, Some(traffic))
+                }
+                Err(error) => (End::ClientGone(error.to_string()), None),
+            };
+            running.end(ended, traffic);
+        });
+    }
+}
+
+/// How SPDY comes from a client that forwards ports; `None` if it speaks channels.
+fn wire(protocol: &'static Protocol) -> Option<Wire> {
+    if *protocol == FORWARD_TUNNEL {
+        Some(Wire::tunnel(Role::Server, chance::bytes()))
+    } else if *protocol == FORWARD_SPDY {
+        Some(Wire::plain())
+    } else {
+        None
+    }
+}
+
+fn negotiate(
+    request: &Request<Incoming>,
+    accept: impl Fn(&str, Lines<'_>) -> Result<Accepted, negotiate::Refusal>,
+) -> Result<Accepted, Refusal> {
+    if has_body(request.headers()) || request.version() != Version::HTTP_11 {
+        return Err(Refusal::new(400, "an upgrade is a request of HTTP/1.1 without a body"));
+    }
+    let lines = lines(request.headers());
+    accept(request.method().as_str(), Lines(&lines)).map_err(|refusal| {
+        // The kubelet answers every request without an upgrade so (docs/protocols/endpoints.md,
+        // 1.2).
+        let code = if refusal == negotiate::Refusal::NoUpgrade { 500 } else { refusal.code() };
+        let cause = refusal.to_string();
+        let text = if refusal.is_bare() { String::new() } else { cause.clone() };
+        Refusal { code, text, headers: refusal.headers(), cause }
+    })
+}

@@ -1,0 +1,114 @@
+//! A port of a pod to a connection: the pods' ports are those of this host.
+
+use std::fmt::{self, Display, Formatter};
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use bowline_io::local;
+use bowline_io::text::of_system;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::runtime::Ports;
+
+/// How long a port may take to accept a connection. It is on this host.
+const DIAL_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The ports of a pod.
+#[derive(Clone, Debug)]
+pub struct HostPorts {
+    /// `NAMESPACE/NAME`.
+    pub pod: String,
+}
+
+impl Display for HostPorts {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.pod)
+    }
+}
+
+impl Ports for HostPorts {
+    type Stream = TcpStream;
+
+    async fn dial(self, port: u16) -> Result<TcpStream, String> {
+        reach(&self.pod, port).await
+    }
+}
+
+/// IPv4 first, as containerd, and with its words. Whoever may only reach a pod's ports must not
+/// reach the node itself, which could believe what comes from its own host.
+async fn reach(pod: &str, port: u16) -> Result<TcpStream, String> {
+    if local::is_own(port) {
+        return Err(format!("port {port} is the node's own"));
+    }
+    let four = match connect((Ipv4Addr::LOCALHOST, port).into()).await {
+        Ok(stream) => return Ok(stream),
+        Err(error) => of_system(&error),
+    };
+    let six = match connect((Ipv6Addr::LOCALHOST, port).into()).await {
+        Ok(stream) => return Ok(stream),
+        Err(error) => of_system(&error),
+    };
+    Err(format!(
+        "failed to connect to localhost:{port} inside namespace {pod:?}, IPv4: dial tcp4 \
+         127.0.0.1:{port}: connect: {four} IPv6 dial tcp6 [::1]:{port}: connect: {six} "
+    ))
+}
+
+async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "i/o timeout");
+    let stream = timeout(DIAL_PATIENCE, TcpStream::connect(address)).await.map_err(late)??;
+    let _ = stream.set_nodelay(true);
+    Ok(stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_refused_port_is_worded_as_by_containerd() {
+        let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let pod = HostPorts { pod: "ns/p".into() };
+        let refused = pod.dial(port).await.unwrap_err();
+        let expected = format!(
+            "failed to connect to localhost:{port} inside namespace \"ns/p\", IPv4: dial tcp4 \
+             127.0.0.1:{port}: connect: connection refused IPv6 dial tcp6 [::1]:{port}: connect: "
+        );
+        assert!(refused.starts_with(&expected), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn a_port_that_this_process_serves_is_not_forwarded_to() {
+        for (address, host) in
+            [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::1", "::1")]
+        {
+            // Where this host has IPv6 at all.
+            let bound = tokio::net::TcpListener::bind((address, 0)).await;
+            let Ok(listener) = bound else { continue };
+            let port = listener.local_addr().unwrap().port();
+            let sessions = bowline_io::serve::Sessions::default();
+            let service = |_, _| async { http::Response::new(bowline_io::serve::body("")) };
+            let serving = bowline_io::serve::serve(
+                listener,
+                None,
+                Default::default(),
+                sessions.clone(),
+                service,
+            );
+            let asking = async {
+                // Whoever may is let in: it is served by now.
+                let connected = TcpStream::connect((host, port)).await;
+                let dialled = HostPorts { pod: "ns/p".into() }.dial(port).await;
+                sessions.end.cancel();
+                (connected.is_ok(), dialled)
+            };
+            let ((), (connected, dialled)) = tokio::join!(serving, asking);
+            assert!(connected, "{address}");
+            assert_eq!(dialled.unwrap_err(), format!("port {port} is the node's own"));
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! A runtime's own server to an upgraded connection, or to its refusal.
+
+use bowline_io::text::harmless;
+use bowline_io::upstream::{Switched, Upstream as Server, UpstreamError};
+use bowline_proto::limits::REASON_BYTES;
+use bowline_proto::negotiate::Offer;
+
+use crate::runtime::{Refusal, Upstream};
+
+/// What the runtime's server is told of who asks.
+const AGENT: &str = concat!("bowline-node/", env!("CARGO_PKG_VERSION"));
+
+/// Upgrades to what `offer` offers. From here on the runtime is told of a loss.
+///
+/// # Errors
+/// The server's refusal, with its code and text, or 500 and why it could not be asked.
+pub(crate) async fn reach(upstream: Upstream, offer: Offer) -> Result<(Switched, OnLost), Refusal> {
+    let Upstream { url, tls, on_lost, .. } = upstream;
+    let at = Server::at(&url, tls, AGENT);
+    let Some((server, path)) = at else {
+        return Err(Refusal::new(500, "the runtime's URL for the stream cannot be used"));
+    };
+    let far = server.upgrade(&path, &offer).await.map_err(refusal)?;
+    Ok((far, OnLost(on_lost)))
+}
+
+fn refusal(error: UpstreamError) -> Refusal {
+    let cause = harmless(&error.to_string(), REASON_BYTES).into_owned();
+    let (code, text) = match &error {
+        UpstreamError::Refused(said) => {
+            let (status, text) = (said.head.status, said.text());
+            let is_failure = status.is_client_error() || status.is_server_error();
+            match status.as_u16() {
+                code if is_failure && text.is_empty() => (code, status.to_string()),
+                code if is_failure => (code, text),
+                // Redirects among them: a stream goes nowhere else.
+                code => (500, format!("invalid upgrade response: status code {code}")),
+            }
+        }
+        UpstreamError::NotUpgraded(_) => (500, cause.clone()),
+        _ => (500, format!("error dialing backend: {cause}")),
+    };
+    Refusal { cause, ..Refusal::new(code, text) }
+}
+
+/// Tells a runtime of a session whose outcome is not known, whatever has become of the session.
+pub(crate) struct OnLost(Option<Box<dyn FnOnce() + Send>>);
+
+impl OnLost {
+    /// The session has ended, well or not.
+    pub(crate) fn unless(mut self, is_well: bool) {
+        if is_well {
+            self.0 = None;
+        }
+    }
+}
+
+impl Drop for OnLost {
+    fn drop(&mut self) {
+        if let Some(tell) = self.0.take() {
+            tell();
+        }
+    }
+}
