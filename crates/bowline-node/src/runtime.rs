@@ -3,8 +3,8 @@
 //!
 //! A [`Runtime`] finds what a request names and refuses in its own words; nothing has begun then.
 //! The client's handshake is judged next, and only if that is good does anything start: a
-//! [`Command`] once its client has opened all streams, a dial to a [`Port`](Ports) once it is asked
-//! for, an [`Upstream`] when its future is first polled, before the client gets its 101.
+//! [`Command`] once its client has opened all streams, a connection to one of the [`Ports`] once it
+//! is asked for, and an [`Upstream`] when its future is first polled, before the client's 101.
 //!
 //! What is local is driven by [`session`](crate::session) and [`forward`](crate::forward), which
 //! know the command's own type; a runtime behind a pointer costs one virtual call a session.
@@ -38,8 +38,8 @@ pub type Answer<'a, T> = BoxFuture<'a, Result<T, Refusal>>;
 
 /// What runs the containers of a node.
 ///
-/// Each answer is asked for before the client's handshake is judged, and dropped if that is bad:
-/// nothing may have begun by then. A future may be dropped at any time.
+/// The answers of the first three are asked for before the client's handshake is judged, and
+/// dropped if that is bad: nothing may have begun by then. Each future may be dropped at any time.
 pub trait Runtime: Debug + Send + Sync + 'static {
     /// Finds a running container in which a command shall run.
     fn exec<'a>(&'a self, target: &'a Target, request: ExecRequest) -> Answer<'a, Session>;

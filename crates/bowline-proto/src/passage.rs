@@ -38,6 +38,7 @@ pub struct Passage {
     /// Something that was said to this side was dropped.
     near_cut: bool,
     far_cut: bool,
+    broken: &'static str,
 }
 
 impl Passage {
@@ -57,7 +58,15 @@ impl Passage {
             owed_until: None,
             near_cut: false,
             far_cut: false,
+            broken: "the connection to the node broke",
         }
+    }
+
+    /// What a client in a tunnel is told if the far side breaks, where that is no node.
+    #[must_use]
+    pub fn with_words(mut self, broken: &'static str) -> Passage {
+        self.broken = broken;
+        self
     }
 
     fn ended(&mut self, now: Time, leg: Leg) {
@@ -123,7 +132,7 @@ impl Intermediary for Passage {
                 self.far_ended = true;
                 self.ended(now, Leg::Far);
                 if broken {
-                    self.near.fail(&mut self.to_near, "the connection to the node broke");
+                    self.near.fail(&mut self.to_near, self.broken);
                 } else {
                     self.to_near.finish();
                 }

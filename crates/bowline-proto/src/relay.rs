@@ -96,6 +96,7 @@ pub struct Relay<T = ()> {
     near_done: bool,
     far_done: bool,
     tap: T,
+    hop: &'static str,
 }
 
 impl Relay {
@@ -120,7 +121,16 @@ impl<T: Tap> Relay<T> {
             near_done: false,
             far_done: false,
             tap,
+            hop: "gateway to node",
         }
+    }
+
+    /// Names the way to the far side, for clients that are told of its loss. Without this it is
+    /// `gateway to node`.
+    #[must_use]
+    pub fn with_hop(mut self, hop: &'static str) -> Relay<T> {
+        self.hop = hop;
+        self
     }
 }
 
@@ -261,7 +271,7 @@ impl<T: Tap> Relay<T> {
             }
             Event::Lost(loss) => {
                 self.ended = true;
-                self.near.lose(now, &format!("gateway to node: {loss}"));
+                self.near.lose(now, &format!("{}: {loss}", self.hop));
                 return Some(Ending::Lost(loss));
             }
             Event::Eof(_) | Event::Resize(_) => {}

@@ -103,9 +103,11 @@ impl Kubelet {
             session::Session::new(Side::Server, protocol, wants, chance::bytes()),
             session::Session::new(Side::Client, far.protocol, wants, chance::bytes()),
             running.tap(),
-        );
+        )
+        .with_hop("node to runtime");
         self.go_on(running, request, move |near, end| {
-            let relayed = join(near, far.connection, relay, end, SHUTDOWN);
+            // In a box, its place is not there twice.
+            let relayed = Box::pin(join(near, far.connection, relay, end, SHUTDOWN));
             Box::pin(async move {
                 let (ending, traffic) = relayed.await;
                 let end = End::from(ending);
@@ -156,7 +158,8 @@ impl Kubelet {
         let (far, on_lost) = reach(upstream.await?, Offer::forward()).await?;
         admitted.record.far = far.protocol.spoken();
         self.go_on(admitted.begin(), request, move |near, end| {
-            let passed = join(near, far.connection, Passage::new(wire), end, SHUTDOWN);
+            let passage = Passage::new(wire).with_words("the connection to the runtime broke");
+            let passed = Box::pin(join(near, far.connection, passage, end, SHUTDOWN));
             Box::pin(async move {
                 let (ending, traffic) = passed.await;
                 on_lost.unless(ending.is_some());

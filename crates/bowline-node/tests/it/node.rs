@@ -1,0 +1,49 @@
+//! A runtime to a kubelet that listens.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bowline_io::serve::{Limits, Sessions, serve};
+use bowline_node::forward::Slots;
+use bowline_node::kubelet::Kubelet;
+use bowline_node::runtime::Runtime;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+/// How many connections a forward may have.
+pub const CONNECTIONS: usize = 4;
+
+/// A kubelet on loopback. Dropped, it ends without a goodbye.
+pub struct Node {
+    pub address: SocketAddr,
+    pub sessions: Sessions,
+    serving: JoinHandle<()>,
+}
+
+impl Node {
+    pub async fn start(runtime: Arc<dyn Runtime>) -> Node {
+        Node::with(runtime, Sessions::default()).await
+    }
+
+    pub async fn with(runtime: Arc<dyn Runtime>, sessions: Sessions) -> Node {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let forwards = Slots::new(CONNECTIONS);
+        let kubelet = Kubelet { runtime, sessions: sessions.clone(), admitted: None, forwards };
+        let service = move |peer, request| kubelet.clone().answer(peer, request);
+        let serving = serve(listener, None, Limits::default(), sessions.clone(), service);
+        Node { address, sessions, serving: tokio::spawn(serving) }
+    }
+
+    /// Ends it as a signal does.
+    pub async fn stop(mut self) {
+        self.sessions.end.cancel();
+        (&mut self.serving).await.unwrap();
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
