@@ -11,15 +11,14 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use ::http::{HeaderName, HeaderValue};
-use anyhow::{Result, bail};
-use bowline_client::{Ended, Ends, Exec, ForwardRequest, Outcome, PortForward, Wants, exec};
+use anyhow::{Error, Result, bail};
+use bowline_client::{Client, Ended, Ends, Outcome, PortForward, RemoteCommand};
 use bowline_io::access::{Access, Source};
 use bowline_io::chance;
 use bowline_io::dial::{Endpoint, Tls, dial};
 use bowline_io::http::{self, Answer};
 use bowline_io::stream::{Stream, Upgraded};
 use bowline_io::tls::{self, Trust};
-use bowline_kube::stream_url::{self, ExecQuery};
 use bowline_proto::negotiate::Offer;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -67,49 +66,34 @@ impl Clients {
         stdin: Option<Input>,
         stdout: &Taken,
     ) -> Result<Ended, String> {
-        let wants = Wants { stdin: stdin.is_some(), stdout: true, stderr: false, tty };
-        let query = ExecQuery {
-            command: command.iter().map(|&word| word.to_owned()).collect(),
-            container: "box".to_owned(),
-            stdin: wants.stdin,
-            stdout: true,
-            stderr: false,
-            tty,
-            timeout: None,
-            replay: None,
-        };
+        let mut ends = Ends::default();
+        ends.stdin = stdin;
+        ends.stdout = Box::new(stdout.clone());
+        let command = self.exec(command)?.without_stderr().ends(ends);
+        let command = if tty { command.terminal(None) } else { command };
+        command.run().await.map_err(|error| error.to_string())
+    }
+
+    fn client(&self) -> Result<Client, String> {
         let bearer = HeaderValue::try_from(format!("Bearer {TOKEN}"));
-        let bearer = bearer.map_err(|error| error.to_string())?;
-        let request = Exec {
-            access: self.access(bearer),
-            url: stream_url::exec(&self.server, "default", "box", &query),
-            headers: Vec::new(),
-            wants,
-            websocket: true,
-            replay: false,
-            observer: None,
-        };
-        let (stdout, stderr) = (Box::new(stdout.clone()), Box::new(tokio::io::sink()));
-        let ends = Ends { stdin, stdout, stderr, sizes: None, redraws: false };
-        exec(&request, ends).await.map_err(|error| error.to_string())
+        let access = self.access(bearer.map_err(|error| error.to_string())?);
+        Ok(Client::new(self.server.clone(), access, "default"))
+    }
+
+    fn exec(&self, command: &[&str]) -> Result<RemoteCommand, String> {
+        Ok(self.client()?.exec("box", command.iter().copied()).container("box"))
     }
 
     /// An exec that was asked for at the gateway, for whoever speaks for himself on it.
     pub async fn exec_itself(&self, command: &[&str]) -> Result<Upgraded> {
-        let query = ExecQuery {
-            command: command.iter().map(|&word| word.to_owned()).collect(),
-            container: "box".to_owned(),
-            stdin: true,
-            stdout: true,
-            ..ExecQuery::default()
-        };
-        let url = stream_url::exec(&self.server, "default", "box", &query);
+        let command = self.exec(command).map_err(Error::msg)?;
+        let url = command.without_stderr().stdin(tokio::io::empty()).url();
         switched(&self.endpoint, &url, &Offer::websocket(chance::bytes())).await
     }
 
     /// A port-forward over SPDY in the same way.
     pub async fn forward_itself(&self) -> Result<Upgraded> {
-        let url = stream_url::port_forward(&self.server, "default", "box", None);
+        let url = self.client().map_err(Error::msg)?.port_forward("box").url();
         switched(&self.endpoint, &url, &Offer::forward()).await
     }
 
@@ -131,15 +115,7 @@ impl Clients {
 
     /// A port-forward of the library.
     pub async fn forward(&self) -> Result<PortForward> {
-        let bearer = HeaderValue::try_from(format!("Bearer {TOKEN}"))?;
-        let request = ForwardRequest {
-            access: self.access(bearer),
-            url: stream_url::port_forward(&self.server, "default", "box", None),
-            headers: Vec::new(),
-            websocket: true,
-            observer: None,
-        };
-        Ok(PortForward::open(&request).await?)
+        Ok(self.client().map_err(Error::msg)?.port_forward("box").open().await?)
     }
 
     /// A port-forward as a process, with a local port that the system chooses.

@@ -15,11 +15,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bowline_archive::Trouble;
-use bowline_archive::admit::Limits;
 use bowline_archive::reader::{BLOCK_BYTES, Entry, Kind};
 use bowline_archive::writer::{self, Owner};
 use bowline_client::copy::{CopyError, Options, Remote, Sink, Stdin, Watcher, down};
-use bowline_client::{Cause, EndError, Ended, ExecError, Loss, Outcome};
+use bowline_client::{Cause, EndError, Ended, Error, Loss, Outcome};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -328,11 +327,11 @@ impl Remote for Container {
         stdin: Stdin,
         mut stdout: Sink,
         _stderr: Sink,
-    ) -> Result<Ended, ExecError> {
+    ) -> Result<Ended, Error> {
         let mut input = Vec::new();
         if let Some(mut stdin) = stdin {
             let read = stdin.read_to_end(&mut input).await;
-            read.map_err(|error| ExecError::End(EndError::Read(error)))?;
+            read.map_err(|error| Error::End(EndError::Read(error)))?;
         }
         let (output, code) = self.output(&words, &input);
         let cut = {
@@ -354,7 +353,7 @@ impl Remote for Container {
         while !rest.is_empty() {
             let most = self.state().chance.random_range(1..3000).min(rest.len());
             let wrote = stdout.write_all(&rest[..most]).await;
-            wrote.map_err(|error| ExecError::End(EndError::Write("stdout", error)))?;
+            wrote.map_err(|error| Error::End(EndError::Write("stdout", error)))?;
             rest = &rest[most..];
         }
         Ok(match (cut, code) {
@@ -400,13 +399,10 @@ fn played(scenario: &Scenario, keeps_lines: bool) -> std::io::Result<Verdict> {
     fs::create_dir(&place)?;
     let runtime = Builder::new_current_thread().enable_time().start_paused(true).build()?;
     let container = Container::new(scenario);
-    let options = Options {
-        preserve: true,
-        retries: Some(scenario.retries),
-        verify: scenario.verify,
-        symlinks: true,
-        limits: Limits::default(),
-    };
+    let mut options = Options::new();
+    options.retries = Some(scenario.retries);
+    options.verify = scenario.verify;
+    options.symlinks = true;
     let target = place.join("target");
     let copy = down(&container, "/d", &target, &options, Arc::new(Nobody));
     let result = runtime.block_on(async { timeout(PATIENCE, copy).await });

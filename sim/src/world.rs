@@ -225,13 +225,11 @@ fn spawn_client(
 ) -> JoinHandle<()> {
     let session = Session::new(Side::Client, scenario.front, scenario.wants, mask(scenario));
     let typist = Typist::new(scenario, book);
-    let ends = Ends {
-        stdin: scenario.wants.stdin.then(|| Box::new(typist) as _),
-        stdout: Box::new(Eyes::new(scenario, Channel::Stdout, book)),
-        stderr: Box::new(Eyes::new(scenario, Channel::Stderr, book)),
-        sizes,
-        redraws: false,
-    };
+    let mut ends = Ends::default();
+    ends.stdin = scenario.wants.stdin.then(|| Box::new(typist) as _);
+    ends.stdout = Box::new(Eyes::new(scenario, Channel::Stdout, book));
+    ends.stderr = Box::new(Eyes::new(scenario, Channel::Stderr, book));
+    ends.sizes = sizes;
     let (scenario, book) = (scenario.clone(), book.clone());
     tokio::spawn(async move {
         let result = bowline_client::run(upgraded(end), session, ends).await;

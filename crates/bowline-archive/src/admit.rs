@@ -28,11 +28,15 @@ pub struct Limits {
     pub entries: u64,
 }
 
-impl Default for Limits {
+impl Limits {
     /// 1 TiB, ten million entries: more than a copy by tar is good for, and no more than a disk and
     /// some memory.
+    pub const DEFAULT: Limits = Limits { bytes: 1 << 40, entries: 10_000_000 };
+}
+
+impl Default for Limits {
     fn default() -> Limits {
-        Limits { bytes: 1 << 40, entries: 10_000_000 }
+        Limits::DEFAULT
     }
 }
 

@@ -5,12 +5,10 @@ use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
-use bowline_io::access::Source;
 use bowline_io::chance;
 pub use bowline_io::crowd::Failure;
 use bowline_io::crowd::Local;
 use bowline_io::forward::{Happening, Pump};
-use bowline_io::observe::Observer;
 use bowline_io::stream::{Connection, Upgraded};
 use bowline_proto::negotiate::Offer;
 use bowline_proto::portforward::{Forward, OverSpdy};
@@ -18,11 +16,13 @@ use bowline_proto::session::protocol::FORWARD_TUNNEL;
 use bowline_proto::session::{Cause, Loss, Side};
 use bowline_proto::tunnel::Wire;
 use bowline_proto::websocket::Role;
-use http::{HeaderName, HeaderValue};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
+use url::Url;
 
+use crate::client::Client;
+use crate::request;
 use crate::upgrade::{Asking, Switched, UpgradeError};
 
 /// Between a program and its connection, in each direction.
@@ -30,30 +30,46 @@ const PIPE_BYTES: usize = 256 * 1024;
 /// Connections that wait for the forward's task. It is never busy for long.
 const ASKED: usize = 64;
 
-/// A port-forward that is asked for.
-#[derive(Clone)]
+/// A port-forward that is to be made, by [`Client::port_forward`].
+#[derive(Clone, Debug)]
+#[must_use = "nothing is asked for before it is opened"]
 pub struct ForwardRequest {
-    /// Where to connect and as whom, asked for each connection.
-    pub access: Arc<dyn Source>,
-    /// The whole URL of the subresource.
-    pub url: url::Url,
-    /// `User-Agent` and what else is not of `access`.
-    pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// Whether a tunnel through WebSocket is tried before SPDY.
-    pub websocket: bool,
-    /// Is told of requests, responses and decisions.
-    pub observer: Option<Arc<dyn Observer>>,
+    pub(crate) client: Client,
+    pub(crate) pod: String,
 }
 
-impl std::fmt::Debug for ForwardRequest {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // The headers hold credentials.
-        f.debug_struct("ForwardRequest").field("url", &self.url.as_str()).finish_non_exhaustive()
+impl ForwardRequest {
+    /// What is asked for.
+    #[must_use]
+    pub fn url(&self) -> Url {
+        request::port_forward(&self.client, &self.pod)
+    }
+
+    /// Asks for the forward: in a tunnel first, over SPDY if that is refused. Must be called in a
+    /// tokio runtime with I/O and time; a task of its own drives the connection.
+    ///
+    /// # Errors
+    /// [`UpgradeError`] if no forward came about.
+    pub async fn open(&self) -> Result<PortForward, UpgradeError> {
+        let url = self.url();
+        let asking = Asking { client: &self.client, url: &url };
+        let first = self.client.websocket.then(|| Offer::tunnel(chance::bytes()));
+        let what = "fallback to secondary dialer from primary dialer err";
+        let switched = asking.either(first, Offer::forward(), what).await?;
+        let Switched { connection, protocol, .. } = switched;
+        asking.note(4, "negotiated protocol: portforward.k8s.io");
+        let wire = if *protocol == FORWARD_TUNNEL {
+            Wire::tunnel(Role::Client, chance::bytes())
+        } else {
+            Wire::plain()
+        };
+        Ok(PortForward::over(connection, wire))
     }
 }
 
 /// What is told of a socket's connection at its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Finish {
     /// It did not end as it should. The socket's peer was sent a reset.
     Failed(Failure),
@@ -79,7 +95,7 @@ struct Asked {
 /// The local end of a connection.
 enum Near {
     Socket(Joined),
-    Program(DuplexStream, Shared),
+    Program(DuplexStream, Fate),
 }
 
 /// A socket that is joined with a port of the pod.
@@ -164,31 +180,6 @@ impl AsyncWrite for Near {
 }
 
 impl PortForward {
-    /// Asks for a forward: in a tunnel first, over SPDY if that is refused. Must be called in a
-    /// tokio runtime with I/O and time; a task of its own drives the connection.
-    ///
-    /// # Errors
-    /// [`UpgradeError`].
-    pub async fn open(request: &ForwardRequest) -> Result<PortForward, UpgradeError> {
-        let asking = Asking {
-            access: &*request.access,
-            url: &request.url,
-            headers: &request.headers,
-            observer: request.observer.as_deref(),
-        };
-        let first = request.websocket.then(|| Offer::tunnel(chance::bytes()));
-        let what = "fallback to secondary dialer from primary dialer err";
-        let switched = asking.either(first, Offer::forward(), what).await?;
-        let Switched { connection, protocol, .. } = switched;
-        asking.note(4, "negotiated protocol: portforward.k8s.io");
-        let wire = if *protocol == FORWARD_TUNNEL {
-            Wire::tunnel(Role::Client, chance::bytes())
-        } else {
-            Wire::plain()
-        };
-        Ok(PortForward::over(connection, wire))
-    }
-
     /// The forward over a connection that was upgraded already.
     #[must_use]
     pub fn over<S: Connection + Send + 'static>(connection: Upgraded<S>, wire: Wire) -> Self {
@@ -208,7 +199,7 @@ impl PortForward {
     /// [`Loss`] if the forward is over.
     pub async fn connect(&self, port: u16) -> Result<ForwardedStream, Loss> {
         let (ours, theirs) = duplex(PIPE_BYTES);
-        let failure = Shared::default();
+        let failure = Fate::default();
         let asked = Asked { port, stream: Near::Program(theirs, failure.clone()) };
         match self.asked.send(asked).await {
             Ok(()) => Ok(ForwardedStream { pipe: ours, failure }),
@@ -303,14 +294,14 @@ fn refuse(asks: &mut mpsc::Receiver<Asked>) {
     }
 }
 
-type Shared = Arc<OnceLock<Failure>>;
+type Fate = Arc<OnceLock<Failure>>;
 
 /// A forwarded connection. Dropped, it is closed; [`shutdown`](tokio::io::AsyncWriteExt::shutdown)
 /// ends only what this side says.
 #[derive(Debug)]
 pub struct ForwardedStream {
     pipe: DuplexStream,
-    failure: Shared,
+    failure: Fate,
 }
 
 impl ForwardedStream {

@@ -1,21 +1,49 @@
-//! Kubernetes streaming for programs: remote commands with their true outcome, and connections to a
-//! pod's ports, over WebSocket or SPDY.
+//! Kubernetes streaming for programs: remote commands with their true outcome, copies, and
+//! connections to a pod's ports, over WebSocket or SPDY.
 //!
-//! [`exec()`] asks for the upgrade (WebSocket first, SPDY if that is refused) and runs the session
-//! between the caller's [`Ends`]. The result is [`Ended::Known`] only if the server said how the
-//! command ended; everything else is [`Ended::Lost`] or an error, never success.
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! # #[cfg(feature = "kube")] {
+//! let client = bowline_client::Client::try_default().await?;
+//! let output = client.exec("nginx", ["ls", "-l"]).output().await?;
+//! println!("{:?}: {}", output.status, String::from_utf8_lossy(&output.stdout));
+//! # }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A [`Client`] makes [commands](Client::exec), [attaches](Client::attach) and
+//! [port-forwards](Client::port_forward); each is filled in by its methods and then run. WebSocket
+//! is asked for first, SPDY if that is refused.
+//!
+//! How a command ended is an [`Outcome`], its exit code included, only if the server said so.
+//! Everything else is [`Error::Lost`] or another error, never success: the command may have ended
+//! in any way, or still run.
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests play peers and processes"))]
 
+mod child;
+mod client;
+mod command;
+#[cfg(feature = "copy")]
 pub mod copy;
-mod exec;
+mod error;
 pub mod forward;
-pub mod keep;
+#[cfg(feature = "kube")]
+mod kube;
+pub mod reconnect;
+mod request;
 mod session;
 mod upgrade;
 
 pub use bowline_io::access;
-pub use bowline_proto::session::{Cause, Loss, Outcome, Size, Wants};
-pub use exec::{Exec, ExecError, Observer, exec};
+pub use bowline_io::observe::Observer;
+pub use bowline_proto::session::{Cause, Loss, Outcome, Size};
+pub use child::{Child, ChildStderr, ChildStdin, ChildStdout};
+pub use client::Client;
+pub use command::{Output, RemoteCommand};
+pub use error::Error;
 pub use forward::{ForwardRequest, ForwardedStream, PortForward};
+#[cfg(feature = "kube")]
+pub use kube::ConfigureError;
 pub use session::{EndError, Ended, Ends, run};
 pub use upgrade::{Refused, UpgradeError};

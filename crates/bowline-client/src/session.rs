@@ -10,15 +10,19 @@ use bowline_proto::queue::tight;
 use bowline_proto::session::{Channel, Event, Loss, Outcome, Session, Size};
 use bowline_proto::{Machine, limits};
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, sink};
 use tokio::sync::watch;
+
+use crate::error::Error;
 
 /// Input is read up to this before it is sent.
 const GATHERED_BYTES: usize = 512 * 1024;
 /// Output that waits for the caller's ends. Past it the server is not read.
 const OUTPUT_BYTES: usize = 1024 * 1024;
 
-/// Where a session's bytes come from and go to.
+/// Where a session's bytes come from and go to. By default there is no input, and output is passed
+/// over.
+#[non_exhaustive]
 pub struct Ends {
     /// Input for the command; its end becomes the end of the command's stdin. Not read before the
     /// session is up.
@@ -34,6 +38,13 @@ pub struct Ends {
     pub redraws: bool,
 }
 
+impl Default for Ends {
+    fn default() -> Ends {
+        let (stdout, stderr) = (Box::new(sink()), Box::new(sink()));
+        Ends { stdin: None, stdout, stderr, sizes: None, redraws: false }
+    }
+}
+
 impl std::fmt::Debug for Ends {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Ends").field("stdin", &self.stdin.is_some()).finish_non_exhaustive()
@@ -42,6 +53,7 @@ impl std::fmt::Debug for Ends {
 
 /// How a session ended. Only [`Outcome::Success`] is success.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Ended {
     /// The server said how the command ended, and all of its output was written.
     Known(Outcome),
@@ -54,8 +66,25 @@ pub enum Ended {
     },
 }
 
+impl Ended {
+    /// How the command ended, where that is known.
+    ///
+    /// # Errors
+    /// [`Error::Lost`] where it is not.
+    pub fn known(self) -> Result<Outcome, Error> {
+        match self {
+            Ended::Known(outcome) => Ok(outcome),
+            Ended::Lost { loss, received_bytes } => {
+                let (stdout, stderr) = (Vec::new(), Vec::new());
+                Err(Error::Lost { loss, received_bytes, stdout, stderr })
+            }
+        }
+    }
+}
+
 /// The caller's own end failed: the session was given up.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum EndError {
     /// Output could not be written.
     #[error("write {0}: {1}")]
@@ -75,24 +104,20 @@ pub async fn run<S: Connection>(
     ends: Ends,
 ) -> Result<Ended, EndError> {
     let mut driver = Driver::new(connection, session);
-    let mut running = Running {
-        ends,
-        stdout: Inflow::default(),
-        stderr: Inflow::default(),
-        stdin: Stdin::Waiting,
-        next_size: None,
-        received_bytes: 0,
-        ended: None,
-    };
-    let result = running.run(&mut driver).await;
-    // Answers a close, or walks away from a session that goes on.
-    let now = driver.now();
-    driver.machine().leave(now);
-    driver.flush_now().await;
+    let result = Running::new(ends).run(&mut driver).await;
+    leave(&mut driver).await;
     result
 }
 
-struct Running {
+/// Answers a close, or walks away from a session that goes on.
+async fn leave<S: Connection>(driver: &mut Driver<S, Session>) {
+    let now = driver.now();
+    driver.machine().leave(now);
+    driver.flush_now().await;
+}
+
+/// The caller's ends of a session, and how far it is.
+pub(crate) struct Running {
     ends: Ends,
     stdout: Inflow,
     stderr: Inflow,
@@ -122,13 +147,41 @@ enum Stdin {
 }
 
 /// What the caller's ends have done.
-enum Act {
+pub(crate) enum Act {
     Input(BytesMut),
     Size(Size),
     Wrote,
 }
 
 impl Running {
+    pub fn new(ends: Ends) -> Running {
+        Running {
+            ends,
+            stdout: Inflow::default(),
+            stderr: Inflow::default(),
+            stdin: Stdin::Waiting,
+            next_size: None,
+            received_bytes: 0,
+            ended: None,
+        }
+    }
+
+    /// Runs a session to its end, or leaves it once `stop` resolves: then nothing is known.
+    pub async fn session_until<S: Connection>(
+        &mut self,
+        connection: Upgraded<S>,
+        session: Session,
+        stop: impl Future<Output = ()>,
+    ) -> Option<Result<Ended, EndError>> {
+        let mut driver = Driver::new(connection, session);
+        let result = tokio::select! {
+            result = self.run(&mut driver) => Some(result),
+            () = stop => None,
+        };
+        leave(&mut driver).await;
+        result
+    }
+
     async fn run<S: Connection>(
         &mut self,
         driver: &mut Driver<S, Session>,

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use bowline_io::access::{Access, AccessError, Source};
+use bowline_io::access::{Access, AccessError};
 use bowline_io::dial::{DialError, dial};
 use bowline_io::http::{Answer, HttpError, head as http_head, lines, upgrade};
 use bowline_io::observe::Observer;
@@ -16,13 +16,14 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use thiserror::Error;
 use tokio::time::Instant;
 
-/// How long a server may take to accept a connection.
-const DIAL_PATIENCE: Duration = Duration::from_secs(30);
-/// How long it may take to answer the upgrade. Admission webhooks may take 30 s of it.
+use crate::client::Client;
+
+/// How long a server may take to answer the upgrade. Admission webhooks may take 30 s of it.
 const UPGRADE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Why no session came about.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum UpgradeError {
     /// There are no credentials.
     #[error(transparent)]
@@ -92,12 +93,10 @@ pub(crate) struct Switched {
     pub headers: HeaderMap,
 }
 
-/// Where to ask, as whom.
+/// Where to ask, as whom, and for what.
 pub(crate) struct Asking<'a> {
-    pub access: &'a dyn Source,
+    pub client: &'a Client,
     pub url: &'a url::Url,
-    pub headers: &'a [(HeaderName, HeaderValue)],
-    pub observer: Option<&'a dyn Observer>,
 }
 
 impl Asking<'_> {
@@ -124,13 +123,13 @@ impl Asking<'_> {
 
     /// Asks once, and once more with other credentials if the first were refused.
     async fn authorized(&self, offer: &Offer, may_renew: bool) -> Result<Switched, UpgradeError> {
-        let access = self.access.access().await?;
+        let access = self.client.access.access().await?;
         let refused = match self.attempt(offer, &access).await {
             Err(error) if error.is_unauthorized() && may_renew => error,
             result => return result,
         };
-        match self.access.renew(&access).await {
-            Ok(true) => self.attempt(offer, &self.access.access().await?).await,
+        match self.client.access.renew(&access).await {
+            Ok(true) => self.attempt(offer, &self.client.access.access().await?).await,
             Ok(false) => Err(refused),
             Err(error) => {
                 self.note(0, &format!("refreshing credentials: {error}"));
@@ -140,8 +139,8 @@ impl Asking<'_> {
     }
 
     fn observe(&self, tell: impl FnOnce(&dyn Observer)) {
-        if let Some(observer) = self.observer {
-            tell(observer);
+        if let Some(observer) = &self.client.observer {
+            tell(&**observer);
         }
     }
 
@@ -155,7 +154,7 @@ impl Asking<'_> {
             observer.request(offer.method(), self.url.as_str(), head.headers());
         });
         let begun = Instant::now();
-        let stream = dial(&access.endpoint, DIAL_PATIENCE).await?;
+        let stream = dial(&access.endpoint, self.client.connect_timeout).await?;
         let answer = upgrade(stream, head, UPGRADE_PATIENCE).await?;
         let response = match &answer {
             Answer::Switched { head, .. } | Answer::Refused { head, .. } => head,
@@ -182,7 +181,7 @@ impl Asking<'_> {
     fn head(&self, offer: &Offer, access: &Access) -> Result<Request<()>, http::Error> {
         let mut head = http_head(offer.method(), self.url, ())?;
         let headers = head.headers_mut();
-        for (name, value) in self.headers.iter().chain(&access.headers) {
+        for (name, value) in self.client.headers.iter().chain(&access.headers) {
             headers.append(name, value.clone());
         }
         for (name, value) in offer.headers() {

@@ -1,10 +1,9 @@
-//! What a client has to know before it can stream: which cluster, as whom, which pod, which URL.
+//! What a client has to know before it can stream: which cluster, as whom, which pod.
 //!
 //! In reading order: [`config`] finds the cluster and the user in flags and [`kubeconfig`] files,
 //! [`credentials`] makes headers of the user, for each connection, [`api`] asks the API server,
-//! [`target`] finds the pod ([`files`] where `-f` says it), [`container`] the container, [`ports`]
-//! the ports of a forward, and [`stream_url`] says where to stream. Every error has kubectl's
-//! words.
+//! [`target`] finds the pod ([`files`] where `-f` says it), [`container`] the container, and
+//! [`ports`] the ports of a forward. Every error has kubectl's words.
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests play peers and processes"))]
 
 pub mod api;
@@ -19,7 +18,6 @@ pub mod oidc;
 pub mod plugin;
 pub mod ports;
 pub mod resources;
-pub mod stream_url;
 pub mod target;
 pub mod web;
 pub mod yaml;

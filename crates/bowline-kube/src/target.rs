@@ -10,7 +10,7 @@ use thiserror::Error;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::api::{Api, ApiError};
-use crate::objects::{Best, First, Order, Owner, Pod};
+use crate::objects::{Best, Condition, First, Order, Owner, Pod};
 use crate::resources::{self, Resource, ResourceError};
 
 const JSON: &str = "application/json";
@@ -356,8 +356,8 @@ fn order(one: &Pod, other: &Pod) -> Ordering {
         _ => 3,
     };
     let leaving = |pod: &Pod| pod.metadata.deletion_timestamp.is_some();
-    let unready = |pod: &Pod| ready_since(pod).is_none();
-    let since = |pod: &Pod| ready_since(pod).flatten();
+    let unready = |pod: &Pod| ready(pod).is_none();
+    let since = |pod: &Pod| -> Option<Timestamp> { ready(pod)?.last_transition_time };
     let created = |pod: &Pod| pod.metadata.creation_timestamp;
     (unscheduled(one), phase(one), unready(one), leaving(one))
         .cmp(&(unscheduled(other), phase(other), unready(other), leaving(other)))
@@ -366,11 +366,9 @@ fn order(one: &Pod, other: &Pod) -> Ordering {
         .then_with(|| created(one).cmp(&created(other)))
 }
 
-/// Since when the pod is ready; `None` if it is not.
-fn ready_since(pod: &Pod) -> Option<Option<Timestamp>> {
-    let is_ready = |one: &&crate::objects::Condition| one.kind == "Ready" && one.status == "True";
-    let ready = pod.status.conditions.iter().find(is_ready)?;
-    Some(ready.last_transition_time)
+/// The condition that says that the pod is ready; `None` if it is not.
+fn ready(pod: &Pod) -> Option<&Condition> {
+    pod.status.conditions.iter().find(|one| one.kind == "Ready" && one.status == "True")
 }
 
 fn restarts(pod: &Pod) -> i32 {

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bowline_client::{Ended, ExecError, Outcome, Wants};
+use bowline_client::{Ended, Error, Outcome};
 use bowline_io::stdio::Input;
 use bowline_kube::objects::Pod;
-use bowline_kube::stream_url::ExecQuery;
-use bowline_kube::{container, stream_url, target};
+use bowline_kube::{container, target};
 use tokio::io::AsyncRead;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
@@ -17,7 +16,7 @@ use crate::console;
 use crate::detach::Detachable;
 use crate::outcome::{self, End};
 use crate::place;
-use crate::remote::{self, Here};
+use crate::remote::{self, Failure, LocalEnds};
 use crate::say;
 use crate::verbose::Verbose;
 
@@ -61,21 +60,12 @@ async fn session(asked: &Attach, program: &str) -> Result<End, End> {
     if asked.stdin && !console.stdin && talks {
         say::line(format_args!("warning: container {} takes no input (stdin: false)", choice.name));
     }
-    let wants = Wants { stdin: asked.stdin, stdout: true, stderr: !console.tty, tty: console.tty };
     let name = pod.metadata.name.clone();
-    let query = ExecQuery {
-        command: Vec::new(),
-        container: choice.name.clone(),
-        stdin: wants.stdin,
-        stdout: wants.stdout,
-        stderr: wants.stderr,
-        tty: wants.tty,
-        timeout: asked.global.request_timeout.map(|time| time.to_string()),
-        replay: asked.replay,
-    };
-    let url = stream_url::attach(&place.api.server, &place.namespace, &name, &query);
-    let mut request = remote::request(&place, url, wants, verbose.clone());
-    request.replay = asked.replay.is_some();
+    let client = place.client(remote::WEBSOCKETS, &asked.global, &verbose);
+    let mut command = client.attach(&name).container(&choice.name);
+    if let Some(lines) = asked.replay {
+        command = command.replay(lines);
+    }
     if talks {
         say::line(
             "All commands and output from this session will be recorded in container logs, \
@@ -84,14 +74,14 @@ async fn session(asked: &Attach, program: &str) -> Result<End, End> {
         say::line("If you don't see a command prompt, try pressing enter.");
     }
     let (stdin, detached) = input(asked, raw);
-    let here = Here { stdin, raw, redraws: true };
+    let local = LocalEnds { stdin, raw, tty: console.tty, redraws: true };
     let result = tokio::select! {
-        result = remote::attended(&request, here) => result?,
+        result = remote::attended(command, local) => result,
         // Some servers keep a session whose input has ended.
         () = left_alone(detached) => Ok(Ended::Known(Outcome::Success)),
     };
     remote::follow_a_reader_that_left(&result);
-    if matches!(result, Err(ExecError::NoReplay)) {
+    if matches!(result, Err(Failure::Session(Error::NoReplay))) {
         return Err(End::refused(format_args!(
             "this cluster's node cannot begin with lines of the log; see them with: kubectl logs \
              --tail={} {name} -c {} -n {}",

@@ -4,14 +4,12 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use bowline_archive::admit::Limits;
 use bowline_archive::unpack::UnpackError;
-use bowline_client::copy::{self, CopyError, Options, Remote, Sink, Stdin};
-use bowline_client::{Ended, Ends, ExecError, Outcome, Wants};
+use bowline_client::Outcome;
+use bowline_client::copy::{self, Container, CopyError, Limits, Options};
 use bowline_io::shutdown::Hangup;
 use bowline_io::text::{harmless, of_system};
-use bowline_kube::stream_url::ExecQuery;
-use bowline_kube::{container, stream_url, target};
+use bowline_kube::{container, target};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
@@ -47,18 +45,25 @@ async fn copied(asked: &Cp, program: &str) -> Result<End, End> {
         result = copy => result,
         // Copies out of a container leave nothing behind when they are dropped.
         () = stop.cancelled(), if matches!(asked.target, Spec::Local(_)) => {
-            Ok(Err(CopyError::Stopped))
+            Err(Failure::Copy(CopyError::Stopped))
         }
     };
     shown.finish();
-    let result = result?;
-    if let Err(CopyError::Stopped) = result
+    if let Err(Failure::Copy(CopyError::Stopped)) = result
         && let Ok(signal) = stopped.await
     {
         let _ = signal_hook::low_level::emulate_default_handler(signal);
     }
     let end = end_of(result, asked, &place.api.authority(), program);
     Ok(place::with_warnings(end, &asked.global, &verbose))
+}
+
+/// Why there is no copy, or not all of it.
+enum Failure {
+    /// It did not begin.
+    Before(End),
+    /// The copy itself.
+    Copy(CopyError),
 }
 
 /// Stops what goes on at the first signal, and tells which it was. What is removed after that may
@@ -95,123 +100,79 @@ async fn copy(
     verbose: &Arc<Verbose>,
     shown: Arc<Shown>,
     stop: &CancellationToken,
-) -> Result<Result<(), CopyError>, End> {
-    let limits = Limits::default();
-    let options = Options {
-        preserve: !asked.no_preserve,
-        retries: asked.retries,
-        verify: asked.verify,
-        symlinks: asked.symlinks,
-        limits: Limits {
-            bytes: asked.max_bytes.unwrap_or(limits.bytes),
-            entries: asked.max_entries.unwrap_or(limits.entries),
-        },
+) -> Result<(), Failure> {
+    let limits = Limits {
+        bytes: asked.max_bytes.unwrap_or(Limits::default().bytes),
+        entries: asked.max_entries.unwrap_or(Limits::default().entries),
     };
+    let mut options = Options::default();
+    options.preserve = !asked.no_preserve;
+    options.retries = asked.retries;
+    options.verify = asked.verify;
+    options.symlinks = asked.symlinks;
+    options.limits = limits;
     let find = async {
-        let source = Pod::find(asked, place, verbose, &asked.source).await?;
-        Ok::<_, End>((source, Pod::find(asked, place, verbose, &asked.target).await?))
+        let source = find(asked, place, verbose, &asked.source).await?;
+        Ok::<_, End>((source, find(asked, place, verbose, &asked.target).await?))
     };
     let Some(found) = stop.run_until_cancelled(find).await else {
-        return Ok(Err(CopyError::Stopped));
+        return Err(Failure::Copy(CopyError::Stopped));
     };
-    Ok(match found? {
+    let copied = match found.map_err(Failure::Before)? {
         (Side::Pod(from, path), Side::Here(target)) => {
-            copy::down(&from, path, Path::new(target), &options, shown).await
+            copy::down(&*from, path, Path::new(target), &options, shown).await
         }
         (Side::Here(source), Side::Pod(to, path)) => {
-            copy::up(&to, Path::new(source), path, &options, shown, stop).await
+            copy::up(&*to, Path::new(source), path, &options, shown, stop).await
         }
         (Side::Pod(from, source), Side::Pod(to, target)) => {
-            copy::between(&from, source, &to, target, &options, shown, stop).await
+            copy::between(&*from, source, &*to, target, &options, shown, stop).await
         }
         (Side::Here(_), Side::Here(_)) => Err(CopyError::Nothing),
-    })
+    };
+    copied.map_err(Failure::Copy)
 }
 
 /// One end of the copy.
 enum Side<'a> {
     Here(&'a str),
-    Pod(Pod<'a>, &'a str),
+    Pod(Box<Container>, &'a str),
 }
 
-/// A container that commands are run in.
-struct Pod<'a> {
-    place: &'a Place,
-    verbose: Arc<Verbose>,
-    namespace: String,
-    name: String,
-    container: String,
-    timeout: Option<String>,
-}
-
-impl<'a> Pod<'a> {
-    async fn find(
-        asked: &'a Cp,
-        place: &'a Place,
-        verbose: &Arc<Verbose>,
-        spec: &'a Spec,
-    ) -> Result<Side<'a>, End> {
-        let (namespace, name, path) = match spec {
-            Spec::Local(path) => return Ok(Side::Here(path)),
-            Spec::Remote { namespace, pod, path } => (namespace, pod, path),
-        };
-        let namespace = namespace.clone().unwrap_or_else(|| place.namespace.clone());
-        let pod = target::pod(&place.api, &namespace, name).await?;
-        let choice = container::choose(&pod, asked.container.as_deref()).map_err(End::refused)?;
-        if let Some(notice) = choice.notice {
-            say::line(notice);
-        }
-        remote::refuse_completed(&pod, "exec into")?;
-        let pod = Pod {
-            place,
-            verbose: verbose.clone(),
-            namespace,
-            name: name.clone(),
-            container: choice.name,
-            timeout: asked.global.request_timeout.map(|time| time.to_string()),
-        };
-        Ok(Side::Pod(pod, path))
+/// The container that one end of the copy is in, if it is in one.
+async fn find<'a>(
+    asked: &Cp,
+    place: &Place,
+    verbose: &Arc<Verbose>,
+    spec: &'a Spec,
+) -> Result<Side<'a>, End> {
+    let (namespace, name, path) = match spec {
+        Spec::Local(path) => return Ok(Side::Here(path)),
+        Spec::Remote { namespace, pod, path } => (namespace, pod, path),
+    };
+    let namespace = namespace.as_ref().unwrap_or(&place.namespace);
+    let pod = target::pod(&place.api, namespace, name).await?;
+    let choice = container::choose(&pod, asked.container.as_deref()).map_err(End::refused)?;
+    if let Some(notice) = choice.notice {
+        say::line(notice);
     }
+    remote::refuse_completed(&pod, "exec into")?;
+    let client = place.client(remote::WEBSOCKETS, &asked.global, verbose).namespace(namespace);
+    Ok(Side::Pod(Box::new(client.container(name).name(choice.name)), path))
 }
 
-impl Remote for Pod<'_> {
-    async fn run(
-        &self,
-        words: Vec<String>,
-        stdin: Stdin,
-        stdout: Sink,
-        stderr: Sink,
-    ) -> Result<Ended, ExecError> {
-        let wants = Wants { stdin: stdin.is_some(), stdout: true, stderr: true, tty: false };
-        let query = ExecQuery {
-            command: words,
-            container: self.container.clone(),
-            stdin: wants.stdin,
-            stdout: true,
-            stderr: true,
-            tty: false,
-            timeout: self.timeout.clone(),
-            replay: None,
-        };
-        let server = &self.place.api.server;
-        let url = stream_url::exec(server, &self.namespace, &self.name, &query);
-        let request = remote::request(self.place, url, wants, self.verbose.clone());
-        let ends = Ends { stdin, stdout, stderr, sizes: None, redraws: false };
-        bowline_client::exec(&request, ends).await
-    }
-}
-
-fn end_of(result: Result<(), CopyError>, asked: &Cp, server: &str, program: &str) -> End {
+fn end_of(result: Result<(), Failure>, asked: &Cp, server: &str, program: &str) -> End {
     let error = match result {
         Ok(()) => return End::success(),
-        Err(error) => error,
+        Err(Failure::Before(end)) => return end,
+        Err(Failure::Copy(error)) => error,
     };
     let dropped = |retries: u64| {
         // kubectl's words, on its stream; and then the error.
         say::notice(format_args!("Dropping out copy after {retries} retries"));
     };
     match error {
-        CopyError::Exec(error) => outcome::of_exec(Err(error), server),
+        CopyError::Exec(error) => outcome::of_exec(Err(remote::Failure::Session(error)), server),
         CopyError::Lost { loss, bytes, retries } => {
             dropped(retries);
             let line = format!(

@@ -2,17 +2,15 @@
 
 use std::sync::Arc;
 
-use bowline_client::Wants;
 use bowline_io::stdio::Input;
 use bowline_kube::objects::Pod;
-use bowline_kube::stream_url::ExecQuery;
-use bowline_kube::{container, files, stream_url, target};
+use bowline_kube::{container, files, target};
 
 use crate::args::BadUsage;
 use crate::args::exec::Exec;
 use crate::outcome::{self, End};
 use crate::place::{self, Place, env};
-use crate::remote::{self, Here};
+use crate::remote::{self, LocalEnds};
 use crate::say;
 use crate::verbose::Verbose;
 
@@ -31,26 +29,16 @@ async fn session(asked: &Exec, program: &str) -> Result<End, End> {
     }
     remote::refuse_completed(&pod, "exec into")?;
     let tty = asked.stdin && asked.tty && remote::has_terminal(asked.quiet);
-    let wants = Wants { stdin: asked.stdin, stdout: true, stderr: !tty, tty };
     let name = pod.metadata.name;
-    let query = ExecQuery {
-        command: words(asked)?,
-        container: choice.name,
-        stdin: wants.stdin,
-        stdout: wants.stdout,
-        stderr: wants.stderr,
-        tty,
-        timeout: asked.global.request_timeout.map(|time| time.to_string()),
-        replay: None,
-    };
-    let url = stream_url::exec(&place.api.server, &namespace, &name, &query);
-    let request = remote::request(&place, url, wants, verbose.clone());
-    let here = Here {
+    let client = place.client(remote::WEBSOCKETS, &asked.global, &verbose).namespace(namespace);
+    let command = client.exec(name, words(asked)?).container(choice.name);
+    let local = LocalEnds {
         stdin: asked.stdin.then(|| Box::new(Input::stdin()) as _),
         raw: tty,
+        tty,
         redraws: false,
     };
-    let result = remote::attended(&request, here).await?;
+    let result = remote::attended(command, local).await;
     remote::follow_a_reader_that_left(&result);
     let end = outcome::of_exec(result, &place.api.authority());
     Ok(place::with_warnings(end, &asked.global, &verbose))

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use bowline_client::keep::LocalPort;
+use bowline_client::reconnect::LocalPort;
 use bowline_io::text::of_system;
 use bowline_kube::ports::ForwardedPort;
 use socket2::{Domain, Protocol, Socket, Type};

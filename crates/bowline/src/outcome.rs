@@ -2,13 +2,14 @@
 
 use std::fmt::Display;
 
-use bowline_client::{Cause, EndError, Ended, ExecError, Outcome};
+use bowline_client::{Cause, EndError, Ended, Error, Outcome};
 use bowline_kube::target::TargetError;
 
 use bowline_io::text::{harmless, of_system};
 
 use crate::args::suggestions::suggestions;
 use crate::args::{BadUsage, COMMANDS, Hint, Refusal};
+use crate::remote::Failure;
 
 /// Refusals and usage: kubectl's code for everything that is not the command's own.
 pub const REFUSED: u8 = 1;
@@ -93,28 +94,31 @@ fn of_command(error: &BadUsage, program: &str) -> End {
 }
 
 /// The end of an exec. `server` is who was asked.
-pub fn of_exec(result: Result<Ended, ExecError>, server: &str) -> End {
+pub fn of_exec(result: Result<Ended, Failure>, server: &str) -> End {
     of_session(result, server, lost_command)
 }
 
 /// The end of an attach.
-pub fn of_attach(result: Result<Ended, ExecError>, server: &str) -> End {
+pub fn of_attach(result: Result<Ended, Failure>, server: &str) -> End {
     of_session(result, server, lost_session)
 }
 
 /// What it means that a session was lost.
 type Lost = fn(&dyn Display) -> String;
 
-fn of_session(result: Result<Ended, ExecError>, server: &str, words: Lost) -> End {
+fn of_session(result: Result<Ended, Failure>, server: &str, words: Lost) -> End {
+    let result = match result {
+        Ok(ended) => ended.known(),
+        Err(Failure::Here(end)) => return end,
+        Err(Failure::Session(error)) => Err(error),
+    };
     match result {
-        Ok(Ended::Known(Outcome::Success)) => End::success(),
-        Ok(Ended::Known(Outcome::Exited(code))) => {
+        Ok(Outcome::Success) => End::success(),
+        Ok(Outcome::Exited(code)) => {
             End { code, lines: vec![format!("command terminated with exit code {code}")] }
         }
-        Ok(Ended::Known(Outcome::Failed { message, .. })) => {
-            End::refused(harmless(&message, MESSAGE_BYTES))
-        }
-        Ok(Ended::Lost { loss, received_bytes }) => {
+        Ok(Outcome::Failed { message, .. }) => End::refused(harmless(&message, MESSAGE_BYTES)),
+        Err(Error::Lost { loss, received_bytes, .. }) => {
             let hop = match loss.cause {
                 Cause::Cut | Cause::Silent => "on the way to",
                 _ => "at or behind",
@@ -124,10 +128,10 @@ fn of_session(result: Result<Ended, ExecError>, server: &str, words: Lost) -> En
                 format_args!("{loss} ({hop} {server}) after {received_bytes} bytes of output"),
             )
         }
-        Err(ExecError::End(EndError::Write(name, error))) => {
+        Err(Error::End(EndError::Write(name, error))) => {
             lost(words, format_args!("write {name}: {}", of_system(&error)))
         }
-        Err(ExecError::End(EndError::Read(error))) => {
+        Err(Error::End(EndError::Read(error))) => {
             lost(words, format_args!("read stdin: {}", of_system(&error)))
         }
         Err(error) => End::refused(error),
@@ -173,11 +177,11 @@ mod tests {
             Ok(Ended::Lost { loss: Loss::new(Cause::Cut, ""), received_bytes: 0 }),
             Err(UpgradeError::Refused(refused).into()),
             Err(UpgradeError::Redirected("https://elsewhere/".into()).into()),
-            Err(ExecError::End(EndError::Write("stdout", broken))),
+            Err(Error::End(EndError::Write("stdout", broken))),
         ];
         let mut text = String::new();
         for case in cases {
-            let end = of_exec(case, "10.0.0.1:6443");
+            let end = of_exec(case.map_err(Failure::Session), "10.0.0.1:6443");
             text.push_str(&format!("{}: {}\n", end.code, end.lines.join("\n")));
         }
         insta::assert_snapshot!(text);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bowline_client::Client;
 use bowline_io::access::{AccessError, Source as _};
 use bowline_io::observe::Observer;
 use bowline_kube::api::Api;
@@ -30,13 +31,27 @@ pub struct Place {
     pub namespace_is_given: bool,
 }
 
+impl Place {
+    /// A client of the library's for the same server, as the same user. `websockets` is the switch
+    /// that says which carrier is first.
+    pub fn client(&self, websockets: &str, global: &Global, observer: &Arc<Verbose>) -> Client {
+        let client =
+            Client::new(self.api.server.clone(), self.api.access.clone(), &*self.namespace)
+                .websocket(is_switched_on(websockets))
+                .server_timeout(global.request_timeout.map(|time| time.to_string()))
+                .observer(observer.clone());
+        let headers = self.api.headers.iter().cloned();
+        headers.fold(client, |client, (name, value)| client.header(name, value))
+    }
+}
+
 /// A variable of the environment, if it is text.
 pub fn env(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
 /// kubectl's switches between carriers: only `false`, in any case, means no.
-pub fn is_switched_on(name: &str) -> bool {
+fn is_switched_on(name: &str) -> bool {
     !env(name).is_some_and(|value| value.eq_ignore_ascii_case("false"))
 }
 

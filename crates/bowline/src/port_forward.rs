@@ -5,15 +5,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bowline_client::UpgradeError;
 use bowline_client::forward::Failure;
-use bowline_client::keep::{Change, Health, Patience, Reached, Source, keep};
-use bowline_client::{ForwardRequest, PortForward, UpgradeError};
+use bowline_client::reconnect::{self, Change, Health, Patience, Reached, Source};
 use bowline_io::shutdown::Hangup;
 use bowline_io::text::harmless;
 use bowline_kube::objects::Pod;
 use bowline_kube::ports::{ForwardedPort, resolve};
-use bowline_kube::target::{self, Target};
-use bowline_kube::{stream_url, target::TargetError};
+use bowline_kube::target::{self, Target, TargetError};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use tokio_util::sync::CancellationToken;
 
@@ -84,7 +83,7 @@ async fn forward(asked: &args::PortForward, program: &str) -> Result<End, End> {
         ends.cancel();
         signal
     });
-    if let Some(why) = keep(source, first, local, patience, tell, end).await {
+    if let Some(why) = reconnect::run(source, first, local, patience, tell, end).await {
         say::line(why);
         return Err(End::refused("lost connection to pod"));
     }
@@ -149,6 +148,7 @@ fn tell(change: Change, cut: &AtomicUsize, exits: bool, waits: Duration) {
         Change::GaveUp(port) => {
             format!("{port}: a connection waited too long for a pod and was reset")
         }
+        _ => return,
     };
     say::line(line);
 }
@@ -191,18 +191,9 @@ impl Pods {
     }
 
     async fn connect(&self, target: &Target, ports: &[ForwardedPort]) -> Result<Reached, End> {
-        let (api, pod) = (&self.place.api, name(&target.pod));
-        let timeout = self.asked.global.request_timeout.map(|time| time.to_string());
-        let url =
-            stream_url::port_forward(&api.server, &self.place.namespace, &pod, timeout.as_deref());
-        let request = ForwardRequest {
-            access: api.access.clone(),
-            url,
-            headers: api.headers.clone(),
-            websocket: place::is_switched_on(WEBSOCKETS),
-            observer: Some(self.verbose.clone()),
-        };
-        let forward = PortForward::open(&request).await.map_err(|error| refused(&error))?;
+        let pod = name(&target.pod);
+        let client = self.place.client(WEBSOCKETS, &self.asked.global, &self.verbose);
+        let forward = client.port_forward(&pod).open().await.map_err(|error| refused(&error))?;
         *self.reached.lock().unwrap_or_else(PoisonError::into_inner) = LastPod {
             pod: pod.clone(),
             uid: target.pod.metadata.uid.clone(),

@@ -1,21 +1,17 @@
 //! A remote command, and this program's own ends for it: terminal, signals, pipes.
 
-use std::sync::Arc;
-
-use bowline_client::{EndError, Ended, Ends, ExecError, Wants};
+use bowline_client::{EndError, Ended, Ends, Error, RemoteCommand, Size};
 use bowline_io::stdio::Output;
 use bowline_kube::objects::Pod;
 use tokio::io::AsyncRead;
-use url::Url;
+use tokio::sync::watch;
 
 use crate::console::{self, Raw};
 use crate::outcome::{self, End};
-use crate::place::{self, Place};
 use crate::say;
-use crate::verbose::Verbose;
 
-/// kubectl's switch: only `false`, in any case, means no.
-const WEBSOCKETS: &str = "KUBECTL_REMOTE_COMMAND_WEBSOCKETS";
+/// kubectl's switch.
+pub const WEBSOCKETS: &str = "KUBECTL_REMOTE_COMMAND_WEBSOCKETS";
 
 /// Runs a command's task on a runtime of its own.
 pub fn until_its_end(task: impl Future<Output = Result<End, End>>) -> End {
@@ -30,67 +26,66 @@ pub fn until_its_end(task: impl Future<Output = Result<End, End>>) -> End {
     end
 }
 
-/// The request for a stream.
-pub fn request(
-    place: &Place,
-    url: Url,
-    wants: Wants,
-    observer: Arc<Verbose>,
-) -> bowline_client::Exec {
-    bowline_client::Exec {
-        access: place.api.access.clone(),
-        url,
-        headers: place.api.headers.clone(),
-        wants,
-        websocket: place::is_switched_on(WEBSOCKETS),
-        replay: false,
-        observer: Some(observer),
-    }
-}
-
 /// What this side gives to a session.
-pub struct Here {
+pub struct LocalEnds {
     /// Its input.
     pub stdin: Option<Box<dyn AsyncRead + Send + Unpin>>,
     /// Every key goes to the other side.
     pub raw: bool,
+    /// The other side has a terminal, whose size follows this side's.
+    pub tty: bool,
     /// See [`Ends::redraws`].
     pub redraws: bool,
 }
 
+/// Why a session has no end of its own.
+pub enum Failure {
+    /// This side could not begin it, or was asked to end.
+    Here(End),
+    /// The session.
+    Session(Error),
+}
+
 /// Runs the session with the terminal in the state that it needs; a signal ends both.
-pub async fn attended(
-    request: &bowline_client::Exec,
-    here: Here,
-) -> Result<Result<Ended, ExecError>, End> {
-    let interactive = here.stdin.is_some() && console::input_is_terminal();
-    let failed = |error: std::io::Error| End::refused(format_args!("terminal: {error}"));
+pub async fn attended(command: RemoteCommand, local: LocalEnds) -> Result<Ended, Failure> {
+    let interactive = local.stdin.is_some() && console::input_is_terminal();
+    let failed =
+        |error: std::io::Error| Failure::Here(End::refused(format_args!("terminal: {error}")));
     let asked_to_end =
         if interactive { Some(console::asked_to_end().map_err(failed)?) } else { None };
-    let raw = if here.raw { Some(Raw::enter().map_err(failed)?) } else { None };
-    let ends = Ends {
-        stdin: here.stdin,
-        stdout: Box::new(Output::stdout()),
-        stderr: Box::new(Output::stderr()),
-        sizes: if request.wants.tty { console::sizes().map_err(failed)? } else { None },
-        redraws: here.redraws,
-    };
-    let session = bowline_client::exec(request, ends);
+    let raw = if local.raw { Some(Raw::enter().map_err(failed)?) } else { None };
+    let sizes = if local.tty { console::sizes().map_err(failed)? } else { None };
+    let command = with_ends(command, local, sizes);
+    let session = command.run();
     let result = match asked_to_end {
         None => session.await,
         Some(asked_to_end) => tokio::select! {
             result = session => result,
             // kubectl's code for it; the terminal is restored on the way out.
-            () = asked_to_end => return Err(End::silent(outcome::REFUSED)),
+            () = asked_to_end => return Err(Failure::Here(End::silent(outcome::REFUSED))),
         },
     };
     drop(raw);
-    Ok(result)
+    result.map_err(Failure::Session)
+}
+
+fn with_ends(
+    command: RemoteCommand,
+    local: LocalEnds,
+    sizes: Option<watch::Receiver<Size>>,
+) -> RemoteCommand {
+    let mut ends = Ends::default();
+    ends.stdin = local.stdin;
+    ends.stdout = Box::new(Output::stdout());
+    ends.stderr = Box::new(Output::stderr());
+    ends.redraws = local.redraws;
+    let command = command.ends(ends);
+    if local.tty { command.terminal(sizes) } else { command }
 }
 
 /// Ends as every filter does when its reader has had enough. It does not come back.
-pub fn follow_a_reader_that_left(result: &Result<Ended, ExecError>) {
-    if let Err(ExecError::End(EndError::Write(_, error))) = result
+pub fn follow_a_reader_that_left(result: &Result<Ended, Failure>) {
+    if let Err(Failure::Session(Error::End(EndError::Write(_, error)))) = result
         && error.kind() == std::io::ErrorKind::BrokenPipe
     {
         let _ = signal_hook::low_level::emulate_default_handler(signal_hook::consts::SIGPIPE);

@@ -110,13 +110,9 @@ fn a_client_whose_own_ends_take_nothing() {
             let server = Hostile::says(openings(protocol)[1].clone(), again, ROUNDS);
             let session = Session::new(Side::Client, protocol, WANTS, [0; 32]);
             let end = || Hostile::deaf().stream;
-            let ends = Ends {
-                stdin: None,
-                stdout: Box::new(end()),
-                stderr: Box::new(end()),
-                sizes: None,
-                redraws: false,
-            };
+            let mut ends = Ends::default();
+            ends.stdout = Box::new(end());
+            ends.stderr = Box::new(end());
             let held = held(bowline_client::run(server, session, ends));
             check(format_args!("{} with {piece}", protocol.name), held, SESSION_HELD_BYTES);
         }

@@ -17,14 +17,15 @@ use bowline_proto::session::Outcome;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::CancellationToken;
 
-use super::compare::{Came, Expected, sent};
-use super::place::{Place, Published};
+use super::ask::{Answer, listed, resolved, summed};
+use super::attempts::{Attempts, unless};
+use super::capture::{Shared, captured, complaints, failed, keep, outcome};
+use super::compare::{Expected, Received, sent};
+use super::error::own_end;
+use super::staging::{Published, Staging};
 use super::up::{named, not_compared};
-use super::whole::Judged;
-use super::{
-    Attempts, CopyError, Options, Remote, Shared, Watcher, complaints, failed, keep, listed,
-    outcome, own_end, resolved, said, scripts, summed, unless, whole,
-};
+use super::whole::{self, Judgement};
+use super::{CopyError, Options, Remote, Watcher, scripts};
 
 /// What waits between the two.
 const WAITING_BYTES: usize = 512 * 1024;
@@ -54,18 +55,18 @@ pub async fn between(
     let mut attempts = Attempts::new(options);
     let mut source = source.to_owned();
     loop {
-        let place = Place::make(to, target, name, &mut attempts, &watcher, stop).await?;
+        let staging = Staging::make(to, target, name, &mut attempts, &watcher, stop).await?;
         let mut once =
-            Once { from, source: &source, to, place: &place, options, watcher: &watcher };
+            Once { from, source: &source, to, staging: &staging, options, watcher: &watcher };
         let copy = once.all(&mut attempts);
         let copied = unless(stop, copy).await;
         if copied.as_ref().is_err_and(|error| !error.is_of_a_copy_that_is_there()) {
-            place.abandon(to, &*watcher).await;
+            staging.abandon(to, &*watcher).await;
         }
         match copied {
             Ok(Copied::All) => return Ok(()),
             Ok(Copied::Link) => {
-                place.abandon(to, &*watcher).await;
+                staging.abandon(to, &*watcher).await;
                 let behind = resolved(from, &source, &mut attempts, &watcher);
                 source = unless(stop, behind).await?;
             }
@@ -87,7 +88,7 @@ struct Once<'a, From, To> {
     from: &'a From,
     source: &'a str,
     to: &'a To,
-    place: &'a Place,
+    staging: &'a Staging,
     options: &'a Options,
     watcher: &'a Arc<dyn Watcher>,
 }
@@ -98,16 +99,16 @@ impl<From: Remote, To: Remote> Once<'_, From, To> {
         watcher.total(None);
         let (words, root) = scripts::pack(self.source);
         let admission = Admission::new(root.as_bytes(), self.options.limits, self.options.symlinks);
-        let (_, place) = scripts::split(&self.place.staging);
+        let (_, place) = scripts::split(&self.staging.path);
         let admission = admission.of_place(place.trim_start_matches("./").as_bytes());
-        let passage = Shared::new(Passage::new(admission, watcher.clone()));
+        let transfer = Shared::new(Transfer::new(admission, watcher.clone()));
         let began = tokio::time::Instant::now();
-        let outcome = self.pass(words, &passage).await?;
-        if passage.lock().root_is_link {
+        let outcome = self.pass(words, &transfer).await?;
+        if transfer.lock().root_is_link {
             return Ok(Copied::Link);
         }
-        self.directories(&passage).await?;
-        let taken = std::mem::take(&mut passage.lock().taken_all);
+        self.directories(&transfer).await?;
+        let taken = std::mem::take(&mut transfer.lock().taken_all);
         let (expected, judged) = self.judged(taken, &outcome, began.elapsed(), attempts).await?;
         let files = judged.changed;
         if expected.is_empty() && !judged.torn.is_empty() {
@@ -121,13 +122,14 @@ impl<From: Remote, To: Remote> Once<'_, From, To> {
             self.verify(&expected, &judged.grown, attempts).await?;
         }
         let preserve = self.options.preserve;
-        if self.place.publish(self.to, 0, preserve, attempts, watcher).await? == Published::NotSure
+        if self.staging.publish(self.to, 0, preserve, attempts, watcher).await?
+            == Published::NotSure
         {
-            self.place.compare(self.to, &expected, attempts, watcher).await?;
+            self.staging.compare(self.to, &expected, attempts, watcher).await?;
         }
         let (failures, took_something) = {
-            let passage = passage.lock();
-            (passage.failures, passage.took_something)
+            let transfer = transfer.lock();
+            (transfer.failures, transfer.took_something)
         };
         if outcome != Outcome::Success {
             return Err(failed(outcome, took_something));
@@ -147,18 +149,18 @@ impl<From: Remote, To: Remote> Once<'_, From, To> {
         outcome: &Outcome,
         took: Duration,
         attempts: &mut Attempts,
-    ) -> Result<(Expected, Judged), CopyError> {
+    ) -> Result<(Expected, Judgement), CopyError> {
         let watcher = self.watcher;
         let listed = whole::listed_source(self.from, self.source, took, attempts, watcher).await?;
-        let doubts = whole::doubts(&taken, &listed, outcome, watcher)?;
+        let suspects = whole::suspects(&taken, &listed, outcome, watcher)?;
         let (dir, root) = scripts::split(self.source);
-        let asked = &doubts.asked;
+        let asked = &suspects.asked;
         let theirs = whole::beginnings(self.from, [&dir, &root], asked, attempts, watcher).await?;
-        let place = [&*self.place.staging, "./0/tree"];
+        let place = [&*self.staging.path, "./0/tree"];
         let ours = whole::beginnings(self.to, place, asked, attempts, watcher).await?;
-        let judged = doubts.judged(&ours, &theirs, watcher);
+        let judged = suspects.judged(&ours, &theirs, watcher);
         let names: Vec<_> = judged.torn.iter().map(|path| named(path)).collect();
-        attempts.of(watcher, || self.place.remove(self.to, 0, &names)).await?;
+        attempts.of(watcher, || self.staging.remove(self.to, 0, &names)).await?;
         let mut expected = taken.expected;
         expected.retain(|path, _| !judged.torn.contains(path));
         Ok((expected, judged))
@@ -168,31 +170,31 @@ impl<From: Remote, To: Remote> Once<'_, From, To> {
     async fn pass(
         &self,
         words: Vec<String>,
-        passage: &Shared<Passage>,
+        transfer: &Shared<Transfer>,
     ) -> Result<Outcome, CopyError> {
         let packing = async {
             let stderr = complaints(self.watcher);
-            let ended = self.from.run(words, None, Box::new(In(passage.clone())), stderr).await;
+            let ended = self.from.run(words, None, Box::new(In(transfer.clone())), stderr).await;
             if let Err(error) = ended {
-                return Err(own_end(error, passage.lock().fault.take()));
+                return Err(own_end(error, transfer.lock().fault.take()));
             }
             let ended = outcome(ended, 0)?;
-            let mut passage = passage.lock();
-            if !passage.reader.is_over() {
+            let mut transfer = transfer.lock();
+            if !transfer.reader.is_over() {
                 return Err(match ended {
                     Outcome::Success => CopyError::Cut { retries: 0 },
                     outcome => failed(outcome, false),
                 });
             }
             // Only now: whoever unpacks must not take half for all.
-            passage.end();
+            transfer.end();
             Ok(ended)
         };
         let unpacking = async {
             let stderr = complaints(self.watcher);
             let (_, stdout) = keep(0);
-            let stdin = Some(Box::new(Out(passage.clone())) as _);
-            let words = self.place.unpack(0, self.options.preserve);
+            let stdin = Some(Box::new(Out(transfer.clone())) as _);
+            let words = self.staging.unpack(0, self.options.preserve);
             match outcome(self.to.run(words, stdin, stdout, stderr).await, 0)? {
                 Outcome::Success => Ok(()),
                 outcome => Err(failed(outcome, false)),
@@ -203,8 +205,8 @@ impl<From: Remote, To: Remote> Once<'_, From, To> {
     }
 
     /// Directories once more, now that nothing comes into them.
-    async fn directories(&self, passage: &Shared<Passage>) -> Result<(), CopyError> {
-        let directories = std::mem::take(&mut passage.lock().directories);
+    async fn directories(&self, transfer: &Shared<Transfer>) -> Result<(), CopyError> {
+        let directories = std::mem::take(&mut transfer.lock().directories);
         if !self.options.preserve || directories.is_empty() {
             return Ok(());
         }
@@ -214,16 +216,16 @@ impl<From: Remote, To: Remote> Once<'_, From, To> {
         }
         writer::end(&mut archive);
         let stdin = Some(Box::new(io::Cursor::new(archive)) as _);
-        said(self.to, self.place.unpack(0, true), stdin, 0).await?;
+        captured(self.to, self.staging.unpack(0, true), stdin, 0).await?;
         Ok(())
     }
 
     /// Whether all that was sent is there.
     async fn compare(&self, expected: &Expected, attempts: &mut Attempts) -> Result<(), CopyError> {
-        let (dir, root) = (&self.place.staging, "./0/tree");
+        let (dir, root) = (&self.staging.path, "./0/tree");
         match listed(self.to, dir, root, None, attempts, self.watcher).await? {
-            Err(why) => self.watcher.note(&not_compared(&why)),
-            Ok(listed) => {
+            Answer::Unknown(why) => self.watcher.note(&not_compared(&why)),
+            Answer::Known(listed) => {
                 let found = sent(expected, &listed);
                 if let Some(failure) = found.failure(false) {
                     return Err(failure);
@@ -246,7 +248,7 @@ impl<From: Remote, To: Remote> Once<'_, From, To> {
         let (dir, root) = scripts::split(self.source);
         let from = summed(self.from, &dir, &root, attempts, self.watcher).await?;
         let Some(from) = from else { return Ok(()) };
-        let (dir, root) = (&self.place.staging, "./0/tree");
+        let (dir, root) = (&self.staging.path, "./0/tree");
         let to = summed(self.to, dir, root, attempts, self.watcher).await?;
         let Some(to) = to else { return Ok(()) };
         let files = expected.iter().filter(|(_, item)| item.kind == ItemKind::File);
@@ -280,7 +282,7 @@ impl Taken {
     }
 }
 
-impl Came for Taken {
+impl Received for Taken {
     fn item(&self, path: &[u8]) -> Option<Item> {
         self.expected.get(path).copied()
     }
@@ -300,7 +302,7 @@ impl Came for Taken {
 }
 
 /// An archive on its way: what is admitted goes on under the tree's own name.
-struct Passage {
+struct Transfer {
     reader: Reader,
     admission: Admission,
     watcher: Arc<dyn Watcher>,
@@ -322,9 +324,9 @@ struct Passage {
     writing: Option<Waker>,
 }
 
-impl Passage {
-    fn new(admission: Admission, watcher: Arc<dyn Watcher>) -> Passage {
-        Passage {
+impl Transfer {
+    fn new(admission: Admission, watcher: Arc<dyn Watcher>) -> Transfer {
+        Transfer {
             reader: Reader::default(),
             admission,
             watcher,
@@ -458,7 +460,7 @@ impl Passage {
 }
 
 /// The end where an archive comes in.
-struct In(Shared<Passage>);
+struct In(Shared<Transfer>);
 
 impl AsyncWrite for In {
     fn poll_write(
@@ -466,14 +468,14 @@ impl AsyncWrite for In {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let mut passage = self.0.lock();
-        if passage.waiting.len() >= WAITING_BYTES {
-            passage.writing = Some(cx.waker().clone());
+        let mut transfer = self.0.lock();
+        if transfer.waiting.len() >= WAITING_BYTES {
+            transfer.writing = Some(cx.waker().clone());
             return Poll::Pending;
         }
         let bytes = &bytes[..bytes.len().min(WAITING_BYTES)];
-        if let Err(fault) = passage.take(bytes) {
-            passage.fault = Some(fault);
+        if let Err(fault) = transfer.take(bytes) {
+            transfer.fault = Some(fault);
             return Poll::Ready(Err(io::Error::other("the archive")));
         }
         Poll::Ready(Ok(bytes.len()))
@@ -489,7 +491,7 @@ impl AsyncWrite for In {
 }
 
 /// The end where it goes out.
-struct Out(Shared<Passage>);
+struct Out(Shared<Transfer>);
 
 impl AsyncRead for Out {
     fn poll_read(
@@ -497,18 +499,18 @@ impl AsyncRead for Out {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let mut passage = self.0.lock();
-        if passage.waiting.is_empty() && !passage.is_over {
-            passage.reading = Some(cx.waker().clone());
+        let mut transfer = self.0.lock();
+        if transfer.waiting.is_empty() && !transfer.is_over {
+            transfer.reading = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        let length = passage.waiting.len().min(buffer.remaining());
-        let (front, back) = passage.waiting.as_slices();
+        let length = transfer.waiting.len().min(buffer.remaining());
+        let (front, back) = transfer.waiting.as_slices();
         let first = front.len().min(length);
         buffer.put_slice(&front[..first]);
         buffer.put_slice(&back[..length - first]);
-        passage.waiting.drain(..length);
-        if let Some(writing) = passage.writing.take() {
+        transfer.waiting.drain(..length);
+        if let Some(writing) = transfer.writing.take() {
             writing.wake();
         }
         Poll::Ready(Ok(()))

@@ -84,7 +84,7 @@ pub fn sent(expected: &Expected, listed: &Listing) -> Found {
 }
 
 /// This side of a copy out of a container.
-pub trait Came {
+pub trait Received {
     /// What has come of a path.
     fn item(&self, path: &[u8]) -> Option<Item>;
     /// Whether it was told why nothing has come of it.
@@ -97,7 +97,7 @@ pub trait Came {
 
 /// Compares what came out of a container with what it has. `began` is when that began, by the
 /// container's clock, if that is known: what was changed since is not lost.
-pub fn came(ours: &impl Came, listed: &Listing, began: Option<i64>) -> Found {
+pub fn received(ours: &impl Received, listed: &Listing, began: Option<i64>) -> Found {
     let mut found = Found::default();
     let is_new = |item: &Item| match (item.mtime, began) {
         (Some(mtime), Some(began)) => mtime >= began,
@@ -177,7 +177,7 @@ mod tests {
 
     struct Ours(Expected, BTreeSet<Vec<u8>>);
 
-    impl Came for Ours {
+    impl Received for Ours {
         fn item(&self, path: &[u8]) -> Option<Item> {
             self.0.get(path).copied()
         }
@@ -226,7 +226,7 @@ mod tests {
         let all = [("", DIR), ("a", file(5, 1)), ("log", file(9, 1))];
         let found = |listed: &[(&str, Item)], told: &[&str], began| {
             let told = told.iter().map(|path| path.as_bytes().to_vec()).collect();
-            let found = came(&Ours(tree(&all), told), &listing(listed, true), began);
+            let found = received(&Ours(tree(&all), told), &listing(listed, true), began);
             let changed = found.changed.iter().map(|path| String::from_utf8_lossy(path).into());
             (words(&found), changed.collect::<Vec<String>>())
         };

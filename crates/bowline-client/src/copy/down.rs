@@ -11,14 +11,15 @@ use bowline_archive::{Item, ItemKind};
 use bowline_proto::session::Outcome;
 use tokio::time::Instant;
 
-use super::compare::Came;
+use super::ask::{Answer, listed, resolved, summed};
+use super::attempts::Attempts;
+use super::capture::{Shared, WriteFn, complaints, failed, keep, outcome};
+use super::compare::Received;
+use super::error::own_end;
 use super::listing::Listing;
 use super::scripts::{self, BLOCK_BYTES, PACK_NAMED, script};
-use super::whole::Judged;
-use super::{
-    Attempts, CopyError, Each, Options, Remote, Shared, Sink, Stdin, Watcher, complaints, failed,
-    keep, listed, outcome, own_end, resolved, summed, whole,
-};
+use super::whole::{self, Judgement};
+use super::{CopyError, Options, Remote, Sink, Stdin, Watcher};
 
 /// So many names are packed by one tar, whose words a system bounds.
 const NAMES: usize = 200;
@@ -35,7 +36,7 @@ pub async fn down(
     watcher: Arc<dyn Watcher>,
 ) -> Result<(), CopyError> {
     let unpacker = Unpacker::new(target, options.preserve)?;
-    let mut copy = Copy {
+    let mut copy = Download {
         remote,
         source: source.to_owned(),
         target,
@@ -60,7 +61,7 @@ struct Here {
     fault: Option<UnpackError>,
 }
 
-impl Came for Here {
+impl Received for Here {
     fn item(&self, path: &[u8]) -> Option<Item> {
         self.unpacker.item(path)
     }
@@ -78,7 +79,7 @@ impl Came for Here {
     }
 }
 
-struct Copy<'a, R> {
+struct Download<'a, R> {
     remote: &'a R,
     source: String,
     target: &'a Path,
@@ -90,7 +91,7 @@ struct Copy<'a, R> {
     began: Instant,
 }
 
-impl<R: Remote> Copy<'_, R> {
+impl<R: Remote> Download<'_, R> {
     /// Bytes of files that are here.
     fn bytes(&self) -> u64 {
         self.here.lock().unpacker.had().values().map(|had| had.bytes).sum()
@@ -124,12 +125,12 @@ impl<R: Remote> Copy<'_, R> {
         self.rest_of_the_unfinished(&dir, &root, attempts).await?;
         if self.listed.is_none() {
             match listed(self.remote, &dir, &root, None, attempts, &self.watcher).await? {
-                Ok(listed) => {
+                Answer::Known(listed) => {
                     self.forget_what_changed(&listed);
                     self.watcher.total(Some(total(&listed)));
                     self.listed = Some(listed);
                 }
-                Err(why) => {
+                Answer::Unknown(why) => {
                     let note = format!("what there is cannot be told, all comes again: {why}");
                     self.watcher.note(&note);
                     self.watcher.position(0);
@@ -175,7 +176,7 @@ impl<R: Remote> Copy<'_, R> {
         self.watcher.file(&path);
         let (here, watcher, to) = (self.here.clone(), self.watcher.clone(), path.clone());
         let mut known = usize::try_from(had.bytes % BLOCK_BYTES).unwrap_or(0);
-        let stdout: Sink = Box::new(Each(move |bytes: &[u8]| {
+        let stdout: Sink = Box::new(WriteFn(move |bytes: &[u8]| {
             let passed = known.min(bytes.len());
             known -= passed;
             let bytes = &bytes[passed..];
@@ -194,12 +195,14 @@ impl<R: Remote> Copy<'_, R> {
         let is_whole = self.here.lock().unpacker.unfinished().is_none();
         let is_same = is_whole && {
             let listed = listed(self.remote, dir, &name, None, attempts, &self.watcher).await?;
-            listed.ok().and_then(|listed| listed.items.get(&b""[..]).copied()).is_some_and(
-                |(found, _)| {
-                    let has_its_time = found.mtime.is_none_or(|mtime| mtime == had.mtime);
-                    found.size == had.size && has_its_time
-                },
-            )
+            let found = match &listed {
+                Answer::Known(listed) => listed.items.get(&b""[..]),
+                Answer::Unknown(_) => None,
+            };
+            found.is_some_and(|(found, _)| {
+                let has_its_time = found.mtime.is_none_or(|mtime| mtime == had.mtime);
+                found.size == had.size && has_its_time
+            })
         };
         if !is_same {
             self.here.lock().unpacker.forget(&path);
@@ -259,7 +262,7 @@ impl<R: Remote> Copy<'_, R> {
         let stderr = complaints(&self.watcher);
         let (here, watcher, target) = (self.here.clone(), self.watcher.clone(), self.target);
         let target = target.to_string_lossy().into_owned();
-        let stdout: Sink = Box::new(Each(move |bytes: &[u8]| {
+        let stdout: Sink = Box::new(WriteFn(move |bytes: &[u8]| {
             let mut here = here.lock();
             let taken = here.unpacker.take(bytes, &mut |step| match step {
                 Step::File(name) => watcher.file(name),
@@ -296,7 +299,7 @@ impl<R: Remote> Copy<'_, R> {
 
     async fn conclude(&self, outcome: Outcome, attempts: &mut Attempts) -> Result<(), CopyError> {
         let watcher = &self.watcher;
-        let Judged { grown, changed, .. } = self.judged(&outcome, attempts).await?;
+        let Judgement { grown, changed, .. } = self.judged(&outcome, attempts).await?;
         if self.options.verify {
             self.verify(&grown, attempts).await?;
         }
@@ -323,18 +326,18 @@ impl<R: Remote> Copy<'_, R> {
         &self,
         outcome: &Outcome,
         attempts: &mut Attempts,
-    ) -> Result<Judged, CopyError> {
+    ) -> Result<Judgement, CopyError> {
         let (began, watcher) = (self.began.elapsed(), &self.watcher);
         let (remote, source) = (self.remote, &self.source);
         let listed = whole::listed_source(remote, source, began, attempts, watcher).await?;
-        let doubts = whole::doubts(&*self.here.lock(), &listed, outcome, watcher)?;
+        let suspects = whole::suspects(&*self.here.lock(), &listed, outcome, watcher)?;
         let (dir, root) = scripts::split(source);
         let place = [&*dir, &*root];
-        let theirs = whole::beginnings(remote, place, &doubts.asked, attempts, watcher).await?;
+        let theirs = whole::beginnings(remote, place, &suspects.asked, attempts, watcher).await?;
         let unpacker = &mut self.here.lock().unpacker;
         let ours: Vec<_> =
-            doubts.asked.iter().map(|doubt| unpacker.sum(&doubt.path).ok()).collect();
-        let judged = doubts.judged(&ours, &theirs, watcher);
+            suspects.asked.iter().map(|suspect| unpacker.sum(&suspect.path).ok()).collect();
+        let judged = suspects.judged(&ours, &theirs, watcher);
         judged.torn.iter().for_each(|path| unpacker.forget(path));
         Ok(judged)
     }

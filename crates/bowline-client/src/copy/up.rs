@@ -19,14 +19,16 @@ use bowline_proto::session::Outcome;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio_util::sync::CancellationToken;
 
+use super::ask::{Answer, listed, summed};
+use super::attempts::{Attempts, unless};
+use super::capture::{Shared, captured, complaints, failed, keep, outcome, text};
 use super::compare::{Expected, sent};
-use super::pace::paced;
-use super::place::{Place, Published, TREE};
+use super::error::and_more;
+use super::listing::Listing;
 use super::scripts::{BLOCK_BYTES, WRITE, script};
-use super::{
-    Attempts, CopyError, Listing, Options, Remote, Shared, Stdin, Watcher, and_more, complaints,
-    failed, keep, listed, outcome, said, summed, unless,
-};
+use super::staging::{Published, Staging, TREE};
+use super::throttle::throttled;
+use super::{CopyError, Options, Remote, Stdin, Watcher};
 
 /// A file that is at least so long, and was on its way when a connection was lost, goes by itself:
 /// then it is gone on with where it is cut the next time.
@@ -54,24 +56,24 @@ pub async fn up(
         return Err(CopyError::NoSource(source.to_owned()));
     };
     let mut attempts = Attempts::new(options);
-    let place = Place::make(remote, target, name, &mut attempts, &watcher, stop).await?;
+    let staging = Staging::make(remote, target, name, &mut attempts, &watcher, stop).await?;
     let source = &source;
     let versions = Shared::new(There::new());
     let shown = name.unwrap_or(source.as_os_str()).as_bytes().to_vec();
-    let mut copy = Copy { remote, source, shown, place, number: 0, options, watcher, versions };
+    let mut copy = Upload { remote, source, shown, staging, number: 0, options, watcher, versions };
     let copied = unless(stop, copy.all(&mut attempts)).await;
     if copied.as_ref().is_err_and(|error| !error.is_of_a_copy_that_is_there()) {
-        copy.place.abandon(remote, &*copy.watcher).await;
+        copy.staging.abandon(remote, &*copy.watcher).await;
     }
     copied
 }
 
-struct Copy<'a, R> {
+struct Upload<'a, R> {
     remote: &'a R,
     source: &'a Path,
     /// What the source is called.
     shown: Vec<u8>,
-    place: Place,
+    staging: Staging,
     /// Of this attempt.
     number: u64,
     options: &'a Options,
@@ -89,7 +91,7 @@ struct TarEnded {
     expected: Expected,
 }
 
-impl<R: Remote> Copy<'_, R> {
+impl<R: Remote> Upload<'_, R> {
     async fn all(&mut self, attempts: &mut Attempts) -> Result<(), CopyError> {
         self.watcher.total(Some(totals(self.source).bytes));
         // What was sent may still be on the way: what has arrived is known by looking.
@@ -143,11 +145,11 @@ impl<R: Remote> Copy<'_, R> {
         let (watcher, preserve) = (&self.watcher, self.options.preserve);
         let number = self.number;
         let published =
-            self.place.publish(self.remote, number, preserve, attempts, watcher).await?;
+            self.staging.publish(self.remote, number, preserve, attempts, watcher).await?;
         match published {
             Published::AsCompared => Ok(()),
             Published::NotSure => {
-                self.place.compare(self.remote, expected, attempts, watcher).await
+                self.staging.compare(self.remote, expected, attempts, watcher).await
             }
         }
     }
@@ -163,11 +165,11 @@ impl<R: Remote> Copy<'_, R> {
             name: Vec::new(),
         };
         let stderr = complaints(&self.watcher);
-        let words = self.place.unpack(self.number, self.options.preserve);
+        let words = self.staging.unpack(self.number, self.options.preserve);
         let (stdin, stdout): (Stdin, _) = match self.number {
             0 => (Some(Box::new(packed)), keep(0).1),
             _ => {
-                let (stdin, stdout) = paced(packed, |_| ());
+                let (stdin, stdout) = throttled(packed, |_| ());
                 (Some(Box::new(stdin)), stdout)
             }
         };
@@ -194,7 +196,7 @@ impl<R: Remote> Copy<'_, R> {
         let (watcher, root) = (self.watcher.clone(), self.shown.clone());
         let name = Vec::new();
         let stdin: Stdin = Some(Box::new(Packing { packer, watcher, told: 0, root, name }));
-        said(self.remote, self.place.unpack(self.number, true), stdin, 0).await?;
+        captured(self.remote, self.staging.unpack(self.number, true), stdin, 0).await?;
         Ok(())
     }
 
@@ -203,8 +205,8 @@ impl<R: Remote> Copy<'_, R> {
     async fn there(&self, attempts: &mut Attempts, arrived: &mut u64) -> Result<There, CopyError> {
         let mut there = There::new();
         let listed = match self.list(Some(self.number), attempts).await? {
-            Ok(listed) => listed,
-            Err(why) => {
+            Answer::Known(listed) => listed,
+            Answer::Unknown(why) => {
                 self.watcher
                     .note(&format!("what has arrived cannot be told, all goes again: {why}"));
                 self.watcher.position(0);
@@ -254,9 +256,9 @@ impl<R: Remote> Copy<'_, R> {
         &self,
         number: Option<u64>,
         attempts: &mut Attempts,
-    ) -> Result<Result<Listing, String>, CopyError> {
+    ) -> Result<Answer<Listing>, CopyError> {
         let root = format!("./{}/{TREE}", self.number);
-        let dir = &self.place.staging;
+        let dir = &self.staging.path;
         listed(self.remote, dir, &root, number, attempts, &self.watcher).await
     }
 
@@ -293,7 +295,7 @@ impl<R: Remote> Copy<'_, R> {
             file: file.take(version.size - blocks * BLOCK_BYTES),
             watcher: self.watcher.clone(),
         };
-        let (stdin, stdout) = paced(plain, move |bytes| {
+        let (stdin, stdout) = throttled(plain, move |bytes| {
             let mut heard = heard.lock();
             let room = keeper - heard.len().min(keeper);
             heard.extend_from_slice(&bytes[..bytes.len().min(room)]);
@@ -301,7 +303,7 @@ impl<R: Remote> Copy<'_, R> {
         let mode = format!("{:o}", meta.mode() & 0o7777);
         let (time, owner) = (meta.mtime().to_string(), format!("{}:{}", meta.uid(), meta.gid()));
         let (size, blocks) = (version.size.to_string(), blocks.to_string());
-        let dir = self.place.dir(self.number);
+        let dir = self.staging.dir(self.number);
         let all = [&*dir, name, &*blocks, &*size, &*mode, &*time, &*owner];
         let words = script(WRITE, if self.options.preserve { &all } else { &all[..5] });
         let (complaint, stderr) = keep(COMPLAINED);
@@ -317,12 +319,12 @@ impl<R: Remote> Copy<'_, R> {
             return Ok(false);
         }
         if ended != Outcome::Success {
-            let why = super::text(&complaint.lock());
+            let why = text(&complaint.lock());
             self.watcher.note(&format!("{name:?} goes again from its beginning: {ended:?} {why}"));
             return Ok(false);
         }
         // Nothing is believed without a count: some runtimes lose input and call it a success.
-        let said = super::text(&said.lock());
+        let said = text(&said.lock());
         match said.strip_prefix("begun\nend ").and_then(|size| size.parse::<u64>().ok()) {
             Some(size) if size == version.size => Ok(true),
             _ => Err(CopyError::Cut { retries: 0 }),
@@ -337,9 +339,11 @@ impl<R: Remote> Copy<'_, R> {
         attempts: &mut Attempts,
     ) -> Result<Vec<Vec<u8>>, CopyError> {
         let listed = match self.list(None, attempts).await? {
-            Ok(listed) if listed.is_whole => listed,
-            Ok(_) => return Err(CopyError::NotWhole("which one cannot be told".to_owned())),
-            Err(why) => {
+            Answer::Known(listed) if listed.is_whole => listed,
+            Answer::Known(_) => {
+                return Err(CopyError::NotWhole("which one cannot be told".to_owned()));
+            }
+            Answer::Unknown(why) => {
                 return Err(CopyError::NotWhole(format!("which one cannot be told: {why}")));
             }
         };
@@ -372,14 +376,14 @@ impl<R: Remote> Copy<'_, R> {
     }
 
     async fn remove(&self, names: &[Vec<u8>]) -> Result<(), CopyError> {
-        self.place.remove(self.remote, self.number, names).await
+        self.staging.remove(self.remote, self.number, names).await
     }
 
     /// Whether all that was sent is there.
     async fn compare(&self, expected: &Expected, attempts: &mut Attempts) -> Result<(), CopyError> {
         match self.list(None, attempts).await? {
-            Err(why) => self.watcher.note(&not_compared(&why)),
-            Ok(listed) => {
+            Answer::Unknown(why) => self.watcher.note(&not_compared(&why)),
+            Answer::Known(listed) => {
                 let found = sent(expected, &listed);
                 if let Some(failure) = found.failure(false) {
                     return Err(failure);
@@ -393,7 +397,7 @@ impl<R: Remote> Copy<'_, R> {
     }
 
     async fn verify(&self, expected: &Expected, attempts: &mut Attempts) -> Result<(), CopyError> {
-        let (dir, root) = (&self.place.staging, format!("./{}/{TREE}", self.number));
+        let (dir, root) = (&self.staging.path, format!("./{}/{TREE}", self.number));
         let Some(theirs) = summed(self.remote, dir, &root, attempts, &self.watcher).await? else {
             return Ok(());
         };

@@ -13,16 +13,17 @@ use std::time::Duration;
 use bowline_archive::{ItemKind, Trouble, shown};
 use bowline_proto::session::Outcome;
 
-use super::compare::{Came, TOLD, came};
+use super::ask::{Answer, CAPTURE_BYTES, listed};
+use super::attempts::Attempts;
+use super::capture::{Captured, captured, failed};
+use super::compare::{Received, TOLD, received};
 use super::listing::Listing;
 use super::scripts::{self, BEGINNINGS, script};
 use super::up::not_compared;
-use super::{
-    Attempts, CAPTURE_BYTES, CopyError, Remote, Said, Stdin, Watcher, failed, listed, said,
-};
+use super::{CopyError, Remote, Stdin, Watcher};
 
 /// What a container has at the end, and when the copy began, by the container's clock.
-pub type AtTheEnd = Option<(Listing, Option<i64>)>;
+pub type FinalListing = Option<(Listing, Option<i64>)>;
 
 /// What a container has of a source at the end of a copy that began some time ago. `None`, and it
 /// is told, if the container cannot say.
@@ -32,12 +33,12 @@ pub async fn listed_source(
     took: Duration,
     attempts: &mut Attempts,
     watcher: &Arc<dyn Watcher>,
-) -> Result<AtTheEnd, CopyError> {
+) -> Result<FinalListing, CopyError> {
     let (dir, root) = scripts::split(source);
     let begun = tokio::time::Instant::now();
     let listed = match listed(remote, &dir, &root, None, attempts, watcher).await? {
-        Ok(listed) => listed,
-        Err(why) => {
+        Answer::Known(listed) => listed,
+        Answer::Unknown(why) => {
             watcher.note(&not_compared(&why));
             return Ok(None);
         }
@@ -49,7 +50,7 @@ pub async fn listed_source(
 
 /// A file of which it is to be asked whether its bytes are those that have come.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Doubt {
+pub struct Suspect {
     /// Below the root.
     pub path: Vec<u8>,
     /// So many have come.
@@ -60,9 +61,9 @@ pub struct Doubt {
 
 /// What differs on both sides, and what may.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Doubts {
+pub struct Suspects {
     /// What is to be asked for.
-    pub asked: Vec<Doubt>,
+    pub asked: Vec<Suspect>,
     /// Files that are not whole, whatever is said of them.
     torn: BTreeSet<Vec<u8>>,
     /// What else has changed.
@@ -71,7 +72,7 @@ pub struct Doubts {
 
 /// What may get its name and what may not.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Judged {
+pub struct Judgement {
     /// These files may not.
     pub torn: BTreeSet<Vec<u8>>,
     /// Of these the beginning has come, as it is there.
@@ -85,21 +86,21 @@ pub struct Judged {
 ///
 /// # Errors
 /// A difference that no change explains; and the tar's failure, if the container cannot say more.
-pub fn doubts(
-    ours: &impl Came,
-    at_the_end: &AtTheEnd,
+pub fn suspects(
+    ours: &impl Received,
+    final_listing: &FinalListing,
     outcome: &Outcome,
     watcher: &Arc<dyn Watcher>,
-) -> Result<Doubts, CopyError> {
+) -> Result<Suspects, CopyError> {
     let has_succeeded = *outcome == Outcome::Success;
-    let Some((listed, began)) = at_the_end else {
+    let Some((listed, began)) = final_listing else {
         return match has_succeeded {
-            true => Ok(Doubts::default()),
+            true => Ok(Suspects::default()),
             // What is not whole cannot be told from what is.
             false => Err(failed(outcome.clone(), false)),
         };
     };
-    let found = came(ours, listed, *began);
+    let found = received(ours, listed, *began);
     if has_succeeded {
         if let Some(failure) = found.failure(false) {
             return Err(failure);
@@ -108,28 +109,28 @@ pub fn doubts(
             watcher.note(&not_compared(&format!("{name} cannot be looked at")));
         }
     }
-    let mut doubts = Doubts::default();
+    let mut suspects = Suspects::default();
     for path in &found.changed {
-        doubts.of(path, true, ours, listed);
+        suspects.of(path, true, ours, listed);
     }
     if !has_succeeded {
         for path in &found.different {
-            doubts.of(path, false, ours, listed);
+            suspects.of(path, false, ours, listed);
         }
         let known: BTreeSet<_> = found.changed.iter().chain(&found.different).collect();
         for path in ours.paths().into_iter().filter(|path| !known.contains(path)) {
             let theirs = listed.items.get(path).and_then(|(theirs, _)| theirs.mtime);
             let is_new = theirs.zip(*began).is_some_and(|(mtime, began)| mtime >= began);
             if is_new || ours.ends_in_zero(path) {
-                doubts.of(path, false, ours, listed);
+                suspects.of(path, false, ours, listed);
             }
         }
     }
-    Ok(doubts)
+    Ok(suspects)
 }
 
-impl Doubts {
-    fn of(&mut self, path: &[u8], has_changed: bool, ours: &impl Came, listed: &Listing) {
+impl Suspects {
+    fn of(&mut self, path: &[u8], has_changed: bool, ours: &impl Received, listed: &Listing) {
         let file = ours.item(path).filter(|item| item.kind == ItemKind::File);
         let path = path.to_vec();
         let Some(bytes) = file.map(|item| item.size) else {
@@ -142,7 +143,7 @@ impl Doubts {
         match theirs.filter(|theirs| theirs.kind == ItemKind::File && theirs.size >= bytes) {
             Some(theirs) => {
                 let has_grown = theirs.size > bytes;
-                self.asked.push(Doubt { path, bytes, has_changed, has_grown });
+                self.asked.push(Suspect { path, bytes, has_changed, has_grown });
             }
             None => {
                 self.torn.insert(path);
@@ -157,32 +158,32 @@ impl Doubts {
         ours: &[Option<String>],
         theirs: &[Option<String>],
         watcher: &Arc<dyn Watcher>,
-    ) -> Judged {
-        let mut judged = Judged { torn: self.torn, ..Judged::default() };
+    ) -> Judgement {
+        let mut judged = Judgement { torn: self.torn, ..Judgement::default() };
         judged.changed = (judged.torn.len() + self.others.len()) as u64;
         let mut lines: Vec<(Vec<u8>, String)> = Vec::new();
         let mut say = |path: &[u8], what: String| lines.push((path.to_vec(), what));
         self.others.iter().for_each(|path| say(path, CHANGED.to_owned()));
         judged.torn.iter().for_each(|path| say(path, format!("{CHANGED}: it is not copied")));
-        for (at, doubt) in self.asked.into_iter().enumerate() {
+        for (at, suspect) in self.asked.into_iter().enumerate() {
             let sum = |sums: &[Option<String>]| sums.get(at).cloned().flatten();
             let is_same = sum(ours).is_some_and(|ours| sum(theirs) == Some(ours));
-            if is_same && !doubt.has_grown {
+            if is_same && !suspect.has_grown {
                 continue;
             }
             judged.changed += 1;
             if is_same {
-                let bytes = doubt.bytes;
+                let bytes = suspect.bytes;
                 say(
-                    &doubt.path,
+                    &suspect.path,
                     format!("{CHANGED}: it grew, and its first {bytes} bytes are here"),
                 );
-                judged.grown.insert(doubt.path);
+                judged.grown.insert(suspect.path);
             } else {
                 let what =
-                    if doubt.has_changed { CHANGED } else { "file is not here as it is there" };
-                say(&doubt.path, format!("{what}: it is not copied"));
-                judged.torn.insert(doubt.path);
+                    if suspect.has_changed { CHANGED } else { "file is not here as it is there" };
+                say(&suspect.path, format!("{what}: it is not copied"));
+                judged.torn.insert(suspect.path);
             }
         }
         lines.sort();
@@ -202,7 +203,7 @@ const CHANGED: &str = "file changed as we read it";
 pub async fn beginnings(
     remote: &impl Remote,
     [dir, root]: [&str; 2],
-    asked: &[Doubt],
+    asked: &[Suspect],
     attempts: &mut Attempts,
     watcher: &Arc<dyn Watcher>,
 ) -> Result<Vec<Option<String>>, CopyError> {
@@ -210,29 +211,34 @@ pub async fn beginnings(
         return Ok(Vec::new());
     }
     let mut input = String::new();
-    for Doubt { path, bytes, .. } in asked {
+    for Suspect { path, bytes, .. } in asked {
         let name = [root.as_bytes(), b"/", path].concat();
         let name = name.strip_suffix(b"/").unwrap_or(&name);
         input.push_str(&format!("{bytes}\n{}", scripts::escaped(name)));
     }
     let ask = || async {
         let stdin: Stdin = Some(Box::new(io::Cursor::new(input.clone())));
-        match said(remote, script(BEGINNINGS, &[dir]), stdin, CAPTURE_BYTES).await {
-            Ok(Said { outcome: Outcome::Success, out, .. }) => {
-                sums(&out, asked.len()).map(Ok).ok_or(CopyError::Cut { retries: 0 })
+        match captured(remote, script(BEGINNINGS, &[dir]), stdin, CAPTURE_BYTES).await {
+            Ok(Captured { outcome: Outcome::Success, out, .. }) => {
+                sums(&out, asked.len()).map(Answer::Known).ok_or(CopyError::Cut { retries: 0 })
             }
-            Ok(Said { outcome, complaint, .. }) => match complaint.is_empty() {
-                true => Ok(Err(format!("{outcome:?}"))),
-                false => Ok(Err(complaint)),
+            Ok(Captured { outcome, complaint, .. }) => match complaint.is_empty() {
+                true => Ok(Answer::Unknown(format!("{outcome:?}"))),
+                false => Ok(Answer::Unknown(complaint)),
             },
-            Err(CopyError::NoTar) => Ok(Err("it has no sha256sum, or no sh".to_owned())),
+            Err(CopyError::NoTar) => {
+                Ok(Answer::Unknown("it has no sha256sum, or no sh".to_owned()))
+            }
             Err(error) => Err(error),
         }
     };
-    Ok(attempts.of(watcher, ask).await?.unwrap_or_else(|why| {
-        watcher.note(&format!("the container cannot say what has changed in its files: {why}"));
-        Vec::new()
-    }))
+    Ok(match attempts.of(watcher, ask).await? {
+        Answer::Known(sums) => sums,
+        Answer::Unknown(why) => {
+            watcher.note(&format!("the container cannot say what has changed in its files: {why}"));
+            Vec::new()
+        }
+    })
 }
 
 /// What [`BEGINNINGS`] has said; `None` if it was cut short.

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bowline_client::access::{Access, Answer, Source};
-use bowline_client::{Ends, Exec, ExecError, UpgradeError, Wants, exec};
+use bowline_client::{Client, Error, UpgradeError};
 use bowline_io::dial::Endpoint;
 use http::{HeaderName, HeaderValue};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, empty, sink};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, empty};
 use tokio::net::TcpListener;
 
 /// Gives the number of its generation, as often as it may, another one after a refusal.
@@ -39,22 +39,9 @@ async fn asked(last: u64, good: &str) -> (Vec<String>, u16) {
     let port = listener.local_addr().unwrap().port();
     let host = Ipv4Addr::LOCALHOST.to_string();
     let endpoint = Endpoint { host, port, tls: None, proxy: None };
-    let request = Exec {
-        access: Arc::new(Numbered { endpoint, now: AtomicU64::new(1), last }),
-        url: format!("http://127.0.0.1:{port}/exec").parse().unwrap(),
-        headers: vec![],
-        wants: Wants { stdin: false, stdout: true, stderr: false, tty: false },
-        websocket: true,
-        replay: false,
-        observer: None,
-    };
-    let ends = Ends {
-        stdin: Some(Box::new(empty())),
-        stdout: Box::new(sink()),
-        stderr: Box::new(sink()),
-        sizes: None,
-        redraws: false,
-    };
+    let url = format!("http://127.0.0.1:{port}").parse().unwrap();
+    let access = Arc::new(Numbered { endpoint, now: AtomicU64::new(1), last });
+    let command = Client::new(url, access, "default").exec("web", ["x"]).stdin(empty());
     let mut seen = Vec::new();
     let serve = async {
         loop {
@@ -74,10 +61,10 @@ async fn asked(last: u64, good: &str) -> (Vec<String>, u16) {
     };
     let result = tokio::select! {
         never = serve => never,
-        result = exec(&request, ends) => result,
+        result = command.run() => result,
     };
     match result.unwrap_err() {
-        ExecError::Upgrade(UpgradeError::Refused(refused)) => (seen, refused.code),
+        Error::Upgrade(UpgradeError::Refused(refused)) => (seen, refused.code),
         other => panic!("{other}"),
     }
 }

@@ -16,7 +16,7 @@ use std::sync::{Mutex, PoisonError};
 use bowline_archive::Trouble;
 use bowline_archive::admit::Limits;
 use bowline_client::copy::{CopyError, Options, Remote, Sink, Stdin, Watcher, between, down, up};
-use bowline_client::{Cause, EndError, Ended, ExecError, Loss, Outcome, UpgradeError};
+use bowline_client::{Cause, EndError, Ended, Error, Loss, Outcome, UpgradeError};
 use bowline_interop::copy::{manifest, odd_tree, same};
 use bowline_io::dial::DialError;
 use tempfile::TempDir;
@@ -53,11 +53,11 @@ impl Remote for Container {
         stdin: Stdin,
         mut stdout: Sink,
         mut stderr: Sink,
-    ) -> Result<Ended, ExecError> {
+    ) -> Result<Ended, Error> {
         let number = self.runs.fetch_add(1, Ordering::Relaxed) + 1;
         if self.refuses_from.is_some_and(|from| number >= from) {
             let (host, port) = ("gone".to_owned(), 1);
-            return Err(ExecError::Upgrade(UpgradeError::Dial(DialError::Timeout { host, port })));
+            return Err(Error::Upgrade(UpgradeError::Dial(DialError::Timeout { host, port })));
         }
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).env("LC_ALL", "C").kill_on_drop(true);
@@ -121,10 +121,10 @@ impl Remote for Container {
             let mut piece = vec![0; 16 * 1024];
             while let length @ 1.. = theirs_out.read(&mut piece).await.unwrap() {
                 if !passes(length) {
-                    return Ok::<_, ExecError>(false);
+                    return Ok::<_, Error>(false);
                 }
                 let write = stdout.write_all(&piece[..length]).await;
-                write.map_err(|error| ExecError::End(EndError::Write("stdout", error)))?;
+                write.map_err(|error| Error::End(EndError::Write("stdout", error)))?;
             }
             if self.drops_stdin {
                 closed.cancel();
@@ -138,13 +138,13 @@ impl Remote for Container {
             }
         };
         let all = async {
-            let writing = async { Ok::<_, ExecError>(writing.await) };
+            let writing = async { Ok::<_, Error>(writing.await) };
             let complaining = async {
                 complaining.await;
                 Ok(())
             };
             let (wrote, read, ()) = tokio::try_join!(writing, reading, complaining)?;
-            Ok::<_, ExecError>((wrote, read))
+            Ok::<_, Error>((wrote, read))
         };
         // A cut ends both directions, whatever the process still wants.
         let whole = cut.run_until_cancelled(all).await;
@@ -211,16 +211,23 @@ impl Watcher for Heard {
     }
 }
 
-const OPTIONS: Options = Options {
-    preserve: true,
-    retries: Some(0),
-    verify: true,
-    symlinks: true,
-    limits: Limits { bytes: 1 << 30, entries: 100_000 },
+const OPTIONS: Options = {
+    let mut options = Options::new();
+    options.verify = true;
+    options.symlinks = true;
+    options.limits = Limits { bytes: 1 << 30, entries: 100_000 };
+    options
 };
 
+/// [`OPTIONS`] but for this.
+fn with(change: impl FnOnce(&mut Options)) -> Options {
+    let mut options = OPTIONS;
+    change(&mut options);
+    options
+}
+
 fn options(retries: Option<u64>) -> Options {
-    Options { retries, ..OPTIONS }
+    with(|options| options.retries = retries)
 }
 
 struct Place(TempDir);
@@ -448,7 +455,7 @@ async fn the_remote_tars_failure_is_ours() {
     let place = Place::new();
     odd_tree(&place.path("source"), 1000);
     let container = container_with_tar(&place, "/bin/tar \"$@\"; echo oops >&2; exit 2");
-    let (result, heard) = get(&container, &place, &Options { verify: false, ..OPTIONS }).await;
+    let (result, heard) = get(&container, &place, &with(|options| options.verify = false)).await;
     let exited = |result: &Result<(), CopyError>| {
         matches!(
             result,
@@ -549,7 +556,7 @@ async fn endless_and_oversized_archives_are_refused() {
         (Limits { bytes: 10_000, entries: 1000 }, "--max-bytes"),
         (Limits { bytes: 1 << 20, entries: 10 }, "--max-entries"),
     ] {
-        let options = Options { limits, ..OPTIONS };
+        let options = with(|options| options.limits = limits);
         let (result, _) = get(&Container::default(), &place, &options).await;
         let error = result.unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
@@ -601,7 +608,7 @@ async fn what_is_not_there_is_a_failure_and_has_no_name() {
     for path in ["source/a", "source/b", "source"] {
         old(&place.path(path));
     }
-    let plain = Options { verify: false, ..OPTIONS };
+    let plain = with(|options| options.verify = false);
     for (does, what) in [
         ("printf x >tree/b", "\"b\": it has 1 bytes there, not 7"),
         ("rm tree/b", "\"b\": it is not there"),

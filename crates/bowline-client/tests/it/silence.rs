@@ -11,14 +11,14 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bowline_client::{
-    Cause, EndError, Ended, Ends, Exec, ExecError, Loss, Outcome, UpgradeError, Wants, exec, run,
+    Cause, Client as Server, EndError, Ended, Ends, Error, Loss, Outcome, UpgradeError, run,
 };
 use bowline_io::access::Access;
 use bowline_io::dial::Endpoint;
 use bowline_io::http::HttpError;
 use bowline_io::stream::Upgraded;
 use bowline_proto::session::protocol::{self, Protocol};
-use bowline_proto::session::{Channel, Event, Session, Side, Status};
+use bowline_proto::session::{Channel, Event, Session, Side, Status, Wants};
 use bowline_proto::spdy::{self, StreamId};
 use bowline_proto::{Machine, Next, Time, limits};
 use bytes::{Bytes, BytesMut};
@@ -66,8 +66,9 @@ impl AsyncWrite for Sink {
 fn ends(stalled: Duration) -> (Ends, Arc<Mutex<Vec<u8>>>) {
     let taken = Arc::new(Mutex::new(Vec::new()));
     let stdout = Sink { opens: Box::pin(sleep(stalled)), taken: taken.clone() };
-    let (stdout, stderr) = (Box::new(stdout), Box::new(tokio::io::sink()));
-    (Ends { stdin: None, stdout, stderr, sizes: None, redraws: false }, taken)
+    let mut ends = Ends::default();
+    ends.stdout = Box::new(stdout);
+    (ends, taken)
 }
 
 // ---- the peer ----
@@ -174,7 +175,7 @@ fn message(channel: Channel, payload: &[u8]) -> Vec<u8> {
 fn cause(ended: Ended) -> Cause {
     match ended {
         Ended::Lost { loss, .. } => loss.cause,
-        Ended::Known(outcome) => panic!("a loss was taken for {outcome:?}"),
+        other => panic!("a loss was taken for {other:?}"),
     }
 }
 
@@ -414,22 +415,19 @@ fn loopback() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
 }
 
-fn request(listener: &TcpListener, websocket: bool) -> Exec {
+fn request(listener: &TcpListener, websocket: bool) -> Server {
     let address = listener.local_addr().unwrap();
     let host = address.ip().to_string();
     let endpoint = Endpoint { host, port: address.port(), tls: None, proxy: None };
-    let url = format!("http://{address}/api/v1/namespaces/default/pods/web/exec?stdout=true");
-    let (url, wants) = (url.parse().unwrap(), OUTPUT);
-    let access = Access::fixed(endpoint, vec![]);
-    Exec { access, url, headers: vec![], wants, websocket, replay: false, observer: None }
+    let url = format!("http://{address}").parse().unwrap();
+    Server::new(url, Access::fixed(endpoint, vec![]), "default").websocket(websocket)
 }
 
-async fn attempt(request: &Exec) -> UpgradeError {
-    match exec(request, ends(Duration::ZERO).0).await {
+async fn attempt(server: &Server) -> UpgradeError {
+    match server.exec("web", ["x"]).ends(ends(Duration::ZERO).0).run().await {
         Ok(ended) => panic!("there was no session: {ended:?}"),
-        Err(ExecError::Upgrade(error)) => error,
-        Err(ExecError::NoReplay) => panic!("nothing was asked for"),
-        Err(ExecError::End(error)) => panic!("{error}"),
+        Err(Error::Upgrade(error)) => error,
+        Err(error) => panic!("{error}"),
     }
 }
 

@@ -1,96 +1,163 @@
 //! `bowline-client` as other programs use it: ends of their own instead of a console.
 
-use std::sync::{Arc, Mutex};
+use std::path::Path;
+use std::time::Duration;
 
-use bowline_client::{Ended, Ends, Exec, ForwardRequest, Outcome, PortForward, Wants, exec};
+use bowline_client::{Client, Error, Outcome, Size};
 use bowline_interop::forward::app::App;
-use bowline_interop::server::Server;
-use bowline_kube::credentials::Credentials;
-use bowline_kube::stream_url::ExecQuery;
-use bowline_kube::{config, stream_url};
-use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use bowline_interop::server::{Server, until};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::bowline;
 
-/// Keeps what is written.
-#[derive(Clone, Default)]
-struct Kept(Arc<Mutex<Vec<u8>>>);
-
-impl AsyncWrite for Kept {
-    fn poll_write(
-        self: std::pin::Pin<&mut Self>,
-        _cx: &mut std::task::Context<'_>,
-        bytes: &[u8],
-    ) -> std::task::Poll<std::io::Result<usize>> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        std::task::Poll::Ready(Ok(bytes.len()))
-    }
-
-    fn poll_flush(
-        self: std::pin::Pin<&mut Self>,
-        _cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<std::io::Result<()>> {
-        std::task::Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(
-        self: std::pin::Pin<&mut Self>,
-        _cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<std::io::Result<()>> {
-        std::task::Poll::Ready(Ok(()))
-    }
+fn client(dev: &Server, websocket: bool) -> Client {
+    let client = Client::from_kubeconfig(Path::new(&dev.kubeconfig()), None).unwrap();
+    client.websocket(websocket)
 }
 
-fn request(dev: &Server, websocket: bool, wants: Wants, command: &[&str]) -> Exec {
-    let overrides =
-        config::Overrides { kubeconfig: Some(dev.kubeconfig()), ..config::Overrides::default() };
-    let env = |_: &str| None;
-    let chosen = config::choose(&overrides, &env).unwrap();
-    let server = chosen.server.clone();
-    let access = Arc::new(Credentials::new(chosen, Arc::new(env), false).unwrap());
-    let query = ExecQuery {
-        command: command.iter().map(|&word| word.to_owned()).collect(),
-        container: "nginx".to_owned(),
-        stdin: wants.stdin,
-        stdout: wants.stdout,
-        stderr: wants.stderr,
-        tty: wants.tty,
-        timeout: None,
-        replay: None,
-    };
-    Exec {
-        access,
-        url: stream_url::exec(&server, "default", "nginx", &query),
-        headers: Vec::new(),
-        wants,
-        websocket,
-        replay: false,
-        observer: None,
-    }
+fn text(bytes: &[u8]) -> &str {
+    str::from_utf8(bytes).unwrap()
 }
+
+const SIZE: Size = Size { width: 80, height: 24 };
 
 /// kubectl loses such output and exits with 0.
 #[tokio::test]
 async fn output_after_the_end_of_a_terminals_stdin_arrives() {
     let dev = Server::dev(bowline(), &[]);
     for websocket in [true, false] {
-        let wants = Wants { stdin: true, stdout: true, stderr: false, tty: true };
-        let script = ["sh", "-c", "cat; head -c 1000000 /dev/zero; echo after; exit 4"];
-        let stdout = Kept::default();
-        let ends = Ends {
-            stdin: Some(Box::new(&b"line\n"[..])),
-            stdout: Box::new(stdout.clone()),
-            stderr: Box::new(tokio::io::sink()),
-            sizes: None,
-            redraws: false,
-        };
-        let ended = exec(&request(&dev, websocket, wants, &script), ends).await.unwrap();
-        let bytes = stdout.0.lock().unwrap().clone();
-        let zeros = bytes.iter().filter(|&&byte| byte == 0).count();
-        assert_eq!(zeros, 1_000_000, "WebSocket: {websocket}: {ended:?}");
-        assert!(bytes.ends_with(b"after\r\n"), "WebSocket: {websocket}: {ended:?}");
-        assert_eq!(ended, Ended::Known(Outcome::Exited(4)), "WebSocket: {websocket}");
+        let script = "cat; head -c 1000000 /dev/zero; echo after; exit 4";
+        let command = client(&dev, websocket).exec("nginx", ["sh", "-c", script]);
+        let output = command.stdin(&b"line\n"[..]).tty(SIZE).output().await.unwrap();
+        let zeros = output.stdout.iter().filter(|&&byte| byte == 0).count();
+        assert_eq!(zeros, 1_000_000, "WebSocket: {websocket}: {:?}", output.status);
+        assert!(output.stdout.ends_with(b"after\r\n"), "WebSocket: {websocket}");
+        assert_eq!(output.status, Outcome::Exited(4), "WebSocket: {websocket}");
     }
+}
+
+#[tokio::test]
+async fn output_and_errors_are_kept_apart_and_up_to_a_bound() {
+    let dev = Server::dev(bowline(), &[]);
+    let client = client(&dev, true);
+    let command = || client.exec("nginx", ["sh", "-c", "echo out; echo err >&2; exit 3"]);
+    let output = command().output().await.unwrap();
+    assert_eq!((text(&output.stdout), text(&output.stderr)), ("out\n", "err\n"));
+    assert_eq!(output.status, Outcome::Exited(3));
+    assert_eq!(command().status().await.unwrap(), Outcome::Exited(3));
+    let output = command().without_stderr().output().await.unwrap();
+    assert_eq!((text(&output.stdout), text(&output.stderr)), ("out\n", ""));
+    let command = || client.exec("nginx", ["echo", "out"]).max_output(3);
+    let long = command().output().await.unwrap_err().to_string();
+    assert_eq!(long, "write stdout: it is longer than 3 bytes");
+    let long = command().spawn().await.unwrap().wait_with_output().await;
+    assert_eq!(long.unwrap_err().to_string(), "write stdout: it is longer than 3 bytes");
+}
+
+#[tokio::test]
+async fn a_child_is_talked_to() {
+    let dev = Server::dev(bowline(), &[]);
+    for websocket in [true, false] {
+        let client = client(&dev, websocket);
+        let script = "read line; echo got $line; cat; exit 7";
+        let command = client.exec("nginx", ["sh", "-c", script]).stdin_piped();
+        let mut child = command.spawn().await.unwrap();
+        let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        stdin.write_all(b"one\n").await.unwrap();
+        let mut answer = [0; 8];
+        stdout.read_exact(&mut answer).await.unwrap();
+        assert_eq!(text(&answer), "got one\n");
+        // Nothing is lost by a wait that is given up.
+        assert!(tokio::time::timeout(Duration::ZERO, child.wait()).await.is_err());
+        stdin.write_all(b"two").await.unwrap();
+        drop(stdin);
+        let mut rest = String::new();
+        stdout.read_to_string(&mut rest).await.unwrap();
+        assert_eq!(rest, "two");
+        assert_eq!(child.wait().await.unwrap(), Outcome::Exited(7));
+        assert_eq!(child.wait().await.unwrap(), Outcome::Exited(7));
+    }
+}
+
+#[tokio::test]
+async fn a_terminal_has_the_size_that_it_is_given() {
+    let dev = Server::dev(bowline(), &[]);
+    let command = client(&dev, true).exec("nginx", ["sh", "-c", "stty size; read x; stty size"]);
+    let mut child = command.stdin_piped().tty(SIZE).spawn().await.unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    assert!(child.stderr.is_none());
+    let mut first = [0; 7];
+    stdout.read_exact(&mut first).await.unwrap();
+    assert_eq!(text(&first), "24 80\r\n");
+    child.resize(Size { width: 132, height: 50 });
+    child.stdin.as_mut().unwrap().write_all(b"\n").await.unwrap();
+    let output = tokio::join!(child.wait(), async {
+        let mut rest = String::new();
+        stdout.read_to_string(&mut rest).await.unwrap();
+        rest
+    });
+    assert_eq!((output.0.unwrap(), &*output.1), (Outcome::Success, "\r\n50 132\r\n"));
+}
+
+/// Output that nobody wants does not hold up the command, and does not end it.
+#[tokio::test]
+async fn output_that_is_dropped_is_passed_over() {
+    let dev = Server::dev(bowline(), &[]);
+    let script = "head -c 3000000 /dev/zero; exit 5";
+    let mut child = client(&dev, true).exec("nginx", ["sh", "-c", script]).spawn().await.unwrap();
+    drop((child.stdout.take(), child.stderr.take()));
+    assert_eq!(child.wait().await.unwrap(), Outcome::Exited(5));
+}
+
+/// The command of a session that is left is hung up on.
+#[tokio::test]
+async fn a_child_that_is_dropped_is_left() {
+    let dev = Server::dev(bowline(), &[]);
+    let client = client(&dev, true);
+    let place = tempfile::tempdir().unwrap();
+    for leave in [true, false] {
+        let ended = place.path().join(format!("ended-{leave}"));
+        let script = "trap 'touch $0; exit' HUP; echo up; sleep 1000 & wait";
+        let words = ["sh", "-c", script, ended.to_str().unwrap()];
+        let mut child = client.exec("nginx", words).spawn().await.unwrap();
+        let mut up = [0; 3];
+        child.stdout.as_mut().unwrap().read_exact(&mut up).await.unwrap();
+        match leave {
+            true => child.leave().await,
+            false => drop(child),
+        }
+        tokio::task::spawn_blocking(move || {
+            until("the command's end", Duration::from_secs(20), || ended.exists());
+        })
+        .await
+        .unwrap();
+    }
+}
+
+/// What was cut does not look like the end, to whoever reads and to whoever waits.
+#[tokio::test]
+async fn a_lost_session_is_an_error() {
+    let mut dev = Server::dev(bowline(), &[]);
+    let client = client(&dev, true);
+    let words = ["sh", "-c", "echo one; exec sleep 1000"];
+    let mut child = client.exec("nginx", words).spawn().await.unwrap();
+    let mut kept = client.exec("nginx", words).spawn().await.unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    let mut one = [0; 4];
+    stdout.read_exact(&mut one).await.unwrap();
+    kept.stdout.as_mut().unwrap().read_exact(&mut one[..1]).await.unwrap();
+    dev.kill();
+    let error = stdout.read(&mut one).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}");
+    for _ in 0..2 {
+        let Error::Lost { received_bytes, .. } = child.wait().await.unwrap_err() else {
+            panic!("a loss is told as something else")
+        };
+        assert_eq!(received_bytes, 4);
+    }
+    let lost = kept.wait_with_output().await.unwrap_err();
+    let Error::Lost { stdout, .. } = lost else { panic!("{lost}") };
+    assert_eq!(text(&stdout), "ne\n");
 }
 
 /// Connections are plain streams; what failed says so when it is read, and the next one works.
@@ -98,13 +165,9 @@ async fn output_after_the_end_of_a_terminals_stdin_arrives() {
 async fn connections_of_a_forward_are_streams() {
     let dev = Server::dev(bowline(), &[]);
     let app = App::start();
-    let wants = Wants::default();
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     for websocket in [true, false] {
-        let Exec { access, url, headers, .. } = request(&dev, websocket, wants, &["x"]);
-        let url = stream_url::port_forward(&url.join("/").unwrap(), "default", "nginx", None);
-        let request = ForwardRequest { access, url, headers, websocket, observer: None };
-        let forward = PortForward::open(&request).await.unwrap();
+        let forward = client(&dev, websocket).port_forward("nginx").open().await.unwrap();
         let mut refused = forward.connect(free).await.unwrap();
         let error = refused.read(&mut [0]).await.unwrap_err().to_string();
         assert!(error.contains("connection refused"), "{error}");
@@ -120,4 +183,16 @@ async fn connections_of_a_forward_are_streams() {
         assert_eq!(text, "hello");
         forward.close().await;
     }
+}
+
+#[tokio::test]
+async fn files_go_there_and_back() {
+    let dev = Server::dev(bowline(), &[]);
+    let client = client(&dev, true);
+    let place = tempfile::tempdir().unwrap();
+    let path = |name: &str| place.path().join(name).to_str().unwrap().to_owned();
+    std::fs::write(path("a"), "text").unwrap();
+    client.copy_to("nginx", path("a"), path("b")).run().await.unwrap();
+    client.copy_from("nginx", path("b"), path("c")).run().await.unwrap();
+    assert_eq!(std::fs::read_to_string(path("c")).unwrap(), "text");
 }

@@ -11,7 +11,7 @@ use bowline_proto::session::protocol::{SPDY_V4, WEBSOCKET_V5};
 use bowline_proto::session::{Channel, Event, Session, Side, Wants};
 use bowline_proto::{Intermediary, Leg, Machine, Next, Outbox, Time, spdy, websocket};
 use bytes::BytesMut;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex, sink};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::net::unix::pipe;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -157,13 +157,8 @@ async fn near_wire(seed: u8) -> Vec<u8> {
     let connection = Upgraded { stream: Stream::plain(socket), early: BytesMut::new() };
     let (mut keyboard, stdin) = duplex(64);
     let session = Session::new(Side::Client, &WEBSOCKET_V5, WANTS, [seed; 32]);
-    let ends = Ends {
-        stdin: Some(Box::new(stdin)),
-        stdout: Box::new(sink()),
-        stderr: Box::new(sink()),
-        sizes: None,
-        redraws: false,
-    };
+    let mut ends = Ends::default();
+    ends.stdin = Some(Box::new(stdin));
     let client = tokio::spawn(bowline_client::run(connection, session, ends));
     keyboard.write_all(TYPED).await.unwrap();
     let mut intake = Intake::default();

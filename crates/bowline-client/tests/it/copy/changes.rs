@@ -20,7 +20,7 @@ async fn both_ways(place: &Place, does: &str, source: &str) -> (String, String) 
     for verify in [false, true] {
         for is_between in [false, true] {
             let container = log_and(place, does);
-            let (source, options) = (place.text(source), Options { verify, ..OPTIONS });
+            let (source, options) = (place.text(source), with(|options| options.verify = verify));
             let (heard, stop) = (Arc::new(Heard::default()), CancellationToken::new());
             let result = if is_between {
                 let (to, target) = (Container::default(), place.text("target"));
@@ -126,7 +126,7 @@ async fn what_cannot_be_compared_has_no_name() {
     let grows = format!("/bin/tar \"$@\"; echo two >>{}", place.text("source/log"));
     let container = log_and(&place, &grows);
     fs::remove_file(place.path("bin/sha256sum")).unwrap();
-    let (result, heard) = get(&container, &place, &Options { verify: false, ..OPTIONS }).await;
+    let (result, heard) = get(&container, &place, &with(|options| options.verify = false)).await;
     assert_eq!(result.unwrap_err().to_string(), REST);
     let why =
         "the container cannot say what has changed in its files: it has no sha256sum, or no sh";

@@ -79,7 +79,7 @@ pub struct LocalPort {
     pub listeners: Vec<TcpListener>,
 }
 
-/// How patient a kept forward is.
+/// How patient listeners are while there is no forward.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
     /// The first loss is the end.
@@ -90,6 +90,7 @@ pub struct Patience {
 
 /// Why a forward is of no use any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum End {
     /// Its connection was lost.
     Lost(Loss),
@@ -108,6 +109,7 @@ impl fmt::Display for End {
 
 /// What changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Change {
     /// A local connection came to this port.
     Handling(u16),
@@ -138,7 +140,7 @@ pub enum Change {
 
 /// Forwards what comes to `ports` until `end`, or with the [`End`] of a forward that was to be the
 /// last.
-pub async fn keep<S: Source>(
+pub async fn run<S: Source>(
     source: Arc<S>,
     first: Reached,
     ports: Vec<LocalPort>,
@@ -155,7 +157,7 @@ pub async fn keep<S: Source>(
         }
     }
     drop(accepted);
-    let keeper = Keeper {
+    let reconnecting = Reconnecting {
         source,
         patience,
         tell,
@@ -166,7 +168,7 @@ pub async fn keep<S: Source>(
         doubts: Arc::default(),
         end,
     };
-    keeper.run(first).await
+    reconnecting.run(first).await
 }
 
 async fn accept(listener: TcpListener, index: usize, to: mpsc::Sender<(usize, TcpStream)>) {
@@ -185,7 +187,7 @@ async fn accept(listener: TcpListener, index: usize, to: mpsc::Sender<(usize, Tc
     }
 }
 
-struct Keeper<S> {
+struct Reconnecting<S> {
     source: Arc<S>,
     patience: Patience,
     tell: Arc<dyn Fn(Change) + Send + Sync>,
@@ -211,7 +213,7 @@ type Look = Pin<Box<dyn Future<Output = Health> + Send>>;
 
 type Attempt = Pin<Box<dyn Future<Output = Result<Reached, String>> + Send>>;
 
-impl<S: Source> Keeper<S> {
+impl<S: Source> Reconnecting<S> {
     async fn run(mut self, first: Reached) -> Option<End> {
         let mut reached = first;
         loop {

@@ -10,7 +10,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-use super::{Each, Shared, Sink};
+use super::Sink;
+use super::capture::{Shared, WriteFn};
 
 /// The first piece.
 const FIRST_BYTES: u64 = 128 * 1024;
@@ -27,7 +28,7 @@ struct Gate {
 }
 
 /// Input at a pace.
-pub struct Paced<R> {
+pub struct Throttled<R> {
     inner: R,
     gate: Shared<Gate>,
     piece: u64,
@@ -36,13 +37,13 @@ pub struct Paced<R> {
 }
 
 /// Holds input back until something comes out. The output goes on to `stdout`.
-pub fn paced<R>(
+pub fn throttled<R>(
     inner: R,
     mut keep: impl FnMut(&[u8]) + Send + Unpin + 'static,
-) -> (Paced<R>, Sink) {
+) -> (Throttled<R>, Sink) {
     let gate = Shared::new(Gate::default());
     let opens = gate.clone();
-    let sink = Each(move |bytes: &[u8]| {
+    let sink = WriteFn(move |bytes: &[u8]| {
         keep(bytes);
         let mut gate = opens.lock();
         gate.is_open = true;
@@ -52,10 +53,10 @@ pub fn paced<R>(
         Ok(())
     });
     let (piece, left) = (FIRST_BYTES, FIRST_BYTES);
-    (Paced { inner, gate, piece, left, pause: None }, Box::new(sink))
+    (Throttled { inner, gate, piece, left, pause: None }, Box::new(sink))
 }
 
-impl<R: AsyncRead + Unpin> AsyncRead for Paced<R> {
+impl<R: AsyncRead + Unpin> AsyncRead for Throttled<R> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -99,7 +100,7 @@ mod tests {
     async fn input_waits_for_its_command_and_grows() {
         let length = 1_000_000;
         let input = vec![1; length];
-        let (mut input, mut output) = paced(&input[..], |_| ());
+        let (mut input, mut output) = throttled(&input[..], |_| ());
         let mut piece = vec![0; length];
         let begun = Instant::now();
         assert!(tokio::time::timeout(PAUSE, input.read(&mut piece)).await.is_err());

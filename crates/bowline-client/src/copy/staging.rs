@@ -10,11 +10,13 @@ use bowline_proto::session::{Cause, Loss, Outcome};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::ask::{Answer, listed};
+use super::attempts::{Attempts, unless};
+use super::capture::{Captured, Shared, captured, failed, text};
 use super::compare::{Expected, sent};
 use super::scripts::{self, ABANDON, ELSEWHERE, PLACE, PUBLISH, REMOVE, UNPACK, script};
-use super::{
-    Attempts, CopyError, Remote, Said, Shared, Stdin, Watcher, failed, listed, said, text, unless,
-};
+use super::up::not_compared;
+use super::{CopyError, Remote, Stdin, Watcher};
 
 /// The name of the tree in the directory of an attempt.
 pub const TREE: &str = "tree";
@@ -26,11 +28,11 @@ const ABANDON_PAUSE: Duration = Duration::from_millis(200);
 const SAID_BYTES: usize = 64;
 
 /// Where something goes in a container.
-pub struct Place {
+pub struct Staging {
     /// The name that it gets.
     pub target: String,
     /// Where it is until then.
-    pub staging: String,
+    pub path: String,
 }
 
 /// How a copy got its name.
@@ -42,7 +44,7 @@ pub enum Published {
     NotSure,
 }
 
-impl Place {
+impl Staging {
     /// Looks at the target, and makes a place for it. `name` is what the copy gets in a directory;
     /// without one it is the directory.
     pub async fn make(
@@ -52,7 +54,7 @@ impl Place {
         attempts: &mut Attempts,
         watcher: &Arc<dyn Watcher>,
         stop: &CancellationToken,
-    ) -> Result<Place, CopyError> {
+    ) -> Result<Staging, CopyError> {
         let target = scripts::guarded(match target.trim_end_matches('/') {
             "" => "/",
             trimmed => trimmed,
@@ -62,13 +64,13 @@ impl Place {
         let text_name = name.map_or(Some(""), OsStr::to_str);
         let mark = scripts::mark();
         let words = script(PLACE, &[&target, &dir, text_name.unwrap_or("?"), &mark]);
-        let asked = attempts.of(watcher, || said(remote, words.clone(), None, SAID_BYTES));
+        let asked = attempts.of(watcher, || captured(remote, words.clone(), None, SAID_BYTES));
         let found = unless(stop, asked).await;
         let inner = format!("{}/{}", target.trim_end_matches('/'), text_name.unwrap_or("?"));
         let hidden = |dir: &str| format!("{}/.bowline-cp-{mark}", dir.trim_end_matches('/'));
         let places: Vec<String> =
             [&*dir, &*target, &*inner].into_iter().chain(ELSEWHERE).map(hidden).collect();
-        let found = match found.and_then(Said::success) {
+        let found = match found.and_then(Captured::success) {
             Ok(found) => text(&found),
             Err(error) => {
                 // It may have been made, and nobody has heard of it.
@@ -93,12 +95,12 @@ impl Place {
             }
         };
         let target = if is_dir && name.is_some() { inner } else { target };
-        Ok(Place { target, staging })
+        Ok(Staging { target, path: staging })
     }
 
     /// The directory of an attempt.
     pub fn dir(&self, number: u64) -> String {
-        format!("{}/{number}", self.staging)
+        format!("{}/{number}", self.path)
     }
 
     /// Tar's words for an attempt.
@@ -123,9 +125,9 @@ impl Place {
         }
         let names: String = names.iter().map(|name| scripts::escaped(name)).collect();
         let stdin: Stdin = Some(Box::new(io::Cursor::new(names)));
-        match said(remote, script(REMOVE, &[&self.dir(number)]), stdin, 0).await? {
-            Said { outcome: Outcome::Success, .. } => Ok(()),
-            Said { complaint, .. } => Err(CopyError::NotWhole(format!("stays: {complaint}"))),
+        match captured(remote, script(REMOVE, &[&self.dir(number)]), stdin, 0).await? {
+            Captured { outcome: Outcome::Success, .. } => Ok(()),
+            Captured { complaint, .. } => Err(CopyError::NotWhole(format!("stays: {complaint}"))),
         }
     }
 
@@ -145,10 +147,10 @@ impl Place {
             let again = if tries > 0 { "y" } else { "n" };
             tries += 1;
             let number = number.to_string();
-            let words = script(PUBLISH, &[&self.staging, &number, &self.target, preserve, again]);
+            let words = script(PUBLISH, &[&self.path, &number, &self.target, preserve, again]);
             let lost = lost.clone();
             async move {
-                let said = said(remote, words, None, SAID_BYTES).await;
+                let said = captured(remote, words, None, SAID_BYTES).await;
                 if let Err(CopyError::Lost { loss, .. }) = &said {
                     *lost.lock() = Some(loss.clone());
                 }
@@ -194,8 +196,8 @@ impl Place {
         let (dir, root) = scripts::split(&self.target);
         let listed = listed(remote, &dir, &root, None, attempts, watcher).await;
         match listed.map_err(|error| unknown(error, attempts.made))? {
-            Err(why) => watcher.note(&super::up::not_compared(&why)),
-            Ok(listing) => {
+            Answer::Unknown(why) => watcher.note(&not_compared(&why)),
+            Answer::Known(listing) => {
                 // What was written through is still a link or a device, and has no size of its own.
                 let is_through = |path: &Vec<u8>, sent: ItemKind| {
                     let there = listing.items.get(path).map(|(there, _)| there.kind);
@@ -214,7 +216,7 @@ impl Place {
 
     /// Removes what was begun, as far as the container can still be reached.
     pub async fn abandon(&self, remote: &impl Remote, watcher: &dyn Watcher) {
-        abandon(remote, std::slice::from_ref(&self.staging), watcher).await;
+        abandon(remote, std::slice::from_ref(&self.path), watcher).await;
     }
 }
 
@@ -234,7 +236,7 @@ async fn abandon(remote: &impl Remote, places: &[String], watcher: &dyn Watcher)
     let paths: Vec<&str> = places.iter().map(String::as_str).collect();
     let gone = async {
         loop {
-            match said(remote, script(ABANDON, &paths), None, 0).await {
+            match captured(remote, script(ABANDON, &paths), None, 0).await {
                 Ok(said) => return said.outcome == Outcome::Success,
                 // A bad connection is why this is necessary at all.
                 Err(error) if error.is_loss() => sleep(ABANDON_PAUSE).await,

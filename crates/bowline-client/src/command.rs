@@ -1,0 +1,288 @@
+//! A remote command, or an attach: from what is wanted over the upgrade to its outcome.
+
+use std::fmt;
+
+use bowline_io::chance;
+use bowline_io::stream::Upgraded;
+use bowline_proto::extension::REPLAY;
+use bowline_proto::negotiate::Offer;
+use bowline_proto::session::{Outcome, Session, Side, Size};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, duplex};
+use tokio::sync::watch;
+use url::Url;
+
+use crate::child::{Child, ChildStdin, Kept, PIPE_BYTES, Task};
+use crate::client::Client;
+use crate::error::Error;
+use crate::request::{Options, Verb};
+use crate::session::{Ended, Ends, run};
+use crate::upgrade::{Asking, Switched};
+
+/// Output that [`RemoteCommand::output`] keeps, where nothing else is said.
+const OUTPUT_BYTES: usize = 64 * 1024 * 1024;
+
+/// A command that is to be run in a container, or an attach to the process that runs there.
+///
+/// Made by [`Client::exec`] and [`Client::attach`]. Like [`tokio::process::Command`] it is filled
+/// in by methods and then run in one of four ways: [`output`](Self::output) keeps what the command
+/// says, [`status`](Self::status) does not, [`spawn`](Self::spawn) gives streams to talk to it, and
+/// [`run`](Self::run) moves bytes between ends of the caller's without any copy or task.
+///
+/// All but `run` are driven by a task of their own and must be called in a tokio runtime with I/O
+/// and time. That task leaves the session in order when its caller is dropped, so a timeout is
+/// [`tokio::time::timeout`] around any of them. The command is hung up on, as by a terminal that
+/// is closed; whether it ends by that is up to the node.
+#[must_use = "nothing is asked for before it is run"]
+pub struct RemoteCommand {
+    client: Client,
+    options: Options,
+    ends: Ends,
+    /// The other end of its input, where that is a pipe.
+    piped: Option<DuplexStream>,
+    /// Who says how large the terminal is.
+    resize: Option<watch::Sender<Size>>,
+    max_output: usize,
+}
+
+impl fmt::Debug for RemoteCommand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RemoteCommand").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+/// What a command gave and how it ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Output {
+    /// How it ended. Only [`Outcome::Success`] is success.
+    pub status: Outcome,
+    /// Its output; with a terminal its errors, too.
+    pub stdout: Vec<u8>,
+    /// Its errors.
+    pub stderr: Vec<u8>,
+}
+
+impl RemoteCommand {
+    pub(crate) fn exec(client: Client, pod: String, command: Vec<String>) -> RemoteCommand {
+        RemoteCommand::of(client, pod, Verb::Exec(command))
+    }
+
+    pub(crate) fn attach(client: Client, pod: String) -> RemoteCommand {
+        RemoteCommand::of(client, pod, Verb::Attach(None))
+    }
+
+    fn of(client: Client, pod: String, verb: Verb) -> RemoteCommand {
+        let options = Options { pod, verb, container: None, tty: false, stderr: true };
+        let (ends, max_output) = (Ends::default(), OUTPUT_BYTES);
+        RemoteCommand { client, options, ends, piped: None, resize: None, max_output }
+    }
+
+    /// The container. Without one the server takes the pod's only one, or refuses.
+    pub fn container(mut self, name: impl Into<String>) -> Self {
+        self.options.container = Some(name.into());
+        self
+    }
+
+    /// Input for the command; its end becomes the end of the command's stdin. Without any the
+    /// command has none. Nothing is read of it before the session is up.
+    pub fn stdin(mut self, input: impl AsyncRead + Send + Unpin + 'static) -> Self {
+        self.ends.stdin = Some(Box::new(input));
+        self.piped = None;
+        self
+    }
+
+    /// Input that is written to [`Child::stdin`] after [`spawn`](Self::spawn). All other ways to
+    /// run the command end it at once.
+    pub fn stdin_piped(mut self) -> Self {
+        let (ours, theirs) = duplex(PIPE_BYTES);
+        self.ends.stdin = Some(Box::new(theirs));
+        self.piped = Some(ours);
+        self
+    }
+
+    /// Takes the output where [`run`](Self::run) or [`status`](Self::status) run the command. By
+    /// default it is passed over.
+    pub fn stdout(mut self, output: impl AsyncWrite + Send + Unpin + 'static) -> Self {
+        self.ends.stdout = Box::new(output);
+        self
+    }
+
+    /// The same for errors.
+    pub fn stderr(mut self, output: impl AsyncWrite + Send + Unpin + 'static) -> Self {
+        self.ends.stderr = Box::new(output);
+        self
+    }
+
+    /// Does not ask for errors: the server sends none. With a terminal there are none apart anyway.
+    pub fn without_stderr(mut self) -> Self {
+        self.options.stderr = false;
+        self
+    }
+
+    /// Gives the command a terminal of this size, which [`Child::resize`] changes. An attach must
+    /// have one if, and only if, the container has.
+    pub fn tty(self, size: Size) -> Self {
+        let (resize, sizes) = watch::channel(size);
+        RemoteCommand { resize: Some(resize), ..self.terminal(Some(sizes)) }
+    }
+
+    /// The same with a size that follows another terminal's, or is never said.
+    pub fn terminal(mut self, sizes: Option<watch::Receiver<Size>>) -> Self {
+        self.options.tty = true;
+        self.ends.sizes = sizes;
+        self.resize = None;
+        self
+    }
+
+    /// All ends at once; a size in them is no wish for a terminal.
+    pub fn ends(mut self, ends: Ends) -> Self {
+        self.ends = ends;
+        self.piped = None;
+        self
+    }
+
+    /// For an attach: begins with up to so many lines of the container's log. A server that is not
+    /// Bowline's is refused with [`Error::NoReplay`]. An exec has no log.
+    pub fn replay(mut self, lines: u64) -> Self {
+        if let Verb::Attach(replay) = &mut self.options.verb {
+            *replay = Some(lines);
+        }
+        self
+    }
+
+    /// How many bytes [`output`](Self::output) and [`Child::wait_with_output`] keep at most of
+    /// output and of errors each; 64 MiB by default. One more byte ends the session with
+    /// [`Error::End`].
+    pub fn max_output(mut self, bytes: usize) -> Self {
+        self.max_output = bytes;
+        self
+    }
+
+    /// What is asked for.
+    #[must_use]
+    pub fn url(&self) -> Url {
+        self.options.url(&self.client, self.options.wants(self.ends.stdin.is_some()))
+    }
+
+    /// Runs the command in the caller's own task: the fastest way. A future that is dropped cuts
+    /// the connection without a goodbye.
+    ///
+    /// # Errors
+    /// [`Error`] if no session came about, or an end of the caller's failed. How a session ended is
+    /// the [`Ended`], a loss as well.
+    pub async fn run(mut self) -> Result<Ended, Error> {
+        drop(self.piped.take());
+        let stdin = self.ends.stdin.is_some();
+        let (connection, session) = upgraded(&self.client, &self.options, stdin).await?;
+        Ok(run(connection, session, self.ends).await?)
+    }
+
+    /// Runs the command and waits for its end. Output goes to [`stdout`](Self::stdout) and
+    /// [`stderr`](Self::stderr).
+    ///
+    /// # Errors
+    /// [`Error`] if it is not known how the command ended. That it failed is no error.
+    pub async fn status(mut self) -> Result<Outcome, Error> {
+        drop(self.piped.take());
+        let stdin = self.ends.stdin.is_some();
+        let (connection, session) = upgraded(&self.client, &self.options, stdin).await?;
+        Task::spawn(connection, session, self.ends).wait().await?.known()
+    }
+
+    /// Runs the command, waits for its end, and keeps what it said.
+    ///
+    /// # Errors
+    /// [`Error`] if it is not known how the command ended; after a loss what came is in
+    /// [`Error::Lost`]. That the command failed is no error.
+    ///
+    /// ```no_run
+    /// # async fn example(client: bowline_client::Client) -> Result<(), bowline_client::Error> {
+    /// let listed = client.exec("nginx", ["ls", "-l"]).container("nginx").output().await?;
+    /// println!("{:?}: {}", listed.status, String::from_utf8_lossy(&listed.stdout));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn output(mut self) -> Result<Output, Error> {
+        drop(self.piped.take());
+        let stdin = self.ends.stdin.is_some();
+        let (connection, session) = upgraded(&self.client, &self.options, stdin).await?;
+        let (stdout, stderr) = (Kept::new(self.max_output), Kept::new(self.max_output));
+        self.ends.stdout = Box::new(stdout.clone());
+        self.ends.stderr = Box::new(stderr.clone());
+        let ended = Task::spawn(connection, session, self.ends).wait().await?;
+        Output::of(ended.known(), stdout.take(), stderr.take())
+    }
+
+    /// Begins to run the command, and comes back once the server has said that it will.
+    ///
+    /// # Errors
+    /// [`Error::Upgrade`] if no session came about, or [`Error::NoReplay`].
+    pub async fn spawn(self) -> Result<Child, Error> {
+        let stdin = self.ends.stdin.is_some();
+        let (connection, session) = upgraded(&self.client, &self.options, stdin).await?;
+        let stdin = self.piped.map(ChildStdin::new);
+        let has_stderr = self.options.wants(false).stderr;
+        Ok(Child::new(connection, session, self.ends, stdin, has_stderr, self.resize)
+            .keeping(self.max_output))
+    }
+}
+
+/// Asks for the upgrade. No byte of stdin is read before there is a 101.
+async fn upgraded(
+    client: &Client,
+    options: &Options,
+    stdin: bool,
+) -> Result<(Upgraded, Session), Error> {
+    let wants = options.wants(stdin);
+    let url = options.url(client, wants);
+    let asking = Asking { client, url: &url };
+    let first = client.websocket.then(|| Offer::websocket(chance::bytes()));
+    let upgraded = asking.either(first, Offer::spdy(), "RemoteCommand fallback").await;
+    let Switched { connection, protocol, headers } = upgraded?;
+    let asks_for_replay = matches!(options.verb, Verb::Attach(Some(_)));
+    if asks_for_replay && !headers.contains_key(REPLAY.answered) {
+        return Err(Error::NoReplay);
+    }
+    asking.note(4, &format!("The subprotocol is {}", protocol.name));
+    Ok((connection, Session::new(Side::Client, protocol, wants, chance::bytes())))
+}
+
+impl Output {
+    /// The outcome, and what was kept, which after a loss goes into the error.
+    pub(crate) fn of(
+        known: Result<Outcome, Error>,
+        stdout: Vec<u8>,
+        stderr: Vec<u8>,
+    ) -> Result<Output, Error> {
+        match known {
+            Ok(status) => Ok(Output { status, stdout, stderr }),
+            Err(Error::Lost { loss, received_bytes, .. }) => {
+                Err(Error::Lost { loss, received_bytes, stdout, stderr })
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bowline_io::access::Access;
+    use bowline_io::dial::Endpoint;
+
+    use super::*;
+
+    /// Each way to run a command may be a task of the caller's.
+    #[test]
+    fn what_is_waited_for_goes_to_any_thread() {
+        fn is_send<T: Send>(_: T) {}
+        let endpoint = Endpoint { host: "h".into(), port: 1, tls: None, proxy: None };
+        let access = Access::fixed(endpoint, Vec::new());
+        let client = Client::new(Url::parse("http://h:1").unwrap(), access, "default");
+        let command = || client.exec("p", ["x"]);
+        is_send(command().run());
+        is_send(command().status());
+        is_send(command().output());
+        is_send(async { command().spawn().await?.wait_with_output().await });
+        is_send(client.port_forward("p").open());
+    }
+}

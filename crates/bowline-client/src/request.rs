@@ -1,0 +1,126 @@
+//! What is wanted of a pod to the request for it: its URL, and the channels that the session has.
+
+use bowline_proto::session::Wants;
+use url::Url;
+use url::form_urlencoded::Serializer;
+
+use crate::client::Client;
+
+/// What runs at the other end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Verb {
+    /// A command, in words.
+    Exec(Vec<String>),
+    /// The main process that is there, perhaps with so many lines of its log before the live
+    /// output. These are Bowline's own: servers that do not know them pass over the wish.
+    Attach(Option<u64>),
+}
+
+/// What is asked of a container. All that a request says comes from here, so that the query and
+/// the session cannot differ.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Options {
+    pub pod: String,
+    pub verb: Verb,
+    /// The server chooses where none is named.
+    pub container: Option<String>,
+    pub tty: bool,
+    /// Errors come apart from output. A terminal has one channel for both.
+    pub stderr: bool,
+}
+
+impl Options {
+    /// The channels, where the caller has input to send or has none.
+    pub fn wants(&self, stdin: bool) -> Wants {
+        Wants { stdin, stdout: true, stderr: self.stderr && !self.tty, tty: self.tty }
+    }
+
+    /// `…/api/v1/namespaces/NS/pods/NAME/exec?…`, with the server's own path in front. Keys are in
+    /// the order of Go's encoder; booleans appear only if they are true.
+    pub fn url(&self, client: &Client, wants: Wants) -> Url {
+        let (name, command, replay) = match &self.verb {
+            Verb::Exec(command) => ("exec", &**command, None),
+            Verb::Attach(replay) => ("attach", &[][..], *replay),
+        };
+        let mut text = Serializer::new(String::new());
+        for word in command {
+            text.append_pair("command", word);
+        }
+        if let Some(container) = &self.container {
+            text.append_pair("container", container);
+        }
+        if let Some(lines) = replay {
+            text.append_pair("replay", &lines.to_string());
+        }
+        let channels = [("stderr", wants.stderr), ("stdin", wants.stdin), ("stdout", wants.stdout)];
+        for (name, _) in channels.into_iter().filter(|(_, set)| *set) {
+            text.append_pair(name, "true");
+        }
+        if let Some(timeout) = &client.server_timeout {
+            text.append_pair("timeout", timeout);
+        }
+        if wants.tty {
+            text.append_pair("tty", "true");
+        }
+        let mut url = subresource(client, &self.pod, name);
+        url.set_query(Some(&text.finish()));
+        url
+    }
+}
+
+/// The same for a port-forward, whose ports are named later.
+pub(crate) fn port_forward(client: &Client, pod: &str) -> Url {
+    let mut url = subresource(client, pod, "portforward");
+    if let Some(timeout) = &client.server_timeout {
+        url.query_pairs_mut().append_pair("timeout", timeout);
+    }
+    url
+}
+
+fn subresource(client: &Client, pod: &str, name: &str) -> Url {
+    let mut url = client.server.clone();
+    if let Ok(mut path) = url.path_segments_mut() {
+        path.pop_if_empty();
+        path.extend(["api", "v1", "namespaces", &client.namespace, "pods", pod, name]);
+    }
+    url
+}
+
+#[cfg(test)]
+mod tests {
+    use bowline_io::access::Access;
+    use bowline_io::dial::Endpoint;
+    use tokio::io::empty;
+
+    use super::*;
+
+    #[test]
+    fn it_is_kubectls() {
+        let server = Url::parse("https://h:6443/k8s/clusters/x").unwrap();
+        let endpoint = Endpoint { host: "h".into(), port: 6443, tls: None, proxy: None };
+        let client = Client::new(server, Access::fixed(endpoint, Vec::new()), "default");
+        let timed = client.clone().server_timeout(Some("5s".into()));
+        let words = ["sh", "-c", "echo \"a b&c\""];
+        let of_pod = "https://h:6443/k8s/clusters/x/api/v1/namespaces/default/pods/ok/";
+        for (url, expected) in [
+            (
+                timed.exec("ok", words).container("main").url(),
+                "exec?command=sh&command=-c&command=echo+%22a+b%26c%22&container=main&\
+                 stderr=true&stdout=true&timeout=5s",
+            ),
+            (
+                client.exec("ok", ["sh"]).stdin(empty()).terminal(None).url(),
+                "exec?command=sh&stdin=true&stdout=true&tty=true",
+            ),
+            (client.attach("ok").url(), "attach?stderr=true&stdout=true"),
+            (
+                client.attach("ok").container("c").replay(7).url(),
+                "attach?container=c&replay=7&stderr=true&stdout=true",
+            ),
+            (client.port_forward("ok").url(), "portforward"),
+            (timed.port_forward("ok").url(), "portforward?timeout=5s"),
+        ] {
+            assert_eq!(url.as_str(), format!("{of_pod}{expected}"));
+        }
+    }
+}
