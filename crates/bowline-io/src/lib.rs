@@ -1,4 +1,6 @@
 //! Sockets to machines: TLS, dialling, HTTP upgrades, listeners, and the one read/write loop.
+//!
+//! Published because `bowline-client` and `bowline-node` stand on it; not meant for use of its own.
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests play peers and processes"))]
 
 pub mod access;
@@ -6,13 +8,16 @@ pub mod auth;
 pub mod chance;
 pub mod clock;
 pub mod crowd;
+#[cfg(feature = "server")]
 pub mod descriptors;
 pub mod dial;
 pub mod drive;
 pub mod forward;
 pub mod http;
+#[cfg(feature = "server")]
 pub mod local;
 pub mod lookout;
+#[cfg(feature = "manifests")]
 pub mod objects;
 pub mod observe;
 pub mod pace;
@@ -20,7 +25,9 @@ pub mod paced;
 pub mod proxy;
 pub mod read_ahead;
 pub mod record;
+#[cfg(feature = "server")]
 pub mod serve;
+#[cfg(feature = "server")]
 pub mod shutdown;
 pub mod stdio;
 pub mod stream;
@@ -29,3 +36,6 @@ pub mod text;
 pub mod tls;
 pub mod upstream;
 pub mod urls;
+
+#[cfg(not(any(feature = "aws-lc-rs", feature = "ring")))]
+compile_error!("TLS needs somebody who does its arithmetic: the feature `aws-lc-rs`, or `ring`");

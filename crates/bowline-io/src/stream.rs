@@ -212,6 +212,7 @@ impl Stream {
     }
 
     /// Lets a connection that was accepted read ahead, once its client is known.
+    #[cfg(feature = "server")]
     pub(crate) fn read_ahead(&mut self) {
         if let Kind::Server(tls) = &mut self.kind {
             tls.get_mut().0.begin();

@@ -127,6 +127,7 @@ impl Around {
 
 /// For a server: a head without the query of its request line, and that query, if the HTTP library
 /// does not take the line as it is.
+#[cfg(any(feature = "server", test))]
 pub(crate) fn shortened(head: &[u8]) -> Option<(BytesMut, Query)> {
     let line = head.iter().position(|&byte| byte == b'\n')? + 1;
     if line <= SHORT {
@@ -140,6 +141,7 @@ pub(crate) fn shortened(head: &[u8]) -> Option<(BytesMut, Query)> {
 
 /// A request line without its query, and the query. `None` for all that is not just a method, a
 /// path, a query and the version: that stays as it is, for the HTTP library to refuse.
+#[cfg(any(feature = "server", test))]
 fn parted(line: &[u8]) -> Option<(Vec<u8>, String)> {
     let line = str::from_utf8(line.strip_suffix(VERSION)?).ok()?;
     let (method, target) = line.split_once(' ')?;
@@ -151,6 +153,7 @@ fn parted(line: &[u8]) -> Option<(Vec<u8>, String)> {
 
 impl Query {
     /// Gives a request the query that it came with.
+    #[cfg(feature = "server")]
     pub(crate) fn put_back<B>(self, request: &mut Request<B>) {
         request.extensions_mut().insert(self);
     }

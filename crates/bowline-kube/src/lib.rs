@@ -10,6 +10,7 @@ pub mod api;
 pub mod config;
 pub mod container;
 pub mod credentials;
+#[cfg(feature = "manifests")]
 pub mod files;
 pub mod flaws;
 pub mod kubeconfig;

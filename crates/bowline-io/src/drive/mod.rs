@@ -10,6 +10,7 @@ mod inflow;
 mod intake;
 mod one;
 mod socket;
+#[cfg(feature = "server")]
 mod two;
 
 use tokio::task::yield_now;
@@ -19,6 +20,7 @@ pub use self::inflow::Inflow;
 pub use self::intake::Intake;
 pub use self::one::{Driver, Ends, Step};
 pub use self::socket::{Moment, Socket};
+#[cfg(feature = "server")]
 pub use self::two::join;
 
 /// After so much at once, others have their turn.

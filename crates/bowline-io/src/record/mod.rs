@@ -4,8 +4,11 @@
 //! [`Admission`] is asked, and may refuse, and what it gives is told of the session until its end.
 //! The log is one of them.
 
+#[cfg(feature = "server")]
 mod admission;
+#[cfg(feature = "server")]
 mod log;
+#[cfg(feature = "server")]
 mod running;
 
 use std::fmt;
@@ -15,8 +18,11 @@ use std::time::Duration;
 use bowline_proto::relay::Ending;
 use bowline_proto::session::Outcome;
 
+#[cfg(feature = "server")]
 pub use self::admission::{Admission, Denied, Hook, Pending};
+#[cfg(feature = "server")]
 pub use self::log::{Log, Refusals};
+#[cfg(feature = "server")]
 pub use self::running::Running;
 use crate::chance;
 

@@ -12,7 +12,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::{ResolvesClientCert, Resumption};
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::crypto::CryptoProvider;
+#[cfg(feature = "aws-lc-rs")]
+use rustls::crypto::aws_lc_rs as backend;
+#[cfg(all(feature = "ring", not(feature = "aws-lc-rs")))]
+use rustls::crypto::ring as backend;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::NoServerSessionStorage;
 use rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};
@@ -148,7 +152,7 @@ fn roots(what: &'static str, text: &[u8], provider: &CryptoProvider) -> Result<R
 
 /// AES-128-GCM first: a third less work than AES-256 for every byte that we relay.
 fn provider() -> Arc<CryptoProvider> {
-    let mut provider = aws_lc_rs::default_provider();
+    let mut provider = backend::default_provider();
     provider.cipher_suites.sort_by_key(|suite| {
         let name = format!("{:?}", suite.suite());
         !name.contains("AES_128_GCM")
