@@ -90,6 +90,8 @@ impl Loss {
     }
 }
 
+impl core::error::Error for Loss {}
+
 impl fmt::Display for Loss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.cause {

@@ -7,6 +7,7 @@
     reason = "in a test, helpers included, a panic is the report"
 )]
 
+mod examples;
 mod passage;
 mod portforward;
 mod session;

@@ -15,6 +15,7 @@ mod copy;
 mod credentials;
 mod crowded;
 mod ends;
+mod examples;
 mod harmless;
 mod hostile;
 mod hostile_forward;

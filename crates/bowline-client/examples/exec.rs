@@ -1,0 +1,27 @@
+//! `exec POD COMMAND…`: a command's output and how it ended.
+
+use std::error::Error;
+use std::io::{Write, stdout};
+
+use bowline_client::{Client, Output};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let mut words = std::env::args().skip(1);
+    let pod = words.next().ok_or("usage: exec POD COMMAND…")?;
+    let client = Client::try_default().await?;
+    let output = exec(&client, &pod, words.collect()).await?;
+    let mut terminal = stdout();
+    terminal.write_all(&output.stdout)?;
+    writeln!(terminal, "{:?}", output.status)?;
+    Ok(())
+}
+
+/// A loss is an error, a command that has failed is not.
+pub async fn exec(
+    client: &Client,
+    pod: &str,
+    command: Vec<String>,
+) -> Result<Output, bowline_client::Error> {
+    client.exec(pod, command).output().await
+}
