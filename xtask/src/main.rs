@@ -21,7 +21,8 @@ Usage: cargo x COMMAND
 Commands:
   bench     what sessions cost next to what they cost in Kubernetes, as ratios of one run
             (`cargo x bench --help`; wants the real parts)
-  check     format, lints, docs, tidy, all tests that need only a Rust toolchain, and the demo
+  check     format, lints, docs, tidy, all tests that need only a Rust toolchain, packages, and the
+            demo
   tidy      the project's own rules about its files
   interop   the tests against real parts; installs what is missing (minutes, once)
   ci        check, then interop; with `--tested`, without what `cargo test` does
@@ -69,6 +70,30 @@ fn main() -> ExitCode {
     }
 }
 
+/// Features of the library for programs that are tried without the rest of the workspace, which
+/// would switch on what they lack.
+const ALONE: [&str; 2] = ["aws-lc-rs", "ring,kube"];
+/// What is published: the products, what they stand on, and the program.
+const PUBLISHED: [&str; 8] = [
+    "bowline-proto",
+    "bowline-io",
+    "bowline-kube",
+    "bowline-archive",
+    "bowline-client",
+    "bowline-gateway",
+    "bowline-node",
+    "bowline",
+];
+
+/// Makes what a registry would be given; that it compiles is seen elsewhere.
+fn package() -> Command {
+    let mut package = cargo(&["package", "--no-verify", "--allow-dirty", "--offline", "--quiet"]);
+    for name in PUBLISHED {
+        package.args(["--package", name]);
+    }
+    package
+}
+
 /// `tests` says whether the README's test command is run here, or was just before.
 fn check(tests: bool) -> Result<()> {
     step("format", cargo(&["fmt", "--all", "--check"]))?;
@@ -83,6 +108,13 @@ fn check(tests: bool) -> Result<()> {
     if tests {
         step("test", cargo(&["test"]))?;
     }
+    for features in ALONE {
+        let client = ["clippy", "--quiet", "--package", "bowline-client", "--no-default-features"];
+        let mut alone = cargo(&client);
+        alone.args(["--features", features, "--", "-D", "warnings"]);
+        step(&format!("bowline-client with {features}"), alone)?;
+    }
+    step("package", package())?;
     // The README's first command, as it stands there.
     step("demo", cargo(&["run", "--", "demo"]))
 }

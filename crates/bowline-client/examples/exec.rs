@@ -1,7 +1,8 @@
 //! `exec POD COMMAND…`: a command's output and how it ended.
 
+#![expect(clippy::disallowed_macros, reason = "a program of its own, which prints")]
+
 use std::error::Error;
-use std::io::{Write, stdout};
 
 use bowline_client::{Client, Output};
 
@@ -11,9 +12,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let pod = words.next().ok_or("usage: exec POD COMMAND…")?;
     let client = Client::try_default().await?;
     let output = exec(&client, &pod, words.collect()).await?;
-    let mut terminal = stdout();
-    terminal.write_all(&output.stdout)?;
-    writeln!(terminal, "{:?}", output.status)?;
+    println!("{:?}: {}", output.status, String::from_utf8_lossy(&output.stdout));
     Ok(())
 }
 

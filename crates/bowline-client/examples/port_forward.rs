@@ -1,7 +1,8 @@
 //! `port_forward POD PORT`: an HTTP request to a port of a pod.
 
+#![expect(clippy::disallowed_macros, reason = "a program of its own, which prints")]
+
 use std::error::Error;
-use std::io::{Write, stdout};
 
 use bowline_client::Client;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -13,7 +14,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         return Err("usage: port_forward POD PORT".into());
     };
     let page = page(&Client::try_default().await?, &pod, port.parse()?).await?;
-    stdout().write_all(page.as_bytes())?;
+    println!("{page}");
     Ok(())
 }
 

@@ -1,7 +1,8 @@
 //! `spawn POD`: talks to a command while it runs.
 
+#![expect(clippy::disallowed_macros, reason = "a program of its own, which prints")]
+
 use std::error::Error;
-use std::io::{Write, stdout};
 
 use bowline_client::{Client, Outcome};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -10,7 +11,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 async fn main() -> Result<(), Box<dyn Error>> {
     let pod = std::env::args().nth(1).ok_or("usage: spawn POD")?;
     let sums = sums(&Client::try_default().await?, &pod, &["1 + 1", "6 * 7"]).await?;
-    writeln!(stdout(), "{sums:?}")?;
+    println!("{sums:?}");
     Ok(())
 }
 

@@ -155,6 +155,7 @@ impl Task {
     }
 
     /// The same; before its ends are dropped, the fate is told.
+    #[expect(clippy::disallowed_methods, reason = "the handle, and what stops it, are the Task's")]
     fn spawn_telling(connection: Upgraded, session: Session, ends: Ends, fate: Fate) -> Task {
         let stop = CancellationToken::new();
         let stopped = stop.clone();

@@ -3,8 +3,9 @@
 //! Both ends of `exec -i cat` over WebSocket v5, as a client and a node have them. What one writes
 //! is read by the other; in a program of one's own that is what goes over a connection.
 
+#![expect(clippy::disallowed_macros, reason = "a program of its own, which prints")]
+
 use std::error::Error;
-use std::io::{Write, stdout};
 
 use bowline_proto::session::protocol::WEBSOCKET_V5;
 use bowline_proto::session::{Channel, Event, Outcome, Session, Side, Status, Wants};
@@ -13,7 +14,7 @@ use bytes::BytesMut;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let (output, outcome) = cat(b"hello").ok_or("the session did not end")?;
-    writeln!(stdout(), "{:?}: {}", outcome, String::from_utf8_lossy(&output))?;
+    println!("{outcome:?}: {}", String::from_utf8_lossy(&output));
     Ok(())
 }
 
