@@ -4,6 +4,8 @@
 //! and under which name, and [`unpack`] puts those into a directory, below a name of its own until
 //! all is there. On the way out, [`pack`] turns a tree into bytes, by means of [`writer`].
 //! [`Trouble`] is what both say of an entry that is not what it should be; the others go on.
+//!
+//! Published because `bowline-client` stands on it; not meant for use of its own.
 
 pub mod admit;
 pub mod goal;

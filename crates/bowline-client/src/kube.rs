@@ -34,7 +34,7 @@ impl Client {
     /// # Errors
     /// [`ConfigureError`] if there is no such file, it cannot be read, or there are no credentials.
     pub async fn try_default() -> Result<Client, ConfigureError> {
-        let client = Client::configured(&Overrides::default())?;
+        let client = Client::configured(&Overrides::default(), Arc::new(env))?;
         client.access.access().await?;
         Ok(client)
     }
@@ -45,18 +45,51 @@ impl Client {
     /// # Errors
     /// [`ConfigureError`] if there is no such file or context, or it cannot be read.
     pub fn from_kubeconfig(file: &Path, context: Option<&str>) -> Result<Client, ConfigureError> {
-        Client::configured(&Overrides {
+        let overrides = Overrides {
             kubeconfig: Some(file.to_string_lossy().into_owned()),
             context: context.map(ToOwned::to_owned),
             ..Overrides::default()
-        })
+        };
+        Client::configured(&overrides, Arc::new(env))
     }
 
-    fn configured(overrides: &Overrides) -> Result<Client, ConfigureError> {
-        let env = |name: &str| std::env::var(name).ok();
-        let chosen = config::choose(overrides, &env)?;
+    fn configured(overrides: &Overrides, env: Env) -> Result<Client, ConfigureError> {
+        let chosen = config::choose(overrides, &*env)?;
         let (server, namespace) = (chosen.server.clone(), chosen.namespace.clone());
-        let access: Arc<dyn Source> = Arc::new(Credentials::new(chosen, Arc::new(env), false)?);
+        let access: Arc<dyn Source> = Arc::new(Credentials::new(chosen, env, false)?);
         Ok(Client::new(server, access, namespace))
+    }
+}
+
+type Env = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
+
+fn env(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_is_what_the_kubeconfig_says() {
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("config");
+        let text = r#"{"current-context": "a", "contexts": [
+            {"name": "a", "context": {"cluster": "c", "user": "u", "namespace": "ns"}},
+            {"name": "b", "context": {"cluster": "c", "user": "u"}}],
+            "clusters": [{"name": "c", "cluster": {"server": "http://10.0.0.1:1/x"}}],
+            "users": [{"name": "u", "user": {}}]}"#;
+        std::fs::write(&file, text).unwrap();
+        let path = file.to_str().unwrap().to_owned();
+        let env = Arc::new(move |name: &str| (name == "KUBECONFIG").then(|| path.clone()));
+        let client = Client::configured(&Overrides::default(), env).unwrap();
+        let url = "http://10.0.0.1:1/x/api/v1/namespaces/ns/pods/p/portforward";
+        assert_eq!(client.port_forward("p").url().as_str(), url);
+        let other = Client::from_kubeconfig(&file, Some("b")).unwrap();
+        assert!(other.port_forward("p").url().path().contains("/namespaces/default/"));
+        let missing = Client::from_kubeconfig(&file, Some("none")).unwrap_err().to_string();
+        assert!(missing.contains("context was not found"), "{missing}");
+        assert!(Client::from_kubeconfig(&place.path().join("none"), None).is_err());
     }
 }

@@ -19,8 +19,16 @@
 //! How a command ended is an [`Outcome`], its exit code included, only if the server said so.
 //! Everything else is [`Error::Lost`] or another error, never success: the command may have ended
 //! in any way, or still run.
+//!
+//! # Features
+//!
+//! `kube` has `Client::try_default`, and `copy` has the module of that name; both are there by
+//! default. A program that has its [credentials](access) from elsewhere and only runs commands does
+//! without them. TLS's arithmetic is that of `aws-lc-rs` by default; with `--no-default-features`
+//! and `ring` it is that one's.
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests play peers and processes"))]
 
+pub mod access;
 mod child;
 mod client;
 mod command;
@@ -35,8 +43,10 @@ mod request;
 mod session;
 mod upgrade;
 
-pub use bowline_io::access;
+pub use bowline_io::dial::DialError;
+pub use bowline_io::http::HttpError;
 pub use bowline_io::observe::Observer;
+pub use bowline_proto::negotiate::NotUpgraded;
 pub use bowline_proto::session::{Cause, Loss, Outcome, Size};
 pub use child::{Child, ChildStderr, ChildStdin, ChildStdout};
 pub use client::Client;

@@ -4,6 +4,8 @@
 //! [`credentials`] makes headers of the user, for each connection, [`api`] asks the API server,
 //! [`target`] finds the pod ([`files`] where `-f` says it), [`container`] the container, and
 //! [`ports`] the ports of a forward. Every error has kubectl's words.
+//!
+//! Published because `bowline-client` and the program stand on it; not meant for use of its own.
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests play peers and processes"))]
 
 pub mod api;
