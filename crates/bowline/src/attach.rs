@@ -12,10 +12,10 @@ use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use crate::args::attach::Attach;
+use crate::cluster_access;
 use crate::console;
 use crate::detach::Detachable;
 use crate::outcome::{self, End};
-use crate::place;
 use crate::remote::{self, Failure, LocalEnds};
 use crate::say;
 use crate::verbose::Verbose;
@@ -30,9 +30,9 @@ pub fn run(asked: &Attach, program: &str) -> End {
 
 async fn session(asked: &Attach, program: &str) -> Result<End, End> {
     let verbose = Arc::new(Verbose::new(asked.global.verbosity));
-    let place = place::of(&asked.global, program, verbose.clone()).await?;
+    let cluster = cluster_access::of(&asked.global, program, verbose.clone()).await?;
     let wait = asked.pod_running_timeout;
-    let (api, namespace, name) = (&place.api, &place.namespace, &asked.target);
+    let (api, namespace, name) = (&cluster.api, &cluster.namespace, &asked.target);
     let pod = match &asked.kind {
         Some(kind) => target::of_kind(api, namespace, kind, name, wait).await?,
         None => target::named(api, namespace, name, wait).await?,
@@ -61,7 +61,7 @@ async fn session(asked: &Attach, program: &str) -> Result<End, End> {
         say::line(format_args!("warning: container {} takes no input (stdin: false)", choice.name));
     }
     let name = pod.metadata.name.clone();
-    let client = place.client(remote::WEBSOCKETS, &asked.global, &verbose);
+    let client = cluster.client(remote::WEBSOCKETS, &asked.global, &verbose);
     let mut command = client.attach(&name).container(&choice.name);
     if let Some(lines) = asked.replay {
         command = command.replay(lines);
@@ -87,14 +87,14 @@ async fn session(asked: &Attach, program: &str) -> Result<End, End> {
              --tail={} {name} -c {} -n {}",
             asked.replay.unwrap_or_default(),
             choice.name,
-            place.namespace
+            cluster.namespace
         )));
     }
     let went_well = matches!(result, Ok(Ended::Known(Outcome::Success)));
-    let end = outcome::of_attach(result, &place.api.authority());
+    let end = outcome::of_attach(result, &cluster.api.authority());
     if went_well && raw && talks {
         let again =
-            format!("{program} attach {name} -c {} -n {} -i -t", choice.name, place.namespace);
+            format!("{program} attach {name} -c {} -n {} -i -t", choice.name, cluster.namespace);
         let line = if console.ephemeral {
             format!(
                 "Session ended, the ephemeral container will not be restarted but may be \
@@ -105,7 +105,7 @@ async fn session(asked: &Attach, program: &str) -> Result<End, End> {
         };
         say::notice(line);
     }
-    Ok(place::with_warnings(end, &asked.global, &verbose))
+    Ok(cluster_access::with_warnings(end, &asked.global, &verbose))
 }
 
 type Stdin = Option<Box<dyn AsyncRead + Send + Unpin>>;

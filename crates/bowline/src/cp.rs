@@ -16,9 +16,9 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::cp::{Cp, Spec};
+use crate::cluster_access::{self, ClusterAccess};
 use crate::memory;
 use crate::outcome::{self, End};
-use crate::place::{self, Place};
 use crate::progress::Shown;
 use crate::remote;
 use crate::say;
@@ -35,11 +35,11 @@ pub fn run(asked: &Cp, program: &str) -> End {
 
 async fn copied(asked: &Cp, program: &str) -> Result<End, End> {
     let verbose = Arc::new(Verbose::new(asked.global.verbosity));
-    let place = place::of(&asked.global, program, verbose.clone()).await?;
+    let cluster = cluster_access::of(&asked.global, program, verbose.clone()).await?;
     let shown = Arc::new(Shown::new(asked.progress));
     let stop = CancellationToken::new();
     let stopped = stop_at_signals(stop.clone())?;
-    let copy = copy(asked, &place, &verbose, shown.clone(), &stop);
+    let copy = copy(asked, &cluster, &verbose, shown.clone(), &stop);
     let result = tokio::select! {
         biased;
         result = copy => result,
@@ -54,8 +54,8 @@ async fn copied(asked: &Cp, program: &str) -> Result<End, End> {
     {
         let _ = signal_hook::low_level::emulate_default_handler(signal);
     }
-    let end = end_of(result, asked, &place.api.authority(), program);
-    Ok(place::with_warnings(end, &asked.global, &verbose))
+    let end = end_of(result, asked, &cluster.api.authority(), program);
+    Ok(cluster_access::with_warnings(end, &asked.global, &verbose))
 }
 
 /// Why there is no copy, or not all of it.
@@ -96,7 +96,7 @@ fn stop_at_signals(stop: CancellationToken) -> Result<oneshot::Receiver<i32>, En
 
 async fn copy(
     asked: &Cp,
-    place: &Place,
+    cluster: &ClusterAccess,
     verbose: &Arc<Verbose>,
     shown: Arc<Shown>,
     stop: &CancellationToken,
@@ -112,8 +112,8 @@ async fn copy(
     options.symlinks = asked.symlinks;
     options.limits = limits;
     let find = async {
-        let source = find(asked, place, verbose, &asked.source).await?;
-        Ok::<_, End>((source, find(asked, place, verbose, &asked.target).await?))
+        let source = find(asked, cluster, verbose, &asked.source).await?;
+        Ok::<_, End>((source, find(asked, cluster, verbose, &asked.target).await?))
     };
     let Some(found) = stop.run_until_cancelled(find).await else {
         return Err(Failure::Copy(CopyError::Stopped));
@@ -142,7 +142,7 @@ enum Side<'a> {
 /// The container that one end of the copy is in, if it is in one.
 async fn find<'a>(
     asked: &Cp,
-    place: &Place,
+    cluster: &ClusterAccess,
     verbose: &Arc<Verbose>,
     spec: &'a Spec,
 ) -> Result<Side<'a>, End> {
@@ -150,14 +150,14 @@ async fn find<'a>(
         Spec::Local(path) => return Ok(Side::Here(path)),
         Spec::Remote { namespace, pod, path } => (namespace, pod, path),
     };
-    let namespace = namespace.as_ref().unwrap_or(&place.namespace);
-    let pod = target::pod(&place.api, namespace, name).await?;
+    let namespace = namespace.as_ref().unwrap_or(&cluster.namespace);
+    let pod = target::pod(&cluster.api, namespace, name).await?;
     let choice = container::choose(&pod, asked.container.as_deref()).map_err(End::refused)?;
     if let Some(notice) = choice.notice {
         say::line(notice);
     }
     remote::refuse_completed(&pod, "exec into")?;
-    let client = place.client(remote::WEBSOCKETS, &asked.global, verbose).namespace(namespace);
+    let client = cluster.client(remote::WEBSOCKETS, &asked.global, verbose).namespace(namespace);
     Ok(Side::Pod(Box::new(client.container(name).name(choice.name)), path))
 }
 

@@ -8,8 +8,8 @@ use bowline_kube::{container, files, target};
 
 use crate::args::BadUsage;
 use crate::args::exec::Exec;
+use crate::cluster_access::{self, ClusterAccess, env};
 use crate::outcome::{self, End};
-use crate::place::{self, Place, env};
 use crate::remote::{self, LocalEnds};
 use crate::say;
 use crate::verbose::Verbose;
@@ -21,8 +21,8 @@ pub fn run(asked: &Exec, program: &str) -> End {
 
 async fn session(asked: &Exec, program: &str) -> Result<End, End> {
     let verbose = Arc::new(Verbose::new(asked.global.verbosity));
-    let place = place::of(&asked.global, program, verbose.clone()).await?;
-    let (namespace, pod) = pod(asked, &place).await?;
+    let cluster = cluster_access::of(&asked.global, program, verbose.clone()).await?;
+    let (namespace, pod) = pod(asked, &cluster).await?;
     let choice = container::choose(&pod, asked.container.as_deref()).map_err(End::refused)?;
     if let Some(notice) = choice.notice.filter(|_| !asked.quiet) {
         say::line(notice);
@@ -30,7 +30,7 @@ async fn session(asked: &Exec, program: &str) -> Result<End, End> {
     remote::refuse_completed(&pod, "exec into")?;
     let tty = asked.stdin && asked.tty && remote::has_terminal(asked.quiet);
     let name = pod.metadata.name;
-    let client = place.client(remote::WEBSOCKETS, &asked.global, &verbose).namespace(namespace);
+    let client = cluster.client(remote::WEBSOCKETS, &asked.global, &verbose).namespace(namespace);
     let command = client.exec(name, words(asked)?).container(choice.name);
     let local = LocalEnds {
         stdin: asked.stdin.then(|| Box::new(Input::stdin()) as _),
@@ -40,20 +40,20 @@ async fn session(asked: &Exec, program: &str) -> Result<End, End> {
     };
     let result = remote::attended(command, local).await;
     remote::follow_a_reader_that_left(&result);
-    let end = outcome::of_exec(result, &place.api.authority());
-    Ok(place::with_warnings(end, &asked.global, &verbose))
+    let end = outcome::of_exec(result, &cluster.api.authority());
+    Ok(cluster_access::with_warnings(end, &asked.global, &verbose))
 }
 
 /// The pod, and the namespace that it is in.
-async fn pod(asked: &Exec, place: &Place) -> Result<(String, Pod), End> {
+async fn pod(asked: &Exec, cluster: &ClusterAccess) -> Result<(String, Pod), End> {
     let wait = asked.pod_running_timeout;
     if let Some(name) = &asked.target {
         if !asked.filenames.is_empty() {
             files::exist(&asked.filenames).map_err(End::refused)?;
             return Err(End::refused(BadUsage::TargetTwice));
         }
-        let pod = target::named(&place.api, &place.namespace, name, wait).await?;
-        return Ok((place.namespace.clone(), pod));
+        let pod = target::named(&cluster.api, &cluster.namespace, name, wait).await?;
+        return Ok((cluster.namespace.clone(), pod));
     }
     let objects = files::read(&asked.filenames, &env).await.map_err(End::refused)?;
     let [object] = &objects[..] else {
@@ -61,17 +61,17 @@ async fn pod(asked: &Exec, place: &Place) -> Result<(String, Pod), End> {
     };
     let said = object.value["metadata"]["namespace"].as_str().filter(|said| !said.is_empty());
     let namespace = match said {
-        Some(said) if place.namespace_is_given && said != place.namespace => {
+        Some(said) if cluster.namespace_is_given && said != cluster.namespace => {
             return Err(End::refused(format_args!(
                 "the namespace from the provided object {said:?} does not match the namespace \
                  {:?}. You must pass '--namespace={said}' to perform this operation.",
-                place.namespace
+                cluster.namespace
             )));
         }
         Some(said) => said.to_owned(),
-        None => place.namespace.clone(),
+        None => cluster.namespace.clone(),
     };
-    let pod = target::of_object(&place.api, &namespace, &object.value, wait).await?;
+    let pod = target::of_object(&cluster.api, &namespace, &object.value, wait).await?;
     Ok((namespace, pod))
 }
 

@@ -3,6 +3,7 @@
 mod args;
 mod attach;
 mod certificates;
+mod cluster_access;
 mod console;
 mod cp;
 mod demo;
@@ -14,7 +15,7 @@ mod listen;
 mod logging;
 mod memory;
 mod outcome;
-mod place;
+
 mod pod_status;
 mod port_forward;
 mod progress;
@@ -62,9 +63,11 @@ fn end_of(words: &[std::ffi::OsString], base: &str, program: &str) -> End {
         Ok(Asked::Node(asked)) => serve(servers::node(asked)),
         Ok(Asked::Gateway(asked)) => serve(servers::gateway(asked)),
         Ok(Asked::Demo) => serve(demo::run()),
-        Ok(Asked::Version) => {
-            print(format!("bowline v{} ({})\n", env!("CARGO_PKG_VERSION"), place::platform()))
-        }
+        Ok(Asked::Version) => print(format!(
+            "bowline v{} ({})\n",
+            env!("CARGO_PKG_VERSION"),
+            cluster_access::platform()
+        )),
         Ok(Asked::Completion(shell)) => print(args::completion::script(shell)),
         Ok(Asked::Help(command)) => print(help::of(command, program)),
         Err(refusal) => outcome::of_usage(&refusal, program),

@@ -17,9 +17,9 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::port_forward as args;
+use crate::cluster_access::{self, ClusterAccess};
 use crate::listen::{self, addresses};
 use crate::outcome::End;
-use crate::place::{self, Place};
 use crate::say;
 use crate::verbose::Verbose;
 
@@ -39,9 +39,9 @@ pub fn run(asked: &args::PortForward, program: &str) -> End {
 
 async fn forward(asked: &args::PortForward, program: &str) -> Result<End, End> {
     let verbose = Arc::new(Verbose::new(asked.global.verbosity));
-    let place = place::of(&asked.global, program, verbose.clone()).await?;
+    let cluster = cluster_access::of(&asked.global, program, verbose.clone()).await?;
     let source = Arc::new(Pods {
-        place,
+        cluster,
         asked: asked.clone(),
         verbose: verbose.clone(),
         reached: Mutex::default(),
@@ -93,7 +93,7 @@ async fn forward(asked: &args::PortForward, program: &str) -> Result<End, End> {
         // As kubectl does at once; what was open was reset first. It does not come back.
         let _ = signal_hook::low_level::emulate_default_handler(signal);
     }
-    Ok(place::with_warnings(End::success(), &asked.global, &verbose))
+    Ok(cluster_access::with_warnings(End::success(), &asked.global, &verbose))
 }
 
 /// Resolves at Ctrl-C, for which this command waits, or at another wish for its end.
@@ -155,7 +155,7 @@ fn tell(change: Change, cut: &AtomicUsize, exits: bool, waits: Duration) {
 
 /// Finds a pod, and forwards to it, as often as it takes.
 struct Pods {
-    place: Place,
+    cluster: ClusterAccess,
     asked: args::PortForward,
     verbose: Arc<Verbose>,
     /// What was reached last.
@@ -174,7 +174,7 @@ struct LastPod {
 impl Pods {
     /// The pod, and what its ports are.
     async fn target(&self) -> Result<(Target, Vec<ForwardedPort>), End> {
-        let (api, namespace) = (&self.place.api, &self.place.namespace);
+        let (api, namespace) = (&self.cluster.api, &self.cluster.namespace);
         let wait = self.asked.pod_running_timeout;
         let mut target = target::resolve(api, namespace, &self.asked.target, wait).await?;
         let service = target.chosen_for.as_ref().filter(|owner| owner.kind == "Service");
@@ -192,7 +192,7 @@ impl Pods {
 
     async fn connect(&self, target: &Target, ports: &[ForwardedPort]) -> Result<Reached, End> {
         let pod = name(&target.pod);
-        let client = self.place.client(WEBSOCKETS, &self.asked.global, &self.verbose);
+        let client = self.cluster.client(WEBSOCKETS, &self.asked.global, &self.verbose);
         let forward = client.port_forward(&pod).open().await.map_err(|error| refused(&error))?;
         *self.reached.lock().unwrap_or_else(PoisonError::into_inner) = LastPod {
             pod: pod.clone(),
@@ -225,7 +225,7 @@ impl Source for Pods {
     /// better as soon as it is to end.
     async fn look(&self) -> Health {
         let reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let found = target::pod(&self.place.api, &self.place.namespace, &reached.pod).await;
+        let found = target::pod(&self.cluster.api, &self.cluster.namespace, &reached.pod).await;
         let found = match found {
             Ok(found) => found,
             Err(TargetError::Api(error)) if error.is_not_found() => return Health::Gone,

@@ -22,7 +22,7 @@ use crate::verbose::Verbose;
 const REQUEST_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Which cluster, as whom, in which namespace.
-pub struct Place {
+pub struct ClusterAccess {
     /// The API server.
     pub api: Api,
     /// The namespace.
@@ -31,7 +31,7 @@ pub struct Place {
     pub namespace_is_given: bool,
 }
 
-impl Place {
+impl ClusterAccess {
     /// A client of the library's for the same server, as the same user. `websockets` is the switch
     /// that says which carrier is first.
     pub fn client(&self, websockets: &str, global: &Global, observer: &Arc<Verbose>) -> Client {
@@ -66,7 +66,11 @@ pub fn with_warnings(end: End, global: &Global, verbose: &Verbose) -> End {
 }
 
 /// Reads what the flags and the kubeconfig say. `program` is the name that this one was called by.
-pub async fn of(global: &Global, program: &str, observer: Arc<dyn Observer>) -> Result<Place, End> {
+pub async fn of(
+    global: &Global,
+    program: &str,
+    observer: Arc<dyn Observer>,
+) -> Result<ClusterAccess, End> {
     let chosen = config::choose(&global.overrides, &env)
         .map_err(|error| if error.is_line() { End::line(error) } else { End::refused(error) })?;
     let (server, namespace) = (chosen.server.clone(), chosen.namespace.clone());
@@ -86,7 +90,7 @@ pub async fn of(global: &Global, program: &str, observer: Arc<dyn Observer>) -> 
         observer: Some(observer),
     };
     let namespace_is_given = global.overrides.namespace.is_some();
-    Ok(Place { api, namespace, namespace_is_given })
+    Ok(ClusterAccess { api, namespace, namespace_is_given })
 }
 
 /// kubectl's words where there are no credentials: what a plugin fails with, it meets on the way.
