@@ -62,15 +62,15 @@ impl Child {
         has_stderr: bool,
         resize: Option<watch::Sender<Size>>,
     ) -> Child {
-        let fate = Fate::default();
-        let (stdout, output) = pipe(&fate);
+        let completion = Completion::default();
+        let (stdout, output) = pipe(&completion);
         ends.stdout = Box::new(output);
         let stderr = has_stderr.then(|| {
-            let (stderr, errors) = pipe(&fate);
+            let (stderr, errors) = pipe(&completion);
             ends.stderr = Box::new(errors);
             ChildStderr(stderr)
         });
-        let task = Task::spawn_telling(connection, session, ends, fate);
+        let task = Task::spawn_telling(connection, session, ends, completion);
         let stdout = Some(ChildStdout(stdout));
         Child { stdin, stdout, stderr, resize, task, max_output: usize::MAX }
     }
@@ -151,12 +151,17 @@ pub(crate) struct Task {
 
 impl Task {
     pub fn spawn(connection: Upgraded, session: Session, ends: Ends) -> Task {
-        Task::spawn_telling(connection, session, ends, Fate::default())
+        Task::spawn_telling(connection, session, ends, Completion::default())
     }
 
-    /// The same; before its ends are dropped, the fate is told.
+    /// The same; before its ends are dropped, its completion is told.
     #[expect(clippy::disallowed_methods, reason = "the handle, and what stops it, are the Task's")]
-    fn spawn_telling(connection: Upgraded, session: Session, ends: Ends, fate: Fate) -> Task {
+    fn spawn_telling(
+        connection: Upgraded,
+        session: Session,
+        ends: Ends,
+        completion: Completion,
+    ) -> Task {
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let running = tokio::spawn(async move {
@@ -168,7 +173,7 @@ impl Task {
                 Some(Err(error)) => Err(error.to_string()),
                 None => Err(LEFT.to_owned()),
             };
-            let _ = fate.set(told);
+            let _ = completion.set(told);
             ended
         });
         Task { running, stop: stop.drop_guard(), ended: None }
@@ -202,18 +207,18 @@ fn again(error: &io::Error) -> io::Error {
 }
 
 /// What became of a session: nothing is said before it has ended, then why its output is not whole.
-type Fate = Arc<OnceLock<Result<(), String>>>;
+type Completion = Arc<OnceLock<Result<(), String>>>;
 
-fn pipe(fate: &Fate) -> (Reader, Writer) {
+fn pipe(completion: &Completion) -> (Reader, Writer) {
     let (ours, theirs) = duplex(PIPE_BYTES);
-    (Reader { pipe: ours, fate: fate.clone() }, Writer(Some(theirs)))
+    (Reader { pipe: ours, completion: completion.clone() }, Writer(Some(theirs)))
 }
 
 /// The program's end of a pipe of output.
 #[derive(Debug)]
 struct Reader {
     pipe: DuplexStream,
-    fate: Fate,
+    completion: Completion,
 }
 
 impl AsyncRead for Reader {
@@ -227,7 +232,7 @@ impl AsyncRead for Reader {
         if buffer.filled().len() > before || buffer.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
-        let why = match self.fate.get() {
+        let why = match self.completion.get() {
             Some(Ok(())) => return Poll::Ready(Ok(())),
             Some(Err(why)) => why,
             None => LEFT,
@@ -268,14 +273,14 @@ impl AsyncWrite for Writer {
 
 /// Keeps output, up to a bound.
 #[derive(Clone)]
-pub(crate) struct Kept {
+pub(crate) struct Collector {
     bytes: Arc<Mutex<Vec<u8>>>,
     most: usize,
 }
 
-impl Kept {
-    pub fn new(most: usize) -> Kept {
-        Kept { bytes: Arc::default(), most }
+impl Collector {
+    pub fn new(most: usize) -> Collector {
+        Collector { bytes: Arc::default(), most }
     }
 
     pub fn take(&self) -> Vec<u8> {
@@ -283,7 +288,7 @@ impl Kept {
     }
 }
 
-impl AsyncWrite for Kept {
+impl AsyncWrite for Collector {
     fn poll_write(
         self: Pin<&mut Self>,
         _: &mut Context<'_>,

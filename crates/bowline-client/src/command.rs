@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, duplex};
 use tokio::sync::watch;
 use url::Url;
 
-use crate::child::{Child, ChildStdin, Kept, PIPE_BYTES, Task};
+use crate::child::{Child, ChildStdin, Collector, PIPE_BYTES, Task};
 use crate::client::Client;
 use crate::error::Error;
 use crate::request::{Options, Verb};
@@ -206,7 +206,7 @@ impl RemoteCommand {
         drop(self.piped.take());
         let stdin = self.ends.stdin.is_some();
         let (connection, session) = upgraded(&self.client, &self.options, stdin).await?;
-        let (stdout, stderr) = (Kept::new(self.max_output), Kept::new(self.max_output));
+        let (stdout, stderr) = (Collector::new(self.max_output), Collector::new(self.max_output));
         self.ends.stdout = Box::new(stdout.clone());
         self.ends.stderr = Box::new(stderr.clone());
         let ended = Task::spawn(connection, session, self.ends).wait().await?;

@@ -48,6 +48,8 @@ impl ForwardRequest {
     /// Asks for the forward: in a tunnel first, over SPDY if that is refused. Must be called in a
     /// tokio runtime with I/O and time; a task of its own drives the connection.
     ///
+    /// Cancel safe: a future that is dropped leaves no forward.
+    ///
     /// # Errors
     /// [`UpgradeError`] if no forward came about.
     pub async fn open(&self) -> Result<PortForward, UpgradeError> {
@@ -95,7 +97,7 @@ struct Asked {
 /// The local end of a connection.
 enum Near {
     Socket(Joined),
-    Program(DuplexStream, Fate),
+    Program(DuplexStream, FailureCell),
 }
 
 /// A socket that is joined with a port of the pod.
@@ -195,11 +197,13 @@ impl PortForward {
     /// A connection to a port of the pod. Whether the port takes it is seen when it is used: if
     /// not, reading gives an error that says why.
     ///
+    /// Cancel safe: a future that is dropped leaves no connection.
+    ///
     /// # Errors
     /// [`Loss`] if the forward is over.
     pub async fn connect(&self, port: u16) -> Result<ForwardedStream, Loss> {
         let (ours, theirs) = duplex(PIPE_BYTES);
-        let failure = Fate::default();
+        let failure = FailureCell::default();
         let asked = Asked { port, stream: Near::Program(theirs, failure.clone()) };
         match self.asked.send(asked).await {
             Ok(()) => Ok(ForwardedStream { pipe: ours, failure }),
@@ -294,14 +298,14 @@ fn refuse(asks: &mut mpsc::Receiver<Asked>) {
     }
 }
 
-type Fate = Arc<OnceLock<Failure>>;
+type FailureCell = Arc<OnceLock<Failure>>;
 
 /// A forwarded connection. Dropped, it is closed; [`shutdown`](tokio::io::AsyncWriteExt::shutdown)
 /// ends only what this side says.
 #[derive(Debug)]
 pub struct ForwardedStream {
     pipe: DuplexStream,
-    failure: Fate,
+    failure: FailureCell,
 }
 
 impl ForwardedStream {

@@ -43,6 +43,11 @@ mod request;
 mod session;
 mod upgrade;
 
+/// What the README says compiles.
+#[cfg(all(doctest, feature = "kube"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 pub use bowline_io::dial::DialError;
 pub use bowline_io::http::HttpError;
 pub use bowline_io::observe::Observer;

@@ -46,8 +46,8 @@ impl Remote for Container {
 }
 
 impl Client {
-    /// A container of a pod, for [`down`], [`up`] and [`between`](super::between). Which one it is
-    /// says [`Container::name`].
+    /// A container of a pod, for [`down()`], [`up()`] and [`between()`](super::between()).
+    /// [`Container::name`] says which one.
     #[must_use]
     pub fn container(&self, pod: impl Into<String>) -> Container {
         Container { client: self.clone(), pod: pod.into(), name: None }
@@ -60,7 +60,7 @@ impl Client {
         source: impl Into<String>,
         target: impl AsRef<Path>,
     ) -> Copy {
-        Copy::new(self.container(pod), Way::From, source.into(), target.as_ref())
+        Copy::new(self.container(pod), Direction::From, source.into(), target.as_ref())
     }
 
     /// A copy of what is at `source` here to `target` in a pod: into it, if that is a directory.
@@ -70,12 +70,12 @@ impl Client {
         source: impl AsRef<Path>,
         target: impl Into<String>,
     ) -> Copy {
-        Copy::new(self.container(pod), Way::To, target.into(), source.as_ref())
+        Copy::new(self.container(pod), Direction::To, target.into(), source.as_ref())
     }
 }
 
 #[derive(Clone, Copy)]
-enum Way {
+enum Direction {
     From,
     To,
 }
@@ -84,7 +84,7 @@ enum Way {
 #[must_use = "nothing is copied before it is run"]
 pub struct Copy {
     container: Container,
-    way: Way,
+    direction: Direction,
     /// The path in the container.
     there: String,
     /// The path on this side.
@@ -102,9 +102,9 @@ impl std::fmt::Debug for Copy {
 }
 
 impl Copy {
-    fn new(container: Container, way: Way, there: String, here: &Path) -> Copy {
+    fn new(container: Container, direction: Direction, there: String, here: &Path) -> Copy {
         let (options, watcher, stop) = (Options::default(), Arc::new(()), CancellationToken::new());
-        Copy { container, way, there, here: here.to_owned(), options, watcher, stop }
+        Copy { container, direction, there, here: here.to_owned(), options, watcher, stop }
     }
 
     /// The container; without one, the pod's only one.
@@ -139,13 +139,13 @@ impl Copy {
     /// # Errors
     /// [`CopyError`] if not all of it has the target's name.
     pub async fn run(self) -> Result<(), CopyError> {
-        let Copy { container, way, there, here, options, watcher, stop } = self;
-        match way {
-            Way::From => {
+        let Copy { container, direction, there, here, options, watcher, stop } = self;
+        match direction {
+            Direction::From => {
                 let copy = down(&container, &there, &here, &options, watcher);
                 stop.run_until_cancelled(copy).await.unwrap_or(Err(CopyError::Stopped))
             }
-            Way::To => up(&container, &here, &there, &options, watcher, &stop).await,
+            Direction::To => up(&container, &here, &there, &options, watcher, &stop).await,
         }
     }
 }

@@ -66,6 +66,7 @@ pub struct Loss {
 
 /// The kinds of ends without an outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Cause {
     /// The connection ended without a goodbye.
     Cut,
