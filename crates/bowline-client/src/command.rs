@@ -23,7 +23,7 @@ const OUTPUT_BYTES: usize = 64 * 1024 * 1024;
 
 /// A command that is to be run in a container, or an attach to the process that runs there.
 ///
-/// Made by [`Client::exec`] and [`Client::attach`]. Like [`tokio::process::Command`] it is filled
+/// Made by [`Client::exec`] and [`Client::attach`]. Like `tokio::process::Command` it is filled
 /// in by methods and then run in one of four ways: [`output`](Self::output) keeps what the command
 /// says, [`status`](Self::status) does not, [`spawn`](Self::spawn) gives streams to talk to it, and
 /// [`run`](Self::run) moves bytes between ends of the caller's without any copy or task.
