@@ -16,6 +16,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::command::Output;
 use crate::error::Error;
 use crate::session::{EndError, Ended, Ends, Running};
+use crate::write_fn::WriteFn;
 
 /// Between a program and its session, in each direction: as much as in a pipe of Linux.
 pub(crate) const PIPE_BYTES: usize = 64 * 1024;
@@ -272,42 +273,25 @@ impl AsyncWrite for Writer {
 }
 
 /// Keeps output, up to a bound.
-#[derive(Clone)]
-pub(crate) struct Collector {
-    bytes: Arc<Mutex<Vec<u8>>>,
-    most: usize,
-}
+#[derive(Default)]
+pub(crate) struct Collector(Arc<Mutex<Vec<u8>>>);
 
 impl Collector {
-    pub fn new(most: usize) -> Collector {
-        Collector { bytes: Arc::default(), most }
+    /// What is written to; more than `most` bytes is an error.
+    pub fn writer(&self, most: usize) -> Box<dyn AsyncWrite + Send + Unpin> {
+        let kept = self.0.clone();
+        Box::new(WriteFn(move |bytes: &[u8]| {
+            let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+            if bytes.len() > most - kept.len() {
+                return Err(too_long(most));
+            }
+            kept.extend_from_slice(bytes);
+            Ok(())
+        }))
     }
 
     pub fn take(&self) -> Vec<u8> {
-        std::mem::take(&mut *self.bytes.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-impl AsyncWrite for Collector {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let mut kept = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
-        if bytes.len() > self.most - kept.len().min(self.most) {
-            return Poll::Ready(Err(too_long(self.most)));
-        }
-        kept.extend_from_slice(bytes);
-        Poll::Ready(Ok(bytes.len()))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

@@ -206,9 +206,9 @@ impl RemoteCommand {
         drop(self.piped.take());
         let stdin = self.ends.stdin.is_some();
         let (connection, session) = upgraded(&self.client, &self.options, stdin).await?;
-        let (stdout, stderr) = (Collector::new(self.max_output), Collector::new(self.max_output));
-        self.ends.stdout = Box::new(stdout.clone());
-        self.ends.stderr = Box::new(stderr.clone());
+        let (stdout, stderr) = (Collector::default(), Collector::default());
+        self.ends.stdout = stdout.writer(self.max_output);
+        self.ends.stderr = stderr.writer(self.max_output);
         let ended = Task::spawn(connection, session, self.ends).wait().await?;
         Output::of(ended.known(), stdout.take(), stderr.take())
     }

@@ -42,6 +42,7 @@ pub mod reconnect;
 mod request;
 mod session;
 mod upgrade;
+mod write_fn;
 
 /// What the README says compiles.
 #[cfg(all(doctest, feature = "kube"))]

@@ -1,17 +1,15 @@
 //! What a command in a container says to what this side makes of it: as it comes, kept, or told.
 
 use std::io;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 
 use bowline_proto::session::Outcome;
-use tokio::io::AsyncWrite;
 
 use super::error::CopyError;
 use super::{Remote, Sink, Stdin, Watcher};
 use crate::error::Error;
 use crate::session::Ended;
+use crate::write_fn::WriteFn;
 
 /// How much of a command's errors is kept.
 pub const COMPLAINT_BYTES: usize = 4096;
@@ -32,27 +30,6 @@ impl<T> Shared<T> {
 
     pub fn lock(&self) -> MutexGuard<'_, T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Output that is given to a function as it comes.
-pub struct WriteFn<F>(pub F);
-
-impl<F: FnMut(&[u8]) -> io::Result<()> + Unpin> AsyncWrite for WriteFn<F> {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Poll::Ready((self.get_mut().0)(bytes).map(|()| bytes.len()))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
     }
 }
 

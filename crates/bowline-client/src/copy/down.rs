@@ -13,13 +13,14 @@ use tokio::time::Instant;
 
 use super::ask::{Answer, listed, resolved, summed};
 use super::attempts::Attempts;
-use super::capture::{Shared, WriteFn, complaints, failed, keep, outcome};
+use super::capture::{Shared, complaints, failed, keep, outcome};
 use super::compare::Received;
 use super::error::own_end;
 use super::listing::Listing;
 use super::scripts::{self, BLOCK_BYTES, PACK_NAMED, script};
 use super::whole::{self, Judgement};
 use super::{CopyError, Options, Remote, Sink, Stdin, Watcher};
+use crate::write_fn::WriteFn;
 
 /// So many names are packed by one tar, whose words a system bounds.
 const NAMES: usize = 200;

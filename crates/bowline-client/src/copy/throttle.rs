@@ -11,7 +11,8 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 use super::Sink;
-use super::capture::{Shared, WriteFn};
+use super::capture::Shared;
+use crate::write_fn::WriteFn;
 
 /// The first piece.
 const FIRST_BYTES: u64 = 128 * 1024;
