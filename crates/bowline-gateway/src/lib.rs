@@ -8,6 +8,8 @@
 //!
 //! What can be another one is one of the [`doors`]; [`files`] has those of a gateway that stands
 //! alone.
+//!
+//! Published because the program stands on it; not meant for use of its own.
 
 pub mod authz;
 pub mod backend;

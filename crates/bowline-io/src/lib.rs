@@ -4,6 +4,7 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests play peers and processes"))]
 
 pub mod access;
+#[cfg(feature = "server")]
 pub mod auth;
 pub mod chance;
 pub mod clock;
@@ -34,6 +35,7 @@ pub mod stream;
 pub mod target;
 pub mod text;
 pub mod tls;
+#[cfg(feature = "server")]
 pub mod upstream;
 pub mod urls;
 
