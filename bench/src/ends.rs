@@ -7,15 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use bowline_io::chance;
 use bowline_io::clock::Clock;
 use bowline_io::dial::{Endpoint, Tls, dial};
-use bowline_io::drive::{Moment, Socket};
+use bowline_io::drive::{Socket, SocketEvent};
 use bowline_io::http::{Answer, lines, upgrade};
+use bowline_io::random;
+use bowline_io::request_target::{head, query};
 use bowline_io::serve::{Limits, Peer, Reply, Sessions, body, serve, upgraded};
 use bowline_io::stream::Upgraded;
-use bowline_io::target::{head, query};
-use bowline_proto::negotiate::{self, Lines, Offer, Taken};
+use bowline_proto::negotiate::{self, Accepts, Lines, Offer};
 use bowline_proto::portforward::{Event as ForwardEvent, OverSpdy};
 use bowline_proto::session::protocol::FORWARD_TUNNEL;
 use bowline_proto::session::{Channel, Event, Outcome, Protocol, Session, Side, Status, Wants};
@@ -89,7 +89,7 @@ async fn answer(request: Request<Incoming>) -> Reply {
         return forwarded(request);
     }
     let lines = lines(request.headers());
-    let taken = Taken { websocket_v5: true };
+    let taken = Accepts { websocket_v5: true };
     let accepted = negotiate::accept(request.method().as_str(), Lines(&lines), taken);
     let (Ok(accepted), Some(job)) = (accepted, Job::of_query(query(&request))) else {
         let mut refusal = Response::new(body(Bytes::new()));
@@ -97,7 +97,7 @@ async fn answer(request: Request<Incoming>) -> Reply {
         return refusal;
     };
     let reply = switched(&accepted);
-    let session = Session::new(Side::Server, accepted.protocol, job.wants(), chance::bytes());
+    let session = Session::new(Side::Server, accepted.protocol, job.wants(), random::bytes());
     tokio::spawn(async move {
         let Ok(connection) = upgraded(request).await else { return };
         // A client that sees too little says so itself.
@@ -139,10 +139,10 @@ fn forwarded(request: Request<Incoming>) -> Reply {
 /// Runs one transfer through a connection of a port-forward. Both ends write as Go's do: what is in
 /// between has its work to do.
 pub async fn forward_client(target: &Target, job: Job) -> Result<()> {
-    let offer = if target.websocket { Offer::tunnel(chance::bytes()) } else { Offer::forward() };
+    let offer = if target.websocket { Offer::tunnel(random::bytes()) } else { Offer::forward() };
     let (connection, protocol) = ask(target, &offer).await?;
     let config = Config { role: Role::Client, continuation: Continuation::Join };
-    let tunnel = (*protocol == FORWARD_TUNNEL).then(|| WebSocket::new(config, chance::bytes()));
+    let tunnel = (*protocol == FORWARD_TUNNEL).then(|| WebSocket::new(config, random::bytes()));
     let received = forward_end(connection, tunnel, Some(job)).await?;
     if received != job.bytes {
         bail!("{received} bytes of {}", job.bytes);
@@ -236,15 +236,15 @@ async fn forward_end(
                     }
                 };
                 match (poll_fn(|cx| socket.poll(cx, outbox, true)).await, &mut tunnel) {
-                    (Moment::Read(bytes), None) => forward.receive(clock.now(), bytes),
-                    (Moment::Read(bytes), Some((websocket, _))) => {
+                    (SocketEvent::Read(bytes), None) => forward.receive(clock.now(), bytes),
+                    (SocketEvent::Read(bytes), Some((websocket, _))) => {
                         websocket.receive(bytes);
                         while let Some(Frame::Chunk(chunk)) = websocket.poll() {
                             forward.receive(clock.now(), BytesMut::from(chunk.payload));
                         }
                     }
-                    (Moment::Ended(_), _) => forward.receive_end(clock.now()),
-                    (Moment::Wrote, _) => {}
+                    (SocketEvent::Ended(_), _) => forward.receive_end(clock.now()),
+                    (SocketEvent::Wrote, _) => {}
                 }
             }
         }
@@ -263,9 +263,9 @@ pub struct Target {
 
 /// Runs one transfer as a client, to the Status.
 pub async fn client(target: &Target, job: Job) -> Result<()> {
-    let offer = if target.websocket { Offer::websocket(chance::bytes()) } else { Offer::spdy() };
+    let offer = if target.websocket { Offer::websocket(random::bytes()) } else { Offer::spdy() };
     let (connection, protocol) = ask(target, &offer).await?;
-    let session = Session::new(Side::Client, protocol, job.wants(), chance::bytes());
+    let session = Session::new(Side::Client, protocol, job.wants(), random::bytes());
     let received = run(connection, session, Side::Client, job).await?;
     if job.way == Way::Down && received != job.bytes {
         bail!("{received} bytes of {}", job.bytes);
@@ -331,9 +331,9 @@ async fn run(connection: Upgraded, mut session: Session, side: Side, job: Job) -
                     }
                 }
                 match poll_fn(|cx| socket.poll(cx, session.outbox(), true)).await {
-                    Moment::Read(bytes) => session.receive(clock.now(), bytes),
-                    Moment::Ended(_) => session.receive_end(clock.now()),
-                    Moment::Wrote => {}
+                    SocketEvent::Read(bytes) => session.receive(clock.now(), bytes),
+                    SocketEvent::Ended(_) => session.receive_end(clock.now()),
+                    SocketEvent::Wrote => {}
                 }
             }
         }

@@ -18,7 +18,7 @@ use bowline_gateway::nodes::Nodes;
 use bowline_gateway::server::Gateway;
 use bowline_io::auth::User;
 use bowline_io::dial::{Endpoint, Tls, dial};
-use bowline_io::drive::Intake;
+use bowline_io::drive::ReadBuffer;
 use bowline_io::objects;
 use bowline_io::read_ahead::ReadAhead;
 use bowline_io::serve::{Limits, Sessions, serve};
@@ -118,7 +118,7 @@ async fn copy(listener: TcpListener, both: Both, node: u16) -> Result<()> {
 /// One direction of a copy.
 #[derive(Default)]
 struct Direction {
-    intake: Intake,
+    read_buffer: ReadBuffer,
     waiting: BytesMut,
     ended: bool,
     over: bool,
@@ -141,7 +141,7 @@ impl Direction {
                 self.over = true;
                 break;
             }
-            let read = self.intake.poll(cx, from)?;
+            let read = self.read_buffer.poll(cx, from)?;
             if read.is_pending() {
                 // What was written may still be in TLS.
                 let _ = Pin::new(&mut *to).poll_flush(cx)?;

@@ -14,9 +14,9 @@ use ::http::{HeaderName, HeaderValue};
 use anyhow::{Error, Result, bail};
 use bowline_client::{Client, Ended, Ends, Outcome, PortForward, RemoteCommand};
 use bowline_io::access::{Access, Source};
-use bowline_io::chance;
 use bowline_io::dial::{Endpoint, Tls, dial};
 use bowline_io::http::{self, Answer};
+use bowline_io::random;
 use bowline_io::stream::{Stream, Upgraded};
 use bowline_io::tls::{self, Trust};
 use bowline_proto::negotiate::Offer;
@@ -88,7 +88,7 @@ impl Clients {
     pub async fn exec_itself(&self, command: &[&str]) -> Result<Upgraded> {
         let command = self.exec(command).map_err(Error::msg)?;
         let url = command.without_stderr().stdin(tokio::io::empty()).url();
-        switched(&self.endpoint, &url, &Offer::websocket(chance::bytes())).await
+        switched(&self.endpoint, &url, &Offer::websocket(random::bytes())).await
     }
 
     /// A port-forward over SPDY in the same way.

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bowline_archive::Trouble;
+use bowline_archive::Problem;
 use bowline_archive::reader::{BLOCK_BYTES, Entry, Kind};
 use bowline_archive::writer::{self, Owner};
 use bowline_client::copy::{CopyError, Options, Remote, Sink, Stdin, Watcher, down};
@@ -39,7 +39,7 @@ const NAMES: [&str; 12] =
 /// One copy with all that is around it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scenario {
-    /// What chance grows from while it runs.
+    /// What randomness grows from while it runs.
     pub seed: u64,
     /// Directories and files, below the root; `None` is a directory.
     pub tree: BTreeMap<String, Option<Vec<u8>>>,
@@ -70,28 +70,28 @@ impl Scenario {
     /// The one of a seed.
     #[must_use]
     pub fn of(seed: u64) -> Scenario {
-        let mut chance = ChaCha8Rng::seed_from_u64(seed ^ 0x63_6f_70_79);
+        let mut random = ChaCha8Rng::seed_from_u64(seed ^ 0x63_6f_70_79);
         let mut tree = BTreeMap::from([(String::new(), None)]);
         let mut places = vec![String::new()];
-        for _ in 0..chance.random_range(0..25) {
-            let place = places[chance.random_range(0..places.len())].clone();
-            let name = NAMES[chance.random_range(0..NAMES.len())];
+        for _ in 0..random.random_range(0..25) {
+            let place = places[random.random_range(0..places.len())].clone();
+            let name = NAMES[random.random_range(0..NAMES.len())];
             let path = if place.is_empty() { name.to_owned() } else { format!("{place}/{name}") };
             if tree.contains_key(&path) {
                 continue;
             }
-            if chance.random_bool(0.3) {
+            if random.random_bool(0.3) {
                 places.push(path.clone());
                 tree.insert(path, None);
             } else {
-                let most = if chance.random_bool(0.2) { 20_000 } else { 700 };
-                let bytes = (0..chance.random_range(0..most)).map(|_| chance.random()).collect();
+                let most = if random.random_bool(0.2) { 20_000 } else { 700 };
+                let bytes = (0..random.random_range(0..most)).map(|_| random.random()).collect();
                 tree.insert(path, Some(bytes));
             }
         }
-        let cuts = (0..chance.random_range(0..6)).map(|_| chance.random_range(0..12_000)).collect();
-        let lie = match chance.random_range(0..8) {
-            0 => Some(Lie::Fails(chance.random_range(1..=2))),
+        let cuts = (0..random.random_range(0..6)).map(|_| random.random_range(0..12_000)).collect();
+        let lie = match random.random_range(0..8) {
+            0 => Some(Lie::Fails(random.random_range(1..=2))),
             1 => Some(Lie::Short),
             2 => Some(Lie::Escapes),
             _ => None,
@@ -100,9 +100,9 @@ impl Scenario {
             seed,
             tree,
             cuts,
-            retries: chance.random_range(0..8),
-            verify: chance.random_bool(0.3),
-            changes: chance.random_bool(0.2),
+            retries: random.random_range(0..8),
+            verify: random.random_bool(0.3),
+            changes: random.random_bool(0.2),
             lie,
         }
     }
@@ -125,7 +125,7 @@ struct Container {
 }
 
 struct State {
-    chance: ChaCha8Rng,
+    random: ChaCha8Rng,
     tree: BTreeMap<String, Option<Vec<u8>>>,
     times: BTreeMap<String, i64>,
     cuts: std::vec::IntoIter<usize>,
@@ -143,7 +143,7 @@ impl Container {
             file.clone().map(|bytes| (path.clone(), vec![bytes]))
         };
         let state = State {
-            chance: ChaCha8Rng::seed_from_u64(scenario.seed),
+            random: ChaCha8Rng::seed_from_u64(scenario.seed),
             tree: scenario.tree.clone(),
             times: BTreeMap::new(),
             cuts: scenario.cuts.clone().into_iter(),
@@ -287,7 +287,7 @@ impl State {
         if files.is_empty() {
             return;
         }
-        let path = files[self.chance.random_range(0..files.len())].clone();
+        let path = files[self.random.random_range(0..files.len())].clone();
         if let Some(Some(bytes)) = self.tree.get_mut(&path) {
             bytes.iter_mut().for_each(|byte| *byte = byte.wrapping_add(1));
             self.ever.entry(path.clone()).or_default().push(bytes.clone());
@@ -351,7 +351,7 @@ impl Remote for Container {
         self.note(format!("{shown:?}: {} bytes, code {code}, cut {cut:?}", output.len()));
         let mut rest = &output[..cut.unwrap_or(output.len())];
         while !rest.is_empty() {
-            let most = self.state().chance.random_range(1..3000).min(rest.len());
+            let most = self.state().random.random_range(1..3000).min(rest.len());
             let wrote = stdout.write_all(&rest[..most]).await;
             wrote.map_err(|error| Error::End(EndError::Write("stdout", error)))?;
             rest = &rest[most..];
@@ -371,7 +371,7 @@ impl Watcher for Nobody {
     fn file(&self, _: &[u8]) {}
     fn bytes(&self, _: u64) {}
     fn position(&self, _: u64) {}
-    fn trouble(&self, _: &Trouble) {}
+    fn problem(&self, _: &Problem) {}
     fn complaint(&self, _: &[u8]) {}
     fn resumes(&self, _: u64, _: u64, _: &str) {}
     fn note(&self, _: &str) {}

@@ -12,15 +12,15 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bowline_client::PortForward;
-use bowline_io::crowd::{Failure, Local};
 use bowline_io::drive::join;
+use bowline_io::local_sockets::{Failure, Local};
 use bowline_io::stream::Upgraded;
 use bowline_node::forward as node;
 use bowline_node::runtime::Ports;
 use bowline_proto::limits::FORWARD_CONNECTIONS;
-use bowline_proto::passage::Passage;
 use bowline_proto::portforward::{Forward, OverSpdy};
 use bowline_proto::session::{Channel, Side};
+use bowline_proto::splice::Splice;
 use bowline_proto::tunnel;
 use bowline_proto::websocket::Role as End;
 use bytes::BytesMut;
@@ -34,7 +34,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::book::{Book, byte};
+use crate::journal::{Journal, byte};
 use crate::net::{self, Blow};
 use crate::promises::{Broken, Promise};
 use crate::scenario::{Hop, Wire};
@@ -52,7 +52,7 @@ const UNHINDERED: Duration = Duration::from_secs(1_000);
 /// One forward with all that is around it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scenario {
-    /// What chance grows from while it runs.
+    /// What randomness grows from while it runs.
     pub seed: u64,
     /// The client speaks through a tunnel.
     pub tunnel: bool,
@@ -119,22 +119,22 @@ impl Scenario {
     /// The scenario of a seed.
     #[must_use]
     pub fn of(seed: u64) -> Scenario {
-        let mut chance = ChaCha8Rng::seed_from_u64(!seed);
-        let chance = &mut chance;
-        let count = [1, 2, 3, 5, 12][chance.random_range(0..5)];
-        let most: u64 = [200, 20_000, 3_000_000][chance.random_range(0..3)];
+        let mut random = ChaCha8Rng::seed_from_u64(!seed);
+        let random = &mut random;
+        let count = [1, 2, 3, 5, 12][random.random_range(0..5)];
+        let most: u64 = [200, 20_000, 3_000_000][random.random_range(0..3)];
         let most = if count > 5 { most.min(400_000) } else { most };
-        let connections = (0..count).map(|_| connection(chance, most)).collect();
-        let faults = match chance.random_range(0..100) {
+        let connections = (0..count).map(|_| connection(random, most)).collect();
+        let faults = match random.random_range(0..100) {
             0..50 => Vec::new(),
-            _ => vec![fault(chance)],
+            _ => vec![fault(random)],
         };
-        let tunnel = chance.random_range(0..100) < 60;
+        let tunnel = random.random_range(0..100) < 60;
         Scenario {
             seed,
             tunnel,
-            whole_tunnel: tunnel && chance.random(),
-            wires: [wire(chance, most), wire(chance, most)],
+            whole_tunnel: tunnel && random.random(),
+            wires: [wire(random, most), wire(random, most)],
             connections,
             faults,
         }
@@ -147,46 +147,46 @@ impl Scenario {
     }
 }
 
-fn connection(chance: &mut ChaCha8Rng, most: u64) -> Connection {
+fn connection(random: &mut ChaCha8Rng, most: u64) -> Connection {
     let mut flow = |breaks: u32, pauses: u32| {
-        let bytes = chance.random_range(0..=most);
-        let breaks = chance.random_range(0..100) < breaks;
-        let paused = chance.random_range(0..100) < pauses;
-        let pause = match chance.random_range(0..2) {
-            0 => Duration::from_millis(chance.random_range(0..20_000)),
+        let bytes = random.random_range(0..=most);
+        let breaks = random.random_range(0..100) < breaks;
+        let paused = random.random_range(0..100) < pauses;
+        let pause = match random.random_range(0..2) {
+            0 => Duration::from_millis(random.random_range(0..20_000)),
             _ => AWAY,
         };
-        let at = chance.random_range(0..=bytes);
+        let at = random.random_range(0..=bytes);
         Flow { bytes, breaks, pause: paused.then_some((at, pause)) }
     };
     let (up, down) = (flow(0, 12), flow(10, 12));
     Connection {
-        starts: Duration::from_millis(chance.random_range(0..3_000)),
-        refused: chance.random_range(0..100) < 10,
+        starts: Duration::from_millis(random.random_range(0..3_000)),
+        refused: random.random_range(0..100) < 10,
         up,
         down,
     }
 }
 
-fn wire(chance: &mut ChaCha8Rng, most: u64) -> Wire {
+fn wire(random: &mut ChaCha8Rng, most: u64) -> Wire {
     let small = most <= 200;
     let pieces: &[usize] = if small { &[1, 7, 100, 65_536] } else { &[1500, 65_536, 1 << 20] };
     let buffers: &[usize] = if small { &[64, 2048, 65_536] } else { &[65_536, 1 << 20] };
-    let micros: u64 = [0, 50, 1000, 20_000][chance.random_range(0..4)];
+    let micros: u64 = [0, 50, 1000, 20_000][random.random_range(0..4)];
     Wire {
-        piece_bytes: pieces[chance.random_range(0..pieces.len())],
-        buffer_bytes: buffers[chance.random_range(0..buffers.len())],
+        piece_bytes: pieces[random.random_range(0..pieces.len())],
+        buffer_bytes: buffers[random.random_range(0..buffers.len())],
         delay: Duration::from_micros(micros),
-        jitter: Duration::from_micros(chance.random_range(0..=micros)),
-        pauses_percent: [0, 0, 10, 50][chance.random_range(0..4)],
+        jitter: Duration::from_micros(random.random_range(0..=micros)),
+        pauses_percent: [0, 0, 10, 50][random.random_range(0..4)],
         reset_destroys: false,
     }
 }
 
-fn fault(chance: &mut ChaCha8Rng) -> (Duration, Fault) {
-    let hop = if chance.random() { Hop::Near } else { Hop::Far };
-    let long = Duration::from_millis(chance.random_range(1..60_000));
-    let what = match chance.random_range(0..100) {
+fn fault(random: &mut ChaCha8Rng) -> (Duration, Fault) {
+    let hop = if random.random() { Hop::Near } else { Hop::Far };
+    let long = Duration::from_millis(random.random_range(1..60_000));
+    let what = match random.random_range(0..100) {
         0..25 => Fault::Blow(hop, Blow::Reset),
         25..45 => Fault::Blow(hop, Blow::Close),
         45..60 => Fault::Blow(hop, Blow::Silence),
@@ -195,7 +195,7 @@ fn fault(chance: &mut ChaCha8Rng) -> (Duration, Fault) {
         85..92 => Fault::EndGateway,
         _ => Fault::EndNode,
     };
-    (Duration::from_millis(chance.random_range(0..6_000)), what)
+    (Duration::from_millis(random.random_range(0..6_000)), what)
 }
 
 /// What one direction's two ends have done.
@@ -212,7 +212,7 @@ struct Seen {
 /// Both directions of every connection: up, down.
 #[derive(Clone)]
 struct Ledger {
-    book: Book,
+    journal: Journal,
     began: Instant,
     lanes: Arc<Mutex<Vec<[Seen; 2]>>>,
 }
@@ -280,7 +280,7 @@ impl Ledger {
                         .find(|&(place, &seen)| seen != pattern(index, way, place));
                     if let Some((place, _)) = wrong {
                         let how = format!("byte {place} of connection {index}, way {way}");
-                        self.book.open().broke(Promise::OnceAndInOrder, how);
+                        self.journal.open().broke(Promise::OnceAndInOrder, how);
                     }
                     at += read as u64;
                     self.change(index, way, |seen| seen.got = at);
@@ -289,13 +289,13 @@ impl Ledger {
         };
         let elapsed = self.began.elapsed();
         self.change(index, way, |seen| (seen.end, seen.at) = (Some(good), elapsed));
-        let mut records = self.book.open();
+        let mut records = self.journal.open();
         records.note(format_args!("connection {index}, way {way}: {at} bytes, whole: {good}"));
         drop(records);
         let seen = self.seen(index)[way];
         if good && !(seen.finished && seen.sent == at) {
             let how = format!("connection {index}, way {way}: a good end after {at}: {seen:?}");
-            self.book.open().broke(Promise::TrueOutcome, how);
+            self.journal.open().broke(Promise::TrueOutcome, how);
         }
     }
 }
@@ -418,9 +418,9 @@ pub fn run(scenario: &Scenario, keeps_lines: bool) -> Verdict {
         }
     };
     runtime.block_on(async {
-        let book = Book::new(keeps_lines);
-        let end = play(scenario, &book).await;
-        let mut records = book.open();
+        let journal = Journal::new(keeps_lines);
+        let end = play(scenario, &journal).await;
+        let mut records = journal.open();
         Verdict {
             broken: records.broken.clone(),
             steps: records.steps,
@@ -431,16 +431,16 @@ pub fn run(scenario: &Scenario, keeps_lines: bool) -> Verdict {
     })
 }
 
-async fn play(scenario: &Scenario, book: &Book) -> String {
+async fn play(scenario: &Scenario, journal: &Journal) -> String {
     let count = scenario.connections.len();
     let ledger = Ledger {
-        book: book.clone(),
+        journal: journal.clone(),
         began: Instant::now(),
         lanes: Arc::new(Mutex::new(vec![[Seen::default(); 2]; count])),
     };
     let [near, far] = &scenario.wires;
-    let (client_end, near_end, near_cable) = net::connect(Hop::Near, near, scenario.seed, book);
-    let (far_end, node_end, far_cable) = net::connect(Hop::Far, far, !scenario.seed, book);
+    let (client_end, near_end, near_cable) = net::connect(Hop::Near, near, scenario.seed, journal);
+    let (far_end, node_end, far_cable) = net::connect(Hop::Far, far, !scenario.seed, journal);
     let upgraded = |stream| Upgraded { stream, early: BytesMut::new() };
     let wire = |tunnel: bool, role| {
         if tunnel { tunnel::Wire::tunnel(role, [7; 32]) } else { tunnel::Wire::plain() }
@@ -450,7 +450,7 @@ async fn play(scenario: &Scenario, book: &Book) -> String {
     let gateway = tokio::spawn(join(
         upgraded(near_end),
         upgraded(far_end),
-        Passage::new(in_gateway),
+        Splice::new(in_gateway),
         ends[0].clone(),
         "shuts down",
     ));
@@ -474,7 +474,8 @@ async fn play(scenario: &Scenario, book: &Book) -> String {
     let forward = PortForward::over(upgraded(client_end), wire(scenario.tunnel, End::Client));
     let forward = Arc::new(forward);
     let interrupted = CancellationToken::new();
-    let faults = spawn_faults(scenario, book, [near_cable, far_cable], ends, interrupted.clone());
+    let faults =
+        spawn_faults(scenario, journal, [near_cable, far_cable], ends, interrupted.clone());
     let mut users = JoinSet::new();
     for index in 0..count {
         users.spawn(user(scenario.connections[index], index, forward.clone(), ledger.clone()));
@@ -488,7 +489,7 @@ async fn play(scenario: &Scenario, book: &Book) -> String {
     // A user may be away for as long as each pause.
     let longest = AWAY * (2 * u32::try_from(count).unwrap_or(1)) + PATIENCE + UNHINDERED * 2;
     if timeout(longest, all).await.is_err() {
-        book.open().broke(Promise::FoundInTime, format!("users still wait after {longest:?}"));
+        journal.open().broke(Promise::FoundInTime, format!("users still wait after {longest:?}"));
     }
     users.shutdown().await;
     if scenario.is_peaceful() {
@@ -506,7 +507,7 @@ async fn play(scenario: &Scenario, book: &Book) -> String {
             }
         };
         if timeout(longest, quiet).await.is_err() {
-            book.open().broke(Promise::Delivered, "pods still wait for their users".into());
+            journal.open().broke(Promise::Delivered, "pods still wait for their users".into());
         }
     }
     let end = match Arc::into_inner(forward) {
@@ -520,9 +521,9 @@ async fn play(scenario: &Scenario, book: &Book) -> String {
         fault.abort();
         let _ = fault.await;
     }
-    leave(book, programs, [erase(gateway), node]).await;
+    leave(journal, programs, [erase(gateway), node]).await;
     if scenario.is_peaceful() {
-        delivered(scenario, book, &ledger);
+        delivered(scenario, journal, &ledger);
     }
     end.to_owned()
 }
@@ -535,17 +536,17 @@ fn erase<T: Send + 'static>(task: JoinHandle<T>) -> JoinHandle<()> {
 
 fn spawn_faults(
     scenario: &Scenario,
-    book: &Book,
+    journal: &Journal,
     cables: [net::Cable; 2],
     ends: [CancellationToken; 2],
     interrupted: CancellationToken,
 ) -> Vec<JoinHandle<()>> {
     let strike = |&(after, fault): &(Duration, Fault)| {
-        let (book, cables, ends) = (book.clone(), cables.clone(), ends.clone());
+        let (journal, cables, ends) = (journal.clone(), cables.clone(), ends.clone());
         let interrupted = interrupted.clone();
         tokio::spawn(async move {
             sleep(after).await;
-            book.open().fault(format_args!("{fault:?}"));
+            journal.open().fault(format_args!("{fault:?}"));
             match fault {
                 Fault::Blow(Hop::Near, blow) => cables[0].strike(blow),
                 Fault::Blow(Hop::Far, blow) => cables[1].strike(blow),
@@ -571,7 +572,7 @@ async fn user(connection: Connection, index: usize, forward: Arc<PortForward>, l
 }
 
 /// All roles end, and nothing is left of them.
-async fn leave(book: &Book, programs: Arc<Mutex<JoinSet<()>>>, roles: [JoinHandle<()>; 2]) {
+async fn leave(journal: &Journal, programs: Arc<Mutex<JoinSet<()>>>, roles: [JoinHandle<()>; 2]) {
     let mut programs =
         std::mem::take(&mut *programs.lock().unwrap_or_else(PoisonError::into_inner));
     let all = async {
@@ -582,7 +583,9 @@ async fn leave(book: &Book, programs: Arc<Mutex<JoinSet<()>>>, roles: [JoinHandl
     };
     let longest = AWAY + PATIENCE;
     if timeout(longest, all).await.is_err() {
-        book.open().broke(Promise::FoundInTime, format!("a role or a program after {longest:?}"));
+        journal
+            .open()
+            .broke(Promise::FoundInTime, format!("a role or a program after {longest:?}"));
     }
     // What has lost its forward still gives its users what came before, and closes in order.
     for _ in 0..600 {
@@ -592,7 +595,7 @@ async fn leave(book: &Book, programs: Arc<Mutex<JoinSet<()>>>, roles: [JoinHandl
         sleep(Duration::from_millis(100)).await;
     }
     let tasks = Handle::current().metrics().num_alive_tasks();
-    let mut records = book.open();
+    let mut records = journal.open();
     if tasks > 0 {
         records.broke(Promise::NothingHeld, format!("{tasks} tasks are left"));
     }
@@ -603,35 +606,35 @@ async fn leave(book: &Book, programs: Arc<Mutex<JoinSet<()>>>, roles: [JoinHandl
 }
 
 /// Where nothing went wrong, each connection has what its ends said, and none waited for another.
-fn delivered(scenario: &Scenario, book: &Book, ledger: &Ledger) {
+fn delivered(scenario: &Scenario, journal: &Journal, ledger: &Ledger) {
     for (index, connection) in scenario.connections.iter().enumerate() {
         let seen = ledger.seen(index);
         let Connection { refused, up, down, .. } = connection;
         if *refused {
             if seen[1].end != Some(false) {
                 let how = format!("connection {index} was refused: {seen:?}");
-                book.open().broke(Promise::TrueOutcome, how);
+                journal.open().broke(Promise::TrueOutcome, how);
             }
             continue;
         }
         if down.breaks {
             if seen[1].end == Some(true) {
                 let how = format!("connection {index} was broken: {seen:?}");
-                book.open().broke(Promise::TrueOutcome, how);
+                journal.open().broke(Promise::TrueOutcome, how);
             }
             continue;
         }
         for (way, flow) in [(0, up), (1, down)] {
             if seen[way].end != Some(true) || seen[way].got != flow.bytes {
                 let how = format!("connection {index}, way {way}: {:?}", seen[way]);
-                book.open().broke(Promise::Delivered, how);
+                journal.open().broke(Promise::Delivered, how);
             }
         }
         let paused = up.pause.is_some() || down.pause.is_some();
         let last = seen[0].at.max(seen[1].at);
         if !paused && last > UNHINDERED {
             let how = format!("connection {index} was held up by others until {last:?}");
-            book.open().broke(Promise::LanesApart, how);
+            journal.open().broke(Promise::LanesApart, how);
         }
     }
 }

@@ -7,9 +7,9 @@
 //! the same trace. A scenario that breaks a promise is made [smaller](shrink) until nothing can be
 //! left out.
 
-pub mod book;
 pub mod copy;
 pub mod forward;
+pub mod journal;
 pub mod memory;
 pub mod net;
 pub mod process;

@@ -15,7 +15,7 @@ use rand_chacha::ChaCha8Rng;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::book::Book;
+use crate::journal::Journal;
 use crate::scenario::{Hop, Way, Wire};
 
 /// How long the kernel takes to call a silent host gone: 15 s of idling, then probes.
@@ -48,8 +48,8 @@ pub enum Blow {
 struct Shared {
     hop: Hop,
     wire: Wire,
-    book: Book,
-    chance: ChaCha8Rng,
+    journal: Journal,
+    random: ChaCha8Rng,
     lanes: [Lane; 2],
     /// Both ends are told at this moment that the other host is gone.
     gone_at: Option<Instant>,
@@ -96,19 +96,19 @@ pub struct Cable(Arc<Mutex<Shared>>);
 
 /// Both ends of a new connection, the client's first.
 #[must_use]
-pub fn connect(hop: Hop, wire: &Wire, seed: u64, book: &Book) -> (End, End, Cable) {
+pub fn connect(hop: Hop, wire: &Wire, seed: u64, journal: &Journal) -> (End, End, Cable) {
     let shared = Arc::new(Mutex::new(Shared {
         hop,
         wire: wire.clone(),
-        book: book.clone(),
-        chance: ChaCha8Rng::seed_from_u64(seed),
+        journal: journal.clone(),
+        random: ChaCha8Rng::seed_from_u64(seed),
         lanes: [Lane::default(), Lane::default()],
         gone_at: None,
         silent: false,
         stalled_until: None,
         pending: Vec::new(),
     }));
-    book.open().open_ends += 2;
+    journal.open().open_ends += 2;
     let end = |out| End { shared: shared.clone(), out, alarms: [None, None] };
     (end(0), end(1), Cable(shared.clone()))
 }
@@ -132,7 +132,7 @@ impl Cable {
 impl Shared {
     fn strike(&mut self, blow: Blow) {
         let hop = self.hop;
-        self.book.open().fault(format_args!("{hop}: {blow:?}"));
+        self.journal.open().fault(format_args!("{hop}: {blow:?}"));
         let now = Instant::now();
         match blow {
             Blow::Reset => {
@@ -193,7 +193,7 @@ impl Shared {
     fn poll_read(&mut self, end: usize, cx: &mut Context<'_>, room: usize) -> Seen {
         let from = 1 - end;
         let now = Instant::now();
-        let limit = self.chance.random_range(1..=self.wire.piece_bytes).min(room);
+        let limit = self.random.random_range(1..=self.wire.piece_bytes).min(room);
         let (dead, death_at) = (self.dead(end), self.death_at(end));
         if dead.is_some() && self.wire.reset_destroys {
             self.lanes[from].queue.clear();
@@ -238,7 +238,7 @@ impl Shared {
             self.lanes[end].writer = Some(cx.waker().clone());
             return Wrote::Nothing(self.death_at(end));
         }
-        let most = self.chance.random_range(1..=self.wire.piece_bytes);
+        let most = self.random.random_range(1..=self.wire.piece_bytes);
         let taken = bytes.len().min(room).min(most);
         let arrives = Instant::now() + self.delay();
         let lane = &mut self.lanes[end];
@@ -257,13 +257,13 @@ impl Shared {
             }
         }
         let (hop, way) = (self.hop, Way::of(end));
-        self.book.note(format_args!("{hop} {way}: {taken} of {}", bytes.len()));
+        self.journal.note(format_args!("{hop} {way}: {taken} of {}", bytes.len()));
         self.due(way);
         Wrote::Some(taken)
     }
 
     fn delay(&mut self) -> Duration {
-        self.wire.delay + self.wire.jitter.mul_f64(self.chance.random())
+        self.wire.delay + self.wire.jitter.mul_f64(self.random.random())
     }
 
     /// The reader of a lane will learn that the connection is broken.
@@ -313,10 +313,10 @@ impl Shared {
         let now = Instant::now();
         let next = self.lanes[1 - end].queue.front().map(|&(at, _)| at);
         let (hop, way) = (self.hop, Way::of(end));
-        self.book.note(format_args!("{hop} {way}: closed, unread {}", next.is_some()));
+        self.journal.note(format_args!("{hop} {way}: closed, unread {}", next.is_some()));
         if next.is_some_and(|at| at <= now) {
             // The kernel sends no more of what it has, save what is under way.
-            let kept = self.chance.random_range(0..=self.lanes[end].queue.len());
+            let kept = self.random.random_range(0..=self.lanes[end].queue.len());
             self.lanes[end].queue.truncate(kept);
             self.lanes[end].len = self.lanes[end].queue.iter().map(|(_, bytes)| bytes.len()).sum();
         }
@@ -374,7 +374,7 @@ impl End {
     fn pauses(&self, cx: &mut Context<'_>) -> bool {
         let mut shared = lock(&self.shared);
         let odds = shared.wire.pauses_percent;
-        let pauses = shared.chance.random_range(0..100) < odds;
+        let pauses = shared.random.random_range(0..100) < odds;
         if pauses {
             cx.waker().wake_by_ref();
         }
@@ -459,6 +459,6 @@ impl Drop for End {
     fn drop(&mut self) {
         let mut shared = lock(&self.shared);
         shared.close(self.out);
-        shared.book.open().open_ends -= 1;
+        shared.journal.open().open_ends -= 1;
     }
 }

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bowline_io::drive::Inflow;
+use bowline_io::drive::WriteQueue;
 use bowline_node::runtime::{Act as Done, Command, Drain, ExitStatus, Process, StartError};
 use bowline_proto::session::{Channel, Size, Wants};
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use rand_chacha::ChaCha8Rng;
 use tokio::io::AsyncWrite;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
-use crate::book::{Book, byte, lane};
+use crate::journal::{Journal, byte, lane};
 use crate::promises::Promise;
 use crate::scenario::{Act, Runtime, Scenario, Script};
 
@@ -36,13 +36,13 @@ pub struct Scripted {
     runtime: Runtime,
     seed: u64,
     words: Vec<String>,
-    book: Book,
+    journal: Journal,
 }
 
 impl Scripted {
     /// The one of a scenario.
     #[must_use]
-    pub fn new(scenario: &Scenario, book: &Book) -> Scripted {
+    pub fn new(scenario: &Scenario, journal: &Journal) -> Scripted {
         Scripted {
             script: scenario.script.clone(),
             wants: scenario.wants,
@@ -50,7 +50,7 @@ impl Scripted {
             runtime: scenario.runtime,
             seed: scenario.seed,
             words: vec!["script".to_owned()],
-            book: book.clone(),
+            journal: journal.clone(),
         }
     }
 }
@@ -66,10 +66,10 @@ impl Command for Scripted {
 
     fn start(&mut self, size: Option<Size>) -> Result<Model, StartError> {
         if !self.script.starts {
-            self.book.note(format_args!("process: cannot be started"));
+            self.journal.note(format_args!("process: cannot be started"));
             return Err(StartError("it cannot be started".to_owned()));
         }
-        let mut records = self.book.open();
+        let mut records = self.journal.open();
         records.note(format_args!("process: starts, {size:?}"));
         let now = records.elapsed();
         if records.started.replace(now).is_some() {
@@ -82,12 +82,12 @@ impl Command for Scripted {
             _ => Duration::ZERO,
         };
         let model = Model {
-            book: self.book.clone(),
+            journal: self.journal.clone(),
             half_closes: self.half_closes,
             runtime: self.runtime,
             sized_from: Instant::now() + late,
             sizes: RefCell::default(),
-            chance: ChaCha8Rng::seed_from_u64(self.seed ^ 0x70_72_6f_63),
+            random: ChaCha8Rng::seed_from_u64(self.seed ^ 0x70_72_6f_63),
             limit: self.script.pipe_bytes,
             acts: self.script.acts.iter().copied().collect(),
             code: self.script.code,
@@ -140,13 +140,13 @@ enum State {
 /// The process.
 #[derive(Debug)]
 pub struct Model {
-    book: Book,
+    journal: Journal,
     half_closes: bool,
     runtime: Runtime,
     /// Its terminal takes no size before that; those that came wait.
     sized_from: Instant,
     sizes: RefCell<Vec<Size>>,
-    chance: ChaCha8Rng,
+    random: ChaCha8Rng,
     limit: usize,
     acts: VecDeque<Act>,
     code: u8,
@@ -209,7 +209,7 @@ impl Model {
         if self.runtime == Runtime::DropsStdin {
             self.stdin.cut = true;
             self.stdin.waiting.clear();
-            self.book.open().stdin_open = false;
+            self.journal.open().stdin_open = false;
         }
         true
     }
@@ -223,7 +223,7 @@ impl Model {
         pipe.waiting.extend((pipe.in_bytes..pipe.in_bytes + bytes).map(|at| byte(channel, at)));
         pipe.in_bytes += bytes;
         let late = self.state != State::Runs;
-        let mut records = self.book.open();
+        let mut records = self.journal.open();
         let counts = if late { &mut records.written_late } else { &mut records.written };
         counts[lane(channel)] += bytes;
         crate::world::check_bounds(&mut records);
@@ -261,7 +261,7 @@ impl Model {
     fn take(&mut self, most: u64) -> u64 {
         let count = usize::try_from(most).unwrap_or(usize::MAX).min(self.stdin.waiting.len());
         let bytes: Vec<u8> = self.stdin.waiting.drain(..count).collect();
-        let mut records = self.book.open();
+        let mut records = self.journal.open();
         let offset = records.stdin_taken;
         records.check(Channel::Stdin, offset, &bytes);
         records.stdin_taken += count as u64;
@@ -276,7 +276,7 @@ impl Model {
         if !self.stdin.ended || !self.stdin.waiting.is_empty() {
             return false;
         }
-        let mut records = self.book.open();
+        let mut records = self.journal.open();
         let whole = records.stdin_given_end && records.stdin_taken == records.stdin_given;
         if self.half_closes && !whole {
             let how = format!(
@@ -291,12 +291,12 @@ impl Model {
     fn close_stdin(&mut self) {
         self.stdin.open = false;
         self.stdin.waiting.clear();
-        self.book.open().stdin_open = false;
+        self.journal.open().stdin_open = false;
     }
 
     fn end(&mut self) {
         self.state = State::Ended;
-        let mut records = self.book.open();
+        let mut records = self.journal.open();
         records.ended = true;
         records.note(format_args!("process: ends with {}", self.code));
         drop(records);
@@ -328,12 +328,12 @@ impl Model {
 
     /// Some output of one of the pipes, or its end.
     fn poll_out(&mut self) -> Option<Done> {
-        let first = usize::from(self.chance.random::<bool>());
+        let first = usize::from(self.random.random::<bool>());
         for index in [first, 1 - first] {
             let pipe = &mut self.outs[index];
             let count = pipe.waiting.len().min(READ_BYTES);
             if count > 0 {
-                let count = self.chance.random_range(1..=count);
+                let count = self.random.random_range(1..=count);
                 let bytes: Bytes = pipe.waiting.drain(..count).collect();
                 return Some(if index == 0 { Done::Out(bytes) } else { Done::Err(bytes) });
             }
@@ -345,7 +345,7 @@ impl Model {
         None
     }
 
-    fn poll_stdin(&mut self, cx: &mut Context<'_>, waiting: &mut Inflow) -> bool {
+    fn poll_stdin(&mut self, cx: &mut Context<'_>, waiting: &mut WriteQueue) -> bool {
         if !self.stdin.open || self.stdin.cut {
             waiting.discard();
             return false;
@@ -365,7 +365,7 @@ impl Process for Model {
         if Instant::now() < self.sized_from {
             return self.sizes.borrow_mut().push(size);
         }
-        let mut records = self.book.open();
+        let mut records = self.journal.open();
         records.note(format_args!("process: {size:?}"));
         let from = records.sizes_seen;
         match records.sizes_given[from..].iter().position(|&given| given == size) {
@@ -374,7 +374,7 @@ impl Process for Model {
         }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>, stdin: &mut Inflow, room: bool) -> Poll<Done> {
+    fn poll(&mut self, cx: &mut Context<'_>, stdin: &mut WriteQueue, room: bool) -> Poll<Done> {
         if Instant::now() >= self.sized_from {
             let late: Vec<Size> = self.sizes.borrow_mut().drain(..).collect();
             late.into_iter().for_each(|size| self.resize(size));
@@ -402,7 +402,7 @@ impl Process for Model {
         }
         self.state = State::Reaped;
         let code = if self.runtime == Runtime::HidesCrash { 0 } else { self.code };
-        self.book.open().said = Some(code);
+        self.journal.open().said = Some(code);
         Poll::Ready(match code {
             code @ 129..=192 => ExitStatus::Signaled(code - 128),
             code => ExitStatus::Exited(code),
@@ -412,7 +412,7 @@ impl Process for Model {
 
 impl Drop for Model {
     fn drop(&mut self) {
-        let mut records = self.book.open();
+        let mut records = self.journal.open();
         let now = records.elapsed();
         records.dropped = Some(now);
         records.note(format_args!("process: dropped"));

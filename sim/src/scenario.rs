@@ -13,7 +13,7 @@ use crate::net::Blow;
 /// One session with all that is around it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scenario {
-    /// What chance grows from while it runs.
+    /// What randomness grows from while it runs.
     pub seed: u64,
     /// What the client speaks.
     pub front: &'static Protocol,
@@ -258,79 +258,79 @@ impl Scenario {
     /// The scenario of a seed.
     #[must_use]
     pub fn of(seed: u64) -> Scenario {
-        let mut chance = ChaCha8Rng::seed_from_u64(seed);
-        let chance = &mut chance;
-        let front = front(chance);
-        let back = back(chance);
-        let wants = wants(chance);
-        let volume = volume(chance);
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let random = &mut random;
+        let front = front(random);
+        let back = back(random);
+        let wants = wants(random);
+        let volume = volume(random);
         let mut scenario = Scenario {
             seed,
             front,
             back,
             wants,
-            wires: [wire(chance, volume), wire(chance, volume)],
+            wires: [wire(random, volume), wire(random, volume)],
             script: Script {
-                starts: !percent(chance, 3),
+                starts: !percent(random, 3),
                 acts: Vec::new(),
-                code: [0, 0, 0, 1, 7, 42, 126, 127, 130, 137, 255][chance.random_range(0..11)],
-                pipe_bytes: [512, 4096, 65_536, 1 << 20][chance.random_range(0..4)],
+                code: [0, 0, 0, 1, 7, 42, 126, 127, 130, 137, 255][random.random_range(0..11)],
+                pipe_bytes: [512, 4096, 65_536, 1 << 20][random.random_range(0..4)],
                 child: None,
             },
             runtime: Runtime::Sound,
             input: Input { bytes: 0, ends: false, piece_bytes: 1, pauses: Vec::new() },
-            reader: Reader { piece_bytes: piece(chance, volume), pauses: [vec![], vec![]] },
+            reader: Reader { piece_bytes: piece(random, volume), pauses: [vec![], vec![]] },
             sizes: Vec::new(),
             faults: Vec::new(),
         };
         if wants.stdin {
-            let bytes = amount(chance, volume);
+            let bytes = amount(random, volume);
             scenario.input.bytes = bytes;
-            scenario.input.ends = percent(chance, 70);
-            scenario.input.piece_bytes = piece(chance, volume);
-            scenario.input.pauses = pauses(chance, bytes);
+            scenario.input.ends = percent(random, 70);
+            scenario.input.piece_bytes = piece(random, volume);
+            scenario.input.pauses = pauses(random, bytes);
         }
-        scenario.script.acts = acts(chance, &scenario, volume);
-        if percent(chance, 10) {
-            let hold = Duration::from_millis(chance.random_range(0..6000));
-            scenario.script.child = Some((hold, chance.random_range(0..500)));
+        scenario.script.acts = acts(random, &scenario, volume);
+        if percent(random, 10) {
+            let hold = Duration::from_millis(random.random_range(0..6000));
+            scenario.script.child = Some((hold, random.random_range(0..500)));
         }
         for pauses_of in &mut scenario.reader.pauses {
-            if percent(chance, 20) {
-                *pauses_of = pauses(chance, volume);
+            if percent(random, 20) {
+                *pauses_of = pauses(random, volume);
             }
         }
         if wants.tty {
-            for index in 0..chance.random_range(0..4_u16) {
-                let at = Duration::from_millis(chance.random_range(0..3000) * u64::from(index));
+            for index in 0..random.random_range(0..4_u16) {
+                let at = Duration::from_millis(random.random_range(0..3000) * u64::from(index));
                 scenario.sizes.push((at, Size { width: 80 + index, height: 24 }));
             }
             scenario.sizes.sort_by_key(|&(at, size)| (at, size.width));
         }
-        if percent(chance, 4) {
-            away(chance, &mut scenario);
+        if percent(random, 4) {
+            away(random, &mut scenario);
         }
-        if percent(chance, 55) {
-            scenario.faults = (0..chance.random_range(1..3)).map(|_| fault(chance)).collect();
+        if percent(random, 55) {
+            scenario.faults = (0..random.random_range(1..3)).map(|_| fault(random)).collect();
             let harmful = !scenario.is_peaceful();
             for wire in &mut scenario.wires {
-                wire.reset_destroys = harmful && chance.random();
+                wire.reset_destroys = harmful && random.random();
             }
         }
-        // From a chance of its own, so that the rest of a seed's scenario is what it was before.
-        let chance = &mut ChaCha8Rng::seed_from_u64(seed ^ 0x72_75_6e_73);
-        if percent(chance, 25) {
-            runtime(chance, &mut scenario);
+        // From randomness of its own, so that the rest of a seed's scenario is what it was before.
+        let random = &mut ChaCha8Rng::seed_from_u64(seed ^ 0x72_75_6e_73);
+        if percent(random, 25) {
+            runtime(random, &mut scenario);
         }
         scenario
     }
 }
 
 /// A runtime that gets something wrong, and a script by which that is seen.
-fn runtime(chance: &mut ChaCha8Rng, scenario: &mut Scenario) {
+fn runtime(random: &mut ChaCha8Rng, scenario: &mut Scenario) {
     let wants = scenario.wants;
-    let after = Duration::from_millis(chance.random_range(0..5_000));
-    scenario.runtime = match chance.random_range(0..100) {
+    let after = Duration::from_millis(random.random_range(0..5_000));
+    scenario.runtime = match random.random_range(0..100) {
         0..25 if wants.stdin && wants.stdout && !wants.tty => Runtime::DropsStdin,
         25..35 if wants.tty => Runtime::LateSize(after),
         35..50 => Runtime::HidesCrash,
@@ -343,109 +343,109 @@ fn runtime(chance: &mut ChaCha8Rng, scenario: &mut Scenario) {
     };
     match scenario.runtime {
         Runtime::DropsStdin => {
-            let at = chance.random_range(0..=scenario.script.acts.len());
+            let at = random.random_range(0..=scenario.script.acts.len());
             scenario.script.acts.insert(at, Act::CloseOut);
             if scenario.input.ends && scenario.half_closes() {
                 scenario.script.acts.push(Act::ReadAll);
             }
         }
-        Runtime::HidesCrash => scenario.script.code = [1, 134, 137, 139][chance.random_range(0..4)],
+        Runtime::HidesCrash => scenario.script.code = [1, 134, 137, 139][random.random_range(0..4)],
         _ => {}
     }
 }
 
-fn percent(chance: &mut ChaCha8Rng, odds: u32) -> bool {
-    chance.random_range(0..100) < odds
+fn percent(random: &mut ChaCha8Rng, odds: u32) -> bool {
+    random.random_range(0..100) < odds
 }
 
-fn front(chance: &mut ChaCha8Rng) -> &'static Protocol {
-    match chance.random_range(0..100) {
+fn front(random: &mut ChaCha8Rng) -> &'static Protocol {
+    match random.random_range(0..100) {
         0..35 => &WEBSOCKET_V5,
         35..60 => &SPDY_V4,
-        60..80 => WEBSOCKET[chance.random_range(0..WEBSOCKET.len())],
-        _ => SPDY_OFFER[chance.random_range(0..SPDY_OFFER.len())],
+        60..80 => WEBSOCKET[random.random_range(0..WEBSOCKET.len())],
+        _ => SPDY_OFFER[random.random_range(0..SPDY_OFFER.len())],
     }
 }
 
-fn back(chance: &mut ChaCha8Rng) -> &'static Protocol {
-    match chance.random_range(0..100) {
+fn back(random: &mut ChaCha8Rng) -> &'static Protocol {
+    match random.random_range(0..100) {
         0..40 => &WEBSOCKET_V5,
         40..80 => &SPDY_V4,
-        80..90 => WEBSOCKET[chance.random_range(0..WEBSOCKET.len())],
-        _ => SPDY_OFFER[chance.random_range(0..SPDY_OFFER.len())],
+        80..90 => WEBSOCKET[random.random_range(0..WEBSOCKET.len())],
+        _ => SPDY_OFFER[random.random_range(0..SPDY_OFFER.len())],
     }
 }
 
-fn wants(chance: &mut ChaCha8Rng) -> Wants {
-    let tty = percent(chance, 20);
-    let stdout = percent(chance, 95);
-    Wants { stdin: percent(chance, 65), stdout, stderr: !tty && percent(chance, 70), tty }
+fn wants(random: &mut ChaCha8Rng) -> Wants {
+    let tty = percent(random, 20);
+    let stdout = percent(random, 95);
+    Wants { stdin: percent(random, 65), stdout, stderr: !tty && percent(random, 70), tty }
 }
 
 /// About how many bytes a session moves.
-fn volume(chance: &mut ChaCha8Rng) -> u64 {
-    match chance.random_range(0..100) {
-        0..60 => chance.random_range(0..2_000),
-        60..92 => chance.random_range(0..200_000),
-        _ => chance.random_range(200_000..16_000_000),
+fn volume(random: &mut ChaCha8Rng) -> u64 {
+    match random.random_range(0..100) {
+        0..60 => random.random_range(0..2_000),
+        60..92 => random.random_range(0..200_000),
+        _ => random.random_range(200_000..16_000_000),
     }
 }
 
-fn amount(chance: &mut ChaCha8Rng, volume: u64) -> u64 {
-    chance.random_range(0..=volume)
+fn amount(random: &mut ChaCha8Rng, volume: u64) -> u64 {
+    random.random_range(0..=volume)
 }
 
 /// A piece's limit that does not make a run of so many bytes endless.
-fn piece(chance: &mut ChaCha8Rng, volume: u64) -> usize {
+fn piece(random: &mut ChaCha8Rng, volume: u64) -> usize {
     let choices: &[usize] = match volume {
         0..2_000 => &[1, 3, 7, 100, 1500, 65_536],
         2_000..200_000 => &[200, 1500, 9000, 65_536, 1 << 20],
         _ => &[16_384, 65_536, 1 << 20],
     };
-    choices[chance.random_range(0..choices.len())]
+    choices[random.random_range(0..choices.len())]
 }
 
-fn wire(chance: &mut ChaCha8Rng, volume: u64) -> Wire {
+fn wire(random: &mut ChaCha8Rng, volume: u64) -> Wire {
     let buffers: &[usize] = match volume {
         0..200_000 => &[64, 2048, 65_536, 1 << 20],
         // Up to what Linux grows a socket's buffer to.
         _ => &[65_536, 1 << 20, 4 << 20],
     };
-    let micros: u64 = [0, 0, 50, 1000, 20_000][chance.random_range(0..5)];
+    let micros: u64 = [0, 0, 50, 1000, 20_000][random.random_range(0..5)];
     Wire {
-        piece_bytes: piece(chance, volume),
-        buffer_bytes: buffers[chance.random_range(0..buffers.len())],
+        piece_bytes: piece(random, volume),
+        buffer_bytes: buffers[random.random_range(0..buffers.len())],
         delay: Duration::from_micros(micros),
-        jitter: Duration::from_micros(chance.random_range(0..=micros)),
-        pauses_percent: [0, 0, 10, 50][chance.random_range(0..4)],
+        jitter: Duration::from_micros(random.random_range(0..=micros)),
+        pauses_percent: [0, 0, 10, 50][random.random_range(0..4)],
         reset_destroys: false,
     }
 }
 
-fn pauses(chance: &mut ChaCha8Rng, bytes: u64) -> Vec<(u64, Duration)> {
-    if !percent(chance, 40) {
+fn pauses(random: &mut ChaCha8Rng, bytes: u64) -> Vec<(u64, Duration)> {
+    if !percent(random, 40) {
         return Vec::new();
     }
-    let longest: u64 = [50, 3_000, 100_000][chance.random_range(0..3)];
-    let mut pauses: Vec<_> = (0..chance.random_range(1..4))
+    let longest: u64 = [50, 3_000, 100_000][random.random_range(0..3)];
+    let mut pauses: Vec<_> = (0..random.random_range(1..4))
         .map(|_| {
-            let pause = Duration::from_millis(chance.random_range(0..longest));
-            (chance.random_range(0..=bytes), pause)
+            let pause = Duration::from_millis(random.random_range(0..longest));
+            (random.random_range(0..=bytes), pause)
         })
         .collect();
     pauses.sort_by_key(|&(at, _)| at);
     pauses
 }
 
-fn acts(chance: &mut ChaCha8Rng, scenario: &Scenario, volume: u64) -> Vec<Act> {
+fn acts(random: &mut ChaCha8Rng, scenario: &Scenario, volume: u64) -> Vec<Act> {
     let (wants, input) = (scenario.wants, &scenario.input);
     let ends = input.ends && scenario.half_closes();
     // What can be read without waiting for ever.
     let mut left = input.bytes;
     let mut acts = Vec::new();
-    for _ in 0..chance.random_range(0..8) {
-        let size = u32::try_from(amount(chance, volume)).unwrap_or(u32::MAX);
-        match chance.random_range(0..100) {
+    for _ in 0..random.random_range(0..8) {
+        let size = u32::try_from(amount(random, volume)).unwrap_or(u32::MAX);
+        match random.random_range(0..100) {
             0..30 if wants.stdout => acts.push(Act::Out(size)),
             30..45 if wants.stderr => acts.push(Act::Err(size)),
             45..60 if wants.stdin => {
@@ -462,8 +462,8 @@ fn acts(chance: &mut ChaCha8Rng, scenario: &Scenario, volume: u64) -> Vec<Act> {
             80..83 if wants.stdout && !wants.tty => acts.push(Act::CloseOut),
             83..85 if wants.stderr => acts.push(Act::CloseErr),
             85..95 => {
-                let longest: u64 = [20, 2_000, 50_000][chance.random_range(0..3)];
-                acts.push(Act::Sleep(Duration::from_millis(chance.random_range(0..longest))));
+                let longest: u64 = [20, 2_000, 50_000][random.random_range(0..3)];
+                acts.push(Act::Sleep(Duration::from_millis(random.random_range(0..longest))));
             }
             _ => {}
         }
@@ -473,8 +473,8 @@ fn acts(chance: &mut ChaCha8Rng, scenario: &Scenario, volume: u64) -> Vec<Act> {
 
 /// A user who is away while the process ends, with output on every part of the way, and who types
 /// before reading on.
-fn away(chance: &mut ChaCha8Rng, scenario: &mut Scenario) {
-    let mut seconds = |range| Duration::from_secs(chance.random_range(range));
+fn away(random: &mut ChaCha8Rng, scenario: &mut Scenario) {
+    let mut seconds = |range| Duration::from_secs(random.random_range(range));
     let (typed, back) = (seconds(1..60), seconds(10..100));
     scenario.reader.pauses[0] = vec![(0, back)];
     scenario.reader.piece_bytes = 1 << 20;
@@ -484,24 +484,24 @@ fn away(chance: &mut ChaCha8Rng, scenario: &mut Scenario) {
     }
     for wire in &mut scenario.wires {
         wire.piece_bytes = wire.piece_bytes.max(16_384);
-        wire.buffer_bytes = [65_536, 1 << 20, 4 << 20][chance.random_range(0..3)];
+        wire.buffer_bytes = [65_536, 1 << 20, 4 << 20][random.random_range(0..3)];
     }
     scenario.script.acts.clear();
     if scenario.wants.stdout {
-        scenario.script.acts.push(Act::Out(chance.random_range(1_000_000..10_000_000)));
+        scenario.script.acts.push(Act::Out(random.random_range(1_000_000..10_000_000)));
     }
 }
 
-fn fault(chance: &mut ChaCha8Rng) -> Fault {
-    let when = match chance.random_range(0..4) {
-        0 => When::At(Duration::from_millis(chance.random_range(0..20_000))),
-        1 => When::Step(chance.random_range(1..20)),
-        _ => When::Step(chance.random_range(1..400)),
+fn fault(random: &mut ChaCha8Rng) -> Fault {
+    let when = match random.random_range(0..4) {
+        0 => When::At(Duration::from_millis(random.random_range(0..20_000))),
+        1 => When::Step(random.random_range(1..20)),
+        _ => When::Step(random.random_range(1..400)),
     };
-    let hop = if chance.random() { Hop::Near } else { Hop::Far };
-    let pause = Duration::from_millis(chance.random_range(1..4000));
-    let long = Duration::from_millis(chance.random_range(4000..90_000));
-    let what = match chance.random_range(0..100) {
+    let hop = if random.random() { Hop::Near } else { Hop::Far };
+    let pause = Duration::from_millis(random.random_range(1..4000));
+    let long = Duration::from_millis(random.random_range(4000..90_000));
+    let what = match random.random_range(0..100) {
         0..20 => What::Blow(hop, Blow::Reset),
         20..35 => What::Blow(hop, Blow::Close),
         35..50 => What::Blow(hop, Blow::Silence),

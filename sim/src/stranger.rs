@@ -1,14 +1,14 @@
 //! A node of others, and what real ones get wrong: to sessions whose outcome is missing, or a lie.
 //!
-//! It speaks as it should until its defect strikes. What it has said and sent is in the book: more
-//! than that nobody can know, and nothing less may arrive.
+//! It speaks as it should until its defect strikes. What it has said and sent is in the journal:
+//! more than that nobody can know, and nothing less may arrive.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bowline_io::clock::Clock;
-use bowline_io::drive::{Alarm, Inflow, Moment, Socket};
+use bowline_io::drive::{Alarm, Socket, SocketEvent, WriteQueue};
 use bowline_io::stream::Upgraded;
 use bowline_node::runtime::{Act, Command, ExitStatus, Process};
 use bowline_proto::session::{Channel, Event, Session, Side, Status};
@@ -17,7 +17,7 @@ use bowline_proto::{Machine, Next, Time, limits};
 use bytes::Bytes;
 use tokio::time::sleep;
 
-use crate::book::{Book, lane};
+use crate::journal::{Journal, lane};
 use crate::net::End;
 use crate::process::{Model, Scripted};
 use crate::scenario::{Runtime, Scenario};
@@ -26,20 +26,20 @@ use crate::scenario::{Runtime, Scenario};
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Serves a session to its end.
-pub async fn run(scenario: &Scenario, connection: Upgraded<End>, book: &Book) {
+pub async fn run(scenario: &Scenario, connection: Upgraded<End>, journal: &Journal) {
     let node = Stranger {
         defect: scenario.runtime,
         clock: Clock::start(),
         socket: Socket::new(connection.stream, connection.early),
         session: Session::new(Side::Server, scenario.back, scenario.wants, [0; 32]),
-        command: Scripted::new(scenario, book),
+        command: Scripted::new(scenario, journal),
         process: None,
-        stdin: Inflow::default(),
+        stdin: WriteQueue::default(),
         tail: Bytes::new(),
         strikes_at: None,
         ending: None,
         over: false,
-        book: book.clone(),
+        journal: journal.clone(),
     };
     node.run().await;
 }
@@ -51,18 +51,18 @@ struct Stranger {
     session: Session,
     command: Scripted,
     process: Option<Model>,
-    stdin: Inflow,
+    stdin: WriteQueue,
     /// The last output, which one that cuts it holds back.
     tail: Bytes,
     strikes_at: Option<Time>,
     ending: Option<ExitStatus>,
     /// It has said its last word.
     over: bool,
-    book: Book,
+    journal: Journal,
 }
 
 enum Wake {
-    Socket(Moment),
+    Socket(SocketEvent),
     Act(Act),
     Ended(ExitStatus),
     Deadline,
@@ -97,9 +97,11 @@ impl Stranger {
             }
             alarm.set(&self.clock, earlier(deadline, self.strikes_at.filter(|_| !self.over)));
             match poll_fn(|cx| self.poll(cx, &mut alarm)).await {
-                Wake::Socket(Moment::Read(bytes)) => self.session.receive(self.clock.now(), bytes),
-                Wake::Socket(Moment::Ended(_)) => self.session.receive_end(self.clock.now()),
-                Wake::Socket(Moment::Wrote) | Wake::Deadline => {}
+                Wake::Socket(SocketEvent::Read(bytes)) => {
+                    self.session.receive(self.clock.now(), bytes)
+                }
+                Wake::Socket(SocketEvent::Ended(_)) => self.session.receive_end(self.clock.now()),
+                Wake::Socket(SocketEvent::Wrote) | Wake::Deadline => {}
                 Wake::Act(act) => self.act(act),
                 Wake::Ended(ending) => self.ending = Some(ending),
             }
@@ -164,12 +166,12 @@ impl Stranger {
         if bytes.is_empty() {
             return;
         }
-        self.book.open().sent[lane(channel)] += bytes.len() as u64;
+        self.journal.open().sent[lane(channel)] += bytes.len() as u64;
         self.session.send(channel, bytes);
     }
 
     fn says(&mut self, status: &Status, code: Option<u8>) {
-        self.book.open().said = code;
+        self.journal.open().said = code;
         self.session.status(self.clock.now(), status);
         (self.process, self.over) = (None, true);
     }
@@ -180,13 +182,13 @@ impl Stranger {
         let why = format!("command terminated with non-zero exit code, exit code {code}");
         let defect = self.defect;
         if defect.is_harmful() {
-            self.book.open().fault(format_args!("the node: {defect:?}"));
+            self.journal.open().fault(format_args!("the node: {defect:?}"));
         }
         match defect {
             Runtime::NoStatus => {
                 // Where there is no JSON, silence in good order says success.
                 let json = self.session.protocol().json_status;
-                self.book.open().said = (!json).then_some(0);
+                self.journal.open().said = (!json).then_some(0);
                 for channel in [Channel::Stdout, Channel::Stderr, Channel::Error] {
                     self.session.finish(channel);
                 }

@@ -12,7 +12,7 @@ use rand_chacha::ChaCha8Rng;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-use crate::book::{Book, byte, lane};
+use crate::journal::{Journal, byte, lane};
 use crate::scenario::{Input, Scenario};
 
 /// Pauses at places of a stream.
@@ -49,19 +49,19 @@ impl Pauses {
 /// What the user types.
 #[derive(Debug)]
 pub struct Typist {
-    book: Book,
+    journal: Journal,
     input: Input,
-    chance: ChaCha8Rng,
+    random: ChaCha8Rng,
     pauses: Pauses,
 }
 
 impl Typist {
     /// The one of a scenario.
     #[must_use]
-    pub fn new(scenario: &Scenario, book: &Book) -> Typist {
+    pub fn new(scenario: &Scenario, journal: &Journal) -> Typist {
         Typist {
-            book: book.clone(),
-            chance: ChaCha8Rng::seed_from_u64(scenario.seed ^ 0x74_79_70_65),
+            journal: journal.clone(),
+            random: ChaCha8Rng::seed_from_u64(scenario.seed ^ 0x74_79_70_65),
             pauses: Pauses::new(&scenario.input.pauses),
             input: scenario.input.clone(),
         }
@@ -75,7 +75,7 @@ impl AsyncRead for Typist {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let typist = self.get_mut();
-        let at = typist.book.open().stdin_given;
+        let at = typist.journal.open().stdin_given;
         let until_pause = ready!(typist.pauses.poll(cx, at));
         let left = typist.input.bytes - at;
         if left == 0 {
@@ -83,16 +83,16 @@ impl AsyncRead for Typist {
                 // Nobody types any more.
                 return Poll::Pending;
             }
-            let mut records = typist.book.open();
+            let mut records = typist.journal.open();
             records.stdin_given_end = true;
             records.note(format_args!("user: input ends"));
             return Poll::Ready(Ok(()));
         }
-        let piece = typist.chance.random_range(1..=typist.input.piece_bytes) as u64;
+        let piece = typist.random.random_range(1..=typist.input.piece_bytes) as u64;
         let count = left.min(until_pause).min(piece).min(buffer.remaining() as u64);
         let bytes: Vec<u8> = (at..at + count).map(|at| byte(Channel::Stdin, at)).collect();
         buffer.put_slice(&bytes);
-        let mut records = typist.book.open();
+        let mut records = typist.journal.open();
         records.stdin_given += count;
         records.note(format_args!("user: types {count}"));
         crate::world::check_bounds(&mut records);
@@ -103,23 +103,23 @@ impl AsyncRead for Typist {
 /// The user's side of one output.
 #[derive(Debug)]
 pub struct Eyes {
-    book: Book,
+    journal: Journal,
     channel: Channel,
     piece_bytes: usize,
-    chance: ChaCha8Rng,
+    random: ChaCha8Rng,
     pauses: Pauses,
 }
 
 impl Eyes {
     /// The ones of a scenario for a channel.
     #[must_use]
-    pub fn new(scenario: &Scenario, channel: Channel, book: &Book) -> Eyes {
+    pub fn new(scenario: &Scenario, channel: Channel, journal: &Journal) -> Eyes {
         let number = u64::from(channel.number());
         Eyes {
-            book: book.clone(),
+            journal: journal.clone(),
             channel,
             piece_bytes: scenario.reader.piece_bytes,
-            chance: ChaCha8Rng::seed_from_u64(scenario.seed ^ (0x65_79_65 + number)),
+            random: ChaCha8Rng::seed_from_u64(scenario.seed ^ (0x65_79_65 + number)),
             pauses: Pauses::new(&scenario.reader.pauses[lane(channel)]),
         }
     }
@@ -132,12 +132,12 @@ impl AsyncWrite for Eyes {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let eyes = self.get_mut();
-        let at = eyes.book.open().received[lane(eyes.channel)];
+        let at = eyes.journal.open().received[lane(eyes.channel)];
         let until_pause = ready!(eyes.pauses.poll(cx, at));
-        let piece = eyes.chance.random_range(1..=eyes.piece_bytes);
+        let piece = eyes.random.random_range(1..=eyes.piece_bytes);
         let until_pause = usize::try_from(until_pause).unwrap_or(usize::MAX);
         let taken = bytes.len().min(piece).min(until_pause);
-        let mut records = eyes.book.open();
+        let mut records = eyes.journal.open();
         records.check(eyes.channel, at, &bytes[..taken]);
         records.received[lane(eyes.channel)] += taken as u64;
         records.note(format_args!("user: gets {taken} of {:?}", eyes.channel));

@@ -17,7 +17,7 @@ use tokio::task::{AbortHandle, JoinHandle, yield_now};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::book::{Book, Records};
+use crate::journal::{Journal, Records};
 use crate::memory;
 use crate::net::{self, Blow, Cable, End};
 use crate::process::Scripted;
@@ -61,16 +61,16 @@ pub fn run(scenario: &Scenario, keeps_lines: bool) -> Verdict {
             return Verdict { broken, steps: 0, fingerprint: 0, lines: vec![], end: String::new() };
         }
     };
-    let (book, held) = memory::peak_of(|| {
+    let (journal, held) = memory::peak_of(|| {
         runtime.block_on(async {
-            let book = Book::new(keeps_lines);
-            play(scenario, &book).await;
-            book
+            let journal = Journal::new(keeps_lines);
+            play(scenario, &journal).await;
+            journal
         })
     });
-    // Its clock is the book's.
+    // Its clock is the journal's.
     let _inside = runtime.enter();
-    let mut records = book.open();
+    let mut records = journal.open();
     check_memory(scenario, &mut records, held);
     Verdict {
         broken: records.broken.clone(),
@@ -117,9 +117,9 @@ pub(crate) fn check_bounds(records: &mut Records) {
     }
 }
 
-async fn play(scenario: &Scenario, book: &Book) {
+async fn play(scenario: &Scenario, journal: &Journal) {
     {
-        let mut records = book.open();
+        let mut records = journal.open();
         // What is on its way to somebody who has gone is dropped, and not held.
         if scenario.is_peaceful() && !scenario.runtime.is_stranger() {
             records.most_bytes = most_bytes(scenario);
@@ -127,29 +127,29 @@ async fn play(scenario: &Scenario, book: &Book) {
         records.sizes_given.extend(scenario.sizes.first().map(|&(_, size)| size));
     }
     let [near, far] = &scenario.wires;
-    let (client_end, near_end, near_cable) = net::connect(Hop::Near, near, scenario.seed, book);
-    let (far_end, node_end, far_cable) = net::connect(Hop::Far, far, !scenario.seed, book);
+    let (client_end, near_end, near_cable) = net::connect(Hop::Near, near, scenario.seed, journal);
+    let (far_end, node_end, far_cable) = net::connect(Hop::Far, far, !scenario.seed, journal);
     let ends = [CancellationToken::new(), CancellationToken::new()];
-    let gateway = spawn_gateway(scenario, near_end, far_end, ends[0].clone(), book);
-    let node = spawn_node(scenario, node_end, ends[1].clone(), book);
-    let (sizes, mut others) = spawn_sizes(scenario, book);
-    let client = spawn_client(scenario, client_end, sizes, book);
+    let gateway = spawn_gateway(scenario, near_end, far_end, ends[0].clone(), journal);
+    let node = spawn_node(scenario, node_end, ends[1].clone(), journal);
+    let (sizes, mut others) = spawn_sizes(scenario, journal);
+    let client = spawn_client(scenario, client_end, sizes, journal);
     let hands = Hands {
         cables: [near_cable, far_cable],
         ends,
         roles: [client.abort_handle(), gateway.abort_handle(), node.abort_handle()],
-        book: book.clone(),
+        journal: journal.clone(),
     };
     for fault in &scenario.faults {
         others.push(hands.clone().wait(fault.when, fault.what));
     }
-    finish(scenario, book, client, [gateway, node]).await;
+    finish(scenario, journal, client, [gateway, node]).await;
     drop(hands);
     for other in others {
         other.abort();
         let _ = other.await;
     }
-    look_around(book).await;
+    look_around(journal).await;
 }
 
 fn upgraded(end: End) -> Upgraded<End> {
@@ -161,15 +161,15 @@ fn spawn_gateway(
     near: End,
     far: End,
     end: CancellationToken,
-    book: &Book,
+    journal: &Journal,
 ) -> JoinHandle<()> {
     let session = |side, protocol| Session::new(side, protocol, scenario.wants, mask(scenario));
     let relay =
         Relay::new(session(Side::Server, scenario.front), session(Side::Client, scenario.back));
-    let (scenario, book) = (scenario.clone(), book.clone());
+    let (scenario, journal) = (scenario.clone(), journal.clone());
     tokio::spawn(async move {
         let (ending, _) = join(upgraded(near), upgraded(far), relay, end, "shuts down").await;
-        let mut records = book.open();
+        let mut records = journal.open();
         records.note(format_args!("gateway: {ending:?}"));
         if let Some(bowline_proto::relay::Ending::Status(outcome)) = ending {
             check_outcome(&scenario, &mut records, &outcome, "the gateway");
@@ -181,16 +181,16 @@ fn spawn_node(
     scenario: &Scenario,
     end: End,
     asked: CancellationToken,
-    book: &Book,
+    journal: &Journal,
 ) -> JoinHandle<()> {
     if scenario.runtime.is_stranger() {
-        let (scenario, book) = (scenario.clone(), book.clone());
+        let (scenario, journal) = (scenario.clone(), journal.clone());
         return tokio::spawn(async move {
-            let serves = stranger::run(&scenario, upgraded(end), &book);
+            let serves = stranger::run(&scenario, upgraded(end), &journal);
             let _ = asked.run_until_cancelled(serves).await;
         });
     }
-    let command = Scripted::new(scenario, book);
+    let command = Scripted::new(scenario, journal);
     let serves = node::run(command, scenario.wants, scenario.back, upgraded(end), asked);
     tokio::spawn(async {
         serves.await;
@@ -200,17 +200,17 @@ fn spawn_node(
 /// The terminal's sizes as they change.
 fn spawn_sizes(
     scenario: &Scenario,
-    book: &Book,
+    journal: &Journal,
 ) -> (Option<watch::Receiver<Size>>, Vec<JoinHandle<()>>) {
     let Some(&(_, first)) = scenario.sizes.first() else { return (None, Vec::new()) };
     let (sender, receiver) = watch::channel(first);
-    let (later, book) = (scenario.sizes[1..].to_vec(), book.clone());
+    let (later, journal) = (scenario.sizes[1..].to_vec(), journal.clone());
     let began = Instant::now();
     let changes = tokio::spawn(async move {
         for (at, size) in later {
             sleep_until(began + at).await;
-            book.open().sizes_given.push(size);
-            book.note(format_args!("user: {size:?}"));
+            journal.open().sizes_given.push(size);
+            journal.note(format_args!("user: {size:?}"));
             let _ = sender.send(size);
         }
     });
@@ -221,19 +221,19 @@ fn spawn_client(
     scenario: &Scenario,
     end: End,
     sizes: Option<watch::Receiver<Size>>,
-    book: &Book,
+    journal: &Journal,
 ) -> JoinHandle<()> {
     let session = Session::new(Side::Client, scenario.front, scenario.wants, mask(scenario));
-    let typist = Typist::new(scenario, book);
+    let typist = Typist::new(scenario, journal);
     let mut ends = Ends::default();
     ends.stdin = scenario.wants.stdin.then(|| Box::new(typist) as _);
-    ends.stdout = Box::new(Eyes::new(scenario, Channel::Stdout, book));
-    ends.stderr = Box::new(Eyes::new(scenario, Channel::Stderr, book));
+    ends.stdout = Box::new(Eyes::new(scenario, Channel::Stdout, journal));
+    ends.stderr = Box::new(Eyes::new(scenario, Channel::Stderr, journal));
     ends.sizes = sizes;
-    let (scenario, book) = (scenario.clone(), book.clone());
+    let (scenario, journal) = (scenario.clone(), journal.clone());
     tokio::spawn(async move {
         let result = bowline_client::run(upgraded(end), session, ends).await;
-        let mut records = book.open();
+        let mut records = journal.open();
         records.note(format_args!("client: {result:?}"));
         if let Ok(Ended::Known(outcome)) = &result {
             check_outcome(&scenario, &mut records, outcome, "the client");
@@ -255,14 +255,14 @@ struct Hands {
     cables: [Cable; 2],
     ends: [CancellationToken; 2],
     roles: [AbortHandle; 3],
-    book: Book,
+    journal: Journal,
 }
 
 impl Hands {
     fn wait(self, when: When, what: What) -> JoinHandle<()> {
         let step = Arc::new(Notify::new());
         if let When::Step(number) = when {
-            self.book.open().waiting.push((number, step.clone()));
+            self.journal.open().waiting.push((number, step.clone()));
         }
         tokio::spawn(async move {
             match when {
@@ -282,32 +282,32 @@ impl Hands {
             // A client is asked by a signal, and then goes as if it were killed.
             What::End(Role::Client) => self.roles[0].abort(),
         }
-        self.book.open().fault(format_args!("{what:?}"));
+        self.journal.open().fault(format_args!("{what:?}"));
     }
 }
 
 /// Waits for everybody, and looks at how long it took.
 async fn finish(
     scenario: &Scenario,
-    book: &Book,
+    journal: &Journal,
     client: JoinHandle<()>,
     rest: [JoinHandle<()>; 2],
 ) {
     if timeout(FOR_EVER, client).await.is_err() {
-        let mut records = book.open();
+        let mut records = journal.open();
         let promise =
             if records.fault_at.is_some() { Promise::FoundInTime } else { Promise::Awake };
         return records.broke(promise, "the client never ends".into());
     }
-    let client_at = book.open().elapsed();
+    let client_at = journal.open().elapsed();
     for (role, task) in ["gateway", "node"].into_iter().zip(rest) {
         let most = FOUND_WITHIN + pauses(scenario);
         if timeout(most, task).await.is_err() {
             let how = format!("{most:?} after the client, the {role} goes on");
-            book.open().broke(Promise::FoundInTime, how);
+            journal.open().broke(Promise::FoundInTime, how);
         }
     }
-    let mut records = book.open();
+    let mut records = journal.open();
     check_time(scenario, &mut records, client_at);
     if scenario.is_peaceful() {
         check_delivery(scenario, &mut records);
@@ -446,13 +446,13 @@ fn total(records: &Records) -> [u64; 2] {
 }
 
 /// After the end nothing may be left.
-async fn look_around(book: &Book) {
+async fn look_around(journal: &Journal) {
     // Tasks that were woken by what ended before them get their turn.
     for _ in 0..16 {
         yield_now().await;
     }
     let tasks = Handle::current().metrics().num_alive_tasks();
-    let mut records = book.open();
+    let mut records = journal.open();
     if tasks > 0 {
         records.broke(Promise::NothingHeld, format!("{tasks} tasks are left"));
     }

@@ -6,7 +6,7 @@ use std::hash::{BuildHasher, RandomState};
 use thiserror::Error;
 
 use crate::reader::{Entry, Headers, Kind};
-use crate::{Trouble, shown};
+use crate::{Problem, shown};
 
 /// The longest name, and the longest that a link leads to: what a system call takes, less what is
 /// put in front of it.
@@ -19,7 +19,7 @@ pub const KEPT_BYTES: u64 = 1 << 30;
 /// What keeping one name takes beside its bytes.
 pub const ENTRY_BYTES: u64 = 64;
 
-/// How much may come.
+/// WriteMode much may come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of files and of headers, in all.
@@ -66,7 +66,7 @@ pub enum Verdict {
     /// Take it, at this path below the root of the tree; empty for the root itself.
     Take(Vec<u8>),
     /// Pass it over, and say so.
-    Skip(Trouble),
+    Skip(Problem),
 }
 
 /// Judges the entries of one archive.
@@ -125,7 +125,7 @@ impl Admission {
             self.bytes = self.bytes.saturating_add(entry.size);
         }
         self.bounded()?;
-        let failure = |what: &str| Ok(Verdict::Skip(Trouble::failure(&entry.name, what)));
+        let failure = |what: &str| Ok(Verdict::Skip(Problem::failure(&entry.name, what)));
         if !self.place.is_empty() && parts(&entry.name).any(|part| part == self.place) {
             return Err(Refused::IntoItself);
         }
@@ -144,7 +144,7 @@ impl Admission {
                 // kubectl's words.
                 let name = shown(&entry.name);
                 let text = format!("file {name} is outside target destination, skipping");
-                return Ok(Verdict::Skip(Trouble { text, is_failure: true }));
+                return Ok(Verdict::Skip(Problem { text, is_failure: true }));
             }
             Err(Outside::Foreign) => {
                 return Err(Refused::Foreign(String::from_utf8_lossy(&entry.name).into_owned()));
@@ -156,7 +156,7 @@ impl Admission {
         match entry.kind {
             Kind::File | Kind::HardLink | Kind::Symlink | Kind::Directory => {}
             Kind::Fifo => {
-                return Ok(Verdict::Skip(Trouble::notice(
+                return Ok(Verdict::Skip(Problem::notice(
                     &entry.name,
                     "skipping: it is a named pipe",
                 )));
@@ -217,14 +217,14 @@ impl Admission {
     }
 
     /// kubectl's words for it, less its advice.
-    fn skipped_link(&mut self, entry: &Entry) -> Result<Trouble, Refused> {
+    fn skipped_link(&mut self, entry: &Entry) -> Result<Problem, Refused> {
         // What comes below its name is not to be taken for a directory of that name.
         if let Ok(path) = self.below_root(&entry.name) {
             self.keep_link(path)?;
         }
         let (name, target) = (shown(&entry.name), shown(&entry.link));
         let text = format!("skipping symlink: {name} -> {target}");
-        Ok(Trouble { text, is_failure: false })
+        Ok(Problem { text, is_failure: false })
     }
 
     fn is_below_a_link(&self, path: &[u8]) -> bool {
@@ -293,8 +293,8 @@ mod tests {
     fn judged(admission: &mut Admission, name: &str, kind: Kind, link: &str) -> String {
         match admission.judge(&entry(name, kind, link)) {
             Ok(Verdict::Take(path)) => format!("take {}", String::from_utf8_lossy(&path)),
-            Ok(Verdict::Skip(Trouble { text, is_failure: true })) => format!("failure {text}"),
-            Ok(Verdict::Skip(Trouble { text, .. })) => format!("notice {text}"),
+            Ok(Verdict::Skip(Problem { text, is_failure: true })) => format!("failure {text}"),
+            Ok(Verdict::Skip(Problem { text, .. })) => format!("notice {text}"),
             Err(refused) => refused.to_string(),
         }
     }

@@ -3,12 +3,12 @@
 //! On the way in, [`reader`] turns bytes into entries, [`admit`] says which of them may be taken
 //! and under which name, and [`unpack`] puts those into a directory, below a name of its own until
 //! all is there. On the way out, [`pack`] turns a tree into bytes, by means of [`writer`].
-//! [`Trouble`] is what both say of an entry that is not what it should be; the others go on.
+//! [`Problem`] is what both say of an entry that is not what it should be; the others go on.
 //!
 //! Published because `bowline-client` stands on it; not meant for use of its own.
 
 pub mod admit;
-pub mod goal;
+pub mod destination;
 pub mod pack;
 pub mod reader;
 pub mod sum;
@@ -16,7 +16,7 @@ pub mod unpack;
 pub mod writer;
 
 mod merge;
-mod put;
+mod publish;
 
 use std::fmt::Display;
 
@@ -49,20 +49,20 @@ pub struct Item {
 
 /// What is wrong with one entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trouble {
+pub struct Problem {
     /// Its name and what is wrong, with escapes: a name may hold anything.
     pub text: String,
     /// Whether the copy is less than was asked for: its end is a bad one then.
     pub is_failure: bool,
 }
 
-impl Trouble {
-    fn failure(name: &[u8], what: impl Display) -> Trouble {
-        Trouble { text: format!("{}: {what}", shown(name)), is_failure: true }
+impl Problem {
+    fn failure(name: &[u8], what: impl Display) -> Problem {
+        Problem { text: format!("{}: {what}", shown(name)), is_failure: true }
     }
 
-    fn notice(name: &[u8], what: impl Display) -> Trouble {
-        Trouble { text: format!("{}: {what}", shown(name)), is_failure: false }
+    fn notice(name: &[u8], what: impl Display) -> Problem {
+        Problem { text: format!("{}: {what}", shown(name)), is_failure: false }
     }
 }
 

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use cap_std::fs::{Dir, MetadataExt};
 use rustix::fs::{AtFlags, Mode, Timespec, Timestamps, UTIME_OMIT, chmodat, utimensat};
 
-use crate::Trouble;
-use crate::goal::is_about_the_directory;
-use crate::put::{How, put};
+use crate::Problem;
+use crate::destination::is_about_the_directory;
+use crate::publish::{WriteMode, put};
 use crate::unpack::of_system;
 
 /// What is in a directory below another. One that cannot be listed is an error, never empty.
@@ -56,12 +56,12 @@ enum Step {
 }
 
 /// Moves all of a tree into a directory.
-pub fn merge(tree: &Dir, target: &Dir, preserve: bool, troubles: &mut Vec<Trouble>) {
+pub fn merge(tree: &Dir, target: &Dir, preserve: bool, problems: &mut Vec<Problem>) {
     let mut steps = vec![Step::Enter(PathBuf::new())];
     while let Some(step) = steps.pop() {
         let (path, done) = match step {
             Step::Enter(path) => {
-                let done = enter(tree, target, &path, preserve, &mut steps, troubles);
+                let done = enter(tree, target, &path, preserve, &mut steps, problems);
                 (path, done)
             }
             Step::Leave(path, had) => {
@@ -71,7 +71,7 @@ pub fn merge(tree: &Dir, target: &Dir, preserve: bool, troubles: &mut Vec<Troubl
         };
         if let Err(error) = done {
             let name = if path.as_os_str().is_empty() { Path::new(".") } else { &path };
-            troubles.push(Trouble::failure(name.as_os_str().as_bytes(), of_system(&error)));
+            problems.push(Problem::failure(name.as_os_str().as_bytes(), of_system(&error)));
         }
     }
 }
@@ -82,7 +82,7 @@ fn enter(
     path: &Path,
     preserve: bool,
     steps: &mut Vec<Step>,
-    troubles: &mut Vec<Trouble>,
+    problems: &mut Vec<Problem>,
 ) -> io::Result<()> {
     let dir = tree.open_dir(at(path))?;
     let found = dir.dir_metadata()?;
@@ -105,24 +105,24 @@ fn enter(
                     steps.push(Step::Enter(path));
                     continue;
                 }
-                moved => moved.map(|_| How::Renamed),
+                moved => moved.map(|_| WriteMode::Renamed),
             },
             (false, true) => Err(rustix::io::Errno::ISDIR.into()),
             (false, false) => put(tree, &path, target, &path, preserve),
         };
         let name = path.as_os_str().as_bytes();
         match moved {
-            Ok(How::Renamed) => {}
-            Ok(How::InPlace(why)) => troubles.push(written_in_place(name, &why)),
-            Err(error) => troubles.push(Trouble::failure(name, of_system(&error))),
+            Ok(WriteMode::Renamed) => {}
+            Ok(WriteMode::InPlace(why)) => problems.push(written_in_place(name, &why)),
+            Err(error) => problems.push(Problem::failure(name, of_system(&error))),
         }
     }
     Ok(())
 }
 
 /// What is said of something that was not replaced.
-pub fn written_in_place(name: &[u8], why: &io::Error) -> Trouble {
-    Trouble::notice(name, format_args!("written in place: {}", of_system(why)))
+pub fn written_in_place(name: &[u8], why: &io::Error) -> Problem {
+    Problem::notice(name, format_args!("written in place: {}", of_system(why)))
 }
 
 /// Moves a directory. To another disk it is made anew, and what is in it has to follow: true.

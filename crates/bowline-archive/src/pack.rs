@@ -17,9 +17,9 @@ use rustix::fs::OFlags;
 use crate::reader::{BLOCK_BYTES, Entry, Kind};
 use crate::unpack::of_system;
 use crate::writer::{self, Owner};
-use crate::{Item, ItemKind, Trouble};
+use crate::{Item, ItemKind, Problem};
 
-/// How much there is to copy.
+/// WriteMode much there is to copy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     /// Bytes of regular files.
@@ -77,7 +77,7 @@ impl Version {
 }
 
 /// Versions of files that are there already, by paths below the root.
-pub type There = HashMap<Vec<u8>, Version>;
+pub type Versions = HashMap<Vec<u8>, Version>;
 
 /// Reads as an archive.
 #[derive(Debug)]
@@ -86,8 +86,8 @@ pub struct Packer {
     stack: Vec<Frame>,
     /// The next thing to visit at the beginning.
     root: Option<(PathBuf, Vec<u8>)>,
-    there: There,
-    sent: There,
+    there: Versions,
+    sent: Versions,
     /// All that was visited, as it is in the archive or there already.
     items: BTreeMap<Vec<u8>, Item>,
     directories_only: bool,
@@ -97,7 +97,7 @@ pub struct Packer {
     given: usize,
     file: Option<Open>,
     is_over: bool,
-    troubles: Vec<Trouble>,
+    problems: Vec<Problem>,
     failures: u64,
     /// Paths below the root whose bytes in the archive are not those of any moment.
     torn: Vec<Vec<u8>>,
@@ -128,12 +128,12 @@ impl Packer {
     /// Packs what is at `path` under the name `root`. Files that are in `there`, and the same, are
     /// left out.
     #[must_use]
-    pub fn new(path: &Path, root: &[u8], there: There) -> Packer {
+    pub fn new(path: &Path, root: &[u8], there: Versions) -> Packer {
         Packer {
             stack: Vec::new(),
             root: Some((path.to_owned(), root.to_vec())),
             there,
-            sent: There::new(),
+            sent: Versions::new(),
             items: BTreeMap::new(),
             directories_only: false,
             symlinks: 0,
@@ -141,7 +141,7 @@ impl Packer {
             given: 0,
             file: None,
             is_over: false,
-            troubles: Vec::new(),
+            problems: Vec::new(),
             failures: 0,
             torn: Vec::new(),
             name: Vec::new(),
@@ -153,13 +153,13 @@ impl Packer {
     /// there, and the directories that those are in have another time then.
     #[must_use]
     pub fn directories(path: &Path, root: &[u8]) -> Packer {
-        Packer { directories_only: true, ..Packer::new(path, root, There::new()) }
+        Packer { directories_only: true, ..Packer::new(path, root, Versions::new()) }
     }
 
     /// What files were when they were opened: whoever adds to what was sent of one has to know that
     /// it is still the same.
     #[must_use]
-    pub fn sent(&self) -> &There {
+    pub fn sent(&self) -> &Versions {
         &self.sent
     }
 
@@ -168,18 +168,18 @@ impl Packer {
         std::mem::take(&mut self.items)
     }
 
-    /// How many symbolic links are in the archive.
+    /// WriteMode many symbolic links are in the archive.
     #[must_use]
     pub fn symlinks(&self) -> u64 {
         self.symlinks
     }
 
     /// What was wrong with single files, so far.
-    pub fn troubles(&mut self) -> Vec<Trouble> {
-        std::mem::take(&mut self.troubles)
+    pub fn problems(&mut self) -> Vec<Problem> {
+        std::mem::take(&mut self.problems)
     }
 
-    /// How many files of those that were asked for are not in the archive as they are here.
+    /// WriteMode many files of those that were asked for are not in the archive as they are here.
     #[must_use]
     pub fn failures(&self) -> u64 {
         self.failures
@@ -203,13 +203,13 @@ impl Packer {
         self.is_over && self.given == self.waiting.len()
     }
 
-    fn trouble(&mut self, trouble: Trouble) {
-        self.failures += u64::from(trouble.is_failure);
-        self.troubles.push(trouble);
+    fn problem(&mut self, problem: Problem) {
+        self.failures += u64::from(problem.is_failure);
+        self.problems.push(problem);
     }
 
     fn fail(&mut self, path: &Path, error: &io::Error) {
-        self.trouble(Trouble::failure(path.as_os_str().as_bytes(), of_system(error)));
+        self.problem(Problem::failure(path.as_os_str().as_bytes(), of_system(error)));
     }
 
     /// Finds more to read.
@@ -295,7 +295,7 @@ impl Packer {
                 "a device"
             };
             let what = format!("skipping: it is {what}");
-            self.trouble(Trouble::notice(path.as_os_str().as_bytes(), what));
+            self.problem(Problem::notice(path.as_os_str().as_bytes(), what));
         }
         Ok(())
     }
@@ -346,7 +346,7 @@ impl Packer {
             self.items.remove(&open.name[root.map_or(open.name.len(), |at| at + 1)..]);
             self.torn.push(open.name.clone());
             let path = open.path.as_os_str().as_bytes();
-            self.trouble(Trouble::failure(path, "file changed as we read it"));
+            self.problem(Problem::failure(path, "file changed as we read it"));
         }
         let padding =
             (BLOCK_BYTES as u64 - open.before.len() % BLOCK_BYTES as u64) % BLOCK_BYTES as u64;
@@ -387,7 +387,7 @@ impl Packer {
 }
 
 impl Read for Packer {
-    /// Never fails; what is wrong is in [`troubles`](Packer::troubles). 0 is the end.
+    /// Never fails; what is wrong is in [`problems`](Packer::problems). 0 is the end.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut filled = 0;
         while filled < buffer.len() {

@@ -120,10 +120,10 @@ pub struct Reader {
     state: State,
     /// A header's bytes, while they come in pieces.
     block: Vec<u8>,
-    /// How many bytes were looked at.
+    /// WriteMode many bytes were looked at.
     at: u64,
     said: Said,
-    /// How many archives follow the one that comes.
+    /// WriteMode many archives follow the one that comes.
     following: u64,
     headers: Headers,
 }

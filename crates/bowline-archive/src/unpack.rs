@@ -17,16 +17,16 @@ use cap_std::fs::{Dir, OpenOptions};
 use rustix::fs::{AtFlags, Mode, fchmod, futimens, utimensat};
 use thiserror::Error;
 
-use crate::Trouble;
+use crate::Problem;
 use crate::admit::{Admission, ENTRY_BYTES, KEPT_BYTES, Refused, Verdict};
-use crate::goal::{self, Goal};
+use crate::destination::{self, Destination};
 use crate::merge::{merge, set_root, sweep, times, written_in_place};
-use crate::put::{How, put};
+use crate::publish::{WriteMode, put};
 use crate::reader::{Entry, Event, Fault, Kind, Reader};
 
 /// Under this name the tree is in its directory.
 const TREE: &str = "tree";
-/// How many troubles are told one by one.
+/// How many problems are told one by one.
 const TROUBLES: usize = 1000;
 
 /// Why nothing more can be unpacked.
@@ -50,7 +50,7 @@ pub enum UnpackError {
 
 /// A file that is here, as it came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Had {
+pub struct Received {
     /// Its size.
     pub size: u64,
     /// Its time in the archive, in seconds.
@@ -61,7 +61,7 @@ pub struct Had {
     pub bytes: u64,
 }
 
-impl Had {
+impl Received {
     /// Whether all of it is here.
     #[must_use]
     pub fn is_whole(&self) -> bool {
@@ -87,7 +87,7 @@ pub enum Step<'a> {
 /// Unpacks archives of one tree, one attempt after the other, and gives it its name at the end.
 #[derive(Debug)]
 pub struct Unpacker {
-    goal: Goal,
+    destination: Destination,
     place: PathBuf,
     /// Why that is neither beside the target nor in it.
     is_elsewhere: Option<io::Error>,
@@ -98,7 +98,7 @@ pub struct Unpacker {
     admission: Option<Admission>,
     current: Option<Current>,
     /// Whole files and the one that was cut, by their paths below the root.
-    had: BTreeMap<Vec<u8>, Had>,
+    received: BTreeMap<Vec<u8>, Received>,
     directories: BTreeMap<Vec<u8>, (u32, i64)>,
     symlinks: BTreeMap<Vec<u8>, (Vec<u8>, i64)>,
     /// What was told of and is not here.
@@ -107,7 +107,7 @@ pub struct Unpacker {
     kept: u64,
     /// The root is a symbolic link: what it leads to has to be asked for.
     root_is_link: bool,
-    troubles: Vec<Trouble>,
+    problems: Vec<Problem>,
     told: usize,
     failures: u64,
     took_something: bool,
@@ -121,7 +121,7 @@ struct Current {
     path: Vec<u8>,
     /// `None` if it is passed over.
     file: Option<File>,
-    had: Had,
+    received: Received,
 }
 
 impl Unpacker {
@@ -135,12 +135,12 @@ impl Unpacker {
             let path = path.to_owned();
             |error| UnpackError::Place { path, error }
         };
-        let goal = Goal::of(target).map_err(fail(target))?;
-        let (place, is_elsewhere) =
-            goal::place(&goal).map_err(|(path, error)| UnpackError::Place { path, error })?;
+        let destination = Destination::of(target).map_err(fail(target))?;
+        let (place, is_elsewhere) = destination::place(&destination)
+            .map_err(|(path, error)| UnpackError::Place { path, error })?;
         let dir = Dir::open_ambient_dir(&place, ambient_authority()).map_err(fail(&place))?;
         Ok(Unpacker {
-            goal,
+            destination,
             place,
             is_elsewhere,
             dir,
@@ -148,13 +148,13 @@ impl Unpacker {
             reader: Reader::default(),
             admission: None,
             current: None,
-            had: BTreeMap::new(),
+            received: BTreeMap::new(),
             directories: BTreeMap::new(),
             symlinks: BTreeMap::new(),
             told_of: BTreeSet::new(),
             kept: 0,
             root_is_link: false,
-            troubles: Vec::new(),
+            problems: Vec::new(),
             told: 0,
             failures: 0,
             took_something: false,
@@ -189,21 +189,21 @@ impl Unpacker {
 
     /// What is here, by paths below the root.
     #[must_use]
-    pub fn had(&self) -> &BTreeMap<Vec<u8>, Had> {
-        &self.had
+    pub fn received(&self) -> &BTreeMap<Vec<u8>, Received> {
+        &self.received
     }
 
     /// Forgets a file: it is another one now, or gone.
     pub fn forget(&mut self, path: &[u8]) {
-        self.had.remove(path);
+        self.received.remove(path);
         let _ = self.dir.remove_file(self.inside(path));
     }
 
     /// The file that was cut short, to be written on at its end.
     #[must_use]
-    pub fn unfinished(&self) -> Option<(Vec<u8>, Had)> {
-        let found = self.had.iter().find(|(_, had)| !had.is_whole());
-        found.map(|(path, had)| (path.clone(), *had))
+    pub fn unfinished(&self) -> Option<(Vec<u8>, Received)> {
+        let found = self.received.iter().find(|(_, received)| !received.is_whole());
+        found.map(|(path, received)| (path.clone(), *received))
     }
 
     /// Writes on at the end of a file that was cut. More than is missing is an error.
@@ -212,15 +212,17 @@ impl Unpacker {
     /// Of the system; or [`io::ErrorKind::InvalidData`].
     pub fn append(&mut self, path: &[u8], bytes: &[u8]) -> io::Result<()> {
         let inside = self.inside(path);
-        let Some(had) = self.had.get_mut(path) else { return Err(io::ErrorKind::NotFound.into()) };
-        if had.bytes + bytes.len() as u64 > had.size {
+        let Some(received) = self.received.get_mut(path) else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        if received.bytes + bytes.len() as u64 > received.size {
             return Err(io::ErrorKind::InvalidData.into());
         }
         let mut file = self.dir.open_with(inside, OpenOptions::new().append(true))?;
         file.write_all(bytes)?;
-        had.bytes += bytes.len() as u64;
-        if had.is_whole() && self.preserve {
-            had.set(&file)?;
+        received.bytes += bytes.len() as u64;
+        if received.is_whole() && self.preserve {
+            received.set(&file)?;
         }
         Ok(())
     }
@@ -262,30 +264,30 @@ impl Unpacker {
     }
 
     /// What was wrong with single entries, so far.
-    pub fn troubles(&mut self) -> Vec<Trouble> {
-        std::mem::take(&mut self.troubles)
+    pub fn problems(&mut self) -> Vec<Problem> {
+        std::mem::take(&mut self.problems)
     }
 
-    /// How many entries of those that were asked for are not here.
+    /// WriteMode many entries of those that were asked for are not here.
     #[must_use]
     pub fn failures(&self) -> u64 {
         self.failures
     }
 
-    fn trouble(&mut self, trouble: Trouble) {
-        self.failures += u64::from(trouble.is_failure);
+    fn problem(&mut self, problem: Problem) {
+        self.failures += u64::from(problem.is_failure);
         self.told += 1;
         if self.told < TROUBLES {
-            self.troubles.push(trouble);
+            self.problems.push(problem);
         } else if self.told == TROUBLES {
             let text = "what is wrong with other entries is not shown".to_owned();
-            self.troubles.push(Trouble { text, is_failure: false });
+            self.problems.push(Problem { text, is_failure: false });
         }
     }
 
     fn fail(&mut self, path: &[u8], error: &io::Error) {
         self.told_of.insert(path.to_vec());
-        self.trouble(Trouble::failure(path, of_system(error)));
+        self.problem(Problem::failure(path, of_system(error)));
     }
 
     fn inside(&self, path: &[u8]) -> PathBuf {
@@ -295,8 +297,9 @@ impl Unpacker {
 
     fn entry(&mut self, entry: &Entry, show: &mut dyn FnMut(Step<'_>)) -> Result<(), UnpackError> {
         let Some(admission) = &mut self.admission else { return Ok(()) };
-        let had = Had { size: entry.size, mtime: entry.mtime, mode: entry.mode, bytes: 0 };
-        let mut current = Current { path: Vec::new(), file: None, had };
+        let received =
+            Received { size: entry.size, mtime: entry.mtime, mode: entry.mode, bytes: 0 };
+        let mut current = Current { path: Vec::new(), file: None, received };
         if entry.kind == Kind::Symlink && admission.path(&entry.name).is_some_and(|p| p.is_empty())
         {
             // Nothing is told of it: what it leads to comes next. But nothing else comes below it.
@@ -306,12 +309,12 @@ impl Unpacker {
             return Ok(());
         }
         match admission.judge(entry)? {
-            Verdict::Skip(trouble) => {
+            Verdict::Skip(problem) => {
                 if let Some(path) = admission.path(&entry.name) {
                     self.keep(&path, 0)?;
                     self.told_of.insert(path);
                 }
-                self.trouble(trouble);
+                self.problem(problem);
             }
             Verdict::Take(path) => {
                 self.keep(&path, entry.link.len())?;
@@ -326,9 +329,10 @@ impl Unpacker {
                     Kind::HardLink => self.hard_link(&path, entry),
                     _ => {
                         show(Step::File(&entry.name));
-                        self.replaces_a_directory |= path.is_empty() && self.goal.path().is_dir();
+                        self.replaces_a_directory |=
+                            path.is_empty() && self.destination.path().is_dir();
                         self.create(&path).map(|file| {
-                            self.had.insert(path.clone(), had);
+                            self.received.insert(path.clone(), received);
                             current.file = Some(file);
                         })
                     }
@@ -377,9 +381,9 @@ impl Unpacker {
         let Some(file) = &mut current.file else { return };
         match file.write_all(bytes) {
             Ok(()) => {
-                current.had.bytes += bytes.len() as u64;
-                if let Some(had) = self.had.get_mut(&current.path) {
-                    had.bytes = current.had.bytes;
+                current.received.bytes += bytes.len() as u64;
+                if let Some(received) = self.received.get_mut(&current.path) {
+                    received.bytes = current.received.bytes;
                 }
             }
             Err(error) => {
@@ -392,11 +396,11 @@ impl Unpacker {
     }
 
     fn whole(&mut self) {
-        let Some(Current { file: Some(file), had, path }) = self.current.take() else {
+        let Some(Current { file: Some(file), received, path }) = self.current.take() else {
             return;
         };
         if self.preserve
-            && let Err(error) = had.set(&file)
+            && let Err(error) = received.set(&file)
         {
             self.fail(&path, &error);
         }
@@ -433,7 +437,7 @@ impl Unpacker {
             self.symlinks.insert(path.to_vec(), (link, mtime));
             return Ok(());
         }
-        let Some(had) = self.had.get(&target).copied() else { return Err(missing()) };
+        let Some(received) = self.received.get(&target).copied() else { return Err(missing()) };
         let (from, to) = (self.inside(&target), self.inside(path));
         if let Some(parent) = to.parent() {
             self.dir.create_dir_all(parent)?;
@@ -442,9 +446,9 @@ impl Unpacker {
         self.dir.hard_link(&from, &self.dir, &to).or_else(|_| {
             self.dir.copy(&from, &self.dir, &to)?;
             let file = self.dir.open(&to)?;
-            had.set(&file)
+            received.set(&file)
         })?;
-        self.had.insert(path.to_vec(), had);
+        self.received.insert(path.to_vec(), received);
         Ok(())
     }
 
@@ -453,11 +457,15 @@ impl Unpacker {
     ///
     /// # Errors
     /// [`UnpackError::Place`]; what is wrong with single entries is in
-    /// [`troubles`](Self::troubles).
+    /// [`problems`](Self::problems).
     pub fn publish(&mut self) -> Result<(), UnpackError> {
         self.cut();
-        let unfinished: Vec<_> =
-            self.had.iter().filter(|(_, had)| !had.is_whole()).map(|one| one.0.clone()).collect();
+        let unfinished: Vec<_> = self
+            .received
+            .iter()
+            .filter(|(_, received)| !received.is_whole())
+            .map(|one| one.0.clone())
+            .collect();
         for path in unfinished {
             self.forget(&path);
         }
@@ -482,54 +490,54 @@ impl Unpacker {
             }
         }
         let Ok(tree) = self.dir.symlink_metadata(TREE) else { return Ok(()) };
-        let path = self.goal.path().to_owned();
+        let path = self.destination.path().to_owned();
         let fail = |error| UnpackError::Place { path: path.clone(), error };
-        match &self.goal {
-            Goal::Through(_) if tree.is_dir() => Err(fail(rustix::io::Errno::NOTDIR.into())),
-            Goal::Through(through) => {
+        match &self.destination {
+            Destination::Through(_) if tree.is_dir() => Err(fail(rustix::io::Errno::NOTDIR.into())),
+            Destination::Through(through) => {
                 let mut file = self.dir.open(TREE).map_err(fail)?;
                 // Whoever waits for a reader leaves nothing behind when it is ended.
                 self.remove_place();
-                let mut to = goal::open_through(through).map_err(fail)?;
+                let mut to = destination::open_through(through).map_err(fail)?;
                 io::copy(&mut file, &mut to).map_err(fail)?;
                 Ok(())
             }
-            Goal::Name(_) if tree.is_dir() && path.is_dir() => {
+            Destination::Name(_) if tree.is_dir() && path.is_dir() => {
                 let target = Dir::open_ambient_dir(&path, ambient_authority()).map_err(fail)?;
                 let tree = self.dir.open_dir(TREE).map_err(fail)?;
-                let mut troubles = Vec::new();
-                merge(&tree, &target, self.preserve, &mut troubles);
-                troubles.into_iter().for_each(|trouble| self.trouble(trouble));
+                let mut problems = Vec::new();
+                merge(&tree, &target, self.preserve, &mut problems);
+                problems.into_iter().for_each(|problem| self.problem(problem));
                 self.remove_place();
                 // It was there before, and its mode is its owner's matter.
                 if let Some((_, mtime)) = root
                     && let Err(error) = utimensat(&target, ".", &times(mtime), AtFlags::empty())
-                    && !goal::is_about_the_directory(&error.into())
+                    && !destination::is_about_the_directory(&error.into())
                 {
                     return Err(fail(error.into()));
                 }
                 Ok(())
             }
-            Goal::Name(_) if tree.is_dir() => {
+            Destination::Name(_) if tree.is_dir() => {
                 let moved = self.dir.open_dir(TREE).map_err(fail)?;
                 fs::rename(self.place.join(TREE), &path).map_err(fail)?;
                 // Only now: a directory that may not be written to may not be moved.
                 set_root(&moved, root).map_err(fail)
             }
-            Goal::Name(_) => self.put(&path).map_err(fail),
+            Destination::Name(_) => self.put(&path).map_err(fail),
         }
     }
 
     /// Gives a file its name.
     fn put(&mut self, path: &Path) -> io::Result<()> {
-        let parent = goal::parent_of(path);
+        let parent = destination::parent_of(path);
         let to = Dir::open_ambient_dir(&parent, ambient_authority())?;
         let Some(name) = path.file_name() else { return Err(rustix::io::Errno::ISDIR.into()) };
         let how = put(&self.dir, Path::new(TREE), &to, Path::new(name), self.preserve)?;
-        if let How::InPlace(why) = how {
+        if let WriteMode::InPlace(why) = how {
             let why = self.is_elsewhere.take().unwrap_or(why);
             let name = path.as_os_str().as_bytes();
-            self.trouble(written_in_place(name, &why));
+            self.problem(written_in_place(name, &why));
         }
         Ok(())
     }
@@ -552,7 +560,7 @@ impl Unpacker {
     /// Whether there is something of that path: a whole file, a directory, a link.
     #[must_use]
     pub fn has(&self, path: &[u8]) -> bool {
-        self.had.get(path).is_some_and(Had::is_whole)
+        self.received.get(path).is_some_and(Received::is_whole)
             || self.directories.contains_key(path)
             || self.symlinks.contains_key(path)
     }
@@ -566,7 +574,7 @@ impl Unpacker {
     /// Whether a pipe or a device gets what comes: that may have to wait for somebody.
     #[must_use]
     pub fn writes_through(&self) -> bool {
-        matches!(self.goal, Goal::Through(_))
+        matches!(self.destination, Destination::Through(_))
     }
 
     /// Whether anything at all was taken.

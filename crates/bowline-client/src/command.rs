@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use bowline_io::chance;
+use bowline_io::random;
 use bowline_io::stream::Upgraded;
 use bowline_proto::extension::REPLAY;
 use bowline_proto::negotiate::Offer;
@@ -236,7 +236,7 @@ async fn upgraded(
     let wants = options.wants(stdin);
     let url = options.url(client, wants);
     let asking = Asking { client, url: &url };
-    let first = client.websocket.then(|| Offer::websocket(chance::bytes()));
+    let first = client.websocket.then(|| Offer::websocket(random::bytes()));
     let upgraded = asking.either(first, Offer::spdy(), "RemoteCommand fallback").await;
     let Switched { connection, protocol, headers } = upgraded?;
     let asks_for_replay = matches!(options.verb, Verb::Attach(Some(_)));
@@ -244,7 +244,7 @@ async fn upgraded(
         return Err(Error::NoReplay);
     }
     asking.note(4, &format!("The subprotocol is {}", protocol.name));
-    Ok((connection, Session::new(Side::Client, protocol, wants, chance::bytes())))
+    Ok((connection, Session::new(Side::Client, protocol, wants, random::bytes())))
 }
 
 impl Output {

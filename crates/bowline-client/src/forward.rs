@@ -5,10 +5,10 @@ use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
-use bowline_io::chance;
-pub use bowline_io::crowd::Failure;
-use bowline_io::crowd::Local;
-use bowline_io::forward::{Happening, Pump};
+use bowline_io::forward::{ForwardDriver, ForwardEvent};
+pub use bowline_io::local_sockets::Failure;
+use bowline_io::local_sockets::Local;
+use bowline_io::random;
 use bowline_io::stream::{Connection, Upgraded};
 use bowline_proto::negotiate::Offer;
 use bowline_proto::portforward::{Forward, OverSpdy};
@@ -55,13 +55,13 @@ impl ForwardRequest {
     pub async fn open(&self) -> Result<PortForward, UpgradeError> {
         let url = self.url();
         let asking = Asking { client: &self.client, url: &url };
-        let first = self.client.websocket.then(|| Offer::tunnel(chance::bytes()));
+        let first = self.client.websocket.then(|| Offer::tunnel(random::bytes()));
         let what = "fallback to secondary dialer from primary dialer err";
         let switched = asking.either(first, Offer::forward(), what).await?;
         let Switched { connection, protocol, .. } = switched;
         asking.note(4, "negotiated protocol: portforward.k8s.io");
         let wire = if *protocol == FORWARD_TUNNEL {
-            Wire::tunnel(Role::Client, chance::bytes())
+            Wire::tunnel(Role::Client, random::bytes())
         } else {
             Wire::plain()
         };
@@ -188,9 +188,9 @@ impl PortForward {
         let (asked, asks) = mpsc::channel(ASKED);
         let (lost, loss) = watch::channel(None);
         let forward = Forward::Spdy(OverSpdy::new(Side::Client, wire));
-        let pump = Pump::new(forward, connection);
+        let driver = ForwardDriver::new(forward, connection);
         #[expect(clippy::disallowed_methods, reason = "it ends with the forward that is given")]
-        tokio::spawn(drive(pump, asks, lost));
+        tokio::spawn(drive(driver, asks, lost));
         PortForward { asked, lost: loss }
     }
 
@@ -253,7 +253,7 @@ impl PortForward {
 /// Runs a forward until it is lost, or until nobody can ask for more; says so in `lost`. After a
 /// loss, local ends that have yet to take what came before it are still served.
 async fn drive<S: Connection>(
-    mut pump: Pump<S, Near>,
+    mut driver: ForwardDriver<S, Near>,
     mut asks: mpsc::Receiver<Asked>,
     lost: watch::Sender<Option<Loss>>,
 ) {
@@ -263,19 +263,19 @@ async fn drive<S: Connection>(
             biased;
             asked = asks.recv(), if !is_lost => match asked {
                 None => {
-                    pump.leave("").await;
+                    driver.leave("").await;
                     lost.send_replace(Some(Loss::new(Cause::Closed, "by this side")));
                     return;
                 }
                 Some(Asked { port, stream }) => {
-                    if let Err(stream) = pump.connect(port, stream) {
+                    if let Err(stream) = driver.connect(port, stream) {
                         stream.abort(Failure::Lost);
                     }
                 }
             },
-            happening = pump.next() => match happening {
+            happening = driver.next() => match happening {
                 None => break,
-                Some(Happening::Lost(loss)) => {
+                Some(ForwardEvent::Lost(loss)) => {
                     is_lost = true;
                     refuse(&mut asks);
                     lost.send_replace(Some(loss));

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bowline_io::crowd::Local;
+use bowline_io::local_sockets::Local;
 use bowline_proto::session::Loss;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};

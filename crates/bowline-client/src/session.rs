@@ -4,7 +4,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bowline_io::drive::{self, Driver, Inflow, Step};
+use bowline_io::drive::{self, Driver, Step, WriteQueue};
 use bowline_io::stream::{Connection, Upgraded};
 use bowline_proto::queue::tight;
 use bowline_proto::session::{Channel, Event, Loss, Outcome, Session, Size};
@@ -119,8 +119,8 @@ async fn leave<S: Connection>(driver: &mut Driver<S, Session>) {
 /// The caller's ends of a session, and how far it is.
 pub(crate) struct Running {
     ends: Ends,
-    stdout: Inflow,
-    stderr: Inflow,
+    stdout: WriteQueue,
+    stderr: WriteQueue,
     stdin: Stdin,
     next_size: Option<NextSize>,
     received_bytes: u64,
@@ -157,8 +157,8 @@ impl Running {
     pub fn new(ends: Ends) -> Running {
         Running {
             ends,
-            stdout: Inflow::default(),
-            stderr: Inflow::default(),
+            stdout: WriteQueue::default(),
+            stderr: WriteQueue::default(),
             stdin: Stdin::Waiting,
             next_size: None,
             received_bytes: 0,
@@ -299,11 +299,11 @@ impl drive::Ends<Session> for Running {
 
     fn poll(&mut self, cx: &mut Context<'_>, session: &mut Session) -> Poll<(Acted, usize)> {
         // Output first: it makes the room that reading waits for.
-        for (name, inflow, sink) in [
+        for (name, queue, sink) in [
             ("stdout", &mut self.stdout, &mut self.ends.stdout),
             ("stderr", &mut self.stderr, &mut self.ends.stderr),
         ] {
-            if let Poll::Ready(written) = inflow.poll_into(cx, sink) {
+            if let Poll::Ready(written) = queue.poll_into(cx, sink) {
                 let wrote = written.map(|_| Act::Wrote);
                 return Poll::Ready((wrote.map_err(|error| EndError::Write(name, error)), 0));
             }

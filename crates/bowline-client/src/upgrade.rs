@@ -8,7 +8,7 @@ use bowline_io::dial::{DialError, dial};
 use bowline_io::http::{Answer, HttpError, head as http_head, lines, upgrade};
 use bowline_io::observe::Observer;
 use bowline_io::stream::Upgraded;
-use bowline_io::text::{harmless, redacted};
+use bowline_io::text::{redacted, sanitized};
 use bowline_proto::limits::REASON_BYTES;
 use bowline_proto::negotiate::{Lines, NotUpgraded, Offer};
 use bowline_proto::session::Protocol;
@@ -74,7 +74,7 @@ pub struct Refused {
     pub code: u16,
     /// The Status' reason, such as `Forbidden`; empty if there was no Status.
     pub reason: String,
-    /// The Status' message or the body's text; harmless and bounded.
+    /// The Status' message or the body's text; sanitized and bounded.
     pub message: String,
 }
 
@@ -207,7 +207,7 @@ fn refused(head: &http::response::Parts, body: &[u8]) -> UpgradeError {
     if head.status.is_redirection() {
         let to = head.headers.get(http::header::LOCATION).and_then(|to| to.to_str().ok());
         return UpgradeError::Redirected(
-            harmless(&redacted(to.unwrap_or("nowhere")), REASON_BYTES).into(),
+            sanitized(&redacted(to.unwrap_or("nowhere")), REASON_BYTES).into(),
         );
     }
     let text = String::from_utf8_lossy(body);
@@ -218,7 +218,7 @@ fn refused(head: &http::response::Parts, body: &[u8]) -> UpgradeError {
     };
     UpgradeError::Refused(Refused {
         code: head.status.as_u16(),
-        reason: harmless(&reason, 64).into(),
-        message: harmless(&message, REASON_BYTES).into(),
+        reason: sanitized(&reason, 64).into(),
+        message: sanitized(&message, REASON_BYTES).into(),
     })
 }

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bowline_io::auth::{Authenticator, Authorizer, User};
-use bowline_io::record::Asker;
+use bowline_io::record::Requester;
 
 use crate::backend::Backend;
 use crate::rest::Rest;
@@ -35,5 +35,5 @@ pub struct Caller {
     /// As whom it runs.
     pub user: User,
     /// The same for the log, with where it comes from and who acts as that user.
-    pub asker: Asker,
+    pub requester: Requester,
 }

@@ -4,16 +4,16 @@
 //! they mean, and nothing in between has to. Out of a tunnel comes SPDY, except where the node
 //! takes tunnels itself.
 
-use bowline_io::chance;
 use bowline_io::drive::join;
 use bowline_io::http::lines;
+use bowline_io::random;
 use bowline_io::record::{End, Pending};
+use bowline_io::request_target::query;
 use bowline_io::serve::{Reply, has_body, upgraded};
 use bowline_io::stream::Upgraded;
-use bowline_io::target::query;
 use bowline_proto::negotiate::{self, Lines, asked, asks_for_tunnel};
-use bowline_proto::passage::Passage;
 use bowline_proto::session::protocol::Carrier;
+use bowline_proto::splice::Splice;
 use bowline_proto::tunnel::Wire;
 use bowline_proto::websocket::Role;
 use http::{HeaderMap, Method, Request, Version};
@@ -61,7 +61,7 @@ pub(crate) async fn port_forward(
         let (far, protocol) = destination.port_forward(&options).await?;
         record.near = accepted.protocol.spoken();
         record.far = protocol.spoken();
-        let wire = Wire::tunnel(Role::Server, chance::bytes());
+        let wire = Wire::tunnel(Role::Server, random::bytes());
         (switch(&accepted.response), far.connection, wire)
     } else {
         let (reply, far, carrier) = pass(&*destination, &options, &request).await?;
@@ -75,9 +75,9 @@ pub(crate) async fn port_forward(
         match upgraded(request).await {
             Ok(near) => {
                 let end = legs.end.clone();
-                let passage = Box::pin(join(near, far, Passage::new(wire), end, SHUTDOWN));
+                let splice = Box::pin(join(near, far, Splice::new(wire), end, SHUTDOWN));
                 legs.spawn(async move {
-                    let (ending, traffic) = passage.await;
+                    let (ending, traffic) = splice.await;
                     let end = if ending.is_some() { End::Over } else { End::Shutdown };
                     running.end(end, Some(traffic));
                 });

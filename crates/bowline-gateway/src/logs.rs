@@ -26,7 +26,7 @@ pub(crate) async fn answer(
     let (namespace, pod) = (&*session.record.namespace, &*session.record.pod);
     let target = Target { namespace, pod, container: Some(&options.container) };
     let destination = gateway.doors.backend.find(caller, target).await?;
-    let place = sessions.lasting().map_err(Refusal::too_many_requests)?;
+    let place = sessions.long_answer().map_err(Refusal::too_many_requests)?;
     let body = destination.log(&options).await?;
     let mut reply = Response::new(session.begin().body(body, place, sessions.end.clone()));
     let plain = HeaderValue::from_static("text/plain");

@@ -5,11 +5,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bowline_io::chance;
 use bowline_io::dial::{Endpoint, Tls};
 use bowline_io::http::lines;
+use bowline_io::random;
 use bowline_io::serve::Body;
-use bowline_io::text::harmless;
+use bowline_io::text::sanitized;
 use bowline_io::upstream::{Refused, Switched, Upstream, UpstreamError};
 use bowline_proto::limits::REASON_BYTES;
 use bowline_proto::negotiate::{self, Lines, Offer};
@@ -139,7 +139,7 @@ impl Destination for OnNode {
         Box::pin(async move {
             let path = options.kubelet_path(verb, &self.namespace, &self.pod, &self.container);
             let offer =
-                if self.websockets { Offer::websocket(chance::bytes()) } else { Offer::spdy() };
+                if self.websockets { Offer::websocket(random::bytes()) } else { Offer::spdy() };
             self.upgrade(&path, &offer).await
         })
     }
@@ -183,7 +183,7 @@ fn refusal(error: UpstreamError) -> Refusal {
         UpstreamError::NotUpgraded(_) => Refusal::internal(error.to_string()),
         error => {
             let error = error.to_string();
-            Refusal::internal(format!("error dialing backend: {}", harmless(&error, REASON_BYTES)))
+            Refusal::internal(format!("error dialing backend: {}", sanitized(&error, REASON_BYTES)))
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A request's path to what it means. Past here nobody looks at a URL.
 
 use bowline_io::auth::{Attributes, ResourceAttributes};
-use bowline_io::target::{BadPath, Parts, parts};
+use bowline_io::request_target::{BadPath, Parts, parts};
 use http::Method;
 
 /// What a path names.

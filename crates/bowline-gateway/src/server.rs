@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use bowline_io::auth::{Attributes, Credentials, User};
-use bowline_io::record::{Asker, Pending, Record, Subject};
+use bowline_io::record::{Pending, Record, Requester, Subject};
+use bowline_io::request_target::{BadPath, query};
 use bowline_io::serve::{Peer, Reply, Sessions};
-use bowline_io::target::{BadPath, query};
-use bowline_io::text::harmless;
+use bowline_io::text::sanitized;
 use bowline_proto::limits::REASON_BYTES;
 use bowline_proto::negotiate::{self, Lines};
 use bowline_proto::session::protocol::Carrier;
@@ -43,16 +43,16 @@ impl Gateway {
     /// Answers a request; a stream goes on as a session of its own.
     pub async fn answer(self, peer: Peer, request: Request<Incoming>) -> Reply {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-        let mut asker = Asker { peer: peer.address, user: None };
-        match self.serve(&peer, &mut asker, request).await {
+        let mut requester = Requester { peer: peer.address, user: None };
+        match self.serve(&peer, &mut requester, request).await {
             Ok(reply) => {
-                let path = harmless(&path, REASON_BYTES);
+                let path = sanitized(&path, REASON_BYTES);
                 debug!("{}: {method} {path}: {}", peer.address, reply.status());
                 reply
             }
             Err(refusal) => {
                 let refusals = &self.sessions.refusals;
-                refusals.log(&asker, method.as_str(), &path, refusal.code, refusal.words());
+                refusals.log(&requester, method.as_str(), &path, refusal.code, refusal.words());
                 refusal.reply()
             }
         }
@@ -61,7 +61,7 @@ impl Gateway {
     async fn serve(
         &self,
         peer: &Peer,
-        asker: &mut Asker,
+        requester: &mut Requester,
         mut request: Request<Incoming>,
     ) -> Result<Reply, Refusal> {
         let path = request.uri().path().to_owned();
@@ -73,7 +73,7 @@ impl Gateway {
             Ok(route) => route.attributes(request.method(), &path),
             Err(_) => path_attributes(request.method(), &path),
         };
-        let user = self.who(peer, asker, request.headers_mut(), &attributes).await?;
+        let user = self.who(peer, requester, request.headers_mut(), &attributes).await?;
         peer.known();
         // Only who may ask for it learns that a path is nothing; only one that can be read is
         // somebody's to allow.
@@ -84,28 +84,28 @@ impl Gateway {
             BadPath::NotText => Refusal::bad_request(bad.to_string()),
             BadPath::NotClean => Refusal::no_such_path(),
         })?;
-        let caller = Caller { user, asker: asker.clone() };
+        let caller = Caller { user, requester: requester.clone() };
         match &route {
             Route::Exec { namespace, name } => {
                 self.demand_stream(&caller, &attributes, &request).await?;
-                let session = self.admit(asker.record("exec", namespace, name))?;
+                let session = self.admit(requester.record("exec", namespace, name))?;
                 stream::remote_command(self, &caller, Verb::Exec, session, request).await
             }
             Route::Attach { namespace, name } => {
                 self.demand_stream(&caller, &attributes, &request).await?;
-                let session = self.admit(asker.record("attach", namespace, name))?;
+                let session = self.admit(requester.record("attach", namespace, name))?;
                 stream::remote_command(self, &caller, Verb::Attach, session, request).await
             }
             Route::PortForward { namespace, name } => {
                 self.demand_stream(&caller, &attributes, &request).await?;
-                let session = self.admit(asker.record("portforward", namespace, name))?;
+                let session = self.admit(requester.record("portforward", namespace, name))?;
                 forward::port_forward(self, &caller, session, request).await
             }
             Route::Log { .. } if request.method() != Method::GET => {
                 Err(Refusal::method_not_allowed())
             }
             Route::Log { namespace, name } => {
-                let session = self.admit(asker.record("log", namespace, name))?;
+                let session = self.admit(requester.record("log", namespace, name))?;
                 logs::answer(self, &caller, session, query(&request)).await
             }
             _ => self.doors.rest.answer(&caller, &route, request, &self.sessions).await,
@@ -120,7 +120,7 @@ impl Gateway {
     async fn who(
         &self,
         peer: &Peer,
-        asker: &mut Asker,
+        requester: &mut Requester,
         headers: &mut HeaderMap,
         attributes: &Attributes,
     ) -> Result<User, Refusal> {
@@ -133,12 +133,12 @@ impl Gateway {
         let unasked = |error| Refusal::unauthorized(format!("cannot be authenticated: {error}"));
         let nobody = if token.is_some() { "an unknown token" } else { "no credentials" };
         let user = user.map_err(unasked)?.ok_or_else(|| Refusal::unauthorized(nobody))?;
-        asker.user = Some(subject(&user, None));
+        requester.user = Some(subject(&user, None));
         let asked = claims.impersonation;
         let asked = asked.map_err(|error| Refusal::bad_request(error.to_string()))?;
         let Some(impersonation) = asked else { return Ok(user) };
         let other = impersonation.assume(&user, attributes, &*self.doors.authorizer).await?;
-        asker.user = Some(subject(&other, Some(user.name)));
+        requester.user = Some(subject(&other, Some(user.name)));
         Ok(other)
     }
 

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use bowline_io::auth::Unavailable;
 use bowline_io::record::Denied;
 use bowline_io::serve::{Reply, body};
-use bowline_io::text::harmless;
+use bowline_io::text::sanitized;
 use bowline_proto::limits::REASON_BYTES;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use serde_json::{Value, json};
@@ -118,7 +118,7 @@ impl Refusal {
     #[must_use]
     pub fn unavailable(error: &Unavailable) -> Refusal {
         let error = error.to_string();
-        let message = format!("Internal error occurred: {}", harmless(&error, REASON_BYTES));
+        let message = format!("Internal error occurred: {}", sanitized(&error, REASON_BYTES));
         Refusal::new(500, "InternalError", message)
     }
 

@@ -1,12 +1,12 @@
 //! An exec or an attach: from a request that may, to a relay between its client and the node.
 
-use bowline_io::chance;
 use bowline_io::drive::join;
 use bowline_io::http::lines;
+use bowline_io::random;
 use bowline_io::record::{End, Pending};
+use bowline_io::request_target::query;
 use bowline_io::serve::{Reply, body, has_body, upgraded};
-use bowline_io::target::query;
-use bowline_proto::negotiate::{self, Lines, Taken};
+use bowline_proto::negotiate::{self, Accepts, Lines};
 use bowline_proto::relay::Relay;
 use bowline_proto::session::{Session, Side};
 use bytes::Bytes;
@@ -38,10 +38,10 @@ pub(crate) async fn remote_command(
     let target = Target { namespace, pod, container: Some(&options.container) };
     let destination = gateway.doors.backend.find(caller, target).await?;
     let v5 = gateway.gates.is_on(Gate::TranslateStreamCloseWebsocketRequests);
-    let taken = Taken { websocket_v5: v5 };
+    let taken = Accepts { websocket_v5: v5 };
     let accepted = accept(&request, |method, lines| negotiate::accept(method, lines, taken))?;
     let (Far { headers, connection: far }, protocol) = destination.command(verb, &options).await?;
-    let far_session = Session::new(Side::Client, protocol, options.wants, chance::bytes());
+    let far_session = Session::new(Side::Client, protocol, options.wants, random::bytes());
     let mut reply = switch(&accepted.response);
     for (extension, _) in &options.extensions {
         if let Some(heard) = headers.get(extension.answered) {
@@ -49,7 +49,7 @@ pub(crate) async fn remote_command(
         }
     }
     let near_session =
-        Session::new(Side::Server, accepted.protocol, options.wants, chance::bytes());
+        Session::new(Side::Server, accepted.protocol, options.wants, random::bytes());
     if verb == Verb::Exec {
         record.command = options.command;
     }

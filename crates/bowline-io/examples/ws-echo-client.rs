@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use bowline_io::chance;
 use bowline_io::dial::{Endpoint, dial};
 use bowline_io::http::{Answer, head, upgrade};
+use bowline_io::random;
 use bowline_io::stream::Upgraded;
 use bowline_proto::websocket::{Role, accept_key};
 use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION};
@@ -51,7 +51,7 @@ async fn open(url: &Url, path: &str) -> Result<Upgraded, Failure> {
     let host = url.host_str().ok_or("the URL has no host")?.to_owned();
     let port = url.port_or_known_default().ok_or("the URL has no port")?;
     let stream = dial(&Endpoint { host, port, tls: None, proxy: None }, PATIENCE).await?;
-    let key = STANDARD.encode(chance::bytes::<16>());
+    let key = STANDARD.encode(random::bytes::<16>());
     let mut request = head("GET", &url.join(path)?, ())?;
     let headers = request.headers_mut();
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));

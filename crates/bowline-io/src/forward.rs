@@ -9,9 +9,9 @@ use bowline_proto::portforward::{Event, Forward, Id};
 use bowline_proto::session::Loss;
 use bowline_proto::{Time, limits};
 
-use crate::crowd::{Act, Crowd, Failure, Local};
 use crate::drive::{Driver, Ends, Step};
-use crate::lookout::Blocked;
+use crate::liveness::Blocked;
+use crate::local_sockets::{Act, Failure, Local, LocalSockets};
 use crate::record::Traffic;
 use crate::stream::{Connection, Upgraded};
 
@@ -20,9 +20,9 @@ const GATHERED_BYTES: usize = 512 * 1024;
 
 /// What a forward's owner has to know or to decide.
 #[derive(Debug)]
-pub enum Happening {
-    /// At a node: a connection to this port is wanted. Answer with [`Pump::attach`] or
-    /// [`Pump::fail`].
+pub enum ForwardEvent {
+    /// At a node: a connection to this port is wanted. Answer with [`ForwardDriver::attach`] or
+    /// [`ForwardDriver::fail`].
     Asked(Id, u16),
     /// The other side gave it up. The local end was told.
     Reset(Id),
@@ -33,13 +33,13 @@ pub enum Happening {
 }
 
 /// A forward, its socket and its local connections.
-pub struct Pump<S, L> {
+pub struct ForwardDriver<S, L> {
     driver: Driver<S, Forward>,
     locals: Locals<L>,
 }
 
 struct Locals<L> {
-    crowd: Crowd<L>,
+    sockets: LocalSockets<L>,
     /// The forward has given its last event; local ends have until then to take some of what
     /// waits.
     lost: Option<Time>,
@@ -52,7 +52,7 @@ impl<L: Local> Ends<Forward> for Locals<L> {
         if forward.unsent() >= GATHERED_BYTES {
             return Poll::Pending;
         }
-        self.poll_crowd(cx, forward)
+        self.poll_sockets(cx, forward)
     }
 
     fn poll_last(
@@ -63,24 +63,24 @@ impl<L: Local> Ends<Forward> for Locals<L> {
         if forward.unsent() < GATHERED_BYTES {
             return Poll::Pending;
         }
-        self.poll_crowd(cx, forward)
+        self.poll_sockets(cx, forward)
     }
 
     fn has_room(&self) -> bool {
-        self.crowd.waiting() < limits::FORWARDED_BYTES
+        self.sockets.waiting() < limits::FORWARDED_BYTES
     }
 
     fn came(&mut self, _bytes: usize) {
-        self.crowd.round();
+        self.sockets.round();
     }
 
     fn deadline(&self) -> Option<Time> {
-        self.lost.filter(|_| !self.crowd.is_empty())
+        self.lost.filter(|_| !self.sockets.is_empty())
     }
 
     /// While the local ends take nothing, the other side is not read.
     fn blocked(&self, forward: &Forward) -> Option<Blocked> {
-        let waiting = self.crowd.waiting() + forward.unsent();
+        let waiting = self.sockets.waiting() + forward.unsent();
         let grace = if forward.is_over_with_its_direction() {
             Duration::ZERO
         } else {
@@ -91,9 +91,13 @@ impl<L: Local> Ends<Forward> for Locals<L> {
 }
 
 impl<L: Local> Locals<L> {
-    fn poll_crowd(&mut self, cx: &mut Context<'_>, forward: &Forward) -> Poll<((Id, Act), usize)> {
+    fn poll_sockets(
+        &mut self,
+        cx: &mut Context<'_>,
+        forward: &Forward,
+    ) -> Poll<((Id, Act), usize)> {
         let reads = forward.unsent() < limits::OUTBOX_BYTES;
-        self.crowd.poll(cx, reads, |id| forward.room(id)).map(|(id, act)| {
+        self.sockets.poll(cx, reads, |id| forward.room(id)).map(|(id, act)| {
             let bytes = if let Act::Read(bytes) = &act { bytes.len() } else { 0 };
             ((id, act), bytes)
         })
@@ -101,17 +105,17 @@ impl<L: Local> Locals<L> {
 
     /// The forward is over. What waits for local ends is theirs, as long as they take it.
     fn end(&mut self, now: Time) {
-        self.crowd.end_all();
+        self.sockets.end_all();
         self.lost = Some(now + limits::CLOSED_CLIENT_GRACE);
     }
 }
 
-impl<S: Connection, L: Local> Pump<S, L> {
+impl<S: Connection, L: Local> ForwardDriver<S, L> {
     /// Joins `forward` over `connection`, right after the 101.
     #[must_use]
-    pub fn new(forward: Forward, connection: Upgraded<S>) -> Pump<S, L> {
-        let locals = Locals { crowd: Crowd::default(), lost: None };
-        Pump { driver: Driver::new(connection, forward), locals }
+    pub fn new(forward: Forward, connection: Upgraded<S>) -> ForwardDriver<S, L> {
+        let locals = Locals { sockets: LocalSockets::default(), lost: None };
+        ForwardDriver { driver: Driver::new(connection, forward), locals }
     }
 
     /// At a client: asks for a connection to `port`, for `stream`. Gives it back where that cannot
@@ -122,8 +126,8 @@ impl<S: Connection, L: Local> Pump<S, L> {
     pub fn connect(&mut self, port: u16, stream: L) -> Result<Id, L> {
         let now = self.driver.now();
         let Some(id) = self.driver.machine().connect(now, port) else { return Err(stream) };
-        self.locals.crowd.expect(id);
-        match self.locals.crowd.attach(id, stream) {
+        self.locals.sockets.expect(id);
+        match self.locals.sockets.attach(id, stream) {
             None => Ok(id),
             Some(stream) => Err(stream),
         }
@@ -132,7 +136,7 @@ impl<S: Connection, L: Local> Pump<S, L> {
     /// At a node: the connection that was asked for.
     pub fn attach(&mut self, id: Id, stream: L) {
         // Given up meanwhile, it must not look like one that had nothing to say.
-        if let Some(stream) = self.locals.crowd.attach(id, stream) {
+        if let Some(stream) = self.locals.sockets.attach(id, stream) {
             stream.abort(Failure::Reset);
         }
     }
@@ -141,21 +145,21 @@ impl<S: Connection, L: Local> Pump<S, L> {
     pub fn fail(&mut self, id: Id, why: &str) {
         let now = self.driver.now();
         self.driver.machine().fail(now, id, why);
-        self.locals.crowd.abort(id, Failure::Refused(why.to_owned()));
+        self.locals.sockets.abort(id, Failure::Refused(why.to_owned()));
     }
 
     /// At a node: there is no room for another connection.
     pub fn refuse(&mut self, id: Id, why: &str) {
         let now = self.driver.now();
         self.driver.machine().refuse(now, id, why);
-        self.locals.crowd.abort(id, Failure::Refused(why.to_owned()));
+        self.locals.sockets.abort(id, Failure::Refused(why.to_owned()));
     }
 
     /// How many connections there are, also such as are still being made, or have ended and have
     /// yet to take what waits for them.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.locals.crowd.len()
+        self.locals.sockets.len()
     }
 
     /// At a node: what was read so far, from the client with all that carried it, and from the
@@ -167,9 +171,9 @@ impl<S: Connection, L: Local> Pump<S, L> {
 
     /// Goes on until something happens that its owner has to know of. `None` is the end. Nothing is
     /// lost if it is dropped before.
-    pub async fn next(&mut self) -> Option<Happening> {
+    pub async fn next(&mut self) -> Option<ForwardEvent> {
         loop {
-            if self.driver.is_done() && self.locals.crowd.is_empty() {
+            if self.driver.is_done() && self.locals.sockets.is_empty() {
                 return None;
             }
             let step = self.driver.next(&mut self.locals).await;
@@ -179,7 +183,7 @@ impl<S: Connection, L: Local> Pump<S, L> {
                 Step::Act((id, act)) => self.act(now, id, act),
                 // What they had yet to get is lost to them, and they are told.
                 Step::Deadline => {
-                    self.locals.crowd.abort_all();
+                    self.locals.sockets.abort_all();
                     None
                 }
                 Step::Gone => None,
@@ -196,32 +200,32 @@ impl<S: Connection, L: Local> Pump<S, L> {
         }
     }
 
-    fn event(&mut self, now: Time, event: Event) -> Option<Happening> {
-        let crowd = &mut self.locals.crowd;
+    fn event(&mut self, now: Time, event: Event) -> Option<ForwardEvent> {
+        let sockets = &mut self.locals.sockets;
         match event {
             Event::Asked(id, port) => {
-                crowd.expect(id);
-                return Some(Happening::Asked(id, port));
+                sockets.expect(id);
+                return Some(ForwardEvent::Asked(id, port));
             }
             Event::Data(id, bytes) => {
-                crowd.push(id, bytes);
+                sockets.push(id, bytes);
             }
-            Event::Eof(id) => crowd.finish(id),
-            Event::Connected(id) | Event::Room(id) => crowd.wake(id),
+            Event::Eof(id) => sockets.finish(id),
+            Event::Connected(id) | Event::Room(id) => sockets.wake(id),
             Event::Reset(id) => {
-                crowd.end(id, Failure::Reset);
-                return Some(Happening::Reset(id));
+                sockets.end(id, Failure::Reset);
+                return Some(ForwardEvent::Reset(id));
             }
-            Event::Failed(id, words) => crowd.abort(id, Failure::Refused(words)),
+            Event::Failed(id, words) => sockets.abort(id, Failure::Refused(words)),
             Event::Lost(loss) => {
                 self.locals.end(now);
-                return Some(Happening::Lost(loss));
+                return Some(ForwardEvent::Lost(loss));
             }
         }
         None
     }
 
-    fn act(&mut self, now: Time, id: Id, act: Act) -> Option<Happening> {
+    fn act(&mut self, now: Time, id: Id, act: Act) -> Option<ForwardEvent> {
         let forward = self.driver.machine();
         match act {
             Act::Read(bytes) => forward.send(id, bytes.freeze()),
@@ -237,7 +241,7 @@ impl<S: Connection, L: Local> Pump<S, L> {
             }
             Act::Broken(error) => {
                 forward.reset(now, id);
-                return Some(Happening::Broken(id, error));
+                return Some(ForwardEvent::Broken(id, error));
             }
         }
         None
@@ -248,13 +252,13 @@ impl<S: Connection, L: Local> Pump<S, L> {
         let now = self.driver.now();
         let forward = self.driver.machine();
         forward.leave(now, why);
-        self.locals.crowd.end_all();
+        self.locals.sockets.end_all();
         poll_fn(|cx| {
-            while self.locals.poll_crowd(cx, forward).is_ready() {}
+            while self.locals.poll_sockets(cx, forward).is_ready() {}
             Poll::Ready(())
         })
         .await;
         self.driver.flush_now().await;
-        self.locals.crowd.abort_all();
+        self.locals.sockets.abort_all();
     }
 }

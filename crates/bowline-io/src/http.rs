@@ -19,8 +19,8 @@ use tokio::time::timeout;
 use url::{Position, Url};
 
 use crate::dial;
+use crate::request_target::{self, LongTarget};
 use crate::stream::{Stream, Upgraded};
-use crate::target::{self, Around};
 use crate::tls::words as tls_words;
 
 /// What an answer's head may hold. Go's servers allow 1 MiB for requests; no answer needs that.
@@ -164,7 +164,7 @@ pub async fn upgrade(
         return Ok(Answer::Refused { head, body });
     }
     let upgraded = hyper::upgrade::on(&mut response).await?;
-    let parts = upgraded.downcast::<TokioIo<Around>>().map_err(|_| HttpError::NotOurs)?;
+    let parts = upgraded.downcast::<TokioIo<LongTarget>>().map_err(|_| HttpError::NotOurs)?;
     let connection = parts.io.into_inner().into_upgraded(&parts.read_buf);
     Ok(Answer::Switched { head: response.into_parts().0, connection })
 }
@@ -175,7 +175,7 @@ pub async fn upgrade(
 /// [`http::Error`] if HTTP cannot carry one of them.
 pub fn head<B>(method: &str, url: &Url, body: B) -> Result<Request<B>, http::Error> {
     let host = &url[Position::BeforeHost..Position::AfterPort];
-    target::head(method, host, &url[Position::BeforePath..Position::AfterQuery], body)
+    request_target::head(method, host, &url[Position::BeforePath..Position::AfterQuery], body)
 }
 
 /// Header lines as the core takes them. Values that are not text are left out.
@@ -195,7 +195,7 @@ async fn send(
         .title_case_headers(true)
         .max_buf_size(HEAD_BYTES)
         .max_headers(HEADERS)
-        .handshake::<_, Full<Bytes>>(TokioIo::new(Around::asking(stream, &request)))
+        .handshake::<_, Full<Bytes>>(TokioIo::new(LongTarget::asking(stream, &request)))
         .await?;
     let too_many = Arc::new(Notify::new());
     let (told, count) = (too_many.clone(), AtomicUsize::new(0));

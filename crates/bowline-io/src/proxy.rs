@@ -196,7 +196,7 @@ pub(crate) async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
     if (200..300).contains(&code) {
         return Ok(());
     }
-    let status = crate::text::harmless(line.get(version.len()..).unwrap_or_default().trim(), 200);
+    let status = crate::text::sanitized(line.get(version.len()..).unwrap_or_default().trim(), 200);
     let proxy = format!("http://{}:{}", proxy.host, proxy.port);
     Err(ProxyError::Refused { proxy, status: status.into() })
 }

@@ -12,7 +12,7 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::paced::Paced;
+use crate::coalesced::CoalescedTcp;
 
 /// Of one read: bigger ones leave the processor's cache before they are unsealed.
 const AHEAD_BYTES: usize = 256 * 1024;
@@ -22,7 +22,7 @@ const FLOW_BYTES: usize = 16 * 1024;
 /// The connection, and what was read of it ahead.
 #[derive(Debug)]
 pub struct ReadAhead {
-    tcp: Paced,
+    tcp: CoalescedTcp,
     buffer: BytesMut,
     /// The last read gave all that was asked for: there is more.
     flows: bool,
@@ -33,7 +33,12 @@ pub struct ReadAhead {
 impl ReadAhead {
     /// Reads `tcp`.
     pub fn new(tcp: TcpStream) -> ReadAhead {
-        ReadAhead { tcp: Paced::new(tcp), buffer: BytesMut::new(), flows: false, is_held: false }
+        ReadAhead {
+            tcp: CoalescedTcp::new(tcp),
+            buffer: BytesMut::new(),
+            flows: false,
+            is_held: false,
+        }
     }
 
     /// Holds it back until [`begin`](Self::begin): nobody keeps a buffer for a client that is not

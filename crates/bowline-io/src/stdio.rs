@@ -93,9 +93,9 @@ impl AsyncRead for Input {
 
 fn read_all(input: BorrowedFd<'_>, pieces: &Sender<io::Result<Bytes>>) {
     let mut appetite = SMALLEST_BYTES;
-    let mut pace = Pace::default();
+    let mut coalescing = Coalescing::default();
     loop {
-        if pace.is_flow() && pace.is_big(input) && is_small(input) {
+        if coalescing.is_flow() && coalescing.is_big(input) && is_small(input) {
             // Nobody wakes this thread; to be early does no harm.
             thread::park_timeout(PAUSE);
         }
@@ -116,7 +116,7 @@ fn read_all(input: BorrowedFd<'_>, pieces: &Sender<io::Result<Bytes>>) {
         if full {
             appetite = (appetite * 2).min(LARGEST_BYTES);
         }
-        pace.piece(begun.elapsed(), full);
+        coalescing.piece(begun.elapsed(), full);
         if pieces.blocking_send(piece).is_err() || failed {
             return;
         }
@@ -126,14 +126,14 @@ fn read_all(input: BorrowedFd<'_>, pieces: &Sender<io::Result<Bytes>>) {
 /// Whether somebody writes small pieces into a pipe, one after the other. Each would be a message,
 /// and wake up every program on its way: it is better to wait for some more of them.
 #[derive(Debug, Default)]
-struct Pace {
+struct Coalescing {
     /// Small pieces in a row that came quickly.
     quick: u32,
     /// The pipe holds what comes in a pause; known once it was made to.
     big: Option<bool>,
 }
 
-impl Pace {
+impl Coalescing {
     /// A piece came after so long.
     fn piece(&mut self, waited: Duration, full: bool) {
         self.quick = if waited < QUICK { self.quick + u32::from(!full) } else { 0 };

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_rustls::{client, server};
 
-use crate::paced::Paced;
+use crate::coalesced::CoalescedTcp;
 use crate::read_ahead::ReadAhead;
 
 /// The kernel finds a host that is gone while nothing is said.
@@ -46,7 +46,7 @@ pub struct Stream {
 
 #[derive(Debug)]
 enum Kind {
-    Plain(Paced),
+    Plain(CoalescedTcp),
     Client(Box<client::TlsStream<ReadAhead>>),
     Nested(Box<client::TlsStream<client::TlsStream<ReadAhead>>>),
     Server(Box<server::TlsStream<ReadAhead>>),
@@ -187,7 +187,7 @@ impl Stream {
     /// As it is.
     #[must_use]
     pub fn plain(tcp: TcpStream) -> Stream {
-        Stream::of(Kind::Plain(Paced::new(tcp)))
+        Stream::of(Kind::Plain(CoalescedTcp::new(tcp)))
     }
 
     /// We dialled and speak TLS.
@@ -223,7 +223,7 @@ impl Stream {
     #[must_use]
     pub fn tcp(&self) -> &TcpStream {
         match &self.kind {
-            Kind::Plain(paced) => paced.tcp(),
+            Kind::Plain(coalesced) => coalesced.tcp(),
             Kind::Client(tls) => tls.get_ref().0.tcp(),
             Kind::Nested(tls) => tls.get_ref().0.get_ref().0.tcp(),
             Kind::Server(tls) => tls.get_ref().0.tcp(),

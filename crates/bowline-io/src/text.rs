@@ -7,7 +7,7 @@ use std::path::Path;
 /// `text` with control characters replaced by U+FFFD and cut to at most `bytes` bytes, at a
 /// character. Line ends and tabs become blanks.
 #[must_use]
-pub fn harmless(text: &str, bytes: usize) -> Cow<'_, str> {
+pub fn sanitized(text: &str, bytes: usize) -> Cow<'_, str> {
     if text.len() <= bytes && !text.chars().any(is_harmful) {
         return Cow::Borrowed(text);
     }
@@ -77,10 +77,10 @@ mod tests {
 
     #[test]
     fn escapes_lose_their_teeth() {
-        assert_eq!(harmless("a\x1b[2Jb\nc\u{202e}", 100), "a\u{fffd}[2Jb c\u{fffd}");
-        assert_eq!(harmless("a\u{2028}b\u{2029}c", 100), "a b c");
-        assert_eq!(harmless("plain", 5), "plain");
-        assert_eq!(harmless("too long", 6), "too…");
+        assert_eq!(sanitized("a\x1b[2Jb\nc\u{202e}", 100), "a\u{fffd}[2Jb c\u{fffd}");
+        assert_eq!(sanitized("a\u{2028}b\u{2029}c", 100), "a b c");
+        assert_eq!(sanitized("plain", 5), "plain");
+        assert_eq!(sanitized("too long", 6), "too…");
     }
 
     #[test]
@@ -104,7 +104,7 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_harmful_is_left(text: String, bytes in 3usize..100) {
-            let shown = harmless(&text, bytes);
+            let shown = sanitized(&text, bytes);
             prop_assert!(shown.len() <= bytes);
             prop_assert!(!shown.chars().any(is_harmful));
         }

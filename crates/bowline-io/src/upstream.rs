@@ -17,9 +17,9 @@ use url::Position;
 
 use crate::dial::{DialError, Endpoint, Tls, dial};
 use crate::http::{Answer, HttpError, explanation, lines, open, upgrade};
+use crate::request_target::head;
 use crate::stream::{Stream, Upgraded};
-use crate::target::head;
-use crate::text::harmless;
+use crate::text::sanitized;
 use crate::urls;
 
 /// How long an upstream may take to accept a connection.
@@ -78,10 +78,10 @@ pub struct Refused {
 }
 
 impl Refused {
-    /// Its explanation, harmless and bounded; empty if there is none.
+    /// Its explanation, sanitized and bounded; empty if there is none.
     #[must_use]
     pub fn text(&self) -> String {
-        harmless(String::from_utf8_lossy(&self.body).trim(), REASON_BYTES).into_owned()
+        sanitized(String::from_utf8_lossy(&self.body).trim(), REASON_BYTES).into_owned()
     }
 }
 

@@ -7,7 +7,7 @@ use bowline_io::access::{Access, AccessError, Source};
 use bowline_io::dial::{DialError, dial};
 use bowline_io::http::{HttpError, head as http_head, request};
 use bowline_io::observe::Observer;
-use bowline_io::text::{harmless, redacted};
+use bowline_io::text::{redacted, sanitized};
 use bytes::Bytes;
 use http::header::{ACCEPT, RETRY_AFTER, USER_AGENT};
 use http::response::Parts;
@@ -288,7 +288,7 @@ impl Api {
 fn followed(from: &Url, to: Result<Url, String>, redirects: u32) -> Result<Url, ApiError> {
     let to = to.map_err(ApiError::Redirected)?;
     if to.origin() != from.origin() || redirects > REDIRECTS {
-        let shown = harmless(&redacted(to.as_str()), MESSAGE_BYTES).into_owned();
+        let shown = sanitized(&redacted(to.as_str()), MESSAGE_BYTES).into_owned();
         return Err(ApiError::Redirected(shown));
     }
     Ok(to)
@@ -319,8 +319,8 @@ fn refusal(status: StatusCode, body: &[u8]) -> ApiError {
     };
     ApiError::Status {
         code,
-        reason: harmless(&reason, 64).into(),
-        message: harmless(&message, MESSAGE_BYTES).into(),
+        reason: sanitized(&reason, 64).into(),
+        message: sanitized(&message, MESSAGE_BYTES).into(),
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use bowline_io::text::{harmless, of_system};
+use bowline_io::text::{of_system, sanitized};
 use bowline_io::tls::{self, TlsError, Trust};
 use bowline_io::urls;
 use form_urlencoded::{Serializer, byte_serialize};
@@ -76,7 +76,7 @@ pub enum OidcError {
     Refused {
         /// The HTTP status.
         status: StatusCode,
-        /// Its words, harmless.
+        /// Its words, sanitized.
         words: String,
     },
     /// It answers without an ID token.
@@ -290,7 +290,7 @@ fn is_valid(token: &str, now: Timestamp) -> Result<bool, OidcError> {
 fn words(body: &[u8]) -> String {
     let said: Refusal = serde_json::from_slice(body).unwrap_or_default();
     let words = format!("{} {}", said.error, said.error_description);
-    let words = harmless(words.trim(), WORDS_BYTES).into_owned();
+    let words = sanitized(words.trim(), WORDS_BYTES).into_owned();
     if words.is_empty() { words } else { format!(": {words}") }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use bowline_io::text::harmless;
+use bowline_io::text::sanitized;
 use jiff::Timestamp;
 use serde_json::{Value as Json, json};
 use thiserror::Error;
@@ -220,9 +220,9 @@ fn program(exec: &Exec, path: &OsStr) -> Result<PathBuf, PluginError> {
     Err(missing())
 }
 
-/// A hint of several lines, harmless.
+/// A hint of several lines, sanitized.
 fn shown(hint: &str) -> String {
-    let lines: Vec<_> = hint.lines().map(|line| harmless(line, HINT_BYTES)).collect();
+    let lines: Vec<_> = hint.lines().map(|line| sanitized(line, HINT_BYTES)).collect();
     let mut text = lines.join("\n");
     text.truncate(text.floor_char_boundary(HINT_BYTES));
     format!("\n\n{text}")

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bowline_io::dial::{DialError, Endpoint, Tls, dial};
 use bowline_io::http::{HttpError, head, request};
 use bowline_io::proxy::{self, ProxyError};
-use bowline_io::text::{harmless, redacted};
+use bowline_io::text::{redacted, sanitized};
 use bowline_io::tls::{self, TlsError, Trust};
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, LOCATION};
@@ -111,7 +111,7 @@ impl Web<'_> {
 }
 
 /// Where an answer to `url` sends its reader; `None` if it is the answer. An error is what cannot
-/// be followed, harmless.
+/// be followed, sanitized.
 pub(crate) fn redirect(url: &Url, head: &Parts) -> Option<Result<Url, String>> {
     if !matches!(head.status.as_u16(), 301 | 302 | 303 | 307 | 308) {
         return None;
@@ -119,5 +119,5 @@ pub(crate) fn redirect(url: &Url, head: &Parts) -> Option<Result<Url, String>> {
     let to = head.headers.get(LOCATION)?;
     let text = String::from_utf8_lossy(to.as_bytes());
     let next = url.join(&text).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
-    Some(next.ok_or_else(|| harmless(&redacted(&text), URL_BYTES).into_owned()))
+    Some(next.ok_or_else(|| sanitized(&redacted(&text), URL_BYTES).into_owned()))
 }

@@ -3,7 +3,7 @@
 use std::fmt::{self, Display, Formatter};
 use std::task::{Context, Poll};
 
-use bowline_io::drive::Inflow;
+use bowline_io::drive::WriteQueue;
 use bowline_proto::session::Size;
 use bytes::Bytes;
 
@@ -29,7 +29,7 @@ impl Command for Endless {
 impl Process for Endless {
     fn resize(&self, _: Size) {}
 
-    fn poll(&mut self, _: &mut Context<'_>, _: &mut Inflow, room: bool) -> Poll<Act> {
+    fn poll(&mut self, _: &mut Context<'_>, _: &mut WriteQueue, room: bool) -> Poll<Act> {
         let bytes = Bytes::from_static(&[b'x'; 64 * 1024]);
         if room { Poll::Ready(Act::Out(bytes)) } else { Poll::Pending }
     }

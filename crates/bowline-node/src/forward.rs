@@ -7,8 +7,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bowline_io::crowd::{Failure, Local};
-use bowline_io::forward::{Happening, Pump};
+use bowline_io::forward::{ForwardDriver, ForwardEvent};
+use bowline_io::local_sockets::{Failure, Local};
 use bowline_io::record::{End, Traffic};
 use bowline_io::stream::{Connection, Upgraded};
 use bowline_proto::portforward::{Forward, Id};
@@ -148,46 +148,46 @@ pub async fn run<S: Connection, P: Ports>(
     most: usize,
     end: CancellationToken,
 ) -> (End, Traffic) {
-    let mut pump: Pump<S, P::Stream> = Pump::new(forward, connection);
+    let mut driver: ForwardDriver<S, P::Stream> = ForwardDriver::new(forward, connection);
     let mut dials = Dials::of(pod);
     let mut ended = End::Over;
     loop {
         tokio::select! {
             biased;
             () = end.cancelled() => {
-                pump.leave("the node shuts down").await;
-                return (End::Shutdown, pump.traffic());
+                driver.leave("the node shuts down").await;
+                return (End::Shutdown, driver.traffic());
             }
             Some((id, port, dialled)) = dials.next() => match dialled {
-                Ok(stream) => pump.attach(id, stream),
+                Ok(stream) => driver.attach(id, stream),
                 Err(error) => {
                     let pod = &dials.pod;
                     // What kubectl's users know from the kubelet; the uid is empty there, too.
                     let why = format!("error forwarding port {port} to pod {pod}, uid : {error}");
                     info!("{why}");
-                    pump.fail(id, &why);
+                    driver.fail(id, &why);
                 }
             },
-            happening = pump.next() => match happening {
-                None => return (ended, pump.traffic()),
-                Some(Happening::Asked(id, port)) if pump.connections() > most => {
+            happening = driver.next() => match happening {
+                None => return (ended, driver.traffic()),
+                Some(ForwardEvent::Asked(id, port)) if driver.connections() > most => {
                     let pod = &dials.pod;
                     let why = format!(
                         "error forwarding port {port} to pod {pod}, uid : {most} connections are \
                          open already"
                     );
                     info!("{why}");
-                    pump.refuse(id, &why);
+                    driver.refuse(id, &why);
                 }
-                Some(Happening::Asked(id, port)) => {
+                Some(ForwardEvent::Asked(id, port)) => {
                     debug!("{}: connection {} to port {port}", dials.pod, id.number());
                     dials.ask(id, port);
                 }
-                Some(Happening::Reset(id)) => dials.drop(id),
-                Some(Happening::Broken(id, error)) => {
+                Some(ForwardEvent::Reset(id)) => dials.drop(id),
+                Some(ForwardEvent::Broken(id, error)) => {
                     debug!("{}: connection {}: {error}", dials.pod, id.number());
                 }
-                Some(Happening::Lost(loss)) => {
+                Some(ForwardEvent::Lost(loss)) => {
                     ended = End::ClientGone(loss.to_string());
                     dials.drop_all();
                 }

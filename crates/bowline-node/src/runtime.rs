@@ -17,8 +17,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
-use bowline_io::crowd::Local;
-use bowline_io::drive::Inflow;
+use bowline_io::drive::WriteQueue;
+use bowline_io::local_sockets::Local;
 use bowline_io::record::{End, Traffic};
 use bowline_io::stream::Upgraded;
 use bowline_proto::portforward::Forward;
@@ -198,7 +198,7 @@ pub trait Process {
     fn resize(&self, size: Size);
 
     /// What it does next. It takes its input from `stdin`; its output is read only while `room`.
-    fn poll(&mut self, cx: &mut Context<'_>, stdin: &mut Inflow, room: bool) -> Poll<Act>;
+    fn poll(&mut self, cx: &mut Context<'_>, stdin: &mut WriteQueue, room: bool) -> Poll<Act>;
 
     /// Whether all output was read to its end.
     fn is_silent(&self) -> bool;

@@ -4,8 +4,8 @@
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bowline_io::drive::{Driver, Ends, Inflow, Step};
-use bowline_io::lookout::Blocked;
+use bowline_io::drive::{Driver, Ends, Step, WriteQueue};
+use bowline_io::liveness::Blocked;
 use bowline_io::record::{End, Traffic};
 use bowline_io::serve::GOODBYE_PATIENCE;
 use bowline_io::stream::{Connection, Upgraded};
@@ -33,14 +33,14 @@ pub async fn run<S: Connection, C: Command>(
     connection: Upgraded<S>,
     end: CancellationToken,
 ) -> (End, Traffic) {
-    let seed = bowline_io::chance::bytes();
+    let seed = bowline_io::random::bytes();
     let session = Session::new(Side::Server, protocol, wants, seed);
     let mut driver = Driver::new(connection, session);
     let mut running = Running {
         drain: command.drain(),
         command,
         wants,
-        stdin: Inflow::default(),
+        stdin: WriteQueue::default(),
         half_closes: protocol.half_closes,
         size: None,
         state: State::Setup,
@@ -80,7 +80,7 @@ struct Running<C: Command> {
     command: C,
     wants: Wants,
     /// Input that the process has not taken yet.
-    stdin: Inflow,
+    stdin: WriteQueue,
     half_closes: bool,
     drain: Drain,
     size: Option<Size>,
@@ -266,7 +266,7 @@ impl<C: Command> Running<C> {
     }
 
     fn words(&self) -> String {
-        bowline_io::text::harmless(&self.command.words().join(" "), limits::REASON_BYTES)
+        bowline_io::text::sanitized(&self.command.words().join(" "), limits::REASON_BYTES)
             .into_owned()
     }
 
@@ -356,7 +356,7 @@ mod tests {
     use std::future::poll_fn;
 
     use bowline_io::clock::Clock;
-    use bowline_io::drive::{Moment, Socket};
+    use bowline_io::drive::{Socket, SocketEvent};
     use bowline_io::stream::Stream;
     use bowline_proto::Next;
     use bowline_proto::session::protocol::SPDY_V4;
@@ -384,9 +384,9 @@ mod tests {
                 Next::Done => return "done".to_owned(),
                 Next::Idle(_) => {
                     match poll_fn(|cx| socket.poll(cx, session.outbox(), true)).await {
-                        Moment::Read(bytes) => session.receive(clock.now(), bytes),
-                        Moment::Ended(_) => session.receive_end(clock.now()),
-                        Moment::Wrote => {}
+                        SocketEvent::Read(bytes) => session.receive(clock.now(), bytes),
+                        SocketEvent::Ended(_) => session.receive_end(clock.now()),
+                        SocketEvent::Wrote => {}
                     }
                 }
             }

@@ -1,6 +1,6 @@
 //! A runtime's own server to an upgraded connection, or to its refusal.
 
-use bowline_io::text::harmless;
+use bowline_io::text::sanitized;
 use bowline_io::upstream::{Switched, Upstream as Server, UpstreamError};
 use bowline_proto::limits::REASON_BYTES;
 use bowline_proto::negotiate::Offer;
@@ -25,7 +25,7 @@ pub(crate) async fn reach(upstream: Upstream, offer: Offer) -> Result<(Switched,
 }
 
 fn refusal(error: UpstreamError) -> Refusal {
-    let cause = harmless(&error.to_string(), REASON_BYTES).into_owned();
+    let cause = sanitized(&error.to_string(), REASON_BYTES).into_owned();
     let (code, text) = match &error {
         UpstreamError::Refused(said) => {
             let (status, text) = (said.head.status, said.text());

@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// What a client gets back of its input, and how the command ended.
 pub fn cat(input: &'static [u8]) -> Option<(Vec<u8>, Outcome)> {
     let wants = Wants { stdin: true, stdout: true, stderr: true, tty: false };
-    // Masks of frames and ids come from chance, which is an argument, as time is.
+    // Masks of frames and ids come from randomness, which is an argument, as time is.
     let mut client = Session::new(Side::Client, &WEBSOCKET_V5, wants, [1; 32]);
     let mut node = Session::new(Side::Server, &WEBSOCKET_V5, wants, [2; 32]);
     let now = Time::ZERO;

@@ -10,7 +10,7 @@ pub struct Extension {
     /// The subresource that has it: `attach`, `exec`, `portforward`.
     pub on: &'static str,
     /// Where it is asked for and answered.
-    pub way: Way,
+    pub scope: Scope,
     /// The name by which it is asked for.
     pub asked: &'static str,
     /// The name of the header that answers.
@@ -19,7 +19,7 @@ pub struct Extension {
 
 /// Where an extension is asked for and answered, and so on which hops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum Scope {
     /// By a parameter of the query and a header of the 101, on each hop from the client to the
     /// node: gateways hand on both.
     Handshake,
@@ -29,20 +29,24 @@ pub enum Way {
 }
 
 /// An attach begins with so many lines of the log (a decimal number, said back).
-pub const REPLAY: Extension =
-    Extension { on: "attach", way: Way::Handshake, asked: "replay", answered: "Bowline-Replay" };
+pub const REPLAY: Extension = Extension {
+    on: "attach",
+    scope: Scope::Handshake,
+    asked: "replay",
+    answered: "Bowline-Replay",
+};
 
 /// Both ends of a forwarded connection count what was taken: so many bytes may be sent ahead (a
 /// decimal number; the answer is the other end's own).
 pub const WINDOW: Extension =
-    Extension { on: "portforward", way: Way::Stream, asked: "window", answered: "window" };
+    Extension { on: "portforward", scope: Scope::Stream, asked: "window", answered: "window" };
 
 /// All of them.
 pub const EXTENSIONS: [&Extension; 2] = [&REPLAY, &WINDOW];
 
 /// Those of a subresource that gateways hand on.
 pub fn handed_on(subresource: &str) -> impl Iterator<Item = &'static Extension> {
-    EXTENSIONS.into_iter().filter(move |one| one.way == Way::Handshake && one.on == subresource)
+    EXTENSIONS.into_iter().filter(move |one| one.scope == Scope::Handshake && one.on == subresource)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 //! 1. Input never fails the driver: a peer's fault becomes an event and a close.
 //! 2. After every input the driver polls until the machine says idle. Bytes to write are state
 //!    ([`Outbox`]), so a partial write is an ordinary thing.
-//! 3. Time and chance are arguments.
+//! 3. Time and randomness are arguments.
 //! 4. Memory is bounded by [`limits`]. Backpressure is one thing only: a machine that cannot take
 //!    more says so ([`Machine::wants_read`]), the socket stays unread, and the peer feels TCP.
 //!
@@ -18,7 +18,7 @@
 //! [`websocket`] and [`spdy`] turn bytes into frames' events; [`session`] turns both into the
 //! events of one remote command; [`relay`] joins two sessions. [`portforward`] has the events of
 //! many connections over one; [`tunnel`] carries SPDY's bytes in WebSocket messages, and
-//! [`passage`] takes them through a gateway. [`negotiate`] decides from headers which protocol is
+//! [`splice`] takes them through a gateway. [`negotiate`] decides from headers which protocol is
 //! spoken; [`extension`] has what two Bowlines agree on beyond that.
 #![no_std]
 #![forbid(unsafe_code)]
@@ -33,12 +33,13 @@ pub mod limits;
 pub mod machine;
 pub mod negotiate;
 pub mod outbox;
-pub mod passage;
 pub mod portforward;
 pub mod queue;
 pub mod relay;
 pub mod session;
 pub mod spdy;
+
+pub mod splice;
 pub mod time;
 pub mod tunnel;
 pub mod websocket;

@@ -43,7 +43,7 @@ pub enum Wire {
 
 /// What came.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Came {
+pub enum Incoming {
     /// The next bytes; never empty.
     Bytes(Bytes),
     /// Nothing more comes. Told once.
@@ -81,25 +81,25 @@ impl Wire {
     }
 
     /// What came next.
-    pub fn poll(&mut self) -> Option<Came> {
+    pub fn poll(&mut self) -> Option<Incoming> {
         match self {
             Wire::Plain { inbox, ended, closed } => {
                 if let Some(bytes) = inbox.pop_front() {
-                    return Some(Came::Bytes(bytes));
+                    return Some(Incoming::Bytes(bytes));
                 }
                 let ends = *ended && !*closed;
                 *closed |= ends;
-                ends.then_some(Came::Closed(Closed::Cut))
+                ends.then_some(Incoming::Closed(Closed::Cut))
             }
             Wire::Tunnel(websocket) => loop {
                 match websocket.poll()? {
                     Frame::Chunk(chunk) if chunk.kind == Kind::Text => {
-                        return Some(Came::Closed(websocket.fail(Fault::TextInTunnel)));
+                        return Some(Incoming::Closed(websocket.fail(Fault::TextInTunnel)));
                     }
                     Frame::Chunk(chunk) if chunk.payload.is_empty() => {}
-                    Frame::Chunk(chunk) => return Some(Came::Bytes(chunk.payload)),
+                    Frame::Chunk(chunk) => return Some(Incoming::Bytes(chunk.payload)),
                     Frame::Pong(_) => {}
-                    Frame::Closed(closed) => return Some(Came::Closed(closed)),
+                    Frame::Closed(closed) => return Some(Incoming::Closed(closed)),
                 }
             },
         }

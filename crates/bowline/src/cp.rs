@@ -8,7 +8,7 @@ use bowline_archive::unpack::UnpackError;
 use bowline_client::Outcome;
 use bowline_client::copy::{self, Container, CopyError, Limits, Options};
 use bowline_io::shutdown::Hangup;
-use bowline_io::text::{harmless, of_system};
+use bowline_io::text::{of_system, sanitized};
 use bowline_kube::{container, target};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use tokio::signal::unix::{SignalKind, signal};
@@ -194,7 +194,7 @@ fn end_of(result: Result<(), Failure>, asked: &Cp, server: &str, program: &str) 
             End::refused("unexpected EOF")
         }
         CopyError::Remote { outcome, complaint, published } => {
-            let said = harmless(&complaint, MESSAGE_BYTES);
+            let said = sanitized(&complaint, MESSAGE_BYTES);
             let rest = if published { "; the rest was copied" } else { "" };
             match outcome {
                 Outcome::Exited(code) if published || said.is_empty() => End {
@@ -208,7 +208,7 @@ fn end_of(result: Result<(), Failure>, asked: &Cp, server: &str, program: &str) 
                         format!("command terminated with exit code {code}"),
                     ],
                 },
-                Outcome::Failed { message, .. } => End::refused(harmless(&message, MESSAGE_BYTES)),
+                Outcome::Failed { message, .. } => End::refused(sanitized(&message, MESSAGE_BYTES)),
                 Outcome::Success => End::refused(said),
             }
         }
@@ -226,9 +226,9 @@ fn end_of(result: Result<(), Failure>, asked: &Cp, server: &str, program: &str) 
         CopyError::Unpack(UnpackError::Place { path, error })
         | CopyError::Local { path, error } => {
             let path = path.to_string_lossy();
-            End::refused(format_args!("{}: {}", harmless(&path, MESSAGE_BYTES), of_system(&error)))
+            End::refused(format_args!("{}: {}", sanitized(&path, MESSAGE_BYTES), of_system(&error)))
         }
         CopyError::Stopped => End::refused("interrupted"),
-        error => End::refused(harmless(&error.to_string(), MESSAGE_BYTES)),
+        error => End::refused(sanitized(&error.to_string(), MESSAGE_BYTES)),
     }
 }

@@ -18,7 +18,7 @@ use bowline_gateway::server::Gateway;
 use bowline_io::auth::User;
 use bowline_io::objects::Object;
 use bowline_io::serve::{Limits, Sessions, serve};
-use bowline_io::{chance, tls};
+use bowline_io::{random, tls};
 use bowline_node::admitted::{self, Admitted};
 use bowline_node::forward::Slots;
 use bowline_node::kubelet::Kubelet;
@@ -293,7 +293,7 @@ fn node_object(port: u16) -> Object {
 }
 
 fn token() -> String {
-    chance::bytes::<16>().iter().map(|byte| format!("{byte:02x}")).collect()
+    random::bytes::<16>().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn kubeconfig(address: &SocketAddr, ca: &str, admin: &str, viewer: &str) -> Value {

@@ -55,7 +55,7 @@ pub struct Listening {
     /// For stdout: what is listened on.
     pub forwarding: Vec<String>,
     /// For stderr: what is not.
-    pub troubles: Vec<String>,
+    pub problems: Vec<String>,
 }
 
 /// Listens for one port on all addresses. A port that the system chooses is the same on all, and
@@ -106,17 +106,17 @@ fn once(addresses: &[Address], port: ForwardedPort) -> (Listening, bool) {
             }
         }
     }
-    let mut troubles = missing;
+    let mut problems = missing;
     if must || listeners.is_empty() {
         listeners.clear();
-        troubles = vec![format!(
+        problems = vec![format!(
             "Unable to listen on port {}: Listeners failed to create with the following errors: \
              [{}]",
             port.local,
             errors.join(" ")
         )];
     }
-    (Listening { port: LocalPort { number, listeners }, forwarding, troubles }, taken)
+    (Listening { port: LocalPort { number, listeners }, forwarding, problems }, taken)
 }
 
 fn bind(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
@@ -174,11 +174,11 @@ mod tests {
              errors: [unable to create listener: Error listen tcp4 127.0.0.1:{local}: bind: \
              address already in use]"
         );
-        assert_eq!(refused.troubles, [expected]);
+        assert_eq!(refused.problems, [expected]);
         // Where this host has IPv6 at all.
         if TcpListener::bind("[::1]:0").await.is_ok() {
             assert_eq!(listening.forwarding, [format!("Forwarding from [::1]:{local} -> 80")]);
-            assert!(listening.troubles[0].starts_with("not listening on 127.0.0.1:"));
+            assert!(listening.problems[0].starts_with("not listening on 127.0.0.1:"));
         }
     }
 
@@ -188,7 +188,7 @@ mod tests {
         let listening = listen(&addresses(&words).unwrap(), ForwardedPort { local: 0, remote: 80 });
         let number = format!(":{} ", listening.port.number);
         let lines = listening.forwarding.iter().map(|line| line.replace(&number, ":N ")).collect();
-        (lines, listening.troubles, listening.port.listeners.len())
+        (lines, listening.problems, listening.port.listeners.len())
     }
 
     #[tokio::test]

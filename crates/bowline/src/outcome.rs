@@ -5,7 +5,7 @@ use std::fmt::Display;
 use bowline_client::{Cause, EndError, Ended, Error, Outcome};
 use bowline_kube::target::TargetError;
 
-use bowline_io::text::{harmless, of_system};
+use bowline_io::text::{of_system, sanitized};
 
 use crate::args::suggestions::suggestions;
 use crate::args::{BadUsage, COMMANDS, Hint, Refusal};
@@ -117,7 +117,7 @@ fn of_session(result: Result<Ended, Failure>, server: &str, words: Lost) -> End 
         Ok(Outcome::Exited(code)) => {
             End { code, lines: vec![format!("command terminated with exit code {code}")] }
         }
-        Ok(Outcome::Failed { message, .. }) => End::refused(harmless(&message, MESSAGE_BYTES)),
+        Ok(Outcome::Failed { message, .. }) => End::refused(sanitized(&message, MESSAGE_BYTES)),
         Err(Error::Lost { loss, received_bytes, .. }) => {
             let hop = match loss.cause {
                 Cause::Cut | Cause::Silent => "on the way to",

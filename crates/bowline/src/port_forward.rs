@@ -9,7 +9,7 @@ use bowline_client::UpgradeError;
 use bowline_client::forward::Failure;
 use bowline_client::reconnect::{self, Change, Health, Patience, Reached, Source};
 use bowline_io::shutdown::Hangup;
-use bowline_io::text::harmless;
+use bowline_io::text::sanitized;
 use bowline_kube::objects::Pod;
 use bowline_kube::ports::{ForwardedPort, resolve};
 use bowline_kube::target::{self, Target, TargetError};
@@ -57,7 +57,7 @@ async fn forward(asked: &args::PortForward, program: &str) -> Result<End, End> {
         for line in listening.forwarding {
             say::notice(line);
         }
-        for line in listening.troubles {
+        for line in listening.problems {
             say::line(line);
         }
         local.push(listening.port);
@@ -125,7 +125,7 @@ fn tell(change: Change, cut: &AtomicUsize, exits: bool, waits: Duration) {
         }
         Change::Failed { local, remote, why } => {
             let why = why.to_string();
-            format!("{local} -> {remote}: {}", harmless(why.trim(), MESSAGE_BYTES))
+            format!("{local} -> {remote}: {}", sanitized(why.trim(), MESSAGE_BYTES))
         }
         Change::Lost { .. } if exits => return,
         Change::Lost { pod, end } => {
@@ -142,7 +142,7 @@ fn tell(change: Change, cut: &AtomicUsize, exits: bool, waits: Duration) {
         }
         Change::StillLost(why) => {
             let why = why.strip_prefix("error: ").unwrap_or(&why);
-            format!("not connected yet: {}; trying again", harmless(why.trim(), MESSAGE_BYTES))
+            format!("not connected yet: {}; trying again", sanitized(why.trim(), MESSAGE_BYTES))
         }
         Change::Restored(pod) => format!("connected again, to pod {pod}"),
         Change::GaveUp(port) => {

@@ -1,12 +1,12 @@
-//! How a copy goes to what a person sees of it: a bar, lines, or troubles alone.
+//! How a copy goes to what a person sees of it: a bar, lines, or problems alone.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use bowline_archive::Trouble;
+use bowline_archive::Problem;
 use bowline_client::copy::Watcher;
-use bowline_io::text::harmless;
+use bowline_io::text::sanitized;
 use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rustix::termios::isatty;
 use tokio::time::Instant;
@@ -104,7 +104,7 @@ impl Watcher for Shown {
             return;
         }
         let name = String::from_utf8_lossy(name);
-        let name = harmless(&name, NAME_BYTES).into_owned();
+        let name = sanitized(&name, NAME_BYTES).into_owned();
         if let Some(bar) = &self.bar {
             bar.set_message(name.clone());
         }
@@ -138,24 +138,24 @@ impl Watcher for Shown {
         }
     }
 
-    fn trouble(&self, trouble: &Trouble) {
-        let kind = if trouble.is_failure { "error" } else { "warning" };
-        self.tell(&format!("{kind}: {}", harmless(&trouble.text, COMPLAINT_BYTES)));
+    fn problem(&self, problem: &Problem) {
+        let kind = if problem.is_failure { "error" } else { "warning" };
+        self.tell(&format!("{kind}: {}", sanitized(&problem.text, COMPLAINT_BYTES)));
     }
 
     fn complaint(&self, text: &[u8]) {
         let text = String::from_utf8_lossy(text);
         for line in text.lines().filter(|line| !line.is_empty()) {
-            self.tell(&harmless(line, COMPLAINT_BYTES));
+            self.tell(&sanitized(line, COMPLAINT_BYTES));
         }
     }
 
     fn resumes(&self, bytes: u64, retry: u64, why: &str) {
-        let why = harmless(why, COMPLAINT_BYTES);
+        let why = sanitized(why, COMPLAINT_BYTES);
         self.tell(&format!("Resuming copy at {bytes} bytes, retry {retry}: {why}"));
     }
 
     fn note(&self, text: &str) {
-        self.tell(&harmless(text, COMPLAINT_BYTES));
+        self.tell(&sanitized(text, COMPLAINT_BYTES));
     }
 }

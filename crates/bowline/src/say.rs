@@ -7,7 +7,7 @@
 use std::fmt::Display;
 use std::io::{self, Write};
 
-use bowline_io::text::harmless;
+use bowline_io::text::sanitized;
 
 /// The longest line: a message of 32 KiB with all that is said around it.
 const LINE_BYTES: usize = 64 * 1024;
@@ -41,7 +41,7 @@ pub fn own(text: &[u8]) -> io::Result<()> {
 
 fn shown(text: impl Display, bytes: usize) -> String {
     let text = text.to_string();
-    format!("{}\n", harmless(text.strip_suffix('\n').unwrap_or(&text), bytes))
+    format!("{}\n", sanitized(text.strip_suffix('\n').unwrap_or(&text), bytes))
 }
 
 /// The log's way to stderr: each write is one event.
@@ -68,8 +68,8 @@ mod tests {
         assert_eq!(shown("plain", 100), "plain\n");
         assert_eq!(shown("plain\n", 100), "plain\n");
         let forged = "a\n\u{1b}]0;title\u{7}error: forged\r\u{9b}2J\u{202e}";
-        let harmless = "a \u{fffd}]0;title\u{fffd}error: forged \u{fffd}2J\u{fffd}\n";
-        assert_eq!(shown(forged, 100), harmless);
+        let sanitized = "a \u{fffd}]0;title\u{fffd}error: forged \u{fffd}2J\u{fffd}\n";
+        assert_eq!(shown(forged, 100), sanitized);
         assert_eq!(shown("too long", 6), "too…\n");
     }
 }

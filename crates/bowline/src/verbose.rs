@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bowline_io::observe::Observer;
-use bowline_io::text::harmless;
+use bowline_io::text::sanitized;
 use http::{HeaderMap, StatusCode};
 
 use crate::say;
@@ -34,7 +34,7 @@ impl Verbose {
         for value in headers.get_all(http::header::WARNING) {
             let Some(text) = value.to_str().ok().and_then(warning) else { continue };
             self.warnings.fetch_add(1, Ordering::Relaxed);
-            say::line(format_args!("Warning: {}", harmless(&text, VALUE_BYTES)));
+            say::line(format_args!("Warning: {}", sanitized(&text, VALUE_BYTES)));
         }
     }
 }
@@ -88,7 +88,7 @@ impl Observer for Verbose {
 
     fn note(&self, level: u8, text: &str) {
         if self.level >= i32::from(level) {
-            say::line(harmless(text, VALUE_BYTES));
+            say::line(sanitized(text, VALUE_BYTES));
         }
     }
 }
@@ -125,7 +125,7 @@ fn canonical(name: &str) -> String {
 fn masked(name: &str, value: &str) -> String {
     let is_secret = ["authorization", "proxy-authorization", "cookie", "set-cookie"];
     if !is_secret.contains(&name) {
-        return harmless(value, VALUE_BYTES).into_owned();
+        return sanitized(value, VALUE_BYTES).into_owned();
     }
     let (scheme, rest) = value.split_once(' ').unwrap_or((value, ""));
     let known = ["bearer", "basic", "negotiate"].contains(&&*scheme.to_ascii_lowercase());

@@ -10,7 +10,7 @@ use bytes::BytesMut;
 
 use crate::cuts::choose;
 
-/// The target. With an odd form, each block gets the checksum that a header would need: chance
+/// The target. With an odd form, each block gets the checksum that a header would need: random
 /// alone finds none.
 pub fn target(data: &[u8]) {
     let (choices, bytes) = choose(data);

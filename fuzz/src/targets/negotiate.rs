@@ -1,6 +1,6 @@
 //! Header lines: a server's yes is one that its client understands, and a no has words.
 
-use bowline_proto::negotiate::{Lines, Offer, Taken, accept, asked};
+use bowline_proto::negotiate::{Accepts, Lines, Offer, accept, asked};
 
 use crate::cuts::choose;
 
@@ -10,7 +10,7 @@ pub fn target(data: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let lines: Vec<(&str, &str)> = text.lines().filter_map(|line| line.split_once(':')).collect();
     let method = if choices.form & 1 == 0 { "GET" } else { "POST" };
-    let taken = Taken { websocket_v5: choices.form & 2 == 0 };
+    let taken = Accepts { websocket_v5: choices.form & 2 == 0 };
     match accept(method, Lines(&lines), taken) {
         Ok(accepted) => {
             assert_eq!(asked(Lines(&lines)), Some(accepted.protocol.carrier));
@@ -34,7 +34,7 @@ fn client(form: u8, lines: &[(&str, &str)]) {
     }
     assert!(offer.check(200, Lines(lines)).is_err());
     let headers = offer.headers();
-    let taken = Taken { websocket_v5: true };
+    let taken = Accepts { websocket_v5: true };
     let accepted = accept(offer.method(), Lines(&borrowed(&headers)), taken).unwrap();
     let answer = borrowed(&accepted.response);
     assert_eq!(offer.check(101, Lines(&answer)), Ok(accepted.protocol));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use bowline_io::chance;
+use bowline_io::random;
 use bowline_io::stream::Upgraded;
 use bowline_proto::negotiate::Offer;
 use bowline_proto::websocket::accept_key;
@@ -194,7 +194,7 @@ pub async fn junk(place: &Place, row: &mut Row) -> Result<()> {
         let at_gateway = clients.exec_itself(&["sleep", "1000"]).await?;
         row.session(send(at_gateway, &round, rounds).await);
         let url = node.join("/exec/default/box/box?command=sleep&command=1000&input=1&output=1")?;
-        let at_node = switched(&endpoint, &url, &Offer::websocket(chance::bytes())).await?;
+        let at_node = switched(&endpoint, &url, &Offer::websocket(random::bytes())).await?;
         row.session(send(at_node, &round, rounds).await);
         row.session(at_client(place, &clients, row_bound(), kept, rounds).await?);
     }

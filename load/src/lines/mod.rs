@@ -1,7 +1,7 @@
 //! The lines by name, and what they share: a start with a baseline, and the way back to it.
 
 mod attacks;
-mod crowd;
+mod connections;
 mod forward;
 mod hops;
 mod many;
@@ -76,17 +76,17 @@ pub const LINES: &[Line] = &[
     Line {
         name: "unread",
         about: "1,000 clients that may nothing, ask, and never read",
-        run: |place, row| Box::pin(crowd::unread(place, row)),
+        run: |place, row| Box::pin(connections::unread(place, row)),
     },
     Line {
         name: "silent",
         about: "2,000 silent connections beside 100 terminals",
-        run: |place, row| Box::pin(crowd::silent(place, row)),
+        run: |place, row| Box::pin(connections::silent(place, row)),
     },
     Line {
         name: "log-readers",
         about: "20 readers of a log that read nothing",
-        run: |place, row| Box::pin(crowd::log_readers(place, row)),
+        run: |place, row| Box::pin(connections::log_readers(place, row)),
     },
     Line {
         name: "hops",

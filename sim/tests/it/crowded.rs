@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bowline_client::PortForward;
-use bowline_io::crowd::{Failure, Local};
+use bowline_io::local_sockets::{Failure, Local};
 use bowline_io::stream::{Connection, Upgraded};
 use bowline_node::forward;
 use bowline_node::runtime::Ports;

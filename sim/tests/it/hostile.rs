@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use bowline_io::crowd::{Failure, Local};
-use bowline_io::drive::Inflow;
+use bowline_io::drive::WriteQueue;
+use bowline_io::local_sockets::{Failure, Local};
 use bowline_io::stream::{Connection, Upgraded};
 use bowline_node::runtime::{Act, Command, Drain, ExitStatus, Ports, Process, StartError};
 use bowline_proto::session::protocol::{Carrier, Encoding, SPDY, WEBSOCKET};
@@ -242,7 +242,7 @@ impl Command for Deaf {
 impl Process for Deaf {
     fn resize(&self, _size: Size) {}
 
-    fn poll(&mut self, _cx: &mut Context<'_>, _stdin: &mut Inflow, _room: bool) -> Poll<Act> {
+    fn poll(&mut self, _cx: &mut Context<'_>, _stdin: &mut WriteQueue, _room: bool) -> Poll<Act> {
         Poll::Pending
     }
 

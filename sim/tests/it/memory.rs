@@ -8,11 +8,11 @@ use bowline_client::Ends;
 use bowline_io::drive::join;
 use bowline_node::{forward, session};
 use bowline_proto::limits::{EARLY_BYTES, FORWARD_CONNECTIONS, SESSION_HELD_BYTES, STATUS_BYTES};
-use bowline_proto::passage::Passage;
 use bowline_proto::portforward::{Forward, OverSpdy, OverWebSocket};
 use bowline_proto::relay::Relay;
 use bowline_proto::session::protocol::{SPDY, WEBSOCKET};
 use bowline_proto::session::{Protocol, Session, Side, Wants};
+use bowline_proto::splice::Splice;
 use bowline_proto::tunnel::Wire;
 use bowline_proto::websocket::Role;
 use bowline_proto::{Machine, Next, spdy, websocket};
@@ -196,8 +196,8 @@ fn a_passage_whose_node_takes_nothing() {
         again.extend(message(Side::Client, false, &vec![7; piece]));
         let client = Hostile::says(Vec::new(), again, ROUNDS);
         let node = Hostile::deaf();
-        let passage = Passage::new(Wire::tunnel(Role::Server, [0; 32]));
-        let held = held(join(client, node, passage, CancellationToken::new(), ""));
+        let splice = Splice::new(Wire::tunnel(Role::Server, [0; 32]));
+        let held = held(join(client, node, splice, CancellationToken::new(), ""));
         check(format_args!("with {piece}"), held, SESSION_HELD_BYTES);
     }
 }
@@ -207,8 +207,8 @@ fn a_passage_whose_client_takes_nothing() {
     for piece in PIECES {
         let client = Hostile::deaf();
         let node = Hostile::says(Vec::new(), vec![7; piece], 3 * SESSION_HELD_BYTES / piece);
-        let passage = Passage::new(Wire::tunnel(Role::Server, [0; 32]));
-        let held = held(join(client, node, passage, CancellationToken::new(), ""));
+        let splice = Splice::new(Wire::tunnel(Role::Server, [0; 32]));
+        let held = held(join(client, node, splice, CancellationToken::new(), ""));
         check(format_args!("with {piece}"), held, SESSION_HELD_BYTES);
     }
 }

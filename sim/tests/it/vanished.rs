@@ -5,12 +5,12 @@ use std::time::Duration;
 use bowline_io::drive::join;
 use bowline_node::{forward, session};
 use bowline_proto::limits::{CLOSED_CLIENT_GRACE, FORWARD_CONNECTIONS};
-use bowline_proto::passage::Passage;
 use bowline_proto::portforward::{Forward, OverSpdy, OverWebSocket};
 use bowline_proto::relay::Relay;
 use bowline_proto::session::protocol::{SPDY, WEBSOCKET};
 use bowline_proto::session::{Session, Side};
 use bowline_proto::spdy;
+use bowline_proto::splice::Splice;
 use bowline_proto::tunnel::Wire;
 use bowline_proto::websocket::Role;
 use tokio::time::{Instant, timeout};
@@ -100,8 +100,8 @@ async fn a_client_of_a_forward_whose_node_takes_nothing() {
         let again = if tunnel { message(Side::Client, false, &again) } else { again };
         let wire = if tunnel { Wire::tunnel(Role::Server, [0; 32]) } else { Wire::plain() };
         let client = Hostile::gone(Vec::new(), again);
-        let (passage, end) = (Passage::new(wire), CancellationToken::new());
-        let lasted = lasts(join(client, Hostile::deaf(), passage, end, "")).await;
+        let (splice, end) = (Splice::new(wire), CancellationToken::new());
+        let lasted = lasts(join(client, Hostile::deaf(), splice, end, "")).await;
         let (from, to) = patience(false);
         assert!(lasted >= from && lasted <= to, "tunnel {tunnel}: {lasted:?}");
     }
@@ -111,8 +111,8 @@ async fn a_client_of_a_forward_whose_node_takes_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_client_whose_node_takes_some_is_heard() {
     let client = Hostile::gone(Vec::new(), vec![7; PIECE_BYTES]);
-    let (passage, end) = (Passage::new(Wire::plain()), CancellationToken::new());
-    let lasted = lasts(join(client, Hostile::slow(), passage, end, "")).await;
+    let (splice, end) = (Splice::new(Wire::plain()), CancellationToken::new());
+    let lasted = lasts(join(client, Hostile::slow(), splice, end, "")).await;
     assert_eq!(lasted, FOR_EVER);
 }
 

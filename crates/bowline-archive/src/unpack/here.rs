@@ -10,8 +10,8 @@ impl Unpacker {
     #[must_use]
     pub fn item(&self, path: &[u8]) -> Option<Item> {
         let item = |kind, size, mtime| Some(Item { kind, size, mtime: Some(mtime) });
-        if let Some(had) = self.had.get(path) {
-            return item(ItemKind::File, had.bytes, had.mtime);
+        if let Some(received) = self.received.get(path) {
+            return item(ItemKind::File, received.bytes, received.mtime);
         }
         if let Some((_, mtime)) = self.directories.get(path) {
             return item(ItemKind::Directory, 0, *mtime);
@@ -22,7 +22,7 @@ impl Unpacker {
 
     /// The paths of all that is here.
     pub fn paths(&self) -> impl Iterator<Item = &Vec<u8>> {
-        self.had.keys().chain(self.directories.keys()).chain(self.symlinks.keys())
+        self.received.keys().chain(self.directories.keys()).chain(self.symlinks.keys())
     }
 
     /// Whether it was told why something of that path is not here.
@@ -43,7 +43,8 @@ impl Unpacker {
     /// Whether a file's last byte is a zero, or cannot be read.
     #[must_use]
     pub fn ends_in_zero(&self, path: &[u8]) -> bool {
-        let Some(last) = self.had.get(path).and_then(|had| had.bytes.checked_sub(1)) else {
+        let Some(last) = self.received.get(path).and_then(|received| received.bytes.checked_sub(1))
+        else {
             return false;
         };
         let mut byte = [0];

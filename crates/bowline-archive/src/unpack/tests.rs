@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 use super::*;
 use crate::admit::Limits;
-use crate::pack::{Packer, There};
+use crate::pack::{Packer, Versions};
 use crate::writer::{self, Owner};
 
 fn entry(name: &str, kind: Kind, size: u64, link: &str) -> Entry {
@@ -35,8 +35,8 @@ fn unpack(bytes: &[u8], target: &Path) -> (Result<(), UnpackError>, Vec<String>)
         result = result.and_then(|()| unpacker.take(piece, &mut |_| {}));
     }
     let result = result.and_then(|()| unpacker.finish()).and_then(|()| unpacker.publish());
-    let troubles = unpacker.troubles().into_iter().map(|trouble| trouble.text).collect();
-    (result, troubles)
+    let problems = unpacker.problems().into_iter().map(|problem| problem.text).collect();
+    (result, problems)
 }
 
 #[test]
@@ -53,15 +53,15 @@ fn a_tree_comes_out_as_it_went_in() {
     rustix::fs::mkfifoat(rustix::fs::CWD, source.join("pipe"), Mode::RWXU).unwrap();
     fs::set_permissions(source.join("a/empty"), PermissionsExt::from_mode(0o555)).unwrap();
     fs::set_permissions(source.join("-x"), PermissionsExt::from_mode(0o4755)).unwrap();
-    let mut packer = Packer::new(&source, b"d", There::new());
+    let mut packer = Packer::new(&source, b"d", Versions::new());
     let mut bytes = Vec::new();
     packer.read_to_end(&mut bytes).unwrap();
     assert_eq!(packer.failures(), 0);
-    assert_eq!(packer.troubles().len(), 1, "the pipe");
+    assert_eq!(packer.problems().len(), 1, "the pipe");
     let target = place.path().join("target");
-    let (result, troubles) = unpack(&bytes, &target);
+    let (result, problems) = unpack(&bytes, &target);
     result.unwrap();
-    assert_eq!(troubles, ["skipping symlink: \"d/out\" -> \"/etc/passwd\""]);
+    assert_eq!(problems, ["skipping symlink: \"d/out\" -> \"/etc/passwd\""]);
     assert_eq!(fs::read(target.join("big")).unwrap(), vec![3; 1_000_000]);
     assert_eq!(fs::read(target.join("a/new\nline")).unwrap(), b"22");
     assert_eq!(fs::read_link(target.join("a/link")).unwrap(), Path::new("../big"));
@@ -89,9 +89,9 @@ fn hard_links_are_links() {
         (entry("d/m", Kind::HardLink, 0, "d/l"), b""),
         (entry("d/x", Kind::HardLink, 0, "/etc/passwd"), b""),
     ]);
-    let (result, troubles) = unpack(&bytes, &target);
+    let (result, problems) = unpack(&bytes, &target);
     result.unwrap();
-    assert_eq!(troubles, ["\"x\": a hard link to what is not here"]);
+    assert_eq!(problems, ["\"x\": a hard link to what is not here"]);
     assert_eq!(fs::read(target.join("sub/g")).unwrap(), b"hello");
     assert_eq!(fs::metadata(target.join("f")).unwrap().nlink(), 2);
     assert_eq!(fs::read_link(target.join("m")).unwrap(), Path::new("f"));
@@ -147,7 +147,7 @@ fn nothing_leads_out() {
         unpacker.begin(admission());
         unpacker.take(&archive(attack), &mut |_| {}).unwrap();
         unpacker.publish().unwrap();
-        assert!(unpacker.failures() > 0, "{number}: {:?}", unpacker.troubles());
+        assert!(unpacker.failures() > 0, "{number}: {:?}", unpacker.problems());
         assert_eq!(fs::read_dir(&outside).unwrap().count(), 0, "{number}");
     }
 }
@@ -164,8 +164,8 @@ fn a_second_attempt_goes_on_where_the_first_was_cut() {
     let mut unpacker = Unpacker::new(&target, true).unwrap();
     unpacker.begin(admission());
     unpacker.take(&bytes[..2048], &mut |_| {}).unwrap();
-    let (path, had) = unpacker.unfinished().unwrap();
-    assert_eq!((&path[..], had.size, had.bytes), (&b"b"[..], 2000, 512));
+    let (path, received) = unpacker.unfinished().unwrap();
+    assert_eq!((&path[..], received.size, received.bytes), (&b"b"[..], 2000, 512));
     unpacker.append(&path, &[1; 1488]).unwrap();
     assert!(unpacker.append(&path, &[1]).is_err());
     assert_eq!(unpacker.unfinished(), None);

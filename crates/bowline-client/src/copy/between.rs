@@ -29,7 +29,7 @@ use super::{CopyError, Options, Remote, Watcher, scripts};
 
 /// What waits between the two.
 const WAITING_BYTES: usize = 512 * 1024;
-/// How many troubles are told one by one.
+/// How many problems are told one by one.
 const TROUBLES: u64 = 1000;
 /// What fills the last block of a file.
 const ZEROS: [u8; 512] = [0; 512];
@@ -388,15 +388,15 @@ impl Transfer {
         }
         let path = match verdict {
             Verdict::Take(path) => path,
-            Verdict::Skip(trouble) => {
+            Verdict::Skip(problem) => {
                 if let Some(path) = self.admission.path(&entry.name) {
                     self.taken_all.keep(path.len())?;
                     self.taken_all.told_of.insert(path);
                 }
-                self.failures += u64::from(trouble.is_failure);
+                self.failures += u64::from(problem.is_failure);
                 self.told += 1;
                 if self.told <= TROUBLES {
-                    self.watcher.trouble(&trouble);
+                    self.watcher.problem(&problem);
                 }
                 return Ok(());
             }

@@ -95,7 +95,7 @@ struct Download<'a, R> {
 impl<R: Remote> Download<'_, R> {
     /// Bytes of files that are here.
     fn bytes(&self) -> u64 {
-        self.here.lock().unpacker.had().values().map(|had| had.bytes).sum()
+        self.here.lock().unpacker.received().values().map(|had| had.bytes).sum()
     }
 
     /// Takes all of it, in as many attempts as it may.
@@ -150,7 +150,8 @@ impl<R: Remote> Download<'_, R> {
 
     fn forget_what_changed(&self, listed: &Listing) {
         let unpacker = &mut self.here.lock().unpacker;
-        let had: Vec<_> = unpacker.had().iter().map(|(path, had)| (path.clone(), *had)).collect();
+        let had: Vec<_> =
+            unpacker.received().iter().map(|(path, had)| (path.clone(), *had)).collect();
         for (path, had) in had {
             let is_same = listed.items.get(&path).is_some_and(|(found, _)| {
                 let has_its_time = found.mtime.is_none_or(|mtime| mtime == had.mtime);
@@ -269,7 +270,7 @@ impl<R: Remote> Download<'_, R> {
                 Step::File(name) => watcher.file(name),
                 Step::Bytes(count) => watcher.bytes(count as u64),
             });
-            here.unpacker.troubles().iter().for_each(|trouble| watcher.trouble(trouble));
+            here.unpacker.problems().iter().for_each(|problem| watcher.problem(problem));
             if let Err(fault) = taken {
                 here.fault = Some(fault);
                 return Err(io::Error::other("the archive"));
@@ -310,7 +311,7 @@ impl<R: Remote> Download<'_, R> {
         };
         self.publish().await?;
         let unpacker = &mut self.here.lock().unpacker;
-        unpacker.troubles().iter().for_each(|trouble| watcher.trouble(trouble));
+        unpacker.problems().iter().for_each(|problem| watcher.problem(problem));
         if outcome != Outcome::Success {
             return Err(failed(outcome, published));
         }
@@ -368,7 +369,7 @@ impl<R: Remote> Download<'_, R> {
             return Ok(());
         };
         let unpacker = &self.here.lock().unpacker;
-        for path in unpacker.had().keys().filter(|path| !grown.contains(*path)) {
+        for path in unpacker.received().keys().filter(|path| !grown.contains(*path)) {
             let name = || String::from_utf8_lossy(path).into_owned();
             let ours = unpacker
                 .sum(path)

@@ -23,7 +23,7 @@ mod whole;
 
 use std::future::Future;
 
-pub use bowline_archive::Trouble;
+pub use bowline_archive::Problem;
 pub use bowline_archive::admit::Limits;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -94,7 +94,7 @@ pub trait Watcher: Send + Sync {
     /// Bytes that were counted come again: it is at so many now.
     fn position(&self, _bytes: u64) {}
     /// An entry is not what it should be.
-    fn trouble(&self, _trouble: &Trouble) {}
+    fn problem(&self, _trouble: &Problem) {}
     /// What the container's tar complains of.
     fn complaint(&self, _text: &[u8]) {}
     /// A copy goes on after a loss: at so many bytes, for this time.

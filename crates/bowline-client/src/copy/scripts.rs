@@ -18,7 +18,7 @@ pub fn script(text: &str, arguments: &[&str]) -> Words {
 
 /// What nobody knew before.
 pub fn mark() -> String {
-    let bytes: [u8; 8] = bowline_io::chance::bytes();
+    let bytes: [u8; 8] = bowline_io::random::bytes();
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

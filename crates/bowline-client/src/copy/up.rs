@@ -13,7 +13,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bowline_archive::pack::{Packer, There, Version, totals};
+use bowline_archive::pack::{Packer, Version, Versions, totals};
 use bowline_archive::{ItemKind, shown, sum};
 use bowline_proto::session::Outcome;
 use tokio::io::{AsyncRead, ReadBuf};
@@ -58,7 +58,7 @@ pub async fn up(
     let mut attempts = Attempts::new(options);
     let staging = Staging::make(remote, target, name, &mut attempts, &watcher, stop).await?;
     let source = &source;
-    let versions = Shared::new(There::new());
+    let versions = Shared::new(Versions::new());
     let shown = name.unwrap_or(source.as_os_str()).as_bytes().to_vec();
     let mut copy = Upload { remote, source, shown, staging, number: 0, options, watcher, versions };
     let copied = unless(stop, copy.all(&mut attempts)).await;
@@ -79,7 +79,7 @@ struct Upload<'a, R> {
     options: &'a Options,
     watcher: Arc<dyn Watcher>,
     /// What files were when they were sent. What is there of one has no other beginning.
-    versions: Shared<There>,
+    versions: Shared<Versions>,
 }
 
 /// How tar ended, and what of this side's files it did not get as they are.
@@ -97,7 +97,7 @@ impl<R: Remote> Upload<'_, R> {
         // What was sent may still be on the way: what has arrived is known by looking.
         let (mut before, mut arrived) = (0, 0);
         let mut sent = 0;
-        let mut ended = self.archive(There::new(), &mut sent).await;
+        let mut ended = self.archive(Versions::new(), &mut sent).await;
         let ended = loop {
             let error = match ended {
                 Ok(ended) => break ended,
@@ -154,7 +154,7 @@ impl<R: Remote> Upload<'_, R> {
         }
     }
 
-    async fn archive(&self, there: There, sent: &mut u64) -> Result<TarEnded, CopyError> {
+    async fn archive(&self, there: Versions, sent: &mut u64) -> Result<TarEnded, CopyError> {
         let packer = Packer::new(self.source, TREE.as_bytes(), there);
         let packing = Shared::new(packer);
         let packed = Packing {
@@ -178,8 +178,8 @@ impl<R: Remote> Upload<'_, R> {
         *sent = packer.position().1;
         self.versions.lock().extend(packer.sent().iter().map(|(path, was)| (path.clone(), *was)));
         let ended = outcome(ended, *sent)?;
-        for trouble in packer.troubles() {
-            self.watcher.trouble(&trouble);
+        for problem in packer.problems() {
+            self.watcher.problem(&problem);
         }
         // A tar that has enough may leave the rest of its input unread, but not of the archive.
         if ended == Outcome::Success && !packer.is_over() {
@@ -202,8 +202,12 @@ impl<R: Remote> Upload<'_, R> {
 
     /// What is in the container of earlier attempts; the files that were cut are written to their
     /// ends, and what has changed here since is removed there.
-    async fn there(&self, attempts: &mut Attempts, arrived: &mut u64) -> Result<There, CopyError> {
-        let mut there = There::new();
+    async fn there(
+        &self,
+        attempts: &mut Attempts,
+        arrived: &mut u64,
+    ) -> Result<Versions, CopyError> {
+        let mut there = Versions::new();
         let listed = match self.list(Some(self.number), attempts).await? {
             Answer::Known(listed) => listed,
             Answer::Unknown(why) => {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use bowline_archive::Trouble;
+use bowline_archive::Problem;
 use bowline_archive::admit::Limits;
 use bowline_client::copy::{CopyError, Options, Remote, Sink, Stdin, Watcher, between, down, up};
 use bowline_client::{Cause, EndError, Ended, Error, Loss, Outcome, UpgradeError};
@@ -197,8 +197,8 @@ impl Watcher for Heard {
     fn file(&self, _: &[u8]) {}
     fn bytes(&self, _: u64) {}
     fn position(&self, _: u64) {}
-    fn trouble(&self, trouble: &Trouble) {
-        self.hear(trouble.text.clone());
+    fn problem(&self, problem: &Problem) {
+        self.hear(problem.text.clone());
     }
     fn complaint(&self, text: &[u8]) {
         self.hear(String::from_utf8_lossy(text).into_owned());

@@ -3,8 +3,8 @@
 use std::future::ready;
 use std::sync::Arc;
 
+use bowline_io::request_target::query;
 use bowline_io::serve::{Reply, Sessions};
-use bowline_io::target::query;
 use http::{HeaderValue, Method, Request, header};
 use hyper::body::Incoming;
 use jiff::Timestamp;

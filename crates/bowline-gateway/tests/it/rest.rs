@@ -55,7 +55,7 @@ impl Rest for Other {
         _: &'a Sessions,
     ) -> Answer<'a, Reply> {
         let (user, path) = (&caller.user.name, request.uri().path());
-        let by = caller.asker.user.as_ref().and_then(|user| user.by.as_deref());
+        let by = caller.requester.user.as_ref().and_then(|user| user.by.as_deref());
         let by = by.map(|by| format!(" by {by}")).unwrap_or_default();
         self.asked.lock().unwrap().push(format!("{user}{by}: {} {path}", request.method()));
         let names: Vec<_> = request.headers().keys().map(ToString::to_string).collect();

@@ -4,8 +4,8 @@ use std::future::poll_fn;
 use std::io;
 use std::time::Duration;
 
-use bowline_io::chance;
-use bowline_io::drive::{Moment, Socket};
+use bowline_io::drive::{Socket, SocketEvent};
+use bowline_io::random;
 use bowline_io::stream::{Connection as _, Upgraded};
 use bowline_proto::websocket::{Config, Connection, Continuation, Event, Kind, Role};
 use bytes::{Bytes, BytesMut};
@@ -28,7 +28,7 @@ pub async fn run(
     mut answer: impl FnMut(Kind, Bytes) -> Option<(Kind, Bytes)>,
 ) -> io::Result<()> {
     let config = Config { role, continuation: Continuation::Join };
-    let mut websocket = Connection::new(config, chance::bytes());
+    let mut websocket = Connection::new(config, random::bytes());
     let mut socket = Socket::new(connection.stream, connection.early);
     let mut message = BytesMut::new();
     let mut over = false;
@@ -62,10 +62,10 @@ pub async fn run(
             next.await
         };
         match moment {
-            Moment::Read(bytes) => websocket.receive(bytes),
-            Moment::Wrote => {}
-            Moment::Ended(_) if over => return Ok(()),
-            Moment::Ended(error) => {
+            SocketEvent::Read(bytes) => websocket.receive(bytes),
+            SocketEvent::Wrote => {}
+            SocketEvent::Ended(_) if over => return Ok(()),
+            SocketEvent::Ended(error) => {
                 websocket.receive_end();
                 if let Some(error) = error {
                     return Err(error);

@@ -6,22 +6,22 @@
 //! a channel.
 
 mod alarm;
-mod inflow;
-mod intake;
 mod one;
+mod read_buffer;
 mod socket;
 #[cfg(feature = "server")]
 mod two;
+mod write_queue;
 
 use tokio::task::yield_now;
 
 pub use self::alarm::Alarm;
-pub use self::inflow::Inflow;
-pub use self::intake::Intake;
 pub use self::one::{Driver, Ends, Step};
-pub use self::socket::{Moment, Socket};
+pub use self::read_buffer::ReadBuffer;
+pub use self::socket::{Socket, SocketEvent};
 #[cfg(feature = "server")]
 pub use self::two::join;
+pub use self::write_queue::WriteQueue;
 
 /// After so much at once, others have their turn.
 const MUCH_BYTES: usize = 128 * 1024;

@@ -6,9 +6,9 @@ use std::task::{Context, Poll};
 use bowline_proto::time::earlier;
 use bowline_proto::{Machine, Next, Time};
 
-use super::{Alarm, Moment, Socket, take_turns};
+use super::{Alarm, Socket, SocketEvent, take_turns};
 use crate::clock::Clock;
-use crate::lookout::{Blocked, Lookout, Seen};
+use crate::liveness::{Blocked, Liveness, PeerState};
 use crate::stream::{Connection, Upgraded};
 
 /// What a machine's role has at its own side, as the driver sees it.
@@ -68,7 +68,7 @@ pub struct Driver<S, M> {
     socket: Socket<S>,
     machine: M,
     alarm: Alarm,
-    lookout: Lookout,
+    liveness: Liveness,
     done: bool,
     /// Moved at once, with others yet to have their turn.
     moved: usize,
@@ -77,7 +77,7 @@ pub struct Driver<S, M> {
 }
 
 enum Wake<A> {
-    Socket(Moment),
+    Socket(SocketEvent),
     Act(A, usize),
     Deadline,
 }
@@ -91,7 +91,7 @@ impl<S: Connection, M: Machine> Driver<S, M> {
             socket: Socket::new(connection.stream, connection.early),
             machine,
             alarm: Alarm::default(),
-            lookout: Lookout::default(),
+            liveness: Liveness::default(),
             done: false,
             moved: 0,
             received: 0,
@@ -146,9 +146,9 @@ impl<S: Connection, M: Machine> Driver<S, M> {
                 }
                 let is_read = ends.has_room() && self.machine.wants_read();
                 let blocked = (!is_read).then(|| ends.blocked(&self.machine)).flatten();
-                match self.lookout.look(now, &self.socket, blocked) {
-                    Seen::Nothing(look) => deadline = earlier(deadline, look),
-                    Seen::Gone => {
+                match self.liveness.look(now, &self.socket, blocked) {
+                    PeerState::Present(look) => deadline = earlier(deadline, look),
+                    PeerState::Gone => {
                         self.machine.receive_end(now);
                         return Step::Gone;
                     }
@@ -160,18 +160,18 @@ impl<S: Connection, M: Machine> Driver<S, M> {
             }
             self.alarm.set(&self.clock, earlier(deadline, own));
             match poll_fn(|cx| self.poll(cx, ends)).await {
-                Wake::Socket(Moment::Read(bytes)) => {
+                Wake::Socket(SocketEvent::Read(bytes)) => {
                     self.moved = bytes.len();
                     self.received += bytes.len() as u64;
                     ends.came(bytes.len());
                     self.machine.receive(self.clock.now(), bytes);
                 }
-                Wake::Socket(Moment::Ended(_)) => self.machine.receive_end(self.clock.now()),
+                Wake::Socket(SocketEvent::Ended(_)) => self.machine.receive_end(self.clock.now()),
                 // Told although the ends may have none left by now: they wait for it.
                 Wake::Deadline if own.is_some_and(|at| self.clock.now() >= at) => {
                     return Step::Deadline;
                 }
-                Wake::Socket(Moment::Wrote) | Wake::Deadline => {}
+                Wake::Socket(SocketEvent::Wrote) | Wake::Deadline => {}
                 Wake::Act(act, bytes) => {
                     self.moved = bytes;
                     self.sent += bytes as u64;

@@ -8,13 +8,13 @@ use bowline_proto::Outbox;
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::inflow::write_some;
-use super::intake::Intake;
+use super::read_buffer::ReadBuffer;
+use super::write_queue::write_some;
 use crate::stream::Connection;
 
 /// Something happened at a socket.
 #[derive(Debug)]
-pub enum Moment {
+pub enum SocketEvent {
     /// These bytes came.
     Read(BytesMut),
     /// Nothing more will come: the peer ended its direction, or the connection broke.
@@ -28,7 +28,7 @@ pub enum Moment {
 pub struct Socket<S> {
     stream: S,
     early: BytesMut,
-    intake: Intake,
+    read_buffer: ReadBuffer,
     read_ended: bool,
     write_ended: bool,
     needs_flush: bool,
@@ -41,7 +41,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             stream,
             // It is in a buffer of the handshake's.
             early: BytesMut::from(&early[..]),
-            intake: Intake::default(),
+            read_buffer: ReadBuffer::default(),
             read_ended: false,
             write_ended: false,
             needs_flush: false,
@@ -60,7 +60,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         cx: &mut Context<'_>,
         outbox: &mut Outbox,
         wants_read: bool,
-    ) -> Poll<Moment> {
+    ) -> Poll<SocketEvent> {
         let wrote = match self.poll_write(cx, outbox) {
             Ok(wrote) => wrote,
             // The host is gone, and will not say so.
@@ -72,32 +72,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             Err(_) => {
                 self.write_ended = true;
                 outbox.discard();
-                return Poll::Ready(Moment::Wrote);
+                return Poll::Ready(SocketEvent::Wrote);
             }
         };
         // Writing never keeps us from reading: with an owner that always has more to write, it
         // would for ever.
         if wants_read && !self.read_ended {
             if !self.early.is_empty() {
-                return Poll::Ready(Moment::Read(self.early.split()));
+                return Poll::Ready(SocketEvent::Read(self.early.split()));
             }
-            match self.intake.poll(cx, &mut self.stream) {
+            match self.read_buffer.poll(cx, &mut self.stream) {
                 Poll::Pending => {}
                 Poll::Ready(Ok(bytes)) if bytes.is_empty() => {
                     self.read_ended = true;
-                    return Poll::Ready(Moment::Ended(None));
+                    return Poll::Ready(SocketEvent::Ended(None));
                 }
-                Poll::Ready(Ok(bytes)) => return Poll::Ready(Moment::Read(bytes)),
+                Poll::Ready(Ok(bytes)) => return Poll::Ready(SocketEvent::Read(bytes)),
                 Poll::Ready(Err(error)) => return Poll::Ready(self.broken(outbox, error)),
             }
         }
-        if wrote { Poll::Ready(Moment::Wrote) } else { Poll::Pending }
+        if wrote { Poll::Ready(SocketEvent::Wrote) } else { Poll::Pending }
     }
 
-    fn broken(&mut self, outbox: &mut Outbox, error: io::Error) -> Moment {
+    fn broken(&mut self, outbox: &mut Outbox, error: io::Error) -> SocketEvent {
         (self.read_ended, self.write_ended) = (true, true);
         outbox.discard();
-        Moment::Ended(Some(error))
+        SocketEvent::Ended(Some(error))
     }
 
     /// Whether anything was taken. The driver polls again before it waits, so a partial write needs
@@ -169,7 +169,7 @@ mod tests {
         let mut outbox = Outbox::new();
         outbox.frame(b"input", Bytes::new());
         let moment = poll_fn(|cx| socket.poll(cx, &mut outbox, false)).await;
-        assert!(matches!(moment, Moment::Wrote), "{moment:?}");
+        assert!(matches!(moment, SocketEvent::Wrote), "{moment:?}");
         // One byte is read so that the rest is known to be there, and stays unread.
         assert_eq!(peer.read_u8().await.unwrap(), b'i');
         peer.write_all(b"status").await.unwrap();
@@ -178,9 +178,9 @@ mod tests {
         loop {
             outbox.frame(b"more input", Bytes::new());
             match poll_fn(|cx| socket.poll(cx, &mut outbox, true)).await {
-                Moment::Read(bytes) => words.extend_from_slice(&bytes),
-                Moment::Wrote => {}
-                Moment::Ended(_) => break,
+                SocketEvent::Read(bytes) => words.extend_from_slice(&bytes),
+                SocketEvent::Wrote => {}
+                SocketEvent::Ended(_) => break,
             }
         }
         assert_eq!(words, b"status");

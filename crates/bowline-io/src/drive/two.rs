@@ -8,9 +8,9 @@ use bowline_proto::{Intermediary, Leg, Next, Time};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::{Alarm, Moment, Socket, take_turns};
+use super::{Alarm, Socket, SocketEvent, take_turns};
 use crate::clock::Clock;
-use crate::lookout::{Blocked, Lookout, Seen};
+use crate::liveness::{Blocked, Liveness, PeerState};
 use crate::record::Traffic;
 use crate::serve::GOODBYE_PATIENCE;
 use crate::stream::{Connection, Upgraded};
@@ -30,7 +30,7 @@ pub fn join<S: Connection, I: Intermediary>(
         near: Some(Socket::new(near.stream, near.early)),
         far: Some(Socket::new(far.stream, far.early)),
         machine,
-        lookout: Lookout::default(),
+        liveness: Liveness::default(),
         has_room: true,
         ending: None,
         traffic: Traffic::default(),
@@ -56,7 +56,7 @@ struct Joined<S, I: Intermediary> {
     near: Option<Socket<S>>,
     far: Option<Socket<S>>,
     machine: I,
-    lookout: Lookout,
+    liveness: Liveness,
     /// Whether whoever looks at what passes had room for more when that was asked last.
     has_room: bool,
     ending: Option<I::Ending>,
@@ -64,7 +64,7 @@ struct Joined<S, I: Intermediary> {
 }
 
 enum Wake {
-    Socket(Leg, Moment),
+    Socket(Leg, SocketEvent),
     Deadline,
 }
 
@@ -90,7 +90,7 @@ impl<S: Connection, I: Intermediary> Joined<S, I> {
                     *socket = None;
                 }
             }
-            let Seen::Nothing(look) = self.look_after_client(now) else {
+            let PeerState::Present(look) = self.look_after_client(now) else {
                 self.machine.client_gone(now);
                 // A node that takes nothing hears of it none the less.
                 self.break_off();
@@ -100,31 +100,31 @@ impl<S: Connection, I: Intermediary> Joined<S, I> {
             let wake = poll_fn(|cx| self.poll(cx, &mut alarm)).await;
             let now = self.clock.now();
             match wake {
-                Wake::Socket(leg, Moment::Read(bytes)) => {
+                Wake::Socket(leg, SocketEvent::Read(bytes)) => {
                     let moved = bytes.len();
                     self.traffic.count(leg == Leg::Near, moved);
                     self.machine.receive(now, leg, bytes);
                     take_turns(moved).await;
                 }
-                Wake::Socket(leg, Moment::Ended(error)) => {
+                Wake::Socket(leg, SocketEvent::Ended(error)) => {
                     self.machine.receive_end(now, leg, error.is_some());
                 }
-                Wake::Socket(_, Moment::Wrote) | Wake::Deadline => {}
+                Wake::Socket(_, SocketEvent::Wrote) | Wake::Deadline => {}
             }
         }
     }
 
     /// While the node takes no input, the client is not read. A node that goes while the client
     /// takes no output has said all that it will, and waits for nothing.
-    fn look_after_client(&mut self, now: Time) -> Seen {
-        let Some(near) = &self.near else { return Seen::Nothing(None) };
+    fn look_after_client(&mut self, now: Time) -> PeerState {
+        let Some(near) = &self.near else { return PeerState::Present(None) };
         let grace = self.machine.client_grace();
         // What a client said that has only ended its direction may wait for a tap for any time.
         let may_look = self.has_room || grace.is_zero();
         let is_read = self.has_room && self.machine.wants_read(Leg::Near);
         let is_blocked = self.ending.is_none() && may_look && !is_read;
         let waiting = self.machine.outbox(Leg::Far).len();
-        self.lookout.look(now, near, is_blocked.then_some(Blocked { waiting, grace }))
+        self.liveness.look(now, near, is_blocked.then_some(Blocked { waiting, grace }))
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, alarm: &mut Alarm) -> Poll<Wake> {

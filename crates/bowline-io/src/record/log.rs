@@ -10,9 +10,9 @@ use std::time::Duration;
 use bowline_proto::Time;
 use tracing::{debug, info, warn};
 
-use super::{Admission, Asker, Denied, Ended, Hook, Record};
+use super::{Admission, Denied, Ended, Hook, Record, Requester};
 use crate::clock::Clock;
-use crate::text::harmless;
+use crate::text::sanitized;
 
 /// What is logged of a name. Kubernetes' own have at most 253.
 const NAME_BYTES: usize = 256;
@@ -49,10 +49,10 @@ impl Hook for Log {
         let program = record.command.first().map(|word| name(word));
         info!(
             id = record.id,
-            peer = %record.asker.peer,
-            user = record.asker.name().as_deref(),
-            groups = record.asker.groups(),
-            by = record.asker.by().as_deref(),
+            peer = %record.requester.peer,
+            user = record.requester.name().as_deref(),
+            groups = record.requester.groups(),
+            by = record.requester.by().as_deref(),
             verb = record.verb,
             namespace = &*name(&record.namespace),
             pod = &*name(&record.pod),
@@ -65,7 +65,7 @@ impl Hook for Log {
         );
         if !record.command.is_empty() {
             let words = format!("{:?}", record.command);
-            debug!(id = record.id, command = &*harmless(&words, COMMAND_BYTES), "command");
+            debug!(id = record.id, command = &*sanitized(&words, COMMAND_BYTES), "command");
         }
     }
 
@@ -74,14 +74,14 @@ impl Hook for Log {
         let end = end.to_string();
         info!(
             id = record.id,
-            peer = %record.asker.peer,
-            user = record.asker.name().as_deref(),
-            by = record.asker.by().as_deref(),
+            peer = %record.requester.peer,
+            user = record.requester.name().as_deref(),
+            by = record.requester.by().as_deref(),
             verb = record.verb,
             namespace = &*name(&record.namespace),
             pod = &*name(&record.pod),
             container = some(&record.container).as_deref(),
-            end = &*harmless(&without_arguments(&end, &record.command), REASON_BYTES),
+            end = &*sanitized(&without_arguments(&end, &record.command), REASON_BYTES),
             ms = lasted.as_millis() as u64,
             from_client = traffic.map(|traffic| traffic.from_client),
             to_client = traffic.map(|traffic| traffic.to_client),
@@ -102,14 +102,14 @@ pub(super) fn without_arguments<'a>(reason: &'a str, command: &[String]) -> Cow<
 }
 
 fn name(text: &str) -> Cow<'_, str> {
-    harmless(text, NAME_BYTES)
+    sanitized(text, NAME_BYTES)
 }
 
 fn some(text: &str) -> Option<Cow<'_, str>> {
     (!text.is_empty()).then(|| name(text))
 }
 
-impl Asker {
+impl Requester {
     fn name(&self) -> Option<Cow<'_, str>> {
         self.user.as_ref().map(|user| name(&user.name))
     }
@@ -150,17 +150,17 @@ impl Default for Refusals {
 impl Refusals {
     /// Logs one: who asked for what, and why it was refused. `path` is without the query, which
     /// holds commands.
-    pub fn log(&self, asker: &Asker, method: &str, path: &str, code: u16, why: &str) {
-        let minute = &self.minutes[usize::from(asker.user.is_none())];
+    pub fn log(&self, requester: &Requester, method: &str, path: &str, code: u16, why: &str) {
+        let minute = &self.minutes[usize::from(requester.user.is_none())];
         let Ok(mut minute) = minute.lock() else { return };
         let Some(left_out) = minute.take(self.clock.now()) else { return };
         drop(minute);
         if left_out > 0 {
             warn!("{left_out} refusals of the last minute are not in this log");
         }
-        let (path, why) = (harmless(path, REASON_BYTES), harmless(why, REASON_BYTES));
-        let (user, by) = (asker.name(), asker.by());
-        let (user, by, peer) = (user.as_deref(), by.as_deref(), asker.peer);
+        let (path, why) = (sanitized(path, REASON_BYTES), sanitized(why, REASON_BYTES));
+        let (user, by) = (requester.name(), requester.by());
+        let (user, by, peer) = (user.as_deref(), by.as_deref(), requester.peer);
         let (path, why) = (&*path, &*why);
         match code {
             401 | 403 => warn!(%peer, user, by, method, path, code, why, "refused"),

@@ -24,11 +24,11 @@ pub use self::admission::{Admission, Denied, Hook, Pending};
 pub use self::log::{Log, Refusals};
 #[cfg(feature = "server")]
 pub use self::running::Running;
-use crate::chance;
+use crate::random;
 
 /// Who sent a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Asker {
+pub struct Requester {
     /// From where.
     pub peer: SocketAddr,
     /// Who, where that was found out.
@@ -52,7 +52,7 @@ pub struct Record {
     /// By this a log's lines are found again.
     pub id: String,
     /// Who asked.
-    pub asker: Asker,
+    pub requester: Requester,
     /// `exec`, `attach`, `portforward`, `log`.
     pub verb: &'static str,
     /// The pod's namespace.
@@ -140,14 +140,14 @@ pub struct Ended {
     pub lasted: Duration,
 }
 
-impl Asker {
+impl Requester {
     /// A session that this one asks for.
     #[must_use]
     pub fn record(&self, verb: &'static str, namespace: &str, pod: &str) -> Record {
-        let id = chance::bytes::<4>().iter().map(|byte| format!("{byte:02x}")).collect();
+        let id = random::bytes::<4>().iter().map(|byte| format!("{byte:02x}")).collect();
         Record {
             id,
-            asker: self.clone(),
+            requester: self.clone(),
             verb,
             namespace: namespace.to_owned(),
             pod: pod.to_owned(),

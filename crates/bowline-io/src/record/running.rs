@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{End, Ended, Hook, Record, Traffic};
 use crate::clock::Clock;
-use crate::serve::{Body, Lasting};
+use crate::serve::{Body, LongAnswer};
 
 /// A session that has begun. Dropped without an end, it was given up, and its hooks are told so.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ impl Running {
 
     /// The body of an answer that is a session: it ends with it, or with the server's `end`, and
     /// holds its place for as long.
-    pub fn body(self, body: Body, place: Lasting, end: CancellationToken) -> Body {
+    pub fn body(self, body: Body, place: LongAnswer, end: CancellationToken) -> Body {
         Watched { body, running: self, end, _place: place }.boxed_unsync()
     }
 
@@ -76,7 +76,7 @@ struct Watched {
     body: Body,
     running: Running,
     end: CancellationToken,
-    _place: Lasting,
+    _place: LongAnswer,
 }
 
 impl HttpBody for Watched {

@@ -4,7 +4,7 @@ use bowline_proto::Time;
 use bowline_proto::session::Outcome;
 
 use super::log::{MINUTE, Minute, REFUSALS, without_arguments};
-use super::{Asker, End, Subject};
+use super::{End, Requester, Subject};
 
 #[test]
 fn a_flood_of_refusals_is_a_line_each_minute_in_the_end() {
@@ -50,7 +50,7 @@ fn no_reason_brings_a_commands_arguments_into_the_log() {
 fn long_lists_of_groups_are_cut() {
     let groups = (0..40).map(|number| format!("g{number}")).collect();
     let user = Some(Subject { name: "u".into(), groups, by: None });
-    let asker = Asker { peer: ([127, 0, 0, 1], 1).into(), user };
-    let text = asker.groups().unwrap();
+    let requester = Requester { peer: ([127, 0, 0, 1], 1).into(), user };
+    let text = requester.groups().unwrap();
     assert!(text.starts_with("g0,g1,") && text.ends_with("g15,…"), "{text}");
 }

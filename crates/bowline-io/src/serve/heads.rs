@@ -18,8 +18,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::Body;
 use super::connections::{Registered, State};
+use crate::request_target::{Query, shortened};
 use crate::stream::{Connection, Stream, Upgraded};
-use crate::target::{Query, shortened};
 
 /// How long a client may take for the head of a request.
 const HEAD_PATIENCE: Duration = Duration::from_secs(10);

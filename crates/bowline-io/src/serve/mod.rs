@@ -81,7 +81,7 @@ pub struct Sessions {
     tracker: TaskTracker,
     connections: TaskTracker,
     begun: Arc<AtomicUsize>,
-    lasting: Arc<Semaphore>,
+    long_answer: Arc<Semaphore>,
 }
 
 impl Default for Sessions {
@@ -93,14 +93,14 @@ impl Default for Sessions {
             tracker: TaskTracker::new(),
             connections: TaskTracker::new(),
             begun: Arc::default(),
-            lasting: Arc::new(Semaphore::new(connections::lasting_answers())),
+            long_answer: Arc::new(Semaphore::new(connections::lasting_answers())),
         }
     }
 }
 
 /// A place for an answer that lasts. Dropped, it is free again.
 #[derive(Debug)]
-pub struct Lasting {
+pub struct LongAnswer {
     _place: OwnedSemaphorePermit,
 }
 
@@ -124,13 +124,13 @@ impl Sessions {
     ///
     /// # Errors
     /// [`Denied`] if there are as many as may last already.
-    pub fn lasting(&self) -> Result<Lasting, Denied> {
-        let place = self.lasting.clone().try_acquire_owned();
+    pub fn long_answer(&self) -> Result<LongAnswer, Denied> {
+        let place = self.long_answer.clone().try_acquire_owned();
         let denied = |_| Denied {
             why: "too many logs are being read, please try again later".to_owned(),
             retry_after: Duration::from_secs(1),
         };
-        place.map(|place| Lasting { _place: place }).map_err(denied)
+        place.map(|place| LongAnswer { _place: place }).map_err(denied)
     }
 
     /// Runs a session that the server waits for at its end.

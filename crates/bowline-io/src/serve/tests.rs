@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
 use super::*;
-use crate::target::query;
+use crate::request_target::query;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
 /// More than a client's kernel and ours take for somebody who does not read.

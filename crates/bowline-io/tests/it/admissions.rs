@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bowline_io::record::{Admission, Asker, Denied, End, Ended, Hook, Record, Traffic};
+use bowline_io::record::{Admission, Denied, End, Ended, Hook, Record, Requester, Traffic};
 use bowline_io::serve::Sessions;
 
 /// So many sessions at once; keeps what it was told.
@@ -66,7 +66,7 @@ impl Hook for Held {
 }
 
 fn record() -> Record {
-    Asker { peer: ([127, 0, 0, 1], 1).into(), user: None }.record("exec", "ns", "web")
+    Requester { peer: ([127, 0, 0, 1], 1).into(), user: None }.record("exec", "ns", "web")
 }
 
 #[test]

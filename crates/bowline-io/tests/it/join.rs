@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bowline_io::clock::Clock;
-use bowline_io::drive::{Moment, Socket, join};
+use bowline_io::drive::{Socket, SocketEvent, join};
 use bowline_io::stream::{Stream, Upgraded};
 use bowline_proto::relay::{Ending, Relay, Tap};
 use bowline_proto::session::protocol::{SPDY_V4, WEBSOCKET_V4};
@@ -77,9 +77,9 @@ async fn node(stream: TcpStream, uploaded: oneshot::Receiver<()>) -> usize {
             Next::Idle(_) => {
                 let moment = poll_fn(|cx| socket.poll(cx, session.outbox(), true)).await;
                 match moment {
-                    Moment::Read(bytes) => session.receive(clock.now(), bytes),
-                    Moment::Ended(_) => session.receive_end(clock.now()),
-                    Moment::Wrote => {}
+                    SocketEvent::Read(bytes) => session.receive(clock.now(), bytes),
+                    SocketEvent::Ended(_) => session.receive_end(clock.now()),
+                    SocketEvent::Wrote => {}
                 }
             }
         }
@@ -99,9 +99,9 @@ async fn talkative(stream: TcpStream) {
             Next::Event(Event::Lost(_)) | Next::Done => return,
             Next::Event(_) => {}
             Next::Idle(_) => match poll_fn(|cx| socket.poll(cx, session.outbox(), true)).await {
-                Moment::Read(bytes) => session.receive(clock.now(), bytes),
-                Moment::Ended(_) => session.receive_end(clock.now()),
-                Moment::Wrote => {}
+                SocketEvent::Read(bytes) => session.receive(clock.now(), bytes),
+                SocketEvent::Ended(_) => session.receive_end(clock.now()),
+                SocketEvent::Wrote => {}
             },
         }
     }
@@ -121,9 +121,9 @@ async fn stalled(stream: TcpStream, end: CancellationToken) -> String {
             Next::Event(_) => {}
             Next::Done => return "done".to_owned(),
             Next::Idle(_) => match poll_fn(|cx| socket.poll(cx, session.outbox(), true)).await {
-                Moment::Read(bytes) => session.receive(clock.now(), bytes),
-                Moment::Ended(_) => session.receive_end(clock.now()),
-                Moment::Wrote => {}
+                SocketEvent::Read(bytes) => session.receive(clock.now(), bytes),
+                SocketEvent::Ended(_) => session.receive_end(clock.now()),
+                SocketEvent::Wrote => {}
             },
         }
     }

@@ -2,7 +2,7 @@
 
 use bowline_io::record::Denied;
 use bowline_io::serve::{Reply, body};
-use bowline_io::text::harmless;
+use bowline_io::text::sanitized;
 use bowline_proto::limits::REASON_BYTES;
 use bowline_proto::negotiate::Accepted;
 use bytes::Bytes;
@@ -20,7 +20,7 @@ pub(super) fn forbidden(user: &str, method: &Method) -> String {
         "DELETE" => "delete",
         _ => "",
     };
-    let user = harmless(user, REASON_BYTES);
+    let user = sanitized(user, REASON_BYTES);
     format!("Forbidden (user={user}, verb={verb}, resource=nodes, subresource(s)=[proxy])")
 }
 

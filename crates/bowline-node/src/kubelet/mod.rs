@@ -9,10 +9,10 @@ mod stream;
 use std::sync::Arc;
 
 use bowline_io::local;
-use bowline_io::record::{Asker, Pending, Record, Subject};
+use bowline_io::record::{Pending, Record, Requester, Subject};
+use bowline_io::request_target::query;
 use bowline_io::serve::{Peer, Reply, Sessions};
-use bowline_io::target::query;
-use bowline_io::text::harmless;
+use bowline_io::text::sanitized;
 use bowline_proto::limits::REASON_BYTES;
 use http::{HeaderValue, Method, Request, Response};
 use http_body_util::BodyExt;
@@ -48,17 +48,17 @@ impl Kubelet {
             groups: identity.groups.clone(),
             by: None,
         });
-        let asker = Asker { peer: peer.address, user };
-        match self.serve(&peer, &asker, request).await {
+        let requester = Requester { peer: peer.address, user };
+        match self.serve(&peer, &requester, request).await {
             Ok(reply) => {
-                let path = harmless(&path, REASON_BYTES);
+                let path = sanitized(&path, REASON_BYTES);
                 debug!("{}: {method} {path}: {}", peer.address, reply.status());
                 reply
             }
             Err(refusal) => {
                 let Refusal { code, text, cause, .. } = &refusal;
                 let why = if cause.is_empty() { text } else { cause };
-                self.sessions.refusals.log(&asker, method.as_str(), &path, *code, why);
+                self.sessions.refusals.log(&requester, method.as_str(), &path, *code, why);
                 refuse(&refusal)
             }
         }
@@ -67,7 +67,7 @@ impl Kubelet {
     async fn serve(
         &self,
         peer: &Peer,
-        asker: &Asker,
+        requester: &Requester,
         request: Request<Incoming>,
     ) -> Result<Reply, Refusal> {
         if self.admitted.is_none() {
@@ -85,10 +85,10 @@ impl Kubelet {
         }
         match route {
             Route::Healthz => Ok(text(200, "ok")),
-            Route::Exec(target) => self.exec(asker, request, &target).await,
-            Route::Attach(target) => self.attach(asker, request, &target).await,
-            Route::Logs(target) => self.logs(asker, &request, &target).await,
-            Route::PortForward(target) => self.port_forward(asker, request, &target).await,
+            Route::Exec(target) => self.exec(requester, request, &target).await,
+            Route::Attach(target) => self.attach(requester, request, &target).await,
+            Route::Logs(target) => self.logs(requester, &request, &target).await,
+            Route::PortForward(target) => self.port_forward(requester, request, &target).await,
         }
     }
 
@@ -108,7 +108,7 @@ impl Kubelet {
 
     async fn logs(
         &self,
-        asker: &Asker,
+        requester: &Requester,
         request: &Request<Incoming>,
         target: &Target,
     ) -> Result<Reply, Refusal> {
@@ -117,9 +117,9 @@ impl Kubelet {
         }
         let options = Options::parse(query(request));
         let options = options.map_err(|bad| Refusal::new(400, bad.to_string()))?;
-        let session = self.admit_session(record("log", asker, target))?;
+        let session = self.admit_session(record("log", requester, target))?;
         let log = self.runtime.logs(target, options.request).await?;
-        let place = self.sessions.lasting().map_err(too_many)?;
+        let place = self.sessions.long_answer().map_err(too_many)?;
         let lines = LogLines::new(&target.container, log, options).boxed_unsync();
         let running = session.begin();
         let mut reply = Response::new(running.body(lines, place, self.sessions.end.clone()));

@@ -1,7 +1,7 @@
 //! A path to what it names.
 
-use bowline_io::record::{Asker, Record};
-use bowline_io::target::{BadPath, Parts, parts};
+use bowline_io::record::{Record, Requester};
+use bowline_io::request_target::{BadPath, Parts, parts};
 
 use crate::runtime::{PodTarget, Refusal, Target};
 
@@ -15,9 +15,9 @@ pub(super) enum Route {
     PortForward(PodTarget),
 }
 
-pub(super) fn record(verb: &'static str, asker: &Asker, target: &Target) -> Record {
+pub(super) fn record(verb: &'static str, requester: &Requester, target: &Target) -> Record {
     let Target { pod, container } = target;
-    Record { container: container.clone(), ..asker.record(verb, &pod.namespace, &pod.name) }
+    Record { container: container.clone(), ..requester.record(verb, &pod.namespace, &pod.name) }
 }
 
 /// `/exec/NAMESPACE/POD/CONTAINER`, or with a uid before the container, and `/attach` likewise;

@@ -1,21 +1,21 @@
 //! A request for a stream to a session: found by the runtime, upgraded, and driven here or relayed.
 
-use bowline_io::chance;
 use bowline_io::drive::join;
 use bowline_io::http::lines;
-use bowline_io::record::{Asker, End, Pending, Record, Running, Traffic};
+use bowline_io::random;
+use bowline_io::record::{End, Pending, Record, Requester, Running, Traffic};
+use bowline_io::request_target::query;
 use bowline_io::serve::{Reply, has_body, upgraded};
 use bowline_io::stream::Upgraded;
-use bowline_io::target::query;
 use bowline_proto::extension::{REPLAY, handed_on};
 use bowline_proto::negotiate::{
-    self, Accepted, Lines, Offer, Taken, accept, accept_forward, asked, asks_for_tunnel,
+    self, Accepted, Accepts, Lines, Offer, accept, accept_forward, asked, asks_for_tunnel,
 };
-use bowline_proto::passage::Passage;
 use bowline_proto::portforward::{Forward, OverSpdy, OverWebSocket};
 use bowline_proto::relay::Relay;
 use bowline_proto::session::protocol::{Carrier, FORWARD_SPDY, FORWARD_TUNNEL};
 use bowline_proto::session::{self, Protocol, Side, Wants};
+use bowline_proto::splice::Splice;
 use bowline_proto::tunnel::Wire;
 use bowline_proto::websocket::Role;
 use http::{Request, Version};
@@ -38,12 +38,12 @@ const SHUTDOWN: &str = "the node shuts down";
 impl Kubelet {
     pub(super) async fn exec(
         &self,
-        asker: &Asker,
+        requester: &Requester,
         request: Request<Incoming>,
         target: &Target,
     ) -> Result<Reply, Refusal> {
         let (command, wants) = parameters(query(&request))?;
-        let record = Record { command: command.clone(), ..record("exec", asker, target) };
+        let record = Record { command: command.clone(), ..record("exec", requester, target) };
         let admitted = self.admit_session(record)?;
         let session = self.runtime.exec(target, ExecRequest { command, wants }).await?;
         self.session(admitted, request, Attachment { session, replay: None }, wants).await
@@ -51,13 +51,13 @@ impl Kubelet {
 
     pub(super) async fn attach(
         &self,
-        asker: &Asker,
+        requester: &Requester,
         request: Request<Incoming>,
         target: &Target,
     ) -> Result<Reply, Refusal> {
         let (_, wants) = parameters(query(&request))?;
         let replay = replay(query(&request))?;
-        let admitted = self.admit_session(record("attach", asker, target))?;
+        let admitted = self.admit_session(record("attach", requester, target))?;
         let attachment = self.runtime.attach(target, AttachRequest { wants, replay }).await?;
         self.session(admitted, request, attachment, wants).await
     }
@@ -70,7 +70,7 @@ impl Kubelet {
         attachment: Attachment,
         wants: Wants,
     ) -> Result<Reply, Refusal> {
-        let taken = Taken { websocket_v5: true };
+        let taken = Accepts { websocket_v5: true };
         let accepted = negotiate(&request, |method, lines| accept(method, lines, taken))?;
         let mut reply = switch(&accepted);
         let protocol = accepted.protocol;
@@ -89,7 +89,7 @@ impl Kubelet {
         };
         let offer = match upstream.carrier {
             Carrier::Spdy => Offer::spdy(),
-            Carrier::WebSocket => Offer::websocket(chance::bytes()),
+            Carrier::WebSocket => Offer::websocket(random::bytes()),
         };
         let (far, on_lost) = reach(upstream, offer).await?;
         for extension in handed_on(admitted.record.verb) {
@@ -100,8 +100,8 @@ impl Kubelet {
         admitted.record.far = far.protocol.spoken();
         let mut running = admitted.begin();
         let relay = Relay::with_tap(
-            session::Session::new(Side::Server, protocol, wants, chance::bytes()),
-            session::Session::new(Side::Client, far.protocol, wants, chance::bytes()),
+            session::Session::new(Side::Server, protocol, wants, random::bytes()),
+            session::Session::new(Side::Client, far.protocol, wants, random::bytes()),
             running.tap(),
         )
         .with_hop("node to runtime");
@@ -120,7 +120,7 @@ impl Kubelet {
 
     pub(super) async fn port_forward(
         &self,
-        asker: &Asker,
+        requester: &Requester,
         request: Request<Incoming>,
         target: &PodTarget,
     ) -> Result<Reply, Refusal> {
@@ -130,7 +130,7 @@ impl Kubelet {
                 asked(Lines(&lines)) == Some(Carrier::WebSocket) && !asks_for_tunnel(Lines(&lines));
             if channels { ports(query(&request))? } else { Vec::new() }
         };
-        let record = asker.record("portforward", &target.namespace, &target.name);
+        let record = requester.record("portforward", &target.namespace, &target.name);
         let mut admitted = self.admit_session(record)?;
         let forwarding = self.runtime.port_forward(target, &ports).await?;
         let accepted = negotiate(&request, accept_forward)?;
@@ -158,8 +158,8 @@ impl Kubelet {
         let (far, on_lost) = reach(upstream.await?, Offer::forward()).await?;
         admitted.record.far = far.protocol.spoken();
         self.go_on(admitted.begin(), request, move |near, end| {
-            let passage = Passage::new(wire).with_words("the connection to the runtime broke");
-            let passed = Box::pin(join(near, far.connection, passage, end, SHUTDOWN));
+            let splice = Splice::new(wire).with_words("the connection to the runtime broke");
+            let passed = Box::pin(join(near, far.connection, splice, end, SHUTDOWN));
             Box::pin(async move {
                 let (ending, traffic) = passed.await;
                 on_lost.unless(ending.is_some());
@@ -195,7 +195,7 @@ impl Kubelet {
 /// How SPDY comes from a client that forwards ports; `None` if it speaks channels.
 fn wire(protocol: &'static Protocol) -> Option<Wire> {
     if *protocol == FORWARD_TUNNEL {
-        Some(Wire::tunnel(Role::Server, chance::bytes()))
+        Some(Wire::tunnel(Role::Server, random::bytes()))
     } else if *protocol == FORWARD_SPDY {
         Some(Wire::plain())
     } else {

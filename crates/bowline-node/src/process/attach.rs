@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bowline_io::drive::Inflow;
+use bowline_io::drive::WriteQueue;
 use bowline_proto::session::{Size, Wants};
 use tokio::time::{Instant, Sleep, sleep};
 
@@ -99,7 +99,7 @@ pub struct Attached {
 }
 
 impl Attached {
-    fn poll_input(&mut self, cx: &mut Context<'_>, stdin: &mut Inflow) -> Poll<()> {
+    fn poll_input(&mut self, cx: &mut Context<'_>, stdin: &mut WriteQueue) -> Poll<()> {
         if !stdin.is_empty() {
             return self.reader.poll_type(cx, stdin);
         }
@@ -124,7 +124,7 @@ impl Process for Attached {
         self.reader.resize(size);
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>, stdin: &mut Inflow, room: bool) -> Poll<Act> {
+    fn poll(&mut self, cx: &mut Context<'_>, stdin: &mut WriteQueue, room: bool) -> Poll<Act> {
         if self.poll_input(cx, stdin).is_ready() {
             return Poll::Ready(Act::Took);
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bowline_io::drive::{Inflow, Intake};
+use bowline_io::drive::{ReadBuffer, WriteQueue};
 use bowline_proto::session::{Size, Wants};
 use bytes::BytesMut;
 use tokio::net::unix::pipe::{self, Receiver, Sender};
@@ -77,8 +77,8 @@ pub struct HostProcess {
     ends: Ends,
     stdin: Stdin,
     line_begun: bool,
-    out: Intake,
-    err: Intake,
+    out: ReadBuffer,
+    err: ReadBuffer,
     /// Neither output waits for a pause of the other.
     err_first: bool,
 }
@@ -118,8 +118,8 @@ impl HostProcess {
             ends,
             stdin: if wants.stdin { Stdin::Open } else { Stdin::Closed },
             line_begun: false,
-            out: Intake::default(),
-            err: Intake::default(),
+            out: ReadBuffer::default(),
+            err: ReadBuffer::default(),
             err_first: false,
         })
     }
@@ -133,9 +133,9 @@ impl HostProcess {
     fn poll_pipes(&mut self, cx: &mut Context<'_>) -> Poll<Act> {
         let Ends::Pipes { stdout, stderr, .. } = &mut self.ends else { return Poll::Pending };
         for err in [self.err_first, !self.err_first] {
-            let (pipe, intake) =
+            let (pipe, buffer) =
                 if err { (&mut *stderr, &mut self.err) } else { (&mut *stdout, &mut self.out) };
-            if let Poll::Ready(bytes) = poll_pipe(cx, pipe, intake) {
+            if let Poll::Ready(bytes) = poll_pipe(cx, pipe, buffer) {
                 self.err_first = !err;
                 return Poll::Ready(match (bytes, err) {
                     (Some(bytes), false) => Act::Out(bytes.freeze()),
@@ -148,7 +148,7 @@ impl HostProcess {
         Poll::Pending
     }
 
-    fn poll_stdin(&mut self, cx: &mut Context<'_>, waiting: &mut Inflow) -> Poll<()> {
+    fn poll_stdin(&mut self, cx: &mut Context<'_>, waiting: &mut WriteQueue) -> Poll<()> {
         if self.stdin == Stdin::Closed {
             waiting.discard();
             return Poll::Pending;
@@ -162,7 +162,7 @@ impl HostProcess {
                 // A terminal's end of input are bytes, and have to be written.
                 Ends::Terminal { terminal, .. } => {
                     let typed = terminal.end_of_input(self.line_begun);
-                    *waiting = Inflow::default();
+                    *waiting = WriteQueue::default();
                     waiting.push(typed);
                 }
             }
@@ -201,7 +201,7 @@ impl Process for HostProcess {
         }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>, stdin: &mut Inflow, room: bool) -> Poll<Act> {
+    fn poll(&mut self, cx: &mut Context<'_>, stdin: &mut WriteQueue, room: bool) -> Poll<Act> {
         if self.poll_stdin(cx, stdin).is_ready() {
             return Poll::Ready(Act::Took);
         }
@@ -242,10 +242,10 @@ impl Process for HostProcess {
 fn poll_pipe(
     cx: &mut Context<'_>,
     pipe: &mut Outflow,
-    intake: &mut Intake,
+    buffer: &mut ReadBuffer,
 ) -> Poll<Option<BytesMut>> {
     let Some(open) = pipe else { return Poll::Pending };
-    match ready!(intake.poll(cx, open)) {
+    match ready!(buffer.poll(cx, open)) {
         Ok(bytes) if !bytes.is_empty() => Poll::Ready(Some(bytes)),
         _ => {
             *pipe = None;

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
 
-use bowline_io::drive::Inflow;
+use bowline_io::drive::WriteQueue;
 use bowline_proto::limits::{READ_BYTES, STDIN_BYTES};
 use bowline_proto::session::Size;
 use bytes::Bytes;
@@ -46,7 +46,7 @@ struct Inner {
     waiting: BTreeMap<u64, Waker>,
     /// Nothing will be written any more.
     is_over: bool,
-    stdin: Inflow,
+    stdin: WriteQueue,
     /// For the process's terminal. A client asks for a redraw by another size before its own, so
     /// the last two count.
     sizes: VecDeque<Size>,
@@ -271,7 +271,7 @@ impl Reader {
     }
 
     /// Moves input on its way to the process. Pending if none could be.
-    pub fn poll_type(&self, cx: &mut Context<'_>, input: &mut Inflow) -> Poll<()> {
+    pub fn poll_type(&self, cx: &mut Context<'_>, input: &mut WriteQueue) -> Poll<()> {
         let mut inner = self.console.lock();
         let mut moved = false;
         while let room @ 1.. = STDIN_BYTES.saturating_sub(inner.stdin.len())

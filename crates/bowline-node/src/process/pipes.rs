@@ -12,8 +12,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bowline_io::pace::{PAUSE, Pace};
-use bowline_io::paced::read_now;
+use bowline_io::coalesced::read_now;
+use bowline_io::coalescing::{Coalescing, PAUSE};
 use rustix::io::Errno;
 use rustix::pipe::{fcntl_getpipe_size, fcntl_setpipe_size};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -30,7 +30,7 @@ pub struct Pipe<E> {
     state: State<E>,
     /// It holds what comes in a pause.
     big: bool,
-    pace: Pace,
+    coalescing: Coalescing,
 }
 
 /// Who tells that something can be moved.
@@ -65,7 +65,7 @@ impl<E: End> Pipe<E> {
     pub fn new(end: E) -> Pipe<E> {
         let _ = fcntl_setpipe_size(&end, PIPE_BYTES);
         let big = fcntl_getpipe_size(&end).is_ok_and(|size| size >= PIPE_BYTES);
-        Pipe { state: State::Waited(end), big, pace: Pace::default() }
+        Pipe { state: State::Waited(end), big, coalescing: Coalescing::default() }
     }
 
     /// Moves something, if something can be moved, by one of two ways: as tokio does, which has the
@@ -89,15 +89,15 @@ impl<E: End> Pipe<E> {
                 },
             };
             if let Poll::Ready(moved) = moved {
-                self.pace.moved(moved.as_ref().map_or(0, |length| *length));
+                self.coalescing.moved(moved.as_ref().map_or(0, |length| *length));
                 return Poll::Ready(moved);
             }
-            let piece = self.pace.end_piece();
+            let piece = self.coalescing.end_piece();
             let paused = matches!(self.state, State::Paused(..));
             match (paused, piece) {
                 // The system has our waker.
                 (false, 0) => return Poll::Pending,
-                (false, _) if !(self.pace.is_flow(piece, u32::MAX) && self.big) => {
+                (false, _) if !(self.coalescing.is_flow(piece, u32::MAX) && self.big) => {
                     return Poll::Pending;
                 }
                 // Nothing came in all of the pause.
@@ -193,7 +193,7 @@ mod tests {
     use std::io::{Read, Write};
     use std::thread;
 
-    use bowline_io::pace::{PIECES, QUICK};
+    use bowline_io::coalescing::{PIECES, QUICK};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::unix::pipe;
 

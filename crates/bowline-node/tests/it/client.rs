@@ -4,11 +4,11 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use bowline_io::chance;
 use bowline_io::clock::Clock;
 use bowline_io::dial::Endpoint;
-use bowline_io::drive::{Moment, Socket};
-use bowline_io::forward::{Happening, Pump};
+use bowline_io::drive::{Socket, SocketEvent};
+use bowline_io::forward::{ForwardDriver, ForwardEvent};
+use bowline_io::random;
 use bowline_io::stream::Upgraded;
 use bowline_io::upstream::{Switched, Upstream, UpstreamError};
 use bowline_proto::negotiate::Offer;
@@ -58,7 +58,7 @@ pub fn attach(more: &str) -> String {
 
 fn offer(carrier: Carrier) -> Offer {
     match carrier {
-        Carrier::WebSocket => Offer::websocket(chance::bytes()),
+        Carrier::WebSocket => Offer::websocket(random::bytes()),
         Carrier::Spdy => Offer::spdy(),
     }
 }
@@ -111,7 +111,7 @@ async fn session(
     let clock = Clock::start();
     let Upgraded { stream, early } = switched.connection;
     let mut socket = Socket::new(stream, early);
-    let mut session = Session::new(Side::Client, switched.protocol, WANTS, chance::bytes());
+    let mut session = Session::new(Side::Client, switched.protocol, WANTS, random::bytes());
     session.begin(clock.now());
     let mut output = [String::new(), String::new()];
     let mut end = None;
@@ -133,9 +133,9 @@ async fn session(
             Next::Event(_) => {}
             Next::Done => break,
             Next::Idle(_) => match poll_fn(|cx| socket.poll(cx, session.outbox(), true)).await {
-                Moment::Read(bytes) => session.receive(clock.now(), bytes),
-                Moment::Ended(_) => session.receive_end(clock.now()),
-                Moment::Wrote => {}
+                SocketEvent::Read(bytes) => session.receive(clock.now(), bytes),
+                SocketEvent::Ended(_) => session.receive_end(clock.now()),
+                SocketEvent::Wrote => {}
             },
         }
     }
@@ -152,16 +152,16 @@ pub async fn through(
     said: &'static str,
 ) -> Result<String, UpstreamError> {
     let offer = match carrier {
-        Carrier::WebSocket => Offer::tunnel(chance::bytes()),
+        Carrier::WebSocket => Offer::tunnel(random::bytes()),
         Carrier::Spdy => Offer::forward(),
     };
     let Switched { connection, protocol, .. } = server(address).upgrade(path, &offer).await?;
     let wire = if *protocol == FORWARD_TUNNEL {
-        Wire::tunnel(Role::Client, chance::bytes())
+        Wire::tunnel(Role::Client, random::bytes())
     } else {
         Wire::plain()
     };
-    let mut pump = Pump::new(Forward::Spdy(OverSpdy::new(Side::Client, wire)), connection);
+    let mut pump = ForwardDriver::new(Forward::Spdy(OverSpdy::new(Side::Client, wire)), connection);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut ours = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (theirs, _) = listener.accept().await.unwrap();
@@ -178,7 +178,7 @@ pub async fn through(
     let happens = async {
         loop {
             match pump.next().await {
-                Some(Happening::Lost(loss)) => break loss.to_string(),
+                Some(ForwardEvent::Lost(loss)) => break loss.to_string(),
                 Some(_) => {}
                 None => std::future::pending().await,
             }

@@ -8,8 +8,8 @@ use std::sync::Mutex;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
-use bowline_io::crowd::{Failure, Local};
-use bowline_io::drive::Inflow;
+use bowline_io::drive::WriteQueue;
+use bowline_io::local_sockets::{Failure, Local};
 use bowline_node::runtime::{
     Act, Answer, AttachRequest, Attachment, BoxFuture, Command, ExecRequest, ExitStatus,
     Forwarding, Log, LogRecord, LogRecords, LogRequest, PodTarget, Ports, Process, Refusal,
@@ -175,7 +175,7 @@ impl Command for Echo {
 impl Process for Echoing {
     fn resize(&self, _: Size) {}
 
-    fn poll(&mut self, _: &mut Context<'_>, stdin: &mut Inflow, room: bool) -> Poll<Act> {
+    fn poll(&mut self, _: &mut Context<'_>, stdin: &mut WriteQueue, room: bool) -> Poll<Act> {
         if !room || self.ended {
             return Poll::Pending;
         }

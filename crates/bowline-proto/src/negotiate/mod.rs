@@ -7,7 +7,7 @@ mod server;
 pub use self::client::{NotUpgraded, Offer};
 pub use self::lines::{Lines, SPDY, STREAM_PROTOCOL, asked};
 pub use self::server::{
-    Accepted, Refusal, Taken, accept, accept_forward, accepted_elsewhere, asks_for_tunnel,
+    Accepted, Accepts, Refusal, accept, accept_forward, accepted_elsewhere, asks_for_tunnel,
 };
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use crate::websocket::accept_key;
 
 /// Which protocols a server takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Taken {
+pub struct Accepts {
     /// `v5.channel.k8s.io` over WebSocket, which older servers do not know.
     pub websocket_v5: bool,
 }
@@ -131,7 +131,7 @@ pub fn accepted_elsewhere(response: Lines<'_>) -> Vec<(&'static str, String)> {
 ///
 /// # Errors
 /// [`Refusal`], to be answered instead of the 101.
-pub fn accept(method: &str, request: Lines<'_>, taken: Taken) -> Result<Accepted, Refusal> {
+pub fn accept(method: &str, request: Lines<'_>, taken: Accepts) -> Result<Accepted, Refusal> {
     match asked(request).ok_or(Refusal::NoUpgrade)? {
         Carrier::WebSocket => accept_websocket(method, request, |offered| {
             let v5 = &protocol::WEBSOCKET_V5;

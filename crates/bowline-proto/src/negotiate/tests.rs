@@ -9,8 +9,8 @@ use alloc::vec::Vec;
 use super::*;
 use crate::session::protocol;
 
-const V5: Taken = Taken { websocket_v5: true };
-const OLD: Taken = Taken { websocket_v5: false };
+const V5: Accepts = Accepts { websocket_v5: true };
+const OLD: Accepts = Accepts { websocket_v5: false };
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 
 fn websocket<'a>(protocols: &'a [&'a str]) -> Vec<(&'a str, &'a str)> {
@@ -30,7 +30,7 @@ fn spdy<'a>(protocols: &'a [&'a str]) -> Vec<(&'a str, &'a str)> {
     lines
 }
 
-fn name(method: &str, lines: &[(&str, &str)], taken: Taken) -> Result<&'static str, u16> {
+fn name(method: &str, lines: &[(&str, &str)], taken: Accepts) -> Result<&'static str, u16> {
     match accept(method, Lines(lines), taken) {
         Ok(accepted) => Ok(accepted.protocol.name),
         Err(refusal) => Err(refusal.code()),

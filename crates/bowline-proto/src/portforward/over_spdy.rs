@@ -25,7 +25,7 @@ use crate::outbox::Outbox;
 use crate::session::{Cause, Loss, Side};
 use crate::spdy::{self, Connection, Headers, Role, StreamId};
 use crate::time::{Time, earlier};
-use crate::tunnel::{Came, Wire};
+use crate::tunnel::{Incoming, Wire};
 use crate::websocket;
 
 /// RST_STREAM and GOAWAY codes (SPDY/3.1 §2.6.3, §2.6.6).
@@ -669,15 +669,15 @@ impl OverSpdy {
     /// Takes what the wire holds, for SPDY to read.
     fn unpack(&mut self, now: Time) -> bool {
         match self.wire.poll() {
-            Some(Came::Bytes(bytes)) => {
+            Some(Incoming::Bytes(bytes)) => {
                 self.spdy.receive(bytes);
                 true
             }
-            Some(Came::Closed(websocket::Closed::Cut)) => {
+            Some(Incoming::Closed(websocket::Closed::Cut)) => {
                 self.spdy.receive_end();
                 true
             }
-            Some(Came::Closed(closed)) => {
+            Some(Incoming::Closed(closed)) => {
                 self.closed(now, loss_in_tunnel(&closed), false);
                 true
             }

@@ -8,10 +8,10 @@
 )]
 
 mod examples;
-mod passage;
 mod portforward;
 mod session;
 mod spdy;
+mod splice;
 mod tunnel;
 mod websocket;
 mod wire;

@@ -2,7 +2,7 @@
 
 use bowline_proto::Outbox;
 use bowline_proto::limits::MESSAGE_BYTES;
-use bowline_proto::tunnel::{Came, Wire};
+use bowline_proto::tunnel::{Incoming, Wire};
 use bowline_proto::websocket::{
     Closed, Config, Connection, Continuation, Event as Frame, Fault, Kind, Role,
 };
@@ -42,11 +42,11 @@ fn drain(wire: &mut Wire) -> (Vec<u8>, Option<Closed>) {
     while let Some(came) = wire.poll() {
         assert!(ended.is_none(), "{came:?} after the end");
         match came {
-            Came::Bytes(more) => {
+            Incoming::Bytes(more) => {
                 assert!(!more.is_empty());
                 bytes.extend_from_slice(&more);
             }
-            Came::Closed(closed) => ended = Some(closed),
+            Incoming::Closed(closed) => ended = Some(closed),
         }
     }
     (bytes, ended)

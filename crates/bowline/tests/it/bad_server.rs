@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 
 use bowline_interop::client::Client;
-use bowline_proto::negotiate::{Lines, Taken, accept, asked};
+use bowline_proto::negotiate::{Accepts, Lines, accept, asked};
 use bowline_proto::session::protocol::Carrier;
 use bowline_proto::spdy::{Connection, Event, Role, StreamId};
 use bytes::{Bytes, BytesMut};
@@ -93,7 +93,7 @@ impl Request {
     /// Says yes.
     pub fn upgrade_bare(mut self) -> Live {
         let lines: Vec<_> = self.headers.iter().map(|(name, value)| (&**name, &**value)).collect();
-        let accepted = accept(&self.method, Lines(&lines), Taken { websocket_v5: true }).unwrap();
+        let accepted = accept(&self.method, Lines(&lines), Accepts { websocket_v5: true }).unwrap();
         let mut text = "HTTP/1.1 101 Switching Protocols\r\n".to_owned();
         for (name, value) in accepted.response {
             text.push_str(&format!("{name}: {value}\r\n"));

@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::path::{Path, PathBuf};
 
 use bowline_client::Ends;
-use bowline_io::drive::{Inflow, Intake};
+use bowline_io::drive::{ReadBuffer, WriteQueue};
 use bowline_io::stream::{Stream, Upgraded};
 use bowline_proto::relay::Relay;
 use bowline_proto::session::protocol::{SPDY_V4, WEBSOCKET_V5};
@@ -161,8 +161,8 @@ async fn near_wire(seed: u8) -> Vec<u8> {
     ends.stdin = Some(Box::new(stdin));
     let client = tokio::spawn(bowline_client::run(connection, session, ends));
     keyboard.write_all(TYPED).await.unwrap();
-    let mut intake = Intake::default();
-    let read = poll_fn(|cx| intake.poll(cx, &mut server)).await.unwrap();
+    let mut buffer = ReadBuffer::default();
+    let read = poll_fn(|cx| buffer.poll(cx, &mut server)).await.unwrap();
     client.abort();
     read.to_vec()
 }
@@ -240,9 +240,9 @@ fn take(outbox: &mut Outbox) -> Vec<u8> {
 /// What a process reads of what the node has for it.
 async fn through_a_pipe(bytes: &[u8]) -> Vec<u8> {
     let (mut ours, mut theirs) = pipe::pipe().unwrap();
-    let mut inflow = Inflow::default();
-    inflow.push(bytes.to_vec().into());
-    let taken = poll_fn(|cx| inflow.poll_into(cx, &mut ours)).await.unwrap();
+    let mut queue = WriteQueue::default();
+    queue.push(bytes.to_vec().into());
+    let taken = poll_fn(|cx| queue.poll_into(cx, &mut ours)).await.unwrap();
     drop(ours);
     let mut read = Vec::new();
     theirs.read_to_end(&mut read).await.unwrap();

@@ -6,7 +6,7 @@ use bowline_proto::limits::{CLOSING_PATIENCE, PING_EVERY, SILENCE_PATIENCE};
 use bowline_proto::portforward::Forward;
 use bowline_proto::session::{Cause, Side};
 use bowline_proto::spdy::{Connection, Event as Frame, Role, StreamId};
-use bowline_proto::tunnel::{Came, Wire};
+use bowline_proto::tunnel::{Incoming, Wire};
 use bowline_proto::{Machine, Next, Time, websocket};
 use bytes::{Bytes, BytesMut};
 
@@ -113,7 +113,7 @@ impl Stock {
     /// Reads all of `input`, and gives what it answers.
     fn read(&mut self, input: BytesMut) -> BytesMut {
         self.wire.receive(input);
-        while let Some(Came::Bytes(bytes)) = self.wire.poll() {
+        while let Some(Incoming::Bytes(bytes)) = self.wire.poll() {
             self.spdy.receive(bytes);
             while let Some(frame) = self.spdy.poll() {
                 if let Frame::Opened { id, .. } = frame {
@@ -201,7 +201,7 @@ fn a_ping_waits_for_little_of_what_waits_to_be_sent() {
         };
         wire.receive(all_of_it);
         let mut stream = Vec::new();
-        while let Some(Came::Bytes(bytes)) = wire.poll() {
+        while let Some(Incoming::Bytes(bytes)) = wire.poll() {
             stream.extend_from_slice(&bytes);
         }
         let at = stream.windows(ping.len()).position(|bytes| bytes == ping).expect("a ping");

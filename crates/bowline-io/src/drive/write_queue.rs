@@ -14,12 +14,12 @@ const SLICES: usize = 64;
 /// A queue of bytes on their way into a pipe, a port or a terminal. Its owner bounds it by
 /// [`len`](Self::len).
 #[derive(Debug, Default)]
-pub struct Inflow {
+pub struct WriteQueue {
     waiting: Queue,
     ended: bool,
 }
 
-impl Inflow {
+impl WriteQueue {
     /// What is queued from now on is cut from a read of so many bytes. See [`Queue::round`].
     pub fn round(&mut self, read: usize) {
         self.waiting.round(read);

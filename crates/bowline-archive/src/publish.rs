@@ -6,13 +6,13 @@ use std::path::Path;
 use cap_std::fs::{Dir, Metadata, MetadataExt, OpenOptions};
 use rustix::fs::{AtFlags, futimens, utimensat};
 
-use crate::goal::is_about_the_directory;
+use crate::destination::is_about_the_directory;
 use crate::merge::times;
 use crate::unpack::of_system;
 
-/// How something got its name.
+/// WriteMode something got its name.
 #[derive(Debug)]
-pub enum How {
+pub enum WriteMode {
     /// All at once.
     Renamed,
     /// Its bytes were written into what was there, and why.
@@ -21,7 +21,13 @@ pub enum How {
 
 /// Puts a file or a link to a name that no directory has. What is neither a file nor a link stays
 /// what it is.
-pub fn put(from: &Dir, name: &Path, to: &Dir, target: &Path, preserve: bool) -> io::Result<How> {
+pub fn put(
+    from: &Dir,
+    name: &Path,
+    to: &Dir,
+    target: &Path,
+    preserve: bool,
+) -> io::Result<WriteMode> {
     put_by(&|| from.rename(name, to, target), from, name, to, target, preserve)
 }
 
@@ -32,7 +38,7 @@ fn put_by(
     to: &Dir,
     target: &Path,
     preserve: bool,
-) -> io::Result<How> {
+) -> io::Result<WriteMode> {
     let source = from.symlink_metadata(name)?;
     let there = to.symlink_metadata(target).ok();
     if let Some(there) = &there {
@@ -44,25 +50,25 @@ fn put_by(
             // As `cp` does; no link leads out of the directory.
             let why = io::Error::other("it is a symbolic link");
             return write_into(from, name, to, target, &source, preserve)
-                .map(|()| How::InPlace(why));
+                .map(|()| WriteMode::InPlace(why));
         }
         if !is_link && !there.is_file() {
             return Err(io::Error::other("what has the name is no regular file"));
         }
     }
     let error = match rename() {
-        Ok(()) => return Ok(How::Renamed),
+        Ok(()) => return Ok(WriteMode::Renamed),
         Err(error) if is_about_the_directory(&error) => error,
         Err(error) => return Err(error),
     };
     let is_other_disk = error.raw_os_error() == Some(rustix::io::Errno::XDEV.raw_os_error());
     if is_other_disk && beside(from, name, to, target, &source, preserve).is_ok() {
-        return Ok(How::Renamed);
+        return Ok(WriteMode::Renamed);
     }
     match there {
         Some(there) if there.is_file() && source.is_file() => {
             write_into(from, name, to, target, &source, preserve)?;
-            Ok(How::InPlace(error))
+            Ok(WriteMode::InPlace(error))
         }
         _ => Err(error),
     }
@@ -155,7 +161,7 @@ mod tests {
             let (new, name) = (Path::new("new"), Path::new("name"));
             let put = put_by(&|| Err(errno.into()), &dir, new, &dir, name, true);
             assert_eq!(put.is_ok(), is_put, "{errno:?}");
-            assert_eq!(matches!(put, Ok(How::InPlace(_))), is_in_place, "{errno:?}");
+            assert_eq!(matches!(put, Ok(WriteMode::InPlace(_))), is_in_place, "{errno:?}");
             let found = std::fs::read(path("name")).unwrap_or_default();
             let old: &[u8] = if has_name { b"longer than new" } else { b"" };
             assert_eq!(found, if is_put { b"new" } else { old }, "{errno:?}");

@@ -14,7 +14,7 @@ use crate::promises::{Broken, Promise};
 
 /// One run's records, shared by all who take part.
 #[derive(Clone, Debug)]
-pub struct Book(Arc<Mutex<Records>>);
+pub struct Journal(Arc<Mutex<Records>>);
 
 /// The records.
 #[derive(Debug)]
@@ -84,11 +84,11 @@ pub fn byte(channel: Channel, offset: u64) -> u8 {
     (mixed >> 56) as u8
 }
 
-impl Book {
+impl Journal {
     /// An empty one, from now on.
     #[must_use]
-    pub fn new(keeps_lines: bool) -> Book {
-        Book(Arc::new(Mutex::new(Records {
+    pub fn new(keeps_lines: bool) -> Journal {
+        Journal(Arc::new(Mutex::new(Records {
             began: Instant::now(),
             keeps_lines,
             lines: Vec::new(),

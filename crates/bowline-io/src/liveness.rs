@@ -12,9 +12,9 @@ use crate::stream::Connection;
 /// Often enough for a process whose client was killed; a look is one system call.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Looks after one peer.
+/// Looks whether one peer is still there.
 #[derive(Debug, Default)]
-pub struct Lookout {
+pub struct Liveness {
     /// It has ended its direction since then, and meanwhile so much waits of what it said.
     gone: Option<(Time, usize)>,
     told: bool,
@@ -30,35 +30,35 @@ pub struct Blocked {
     pub grace: Duration,
 }
 
-/// What was seen.
+/// Whether a peer is still there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seen {
-    /// Nothing. Look again at this moment, if there is one.
-    Nothing(Option<Time>),
+pub enum PeerState {
+    /// It is there, as far as can be seen. Look again at this moment, if there is one.
+    Present(Option<Time>),
     /// It has gone. Told once.
     Gone,
 }
 
-impl Lookout {
+impl Liveness {
     /// Looks at a socket, if it is `blocked`.
     pub fn look<S: Connection>(
         &mut self,
         now: Time,
         socket: &Socket<S>,
         blocked: Option<Blocked>,
-    ) -> Seen {
+    ) -> PeerState {
         let Some(Blocked { waiting, grace }) = blocked.filter(|_| !self.told) else {
             self.gone = None;
-            return Seen::Nothing(None);
+            return PeerState::Present(None);
         };
         if !socket.is_peer_gone() {
             self.gone = None;
-            return Seen::Nothing(Some(now + LOOK_EVERY));
+            return PeerState::Present(Some(now + LOOK_EVERY));
         }
         let (since, before) = self.gone.unwrap_or((now, waiting));
         let since = if waiting == before { since } else { now };
         self.gone = Some((since, waiting));
         self.told = now >= since + grace;
-        if self.told { Seen::Gone } else { Seen::Nothing(Some(now + LOOK_EVERY)) }
+        if self.told { PeerState::Gone } else { PeerState::Present(Some(now + LOOK_EVERY)) }
     }
 }

@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::pace::{PAUSE, Pace};
+use crate::coalescing::{Coalescing, PAUSE};
 
 /// Pieces of more than this pay for their wake-up.
 const SMALL_BYTES: u32 = 8 * 1024;
@@ -29,19 +29,19 @@ const MUCH_BYTES: usize = 1024 * 1024;
 
 /// The connection.
 #[derive(Debug)]
-pub struct Paced {
+pub struct CoalescedTcp {
     tcp: TcpStream,
-    pace: Pace,
+    coalescing: Coalescing,
     /// In a flow, until when it is not looked at.
     pause: Option<Pin<Box<Sleep>>>,
     /// The system has room for what comes in a pause, as far as is known.
     is_able: bool,
 }
 
-impl Paced {
+impl CoalescedTcp {
     /// Reads `tcp`.
-    pub fn new(tcp: TcpStream) -> Paced {
-        Paced { tcp, pace: Pace::default(), pause: None, is_able: true }
+    pub fn new(tcp: TcpStream) -> CoalescedTcp {
+        CoalescedTcp { tcp, coalescing: Coalescing::default(), pause: None, is_able: true }
     }
 
     /// The connection itself.
@@ -62,13 +62,13 @@ impl Paced {
     /// Has the system tell of every piece again.
     fn end(&mut self) {
         self.pause = None;
-        self.pace.begin_again();
+        self.coalescing.begin_again();
         wake_at(&self.tcp, 1);
     }
 
     fn wrote(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(1..)) = written {
-            self.pace.begin_again();
+            self.coalescing.begin_again();
         }
         written
     }
@@ -119,7 +119,7 @@ pub fn read_now(fd: impl AsFd, buffer: &mut ReadBuf<'_>) -> Result<usize, Errno>
     Ok(length)
 }
 
-impl AsyncRead for Paced {
+impl AsyncRead for CoalescedTcp {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -130,10 +130,10 @@ impl AsyncRead for Paced {
             let Some(pause) = &mut this.pause else {
                 let before = buffer.filled().len();
                 let result = Pin::new(&mut this.tcp).poll_read(cx, buffer);
-                this.pace.moved(buffer.filled().len() - before);
+                this.coalescing.moved(buffer.filled().len() - before);
                 if result.is_pending() {
-                    let piece = this.pace.end_piece();
-                    if piece > 0 && this.is_able && this.pace.is_flow(piece, SMALL_BYTES) {
+                    let piece = this.coalescing.end_piece();
+                    if piece > 0 && this.is_able && this.coalescing.is_flow(piece, SMALL_BYTES) {
                         this.begin();
                         continue;
                     }
@@ -143,11 +143,15 @@ impl AsyncRead for Paced {
             ready!(pause.as_mut().poll(cx));
             match read_now(&this.tcp, buffer) {
                 Ok(length) => {
-                    this.pace.moved(length);
+                    this.coalescing.moved(length);
                     return Poll::Ready(Ok(()));
                 }
                 // Nothing came in all of the pause, or what comes next may be an answer.
-                Err(Errno::AGAIN) if this.pace.end_piece() == 0 || !this.pace.flows() => this.end(),
+                Err(Errno::AGAIN)
+                    if this.coalescing.end_piece() == 0 || !this.coalescing.flows() =>
+                {
+                    this.end()
+                }
                 Err(Errno::AGAIN) => pause.as_mut().reset(Instant::now() + PAUSE),
                 Err(Errno::INTR) => {}
                 Err(error) => return Poll::Ready(Err(error.into())),
@@ -156,7 +160,7 @@ impl AsyncRead for Paced {
     }
 }
 
-impl AsyncWrite for Paced {
+impl AsyncWrite for CoalescedTcp {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -201,39 +205,39 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
-    use crate::pace::{PIECES, QUICK};
+    use crate::coalescing::{PIECES, QUICK};
 
     /// A blocking peer, and our end.
-    fn pair() -> (std::net::TcpStream, Paced) {
+    fn pair() -> (std::net::TcpStream, CoalescedTcp) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let theirs = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         theirs.set_nodelay(true).unwrap();
         let (ours, _) = listener.accept().unwrap();
         ours.set_nonblocking(true).unwrap();
-        (theirs, Paced::new(TcpStream::from_std(ours).unwrap()))
+        (theirs, CoalescedTcp::new(TcpStream::from_std(ours).unwrap()))
     }
 
-    fn is_paused(paced: &Paced) -> bool {
-        paced.pause.is_some()
+    fn is_paused(coalesced: &CoalescedTcp) -> bool {
+        coalesced.pause.is_some()
     }
 
     /// Takes a byte, and finds that there are no more; whether that began a pause.
-    async fn piece(theirs: &mut std::net::TcpStream, paced: &mut Paced) -> bool {
+    async fn piece(theirs: &mut std::net::TcpStream, coalesced: &mut CoalescedTcp) -> bool {
         theirs.write_all(b"x").unwrap();
-        paced.read_u8().await.unwrap();
+        coalesced.read_u8().await.unwrap();
         let more = std::future::poll_fn(|cx| {
             let mut byte = [0; 1];
-            Poll::Ready(Pin::new(&mut *paced).poll_read(cx, &mut ReadBuf::new(&mut byte)))
+            Poll::Ready(Pin::new(&mut *coalesced).poll_read(cx, &mut ReadBuf::new(&mut byte)))
         });
         assert!(more.await.is_pending());
-        is_paused(paced)
+        is_paused(coalesced)
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_flow_in_small_pieces_comes_whole_and_ends() {
         let noise: Vec<u8> = (0..20_000_000_u32).map(|index| (index / 7) as u8).collect();
-        let (mut theirs, mut paced) = pair();
-        while !piece(&mut theirs, &mut paced).await {}
+        let (mut theirs, mut coalesced) = pair();
+        while !piece(&mut theirs, &mut coalesced).await {}
         let sent = noise.clone();
         let writing = thread::spawn(move || {
             for piece in sent.chunks(1000) {
@@ -241,52 +245,52 @@ mod tests {
             }
         });
         let mut found = Vec::new();
-        paced.read_to_end(&mut found).await.unwrap();
+        coalesced.read_to_end(&mut found).await.unwrap();
         assert!(found == noise);
         writing.join().unwrap();
     }
 
     #[tokio::test(start_paused = true)]
     async fn only_what_follows_quickly_and_often_is_paused_for() {
-        let (mut theirs, mut paced) = pair();
+        let (mut theirs, mut coalesced) = pair();
         for _ in 0..100 {
-            assert!(!piece(&mut theirs, &mut paced).await, "what comes slowly was paused for");
+            assert!(!piece(&mut theirs, &mut coalesced).await, "what comes slowly was paused for");
             tokio::time::advance(QUICK).await;
         }
         for _ in 0..100 {
-            assert!(!piece(&mut theirs, &mut paced).await, "an answer was paused for");
-            paced.write_all(b"y").await.unwrap();
+            assert!(!piece(&mut theirs, &mut coalesced).await, "an answer was paused for");
+            coalesced.write_all(b"y").await.unwrap();
             theirs.read_exact(&mut [0]).unwrap();
         }
         for _ in 1..PIECES {
-            assert!(!piece(&mut theirs, &mut paced).await, "a few pieces were paused for");
+            assert!(!piece(&mut theirs, &mut coalesced).await, "a few pieces were paused for");
         }
-        assert!(piece(&mut theirs, &mut paced).await, "a flow was not paused for");
+        assert!(piece(&mut theirs, &mut coalesced).await, "a flow was not paused for");
         // It waits for the system again once nothing came in a pause: no timer can end this.
         tokio::time::advance(PAUSE * 2).await;
-        let nothing = tokio::time::timeout(PAUSE * 3, paced.read_u8()).await;
-        assert!(nothing.is_err() && !is_paused(&paced));
+        let nothing = tokio::time::timeout(PAUSE * 3, coalesced.read_u8()).await;
+        assert!(nothing.is_err() && !is_paused(&coalesced));
         theirs.write_all(b"x").unwrap();
-        assert_eq!(paced.read_u8().await.unwrap(), b'x');
+        assert_eq!(coalesced.read_u8().await.unwrap(), b'x');
     }
 
     /// Once something was said, an answer may come.
     #[tokio::test(start_paused = true)]
     async fn a_flow_that_is_answered_is_one_no_more() {
-        let (mut theirs, mut paced) = pair();
-        while !piece(&mut theirs, &mut paced).await {}
-        paced.write_all(b"y").await.unwrap();
+        let (mut theirs, mut coalesced) = pair();
+        while !piece(&mut theirs, &mut coalesced).await {}
+        coalesced.write_all(b"y").await.unwrap();
         tokio::time::advance(PAUSE).await;
-        assert!(!piece(&mut theirs, &mut paced).await);
+        assert!(!piece(&mut theirs, &mut coalesced).await);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_reset_in_a_pause_stays_a_reset() {
-        let (mut theirs, mut paced) = pair();
-        while !piece(&mut theirs, &mut paced).await {}
+        let (mut theirs, mut coalesced) = pair();
+        while !piece(&mut theirs, &mut coalesced).await {}
         SockRef::from(&theirs).set_linger(Some(std::time::Duration::ZERO)).unwrap();
         drop(theirs);
-        let error = paced.read_u8().await.unwrap_err();
+        let error = coalesced.read_u8().await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     }
 }

@@ -19,7 +19,7 @@ const SMALL_BYTES: usize = 64 * 1024;
 /// The reading half of anything: big reads while bytes flow, no buffer while none do. What it gives
 /// keeps at most twice as much memory alive as it holds.
 #[derive(Debug, Default)]
-pub struct Intake {
+pub struct ReadBuffer {
     buffer: BytesMut,
     /// What the buffer was made for. What was read before may be in a part of it.
     made: usize,
@@ -30,7 +30,7 @@ pub struct Intake {
     fault: Option<io::Error>,
 }
 
-impl Intake {
+impl ReadBuffer {
     /// Reads until the buffer is full or nothing is left, so that one round of the driver serves
     /// as many bytes as possible. Empty bytes are the end.
     pub fn poll<R: AsyncRead + Unpin>(
@@ -147,7 +147,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (mut peer, _) = listener.accept().await.unwrap();
-        let mut intake = Intake { appetite: SMALLEST_BYTES, ..Intake::default() };
+        let mut read_buffer = ReadBuffer { appetite: SMALLEST_BYTES, ..ReadBuffer::default() };
         // More than one read, so that the reset is met behind the last one's bytes.
         peer.write_all(&[7; 2000]).await.unwrap();
         stream.readable().await.unwrap();
@@ -155,7 +155,7 @@ mod tests {
         drop(peer);
         let mut bytes = 0;
         let error = loop {
-            match poll_fn(|cx| intake.poll(cx, &mut stream)).await {
+            match poll_fn(|cx| read_buffer.poll(cx, &mut stream)).await {
                 Ok(read) if read.is_empty() => panic!("a good end after {bytes} bytes"),
                 Ok(read) => bytes += read.len(),
                 Err(error) => break error,

@@ -14,7 +14,7 @@ pub const PIECES: u32 = 16;
 
 /// Counts pieces. One is what can be moved before there is nothing to move.
 #[derive(Debug, Default)]
-pub struct Pace {
+pub struct Coalescing {
     /// Bytes of the one that is under way.
     piece: u32,
     /// When the latest one ended.
@@ -23,7 +23,7 @@ pub struct Pace {
     quick: u32,
 }
 
-impl Pace {
+impl Coalescing {
     /// So many bytes were moved.
     pub fn moved(&mut self, bytes: usize) {
         self.piece = self.piece.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));

@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::unconstrained;
 
-use crate::drive::{Inflow, Intake};
+use crate::drive::{ReadBuffer, WriteQueue};
 
 /// The most that is read from one connection before others have their turn.
 const TURN_BYTES: usize = 64 * 1024;
@@ -27,7 +27,7 @@ const TURN_BYTES: usize = 64 * 1024;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// The node could not connect, or lost the connection, and says why. These are a peer's words:
-    /// make them harmless before they are shown.
+    /// are to be sanitized before they are shown.
     Refused(String),
     /// The other end was reset.
     Reset,
@@ -78,7 +78,7 @@ pub enum Act {
 
 /// Connections by their number.
 #[derive(Debug)]
-pub struct Crowd<L> {
+pub struct LocalSockets<L> {
     members: BTreeMap<Id, Member<L>>,
     ready: Arc<Ready>,
     /// Would read if there were room for all.
@@ -93,8 +93,8 @@ struct Member<L> {
     /// Not there yet for a connection that is still being made.
     stream: Option<L>,
     slot: Arc<Slot>,
-    intake: Intake,
-    inflow: Inflow,
+    read_buffer: ReadBuffer,
+    queue: WriteQueue,
     read_ended: bool,
     write_ended: bool,
     /// It takes nothing more; what it said before may still be there to read.
@@ -143,9 +143,9 @@ impl Wake for Slot {
     }
 }
 
-impl<L> Default for Crowd<L> {
-    fn default() -> Crowd<L> {
-        Crowd {
+impl<L> Default for LocalSockets<L> {
+    fn default() -> LocalSockets<L> {
+        LocalSockets {
             members: BTreeMap::new(),
             ready: Arc::default(),
             held: Vec::new(),
@@ -155,15 +155,15 @@ impl<L> Default for Crowd<L> {
     }
 }
 
-impl<L: Local> Crowd<L> {
+impl<L: Local> LocalSockets<L> {
     /// A connection that is still to come; bytes for it may come before.
     pub fn expect(&mut self, id: Id) {
         let slot = Slot { id, queued: AtomicBool::new(false), ready: self.ready.clone() };
         let member = Member {
             stream: None,
             slot: Arc::new(slot),
-            intake: Intake::default(),
-            inflow: Inflow::default(),
+            read_buffer: ReadBuffer::default(),
+            queue: WriteQueue::default(),
             read_ended: false,
             write_ended: false,
             deaf: false,
@@ -196,7 +196,7 @@ impl<L: Local> Crowd<L> {
         for id in self.fresh.drain(..) {
             if let Some(member) = self.members.get_mut(&id) {
                 member.fresh = false;
-                member.inflow.own();
+                member.queue.own();
             }
         }
     }
@@ -206,7 +206,7 @@ impl<L: Local> Crowd<L> {
         let takes = |member: &&mut Member<L>| !member.leaving && !member.deaf;
         if let Some(member) = self.members.get_mut(&id).filter(takes) {
             self.waiting += bytes.len();
-            member.inflow.push(bytes);
+            member.queue.push(bytes);
             member.slot.wake_by_ref();
             if !mem::replace(&mut member.fresh, true) {
                 self.fresh.push(id);
@@ -217,7 +217,7 @@ impl<L: Local> Crowd<L> {
     /// Nothing follows for it.
     pub fn finish(&mut self, id: Id) {
         if let Some(member) = self.members.get_mut(&id) {
-            member.inflow.end();
+            member.queue.end();
             member.slot.wake_by_ref();
         }
     }
@@ -226,7 +226,7 @@ impl<L: Local> Crowd<L> {
     /// else so that its peer knows.
     pub fn end(&mut self, id: Id, why: Failure) {
         let Some(member) = self.members.get_mut(&id) else { return };
-        if member.inflow.is_ended() && member.stream.is_some() {
+        if member.queue.is_ended() && member.stream.is_some() {
             member.leaving = true;
             member.slot.wake_by_ref();
         } else {
@@ -238,7 +238,7 @@ impl<L: Local> Crowd<L> {
     /// takes it now: who answers and resets has answered.
     pub fn abort(&mut self, id: Id, why: Failure) {
         if let Some(member) = self.members.remove(&id) {
-            self.waiting -= member.inflow.len();
+            self.waiting -= member.queue.len();
             member.abort(why);
         }
     }
@@ -261,7 +261,7 @@ impl<L: Local> Crowd<L> {
 
     fn remove(&mut self, id: Id) {
         if let Some(member) = self.members.remove(&id) {
-            self.waiting -= member.inflow.len();
+            self.waiting -= member.queue.len();
         }
     }
 
@@ -342,25 +342,25 @@ impl<L: Local> Member<L> {
         let Some(stream) = &mut self.stream else { return Poll::Pending };
         let waker = Waker::from(self.slot.clone());
         let cx = &mut Context::from_waker(&waker);
-        if !self.inflow.is_empty() {
-            match self.inflow.poll_into(cx, stream) {
+        if !self.queue.is_empty() {
+            match self.queue.poll_into(cx, stream) {
                 Poll::Ready(Ok(taken)) => return Poll::Ready(Act::Took(taken)),
                 Poll::Ready(Err(error)) if self.read_ended || self.leaving => {
                     return Poll::Ready(Act::Broken(error));
                 }
                 Poll::Ready(Err(error)) => {
-                    let lost = self.inflow.len();
-                    self.inflow.discard();
+                    let lost = self.queue.len();
+                    self.queue.discard();
                     self.deaf = true;
                     // Who had said all before gives a broken pipe instead.
                     self.fault = Some(error).filter(|it| it.kind() != io::ErrorKind::BrokenPipe);
                     return Poll::Ready(Act::Took(lost));
                 }
                 // What waits must not keep what it came with.
-                Poll::Pending => self.inflow.own(),
+                Poll::Pending => self.queue.own(),
             }
         }
-        if self.inflow.is_over() && !self.write_ended {
+        if self.queue.is_over() && !self.write_ended {
             match Pin::new(&mut *stream).poll_shutdown(cx) {
                 Poll::Ready(Ok(())) => self.write_ended = true,
                 // Gone already; reading says so.
@@ -371,7 +371,7 @@ impl<L: Local> Member<L> {
         if room == 0 || self.read_ended {
             return Poll::Pending;
         }
-        match self.intake.poll_some(cx, stream, room.min(TURN_BYTES)) {
+        match self.read_buffer.poll_some(cx, stream, room.min(TURN_BYTES)) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(bytes)) if bytes.is_empty() => {
                 self.read_ended = true;
@@ -391,7 +391,7 @@ impl<L: Local> Member<L> {
     fn abort(mut self, why: Failure) {
         let Some(mut stream) = self.stream.take() else { return };
         // Not by the budget of the task: nobody comes again.
-        let rest = unconstrained(poll_fn(|cx| self.inflow.poll_into(cx, &mut stream)));
+        let rest = unconstrained(poll_fn(|cx| self.queue.poll_into(cx, &mut stream)));
         let _ = pin!(rest).poll(&mut Context::from_waker(Waker::noop()));
         stream.abort(why);
     }
@@ -415,17 +415,17 @@ mod tests {
 
     const ANSWER: &[u8] = b"HTTP/1.1 413 Content Too Large\r\n\r\n";
 
-    /// A crowd of one, and who talks to it.
-    async fn one() -> (Crowd<TcpStream>, Id, TcpStream) {
+    /// A sockets of one, and who talks to it.
+    async fn one() -> (LocalSockets<TcpStream>, Id, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (peer, _) = listener.accept().await.unwrap();
         stream.writable().await.unwrap();
-        let mut crowd = Crowd::default();
+        let mut sockets = LocalSockets::default();
         let id = OverSpdy::new(Side::Client, Wire::plain()).connect(Time::ZERO, 80).unwrap();
-        crowd.expect(id);
-        assert!(crowd.attach(id, stream).is_none());
-        (crowd, id, peer)
+        sockets.expect(id);
+        assert!(sockets.attach(id, stream).is_none());
+        (sockets, id, peer)
     }
 
     /// All that comes, and whether it ended well.
@@ -438,29 +438,29 @@ mod tests {
     #[tokio::test]
     async fn an_answer_before_a_reset_arrives_before_the_reset() {
         for why in [Failure::Reset, Failure::Refused("broken pipe".into()), Failure::Lost] {
-            let (mut crowd, id, mut peer) = one().await;
+            let (mut sockets, id, mut peer) = one().await;
             // Both in one piece of the carrier: nothing was written in between.
-            crowd.push(id, Bytes::from_static(ANSWER));
-            crowd.end(id, why.clone());
+            sockets.push(id, Bytes::from_static(ANSWER));
+            sockets.end(id, why.clone());
             assert_eq!(read(&mut peer).await, (ANSWER.to_vec(), false), "{why:?}");
-            assert_eq!((crowd.waiting(), crowd.is_empty()), (0, true));
+            assert_eq!((sockets.waiting(), sockets.is_empty()), (0, true));
         }
-        let (mut crowd, id, mut peer) = one().await;
-        crowd.push(id, Bytes::from_static(ANSWER));
-        crowd.abort_all();
+        let (mut sockets, id, mut peer) = one().await;
+        sockets.push(id, Bytes::from_static(ANSWER));
+        sockets.abort_all();
         assert_eq!(read(&mut peer).await, (ANSWER.to_vec(), false));
     }
 
     #[tokio::test]
     async fn an_answer_that_has_ended_before_a_reset_ends_well() {
-        let (mut crowd, id, mut peer) = one().await;
-        crowd.push(id, Bytes::from_static(ANSWER));
-        crowd.finish(id);
-        crowd.end(id, Failure::Reset);
-        while !crowd.is_empty() {
+        let (mut sockets, id, mut peer) = one().await;
+        sockets.push(id, Bytes::from_static(ANSWER));
+        sockets.finish(id);
+        sockets.end(id, Failure::Reset);
+        while !sockets.is_empty() {
             poll_fn(|cx| {
-                let polled = crowd.poll(cx, true, |_| usize::MAX).map(drop);
-                if crowd.is_empty() { Poll::Ready(()) } else { polled }
+                let polled = sockets.poll(cx, true, |_| usize::MAX).map(drop);
+                if sockets.is_empty() { Poll::Ready(()) } else { polled }
             })
             .await;
         }
@@ -468,10 +468,10 @@ mod tests {
     }
 
     /// What a peer says of itself: all of its bytes, and the act that ended them.
-    async fn told(crowd: &mut Crowd<TcpStream>) -> (Vec<u8>, Act) {
+    async fn told(sockets: &mut LocalSockets<TcpStream>) -> (Vec<u8>, Act) {
         let mut said = Vec::new();
         loop {
-            match poll_fn(|cx| crowd.poll(cx, true, |_| usize::MAX)).await.1 {
+            match poll_fn(|cx| sockets.poll(cx, true, |_| usize::MAX)).await.1 {
                 Act::Read(bytes) => said.extend_from_slice(&bytes),
                 Act::Took(_) => {}
                 end => return (said, end),
@@ -484,8 +484,8 @@ mod tests {
     #[tokio::test]
     async fn who_answers_and_goes_is_told_from_who_is_reset_in_its_answer() {
         for ends_well in [true, false] {
-            let (mut crowd, id, mut peer) = one().await;
-            let stream = crowd.members[&id].stream.as_ref().unwrap();
+            let (mut sockets, id, mut peer) = one().await;
+            let stream = sockets.members[&id].stream.as_ref().unwrap();
             peer.write_all(ANSWER).await.unwrap();
             if ends_well {
                 peer.shutdown().await.unwrap();
@@ -498,8 +498,8 @@ mod tests {
             while !stream.ready(both).await.unwrap().is_write_closed() {
                 yield_now().await;
             }
-            crowd.push(id, Bytes::from_static(b"the rest of a request"));
-            let (said, end) = told(&mut crowd).await;
+            sockets.push(id, Bytes::from_static(b"the rest of a request"));
+            let (said, end) = told(&mut sockets).await;
             assert_eq!(said, ANSWER);
             assert_eq!(matches!(end, Act::Closed), ends_well, "{end:?}");
             assert_eq!(matches!(end, Act::Broken(_)), !ends_well, "{end:?}");

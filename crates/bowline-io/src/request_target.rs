@@ -98,7 +98,7 @@ pub fn head<B>(method: &str, host: &str, target: &str, body: B) -> Result<Reques
 
 /// A client's connection that differs at its beginning from what the HTTP library sees of it.
 #[derive(Debug)]
-pub(crate) struct Around {
+pub(crate) struct LongTarget {
     stream: Stream,
     /// How much of what it writes first is left out,
     skip: usize,
@@ -106,9 +106,9 @@ pub(crate) struct Around {
     write_first: Bytes,
 }
 
-impl Around {
+impl LongTarget {
     /// For a client that will send `request` first.
-    pub(crate) fn asking<B>(stream: Stream, request: &Request<B>) -> Around {
+    pub(crate) fn asking<B>(stream: Stream, request: &Request<B>) -> LongTarget {
         let (mut skip, mut write_first) = (0, Bytes::new());
         if let Some(Query(query)) = request.extensions().get() {
             let (method, path) = (request.method().as_str(), request.uri().path());
@@ -116,7 +116,7 @@ impl Around {
             let line = [method.as_bytes(), b" ", path.as_bytes(), b"?", query.as_bytes(), VERSION];
             write_first = line.concat().into();
         }
-        Around { stream, skip, write_first }
+        LongTarget { stream, skip, write_first }
     }
 
     /// The connection, and what was read of it and is nobody's yet.
@@ -159,7 +159,7 @@ impl Query {
     }
 }
 
-impl AsyncRead for Around {
+impl AsyncRead for LongTarget {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -169,7 +169,7 @@ impl AsyncRead for Around {
     }
 }
 
-impl Around {
+impl LongTarget {
     /// A write that failed, and why: the other side may have said it before it went away, as an
     /// alert that nobody has read.
     fn explained<T>(
@@ -193,7 +193,7 @@ impl Around {
     }
 }
 
-impl AsyncWrite for Around {
+impl AsyncWrite for LongTarget {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -1,9 +1,9 @@
-//! A forward through a gateway: a client of ours, the passage and a server of ours, with bytes cut
+//! A forward through a gateway: a client of ours, the splice and a server of ours, with bytes cut
 //! anywhere.
 
-use bowline_proto::passage::Passage;
 use bowline_proto::portforward::{Event, Forward, Id, OverSpdy};
 use bowline_proto::session::{Cause, Loss, Side};
+use bowline_proto::splice::Splice;
 use bowline_proto::tunnel::Wire;
 use bowline_proto::websocket::Role;
 use bowline_proto::{Intermediary, Leg, Machine, Next};
@@ -16,7 +16,7 @@ use crate::wire::{Cuts, cuts, pieces};
 /// The three of them, with what the two ends saw.
 struct Way {
     client: Forward,
-    passage: Passage,
+    splice: Splice,
     server: Forward,
     at_client: Vec<Event>,
     at_server: Vec<Event>,
@@ -32,7 +32,7 @@ impl Way {
         };
         Way {
             client: Forward::Spdy(OverSpdy::new(Side::Client, wire)),
-            passage: near.passage(),
+            splice: near.splice(),
             server: Forward::Spdy(OverSpdy::new(Side::Server, Wire::plain())),
             at_client: vec![],
             at_server: vec![],
@@ -51,23 +51,23 @@ impl Way {
                     seen.push(event);
                 }
             }
-            while let Next::Event(ending) = self.passage.poll(NOW) {
+            while let Next::Event(ending) = self.splice.poll(NOW) {
                 assert!(self.ending.replace(ending).is_none());
             }
             let up = self.cuts.piece(self.client.outbox());
-            let up_far = self.cuts.piece(self.passage.outbox(Leg::Far));
+            let up_far = self.cuts.piece(self.splice.outbox(Leg::Far));
             let down = self.cuts.piece(self.server.outbox());
-            let down_near = self.cuts.piece(self.passage.outbox(Leg::Near));
+            let down_near = self.cuts.piece(self.splice.outbox(Leg::Near));
             let all = [&up, &up_far, &down, &down_near];
             if all.iter().all(|bytes| bytes.is_empty()) {
                 return;
             }
             // No read is empty.
             if !up.is_empty() {
-                self.passage.receive(NOW, Leg::Near, up);
+                self.splice.receive(NOW, Leg::Near, up);
             }
             if !down.is_empty() {
-                self.passage.receive(NOW, Leg::Far, down);
+                self.splice.receive(NOW, Leg::Far, down);
             }
             if !up_far.is_empty() {
                 self.server.receive(NOW, up_far);
@@ -107,7 +107,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn a_passage_delivers_everything_once_and_in_order_with_its_ends(
+    fn a_splice_delivers_everything_once_and_in_order_with_its_ends(
         cuts in cuts(),
         up in pieces(),
         down in pieces(),
@@ -134,7 +134,7 @@ proptest! {
 }
 
 #[test]
-fn two_ends_agree_on_windows_through_a_passage() {
+fn two_ends_agree_on_windows_through_a_splice() {
     for near in NEARS {
         let mut way = Way::new(near, &[100_000]);
         let (id, at_server) = way.connect();
@@ -161,10 +161,10 @@ fn a_client_that_leaves_ends_the_servers_side_in_order() {
         assert!(way.client.outbox().is_finishing());
         // A tunnel's Close is an end of its own; a bare connection's is TCP's.
         assert_eq!(way.ending, (near == Near::Tunnel).then_some(Leg::Near));
-        way.passage.receive_end(NOW, Leg::Near, false);
+        way.splice.receive_end(NOW, Leg::Near, false);
         way.settle();
         assert_eq!(way.ending, Some(Leg::Near), "{near:?}");
-        assert!(way.passage.outbox(Leg::Far).is_finishing(), "{near:?}");
+        assert!(way.splice.outbox(Leg::Far).is_finishing(), "{near:?}");
     }
 }
 
@@ -176,11 +176,11 @@ fn a_node_that_is_lost_is_no_good_end_at_the_client() {
             let (id, at_server) = way.connect();
             way.server.send(at_server, Bytes::from_static(b"half"));
             way.settle();
-            way.passage.receive_end(NOW, Leg::Far, broken);
+            way.splice.receive_end(NOW, Leg::Far, broken);
             way.settle();
             if near == Near::Plain {
                 // Its direction of the client's socket ends.
-                assert!(way.passage.outbox(Leg::Near).is_finishing());
+                assert!(way.splice.outbox(Leg::Near).is_finishing());
                 way.client.receive_end(NOW);
                 way.settle();
             }

@@ -13,14 +13,14 @@ use crate::limits::{CLOSED_CLIENT_GRACE, CLOSING_PATIENCE, OUTBOX_BYTES};
 use crate::machine::{Intermediary, Leg, Next};
 use crate::outbox::Outbox;
 use crate::time::Time;
-use crate::tunnel::{Came, Wire};
+use crate::tunnel::{Incoming, Wire};
 
 /// Which side ended first.
 pub type Ending = Leg;
 
 /// Two byte streams as one machine with two sockets.
 #[derive(Debug)]
-pub struct Passage {
+pub struct Splice {
     near: Wire,
     /// What waits for the near and the far side, before the near one's tunnel.
     to_near: Outbox,
@@ -41,11 +41,11 @@ pub struct Passage {
     broken: &'static str,
 }
 
-impl Passage {
+impl Splice {
     /// Between `near`, at which a client is, and a bare far side.
     #[must_use]
-    pub fn new(near: Wire) -> Passage {
-        Passage {
+    pub fn new(near: Wire) -> Splice {
+        Splice {
             near,
             to_near: Outbox::new(),
             to_far: Outbox::new(),
@@ -64,7 +64,7 @@ impl Passage {
 
     /// What a client in a tunnel is told if the far side breaks, where that is no node.
     #[must_use]
-    pub fn with_words(mut self, broken: &'static str) -> Passage {
+    pub fn with_words(mut self, broken: &'static str) -> Splice {
         self.broken = broken;
         self
     }
@@ -110,7 +110,7 @@ impl Passage {
     }
 }
 
-impl Intermediary for Passage {
+impl Intermediary for Splice {
     type Ending = Ending;
 
     fn receive(&mut self, _now: Time, leg: Leg, input: BytesMut) {
@@ -143,9 +143,9 @@ impl Intermediary for Passage {
     fn poll(&mut self, now: Time) -> Next<Ending> {
         while let Some(came) = self.near.poll() {
             match came {
-                Came::Bytes(_) if !self.keeps(Leg::Far) => {}
-                Came::Bytes(bytes) => self.to_far.frame(&[], bytes),
-                Came::Closed(_) => {
+                Incoming::Bytes(_) if !self.keeps(Leg::Far) => {}
+                Incoming::Bytes(bytes) => self.to_far.frame(&[], bytes),
+                Incoming::Closed(_) => {
                     self.near_ended = true;
                     self.ended(now, Leg::Near);
                     self.to_far.finish();

@@ -16,44 +16,44 @@ const LINKS: usize = 40;
 
 /// What a copy goes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Goal {
+pub enum Destination {
     /// A name: of nothing yet, of a regular file, or of a directory.
     Name(PathBuf),
     /// A pipe, a device, or an open file of this program: it is written to.
     Through(PathBuf),
 }
 
-impl Goal {
+impl Destination {
     /// What is behind a path.
     ///
     /// # Errors
     /// Of the system, where it cannot be told.
-    pub fn of(path: &Path) -> io::Result<Goal> {
+    pub fn of(path: &Path) -> io::Result<Destination> {
         let mut at = path.to_owned();
         for _ in 0..LINKS {
             let found = match fs::symlink_metadata(&at) {
                 Ok(found) => found,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    return Ok(Goal::Name(at));
+                    return Ok(Destination::Name(at));
                 }
                 // Whoever makes a file there says it better.
                 Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-                    return Ok(Goal::Name(at));
+                    return Ok(Destination::Name(at));
                 }
                 Err(error) => return Err(error),
             };
             if found.is_file() || found.is_dir() {
-                return Ok(Goal::Name(at));
+                return Ok(Destination::Name(at));
             }
             if !found.is_symlink() {
-                return Ok(Goal::Through(path.to_owned()));
+                return Ok(Destination::Through(path.to_owned()));
             }
             if fs::metadata(&at).is_ok_and(|found| found.is_dir()) {
-                return Ok(Goal::Name(at));
+                return Ok(Destination::Name(at));
             }
             let parent = fs::canonicalize(parent_of(&at))?;
             if is_open_files(&parent) {
-                return Ok(Goal::Through(at));
+                return Ok(Destination::Through(at));
             }
             at = parent.join(fs::read_link(&at)?);
         }
@@ -63,7 +63,7 @@ impl Goal {
     /// The path that is meant.
     #[must_use]
     pub fn path(&self) -> &Path {
-        let (Goal::Name(path) | Goal::Through(path)) = self;
+        let (Destination::Name(path) | Destination::Through(path)) = self;
         path
     }
 }
@@ -97,13 +97,16 @@ pub fn open_through(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Makes a directory that nobody else knows: beside the goal, or in it where it is a directory.
-/// Where that cannot be, but what has the name can be written to, it is elsewhere, and why is told.
+/// Makes a directory that nobody else knows: beside the destination, or in it where it is a
+/// directory. Where that cannot be, but what has the name can be written to, it is elsewhere, and
+/// why is told.
 ///
 /// # Errors
 /// The path that it cannot be made in, and why.
-pub fn place(goal: &Goal) -> Result<(PathBuf, Option<io::Error>), (PathBuf, io::Error)> {
-    let name = format!(".bowline-cp-{:016x}", chance());
+pub fn place(
+    destination: &Destination,
+) -> Result<(PathBuf, Option<io::Error>), (PathBuf, io::Error)> {
+    let name = format!(".bowline-cp-{:016x}", random());
     let make = |dir: &Path| -> io::Result<PathBuf> {
         let place = dir.join(&name);
         DirBuilder::new().mode(0o700).create(&place)?;
@@ -113,9 +116,9 @@ pub fn place(goal: &Goal) -> Result<(PathBuf, Option<io::Error>), (PathBuf, io::
         Ok(place) => Ok((place, Some(error))),
         Err(_) => Err((dir, error)),
     };
-    let path = match goal {
-        Goal::Name(path) => path,
-        Goal::Through(path) => {
+    let path = match destination {
+        Destination::Name(path) => path,
+        Destination::Through(path) => {
             let error = io::Error::other("it is no regular file");
             return elsewhere(path.clone(), error);
         }
@@ -150,7 +153,7 @@ pub(crate) fn parent_of(path: &Path) -> PathBuf {
 }
 
 /// A number that nobody else has.
-fn chance() -> u64 {
+fn random() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(std::process::id())
 }
@@ -175,7 +178,7 @@ mod tests {
         symlink("loop", path("loop")).unwrap();
         rustix::fs::mkfifoat(rustix::fs::CWD, path("pipe"), rustix::fs::Mode::RWXU).unwrap();
         symlink("pipe", path("to-pipe")).unwrap();
-        let of = |name: &str| Goal::of(&path(name)).unwrap();
+        let of = |name: &str| Destination::of(&path(name)).unwrap();
         for (name, behind) in [
             ("file", "file"),
             ("absent", "absent"),
@@ -187,14 +190,20 @@ mod tests {
             ("file/below", "file/below"),
         ] {
             let found = of(name);
-            let found = fs::canonicalize(found.path()).map_or(found, Goal::Name);
+            let found = fs::canonicalize(found.path()).map_or(found, Destination::Name);
             let behind = fs::canonicalize(path(behind)).unwrap_or(path(behind));
-            assert_eq!(found, Goal::Name(behind), "{name}");
+            assert_eq!(found, Destination::Name(behind), "{name}");
         }
-        assert_eq!(of("pipe"), Goal::Through(path("pipe")));
-        assert_eq!(of("to-pipe"), Goal::Through(path("to-pipe")));
-        assert!(Goal::of(&path("loop")).is_err());
-        assert!(matches!(Goal::of(Path::new("/dev/null")).unwrap(), Goal::Through(_)));
-        assert!(matches!(Goal::of(Path::new("/proc/self/fd/1")).unwrap(), Goal::Through(_)));
+        assert_eq!(of("pipe"), Destination::Through(path("pipe")));
+        assert_eq!(of("to-pipe"), Destination::Through(path("to-pipe")));
+        assert!(Destination::of(&path("loop")).is_err());
+        assert!(matches!(
+            Destination::of(Path::new("/dev/null")).unwrap(),
+            Destination::Through(_)
+        ));
+        assert!(matches!(
+            Destination::of(Path::new("/proc/self/fd/1")).unwrap(),
+            Destination::Through(_)
+        ));
     }
 }
