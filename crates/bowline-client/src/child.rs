@@ -6,8 +6,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 
-use bowline_io::stream::Upgraded;
-use bowline_proto::session::{Outcome, Session, Size};
+use bowline_proto::session::{Outcome, Size};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, DuplexStream, ReadBuf, duplex};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -15,7 +14,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::command::Output;
 use crate::error::Error;
-use crate::session::{EndError, Ended, Ends, Running};
+use crate::session::{EndError, Ended, Ends, Opened};
 use crate::write_fn::WriteFn;
 
 /// Between a program and its session, in each direction: as much as in a pipe of Linux.
@@ -56,8 +55,7 @@ pub struct ChildStderr(Reader);
 
 impl Child {
     pub(crate) fn new(
-        connection: Upgraded,
-        session: Session,
+        opened: Opened,
         mut ends: Ends,
         stdin: Option<ChildStdin>,
         has_stderr: bool,
@@ -71,7 +69,7 @@ impl Child {
             ends.stderr = Box::new(errors);
             ChildStderr(stderr)
         });
-        let task = Task::spawn_telling(connection, session, ends, completion);
+        let task = Task::spawn_telling(opened, ends, completion);
         let stdout = Some(ChildStdout(stdout));
         Child { stdin, stdout, stderr, resize, task, max_output: usize::MAX }
     }
@@ -151,23 +149,17 @@ pub(crate) struct Task {
 }
 
 impl Task {
-    pub fn spawn(connection: Upgraded, session: Session, ends: Ends) -> Task {
-        Task::spawn_telling(connection, session, ends, Completion::default())
+    pub fn spawn(opened: Opened, ends: Ends) -> Task {
+        Task::spawn_telling(opened, ends, Completion::default())
     }
 
     /// The same; before its ends are dropped, its completion is told.
     #[expect(clippy::disallowed_methods, reason = "the handle, and what stops it, are the Task's")]
-    fn spawn_telling(
-        connection: Upgraded,
-        session: Session,
-        ends: Ends,
-        completion: Completion,
-    ) -> Task {
+    fn spawn_telling(opened: Opened, ends: Ends, completion: Completion) -> Task {
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let running = tokio::spawn(async move {
-            let mut running = Running::new(ends);
-            let ended = running.session_until(connection, session, stopped.cancelled()).await;
+            let ended = opened.run_until(ends, stopped.cancelled()).await;
             let told = match &ended {
                 Some(Ok(Ended::Known(_))) => Ok(()),
                 Some(Ok(Ended::Lost { loss, .. })) => Err(loss.to_string()),

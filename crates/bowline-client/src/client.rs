@@ -1,17 +1,22 @@
 //! A server, a namespace and credentials to what can be asked for there.
 
 use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bowline_io::access::Source;
 use bowline_io::observe::Observer;
+use bowline_io::record::{Admission, ClientLog, Pending, Record, Requester, Running};
+use bowline_io::stream::Upgraded;
+use bowline_proto::session::Protocol;
 use http::header::USER_AGENT;
 use http::{HeaderName, HeaderValue};
 use url::Url;
 
 use crate::command::RemoteCommand;
 use crate::forward::ForwardRequest;
+use crate::upgrade::UpgradeError;
 
 /// How long a server may take to accept a connection, where nothing else is said.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -35,6 +40,7 @@ pub struct Client {
     pub(crate) connect_timeout: Duration,
     pub(crate) server_timeout: Option<String>,
     pub(crate) observer: Option<Arc<dyn Observer>>,
+    admissions: Vec<Arc<dyn Admission>>,
 }
 
 impl fmt::Debug for Client {
@@ -60,6 +66,7 @@ impl Client {
             connect_timeout: CONNECT_TIMEOUT,
             server_timeout: None,
             observer: None,
+            admissions: vec![Arc::new(ClientLog)],
         }
     }
 
@@ -109,6 +116,24 @@ impl Client {
         self
     }
 
+    /// Asks `admission` before each session, and tells what it gives of the session's beginning and
+    /// end. The first that is asked logs both, at debug.
+    #[must_use]
+    pub fn admission(mut self, admission: Arc<dyn Admission>) -> Client {
+        self.admissions.push(admission);
+        self
+    }
+
+    /// A session of this client's. Where its requests go is known once there is a connection.
+    pub(crate) fn record(&self, verb: &'static str, pod: &str) -> Record {
+        let peer = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+        Requester { peer, user: None }.record(verb, &self.namespace, pod)
+    }
+
+    pub(crate) fn admit(&self, record: Record) -> Result<Pending, UpgradeError> {
+        Ok(Pending::by(&self.admissions, record)?)
+    }
+
     /// A command to run in a pod: the program and its arguments. Without a shell's name in front
     /// nothing in them is expanded.
     pub fn exec<Words>(&self, pod: impl Into<String>, command: Words) -> RemoteCommand
@@ -128,4 +153,13 @@ impl Client {
     pub fn port_forward(&self, pod: impl Into<String>) -> ForwardRequest {
         ForwardRequest { client: self.clone(), pod: pod.into() }
     }
+}
+
+/// Says that a session begins, on this connection and in this protocol.
+pub(crate) fn begin(mut pending: Pending, connection: &Upgraded, protocol: &Protocol) -> Running {
+    if let Ok(peer) = connection.stream.tcp().peer_addr() {
+        pending.record.requester.peer = peer;
+    }
+    pending.record.near = protocol.spoken();
+    pending.begin()
 }

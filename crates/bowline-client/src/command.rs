@@ -3,7 +3,6 @@
 use std::fmt;
 
 use bowline_io::random;
-use bowline_io::stream::Upgraded;
 use bowline_proto::extension::REPLAY;
 use bowline_proto::negotiate::Offer;
 use bowline_proto::session::{Outcome, Session, Side, Size};
@@ -12,10 +11,10 @@ use tokio::sync::watch;
 use url::Url;
 
 use crate::child::{Child, ChildStdin, Collector, PIPE_BYTES, Task};
-use crate::client::Client;
+use crate::client::{Client, begin};
 use crate::error::Error;
 use crate::request::{Options, Verb};
-use crate::session::{Ended, Ends, run};
+use crate::session::{Ended, Ends, Opened};
 use crate::upgrade::{Asking, Switched};
 
 /// Output that [`RemoteCommand::output`] keeps, where nothing else is said.
@@ -173,8 +172,8 @@ impl RemoteCommand {
     pub async fn run(mut self) -> Result<Ended, Error> {
         drop(self.piped.take());
         let stdin = self.ends.stdin.is_some();
-        let (connection, session) = upgraded(&self.client, &self.options, stdin).await?;
-        Ok(run(connection, session, self.ends).await?)
+        let opened = open(&self.client, &self.options, stdin).await?;
+        Ok(opened.run(self.ends).await?)
     }
 
     /// Runs the command and waits for its end. Output goes to [`stdout`](Self::stdout) and
@@ -185,8 +184,8 @@ impl RemoteCommand {
     pub async fn status(mut self) -> Result<Outcome, Error> {
         drop(self.piped.take());
         let stdin = self.ends.stdin.is_some();
-        let (connection, session) = upgraded(&self.client, &self.options, stdin).await?;
-        Task::spawn(connection, session, self.ends).wait().await?.known()
+        let opened = open(&self.client, &self.options, stdin).await?;
+        Task::spawn(opened, self.ends).wait().await?.known()
     }
 
     /// Runs the command, waits for its end, and keeps what it said.
@@ -205,11 +204,11 @@ impl RemoteCommand {
     pub async fn output(mut self) -> Result<Output, Error> {
         drop(self.piped.take());
         let stdin = self.ends.stdin.is_some();
-        let (connection, session) = upgraded(&self.client, &self.options, stdin).await?;
+        let opened = open(&self.client, &self.options, stdin).await?;
         let (stdout, stderr) = (Collector::default(), Collector::default());
         self.ends.stdout = stdout.writer(self.max_output);
         self.ends.stderr = stderr.writer(self.max_output);
-        let ended = Task::spawn(connection, session, self.ends).wait().await?;
+        let ended = Task::spawn(opened, self.ends).wait().await?;
         Output::of(ended.known(), stdout.take(), stderr.take())
     }
 
@@ -219,21 +218,17 @@ impl RemoteCommand {
     /// [`Error::Upgrade`] if no session came about, or [`Error::NoReplay`].
     pub async fn spawn(self) -> Result<Child, Error> {
         let stdin = self.ends.stdin.is_some();
-        let (connection, session) = upgraded(&self.client, &self.options, stdin).await?;
+        let opened = open(&self.client, &self.options, stdin).await?;
         let stdin = self.piped.map(ChildStdin::new);
         let has_stderr = self.options.wants(false).stderr;
-        Ok(Child::new(connection, session, self.ends, stdin, has_stderr, self.resize)
-            .keeping(self.max_output))
+        Ok(Child::new(opened, self.ends, stdin, has_stderr, self.resize).keeping(self.max_output))
     }
 }
 
 /// Asks for the upgrade. No byte of stdin is read before there is a 101.
-async fn upgraded(
-    client: &Client,
-    options: &Options,
-    stdin: bool,
-) -> Result<(Upgraded, Session), Error> {
+async fn open(client: &Client, options: &Options, stdin: bool) -> Result<Opened, Error> {
     let wants = options.wants(stdin);
+    let pending = client.admit(options.record(client))?;
     let url = options.url(client, wants);
     let asking = Asking { client, url: &url };
     let first = client.websocket.then(|| Offer::websocket(random::bytes()));
@@ -244,7 +239,9 @@ async fn upgraded(
         return Err(Error::NoReplay);
     }
     asking.note(4, &format!("The subprotocol is {}", protocol.name));
-    Ok((connection, Session::new(Side::Client, protocol, wants, random::bytes())))
+    let session = Session::new(Side::Client, protocol, wants, random::bytes());
+    let running = begin(pending, &connection, protocol);
+    Ok(Opened { connection, session, running })
 }
 
 impl Output {

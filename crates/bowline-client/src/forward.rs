@@ -9,6 +9,7 @@ use bowline_io::forward::{ForwardDriver, ForwardEvent};
 pub use bowline_io::local_sockets::Failure;
 use bowline_io::local_sockets::Local;
 use bowline_io::random;
+use bowline_io::record::{End, Running, Traffic};
 use bowline_io::stream::{Connection, Upgraded};
 use bowline_proto::negotiate::Offer;
 use bowline_proto::portforward::{Forward, OverSpdy};
@@ -21,7 +22,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use url::Url;
 
-use crate::client::Client;
+use crate::client::{Client, begin};
 use crate::request;
 use crate::upgrade::{Asking, Switched, UpgradeError};
 
@@ -53,6 +54,7 @@ impl ForwardRequest {
     /// # Errors
     /// [`UpgradeError`] if no forward came about.
     pub async fn open(&self) -> Result<PortForward, UpgradeError> {
+        let pending = self.client.admit(self.client.record("portforward", &self.pod))?;
         let url = self.url();
         let asking = Asking { client: &self.client, url: &url };
         let first = self.client.websocket.then(|| Offer::tunnel(random::bytes()));
@@ -65,7 +67,8 @@ impl ForwardRequest {
         } else {
             Wire::plain()
         };
-        Ok(PortForward::over(connection, wire))
+        let running = begin(pending, &connection, protocol);
+        Ok(PortForward::drive(connection, wire, Some(running)))
     }
 }
 
@@ -185,12 +188,24 @@ impl PortForward {
     /// The forward over a connection that was upgraded already.
     #[must_use]
     pub fn over<S: Connection + Send + 'static>(connection: Upgraded<S>, wire: Wire) -> Self {
+        PortForward::drive(connection, wire, None)
+    }
+
+    /// The forward of a session whose hooks, where it has some, were told that it begins.
+    fn drive<S: Connection + Send + 'static>(
+        connection: Upgraded<S>,
+        wire: Wire,
+        running: Option<Running>,
+    ) -> Self {
         let (asked, asks) = mpsc::channel(ASKED);
         let (lost, loss) = watch::channel(None);
         let forward = Forward::Spdy(OverSpdy::new(Side::Client, wire));
         let driver = ForwardDriver::new(forward, connection);
         #[expect(clippy::disallowed_methods, reason = "it ends with the forward that is given")]
-        tokio::spawn(drive(driver, asks, lost));
+        tokio::spawn(async move {
+            let (end, traffic) = drive(driver, asks, lost).await;
+            running.and_then(|running| running.end(end, Some(traffic)))
+        });
         PortForward { asked, lost: loss }
     }
 
@@ -251,21 +266,22 @@ impl PortForward {
 }
 
 /// Runs a forward until it is lost, or until nobody can ask for more; says so in `lost`. After a
-/// loss, local ends that have yet to take what came before it are still served.
+/// loss, local ends that have yet to take what came before it are still served. Gives how it ended,
+/// and the bytes that were moved.
 async fn drive<S: Connection>(
     mut driver: ForwardDriver<S, Near>,
     mut asks: mpsc::Receiver<Asked>,
     lost: watch::Sender<Option<Loss>>,
-) {
-    let mut is_lost = false;
+) -> (End, Traffic) {
+    let mut end = None;
     loop {
         tokio::select! {
             biased;
-            asked = asks.recv(), if !is_lost => match asked {
+            asked = asks.recv(), if end.is_none() => match asked {
                 None => {
                     driver.leave("").await;
                     lost.send_replace(Some(Loss::new(Cause::Closed, "by this side")));
-                    return;
+                    return (End::Over, driver.traffic().turned());
                 }
                 Some(Asked { port, stream }) => {
                     if let Err(stream) = driver.connect(port, stream) {
@@ -276,7 +292,7 @@ async fn drive<S: Connection>(
             happening = driver.next() => match happening {
                 None => break,
                 Some(ForwardEvent::Lost(loss)) => {
-                    is_lost = true;
+                    end = Some(End::Lost(loss.to_string()));
                     refuse(&mut asks);
                     lost.send_replace(Some(loss));
                 }
@@ -284,10 +300,14 @@ async fn drive<S: Connection>(
             },
         }
     }
-    if !is_lost {
+    let end = end.unwrap_or_else(|| {
+        let loss = Loss::new(Cause::Cut, "");
+        let end = End::Lost(loss.to_string());
         refuse(&mut asks);
-        lost.send_replace(Some(Loss::new(Cause::Cut, "")));
-    }
+        lost.send_replace(Some(loss));
+        end
+    });
+    (end, driver.traffic().turned())
 }
 
 /// Takes no more, and gives up what was not looked at.

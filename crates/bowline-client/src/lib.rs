@@ -52,6 +52,7 @@ struct Readme;
 pub use bowline_io::dial::DialError;
 pub use bowline_io::http::HttpError;
 pub use bowline_io::observe::Observer;
+pub use bowline_io::record;
 pub use bowline_proto::negotiate::NotUpgraded;
 pub use bowline_proto::session::{Cause, Loss, Outcome, Size};
 pub use child::{Child, ChildStderr, ChildStdin, ChildStdout};

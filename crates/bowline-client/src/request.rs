@@ -1,5 +1,6 @@
 //! What is wanted of a pod to the request for it: its URL, and the channels that the session has.
 
+use bowline_io::record::Record;
 use bowline_proto::session::Wants;
 use url::Url;
 use url::form_urlencoded::Serializer;
@@ -33,6 +34,16 @@ impl Options {
     /// The channels, where the caller has input to send or has none.
     pub fn wants(&self, stdin: bool) -> Wants {
         Wants { stdin, stdout: true, stderr: self.stderr && !self.tty, tty: self.tty }
+    }
+
+    /// What is known of the session before anything is asked.
+    pub fn record(&self, client: &Client) -> Record {
+        let (verb, command) = match &self.verb {
+            Verb::Exec(command) => ("exec", command.clone()),
+            Verb::Attach(_) => ("attach", Vec::new()),
+        };
+        let container = self.container.clone().unwrap_or_default();
+        Record { command, container, ..client.record(verb, &self.pod) }
     }
 
     /// `…/api/v1/namespaces/NS/pods/NAME/exec?…`, with the server's own path in front. Keys are in

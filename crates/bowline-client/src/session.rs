@@ -1,10 +1,12 @@
 //! One running session: moves bytes between the machine's channels and the caller's ends.
 
+use std::future::pending;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bowline_io::drive::{self, Driver, Step, WriteQueue};
+use bowline_io::record::{self, End, Traffic};
 use bowline_io::stream::{Connection, Upgraded};
 use bowline_proto::queue::tight;
 use bowline_proto::session::{Channel, Event, Loss, Outcome, Session, Size};
@@ -103,10 +105,48 @@ pub async fn run<S: Connection>(
     session: Session,
     ends: Ends,
 ) -> Result<Ended, EndError> {
-    let mut driver = Driver::new(connection, session);
-    let result = Running::new(ends).run(&mut driver).await;
-    leave(&mut driver).await;
-    result
+    settled(Running::new(ends).session_until(connection, session, pending()).await.0)
+}
+
+/// A session whose upgrade was answered, and whose hooks were told that it begins.
+pub(crate) struct Opened {
+    pub connection: Upgraded,
+    pub session: Session,
+    pub running: record::Running,
+}
+
+impl Opened {
+    /// Runs it to its end, or leaves it once `stop` resolves: then nothing is known.
+    pub async fn run_until(
+        self,
+        ends: Ends,
+        stop: impl Future<Output = ()>,
+    ) -> Option<Result<Ended, EndError>> {
+        let Opened { connection, session, running } = self;
+        let (result, traffic) = Running::new(ends).session_until(connection, session, stop).await;
+        running.end(told(result.as_ref()), Some(traffic));
+        result
+    }
+
+    /// Runs it to its end.
+    pub async fn run(self, ends: Ends) -> Result<Ended, EndError> {
+        settled(self.run_until(ends, pending()).await)
+    }
+}
+
+/// Nobody can stop a session that runs to its end.
+fn settled(result: Option<Result<Ended, EndError>>) -> Result<Ended, EndError> {
+    result.unwrap_or_else(|| Err(EndError::Read(io::ErrorKind::Interrupted.into())))
+}
+
+/// What a session's hooks are told of its end.
+fn told(result: Option<&Result<Ended, EndError>>) -> End {
+    match result {
+        Some(Ok(Ended::Known(outcome))) => End::Outcome(outcome.clone()),
+        Some(Ok(Ended::Lost { loss, .. })) => End::Lost(loss.to_string()),
+        Some(Err(error)) => End::ClientGone(error.to_string()),
+        None => End::ClientGone("it was left".to_owned()),
+    }
 }
 
 /// Answers a close, or walks away from a session that goes on.
@@ -117,7 +157,7 @@ async fn leave<S: Connection>(driver: &mut Driver<S, Session>) {
 }
 
 /// The caller's ends of a session, and how far it is.
-pub(crate) struct Running {
+struct Running {
     ends: Ends,
     stdout: WriteQueue,
     stderr: WriteQueue,
@@ -147,14 +187,14 @@ enum Stdin {
 }
 
 /// What the caller's ends have done.
-pub(crate) enum Act {
+enum Act {
     Input(BytesMut),
     Size(Size),
     Wrote,
 }
 
 impl Running {
-    pub fn new(ends: Ends) -> Running {
+    fn new(ends: Ends) -> Running {
         Running {
             ends,
             stdout: WriteQueue::default(),
@@ -166,20 +206,21 @@ impl Running {
         }
     }
 
-    /// Runs a session to its end, or leaves it once `stop` resolves: then nothing is known.
-    pub async fn session_until<S: Connection>(
+    /// Runs a session to its end, or leaves it once `stop` resolves: then nothing is known. Gives
+    /// the bytes that were moved as well.
+    async fn session_until<S: Connection>(
         &mut self,
         connection: Upgraded<S>,
         session: Session,
         stop: impl Future<Output = ()>,
-    ) -> Option<Result<Ended, EndError>> {
+    ) -> (Option<Result<Ended, EndError>>, Traffic) {
         let mut driver = Driver::new(connection, session);
         let result = tokio::select! {
             result = self.run(&mut driver) => Some(result),
             () = stop => None,
         };
         leave(&mut driver).await;
-        result
+        (result, Traffic { from_client: driver.sent(), to_client: driver.received() })
     }
 
     async fn run<S: Connection>(

@@ -7,6 +7,7 @@ use bowline_io::access::{Access, AccessError};
 use bowline_io::dial::{DialError, dial};
 use bowline_io::http::{Answer, HttpError, head as http_head, lines, upgrade};
 use bowline_io::observe::Observer;
+use bowline_io::record::Denied;
 use bowline_io::stream::Upgraded;
 use bowline_io::text::{redacted, sanitized};
 use bowline_proto::limits::REASON_BYTES;
@@ -25,6 +26,9 @@ const UPGRADE_PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum UpgradeError {
+    /// One of the client's [admissions](crate::Client::admission) has no room for the session.
+    #[error(transparent)]
+    Denied(#[from] Denied),
     /// There are no credentials.
     #[error(transparent)]
     Access(#[from] AccessError),

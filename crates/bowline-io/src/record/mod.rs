@@ -1,14 +1,15 @@
 //! What is known of a session, from its request to its end.
 //!
-//! A server's sessions begin with [`Sessions::admit`](crate::serve::Sessions::admit): each
+//! A server's sessions begin with `Sessions::admit`, a client's with [`Pending::by`]: each
 //! [`Admission`] is asked, and may refuse, and what it gives is told of the session until its end.
 //! The log is one of them.
 
-#[cfg(feature = "server")]
 mod admission;
 #[cfg(feature = "server")]
+mod body;
 mod log;
 #[cfg(feature = "server")]
+mod refusals;
 mod running;
 
 use std::fmt;
@@ -18,20 +19,19 @@ use std::time::Duration;
 use bowline_proto::relay::Ending;
 use bowline_proto::session::Outcome;
 
-#[cfg(feature = "server")]
 pub use self::admission::{Admission, Denied, Hook, Pending};
+pub use self::log::{ClientLog, Log};
 #[cfg(feature = "server")]
-pub use self::log::{Log, Refusals};
-#[cfg(feature = "server")]
+pub use self::refusals::Refusals;
 pub use self::running::Running;
 use crate::random;
 
-/// Who sent a request.
+/// Who is at the other end of a session, or sent a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Requester {
-    /// From where.
+    /// Its address: at a server that from which the request came, at a client that to which it went.
     pub peer: SocketAddr,
-    /// Who, where that was found out.
+    /// Who it is, where that was found out; at a client nobody.
     pub user: Option<Subject>,
 }
 
@@ -106,6 +106,12 @@ pub struct Traffic {
 }
 
 impl Traffic {
+    /// The same as the other end has it: who reads and who writes change places.
+    #[must_use]
+    pub fn turned(self) -> Traffic {
+        Traffic { from_client: self.to_client, to_client: self.from_client }
+    }
+
     /// Adds what was read from the client, or from the other side.
     pub fn count(&mut self, from_client: bool, bytes: usize) {
         let side = if from_client { &mut self.from_client } else { &mut self.to_client };

@@ -3,7 +3,8 @@
 use bowline_proto::Time;
 use bowline_proto::session::Outcome;
 
-use super::log::{MINUTE, Minute, REFUSALS, without_arguments};
+use super::log::without_arguments;
+use super::refusals::{MINUTE, Minute, REFUSALS};
 use super::{End, Requester, Subject};
 
 #[test]

@@ -1,8 +1,10 @@
 //! `bowline-client` as other programs use it: ends of their own instead of a console.
 
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bowline_client::record::{Admission, Denied, Ended, Hook, Record};
 use bowline_client::{Client, Error, Outcome, Size};
 use bowline_interop::forward::app::App;
 use bowline_interop::server::{Server, until};
@@ -195,4 +197,77 @@ async fn files_go_there_and_back() {
     client.copy_to("nginx", path("a"), path("b")).run().await.unwrap();
     client.copy_from("nginx", path("b"), path("c")).run().await.unwrap();
     assert_eq!(std::fs::read_to_string(path("c")).unwrap(), "text");
+}
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Keeps what it is told of sessions, and has room for so many.
+#[derive(Clone, Debug)]
+struct Recorder {
+    room: usize,
+    told: Arc<Mutex<Vec<String>>>,
+}
+
+impl Admission for Recorder {
+    fn admit(&self, _: &Record) -> Result<Box<dyn Hook>, Denied> {
+        if self.told.lock().unwrap().len() < 2 * self.room {
+            return Ok(Box::new(self.clone()));
+        }
+        Err(Denied { why: "no more sessions".into(), retry_after: Duration::ZERO })
+    }
+}
+
+impl Hook for Recorder {
+    fn begun(&mut self, record: &Record) {
+        let Record { verb, namespace, pod, command, near, .. } = record;
+        assert!(record.requester.peer.port() > 0);
+        let line = format!("{verb} {command:?} in {namespace}/{pod} over {near}");
+        self.told.lock().unwrap().push(line);
+    }
+
+    fn ended(self: Box<Self>, ended: &Ended) {
+        let traffic = ended.traffic.unwrap();
+        assert!(traffic.to_client > 0, "{traffic:?}");
+        self.told.lock().unwrap().push(ended.end.to_string());
+    }
+}
+
+/// A client's sessions are known as those of servers are.
+#[tokio::test]
+async fn a_clients_sessions_are_told_from_their_beginning_to_their_end() {
+    let mut dev = Server::dev(bowline(), &[]);
+    let recorder = Recorder { room: 4, told: Arc::default() };
+    let client = client(&dev, true).admission(Arc::new(recorder.clone()));
+    let told = || std::mem::take(&mut *recorder.told.lock().unwrap());
+    let until_told = async |count| {
+        let told = recorder.told.clone();
+        let waits = move || until("the end", PATIENCE, || told.lock().unwrap().len() == count);
+        tokio::task::spawn_blocking(waits).await.unwrap();
+        std::mem::take(&mut *recorder.told.lock().unwrap())
+    };
+    let begins = "exec [\"sh\", \"-c\", \"exit 3\"] in default/nginx over WebSocket \
+                  v5.channel.k8s.io";
+    let of = |end: &str| [begins.to_owned(), end.to_owned()];
+    let command = || client.exec("nginx", ["sh", "-c", "exit 3"]);
+    assert_eq!(command().status().await.unwrap(), Outcome::Exited(3));
+    assert_eq!(told(), of("exit code 3"));
+    assert!(command().run().await.is_ok());
+    assert_eq!(told(), of("exit code 3"));
+    let forward = client.port_forward("nginx").open().await.unwrap();
+    // Nobody listens there, and that is no fault of the session's.
+    let mut connection = forward.connect(1).await.unwrap();
+    assert!(connection.read_to_end(&mut Vec::new()).await.is_err());
+    forward.close().await;
+    let lines = until_told(2).await;
+    assert!(lines[0].starts_with("portforward [] in default/nginx over "), "{lines:?}");
+    assert_eq!(lines[1..], ["over"]);
+    // One that is lost, and one for which there is no room: it is not asked for at all.
+    let child = client.exec("nginx", ["sleep", "1000"]).spawn().await.unwrap();
+    let full = Recorder { room: 0, ..recorder.clone() };
+    let none = client.clone().admission(Arc::new(full)).exec("nginx", ["true"]).status().await;
+    assert_eq!(none.unwrap_err().to_string(), "no more sessions");
+    dev.kill();
+    assert!(child.wait_with_output().await.is_err());
+    let lines = told();
+    assert!(lines.len() == 2 && lines[1].starts_with("lost: "), "{lines:?}");
 }
