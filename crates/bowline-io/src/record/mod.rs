@@ -29,7 +29,7 @@ use crate::random;
 /// Who is at the other end of a session, or sent a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Requester {
-    /// Its address: at a server that from which the request came, at a client that to which it went.
+    /// Its address: at a server where the request came from, at a client where it went.
     pub peer: SocketAddr,
     /// Who it is, where that was found out; at a client nobody.
     pub user: Option<Subject>,
