@@ -160,6 +160,6 @@ pub(crate) fn begin(mut pending: Pending, connection: &Upgraded, protocol: &Prot
     if let Ok(peer) = connection.stream.tcp().peer_addr() {
         pending.record.requester.peer = peer;
     }
-    pending.record.near = protocol.spoken();
+    pending.record.near = protocol.label();
     pending.begin()
 }

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use bowline_io::drive::{self, Driver, Step, WriteQueue};
 use bowline_io::record::{self, End, Traffic};
 use bowline_io::stream::{Connection, Upgraded};
-use bowline_proto::queue::tight;
+use bowline_proto::queue::compacted;
 use bowline_proto::session::{Channel, Event, Loss, Outcome, Session, Size};
 use bowline_proto::{Machine, limits};
 use bytes::BytesMut;
@@ -303,7 +303,7 @@ impl Running {
         let mut limited = bytes::BufMut::limit(&mut bytes, limits::MESSAGE_BYTES);
         match tokio_util::io::poll_read_buf(Pin::new(stdin), cx, &mut limited) {
             Poll::Pending => Poll::Pending,
-            Poll::Ready(Ok(_)) => Poll::Ready(Ok(tight(bytes, limits::MESSAGE_BYTES))),
+            Poll::Ready(Ok(_)) => Poll::Ready(Ok(compacted(bytes, limits::MESSAGE_BYTES))),
             Poll::Ready(Err(error)) => Poll::Ready(Err(EndError::Read(error))),
         }
     }
@@ -375,7 +375,7 @@ impl drive::Ends<Session> for Running {
     }
 
     fn came(&mut self, bytes: usize) {
-        self.stdout.round(bytes);
-        self.stderr.round(bytes);
+        self.stdout.begin_read(bytes);
+        self.stderr.begin_read(bytes);
     }
 }

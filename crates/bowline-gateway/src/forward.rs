@@ -11,7 +11,7 @@ use bowline_io::record::{End, Pending};
 use bowline_io::request_target::query;
 use bowline_io::serve::{Reply, has_body, upgraded};
 use bowline_io::stream::Upgraded;
-use bowline_proto::negotiate::{self, Lines, asked, asks_for_tunnel};
+use bowline_proto::negotiate::{self, Lines, asks_for_tunnel, requested_carrier};
 use bowline_proto::session::protocol::Carrier;
 use bowline_proto::splice::Splice;
 use bowline_proto::tunnel::Wire;
@@ -59,8 +59,8 @@ pub(crate) async fn port_forward(
     let (reply, far, wire) = if tunnel && !destination.takes_tunnels() {
         let accepted = accept(&request, negotiate::accept_forward)?;
         let (far, protocol) = destination.port_forward(&options).await?;
-        record.near = accepted.protocol.spoken();
-        record.far = protocol.spoken();
+        record.near = accepted.protocol.label();
+        record.far = protocol.label();
         let wire = Wire::tunnel(Role::Server, random::bytes());
         (switch(&accepted.response), far.connection, wire)
     } else {
@@ -102,14 +102,14 @@ async fn pass(
     if has_body(request.headers()) {
         return Err(Refusal::bad_request("an upgrade request must not have a body"));
     }
-    let carrier = asked(Lines(&lines(request.headers())));
+    let carrier = requested_carrier(Lines(&lines(request.headers())));
     let carrier = carrier.ok_or_else(|| Refusal::bad_request("Upgrade request required"))?;
     if carrier == Carrier::WebSocket && request.method() != Method::GET {
         return Err(Refusal::method_not_allowed());
     }
     let words = upgrade_lines(request.headers());
     let far = destination.pass_port_forward(options, request.method(), &words).await?;
-    if asked(Lines(&lines(&far.headers))) != Some(carrier) {
+    if requested_carrier(Lines(&lines(&far.headers))) != Some(carrier) {
         let text = "invalid upgrade response: missing upgrade headers in response";
         return Err(Refusal::internal(text));
     }

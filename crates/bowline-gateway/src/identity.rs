@@ -80,7 +80,7 @@ pub fn take(headers: &mut HeaderMap) -> Claims {
 fn token(headers: &mut HeaderMap) -> Result<Option<Token>, Unreadable> {
     let websocket = {
         let lines = bowline_io::http::lines(headers);
-        negotiate::asked(Lines(&lines)) == Some(Carrier::WebSocket)
+        negotiate::requested_carrier(Lines(&lines)) == Some(Carrier::WebSocket)
     };
     // Taken out in any case: it is a secret, whoever counts.
     let from_subprotocol = subprotocol_token(headers);

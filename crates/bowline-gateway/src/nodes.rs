@@ -194,7 +194,7 @@ fn refused(said: &Refused) -> Refusal {
     let message = said.text();
     if status.is_client_error() || status.is_server_error() {
         let message = if message.is_empty() { status.to_string() } else { message };
-        let headers = negotiate::accepted_elsewhere(Lines(&lines(&said.head.headers)));
+        let headers = negotiate::accepted_protocol_lines(Lines(&lines(&said.head.headers)));
         return Refusal { headers, ..Refusal::of_node(status.as_u16(), message) };
     }
     // Redirects among them: a stream goes nowhere else.

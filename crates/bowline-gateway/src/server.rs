@@ -154,7 +154,7 @@ impl Gateway {
             return Err(Refusal::method_not_allowed());
         }
         let lines = bowline_io::http::lines(request.headers());
-        let websocket = negotiate::asked(Lines(&lines)) == Some(Carrier::WebSocket);
+        let websocket = negotiate::requested_carrier(Lines(&lines)) == Some(Carrier::WebSocket);
         let gate = Gate::AuthorizePodWebsocketUpgradeCreatePermission;
         if !websocket && request.method() == Method::POST || !self.gates.is_on(gate) {
             return Ok(());

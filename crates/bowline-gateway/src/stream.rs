@@ -54,8 +54,8 @@ pub(crate) async fn remote_command(
         record.command = options.command;
     }
     record.container = destination.container().to_owned();
-    record.near = accepted.protocol.spoken();
-    record.far = protocol.spoken();
+    record.near = accepted.protocol.label();
+    record.far = protocol.label();
     let mut running = session.begin();
     let legs = sessions.clone();
     sessions.spawn(async move {

@@ -8,7 +8,7 @@ use std::error::Error;
 
 use bowline_io::http::lines;
 use bowline_io::serve::{Limits, Reply, Sessions, body, serve, upgraded};
-use bowline_proto::negotiate::{Lines, asked};
+use bowline_proto::negotiate::{Lines, requested_carrier};
 use bowline_proto::session::protocol::Carrier;
 use bowline_proto::websocket::{Role, accept_key};
 use bytes::Bytes;
@@ -33,7 +33,7 @@ async fn answer(sessions: Sessions, request: Request<Incoming>) -> Reply {
     let headers = lines(request.headers());
     let key = request.headers().get(header::SEC_WEBSOCKET_KEY).and_then(|key| key.to_str().ok());
     let accept = key.and_then(|key| HeaderValue::try_from(accept_key(key)).ok());
-    let Some(accept) = accept.filter(|_| asked(Lines(&headers)) == Some(Carrier::WebSocket)) else {
+    let Some(accept) = accept.filter(|_| requested_carrier(Lines(&headers)) == Some(Carrier::WebSocket)) else {
         *reply.status_mut() = StatusCode::BAD_REQUEST;
         return reply;
     };

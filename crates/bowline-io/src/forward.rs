@@ -23,7 +23,7 @@ const GATHERED_BYTES: usize = 512 * 1024;
 pub enum ForwardEvent {
     /// At a node: a connection to this port is wanted. Answer with [`ForwardDriver::attach`] or
     /// [`ForwardDriver::fail`].
-    Asked(Id, u16),
+    Requested(Id, u16),
     /// The other side gave it up. The local end was told.
     Reset(Id),
     /// The local end broke. The other side was told.
@@ -71,7 +71,7 @@ impl<L: Local> Ends<Forward> for Locals<L> {
     }
 
     fn came(&mut self, _bytes: usize) {
-        self.sockets.round();
+        self.sockets.begin_read();
     }
 
     fn deadline(&self) -> Option<Time> {
@@ -203,9 +203,9 @@ impl<S: Connection, L: Local> ForwardDriver<S, L> {
     fn event(&mut self, now: Time, event: Event) -> Option<ForwardEvent> {
         let sockets = &mut self.locals.sockets;
         match event {
-            Event::Asked(id, port) => {
+            Event::Requested(id, port) => {
                 sockets.expect(id);
-                return Some(ForwardEvent::Asked(id, port));
+                return Some(ForwardEvent::Requested(id, port));
             }
             Event::Data(id, bytes) => {
                 sockets.push(id, bytes);

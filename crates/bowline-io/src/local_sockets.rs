@@ -192,11 +192,11 @@ impl<L: Local> LocalSockets<L> {
 
     /// The forward was read again. What still waits of its last read is copied: it may be any
     /// small part of it, at any number of connections.
-    pub fn round(&mut self) {
+    pub fn begin_read(&mut self) {
         for id in self.fresh.drain(..) {
             if let Some(member) = self.members.get_mut(&id) {
                 member.fresh = false;
-                member.queue.own();
+                member.queue.compact();
             }
         }
     }
@@ -357,7 +357,7 @@ impl<L: Local> Member<L> {
                     return Poll::Ready(Act::Took(lost));
                 }
                 // What waits must not keep what it came with.
-                Poll::Pending => self.queue.own(),
+                Poll::Pending => self.queue.compact(),
             }
         }
         if self.queue.is_over() && !self.write_ended {

@@ -170,7 +170,7 @@ pub async fn run<S: Connection, P: Ports>(
             },
             happening = driver.next() => match happening {
                 None => return (ended, driver.traffic()),
-                Some(ForwardEvent::Asked(id, port)) if driver.connections() > most => {
+                Some(ForwardEvent::Requested(id, port)) if driver.connections() > most => {
                     let pod = &dials.pod;
                     let why = format!(
                         "error forwarding port {port} to pod {pod}, uid : {most} connections are \
@@ -179,7 +179,7 @@ pub async fn run<S: Connection, P: Ports>(
                     info!("{why}");
                     driver.refuse(id, &why);
                 }
-                Some(ForwardEvent::Asked(id, port)) => {
+                Some(ForwardEvent::Requested(id, port)) => {
                     debug!("{}: connection {} to port {port}", dials.pod, id.number());
                     dials.ask(id, port);
                 }

@@ -332,7 +332,7 @@ impl<C: Command> Ends<Session> for Running<C> {
     }
 
     fn came(&mut self, bytes: usize) {
-        self.stdin.round(bytes);
+        self.stdin.begin_read(bytes);
     }
 
     fn deadline(&self) -> Option<Time> {

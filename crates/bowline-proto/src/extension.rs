@@ -1,34 +1,35 @@
 //! What two Bowlines agree on beyond Kubernetes' protocols, as a table.
 //!
-//! Others pass over what they do not know. So an extension is asked for where that harms nobody,
-//! and is in force only where the answer says that it was heard. A row is all that a gateway needs
-//! to hand one on.
+//! Other implementations ignore what they do not know. So an extension is requested where that does
+//! no harm, and is in force only if the answer says so. A row of the table is all that a gateway
+//! needs to forward one.
 
-/// One extension.
+/// One extension, as a row of the table.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Extension {
-    /// The subresource that has it: `attach`, `exec`, `portforward`.
+    /// The subresource that it belongs to: `attach`, `exec` or `portforward`.
     pub on: &'static str,
-    /// Where it is asked for and answered.
+    /// Where it is requested and answered.
     pub scope: Scope,
-    /// The name by which it is asked for.
+    /// The name of the parameter or the header that requests it.
     pub asked: &'static str,
     /// The name of the header that answers.
     pub answered: &'static str,
 }
 
-/// Where an extension is asked for and answered, and so on which hops.
+/// Where an extension is requested and answered, which decides the hops that it is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// By a parameter of the query and a header of the 101, on each hop from the client to the
-    /// node: gateways hand on both.
+    /// A parameter of the query requests it and a header of the 101 answers, on each hop from the
+    /// client to the node: gateways forward both.
     Handshake,
-    /// By headers of a SPDY stream and of its reply, from one end of the connection to the other:
-    /// gateways do not read them.
+    /// A header of a SPDY stream requests it and one of its reply answers, from one end of the
+    /// connection to the other: gateways do not read them.
     Stream,
 }
 
-/// An attach begins with so many lines of the log (a decimal number, said back).
+/// An attach begins with the last lines of the log. The value is how many, as a decimal number,
+/// which the answer repeats.
 pub const REPLAY: Extension = Extension {
     on: "attach",
     scope: Scope::Handshake,
@@ -36,15 +37,15 @@ pub const REPLAY: Extension = Extension {
     answered: "Bowline-Replay",
 };
 
-/// Both ends of a forwarded connection count what was taken: so many bytes may be sent ahead (a
-/// decimal number; the answer is the other end's own).
+/// Both ends of a forwarded connection count what was taken. The value is how many bytes may be
+/// sent ahead, as a decimal number; the answer has the other end's own.
 pub const WINDOW: Extension =
     Extension { on: "portforward", scope: Scope::Stream, asked: "window", answered: "window" };
 
-/// All of them.
+/// All extensions.
 pub const EXTENSIONS: [&Extension; 2] = [&REPLAY, &WINDOW];
 
-/// Those of a subresource that gateways hand on.
+/// The extensions of a subresource that gateways forward.
 pub fn handed_on(subresource: &str) -> impl Iterator<Item = &'static Extension> {
     EXTENSIONS.into_iter().filter(move |one| one.scope == Scope::Handshake && one.on == subresource)
 }

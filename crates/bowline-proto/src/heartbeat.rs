@@ -1,17 +1,16 @@
-//! Turns time and traffic into pings and, where a peer stays silent that should speak, into a
-//! verdict.
+//! Turns time and traffic into pings and, where a peer that should answer stays silent, into the
+//! verdict that it is dead.
 //!
-//! Silence is death only when it was not asked for. Two kinds of silence are: we stopped reading
-//! (the driver then does not poll the deadline against the peer: see [`Heartbeat::paused`]), and
-//! the peer may be blocked on bulk data of ours that sits before our ping. The kernel watches the
-//! second kind: a host that is gone stops acknowledging (`TCP_USER_TIMEOUT`, keepalive), a peer
-//! that merely does not read goes on answering window probes.
+//! Two kinds of silence say nothing about the peer. Either we have stopped reading, and what it
+//! says is not heard (see [`Heartbeat::paused`]); or it has yet to read bulk data of ours before it
+//! gets to our ping. In the second case the kernel watches the peer: a host that is gone stops
+//! acknowledging, one that merely does not read goes on answering window probes.
 
 use core::time::Duration;
 
 use crate::time::{Time, earlier};
 
-/// What the heartbeat asks for.
+/// What a [`Heartbeat`] asks its owner to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Beat {
     /// Send a ping now, and say so with [`Heartbeat::pinged`].
@@ -22,25 +21,27 @@ pub enum Beat {
     Wait(Time),
 }
 
-/// The client's side of keeping a session alive.
+/// Decides when a client pings its server, and when a silent server is dead.
 #[derive(Debug)]
 pub struct Heartbeat {
     every: Duration,
     patience: Duration,
     next_ping: Time,
-    /// When the oldest ping was sent that is still unanswered and that nothing can hold up.
+    /// When the oldest unanswered ping was sent, of those that no bulk data of ours can hold up.
     asked: Option<Time>,
-    /// How much bulk data was sent, how much of it before an open ping with this number, and how
-    /// much of it the peer is known to have read. While the first and the last differ, a ping may
-    /// be stuck.
+    /// How many pieces of bulk data were sent.
     bulk_sent: u64,
+    /// The number of an unanswered ping, and how many pieces were sent before it.
     bulk_asked: Option<(u32, u64)>,
+    /// How many pieces the peer is known to have read. While that is less than `bulk_sent`, a ping
+    /// may be held up.
     bulk_read: u64,
     paused: bool,
 }
 
 impl Heartbeat {
-    /// Pings `every` so often, waits with `patience`.
+    /// Pings after `every` without a byte of the peer, which is dead if it answers with none within
+    /// `patience`.
     #[must_use]
     pub fn new(now: Time, every: Duration, patience: Duration) -> Heartbeat {
         let next_ping = now + every;
@@ -56,9 +57,9 @@ impl Heartbeat {
         }
     }
 
-    /// Bytes of any kind came. Who speaks need not be asked, and must not be: a server that has
-    /// sent all and closed answers anything that still comes with a reset, and the reset destroys
-    /// what we have not read yet.
+    /// Records that bytes of any kind came. A peer that speaks need not be pinged, and must not be:
+    /// a server that has sent all and closed answers anything that still comes with a reset, which
+    /// destroys what we have not read yet.
     pub fn heard(&mut self, now: Time) {
         self.next_ping = now + self.every;
         if self.asked.is_some() {
@@ -66,8 +67,8 @@ impl Heartbeat {
         }
     }
 
-    /// The ping with this number was answered: everything that we sent before it was read. What
-    /// was sent behind it a late answer knows nothing of.
+    /// Records that the ping with this number was answered: the peer has read everything that we
+    /// sent before it. Of what was sent after the ping the answer says nothing.
     pub fn answered(&mut self, number: u32) {
         self.asked = None;
         if let Some((_, bulk)) = self.bulk_asked.take_if(|(asked, _)| *asked <= number) {
@@ -75,12 +76,13 @@ impl Heartbeat {
         }
     }
 
-    /// Bulk data was sent: behind it a ping may have to wait.
+    /// Records that a piece of bulk data was sent: the next ping may have to wait behind it.
     pub fn sent_bulk(&mut self) {
         self.bulk_sent += 1;
     }
 
-    /// A ping was queued, with a number above those of all before; or none could be.
+    /// Records that a ping was queued, with a number above those of all before; `None` if none
+    /// could be.
     pub fn pinged(&mut self, now: Time, number: Option<u32>) {
         self.next_ping = now + self.every;
         let Some(number) = number else { return };
@@ -90,7 +92,7 @@ impl Heartbeat {
         }
     }
 
-    /// We stopped reading, or read again. What the peer says while we do not read is not heard.
+    /// Records that we stopped reading, or read again. While we do not read, no silence is judged.
     pub fn paused(&mut self, now: Time, paused: bool) {
         if self.paused && !paused {
             self.heard(now);
@@ -98,20 +100,20 @@ impl Heartbeat {
         self.paused = paused;
     }
 
-    /// Whether we do not read. Nothing that the peer still owes us can come meanwhile.
+    /// Whether we have stopped reading, so that nothing of the peer can be heard.
     #[must_use]
     pub fn is_paused(&self) -> bool {
         self.paused
     }
 
-    /// What is due.
+    /// What is due at `now`.
     #[must_use]
     pub fn poll(&self, now: Time) -> Beat {
         let death = self.asked.map(|asked| asked + self.patience).filter(|_| !self.paused);
         if death.is_some_and(|death| now >= death) {
             return Beat::Dead;
         }
-        // Nor is a peer asked whose words wait unread.
+        // What the peer has said may be waiting unread, so it is not pinged either.
         if self.paused {
             return Beat::Wait(now + self.every);
         }

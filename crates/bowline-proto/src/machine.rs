@@ -1,4 +1,4 @@
-//! What every protocol looks like from outside: the contracts between a machine and its driver.
+//! The contracts between a protocol, as a machine, and its driver.
 
 use core::task::{Context, Poll};
 use core::time::Duration;
@@ -8,31 +8,32 @@ use bytes::BytesMut;
 use crate::outbox::Outbox;
 use crate::time::Time;
 
-/// What a machine has to say after an input.
+/// What a machine returns when it is polled.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next<E> {
     /// Something happened. Poll again.
     Event(E),
-    /// Nothing more until the next input, or until this moment where there is one. At that moment,
-    /// poll again.
+    /// Nothing happens before the next input, or before this deadline if there is one. Poll again
+    /// then.
     Idle(Option<Time>),
-    /// The session is over, everything was written and read that had to be. Drop the socket.
+    /// The session is over, and everything that had to be was written and read. Drop the socket.
     Done,
 }
 
-/// A protocol as a value. See the crate's four rules.
+/// A protocol as a value; see the [four rules](crate#the-four-rules-of-a-machine).
 pub trait Machine {
     /// What the machine tells its owner.
     type Event;
 
-    /// Takes bytes that came from the peer, in order. They are parsed by [`poll`](Self::poll).
+    /// Takes the next bytes of the peer. They are parsed by [`poll`](Self::poll).
     fn receive(&mut self, now: Time, input: BytesMut);
 
-    /// The peer sends nothing more: end of stream, or a broken connection. Also said when a write
-    /// failed. Repeating it is harmless.
+    /// Records that the peer sends nothing more: its direction ended, or the connection broke. May
+    /// be called again.
     fn receive_end(&mut self, now: Time);
 
-    /// The next event. Drain it after every input and every deadline.
+    /// Returns the next event. After every input and every deadline, poll until the machine is idle
+    /// or done.
     fn poll(&mut self, now: Time) -> Next<Self::Event>;
 
     /// The bytes that wait to be written, in order.
@@ -42,8 +43,8 @@ pub trait Machine {
     /// full TCP window.
     fn wants_read(&self) -> bool;
 
-    /// The owner stopped reading the socket, or reads again. A peer is not called silent for what
-    /// nobody read; a machine that judges no silence need not know.
+    /// Records that the driver stopped reading the socket, or reads again: while it does not read,
+    /// no peer counts as silent. A machine that judges no silence need not implement this.
     fn reading(&mut self, _now: Time, _reading: bool) {}
 }
 
@@ -56,34 +57,36 @@ pub enum Leg {
     Far,
 }
 
-/// A machine between two sockets. What each method means is said at [`Machine`].
+/// A machine between two sockets. Methods that [`Machine`] has as well mean the same, for one of
+/// the sockets.
 pub trait Intermediary {
-    /// How it ended; told once.
+    /// How the machine ended; given once.
     type Ending;
 
     /// Takes bytes from one of the sockets.
     fn receive(&mut self, now: Time, leg: Leg, input: BytesMut);
 
-    /// One of the sockets gives no more bytes; `broken` says that this was not its peer's word.
+    /// Records that a socket gives no more bytes. `broken` says that the connection failed rather
+    /// than that its peer ended its direction.
     fn receive_end(&mut self, now: Time, leg: Leg, broken: bool);
 
-    /// Moves what can be moved. Gives the ending once, then idles until both sides have what waits
-    /// for them.
+    /// Moves what can be moved. Returns the ending once, then is idle until both sides have what
+    /// waits for them.
     fn poll(&mut self, now: Time) -> Next<Self::Ending>;
 
-    /// What waits to be written to a socket.
+    /// The bytes that wait to be written to a socket.
     fn outbox(&mut self, leg: Leg) -> &mut Outbox;
 
-    /// Whether to read a socket now: only while the other one takes what comes from it.
+    /// Whether to read a socket now: only while the other one takes what comes from this one.
     fn wants_read(&mut self, leg: Leg) -> bool;
 
-    /// Whether whoever looks at what passes has room for more; else the sockets are not read, and
-    /// the task is woken once it has.
+    /// Ready while whoever looks at what passes has room for more. While pending, neither socket is
+    /// read; the task is woken once there is room.
     fn poll_room(&mut self, _cx: &mut Context<'_>) -> Poll<()> {
         Poll::Ready(())
     }
 
-    /// Says whether a socket is being read.
+    /// Records whether a socket is being read.
     fn reading(&mut self, _now: Time, _leg: Leg, _reading: bool) {}
 
     /// Whether this leg has nothing left to do: its socket can be dropped while the other goes on.
@@ -91,16 +94,16 @@ pub trait Intermediary {
         false
     }
 
-    /// Whether the peer of this leg has got less than all, and would not know it by what it got.
+    /// Whether the peer of this leg got less than everything and cannot tell so from what it got.
     fn is_cut(&self, _leg: Leg) -> bool {
         false
     }
 
-    /// For a client that has ended its direction while it was not read: how long nothing of what it
-    /// said may be taken before it counts as gone. None where that end has only one meaning.
+    /// How long a client that has ended its direction, while it is not read, still counts as there
+    /// though nothing of what it sent is taken. Zero where that end can only mean that it has gone.
     fn client_grace(&self) -> Duration;
 
-    /// The client has gone, and what it said last will not be read.
+    /// Records that the client has gone; what it sent last will not be read.
     fn client_gone(&mut self, now: Time);
 
     /// Ends both sides from here, for example because the gateway shuts down.

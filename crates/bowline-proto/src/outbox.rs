@@ -6,12 +6,12 @@ use bytes::Bytes;
 
 use crate::queue::Queue;
 
-/// The bytes that wait to be written, in order. A partial write is [`advance`](Self::advance) with
-/// less than everything.
+/// The bytes that wait to be written to a socket, in order. After a write, even a partial one, its
+/// driver calls [`advance`](Self::advance).
 #[derive(Debug, Default)]
 pub struct Outbox {
     queue: Queue,
-    ending: bool,
+    finishing: bool,
     underway: usize,
 }
 
@@ -22,81 +22,83 @@ impl Outbox {
         Outbox::default()
     }
 
-    /// What is queued from now on is cut from a read of so many bytes: what still waits of the one
-    /// before must not keep much more alive than itself. See [`Queue::round`].
-    pub fn round(&mut self, read: usize) {
-        self.queue.round(read);
+    /// Says that what is queued from now on is cut from a new read, of `read` bytes. What still
+    /// waits of the read before must not keep alive much more than itself: see
+    /// [`Queue::begin_read`].
+    pub fn begin_read(&mut self, read: usize) {
+        self.queue.begin_read(read);
     }
 
     /// Queues one frame: `header`, then `payload`. Nothing is queued once the outbox was finished.
     #[inline]
     pub fn frame(&mut self, header: &[u8], payload: Bytes) {
-        if !self.ending {
+        if !self.finishing {
             self.queue.push(header, payload);
         }
     }
 
-    /// Queues one frame whose payload is in pieces.
-    pub fn frame_of(&mut self, header: &[u8], pieces: impl IntoIterator<Item = Bytes>) {
-        if !self.ending {
-            self.queue.push_all(header, pieces);
+    /// Queues one frame, `header` and then the pieces of its payload.
+    pub fn frame_in_pieces(&mut self, header: &[u8], pieces: impl IntoIterator<Item = Bytes>) {
+        if !self.finishing {
+            self.queue.push_pieces(header, pieces);
         }
     }
 
-    /// Takes out what comes first, at most `limit` bytes of it, to be carried in something else.
+    /// Takes out the first bytes, at most `limit` of them, to be carried in another protocol.
     pub fn take(&mut self, limit: usize) -> Vec<Bytes> {
         self.queue.take(limit)
     }
 
     /// Queues one small frame at the first frame boundary, before bulk data that waits and behind
-    /// urgent frames that do. For heartbeats and their answers.
+    /// urgent frames that wait. For pings and their answers.
     pub fn urgent(&mut self, frame: &[u8]) {
-        if !self.ending {
+        if !self.finishing {
             self.queue.push_urgent(frame);
         }
     }
 
-    /// Urgent frames that wait. Whoever answers a peer's frames with them looks here, so that a
-    /// peer that asks without reading fills no memory.
+    /// How many urgent frames wait. Whoever answers a peer's frames with urgent ones has to bound
+    /// them by it: a peer may ask without reading the answers.
     #[must_use]
     pub fn urgent_waiting(&self) -> usize {
         self.queue.urgent()
     }
 
-    /// Everything was said: once the queue is empty the driver ends its direction of the socket.
+    /// Says that nothing follows: once all is written, the driver ends its direction of the socket.
     pub fn finish(&mut self) {
-        self.ending = true;
+        self.finishing = true;
     }
 
-    /// Whether [`finish`](Self::finish) was called: after the last byte, end this direction.
+    /// Whether [`finish`](Self::finish) was called.
     #[must_use]
     pub fn is_finishing(&self) -> bool {
-        self.ending
+        self.finishing
     }
 
-    /// Says how many bytes that were written are known not to have reached the peer's host.
+    /// Sets how many of the written bytes are known not to have reached the peer's host.
     pub fn set_underway(&mut self, underway: usize) {
         self.underway = underway;
     }
 
-    /// What the peer's host is still to get.
+    /// How many bytes the peer's host has yet to get, in the outbox or written.
     #[must_use]
     pub fn undelivered(&self) -> usize {
         self.len() + self.underway
     }
 
-    /// Whether the peer's host is still to get something: closed now, the connection could lose it.
+    /// Whether the peer's host has yet to get something, which would be lost if the connection were
+    /// closed now.
     #[must_use]
     pub fn is_undelivered(&self) -> bool {
         self.undelivered() > 0
     }
 
-    /// Drops what waits: the peer cannot take it any more.
+    /// Drops what waits, because the peer cannot take it any more.
     pub fn discard(&mut self) {
         self.queue.clear();
     }
 
-    /// Bytes that wait.
+    /// How many bytes wait.
     #[must_use]
     pub fn len(&self) -> usize {
         self.queue.len()
@@ -108,12 +110,12 @@ impl Outbox {
         self.queue.is_empty()
     }
 
-    /// The waiting bytes as slices, in order, for a gathered write.
+    /// The bytes that wait as slices, in order, for a gathered write.
     pub fn chunks(&self) -> impl Iterator<Item = &[u8]> {
         self.queue.chunks()
     }
 
-    /// Forgets the first `written` bytes: the socket took them.
+    /// Removes the first `written` bytes, which the socket took.
     pub fn advance(&mut self, written: usize) {
         self.queue.advance(written);
     }
@@ -178,14 +180,14 @@ mod tests {
                 let parts: Vec<Bytes> =
                     lengths.iter().map(|n| alloc::vec![index as u8; *n].into()).collect();
                 whole.frame(b"<", parts.concat().into());
-                pieces.frame_of(b"<", parts);
+                pieces.frame_in_pieces(b"<", parts);
             }
             prop_assert_eq!(whole.len(), pieces.len());
             let mut carrier = Outbox::new();
             while !pieces.is_empty() {
                 let taken = pieces.take(limit);
                 prop_assert!(!taken.is_empty());
-                carrier.frame_of(b"", taken);
+                carrier.frame_in_pieces(b"", taken);
             }
             prop_assert_eq!(drain(&mut whole, 77), drain(&mut carrier, 64));
         }

@@ -1,10 +1,11 @@
-//! Bytes that wait, as slices of what was read, in memory that is a small multiple of them.
+//! Bytes that wait to be written, as slices of what was read, in memory that is a small multiple of
+//! them.
 //!
-//! A slice keeps all of the read alive that it was cut from, and that may be a thousand times what
-//! it holds. So whoever feeds a queue from reads says when one begins ([`Queue::round`]). What
-//! still waits of the read before then stays where it is if it is most of that read, and is copied
-//! if not. What leaves before the next read is never copied. Small pieces are always copied, one
-//! behind the other, so that many of them cost no more than few big ones.
+//! A slice keeps alive all of the read that it was cut from, which may be a thousand times as
+//! large. So whoever feeds a queue from reads says when the next one begins
+//! ([`Queue::begin_read`]). What still waits of the read before is then left in place if it is most
+//! of that read, and copied if not. What leaves before the next read is never copied. Small pieces
+//! are always copied, one behind the other, so that many of them cost no more than few big ones.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -16,16 +17,17 @@ use bytes::{Buf, Bytes, BytesMut};
 const COPY_AT_MOST_BYTES: usize = 512;
 /// Copied pieces are sealed into one slice when they reach this size.
 const SEAL_AT_BYTES: usize = 16 * 1024;
-/// An empty queue keeps room for so much.
+/// How much room an empty queue keeps.
 const ROOM_BYTES: usize = 1024;
 
-/// `bytes` in memory that is at most twice as large, where `held` is what they keep alive now.
+/// Returns `bytes` in memory that is at most twice as large. `held` is how much they keep alive
+/// now.
 #[must_use]
-pub fn tight(bytes: BytesMut, held: usize) -> BytesMut {
+pub fn compacted(bytes: BytesMut, held: usize) -> BytesMut {
     if bytes.len() < held / 2 { BytesMut::from(&bytes[..]) } else { bytes }
 }
 
-/// The queue. It knows where frames end, so that urgent ones may overtake.
+/// A queue of frames. It knows where they end, so that an urgent one can overtake others.
 #[derive(Debug)]
 pub struct Queue {
     sealed: VecDeque<Piece>,
@@ -35,20 +37,21 @@ pub struct Queue {
     urgent: usize,
     /// Whether the byte taken last ended a frame, so that an urgent frame may come next.
     at_boundary: bool,
-    /// So many bytes in `sealed` are slices of the last read,
+    /// How many bytes in `sealed` are slices of the last read.
     fresh: usize,
-    /// of which so many bytes are alive for them. 0 where every slice is all of its read.
+    /// How many bytes the last read had, all of which its slices keep alive. 0 where nobody calls
+    /// [`begin_read`](Self::begin_read): each slice is all of its read then.
     read: usize,
 }
 
 #[derive(Debug)]
 struct Piece {
     bytes: Bytes,
-    /// What it was when it got a place of its own.
+    /// How many bytes it keeps alive, if it is not a slice of the last read.
     whole: usize,
     ends_frame: bool,
     urgent: bool,
-    /// A slice of the last read.
+    /// It is a slice of the last read.
     fresh: bool,
 }
 
@@ -73,28 +76,28 @@ impl Queue {
         }
     }
 
-    /// What is pushed from now on is cut from a read of so many bytes.
-    pub fn round(&mut self, read: usize) {
+    /// Says that what is pushed from now on is cut from a new read, of `read` bytes.
+    pub fn begin_read(&mut self, read: usize) {
         if self.fresh > 0 {
             self.settle(self.fresh < self.read - self.read / 4);
         }
         self.read = read;
     }
 
-    /// Copies whatever waits and may keep alive more than itself: for queues of which there are
-    /// many beside each other. Whatever else waits is at most twice what is left of it.
-    pub fn own(&mut self) {
+    /// Copies what waits and could keep alive much more than itself, so that the queue holds at
+    /// most twice what waits in it. For an owner of many queues, which share what was read.
+    pub fn compact(&mut self) {
         if self.fresh > 0 {
             self.settle(true);
         }
         if let Some(front) = self.sealed.front_mut()
             && front.bytes.len() < front.whole / 2
         {
-            front.own();
+            front.compact();
         }
     }
 
-    /// Nothing is fresh any more; it is copied or not.
+    /// Ends the last read: its slices are `copied`, or stay where they are.
     fn settle(&mut self, copied: bool) {
         let mut left = mem::take(&mut self.fresh);
         for piece in self.sealed.iter_mut().rev() {
@@ -104,7 +107,7 @@ impl Queue {
             if mem::take(&mut piece.fresh) {
                 left = left.saturating_sub(piece.bytes.len());
                 if copied {
-                    piece.own();
+                    piece.compact();
                 }
             }
         }
@@ -126,8 +129,8 @@ impl Queue {
         }
     }
 
-    /// Queues one frame whose payload is in pieces.
-    pub fn push_all(&mut self, header: &[u8], pieces: impl IntoIterator<Item = Bytes>) {
+    /// Queues one frame, `header` and then the pieces of its payload.
+    pub fn push_pieces(&mut self, header: &[u8], pieces: impl IntoIterator<Item = Bytes>) {
         self.len += header.len();
         self.open.extend_from_slice(header);
         for piece in pieces {
@@ -146,7 +149,8 @@ impl Queue {
         }
     }
 
-    /// Queues one small frame at the first frame boundary, before what waits and is not urgent.
+    /// Queues one small frame at the first frame boundary, before what waits and is not urgent, and
+    /// behind what is.
     pub fn push_urgent(&mut self, frame: &[u8]) {
         let mut boundary = self.at_boundary;
         let mut place = 0;
@@ -169,16 +173,16 @@ impl Queue {
         self.urgent += 1;
     }
 
-    /// Urgent frames that wait.
+    /// How many urgent frames wait.
     #[must_use]
     pub fn urgent(&self) -> usize {
         self.urgent
     }
 
-    /// Takes out what comes first, at most `limit` bytes of it. None of it keeps more alive than
-    /// what is taken and what is left.
+    /// Takes out the first bytes, at most `limit` of them. They keep alive no more than what is
+    /// taken and what is left.
     pub fn take(&mut self, limit: usize) -> Vec<Bytes> {
-        self.round(self.read);
+        self.begin_read(self.read);
         let mut taken = Vec::new();
         let mut left = limit.min(self.len);
         while left > 0 {
@@ -268,7 +272,7 @@ impl Queue {
 }
 
 impl Piece {
-    fn own(&mut self) {
+    fn compact(&mut self) {
         self.bytes = Bytes::copy_from_slice(&self.bytes);
         self.whole = self.bytes.len();
     }
@@ -294,10 +298,10 @@ mod tests {
         for (cut, kept) in [(SLICE, false), (READ / 2, false), (READ - SLICE, true), (READ, true)] {
             let read = Bytes::from(vec![7; READ]);
             let mut queue = Queue::new();
-            queue.round(READ);
+            queue.begin_read(READ);
             queue.push(b"head", read.slice(..cut));
             assert!(keeps(&queue, &read), "what may leave at once was copied");
-            queue.round(1);
+            queue.begin_read(1);
             assert_eq!(keeps(&queue, &read), kept, "{cut}");
             assert_eq!(queue.len(), 4 + cut);
         }
@@ -307,10 +311,10 @@ mod tests {
     fn what_left_in_time_does_not_count() {
         let read = Bytes::from(vec![7; READ]);
         let mut queue = Queue::new();
-        queue.round(READ);
+        queue.begin_read(READ);
         queue.push(&[], read.clone());
         queue.advance(READ - SLICE);
-        queue.round(1);
+        queue.begin_read(1);
         assert!(!keeps(&queue, &read));
         queue.advance(SLICE);
         assert!(queue.is_empty() && queue.fresh == 0);
@@ -321,10 +325,10 @@ mod tests {
         let read = Bytes::from(vec![7; READ]);
         let mut queue = Queue::new();
         queue.push(&[], read.clone());
-        queue.own();
+        queue.compact();
         assert!(!keeps(&queue, &read));
         queue.advance(READ - SLICE);
-        queue.own();
+        queue.compact();
         assert_eq!(queue.sealed[0].whole, SLICE);
     }
 

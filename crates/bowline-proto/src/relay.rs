@@ -1,9 +1,8 @@
-//! Joins a near session (we are its server) and a far one (we are its client), whatever carries
-//! them.
+//! Joins a near session, of which we are the server, and a far one, of which we are the client,
+//! whatever carries them.
 //!
-//! The walk of one byte through here is one `match` arm. There is no way back: what the near side
-//! says goes to the far side, and what the far side says to the near side, each as far as the
-//! other's outbox has room.
+//! Each event of one side becomes a command to the other, in one `match` arm. A side is read while
+//! the other one's outbox has room.
 
 use alloc::boxed::Box;
 use alloc::format;
@@ -19,10 +18,10 @@ use crate::outbox::Outbox;
 use crate::session::{Channel, Event, Loss, Outcome, Session};
 use crate::time::{Time, earlier};
 
-/// How a relayed session ended; told once.
+/// How a relayed session ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// The far side gave its Status, and it was passed on as it was.
+    /// The far side gave its Status, which was passed on as it came.
     Status(Outcome),
     /// The client went away first.
     ClientGone(Loss),
@@ -32,19 +31,19 @@ pub enum Ending {
 
 /// Sees what passes through a [`Relay`], for example to record it or to count it.
 pub trait Tap {
-    /// Is told of each event of either side, in order, before it is passed on. What comes after the
-    /// session's end is dropped, and not told.
+    /// Called with each event of either side, in order, before it is passed on. What comes after
+    /// the session's end is dropped without a call.
     fn event(&mut self, now: Time, leg: Leg, event: &Event);
 
-    /// Whether more may come now. Until then neither side is read: their peers feel it as
-    /// backpressure, and nothing is lost. Events of what was read before, one read at most, still
-    /// come. The tap wakes the task when it has room again.
+    /// Ready while more may come. While pending, neither side is read, which holds back their peers
+    /// and loses nothing; events of what was read before, one read at most, still come. The tap
+    /// wakes the task once it has room again.
     fn poll_room(&mut self, _cx: &mut Context<'_>) -> Poll<()> {
         Poll::Ready(())
     }
 }
 
-/// Nobody looks.
+/// Sees nothing.
 impl Tap for () {
     fn event(&mut self, _: Time, _: Leg, _: &Event) {}
 }
@@ -59,7 +58,7 @@ impl<T: Tap + ?Sized> Tap for Box<T> {
     }
 }
 
-/// All of them look, and each must have room.
+/// Each of the taps sees all events, and each must have room.
 impl<T: Tap> Tap for Vec<T> {
     fn event(&mut self, now: Time, leg: Leg, event: &Event) {
         self.iter_mut().for_each(|tap| tap.event(now, leg, event));
@@ -88,9 +87,9 @@ impl<T: Tap> Tap for Option<T> {
 pub struct Relay<T = ()> {
     near: Session,
     far: Session,
-    /// The client has all its channels: only now may the command start, or its output be read.
+    /// The client has all of its channels. Before that, the command must not start.
     near_ready: bool,
-    /// The node has all its channels: only now may the client speak to the command.
+    /// The node has all of its channels. Before that, no input of the client is read.
     far_ready: bool,
     ended: bool,
     near_done: bool,
@@ -100,8 +99,8 @@ pub struct Relay<T = ()> {
 }
 
 impl Relay {
-    /// Joins `near`, at which we are the server, and `far`, at which we are the client. Both want
-    /// the same channels.
+    /// Joins `near`, of which we are the server, and `far`, of which we are the client. Both must
+    /// want the same channels.
     #[must_use]
     pub fn new(near: Session, far: Session) -> Relay {
         Relay::with_tap(near, far, ())
@@ -109,7 +108,7 @@ impl Relay {
 }
 
 impl<T: Tap> Relay<T> {
-    /// The same, and `tap` sees what passes.
+    /// As [`new`](Relay::new), with a `tap` that sees what passes.
     #[must_use]
     pub fn with_tap(near: Session, far: Session, tap: T) -> Relay<T> {
         Relay {
@@ -125,7 +124,7 @@ impl<T: Tap> Relay<T> {
         }
     }
 
-    /// Names the way to the far side, for clients that are told of its loss. Without this it is
+    /// Names the hop to the far side, for clients that are told of its loss. The default is
     /// `gateway to node`.
     #[must_use]
     pub fn with_hop(mut self, hop: &'static str) -> Relay<T> {
@@ -142,7 +141,7 @@ impl<T: Tap> Intermediary for Relay<T> {
             Leg::Near => &mut self.far,
             Leg::Far => &mut self.near,
         };
-        other.outbox().round(input.len());
+        other.outbox().begin_read(input.len());
         self.session(leg).receive(now, input);
     }
 
@@ -179,8 +178,8 @@ impl<T: Tap> Intermediary for Relay<T> {
         }
     }
 
-    /// In protocols that cannot half-close, a client may have ended stdin so, with words before
-    /// that are still to be read.
+    /// In protocols that cannot half-close, a client ends stdin by closing, and its input may have
+    /// yet to be read.
     fn client_grace(&self) -> Duration {
         if self.near.protocol().half_closes { Duration::ZERO } else { CLOSED_CLIENT_GRACE }
     }

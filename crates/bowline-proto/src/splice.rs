@@ -1,9 +1,9 @@
-//! Bytes between two sockets, unread: out of a tunnel's messages and into them where the near side
-//! has one, as they are where it has none.
+//! Passes bytes between two sockets without parsing them. A near side in a tunnel has its bytes
+//! taken out of WebSocket messages and put into some; any other has them passed as they are.
 //!
-//! What ends one side ends the other, after what waits for it. Neither end is invented: a SPDY
-//! connection that was cut stays one without a GOAWAY, and a tunnel whose far side broke is not
-//! closed as if all were well.
+//! The end of one side ends the other, once that has what waits for it. No end is invented: a SPDY
+//! connection that was cut ends without a GOAWAY, and a tunnel whose far side broke is not closed
+//! as if all were well.
 
 use core::time::Duration;
 
@@ -22,27 +22,29 @@ pub type Ending = Leg;
 #[derive(Debug)]
 pub struct Splice {
     near: Wire,
-    /// What waits for the near and the far side, before the near one's tunnel.
+    /// Bytes for the near side that are not in its tunnel's messages yet.
     to_near: Outbox,
     to_far: Outbox,
     near_ended: bool,
     far_ended: bool,
-    /// Told once.
     ending: Option<Ending>,
-    told: bool,
+    ending_told: bool,
+    /// Once a side has ended: until when the rest may take.
     until: Option<Time>,
-    /// What the far side is owed, and until when it has to have taken some of it, once nobody is
-    /// there any more who owes it.
+    /// How many bytes the far side had yet to take when that was last looked at.
     owed: usize,
+    /// Once the near side has ended: until when the far side has to take some of them.
     owed_until: Option<Time>,
-    /// Something that was said to this side was dropped.
+    /// Bytes for the near side were dropped.
     near_cut: bool,
+    /// Bytes for the far side were dropped.
     far_cut: bool,
-    broken: &'static str,
+    /// The close reason for a client in a tunnel whose far side broke.
+    failure_text: &'static str,
 }
 
 impl Splice {
-    /// Between `near`, at which a client is, and a bare far side.
+    /// Joins `near`, the client's side, and a far side without a tunnel.
     #[must_use]
     pub fn new(near: Wire) -> Splice {
         Splice {
@@ -52,20 +54,21 @@ impl Splice {
             near_ended: false,
             far_ended: false,
             ending: None,
-            told: false,
+            ending_told: false,
             until: None,
             owed: 0,
             owed_until: None,
             near_cut: false,
             far_cut: false,
-            broken: "the connection to the node broke",
+            failure_text: "the connection to the node broke",
         }
     }
 
-    /// What a client in a tunnel is told if the far side breaks, where that is no node.
+    /// Sets the close reason for a client in a tunnel whose far side breaks. The default speaks of
+    /// a node.
     #[must_use]
-    pub fn with_words(mut self, broken: &'static str) -> Splice {
-        self.broken = broken;
+    pub fn with_failure_text(mut self, failure_text: &'static str) -> Splice {
+        self.failure_text = failure_text;
         self
     }
 
@@ -80,7 +83,8 @@ impl Splice {
         near || far && self.is_far_taking(now)
     }
 
-    /// The near side has ended, so that nobody else would ever end a far side that takes nothing.
+    /// Whether the far side still takes bytes, once the near side has ended: nobody else would ever
+    /// end a far side that takes nothing.
     fn is_far_taking(&mut self, now: Time) -> bool {
         let owed = self.to_far.undelivered();
         if self.owed_until.is_none() || owed != self.owed {
@@ -90,8 +94,8 @@ impl Splice {
         self.owed_until.is_some_and(|until| now < until)
     }
 
-    /// Whether what comes for this side is kept. Once a side has ended, the other one is read
-    /// whatever it takes; what is more than its bound is dropped then, and all that follows.
+    /// Whether bytes for this side are kept. A side that has ended does not hold back the other
+    /// one, which is read on; what exceeds its bound is dropped then, and all that follows.
     fn keeps(&mut self, leg: Leg) -> bool {
         let is_full = self.unsent(leg) >= OUTBOX_BYTES;
         let (ended, cut) = match leg {
@@ -116,7 +120,7 @@ impl Intermediary for Splice {
     fn receive(&mut self, _now: Time, leg: Leg, input: BytesMut) {
         match leg {
             Leg::Near => {
-                self.to_far.round(input.len());
+                self.to_far.begin_read(input.len());
                 self.near.receive(input);
             }
             Leg::Far if !self.keeps(Leg::Near) => {}
@@ -132,7 +136,7 @@ impl Intermediary for Splice {
                 self.far_ended = true;
                 self.ended(now, Leg::Far);
                 if broken {
-                    self.near.fail(&mut self.to_near, self.broken);
+                    self.near.fail(&mut self.to_near, self.failure_text);
                 } else {
                     self.to_near.finish();
                 }
@@ -152,8 +156,8 @@ impl Intermediary for Splice {
                 }
             }
         }
-        if let Some(ending) = self.ending.filter(|_| !self.told) {
-            self.told = true;
+        if let Some(ending) = self.ending.filter(|_| !self.ending_told) {
+            self.ending_told = true;
             return Next::Event(ending);
         }
         let Some(until) = self.until else { return Next::Idle(None) };
@@ -195,7 +199,7 @@ impl Intermediary for Splice {
         CLOSED_CLIENT_GRACE
     }
 
-    /// The far side takes nothing.
+    /// What waits for either side is dropped: the client has gone, and the far side takes nothing.
     fn client_gone(&mut self, now: Time) {
         (self.near_ended, self.far_ended, self.far_cut) = (true, true, true);
         self.ended(now, Leg::Near);
@@ -204,7 +208,7 @@ impl Intermediary for Splice {
         self.to_far.discard();
     }
 
-    /// Both outboxes are finished: what still comes is queued for nobody.
+    /// Both outboxes are finished, so that nothing more is queued.
     fn abort(&mut self, now: Time, why: &str) {
         self.near.fail(&mut self.to_near, why);
         self.to_far.finish();

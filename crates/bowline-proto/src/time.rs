@@ -3,7 +3,7 @@
 use core::ops::Add;
 use core::time::Duration;
 
-/// Microseconds since the connection began.
+/// A moment, as microseconds since the connection began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(u64);
 
@@ -39,7 +39,7 @@ impl Add<Duration> for Time {
     }
 }
 
-/// The earlier of two deadlines, where `None` is "never".
+/// Returns the earlier of two deadlines, where `None` is "never".
 #[must_use]
 pub fn earlier(a: Option<Time>, b: Option<Time>) -> Option<Time> {
     match (a, b) {

@@ -14,14 +14,14 @@ use crate::websocket::{
     Closed, Config, Connection, Continuation, Event as Frame, Fault, Kind, Role,
 };
 
-/// So much waits in messages before more is put into some: what is urgent overtakes what is not in
-/// front of the messages, and never behind.
+/// How many bytes wait in messages before no more are put into some: an urgent frame can only
+/// overtake bytes that are in no message yet.
 const CARRIED_BYTES: usize = 256 * 1024;
 /// RFC 6455 §7.4.1.
 const NORMAL: u16 = 1000;
 const INTERNAL_ERROR: u16 = 1011;
 
-/// A byte stream of the peer's, and the way to it.
+/// A byte stream in both directions: the connection's own, or one in a tunnel.
 #[derive(Debug)]
 #[expect(
     clippy::large_enum_variant,
@@ -30,23 +30,23 @@ const INTERNAL_ERROR: u16 = 1011;
 pub enum Wire {
     /// The bytes are the connection's own.
     Plain {
-        /// What came.
+        /// Bytes that came and were not given yet.
         inbox: VecDeque<Bytes>,
-        /// Nothing more comes.
+        /// No more bytes come.
         ended: bool,
-        /// That was told.
+        /// [`Incoming::Closed`] was given.
         closed: bool,
     },
     /// The bytes are in the binary messages of a WebSocket.
     Tunnel(Connection),
 }
 
-/// What came.
+/// What the peer sent, from [`Wire::poll`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum Incoming {
     /// The next bytes; never empty.
     Bytes(Bytes),
-    /// Nothing more comes. Told once.
+    /// No more bytes come. Given once.
     Closed(Closed),
 }
 
@@ -57,7 +57,7 @@ impl Wire {
         Wire::Plain { inbox: VecDeque::new(), ended: false, closed: false }
     }
 
-    /// A tunnel. `seed` makes the masks of a client, see [`Connection::new`].
+    /// A tunnel. `seed` makes the masks of a client and has to be random, see [`Connection::new`].
     #[must_use]
     pub fn tunnel(role: Role, seed: [u8; 32]) -> Wire {
         Wire::Tunnel(Connection::new(Config { role, continuation: Continuation::Join }, seed))
@@ -72,7 +72,7 @@ impl Wire {
         }
     }
 
-    /// The socket gives nothing more.
+    /// Records that the socket gives no more bytes.
     pub fn receive_end(&mut self) {
         match self {
             Wire::Plain { ended, .. } => *ended = true,
@@ -80,7 +80,7 @@ impl Wire {
         }
     }
 
-    /// What came next.
+    /// Returns what came next, if something did.
     pub fn poll(&mut self) -> Option<Incoming> {
         match self {
             Wire::Plain { inbox, ended, closed } => {
@@ -105,12 +105,12 @@ impl Wire {
         }
     }
 
-    /// What waits for the socket: `stream` holds what we have to say in the byte stream. When it is
-    /// finished, the tunnel is closed behind it.
+    /// Returns what waits for the socket, where `stream` holds our bytes of the byte stream. Once
+    /// `stream` is finished and empty, the tunnel is closed.
     pub fn outbox<'a>(&'a mut self, stream: &'a mut Outbox) -> &'a mut Outbox {
         let Wire::Tunnel(websocket) = self else { return stream };
         while !stream.is_empty() && websocket.unsent() < CARRIED_BYTES && !websocket.is_closed() {
-            websocket.message_of(stream.take(MESSAGE_BYTES));
+            websocket.message_in_pieces(stream.take(MESSAGE_BYTES));
         }
         if websocket.is_closed() {
             stream.discard();
@@ -139,14 +139,13 @@ impl Wire {
         carried || stream.is_undelivered()
     }
 
-    /// Ends the stream with a reason, where the carrier has a place for one: after what waits in
-    /// `stream`.
+    /// Ends the stream after what waits in `stream`, with `reason` where it is in a tunnel.
     pub fn fail(&mut self, stream: &mut Outbox, reason: &str) {
         if let Wire::Tunnel(websocket) = self
             && !websocket.is_closed()
         {
             while !stream.is_empty() {
-                websocket.message_of(stream.take(MESSAGE_BYTES));
+                websocket.message_in_pieces(stream.take(MESSAGE_BYTES));
             }
             websocket.close(INTERNAL_ERROR, reason);
         }

@@ -34,7 +34,7 @@ fn heard(form: usize, pieces: Vec<BytesMut>) -> (Vec<(Vec<u8>, bool)>, bool) {
         while let Next::Event(event) = server.poll(Time::ZERO) {
             assert!(!lost, "{event:?} behind the end of all");
             match event {
-                Event::Asked(id, port) => assert_eq!(port, PORTS[id.number() as usize]),
+                Event::Requested(id, port) => assert_eq!(port, PORTS[id.number() as usize]),
                 Event::Data(id, bytes) => {
                     let port = &mut ports[id.number() as usize];
                     assert!(!port.1 && !bytes.is_empty());

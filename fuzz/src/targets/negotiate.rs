@@ -1,6 +1,6 @@
 //! Header lines: a server's yes is one that its client understands, and a no has words.
 
-use bowline_proto::negotiate::{Accepts, Lines, Offer, accept, asked};
+use bowline_proto::negotiate::{Accepts, Lines, Offer, accept, requested_carrier};
 
 use crate::cuts::choose;
 
@@ -13,10 +13,13 @@ pub fn target(data: &[u8]) {
     let taken = Accepts { websocket_v5: choices.form & 2 == 0 };
     match accept(method, Lines(&lines), taken) {
         Ok(accepted) => {
-            assert_eq!(asked(Lines(&lines)), Some(accepted.protocol.carrier));
+            assert_eq!(requested_carrier(Lines(&lines)), Some(accepted.protocol.carrier));
             let is_v5 = accepted.protocol.name == "v5.channel.k8s.io";
             assert!(taken.websocket_v5 || !is_v5, "v5 was not taken");
-            assert_eq!(asked(Lines(&borrowed(&accepted.response))), asked(Lines(&lines)));
+            assert_eq!(
+                requested_carrier(Lines(&borrowed(&accepted.response))),
+                requested_carrier(Lines(&lines))
+            );
         }
         Err(refusal) => {
             assert!((400..600).contains(&refusal.code()), "{refusal:?}");

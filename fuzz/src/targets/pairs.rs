@@ -129,7 +129,7 @@ impl Pair {
     fn event(&mut self, end: usize, event: Event) {
         let find = |pair: &Pair, id: Id| *pair.by_id[end].get(&id).expect("a known connection");
         match event {
-            Event::Asked(id, port) => {
+            Event::Requested(id, port) => {
                 assert_eq!(end, 1, "a client is asked");
                 let index = usize::from(port) - 1;
                 assert_eq!(self.connections[index].port, port);

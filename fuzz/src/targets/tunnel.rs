@@ -32,7 +32,7 @@ fn heard(tunnel: bool, pieces: Vec<BytesMut>) -> Vec<String> {
     let mut turn = |server: &mut OverSpdy| {
         while let Next::Event(event) = server.poll(Time::ZERO) {
             let id = match &event {
-                Event::Asked(id, port) => {
+                Event::Requested(id, port) => {
                     assert!(*port > 0 && known.insert(*id), "{event:?}");
                     *id
                 }

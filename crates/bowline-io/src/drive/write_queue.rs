@@ -20,9 +20,9 @@ pub struct WriteQueue {
 }
 
 impl WriteQueue {
-    /// What is queued from now on is cut from a read of so many bytes. See [`Queue::round`].
-    pub fn round(&mut self, read: usize) {
-        self.waiting.round(read);
+    /// What is queued from now on is cut from a read of so many bytes. See [`Queue::begin_read`].
+    pub fn begin_read(&mut self, read: usize) {
+        self.waiting.begin_read(read);
     }
 
     /// Queues bytes.
@@ -49,9 +49,9 @@ impl WriteQueue {
         self.waiting.clear();
     }
 
-    /// Copies what waits, once. See [`Queue::own`].
-    pub fn own(&mut self) {
-        self.waiting.own();
+    /// Copies what waits, once. See [`Queue::compact`].
+    pub fn compact(&mut self) {
+        self.waiting.compact();
     }
 
     /// Whether [`end`](Self::end) was said.

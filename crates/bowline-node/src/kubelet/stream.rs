@@ -9,7 +9,8 @@ use bowline_io::serve::{Reply, has_body, upgraded};
 use bowline_io::stream::Upgraded;
 use bowline_proto::extension::{REPLAY, handed_on};
 use bowline_proto::negotiate::{
-    self, Accepted, Accepts, Lines, Offer, accept, accept_forward, asked, asks_for_tunnel,
+    self, Accepted, Accepts, Lines, Offer, accept, accept_forward, asks_for_tunnel,
+    requested_carrier,
 };
 use bowline_proto::portforward::{Forward, OverSpdy, OverWebSocket};
 use bowline_proto::relay::Relay;
@@ -74,7 +75,7 @@ impl Kubelet {
         let accepted = negotiate(&request, |method, lines| accept(method, lines, taken))?;
         let mut reply = switch(&accepted);
         let protocol = accepted.protocol;
-        admitted.record.near = protocol.spoken();
+        admitted.record.near = protocol.label();
         let Attachment { session, replay } = attachment;
         let upstream = match session {
             Session::Local(session) => {
@@ -97,7 +98,7 @@ impl Kubelet {
                 reply.headers_mut().insert(extension.answered, heard.clone());
             }
         }
-        admitted.record.far = far.protocol.spoken();
+        admitted.record.far = far.protocol.label();
         let mut running = admitted.begin();
         let relay = Relay::with_tap(
             session::Session::new(Side::Server, protocol, wants, random::bytes()),
@@ -126,8 +127,8 @@ impl Kubelet {
     ) -> Result<Reply, Refusal> {
         let ports = {
             let lines = lines(request.headers());
-            let channels =
-                asked(Lines(&lines)) == Some(Carrier::WebSocket) && !asks_for_tunnel(Lines(&lines));
+            let channels = requested_carrier(Lines(&lines)) == Some(Carrier::WebSocket)
+                && !asks_for_tunnel(Lines(&lines));
             if channels { ports(query(&request))? } else { Vec::new() }
         };
         let record = requester.record("portforward", &target.namespace, &target.name);
@@ -136,7 +137,7 @@ impl Kubelet {
         let accepted = negotiate(&request, accept_forward)?;
         let reply = switch(&accepted);
         let protocol = accepted.protocol;
-        admitted.record.near = protocol.spoken();
+        admitted.record.near = protocol.label();
         let upstream = match forwarding {
             Forwarding::Local(local) => {
                 let forward = match wire(protocol) {
@@ -156,9 +157,9 @@ impl Kubelet {
             Refusal::new(501, text)
         })?;
         let (far, on_lost) = reach(upstream.await?, Offer::forward()).await?;
-        admitted.record.far = far.protocol.spoken();
+        admitted.record.far = far.protocol.label();
         self.go_on(admitted.begin(), request, move |near, end| {
-            let splice = Splice::new(wire).with_words("the connection to the runtime broke");
+            let splice = Splice::new(wire).with_failure_text("the connection to the runtime broke");
             let passed = Box::pin(join(near, far.connection, splice, end, SHUTDOWN));
             Box::pin(async move {
                 let (ending, traffic) = passed.await;

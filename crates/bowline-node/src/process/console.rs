@@ -281,7 +281,7 @@ impl Reader {
             moved = true;
         }
         // Nobody else's buffers wait here.
-        inner.stdin.own();
+        inner.stdin.compact();
         if moved {
             inner.wake_main();
             return Poll::Ready(());

@@ -11,32 +11,33 @@ use thiserror::Error;
 
 use super::lines::{
     Lines, SPDY, STREAM_PROTOCOL, WEBSOCKET_ACCEPT, WEBSOCKET_KEY, WEBSOCKET_PROTOCOL,
-    WEBSOCKET_VERSION, asked,
+    WEBSOCKET_VERSION, requested_carrier,
 };
 use crate::session::protocol::{self, Carrier, Protocol};
 use crate::websocket::accept_key;
 
-/// A client's offer: the method and the lines that make a request an upgrade.
+/// What a client offers: the method and the header lines that make a request an upgrade.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offer {
-    /// What is asked for.
+    /// What the upgraded connection is to carry.
     pub carrier: Carrier,
-    /// The protocols, best first.
+    /// The offered protocols, best first.
     pub protocols: Vec<&'static Protocol>,
     /// The WebSocket key, base64; empty for SPDY.
     key: String,
 }
 
-/// Why a response is not the upgrade that was asked for.
+/// Why a response is not the upgrade that was offered.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum NotUpgraded {
-    /// Any status but 101.
+    /// The response has this status rather than 101.
     #[error("the server answered {0}")]
     Code(u16),
-    /// A 101 without the header lines that make it one.
+    /// The 101 lacks this header, or its value does not fit the request.
     #[error("the server's {0} header does not fit the upgrade")]
     Header(&'static str),
-    /// A protocol that was not offered.
+    /// The server chose a protocol that was not offered.
     #[error("invalid protocol, expected one of {expected:?}, got {got:?}")]
     Protocol {
         /// What was offered.
@@ -47,28 +48,29 @@ pub enum NotUpgraded {
 }
 
 impl Offer {
-    /// Offers v5 over WebSocket. `nonce` must be fresh from a cryptographic source.
+    /// Offers version 5 of a remote command over WebSocket. `nonce` must be fresh from a
+    /// cryptographic source.
     #[must_use]
     pub fn websocket(nonce: [u8; 16]) -> Offer {
         let protocols = alloc::vec![&protocol::WEBSOCKET_V5];
         Offer { carrier: Carrier::WebSocket, protocols, key: STANDARD.encode(nonce) }
     }
 
-    /// Offers every version over SPDY.
+    /// Offers every version of a remote command over SPDY.
     #[must_use]
     pub fn spdy() -> Offer {
         let protocols = protocol::SPDY_OFFER.to_vec();
         Offer { carrier: Carrier::Spdy, protocols, key: String::new() }
     }
 
-    /// Offers port-forward in a tunnel. `nonce` as with [`websocket`](Self::websocket).
+    /// Offers a port-forward in a tunnel. `nonce` must be fresh from a cryptographic source.
     #[must_use]
     pub fn tunnel(nonce: [u8; 16]) -> Offer {
         let protocols = alloc::vec![&protocol::FORWARD_TUNNEL];
         Offer { carrier: Carrier::WebSocket, protocols, key: STANDARD.encode(nonce) }
     }
 
-    /// Offers port-forward over SPDY.
+    /// Offers a port-forward over SPDY.
     #[must_use]
     pub fn forward() -> Offer {
         let protocols = alloc::vec![&protocol::FORWARD_SPDY];
@@ -104,10 +106,11 @@ impl Offer {
         }
     }
 
-    /// The client's verdict on the response.
+    /// Returns the protocol that the server's response agrees on.
     ///
     /// # Errors
-    /// [`NotUpgraded`]: the connection cannot be used.
+    /// [`NotUpgraded`] if the response is not a 101 that fits this offer. The connection cannot be
+    /// used then.
     pub fn check(&self, code: u16, response: Lines<'_>) -> Result<&'static Protocol, NotUpgraded> {
         if code != 101 {
             return Err(NotUpgraded::Code(code));
@@ -115,7 +118,7 @@ impl Offer {
         if !response.has_token("Connection", "upgrade") {
             return Err(NotUpgraded::Header("Connection"));
         }
-        if asked(response) != Some(self.carrier) {
+        if requested_carrier(response) != Some(self.carrier) {
             return Err(NotUpgraded::Header("Upgrade"));
         }
         match self.carrier {

@@ -1,4 +1,4 @@
-//! Header lines, and what kind of stream they ask for.
+//! Header lines, and the carrier that they ask for.
 
 use crate::session::protocol::Carrier;
 
@@ -9,10 +9,10 @@ pub(super) const WEBSOCKET_PROTOCOL: &str = "Sec-WebSocket-Protocol";
 pub(super) const WEBSOCKET_KEY: &str = "Sec-WebSocket-Key";
 pub(super) const WEBSOCKET_VERSION: &str = "Sec-WebSocket-Version";
 pub(super) const WEBSOCKET_ACCEPT: &str = "Sec-WebSocket-Accept";
-/// What SPDY calls itself in `Upgrade`.
+/// The value of `Upgrade` for SPDY.
 pub const SPDY: &str = "SPDY/3.1";
 
-/// A request's or a response's header lines, in order. Values that are not text are left out.
+/// The header lines of a request or a response, in order, without those whose values are not text.
 #[derive(Clone, Copy, Debug)]
 pub struct Lines<'a>(pub &'a [(&'a str, &'a str)]);
 
@@ -30,7 +30,7 @@ impl<'a> Lines<'a> {
         self.all(name).any(|value| contains(value, token))
     }
 
-    /// How many names there are. `Host` is not a header to Go's servers.
+    /// How many different names there are. Go's servers do not count `Host`.
     pub(super) fn count(self) -> usize {
         let is_new = |index: usize, name: &str| {
             self.0[..index].iter().all(|line| !line.0.eq_ignore_ascii_case(name))
@@ -42,14 +42,15 @@ impl<'a> Lines<'a> {
     }
 }
 
-/// Kubernetes looks for words anywhere in these values, in any case.
+/// Whether `word` is anywhere in a value, in any case: that is how Kubernetes looks for it.
 fn contains(value: &str, word: &str) -> bool {
     value.as_bytes().windows(word.len()).any(|part| part.eq_ignore_ascii_case(word.as_bytes()))
 }
 
-/// What kind of stream a request asks for, before any protocol is chosen.
+/// Returns the carrier that a request asks for, or that a 101 switches to; `None` if it is no
+/// upgrade.
 #[must_use]
-pub fn asked(request: Lines<'_>) -> Option<Carrier> {
+pub fn requested_carrier(request: Lines<'_>) -> Option<Carrier> {
     if !request.has_token("Connection", "upgrade") {
         return None;
     }

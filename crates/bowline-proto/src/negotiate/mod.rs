@@ -1,13 +1,13 @@
-//! Headers in, verdict out: which protocol a stream speaks, on either side of the handshake.
+//! Decides from header lines which protocol a stream speaks, on either side of the handshake.
 
 mod client;
 mod lines;
 mod server;
 
 pub use self::client::{NotUpgraded, Offer};
-pub use self::lines::{Lines, SPDY, STREAM_PROTOCOL, asked};
+pub use self::lines::{Lines, SPDY, STREAM_PROTOCOL, requested_carrier};
 pub use self::server::{
-    Accepted, Accepts, Refusal, accept, accept_forward, accepted_elsewhere, asks_for_tunnel,
+    Accepted, Accepts, Refusal, accept, accept_forward, accepted_protocol_lines, asks_for_tunnel,
 };
 
 #[cfg(test)]

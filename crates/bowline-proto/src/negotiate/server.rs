@@ -1,4 +1,4 @@
-//! A request to a verdict, and to the 101 or the refusal that Kubernetes' servers give.
+//! Turns a request into the 101, or the refusal, with which Kubernetes' servers answer it.
 
 use alloc::borrow::ToOwned;
 use alloc::string::String;
@@ -10,49 +10,50 @@ use thiserror::Error;
 
 use super::lines::{
     ACCEPTED_PROTOCOLS, Lines, SPDY, STREAM_PROTOCOL, WEBSOCKET_ACCEPT, WEBSOCKET_KEY,
-    WEBSOCKET_PROTOCOL, WEBSOCKET_VERSION, asked,
+    WEBSOCKET_PROTOCOL, WEBSOCKET_VERSION, requested_carrier,
 };
 use crate::session::protocol::{self, Carrier, Protocol};
 use crate::websocket::accept_key;
 
-/// Which protocols a server takes.
+/// Which protocols a server takes beyond those that every server takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Accepts {
-    /// `v5.channel.k8s.io` over WebSocket, which older servers do not know.
+    /// The server takes `v5.channel.k8s.io` over WebSocket, which older ones do not know.
     pub websocket_v5: bool,
 }
 
-/// A server's answer to a request that may be upgraded.
+/// A server's answer to a request that it upgrades.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Accepted {
-    /// What will be spoken.
+    /// The protocol of the upgraded connection.
     pub protocol: &'static Protocol,
-    /// The lines of the 101, `Connection` and `Upgrade` among them.
+    /// The header lines of the 101, `Connection` and `Upgrade` among them.
     pub response: Vec<(&'static str, String)>,
 }
 
-/// Why a request is not upgraded, with the words and codes of Kubernetes.
+/// Why a request is not upgraded, with Kubernetes' texts and codes.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum Refusal {
-    /// Not an upgrade, or to something unknown.
+    /// The request asks for no upgrade, or for one to something unknown.
     #[error("Upgrade request required")]
     NoUpgrade,
-    /// WebSocket is asked for with GET (RFC 6455 §4.1).
+    /// The request for a WebSocket is not a GET (RFC 6455 §4.1).
     #[error("bad method")]
     Method,
-    /// RFC 6455 §4.2.1.
+    /// The WebSocket key is not 16 bytes in base64 (RFC 6455 §4.2.1).
     #[error("missing or bad Sec-WebSocket-Key")]
     Key,
-    /// RFC 6455 §4.4.
+    /// The WebSocket version is not 13 (RFC 6455 §4.4).
     #[error("missing or bad WebSocket version")]
     Version,
-    /// None of the offered subprotocols is spoken here.
+    /// None of the offered subprotocols is known here.
     #[error("no supported WebSocket subprotocol among {offered:?}")]
     Subprotocol {
         /// What was offered.
         offered: Vec<String>,
     },
-    /// SPDY without a word about what is to be spoken in it.
+    /// The request for SPDY has no header that says which protocol it is to carry.
     #[error(
         "unable to upgrade: header X-Stream-Protocol-Version does not exist in request with \
          {headers} headers"
@@ -61,16 +62,16 @@ pub enum Refusal {
         /// How many headers the request has, `Host` left out, as Go's servers count.
         headers: usize,
     },
-    /// The same where the header is there, and names nothing.
+    /// The request for SPDY has a header that names no protocol.
     #[error(
         "unable to upgrade: header X-Stream-Protocol-Version contains [{}], but no valid protocols",
         values.join(" ")
     )]
     EmptyStreamProtocol {
-        /// What it holds, a line each.
+        /// The values of the header's lines.
         values: Vec<String>,
     },
-    /// None of the offered protocols is spoken here.
+    /// None of the protocols offered over SPDY is known here.
     #[error(
         "unable to upgrade: unable to negotiate protocol: \
          client supports [{}], server accepts [{}]",
@@ -80,7 +81,7 @@ pub enum Refusal {
     StreamProtocol {
         /// What was offered.
         offered: Vec<String>,
-        /// What is spoken here.
+        /// What is known here.
         accepted: Vec<&'static str>,
     },
 }
@@ -97,7 +98,7 @@ impl Refusal {
         }
     }
 
-    /// Header lines that go with it.
+    /// The header lines of the answer.
     #[must_use]
     pub fn headers(&self) -> Vec<(&'static str, String)> {
         match self {
@@ -109,30 +110,32 @@ impl Refusal {
         }
     }
 
-    /// Whether Kubernetes sends no body with it.
+    /// Whether Kubernetes sends the answer without a body.
     #[must_use]
     pub fn is_bare(&self) -> bool {
         matches!(self, Refusal::Subprotocol { .. })
     }
 }
 
-/// The most lines of a server's refusal that are passed on. There are four versions.
+/// The most lines of a server's refusal that are passed on. There are four versions to name.
 const ACCEPTED_LINES: usize = 8;
 
-/// What a server that refused would have taken, as lines for whoever it was that asked.
+/// Returns the lines of a server's refusal that say what it would have taken, for a gateway to pass
+/// on.
 #[must_use]
-pub fn accepted_elsewhere(response: Lines<'_>) -> Vec<(&'static str, String)> {
+pub fn accepted_protocol_lines(response: Lines<'_>) -> Vec<(&'static str, String)> {
     let names = response.all(ACCEPTED_PROTOCOLS).take(ACCEPTED_LINES);
     names.map(|name| (ACCEPTED_PROTOCOLS, name.to_owned())).collect()
 }
 
-/// A server's verdict on a request. WebSocket v5 is taken wherever it is offered, as every server
-/// that knows it does; else the client's order of preference decides.
+/// Chooses the protocol of a remote command, as a server. WebSocket v5 is taken wherever it is
+/// offered, as every server that knows it does; else the client's order of preference decides.
 ///
 /// # Errors
-/// [`Refusal`], to be answered instead of the 101.
+/// [`Refusal`] if the request is no upgrade, is malformed, or offers nothing that is known here.
+/// It is to be answered instead of the 101.
 pub fn accept(method: &str, request: Lines<'_>, taken: Accepts) -> Result<Accepted, Refusal> {
-    match asked(request).ok_or(Refusal::NoUpgrade)? {
+    match requested_carrier(request).ok_or(Refusal::NoUpgrade)? {
         Carrier::WebSocket => accept_websocket(method, request, |offered| {
             let v5 = &protocol::WEBSOCKET_V5;
             if taken.websocket_v5 && offered.contains(&v5.name) {
@@ -145,12 +148,13 @@ pub fn accept(method: &str, request: Lines<'_>, taken: Accepts) -> Result<Accept
     }
 }
 
-/// The same for a port-forward.
+/// Chooses the protocol of a port-forward, as a server.
 ///
 /// # Errors
-/// [`Refusal`], to be answered instead of the 101.
+/// [`Refusal`] if the request is no upgrade, is malformed, or offers nothing that is known here.
+/// It is to be answered instead of the 101.
 pub fn accept_forward(method: &str, request: Lines<'_>) -> Result<Accepted, Refusal> {
-    match asked(request).ok_or(Refusal::NoUpgrade)? {
+    match requested_carrier(request).ok_or(Refusal::NoUpgrade)? {
         Carrier::WebSocket => accept_websocket(method, request, |offered| {
             let rows = [&protocol::FORWARD_TUNNEL].into_iter().chain(protocol::FORWARD_CHANNELS);
             rows.into_iter().find(|row| offered.contains(&row.name))
@@ -159,10 +163,10 @@ pub fn accept_forward(method: &str, request: Lines<'_>) -> Result<Accepted, Refu
     }
 }
 
-/// Whether a request wants a byte stream of SPDY in a WebSocket.
+/// Whether a request asks for a tunnel: SPDY's bytes in a WebSocket.
 #[must_use]
 pub fn asks_for_tunnel(request: Lines<'_>) -> bool {
-    asked(request) == Some(Carrier::WebSocket)
+    requested_carrier(request) == Some(Carrier::WebSocket)
         && request.first(WEBSOCKET_PROTOCOL).is_some_and(|line| {
             line.split(',').any(|name| name.trim() == protocol::FORWARD_TUNNEL.name)
         })

@@ -1,4 +1,4 @@
-//! One port-forward, whatever carries it: many connections, each to a port of a pod.
+//! One port-forward, whatever carries it: many forwarded connections, each to a port of a pod.
 
 pub mod over_spdy;
 pub mod over_websocket;
@@ -16,51 +16,51 @@ use crate::outbox::Outbox;
 use crate::session::{Loss, Side};
 use crate::time::Time;
 
-/// One connection of a forward. Numbers are never used twice.
+/// The number of one connection of a forward. No number is used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Id(u32);
 
 impl Id {
-    /// The number: 0 for the first.
+    /// Returns the number, which is 0 for the first connection.
     #[must_use]
     pub fn number(self) -> u32 {
         self.0
     }
 }
 
-/// What a forward tells its owner. After `Lost` no event follows, and every connection that is left
-/// has ended without its peer's word.
+/// What a forward tells its owner. After [`Lost`](Self::Lost) no event follows, and every
+/// connection that is left has ended without an end of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// At a server: the client wants a connection to this port.
-    Asked(Id, u16),
+    Requested(Id, u16),
     /// At a client: the server took the connection. Bytes may flow.
     Connected(Id),
-    /// Bytes; never empty.
+    /// Bytes of the peer; never empty.
     Data(Id, Bytes),
     /// The peer's direction ended in good order.
     Eof(Id),
-    /// The peer gave the connection up, in both directions. It is gone.
+    /// The peer reset the connection, in both directions. It is gone.
     Reset(Id),
-    /// At a client: the connection failed, with the server's words, harmless only once they are
-    /// made so. It is gone.
+    /// At a client: the connection failed, for this reason. The text is the server's and not
+    /// sanitized. The connection is gone.
     Failed(Id, String),
     /// More may be sent on this connection than before.
     Room(Id),
-    /// The forward is over.
+    /// The forward has ended without having been left.
     Lost(Loss),
 }
 
-/// A forward over one upgraded connection.
+/// One end of a port-forward, over one upgraded connection.
 #[derive(Debug)]
 #[expect(
     clippy::large_enum_variant,
     reason = "one lives as long as its connection; a box would only add a step to every byte"
 )]
 pub enum Forward {
-    /// In pairs of SPDY streams, bare or in a tunnel.
+    /// Connections as pairs of SPDY streams, bare or in a tunnel.
     Spdy(OverSpdy),
-    /// In numbered WebSocket channels; servers only.
+    /// Connections in numbered WebSocket channels; servers only.
     WebSocket(OverWebSocket),
 }
 
@@ -74,8 +74,8 @@ macro_rules! each {
 }
 
 impl Forward {
-    /// Client: asks for a connection to `port`. `Connected` or `Failed` answers. `None` once no
-    /// further connection can be had: the forward is over, or out of numbers.
+    /// At a client: asks for a connection to `port`, which [`Event::Connected`] or
+    /// [`Event::Failed`] answers. Returns `None` once the forward is over or has used all numbers.
     pub fn connect(&mut self, now: Time, port: u16) -> Option<Id> {
         match self {
             Forward::Spdy(spdy) => spdy.connect(now, port),
@@ -83,37 +83,36 @@ impl Forward {
         }
     }
 
-    /// How many bytes may be sent on a connection now, as far as its peer is concerned. More follow
-    /// after `Room`.
+    /// How many bytes the peer takes on a connection now. [`Event::Room`] says when it takes more.
     #[must_use]
     pub fn room(&self, id: Id) -> usize {
         each!(self, inner => inner.room(id))
     }
 
-    /// Sends bytes. Ignored on a connection that is finished or gone. Keep an eye on
-    /// [`room`](Self::room) and [`unsent`](Self::unsent): nothing is dropped.
+    /// Sends bytes, unless the connection is finished or gone. Nothing else is dropped, so the
+    /// owner has to heed [`room`](Self::room) and [`unsent`](Self::unsent).
     pub fn send(&mut self, id: Id, bytes: Bytes) {
         each!(self, inner => inner.send(id, bytes));
     }
 
-    /// No more bytes follow on this connection. Once the peer has finished as well, it is gone.
+    /// Ends our direction of a connection. Once the peer has ended the other one, it is gone.
     pub fn finish(&mut self, now: Time, id: Id) {
         each!(self, inner => inner.finish(now, id));
     }
 
-    /// Gives a connection up, in both directions: what was sent may be incomplete.
+    /// Resets a connection, in both directions: what was sent may be incomplete.
     pub fn reset(&mut self, now: Time, id: Id) {
         each!(self, inner => inner.reset(now, id));
     }
 
-    /// Server: the connection could not be had, or failed in a way that the user has to know of.
-    /// kubectl ends the whole forward for it.
+    /// At a server: ends a connection that could not be made, or that failed in a way the user has
+    /// to know of. kubectl then ends the whole forward.
     pub fn fail(&mut self, now: Time, id: Id, why: &str) {
         each!(self, inner => inner.fail(now, id, why));
     }
 
-    /// Server: there is no room for another connection. Where the client can be told so without
-    /// ending its whole forward for it, it is.
+    /// At a server: refuses a connection for which there is no room, if possible in a way that does
+    /// not make kubectl end the whole forward.
     pub fn refuse(&mut self, now: Time, id: Id, why: &str) {
         match self {
             Forward::Spdy(spdy) => spdy.refuse(now, id, why),
@@ -121,9 +120,9 @@ impl Forward {
         }
     }
 
-    /// Whether a peer that ends the connection's direction has gone, with nothing before that
-    /// matters any more. A server may have ended it behind its last words, and so does a client in
-    /// numbered channels.
+    /// Whether a peer that ends its direction of the socket has gone, so that nothing it sent
+    /// before matters any more. That is so of a client over SPDY only: a server may end its
+    /// direction behind data, and so does a client with numbered channels.
     #[must_use]
     pub fn is_over_with_its_direction(&self) -> bool {
         match self {
@@ -132,27 +131,28 @@ impl Forward {
         }
     }
 
-    /// So many bytes that came for a connection were taken by its local end: the peer may send as
-    /// many more.
+    /// Records that a connection's local end took `bytes` of what came: the peer may send as many
+    /// more.
     pub fn taken(&mut self, id: Id, bytes: usize) {
         if let Forward::Spdy(spdy) = self {
             spdy.taken(id, bytes);
         }
     }
 
-    /// Bytes that wait for the socket.
+    /// How many bytes wait for the socket.
     #[must_use]
     pub fn unsent(&self) -> usize {
         each!(self, inner => inner.unsent())
     }
 
-    /// How many connections there are.
+    /// How many forwarded connections there are.
     #[must_use]
     pub fn connections(&self) -> usize {
         each!(self, inner => inner.connections())
     }
 
-    /// Ends the forward from here; no event follows. `why` is told where the carrier can.
+    /// Ends the forward from this end; no event follows. The peer is told `why` where the carrier
+    /// can.
     pub fn leave(&mut self, now: Time, why: &str) {
         each!(self, inner => inner.leave(now, why));
     }

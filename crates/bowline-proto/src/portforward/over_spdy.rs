@@ -1,14 +1,16 @@
 //! Forwarded connections as pairs of SPDY streams: one for the bytes, one for what went wrong.
 //!
-//! SPDY in Kubernetes has no windows, so that one connection whose end takes nothing would hold up
-//! all others behind it. Where both ends are Bowline's they agree on counting, in a header that
-//! Go's library passes over: the client says `window: N` with its data stream, and a server that
-//! says it back sends no more than N bytes until WINDOW_UPDATE gives it more, and is held to the
-//! same. Such a server ends its direction only when the pod did, and resets what failed; of any
-//! other, the end of the data is only believed once the error stream has ended without a word.
+//! SPDY in Kubernetes has no windows, so that one connection whose local end takes nothing would
+//! hold up all others. Two ends of Bowline agree on counting bytes, by a header that Go's library
+//! ignores: the client opens its data stream with `window: N`, and a server that replies with a
+//! `window` of its own sends no more than N bytes until WINDOW_UPDATE allows it more; so does the
+//! client. Such a server ends its direction only when the pod did, and resets what failed. Of any
+//! other server, the end of the data is believed only once the error stream has ended empty.
+
+mod received;
+mod timers;
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
-use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::mem;
@@ -18,26 +20,20 @@ use bytes::{Bytes, BytesMut};
 use super::window::Window;
 use super::{Event, Id};
 use crate::extension::WINDOW;
-use crate::heartbeat::{Beat, Heartbeat};
+use crate::heartbeat::Heartbeat;
 use crate::limits;
 use crate::machine::{Machine, Next};
 use crate::outbox::Outbox;
 use crate::session::{Cause, Loss, Side};
-use crate::spdy::{self, Connection, Headers, Role, StreamId};
-use crate::time::{Time, earlier};
-use crate::tunnel::{Incoming, Wire};
-use crate::websocket;
+use crate::spdy::{self, Connection, Role, StreamId};
+use crate::time::Time;
+use crate::tunnel::Wire;
 
 /// RST_STREAM and GOAWAY codes (SPDY/3.1 §2.6.3, §2.6.6).
 const PROTOCOL_ERROR: u32 = 1;
 const REFUSED_STREAM: u32 = 3;
 const CANCEL: u32 = 5;
 const GOAWAY_OK: u32 = 0;
-
-/// The longest request id; kubectl's are decimal numbers.
-const REQUEST_BYTES: usize = 64;
-/// What a connection is told whose peer sent more than it may.
-const OVERRUN: &str = "more was sent than the window allows";
 
 /// A forward over SPDY, on either side.
 #[derive(Debug)]
@@ -47,13 +43,13 @@ pub struct OverSpdy {
     spdy: Connection,
     events: VecDeque<Event>,
     pairs: BTreeMap<Id, Pair>,
-    /// Whose stream it is.
+    /// The connection that a stream belongs to.
     streams: BTreeMap<StreamId, (Id, StreamType)>,
-    /// At a server: which pair has this request id.
+    /// At a server: the pairs that are not complete, by their request id.
     requests: BTreeMap<String, Id>,
-    /// Of pairs that are awaited.
+    /// Until when pairs that are awaited have to go on.
     deadlines: BTreeSet<(Time, Id)>,
-    /// Bytes that came for pairs which are not complete.
+    /// How many bytes came for pairs that are not complete.
     early_bytes: usize,
     next: u32,
     heartbeat: Heartbeat,
@@ -67,49 +63,50 @@ enum StreamType {
     Data,
 }
 
-/// One connection.
+/// The two streams of one connection.
 #[derive(Debug, Default)]
 struct Pair {
-    /// At a server: the client's name for it.
+    /// At a server: the request id, by which the client names the pair.
     request: String,
     port: u16,
     error: Option<StreamId>,
     data: Option<StreamId>,
-    /// The owner was told of it (at a server), or that it is there (at a client).
-    told: bool,
-    /// At a server: what came before it was told.
+    /// The owner was told of it: of the request at a server, of the connection at a client.
+    announced: bool,
+    /// At a server: bytes that came before it was announced.
     early: BytesMut,
-    /// Until when something of it has to come.
+    /// Until when the stream or the reply that is awaited has to come.
     deadline: Option<Time>,
-    /// At a client: what the error stream said, and whether it has ended.
-    words: Vec<u8>,
+    /// At a client: what the error stream said.
+    error_text: Vec<u8>,
+    /// At a client: the error stream has ended.
     error_ended: bool,
-    theirs: Theirs,
+    peer_direction: PeerDirection,
     we_finished: bool,
-    /// Where both ends count.
+    /// What may be sent, where both ends count.
     window: Option<Window>,
 }
 
-/// The peer's direction.
+/// The state of the peer's direction of the data stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Theirs {
+enum PeerDirection {
     #[default]
     Open,
-    /// It ended; whether in good order, the error stream will say.
-    Held,
+    /// It ended, but not yet known is whether in good order: that the error stream says.
+    EndUnconfirmed,
     Ended,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Open,
-    /// The last event was given; the peer has until then to close.
+    /// The last event was given; the peer has until this time to close.
     Closing(Time),
     Over,
 }
 
 impl OverSpdy {
-    /// The forward right after the 101.
+    /// One end of a forward, right after the 101.
     #[must_use]
     pub fn new(side: Side, wire: Wire) -> OverSpdy {
         let role = match side {
@@ -139,14 +136,12 @@ impl OverSpdy {
         self.side
     }
 
-    // ---- what the owner does ----
-
     /// See [`Forward::connect`](super::Forward::connect).
     pub fn connect(&mut self, now: Time, port: u16) -> Option<Id> {
         if self.side != Side::Client || self.state != State::Open {
             return None;
         }
-        if self.spdy.is_used_up() {
+        if self.spdy.is_out_of_ids() {
             self.lost(now, Loss::new(Cause::Streams, "all stream numbers were used"));
             return None;
         }
@@ -167,7 +162,7 @@ impl OverSpdy {
         Some(id)
     }
 
-    /// Something of the pair has to come within its patience.
+    /// Gives a pair a new deadline for the stream or the reply that is awaited.
     fn await_more(&mut self, now: Time, id: Id) {
         let Some(pair) = self.pairs.get_mut(&id) else { return };
         let deadline = now + limits::PAIR_PATIENCE;
@@ -194,7 +189,7 @@ impl OverSpdy {
     #[must_use]
     pub fn room(&self, id: Id) -> usize {
         match self.pairs.get(&id) {
-            Some(pair) if pair.told && !pair.we_finished => {
+            Some(pair) if pair.announced && !pair.we_finished => {
                 pair.window.map_or(usize::MAX, Window::open)
             }
             _ => 0,
@@ -217,10 +212,10 @@ impl OverSpdy {
         let Some(pair) = self.pairs.get_mut(&id).filter(|pair| !pair.we_finished) else { return };
         pair.we_finished = true;
         let Some(data) = pair.data else { return };
-        // kubectl before 1.32 waits for the error stream when the data has ended, and only then
-        // ends its own; so the error stream ends first, as in Kubernetes. Who counts knows that
-        // one direction's end is not the other's.
-        let last = pair.theirs == Theirs::Ended || pair.window.is_none();
+        // kubectl before 1.32 waits for the end of the error stream once the data has ended, and
+        // only then ends its own direction; so the error stream ends first, as in Kubernetes. A
+        // peer that counts takes the end of one direction for no more than that.
+        let last = pair.peer_direction == PeerDirection::Ended || pair.window.is_none();
         if last && self.side == Side::Server {
             self.end_error(id);
         }
@@ -286,10 +281,10 @@ impl OverSpdy {
     /// See [`Forward::leave`](super::Forward::leave).
     pub fn leave(&mut self, now: Time, why: &str) {
         self.events.clear();
-        self.walk_away(now, why);
+        self.abandon(now, why);
     }
 
-    fn walk_away(&mut self, now: Time, why: &str) {
+    fn abandon(&mut self, now: Time, why: &str) {
         if self.state != State::Open {
             return;
         }
@@ -308,11 +303,11 @@ impl OverSpdy {
     }
 
     fn lost(&mut self, now: Time, loss: Loss) {
-        self.walk_away(now, "");
+        self.abandon(now, "");
         self.events.push_back(Event::Lost(loss));
     }
 
-    /// Ends a pair's error stream, in both directions: a client that has not is not waited for.
+    /// Ends a pair's error stream in both directions, without waiting for the client.
     fn end_error(&mut self, id: Id) {
         if let Some(error) = self.pairs.get_mut(&id).and_then(|pair| pair.error.take()) {
             self.spdy.finish(error);
@@ -322,7 +317,7 @@ impl OverSpdy {
     }
 
     fn forget_if_over(&mut self, id: Id) {
-        let over = |pair: &Pair| pair.we_finished && pair.theirs == Theirs::Ended;
+        let over = |pair: &Pair| pair.we_finished && pair.peer_direction == PeerDirection::Ended;
         if self.pairs.get(&id).is_some_and(over) {
             self.forget(id);
         }
@@ -340,381 +335,12 @@ impl OverSpdy {
             self.requests.remove(&pair.request);
         }
     }
-
-    // ---- what came ----
-
-    fn opened(&mut self, now: Time, stream: StreamId, headers: &Headers) {
-        if self.side == Side::Client {
-            return self.spdy.reset(stream, REFUSED_STREAM);
-        }
-        let port = headers.get("port").and_then(|port| port.parse().ok()).filter(|port| *port > 0);
-        let kind = match headers.get("streamtype") {
-            Some("error") => Some(StreamType::Error),
-            Some("data") => Some(StreamType::Data),
-            _ => None,
-        };
-        let (Some(port), Some(kind)) = (port, kind) else {
-            return self.spdy.reset(stream, CANCEL);
-        };
-        // Clients before request ids open the error stream and the data stream right behind it
-        // (trap T44 in docs/protocols/traps.md).
-        let request = match (headers.get("requestid").filter(|id| !id.is_empty()), kind) {
-            (Some(request), _) => request.to_string(),
-            (None, StreamType::Error) => stream.number().to_string(),
-            (None, StreamType::Data) => stream.number().saturating_sub(2).to_string(),
-        };
-        if request.len() > REQUEST_BYTES {
-            return self.spdy.reset(stream, PROTOCOL_ERROR);
-        }
-        let id = match self.requests.get(&request) {
-            Some(id) => *id,
-            None => {
-                let id = self.fresh_id();
-                self.requests.insert(request.clone(), id);
-                self.pairs.insert(id, Pair { request, ..Pair::default() });
-                self.await_more(now, id);
-                id
-            }
-        };
-        let Some(pair) = self.pairs.get_mut(&id) else { return };
-        let slot = if kind == StreamType::Error { &mut pair.error } else { &mut pair.data };
-        if slot.is_some() {
-            return self.spdy.reset(stream, PROTOCOL_ERROR);
-        }
-        *slot = Some(stream);
-        self.streams.insert(stream, (id, kind));
-        if kind == StreamType::Data {
-            pair.port = port;
-            let window = headers.get(WINDOW.asked).and_then(|window| window.parse().ok());
-            pair.window = window.map(Window::new);
-        }
-        if pair.window.is_some() && kind == StreamType::Data {
-            let ours = limits::WINDOW_BYTES.to_string();
-            self.spdy.reply_with(stream, &[(WINDOW.answered, &ours)]);
-        } else {
-            self.spdy.reply(stream);
-        }
-        if pair.error.is_some() && pair.data.is_some() {
-            self.complete(id);
-        }
-    }
-
-    /// At a server: both streams of a pair are there. Its client may use the request id again.
-    fn complete(&mut self, id: Id) {
-        self.await_no_more(id);
-        let Some(pair) = self.pairs.get_mut(&id) else { return };
-        pair.told = true;
-        self.requests.remove(&mem::take(&mut pair.request));
-        self.events.push_back(Event::Asked(id, pair.port));
-        let early = mem::take(&mut pair.early);
-        self.early_bytes -= early.len();
-        if !early.is_empty() {
-            self.events.push_back(Event::Data(id, early.freeze()));
-        }
-        if pair.theirs == Theirs::Held {
-            pair.theirs = Theirs::Ended;
-            self.events.push_back(Event::Eof(id));
-        }
-    }
-
-    fn replied(&mut self, stream: StreamId, headers: &Headers) {
-        let Some((id, StreamType::Data)) = self.streams.get(&stream).copied() else { return };
-        let Some(pair) = self.pairs.get_mut(&id) else { return };
-        let window = headers.get(WINDOW.answered).and_then(|window| window.parse().ok());
-        pair.window = window.map(Window::new);
-        pair.told = true;
-        self.events.push_back(Event::Connected(id));
-        if !self.pairs.get(&id).is_some_and(Pair::is_awaited) {
-            self.await_no_more(id);
-        }
-    }
-
-    fn data(&mut self, now: Time, stream: StreamId, bytes: Bytes) {
-        let Some((id, kind)) = self.streams.get(&stream).copied() else { return };
-        let Some(pair) = self.pairs.get_mut(&id) else { return };
-        if let (StreamType::Data, Some(window)) = (kind, &mut pair.window)
-            && !window.came(bytes.len())
-        {
-            return self.overrun(now, id);
-        }
-        match (kind, self.side) {
-            (StreamType::Error, Side::Server) => {}
-            (StreamType::Error, Side::Client) => {
-                let room = limits::REASON_BYTES.saturating_sub(pair.words.len());
-                pair.words.extend_from_slice(&bytes[..room.min(bytes.len())]);
-            }
-            (StreamType::Data, Side::Server) if !pair.told => {
-                if self.early_bytes + bytes.len() > limits::EARLY_BYTES {
-                    self.spdy.reset(stream, REFUSED_STREAM);
-                    return self.forget(id);
-                }
-                pair.early.extend_from_slice(&bytes);
-                self.early_bytes += bytes.len();
-            }
-            (StreamType::Data, _) => self.events.push_back(Event::Data(id, bytes)),
-        }
-    }
-
-    /// The peer does not keep to what it was given, and nothing else would bound what it sends.
-    fn overrun(&mut self, now: Time, id: Id) {
-        if self.side == Side::Client {
-            return self.give_up(id, OVERRUN);
-        }
-        if self.pairs.get(&id).is_some_and(|pair| pair.told) {
-            self.events.push_back(Event::Reset(id));
-        }
-        self.fail(now, id, OVERRUN);
-    }
-
-    fn finished(&mut self, now: Time, stream: StreamId) {
-        let Some((id, kind)) = self.streams.get(&stream).copied() else { return };
-        match (kind, self.side) {
-            // Clients finish it at once, it means nothing (trap T43 in docs/protocols/traps.md).
-            (StreamType::Error, Side::Server) => {}
-            (StreamType::Error, Side::Client) => self.error_ended(id),
-            (StreamType::Data, _) => self.data_ended(now, id),
-        }
-    }
-
-    fn data_ended(&mut self, now: Time, id: Id) {
-        let Some(pair) = self.pairs.get_mut(&id) else { return };
-        let believed = match self.side {
-            Side::Server => pair.told,
-            Side::Client => pair.window.is_some() || pair.error_ended,
-        };
-        if !believed {
-            pair.theirs = Theirs::Held;
-            // A server awaits its error stream already.
-            if self.side == Side::Client {
-                self.await_more(now, id);
-            }
-            return;
-        }
-        pair.theirs = Theirs::Ended;
-        let both = pair.we_finished;
-        self.events.push_back(Event::Eof(id));
-        if both {
-            self.forget(id);
-        }
-    }
-
-    fn error_ended(&mut self, id: Id) {
-        let Some(pair) = self.pairs.get_mut(&id) else { return };
-        pair.error_ended = true;
-        if !pair.words.is_empty() {
-            return self.failed(id);
-        }
-        if pair.theirs == Theirs::Held {
-            pair.theirs = Theirs::Ended;
-            self.events.push_back(Event::Eof(id));
-            self.await_no_more(id);
-            self.forget_if_over(id);
-        }
-    }
-
-    /// At a client: the server gave its reason.
-    fn failed(&mut self, id: Id) {
-        let Some(pair) = self.pairs.get_mut(&id) else { return };
-        let words = String::from_utf8_lossy(&mem::take(&mut pair.words)).into_owned();
-        self.give_up(id, &words);
-    }
-
-    fn give_up(&mut self, id: Id, words: &str) {
-        if let Some(data) = self.pairs.get(&id).and_then(|pair| pair.data) {
-            self.spdy.reset(data, CANCEL);
-        }
-        self.events.push_back(Event::Failed(id, words.into()));
-        self.forget(id);
-    }
-
-    fn was_reset(&mut self, stream: StreamId) {
-        let Some((id, kind)) = self.streams.remove(&stream) else { return };
-        let Some(pair) = self.pairs.get_mut(&id) else { return };
-        match (self.side, kind) {
-            (Side::Server, StreamType::Error) => {
-                pair.error = None;
-                if !pair.told {
-                    self.forget_early(id);
-                }
-            }
-            (Side::Client, StreamType::Error) if !pair.told => self.give_up(id, "Stream reset"),
-            (Side::Client, StreamType::Error) => {
-                pair.error = None;
-                self.error_ended(id);
-            }
-            (_, StreamType::Data) => {
-                pair.data = None;
-                let (told, words) = (pair.told, !pair.words.is_empty());
-                // kubectl takes our end for the end of all, and resets what it needs no more. Who
-                // counts does not.
-                let kubectl = self.side == Side::Server && pair.window.is_none();
-                let done = kubectl && pair.we_finished;
-                let ended = pair.theirs == Theirs::Ended;
-                match self.side {
-                    Side::Server if !told => {}
-                    Side::Server if done && ended => {}
-                    Side::Server if done => self.events.push_back(Event::Eof(id)),
-                    Side::Client if words => return self.failed(id),
-                    Side::Client if !told => return self.give_up(id, "Stream reset"),
-                    _ => self.events.push_back(Event::Reset(id)),
-                }
-                self.forget(id);
-            }
-        }
-    }
-
-    /// A pair that will not be complete.
-    fn forget_early(&mut self, id: Id) {
-        if let Some(data) = self.pairs.get(&id).and_then(|pair| pair.data) {
-            self.spdy.reset(data, CANCEL);
-        }
-        self.forget(id);
-    }
-
-    fn window(&mut self, stream: StreamId, bytes: u32) {
-        let Some((id, StreamType::Data)) = self.streams.get(&stream).copied() else { return };
-        let Some(window) = self.pairs.get_mut(&id).and_then(|pair| pair.window.as_mut()) else {
-            return;
-        };
-        window.opened(bytes);
-        self.events.push_back(Event::Room(id));
-    }
-
-    fn closed(&mut self, now: Time, closed: Loss, cut: bool) {
-        match self.state {
-            State::Open => {
-                self.pairs.clear();
-                self.streams.clear();
-                self.requests.clear();
-                self.deadlines.clear();
-                self.early_bytes = 0;
-                self.spdy.goaway(GOAWAY_OK);
-                self.events.push_back(Event::Lost(closed));
-                self.state =
-                    if cut { State::Over } else { State::Closing(now + limits::CLOSING_PATIENCE) };
-            }
-            State::Closing(_) | State::Over => self.state = State::Over,
-        }
-    }
-
-    // ---- what time brings ----
-
-    fn tick(&mut self, now: Time) -> Option<Time> {
-        match self.state {
-            State::Open => {
-                let pair = self.expire(now);
-                earlier(pair, self.beat(now))
-            }
-            State::Closing(deadline) if now >= deadline || self.has_nothing_to_wait_for() => {
-                self.state = State::Over;
-                None
-            }
-            State::Closing(deadline) => Some(deadline),
-            State::Over => None,
-        }
-    }
-
-    /// A client owes its server nothing but the bytes that wait; a server reads on until the client
-    /// has closed, so that no reset overtakes its last words.
-    fn has_nothing_to_wait_for(&self) -> bool {
-        self.unsent() == 0 && (self.side == Side::Client || self.input_ended)
-    }
-
-    fn expire(&mut self, now: Time) -> Option<Time> {
-        while let Some((deadline, id)) = self.deadlines.first().copied() {
-            if now < deadline {
-                return Some(deadline);
-            }
-            self.await_no_more(id);
-            let Some(pair) = self.pairs.get(&id) else { continue };
-            match self.side {
-                Side::Server if pair.told => {}
-                Side::Server => {
-                    let request = &pair.request;
-                    let why = format!("(request={request}) timed out waiting for streams");
-                    self.fail(now, id, &why);
-                }
-                Side::Client if pair.told => {
-                    self.reset(now, id);
-                    self.events.push_back(Event::Reset(id));
-                }
-                Side::Client => self.give_up(id, "Timeout occurred"),
-            }
-        }
-        None
-    }
-
-    fn beat(&mut self, now: Time) -> Option<Time> {
-        if self.side == Side::Server {
-            return None;
-        }
-        loop {
-            match self.heartbeat.poll(now) {
-                Beat::Wait(until) => return Some(until),
-                Beat::Ping => {
-                    let has_room = self.unsent() < limits::OUTBOX_BYTES;
-                    let ping = if has_room { self.spdy.ping() } else { None };
-                    self.heartbeat.pinged(now, ping);
-                }
-                Beat::Dead => {
-                    let patience = limits::SILENCE_PATIENCE.as_secs();
-                    let why = format!("no answer to a ping for {patience} s");
-                    self.lost(now, Loss::new(Cause::Silent, why));
-                    return None;
-                }
-            }
-        }
-    }
-
-    /// Takes what the wire holds, for SPDY to read.
-    fn unpack(&mut self, now: Time) -> bool {
-        match self.wire.poll() {
-            Some(Incoming::Bytes(bytes)) => {
-                self.spdy.receive(bytes);
-                true
-            }
-            Some(Incoming::Closed(websocket::Closed::Cut)) => {
-                self.spdy.receive_end();
-                true
-            }
-            Some(Incoming::Closed(closed)) => {
-                self.closed(now, loss_in_tunnel(&closed), false);
-                true
-            }
-            None => false,
-        }
-    }
 }
 
 impl Pair {
-    /// Whether something of it has to come within its patience.
+    /// Whether a stream or a reply of it is awaited.
     fn is_awaited(&self) -> bool {
-        !self.told || self.theirs == Theirs::Held
-    }
-}
-
-fn loss_in_tunnel(closed: &websocket::Closed) -> Loss {
-    use websocket::Closed;
-    match closed {
-        Closed::Cut => Loss::new(Cause::Cut, ""),
-        Closed::Fault(fault) => Loss::new(Cause::Fault, fault.to_string()),
-        Closed::Goodbye { reason, .. } if !reason.is_empty() => {
-            Loss::new(Cause::Closed, reason.clone())
-        }
-        Closed::Goodbye { code: None | Some(1000), .. } => Loss::new(Cause::Closed, ""),
-        Closed::Goodbye { code: Some(code), .. } => {
-            Loss::new(Cause::Closed, format!("code {code}"))
-        }
-    }
-}
-
-fn loss(closed: &spdy::Closed) -> (Loss, bool) {
-    use spdy::Closed;
-    match closed {
-        Closed::Cut => (Loss::new(Cause::Cut, ""), true),
-        Closed::Fault(fault) => (Loss::new(Cause::Fault, fault.to_string()), false),
-        Closed::Goaway { status: GOAWAY_OK } => (Loss::new(Cause::Closed, ""), false),
-        Closed::Goaway { status } => (Loss::new(Cause::Closed, format!("code {status}")), false),
+        !self.announced || self.peer_direction == PeerDirection::EndUnconfirmed
     }
 }
 
@@ -739,7 +365,7 @@ impl Machine for OverSpdy {
             }
             match self.spdy.poll() {
                 Some(Frame::Closed(closed)) => {
-                    let (loss, cut) = loss(&closed);
+                    let (loss, cut) = received::loss(&closed);
                     self.closed(now, loss, cut);
                 }
                 Some(_) if self.state != State::Open => {}

@@ -1,9 +1,9 @@
 //! Forwarded connections in numbered WebSocket channels, as clients other than kubectl have them:
-//! one connection for each port of the request. The server's side; nobody needs the other.
+//! one connection for each port of the request. There is a server's side only.
 //!
 //! The n-th port has channel 2n for its bytes and 2n + 1 for what went wrong
-//! (docs/protocols/port-forward.md, 2.10). There is no word for the end of one direction, except
-//! the one of v5: a server that has nothing more to send closes, and so does a client.
+//! (docs/protocols/port-forward.md, 2.10). One direction cannot be ended except by a v5 client:
+//! whoever has nothing more to send closes.
 
 use alloc::collections::VecDeque;
 use alloc::format;
@@ -25,16 +25,16 @@ use crate::time::Time;
 use crate::websocket::{Chunk, Closed, Config, Connection, Continuation, Event as Frame};
 use crate::websocket::{Kind, Role};
 
-/// The channel number that means "this other channel ends here" (v5).
+/// The channel whose messages name another channel that ends (v5).
 const SIGNAL: u8 = 255;
-/// As many ports as numbers of channels go round, with one left for the signal.
+/// The most ports of one forward: two channels each, and one channel for the signal.
 pub const PORTS: usize = 127;
-/// RFC 6455 §7.4.1.
+/// Close codes (RFC 6455 §7.4.1).
 const NORMAL: u16 = 1000;
 const BAD_PAYLOAD: u16 = 1007;
 const INTERNAL_ERROR: u16 = 1011;
 
-/// A forward in channels.
+/// The server's end of a forward in numbered channels.
 #[derive(Debug)]
 pub struct OverWebSocket {
     protocol: &'static Protocol,
@@ -46,14 +46,14 @@ pub struct OverWebSocket {
     state: State,
 }
 
-/// What has ended of one port's connection.
+/// Which directions of one port's connection have ended.
 #[derive(Clone, Copy, Debug, Default)]
 struct Port {
-    theirs: bool,
-    ours: bool,
+    peer_ended: bool,
+    we_ended: bool,
 }
 
-/// Where the bytes of the message that is being read belong.
+/// Where the bytes of the current message belong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Destination {
     Start,
@@ -65,15 +65,15 @@ enum Destination {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Open,
-    /// We have closed; the client has until then to do so.
+    /// We have closed; the client has until this time to do so.
     Closing(Time),
-    /// Both have; what waits has until then to leave.
+    /// Both have closed; what waits has until this time to be written.
     Flushing(Time),
     Over,
 }
 
 impl OverWebSocket {
-    /// The forward to these ports, right after the 101. No more than [`PORTS`] of them are taken.
+    /// The server's end of a forward to the first [`PORTS`] of these ports, right after the 101.
     #[must_use]
     pub fn new(protocol: &'static Protocol, ports: &[u16]) -> OverWebSocket {
         let config = Config { role: Role::Server, continuation: Continuation::Join };
@@ -93,7 +93,7 @@ impl OverWebSocket {
                 forward.message(channel, Bytes::copy_from_slice(&port.to_le_bytes()));
             }
             forward.ports.push(Port::default());
-            forward.events.push_back(Event::Asked(Id(index.into()), *port));
+            forward.events.push_back(Event::Requested(Id(index.into()), *port));
         }
         forward
     }
@@ -115,7 +115,7 @@ impl OverWebSocket {
     /// See [`Forward::room`](super::Forward::room).
     #[must_use]
     pub fn room(&self, id: Id) -> usize {
-        let open = self.ports.get(id.0 as usize).is_some_and(|port| !port.ours);
+        let open = self.ports.get(id.0 as usize).is_some_and(|port| !port.we_ended);
         if open && self.state == State::Open { usize::MAX } else { 0 }
     }
 
@@ -131,13 +131,13 @@ impl OverWebSocket {
         }
     }
 
-    /// See [`Forward::finish`](super::Forward::finish). The client hears of it once every port has
-    /// come to its end.
+    /// See [`Forward::finish`](super::Forward::finish). The client only learns of it once all ports
+    /// have finished.
     pub fn finish(&mut self, now: Time, id: Id) {
         if let Some(port) = self.port(id) {
-            port.ours = true;
+            port.we_ended = true;
         }
-        if self.state == State::Open && self.ports.iter().all(|port| port.ours) {
+        if self.state == State::Open && self.ports.iter().all(|port| port.we_ended) {
             self.websocket.close(NORMAL, "");
             self.state = State::Closing(now + limits::CLOSING_PATIENCE);
         }
@@ -155,7 +155,7 @@ impl OverWebSocket {
         }
         self.message(2 * id.0 as u8 + 1, Bytes::copy_from_slice(why.as_bytes()));
         if let Some(port) = self.port(id) {
-            port.theirs = true;
+            port.peer_ended = true;
         }
         self.finish(now, id);
     }
@@ -169,7 +169,7 @@ impl OverWebSocket {
     /// See [`Forward::connections`](super::Forward::connections).
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.ports.iter().filter(|port| !(port.ours && port.theirs)).count()
+        self.ports.iter().filter(|port| !(port.we_ended && port.peer_ended)).count()
     }
 
     /// See [`Forward::leave`](super::Forward::leave).
@@ -218,7 +218,7 @@ impl OverWebSocket {
         }
         let id = Id((number / 2).into());
         // Nobody reads what a client says on an error channel, or on one that does not exist.
-        let exists = self.ports.get(id.0 as usize).is_some_and(|port| !port.theirs);
+        let exists = self.ports.get(id.0 as usize).is_some_and(|port| !port.peer_ended);
         if number % 2 == 0 && exists { Destination::Data(id) } else { Destination::Nothing }
     }
 
@@ -242,8 +242,8 @@ impl OverWebSocket {
     }
 
     fn ended(&mut self, id: Id) {
-        if let Some(port) = self.port(id).filter(|port| !port.theirs) {
-            port.theirs = true;
+        if let Some(port) = self.port(id).filter(|port| !port.peer_ended) {
+            port.peer_ended = true;
             self.events.push_back(Event::Eof(id));
         }
     }
@@ -253,20 +253,20 @@ impl OverWebSocket {
             return;
         }
         let was_open = self.state == State::Open;
-        let goodbye = matches!(closed, Closed::Goodbye { code: None | Some(NORMAL | 1001), .. });
-        if goodbye {
+        let orderly = matches!(closed, Closed::CloseFrame { code: None | Some(NORMAL | 1001), .. });
+        if orderly {
             for index in (0u32..).take(self.ports.len()) {
                 self.ended(Id(index));
             }
         }
-        if was_open || !goodbye {
+        if was_open || !orderly {
             let loss = match closed {
                 Closed::Cut => Loss::new(Cause::Cut, ""),
                 Closed::Fault(fault) => Loss::new(Cause::Fault, fault.to_string()),
-                Closed::Goodbye { code: Some(code), .. } if !goodbye => {
+                Closed::CloseFrame { code: Some(code), .. } if !orderly => {
                     Loss::new(Cause::Closed, format!("code {code}"))
                 }
-                Closed::Goodbye { .. } => Loss::new(Cause::Closed, ""),
+                Closed::CloseFrame { .. } => Loss::new(Cause::Closed, ""),
             };
             self.events.push_back(Event::Lost(loss));
         }

@@ -1,25 +1,25 @@
-//! Bytes that were sent and taken to what each end of a counted connection may still send.
+//! Counts bytes that were sent and taken, to know what each end of a connection may still send.
 
 use core::mem;
 
 use crate::limits::WINDOW_BYTES;
 
-/// What was taken is told in pieces of at least this.
+/// How many bytes have to be taken before the peer is told of them.
 const TOLD_BYTES: u32 = WINDOW_BYTES / 4;
 
-/// Both directions of one connection.
+/// The windows of both directions of one connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Window {
-    /// What may still be sent.
+    /// How many bytes we may still send.
     open: usize,
-    /// What the peer may still send.
+    /// How many bytes the peer may still send.
     given: usize,
-    /// What was taken and not told.
+    /// How many bytes were taken that the peer was not told of.
     untold: u32,
 }
 
 impl Window {
-    /// Where the peer lets us send so much ahead, as we let it send [`WINDOW_BYTES`].
+    /// Lets us send `open` bytes, and the peer [`WINDOW_BYTES`].
     pub(super) fn new(open: usize) -> Window {
         Window { open, given: WINDOW_BYTES as usize, untold: 0 }
     }
@@ -32,12 +32,12 @@ impl Window {
         self.open = self.open.saturating_sub(bytes);
     }
 
-    /// The peer has taken so many bytes more.
+    /// Records that the peer took so many bytes more.
     pub(super) fn opened(&mut self, bytes: u32) {
         self.open = self.open.saturating_add(bytes as usize);
     }
 
-    /// Bytes came; false if they are more than the peer was given.
+    /// Records bytes that came; false if they exceed what the peer may send.
     #[must_use]
     pub(super) fn came(&mut self, bytes: usize) -> bool {
         let left = self.given.checked_sub(bytes);
@@ -45,7 +45,7 @@ impl Window {
         left.is_some()
     }
 
-    /// Bytes were taken; gives what is to be told now.
+    /// Records bytes that were taken; returns how many the peer is to be told of now.
     #[must_use]
     pub(super) fn taken(&mut self, bytes: usize) -> Option<u32> {
         self.untold = self.untold.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));

@@ -1,4 +1,4 @@
-//! Base64 text of one message to bytes, as its pieces come.
+//! Decodes the base64 text of one message, as its pieces come.
 
 use alloc::vec::Vec;
 use core::mem;
@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
-/// What is left of a message between two pieces: fewer than four characters.
+/// The decoder of one message. Between two pieces it keeps fewer than four characters.
 #[derive(Debug, Default)]
 pub(crate) struct Base64Pieces {
     partial: Vec<u8>,
@@ -15,8 +15,8 @@ pub(crate) struct Base64Pieces {
 }
 
 impl Base64Pieces {
-    /// Takes the next characters; `None` if the message is not padded standard base64. Line ends
-    /// are passed over, as Go's decoder does.
+    /// Decodes the next characters; `None` if the message is not padded standard base64. Line ends
+    /// are ignored, as by Go's decoder.
     pub(crate) fn push(&mut self, text: &[u8], last: bool) -> Option<Bytes> {
         let is_line_end = |byte: &u8| matches!(byte, b'\r' | b'\n');
         if text.iter().any(is_line_end) {

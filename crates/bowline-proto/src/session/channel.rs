@@ -1,4 +1,4 @@
-//! The channels of a remote command and what a request wants of them.
+//! The channels of a remote command, and which of them a request asks for.
 
 /// A channel of a remote command. Over WebSocket it is a number, over SPDY a stream of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -9,9 +9,9 @@ pub enum Channel {
     Stdout,
     /// Bytes from the process to the client, never with a terminal.
     Stderr,
-    /// How the command ended.
+    /// How the command ended, from the server to the client.
     Error,
-    /// Sizes of the client's terminal.
+    /// Sizes of the client's terminal, from the client to the server.
     Resize,
 }
 
@@ -26,7 +26,7 @@ impl Channel {
         self as u8
     }
 
-    /// The channel with this number, if there is one.
+    /// Returns the channel with this number, if there is one.
     #[must_use]
     pub fn from_number(number: u8) -> Option<Channel> {
         Channel::ALL.get(usize::from(number)).copied()
@@ -44,20 +44,20 @@ impl Channel {
         }
     }
 
-    /// The channel that a `streamtype` header names.
+    /// Returns the channel that a `streamtype` header names, if there is one.
     #[must_use]
     pub fn from_stream_type(name: &str) -> Option<Channel> {
         Channel::ALL.into_iter().find(|channel| channel.stream_type() == name)
     }
 
-    /// Whether the client is the one who writes to it.
+    /// Whether the client writes to the channel, rather than the server.
     #[must_use]
     pub const fn is_from_client(self) -> bool {
         matches!(self, Channel::Stdin | Channel::Resize)
     }
 }
 
-/// Which channels a request asks for. The same four booleans travel in the query of every hop.
+/// Which channels a request asks for: four booleans in the query of every hop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wants {
     /// The client will send input.
@@ -71,7 +71,7 @@ pub struct Wants {
 }
 
 impl Wants {
-    /// Whether this channel carries anything in such a session.
+    /// Whether a session with these wants has the channel.
     #[must_use]
     pub const fn has(self, channel: Channel) -> bool {
         match channel {

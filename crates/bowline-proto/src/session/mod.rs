@@ -1,4 +1,4 @@
-//! One remote command, whatever carries it: the same events and the same commands on both sides.
+//! One remote command, with the same events and commands whatever carries it.
 
 pub(crate) mod base64_pieces;
 mod channel;
@@ -17,31 +17,33 @@ pub use channel::{Channel, Size, Wants};
 pub use over_spdy::OverSpdy;
 pub use over_websocket::OverWebSocket;
 pub use protocol::Protocol;
-pub use resize::{SIZES, Sizes};
+pub use resize::{SIZES_KEPT, Sizes};
 pub use status::{BadStatus, Outcome, Status};
 
 use crate::machine::{Machine, Next};
 use crate::outbox::Outbox;
 use crate::time::Time;
 
-/// How the reason of a loss begins, on the error channel. In versions without JSON nothing else
+/// The beginning of a loss's reason on the error channel. In versions without JSON nothing else
 /// tells it from a command's failure.
 const LOST: &str = "session lost: ";
 
 /// Which end of the session this machine is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// The one who asked for the command: sends stdin and sizes, gets output and the Status.
+    /// The end that asked for the command: it sends stdin and sizes, and gets output and the
+    /// Status.
     Client,
-    /// The one who runs it, or stands in for that one.
+    /// The end that runs the command, or passes it on.
     Server,
 }
 
-/// What a session tells its owner. After `Status` or `Lost` no event follows.
+/// What a session tells its owner. After [`Status`](Self::Status) or [`Lost`](Self::Lost) no event
+/// follows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// All channels are there. Over WebSocket at once, over SPDY once every stream was opened (at a
-    /// server) or answered (at a client). A server starts its process now.
+    /// All channels are open: over WebSocket from the beginning, over SPDY once every stream was
+    /// opened (at a server) or answered (at a client). A server starts its process now.
     Ready,
     /// Bytes of stdin at a server; of stdout or stderr at a client. Never empty.
     Data(Channel, Bytes),
@@ -49,9 +51,9 @@ pub enum Event {
     Eof(Channel),
     /// At a server: the client's terminal has this size.
     Resize(Size),
-    /// At a client: how the command ended. All output came before.
+    /// At a client: how the command ended. It comes after all output.
     Status(Status),
-    /// The session ended without a Status. At a server: the client is gone.
+    /// The session ended without a Status; at a server because the client has gone.
     Lost(Loss),
 }
 
@@ -60,7 +62,8 @@ pub enum Event {
 pub struct Loss {
     /// What kind of end it was.
     pub cause: Cause,
-    /// What the peer or the protocol said, bounded and in one line; may be empty.
+    /// What the peer or the protocol said of it; may be empty. A peer's text is bounded and not
+    /// sanitized.
     pub detail: String,
 }
 
@@ -68,7 +71,7 @@ pub struct Loss {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Cause {
-    /// The connection ended without a goodbye.
+    /// The connection ended without the protocol's close.
     Cut,
     /// The peer closed in good order, but gave no Status.
     NoStatus,
@@ -76,7 +79,7 @@ pub enum Cause {
     Closed,
     /// A Status came that cannot be understood.
     BadStatus,
-    /// The peer was asked and stayed silent.
+    /// The peer did not answer a ping.
     Silent,
     /// The peer broke the protocol.
     Fault,
@@ -85,7 +88,7 @@ pub enum Cause {
 }
 
 impl Loss {
-    /// A loss with what is known about it.
+    /// A loss of this kind, with what is known about it.
     pub fn new(cause: Cause, detail: impl Into<String>) -> Loss {
         Loss { cause, detail: detail.into() }
     }
@@ -108,16 +111,16 @@ impl fmt::Display for Loss {
     }
 }
 
-/// One session over one upgraded connection.
+/// One end of a remote command, over one upgraded connection.
 #[derive(Debug)]
 #[expect(
     clippy::large_enum_variant,
     reason = "one lives as long as its connection; a box would only add a step to every byte"
 )]
 pub enum Session {
-    /// In WebSocket messages.
+    /// Channels in WebSocket messages.
     WebSocket(OverWebSocket),
-    /// In SPDY streams.
+    /// Channels as SPDY streams.
     Spdy(OverSpdy),
 }
 
@@ -131,8 +134,8 @@ macro_rules! each {
 }
 
 impl Session {
-    /// The session that a negotiated `protocol` gives, right after the 101. `seed` feeds the masks
-    /// of a WebSocket client and must come from a cryptographic source.
+    /// A session in the negotiated `protocol`, right after the 101. `seed` makes the masks of a
+    /// WebSocket client and must come from a cryptographic source.
     #[must_use]
     pub fn new(side: Side, protocol: &'static Protocol, wants: Wants, seed: [u8; 32]) -> Session {
         match protocol.carrier {
@@ -143,47 +146,48 @@ impl Session {
         }
     }
 
-    /// What is spoken.
+    /// The negotiated protocol.
     #[must_use]
     pub fn protocol(&self) -> &'static Protocol {
         each!(self, inner => inner.protocol())
     }
 
-    /// Client: opens the channels. The command starts once they are there, so whoever passes its
-    /// output on must be ready to.
+    /// At a client: opens the channels. The command starts once they are open, so the owner must be
+    /// ready for its output.
     pub fn begin(&mut self, now: Time) {
         each!(self, inner => inner.begin(now));
     }
 
-    /// Sends bytes: stdin from a client, stdout or stderr from a server. Ignored on a channel that
-    /// was not wanted or is finished. Keep an eye on `outbox().len()`: nothing is dropped.
+    /// Sends bytes: stdin from a client, stdout or stderr from a server. Bytes for a channel that
+    /// was not asked for or is finished are dropped, and no others, so the owner has to heed the
+    /// length of the outbox.
     pub fn send(&mut self, channel: Channel, bytes: Bytes) {
         each!(self, inner => inner.send(channel, bytes));
     }
 
-    /// No more bytes follow on this channel. Where the carrier has no word for that, nothing is
-    /// sent; see [`Protocol::half_closes`].
+    /// Ends a channel of ours. Where the protocol cannot say so, nothing is sent: see
+    /// [`Protocol::half_closes`].
     pub fn finish(&mut self, channel: Channel) {
         each!(self, inner => inner.finish(channel));
     }
 
-    /// Client: the terminal has this size now.
+    /// At a client: sends the size that the terminal has now.
     pub fn resize(&mut self, size: Size) {
         each!(self, inner => inner.resize(size));
     }
 
-    /// Server: all output was sent; this is how it ended. Then the session closes in order.
+    /// At a server: sends how the command ended, after all output, and closes in order.
     pub fn status(&mut self, now: Time, status: &Status) {
         each!(self, inner => inner.status(now, status));
     }
 
-    /// Server: the outcome is not known. Ends the session without a Status, so that no client can
-    /// take it for success, and says why where the carrier can.
+    /// At a server: ends a session whose outcome is not known, in a way that no client can take for
+    /// success. The client is told `why` where the carrier can.
     pub fn lose(&mut self, now: Time, why: &str) {
         each!(self, inner => inner.lose(now, why));
     }
 
-    /// Client: walks away. The server's process is to be ended.
+    /// At a client: abandons the session, for the server to end its process.
     pub fn leave(&mut self, now: Time) {
         each!(self, inner => inner.leave(now));
     }

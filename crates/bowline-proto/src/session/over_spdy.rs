@@ -1,4 +1,4 @@
-//! A remote command in SPDY streams: one stream a channel, named by its `streamtype` header.
+//! A remote command over SPDY: each channel is a stream, named by its `streamtype` header.
 
 use alloc::collections::VecDeque;
 use alloc::format;
@@ -26,11 +26,11 @@ const CANCEL: u32 = 5;
 const GOAWAY_OK: u32 = 0;
 const GOAWAY_INTERNAL_ERROR: u32 = 2;
 
-/// A client opens its streams in this order (docs/protocols/spdy.md, 3.5).
+/// The order in which a client opens its streams (docs/protocols/spdy.md, 3.5).
 const OPENING: [Channel; 5] =
     [Channel::Error, Channel::Stdin, Channel::Stdout, Channel::Stderr, Channel::Resize];
 
-/// A session over SPDY, on either side.
+/// One end of a remote command over SPDY.
 #[derive(Debug)]
 pub struct OverSpdy {
     side: Side,
@@ -40,14 +40,14 @@ pub struct OverSpdy {
     events: VecDeque<Event>,
     channels: [ChannelState; 5],
     sizes: Sizes,
-    /// What came on the error stream.
+    /// The bytes that came on the error stream.
     error: Vec<u8>,
     heartbeat: Heartbeat,
     input_ended: bool,
     state: State,
 }
 
-/// One channel's stream.
+/// The state of one channel's stream.
 #[derive(Clone, Copy, Debug, Default)]
 struct ChannelState {
     id: Option<StreamId>,
@@ -55,24 +55,24 @@ struct ChannelState {
     replied: bool,
     /// The peer's direction ended, by FIN or by reset.
     ended: bool,
-    /// It ended by FIN, and the owner was told.
+    /// It ended by FIN.
     finished: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// Streams are being opened, until this deadline.
+    /// Streams are being opened, which has to be done by this deadline.
     Setup(Time),
     Open,
-    /// Client: the Status is there; the rest of the connection has until then to end.
+    /// At a client: the Status is there; the rest has until this time to end.
     Outcome(Time),
-    /// The last event was given; the peer has until then to close.
+    /// The last event was given; the peer has until this time to close.
     Closing(Time),
     Over,
 }
 
 impl OverSpdy {
-    /// The session right after the 101.
+    /// One end of a session, right after the 101.
     #[must_use]
     pub fn new(side: Side, protocol: &'static Protocol, wants: Wants) -> Self {
         let role = match side {
@@ -190,10 +190,10 @@ impl OverSpdy {
     /// See [`Session::leave`](super::Session::leave).
     pub fn leave(&mut self, now: Time) {
         self.events.clear();
-        self.walk_away(now);
+        self.abandon(now);
     }
 
-    fn walk_away(&mut self, now: Time) {
+    fn abandon(&mut self, now: Time) {
         if matches!(self.state, State::Setup(_) | State::Open | State::Outcome(_)) {
             for channel in OPENING {
                 self.reset(channel);
@@ -202,8 +202,8 @@ impl OverSpdy {
         }
     }
 
-    /// Once the Status is there, the patience is for a server that says nothing more: output that
-    /// still comes, or that we do not read, is not cut off.
+    /// Renews the deadline of a server that has sent its Status: output that still comes, or that
+    /// we do not read, must not be cut off.
     fn extend_outcome(&mut self, now: Time) {
         if let State::Outcome(deadline) = &mut self.state {
             *deadline = now + limits::CLOSING_PATIENCE;
@@ -222,7 +222,7 @@ impl OverSpdy {
     }
 
     fn lost(&mut self, now: Time, loss: Loss) {
-        self.walk_away(now);
+        self.abandon(now);
         self.events.push_back(Event::Lost(loss));
     }
 
@@ -243,7 +243,7 @@ impl OverSpdy {
                 self.state_of(channel).id = Some(id);
                 self.spdy.reply(id);
             }
-            // Nobody will use it; Kubernetes answers it all the same.
+            // A stream that is not used is answered by Kubernetes all the same.
             _ => {
                 self.spdy.reply(id);
                 self.spdy.finish(id);
@@ -280,7 +280,7 @@ impl OverSpdy {
                 self.error_bytes(now, &bytes);
             }
         } else if channel.is_from_client() != (self.side == Side::Server) {
-            // Not this direction's to send.
+            // The peer may not send on this channel.
         } else if channel == Channel::Resize {
             let sizes = self.sizes.push(&bytes);
             self.events.extend(sizes.into_iter().map(Event::Resize));
@@ -330,8 +330,8 @@ impl OverSpdy {
         }
     }
 
-    /// A client's outcome is there once the error stream and all output have ended. Output that
-    /// ends by a reset is judged by the Status (trap T54 in docs/protocols/traps.md).
+    /// At a client: concludes once the error stream and all output have ended. Output may end by a
+    /// reset, the Status counts all the same (trap T54 in docs/protocols/traps.md).
     fn check_outcome(&mut self, now: Time) {
         if self.side == Side::Server || !matches!(self.state, State::Open | State::Outcome(_)) {
             return;
@@ -340,7 +340,7 @@ impl OverSpdy {
         if !ended(Channel::Error) {
             return;
         }
-        // Text that is no Status may be a reason that the end of the connection goes with.
+        // Text that is no Status may be the reason for the end of the connection, which follows.
         let doubtful = self.protocol.json_status
             && Status::parse(Bytes::copy_from_slice(&self.error)).is_err();
         if ended(Channel::Stdout) && ended(Channel::Stderr) && (!doubtful || self.error.is_empty())
@@ -351,7 +351,7 @@ impl OverSpdy {
         }
     }
 
-    /// A client's last event.
+    /// At a client: gives the last event.
     fn conclude(&mut self, now: Time, closed: Option<&Closed>) {
         let error = Bytes::from(core::mem::take(&mut self.error));
         let status = if self.protocol.json_status {
@@ -375,12 +375,12 @@ impl OverSpdy {
             }
             None => Event::Lost(closed.map_or(Loss::new(Cause::NoStatus, ""), loss)),
         };
-        self.walk_away(now);
+        self.abandon(now);
         self.events.push_back(event);
     }
 
-    /// Without JSON, a failure is its words and success is silence. Words count if they came to
-    /// their end, silence only if everything ended as it should.
+    /// Without JSON, text on the error stream is a failure, and none is success. Text counts if its
+    /// stream was finished; that there is none only counts if all streams were.
     fn status_in_words(&self, words: &[u8]) -> Option<Status> {
         let finished =
             |channel: Channel| self.channels[channel as usize].finished || !self.has(channel);
@@ -446,14 +446,15 @@ impl OverSpdy {
         }
     }
 
-    /// A slow reader gets the rest of its output and its Status, however long it takes; the
-    /// patience begins when the other host has the last byte.
+    /// Whether a client still takes what waits for it. One that reads slowly gets the rest of its
+    /// output and its Status, however long it takes.
     fn is_still_read(&self) -> bool {
         self.side == Side::Server && !self.input_ended && self.spdy.is_undelivered()
     }
 
-    /// A client that has its outcome owes its server nothing but the bytes that wait; a server
-    /// reads on until the client has closed, so that no reset overtakes the Status.
+    /// Whether a closing connection can be dropped. A client that has its outcome owes its server
+    /// nothing but the bytes that wait; a server reads on until the client has closed, so that no
+    /// reset overtakes the Status.
     fn has_nothing_to_wait_for(&self) -> bool {
         let flushed = self.spdy.unsent() == 0;
         flushed && (self.side == Side::Client || self.input_ended)

@@ -1,4 +1,4 @@
-//! A remote command in WebSocket messages: a channel number, then bytes.
+//! A remote command over WebSocket: each message is a channel's number and bytes.
 
 use alloc::collections::VecDeque;
 use alloc::format;
@@ -22,9 +22,9 @@ use crate::outbox::Outbox;
 use crate::time::{Time, earlier};
 use crate::websocket::{Chunk, Closed, Config, Connection, Continuation, Kind, Role};
 
-/// The channel number that means "this other channel ends here" (v5).
+/// The channel whose messages name another channel that ends (v5).
 const SIGNAL: u8 = 255;
-/// RFC 6455 §7.4.1.
+/// Close codes (RFC 6455 §7.4.1).
 const NORMAL: u16 = 1000;
 const BAD_PAYLOAD: u16 = 1007;
 const VIOLATION: u16 = 1008;
@@ -32,7 +32,7 @@ const INTERNAL: u16 = 1011;
 /// The longest reason that fits a Close frame behind its code.
 const CLOSE_REASON_BYTES: usize = limits::WEBSOCKET_CONTROL_BYTES - 2;
 
-/// A session over WebSocket, on either side.
+/// One end of a remote command over WebSocket.
 #[derive(Debug)]
 pub struct OverWebSocket {
     side: Side,
@@ -43,9 +43,9 @@ pub struct OverWebSocket {
     destination: Destination,
     base64: Base64Pieces,
     sizes: Sizes,
-    /// What came on the error channel.
+    /// The bytes that came on the error channel.
     error: Vec<u8>,
-    /// Stdin was ended: at a server by the client, at a client by us.
+    /// The client has ended stdin.
     stdin_ended: bool,
     heartbeat: Heartbeat,
     /// How many pings were sent.
@@ -54,34 +54,35 @@ pub struct OverWebSocket {
     state: State,
 }
 
-/// Where the bytes of the message that is being read belong.
+/// Where the bytes of the current message belong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Destination {
-    /// The channel's number is still to come.
+    /// The channel's number has yet to come.
     Start,
     Channel(Channel),
-    /// The two-byte message that ends a channel; the second byte where it came.
+    /// The message ends the channel that its second byte names, if that has come.
     Signal(Option<u8>),
-    /// Nobody reads it.
+    /// The message is ignored.
     Nothing,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Open,
-    /// Client: a whole Status came, the server has until then to close.
+    /// At a client: a whole Status came; the server has until this time to close.
     Outcome(Time),
-    /// Server: the client ended stdin in the only way its protocol has, by closing.
+    /// At a server: the client has closed, which in its protocol is the only way to end stdin. The
+    /// process has until this time to end.
     ClosedClient(Time),
-    /// We said goodbye; the peer has until then to answer.
+    /// We sent a Close; the peer has until this time to answer it.
     Closing(Time),
-    /// Both said goodbye; what waits has until then to leave.
+    /// Both sent a Close; what waits has until this time to be written.
     Flushing(Time),
     Over,
 }
 
 impl OverWebSocket {
-    /// The session right after the 101.
+    /// One end of a session, right after the 101.
     #[must_use]
     pub fn new(side: Side, protocol: &'static Protocol, wants: Wants, seed: [u8; 32]) -> Self {
         let role = match side {
@@ -110,8 +111,8 @@ impl OverWebSocket {
         session
     }
 
-    /// Kubernetes' servers begin with an empty message on the first writable channel, and clients
-    /// may wait for it.
+    /// Sends an empty message on the first channel to the client, as Kubernetes' servers do:
+    /// clients may wait for it.
     fn send_initial(&mut self) {
         let first = [Channel::Stdout, Channel::Stderr]
             .into_iter()
@@ -126,7 +127,8 @@ impl OverWebSocket {
         self.protocol
     }
 
-    /// See [`Session::begin`](super::Session::begin). Here the 101 was the beginning.
+    /// See [`Session::begin`](super::Session::begin). Over WebSocket the channels are open from the
+    /// beginning.
     pub fn begin(&mut self, _now: Time) {}
 
     /// See [`Session::send`](super::Session::send).
@@ -178,7 +180,7 @@ impl OverWebSocket {
                 self.message(Channel::Error, text.into());
             }
         }
-        self.say_goodbye(now, NORMAL, "");
+        self.send_close(now, NORMAL, "");
     }
 
     /// See [`Session::lose`](super::Session::lose). Without JSON, silence on the error channel is
@@ -188,7 +190,7 @@ impl OverWebSocket {
             if !self.protocol.json_status {
                 self.message(Channel::Error, format!("{LOST}{why}").into());
             }
-            self.say_goodbye(now, INTERNAL, why);
+            self.send_close(now, INTERNAL, why);
         } else {
             self.over_if_client_closed();
         }
@@ -197,13 +199,13 @@ impl OverWebSocket {
     /// See [`Session::leave`](super::Session::leave).
     pub fn leave(&mut self, now: Time) {
         if matches!(self.state, State::Open | State::Outcome(_)) {
-            self.say_goodbye(now, NORMAL, "");
+            self.send_close(now, NORMAL, "");
         }
         self.events.clear();
     }
 
-    /// Once the Status is there, the patience is for a server that says nothing more: output that
-    /// still comes, or that we do not read, is not cut off.
+    /// Renews the deadline of a server that has sent its Status: output that still comes, or that
+    /// we do not read, must not be cut off.
     fn extend_outcome(&mut self, now: Time) {
         if let State::Outcome(deadline) = &mut self.state {
             *deadline = now + limits::CLOSING_PATIENCE;
@@ -232,7 +234,7 @@ impl OverWebSocket {
         }
     }
 
-    fn say_goodbye(&mut self, now: Time, code: u16, reason: &str) {
+    fn send_close(&mut self, now: Time, code: u16, reason: &str) {
         let mut end = reason.len().min(CLOSE_REASON_BYTES);
         while !reason.is_char_boundary(end) {
             end -= 1;
@@ -308,14 +310,13 @@ impl OverWebSocket {
         }
         self.error.extend_from_slice(payload);
         if last && self.protocol.json_status && !self.error.is_empty() {
-            // Output may not follow a Status, but the close has to; a server that forgets it must
-            // not keep its client for ever.
+            // A server that never closes after its Status must not keep its client for ever.
             self.state = State::Outcome(now + limits::CLOSING_PATIENCE);
         }
     }
 
-    /// docs/protocols/remote-command.md, 2.8: exactly one byte, which names one of the five
-    /// channels.
+    /// Takes a part of a message that ends a channel. It must have exactly one more byte, the
+    /// number of one of the five channels (docs/protocols/remote-command.md, 2.8).
     fn signal(&mut self, now: Time, payload: &[u8], last: bool) {
         let Destination::Signal(seen) = self.destination else { return };
         let number = match (seen, payload) {
@@ -345,20 +346,20 @@ impl OverWebSocket {
 
     fn fault(&mut self, now: Time, code: u16, why: &str) {
         self.events.push_back(Event::Lost(Loss::new(Cause::Fault, why)));
-        self.say_goodbye(now, code, why);
+        self.send_close(now, code, why);
     }
 
     fn lost(&mut self, now: Time, cause: Cause, why: &str) {
         self.events.push_back(Event::Lost(Loss::new(cause, why)));
-        self.say_goodbye(now, NORMAL, "");
+        self.send_close(now, NORMAL, "");
     }
 
     fn closed(&mut self, now: Time, closed: Closed) {
         let ended = matches!(self.state, State::Closing(_));
         let deadline = now + limits::CLOSING_PATIENCE;
         self.state = match closed {
-            Closed::Goodbye { .. } => State::Flushing(deadline),
-            // The codec queued a Close. It must not be lost to a reset because of unread bytes.
+            Closed::CloseFrame { .. } => State::Flushing(deadline),
+            // A Close was queued. It must not be lost to a reset because of unread bytes.
             Closed::Fault(_) => State::Closing(deadline),
             Closed::Cut => State::Over,
         };
@@ -368,8 +369,8 @@ impl OverWebSocket {
         if self.side == Side::Client {
             return self.closed_by_server(&closed);
         }
-        let goodbye = matches!(closed, Closed::Goodbye { .. });
-        if goodbye && !self.protocol.half_closes && self.wants.stdin {
+        let by_close_frame = matches!(closed, Closed::CloseFrame { .. });
+        if by_close_frame && !self.protocol.half_closes && self.wants.stdin {
             self.end_stdin();
             self.state = State::ClosedClient(now + limits::CLOSED_CLIENT_GRACE);
         } else {
@@ -378,7 +379,7 @@ impl OverWebSocket {
     }
 
     fn closed_by_server(&mut self, closed: &Closed) {
-        let orderly = matches!(closed, Closed::Goodbye { code: None | Some(NORMAL), .. });
+        let orderly = matches!(closed, Closed::CloseFrame { code: None | Some(NORMAL), .. });
         let error = Bytes::from(core::mem::take(&mut self.error));
         let status = match (self.protocol.json_status, error.is_empty()) {
             (true, false) => Status::parse(error).map_err(Some),
@@ -399,7 +400,8 @@ impl OverWebSocket {
         }
     }
 
-    /// Output ends where the session ends: this carrier has no other word for it.
+    /// Ends all output with the session, as this carrier cannot end it before, and gives the
+    /// Status.
     fn outcome(&mut self, status: Status) {
         for channel in [Channel::Stdout, Channel::Stderr] {
             if self.wants.has(channel) {
@@ -411,7 +413,7 @@ impl OverWebSocket {
 
     // ---- what time brings ----
 
-    /// Handles what is due; gives the next deadline.
+    /// Handles what is due; returns the next deadline.
     fn tick(&mut self, now: Time) -> Option<Time> {
         match self.state {
             State::Over => None,
@@ -442,9 +444,9 @@ impl OverWebSocket {
             State::ClosedClient(deadline) => Some(deadline),
             State::Outcome(_) if self.heartbeat.is_paused() => self.beat(now),
             State::Outcome(deadline) if now >= deadline => {
-                let closed = Closed::Goodbye { code: Some(NORMAL), reason: String::new() };
+                let closed = Closed::CloseFrame { code: Some(NORMAL), reason: String::new() };
                 self.closed_by_server(&closed);
-                self.say_goodbye(now, NORMAL, "");
+                self.send_close(now, NORMAL, "");
                 None
             }
             State::Outcome(deadline) => earlier(Some(deadline), self.beat(now)),
@@ -456,7 +458,7 @@ impl OverWebSocket {
         self.side == Side::Server && !self.input_ended && self.websocket.is_undelivered()
     }
 
-    /// The number of a ping, which its answer brings back; `None` where too much waits for one.
+    /// Sends a ping and returns its number, which the answer repeats; `None` where too much waits.
     fn ping(&mut self) -> Option<u32> {
         if self.websocket.unsent() >= limits::OUTBOX_BYTES {
             return None;
@@ -466,15 +468,15 @@ impl OverWebSocket {
         Some(self.pings)
     }
 
-    /// A pong that answers none of ours is one more sign of life, and nothing else.
+    /// Records the answer to a ping of ours. A pong that answers none is no more than traffic.
     fn pong(&mut self, payload: &[u8]) {
         if let Some(number) = payload.first_chunk() {
             self.heartbeat.answered(u32::from_be_bytes(*number));
         }
     }
 
-    /// Servers leave it to the client to ask (and to the kernel to find a host that is gone): a
-    /// client that does not read cannot answer, and is not dead for that.
+    /// Pings if that is due; returns the next deadline. Servers do not ping: a client that does not
+    /// read cannot answer, and is not dead for that. Hosts that are gone are found by the kernel.
     fn beat(&mut self, now: Time) -> Option<Time> {
         if self.side == Side::Server {
             return None;
@@ -501,11 +503,11 @@ fn loss(closed: &Closed) -> Loss {
     match closed {
         Closed::Cut => Loss::new(Cause::Cut, ""),
         Closed::Fault(fault) => Loss::new(Cause::Fault, fault.to_string()),
-        Closed::Goodbye { code: None | Some(NORMAL), .. } => Loss::new(Cause::NoStatus, ""),
-        Closed::Goodbye { code: Some(code), reason } if reason.is_empty() => {
+        Closed::CloseFrame { code: None | Some(NORMAL), .. } => Loss::new(Cause::NoStatus, ""),
+        Closed::CloseFrame { code: Some(code), reason } if reason.is_empty() => {
             Loss::new(Cause::Closed, format!("code {code}"))
         }
-        Closed::Goodbye { code: Some(code), reason } => {
+        Closed::CloseFrame { code: Some(code), reason } => {
             Loss::new(Cause::Closed, format!("code {code}, {reason}"))
         }
     }

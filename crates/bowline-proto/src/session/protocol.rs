@@ -1,4 +1,4 @@
-//! Every protocol as a row of a table: what is spoken under which name.
+//! Every protocol, as a row of a table.
 
 use alloc::format;
 use alloc::string::String;
@@ -8,24 +8,24 @@ use crate::limits;
 /// What a session travels in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Carrier {
-    /// Channels in WebSocket messages; the name is a `Sec-WebSocket-Protocol`.
+    /// WebSocket messages; the protocol's name is a `Sec-WebSocket-Protocol`.
     WebSocket,
-    /// SPDY/3.1 streams; the name is an `X-Stream-Protocol-Version`.
+    /// SPDY/3.1 streams; the protocol's name is an `X-Stream-Protocol-Version`.
     Spdy,
 }
 
 /// How a WebSocket message carries its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
-    /// A channel byte, then the bytes.
+    /// The channel's number as a byte, then the bytes.
     Binary,
-    /// A channel digit, then base64 text.
+    /// The channel's number as a digit, then the bytes in base64.
     Base64,
 }
 
 impl Encoding {
-    /// The most bytes that go into one message: as text, too, it is within
-    /// [`MESSAGE_BYTES`](limits::MESSAGE_BYTES), its channel's digit among them.
+    /// The most bytes that go into one message. A message of text is within
+    /// [`MESSAGE_BYTES`](limits::MESSAGE_BYTES) with its channel's digit.
     #[must_use]
     pub const fn payload_bytes(self) -> usize {
         match self {
@@ -44,19 +44,19 @@ pub struct Protocol {
     pub name: &'static str,
     /// How messages carry bytes; of no meaning over SPDY.
     pub encoding: Encoding,
-    /// The error channel carries a JSON Status, also on success. Otherwise it carries the plain
-    /// text of a failure, and nothing at all on success.
+    /// Whether the error channel carries a JSON Status, also on success. Otherwise it carries the
+    /// plain text of a failure, and nothing at all on success.
     pub json_status: bool,
-    /// A client can end stdin and go on reading.
+    /// Whether a client can end stdin and go on reading.
     pub half_closes: bool,
-    /// Terminal sizes have a channel. (Over WebSocket they have one in every version.)
+    /// Whether terminal sizes have a channel. Over WebSocket they have one in every version.
     pub resizes: bool,
 }
 
 impl Protocol {
-    /// Carrier and name, for a log.
+    /// The carrier and the name, for a log.
     #[must_use]
-    pub fn spoken(&self) -> String {
+    pub fn label(&self) -> String {
         let carrier = match self.carrier {
             Carrier::WebSocket => "WebSocket",
             Carrier::Spdy => "SPDY/3.1",
@@ -76,23 +76,23 @@ const fn spdy(name: &'static str, json_status: bool, half_closes: bool, resizes:
     Protocol { carrier, name, encoding, json_status, half_closes, resizes }
 }
 
-/// `v5.channel.k8s.io` over WebSocket: v4 and a word for the end of stdin. Since Kubernetes 1.29.
+/// `v5.channel.k8s.io` over WebSocket: v4 and a message that ends stdin. Since Kubernetes 1.29.
 pub static WEBSOCKET_V5: Protocol =
     Protocol { half_closes: true, ..websocket("v5.channel.k8s.io", Encoding::Binary, true) };
 /// `v4.channel.k8s.io` over WebSocket.
 pub static WEBSOCKET_V4: Protocol = websocket("v4.channel.k8s.io", Encoding::Binary, true);
-/// `v4.base64.channel.k8s.io`, for browsers of old.
+/// `v4.base64.channel.k8s.io`: v4 in messages of text, for old browsers.
 pub static WEBSOCKET_V4_BASE64: Protocol =
     websocket("v4.base64.channel.k8s.io", Encoding::Base64, true);
 /// `channel.k8s.io`: version 1, failures as plain text.
 pub static WEBSOCKET_V1: Protocol = websocket("channel.k8s.io", Encoding::Binary, false);
-/// `base64.channel.k8s.io`: version 1 as text.
+/// `base64.channel.k8s.io`: version 1 in messages of text.
 pub static WEBSOCKET_V1_BASE64: Protocol =
     websocket("base64.channel.k8s.io", Encoding::Base64, false);
 /// A WebSocket request without a subprotocol: version 1.
 pub static WEBSOCKET_UNNAMED: Protocol = websocket("", Encoding::Binary, false);
 
-/// `v5.channel.k8s.io` over SPDY: offered by clients, taken by no server, the same as v4.
+/// `v5.channel.k8s.io` over SPDY, which is v4: clients offer it, and no server takes it.
 pub static SPDY_V5: Protocol = spdy("v5.channel.k8s.io", true, true, true);
 /// `v4.channel.k8s.io` over SPDY: a JSON Status on the error stream.
 pub static SPDY_V4: Protocol = spdy("v4.channel.k8s.io", true, true, true);
@@ -111,13 +111,13 @@ pub static FORWARD_TUNNEL: Protocol = Protocol {
 /// Port-forward's pairs of streams over SPDY.
 pub static FORWARD_SPDY: Protocol = spdy("portforward.k8s.io", false, true, false);
 
-/// What a port-forward's server takes over WebSocket. Some clients offer v5 first and need v4; for
-/// port-forward both mean the same channels, so that v4 goes first, whatever the client's order.
+/// What a port-forward's server takes over WebSocket, best first, whatever the client's order. Both
+/// v4 and v5 mean the same channels here, and some clients offer v5 first but need v4.
 pub static FORWARD_CHANNELS: [&Protocol; 4] =
     [&WEBSOCKET_V4, &WEBSOCKET_V4_BASE64, &WEBSOCKET_V5, &WEBSOCKET_UNNAMED];
 
-/// What a server takes over WebSocket. v5 is taken where it is offered; else the client's order
-/// decides, not this one.
+/// What a remote command's server takes over WebSocket. v5 is taken wherever it is offered; else
+/// the client's order decides, not this one.
 pub static WEBSOCKET: [&Protocol; 6] = [
     &WEBSOCKET_V5,
     &WEBSOCKET_V4,
@@ -127,10 +127,10 @@ pub static WEBSOCKET: [&Protocol; 6] = [
     &WEBSOCKET_UNNAMED,
 ];
 
-/// What a server takes over SPDY.
+/// What a remote command's server takes over SPDY.
 pub static SPDY: [&Protocol; 4] = [&SPDY_V4, &SPDY_V3, &SPDY_V2, &SPDY_V1];
 
-/// What a client offers over SPDY, best first.
+/// What a remote command's client offers over SPDY, best first.
 pub static SPDY_OFFER: [&Protocol; 5] = [&SPDY_V5, &SPDY_V4, &SPDY_V3, &SPDY_V2, &SPDY_V1];
 
 #[cfg(test)]

@@ -8,13 +8,12 @@ use bytes::Bytes;
 use super::channel::Size;
 use crate::limits::RESIZE_BYTES;
 
-/// Only a terminal's last size counts; but a program draws anew when it finds that another came
-/// before.
-pub const SIZES: usize = 2;
+/// How many of several sizes are kept. Only the last one counts, but a program redraws when another
+/// one came before.
+pub const SIZES_KEPT: usize = 2;
 
-/// Reads sizes as they come. After the first fault it reads no more: stdin goes on, resizing stops,
-/// as with Kubernetes' own decoder (but without wedging the session, trap T9 in
-/// docs/protocols/traps.md).
+/// Parses sizes as they come. After the first fault it ignores the rest, as Kubernetes' decoder
+/// does, but without wedging the session (trap T9 in docs/protocols/traps.md).
 #[derive(Debug, Default)]
 pub struct Sizes {
     partial: Vec<u8>,
@@ -22,8 +21,8 @@ pub struct Sizes {
 }
 
 impl Sizes {
-    /// Takes the next bytes and gives the last of the sizes that are now complete, at most
-    /// [`SIZES`]: a size is passed on in ten times the bytes that it may come in.
+    /// Takes the next bytes and returns the last [`SIZES_KEPT`] of the sizes that are now complete.
+    /// More are not worth their cost: one is passed on in ten times the bytes that it may come in.
     pub fn push(&mut self, bytes: &[u8]) -> Vec<Size> {
         let mut sizes: Vec<Size> = Vec::new();
         if self.broken {
@@ -37,11 +36,11 @@ impl Sizes {
             if self.partial[0] != b'{' || self.partial.len() > RESIZE_BYTES {
                 return self.give_up(sizes);
             }
-            // A size has no inner objects and no braces in strings that matter: `}` may end it.
+            // A `}` may end the size, or be part of an inner object or a string.
             if byte == b'}' {
                 match parse(&self.partial) {
                     Parsed::Size(size) => {
-                        if sizes.len() == SIZES {
+                        if sizes.len() == SIZES_KEPT {
                             sizes.remove(0);
                         }
                         sizes.push(size);
@@ -68,8 +67,8 @@ enum Parsed {
     Broken,
 }
 
-/// Keys match without regard to case (clients differ), unknown keys are passed over, and a missing
-/// one is 0: Go's rules.
+/// Parses one size by Go's rules: keys match without regard to case, unknown keys are ignored, and
+/// a missing one is 0.
 fn parse(json: &[u8]) -> Parsed {
     let value: serde_json::Value = match serde_json::from_slice(json) {
         Ok(value) => value,
@@ -93,9 +92,9 @@ fn parse(json: &[u8]) -> Parsed {
     Parsed::Size(size)
 }
 
-/// The JSON of one size, as Kubernetes' encoder writes it.
+/// Returns the JSON of one size, as Kubernetes' encoder writes it.
 #[must_use]
-pub fn encode(size: Size) -> Bytes {
+pub(super) fn encode(size: Size) -> Bytes {
     format!("{{\"Width\":{},\"Height\":{}}}\n", size.width, size.height).into()
 }
 
@@ -135,7 +134,7 @@ mod tests {
     #[test]
     fn only_the_last_of_many_sizes_are_passed_on() {
         let mut sizes = Sizes::default();
-        assert_eq!(sizes.push(&b"{}".repeat(1000)).len(), SIZES);
+        assert_eq!(sizes.push(&b"{}".repeat(1000)).len(), SIZES_KEPT);
         assert_eq!(sizes.push(b"{}{\"Width\":1}{\"Width\":2}"), [size(1, 0), size(2, 0)]);
     }
 
@@ -166,7 +165,7 @@ mod tests {
             cuts in prop::collection::vec(1usize..9, 1..40),
         ) {
             let expected: Vec<Size> = pairs.iter().map(|&(w, h)| size(w, h)).collect();
-            let last = |sizes: &[Size]| sizes[sizes.len().saturating_sub(SIZES)..].to_vec();
+            let last = |sizes: &[Size]| sizes[sizes.len().saturating_sub(SIZES_KEPT)..].to_vec();
             let all: Vec<u8> = expected.iter().flat_map(|size| encode(*size)).collect();
             let (mut sizes, mut got, mut rest) = (Sizes::default(), vec![], &all[..]);
             for cut in cuts.iter().cycle() {

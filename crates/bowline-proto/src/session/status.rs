@@ -1,4 +1,4 @@
-//! Kubernetes' Status JSON to an outcome and back.
+//! Turns the JSON of a Kubernetes Status into an outcome, and an outcome into JSON.
 
 use alloc::borrow::{Cow, ToOwned};
 use alloc::format;
@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// How a remote command ended, as its server said it: the JSON that travels, and what it means.
+/// How a remote command ended: the JSON that the server sent, and what it means.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
     json: Bytes,
@@ -19,13 +19,13 @@ pub struct Status {
 /// What a Status means.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The command ran and gave 0.
+    /// The command ran and exited with 0.
     Success,
-    /// The command ran and gave this code, never 0. Death by signal N gives 128 + N.
+    /// The command ran and exited with this code, never 0. Death by signal N gives 128 + N.
     Exited(u8),
-    /// The command could not be run, or not be followed to its end.
+    /// The command could not be run, or its end not be found out.
     Failed {
-        /// The server's words; never empty.
+        /// The server's explanation; never empty.
         message: String,
         /// The HTTP-like code, where the server gave one.
         code: Option<u16>,
@@ -36,8 +36,9 @@ pub enum Outcome {
 
 /// Why some bytes are not a Status that says how a command ended.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum BadStatus {
-    /// Not JSON, or not of a Status' shape.
+    /// They are not JSON, or not of a Status' shape.
     #[error("{error} in {text:?}")]
     Json {
         /// What the parser said.
@@ -45,23 +46,23 @@ pub enum BadStatus {
         /// The beginning of the bytes.
         text: String,
     },
-    /// `status` is neither `Success` nor `Failure`.
+    /// Their `status` is neither `Success` nor `Failure`.
     #[error("unknown status {0:?}")]
     Unknown(String),
-    /// A non-zero exit without details.
+    /// They say that the command failed, without details.
     #[error("details must be set")]
     NoDetails,
-    /// A non-zero exit whose details do not name a code.
+    /// They say that the command failed, and their details do not name its code.
     #[error("no ExitCode cause given")]
     NoExitCode,
-    /// The code is not a number from 1 to 255. A 0 here contradicts itself.
+    /// They say that the command failed with a code that is not a number from 1 to 255.
     #[error("invalid exit code value {0:?}")]
     ExitCode(String),
 }
 
-/// The wire's shape. Order and omissions are those of the API server's own encoder.
+/// The JSON's shape. Order and omissions are those of the API server's encoder.
 #[derive(Serialize, Deserialize)]
-struct Wire<'a> {
+struct StatusJson<'a> {
     #[serde(skip_deserializing)]
     metadata: Empty,
     #[serde(borrow, default)]
@@ -98,13 +99,14 @@ const EXIT_CODE: &str = "ExitCode";
 const INTERNAL: &str = "InternalError";
 
 impl Status {
-    /// The command gave 0.
+    /// The Status of a command that exited with 0.
     #[must_use]
     pub fn success() -> Status {
-        Status::build(&wire("Success", "", "", None, None), Outcome::Success)
+        Status::build(&fields("Success", "", "", None, None), Outcome::Success)
     }
 
-    /// The command gave `code`; 0 is success. `why` is the runtime's sentence about it.
+    /// The Status of a command that exited with `code`, where 0 is success. `why` is the runtime's
+    /// explanation.
     #[must_use]
     pub fn exited(code: u8, why: &str) -> Status {
         if code == 0 {
@@ -113,70 +115,70 @@ impl Status {
         let message = format!("command terminated with non-zero exit code: {why}");
         let cause = CauseOfStatus { reason: EXIT_CODE.into(), message: code.to_string().into() };
         let details = Details { causes: alloc::vec![cause] };
-        let wire = wire("Failure", &message, NON_ZERO, Some(details), None);
-        Status::build(&wire, Outcome::Exited(code))
+        let fields = fields("Failure", &message, NON_ZERO, Some(details), None);
+        Status::build(&fields, Outcome::Exited(code))
     }
 
-    /// The command could not be run: `why`, as an internal error.
+    /// The Status of a command that could not be run, as an internal error with this reason.
     #[must_use]
     pub fn failed(why: &str) -> Status {
         let message = format!("Internal error occurred: {why}");
         let cause = CauseOfStatus { reason: "".into(), message: why.into() };
         let details = Details { causes: alloc::vec![cause] };
-        let wire = wire("Failure", &message, INTERNAL, Some(details), Some(500));
+        let fields = fields("Failure", &message, INTERNAL, Some(details), Some(500));
         let (code, reason) = (Some(500), INTERNAL.to_owned());
-        Status::build(&wire, Outcome::Failed { message: message.clone(), code, reason })
+        Status::build(&fields, Outcome::Failed { message: message.clone(), code, reason })
     }
 
-    /// The failure that a protocol without JSON sent as plain `text`.
+    /// The Status of a failure that a protocol without JSON sent as plain `text`.
     #[must_use]
     pub fn from_text(text: &str) -> Status {
-        let text = words(text, "");
-        let wire = wire("Failure", text, INTERNAL, None, Some(500));
+        let text = failure_text(text, "");
+        let fields = fields("Failure", text, INTERNAL, None, Some(500));
         let (code, reason) = (Some(500), INTERNAL.to_owned());
-        Status::build(&wire, Outcome::Failed { message: text.to_owned(), code, reason })
+        Status::build(&fields, Outcome::Failed { message: text.to_owned(), code, reason })
     }
 
-    /// Reads the bytes of an error channel.
+    /// Parses the bytes of an error channel.
     ///
     /// # Errors
-    /// [`BadStatus`] where they do not say how the command ended. Such bytes are no outcome.
+    /// [`BadStatus`] if they do not say how the command ended: the outcome is unknown then.
     pub fn parse(json: Bytes) -> Result<Status, BadStatus> {
         let bad = |error: String| {
             let text = String::from_utf8_lossy(&json[..json.len().min(200)]).into_owned();
             BadStatus::Json { error, text }
         };
-        // The library would take a list for an object, its values in the order of our fields.
+        // serde_json would take a list for an object, with its values in the order of our fields.
         if json.trim_ascii_start().first().is_some_and(|&first| first != b'{') {
             return Err(bad("not an object".to_owned()));
         }
-        let wire: Wire<'_> =
+        let fields: StatusJson<'_> =
             serde_json::from_slice(&json).map_err(|error| bad(error.to_string()))?;
-        let outcome = outcome(&wire)?;
+        let outcome = outcome(&fields)?;
         Ok(Status { json, outcome })
     }
 
-    /// The JSON, as it travels on the error channel of v4 and v5.
+    /// The JSON, as the error channel of v4 and v5 carries it.
     #[must_use]
     pub fn json(&self) -> &Bytes {
         &self.json
     }
 
-    /// What it means.
+    /// What the Status means.
     #[must_use]
     pub fn outcome(&self) -> &Outcome {
         &self.outcome
     }
 
-    /// What protocols without JSON send: nothing on success, the message otherwise.
+    /// The text that protocols without JSON send: nothing on success, the message otherwise.
     #[must_use]
     pub fn text(&self) -> String {
         match &self.outcome {
             Outcome::Success => String::new(),
             Outcome::Failed { message, .. } => message.clone(),
             Outcome::Exited(code) => {
-                let wire: Result<Wire<'_>, _> = serde_json::from_slice(&self.json);
-                let message = wire.map(|wire| wire.message.into_owned()).unwrap_or_default();
+                let fields: Result<StatusJson<'_>, _> = serde_json::from_slice(&self.json);
+                let message = fields.map(|fields| fields.message.into_owned()).unwrap_or_default();
                 if message.is_empty() {
                     format!("command terminated with exit code {code}")
                 } else {
@@ -186,48 +188,48 @@ impl Status {
         }
     }
 
-    fn build(wire: &Wire<'_>, outcome: Outcome) -> Status {
+    fn build(fields: &StatusJson<'_>, outcome: Outcome) -> Status {
         // A value of strings and numbers always has a JSON form.
-        let json = serde_json::to_vec(wire).unwrap_or_default();
+        let json = serde_json::to_vec(fields).unwrap_or_default();
         Status { json: json.into(), outcome }
     }
 }
 
-fn wire<'a>(
+fn fields<'a>(
     status: &'a str,
     message: &'a str,
     reason: &'a str,
     details: Option<Details<'a>>,
     code: Option<i32>,
-) -> Wire<'a> {
+) -> StatusJson<'a> {
     let (status, message, reason) = (status.into(), message.into(), reason.into());
-    Wire { metadata: Empty {}, status, message, reason, details, code }
+    StatusJson { metadata: Empty {}, status, message, reason, details, code }
 }
 
-fn outcome(wire: &Wire<'_>) -> Result<Outcome, BadStatus> {
-    match &*wire.status {
+fn outcome(fields: &StatusJson<'_>) -> Result<Outcome, BadStatus> {
+    match &*fields.status {
         "Success" => Ok(Outcome::Success),
-        "Failure" if wire.reason == NON_ZERO => exit_code(wire).map(Outcome::Exited),
+        "Failure" if fields.reason == NON_ZERO => exit_code(fields).map(Outcome::Exited),
         "Failure" => Ok(Outcome::Failed {
-            message: words(&wire.message, &wire.reason).to_owned(),
-            code: wire.code.and_then(|code| u16::try_from(code).ok()),
-            reason: wire.reason.clone().into_owned(),
+            message: failure_text(&fields.message, &fields.reason).to_owned(),
+            code: fields.code.and_then(|code| u16::try_from(code).ok()),
+            reason: fields.reason.clone().into_owned(),
         }),
         other => Err(BadStatus::Unknown(other.to_owned())),
     }
 }
 
-/// What a failure says of itself. It always says something: where there is no JSON, words are all
-/// that a failure is known by, and silence is success.
-fn words<'a>(message: &'a str, reason: &'a str) -> &'a str {
+/// Returns the text of a failure, which is never empty: where there is no JSON, an empty text would
+/// be success.
+fn failure_text<'a>(message: &'a str, reason: &'a str) -> &'a str {
     let said = [message, reason].into_iter().find(|text| !text.trim().is_empty());
     said.unwrap_or("the command failed, and the server does not say why")
 }
 
-/// The code of the first `ExitCode` cause, as client-go finds it. A 0 is refused: it would report
-/// a failure as success.
-fn exit_code(wire: &Wire<'_>) -> Result<u8, BadStatus> {
-    let details = wire.details.as_ref().ok_or(BadStatus::NoDetails)?;
+/// Returns the code of the first `ExitCode` cause, as client-go does. A 0 is refused: it would
+/// report a failure as success.
+fn exit_code(fields: &StatusJson<'_>) -> Result<u8, BadStatus> {
+    let details = fields.details.as_ref().ok_or(BadStatus::NoDetails)?;
     let cause = details.causes.iter().find(|cause| cause.reason == EXIT_CODE);
     let text = &*cause.ok_or(BadStatus::NoExitCode)?.message;
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());

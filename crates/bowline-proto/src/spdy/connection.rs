@@ -1,8 +1,7 @@
-//! One SPDY connection after its upgrade: bytes to events, streams' data to bytes.
+//! One SPDY connection after its upgrade: bytes to events, data of streams to bytes.
 //!
-//! The rules ask who opened a stream, not who is the client. There is no flow control: nobody in
-//! Kubernetes sends or heeds windows (trap T12 in docs/protocols/traps.md), TCP is what holds a
-//! sender back.
+//! There is no flow control by itself: nobody in Kubernetes sends or heeds windows (trap T12 in
+//! docs/protocols/traps.md), and TCP is what holds back a sender.
 
 use alloc::collections::BTreeMap;
 use core::mem;
@@ -20,16 +19,17 @@ const PROTOCOL_ERROR: u32 = 1;
 const REFUSED_STREAM: u32 = 3;
 /// GOAWAY code (§2.6.6).
 const GOAWAY_PROTOCOL_ERROR: u32 = 1;
-/// Past so many answers that the peer does not take, only its latest PING is answered.
+/// How many answers to PINGs may wait before only the latest PING is answered: a peer that asks
+/// without reading must not fill our memory.
 const PONGS_WAITING: usize = 16;
 
 /// Which end of the connection this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Opens odd streams, speaks first.
+    /// The client, which opens odd streams and sends first.
     Client,
-    /// Opens even streams (in Kubernetes: none), never speaks first (docs/protocols/handshakes.md,
-    /// 3.9).
+    /// The server, which opens even streams (in Kubernetes none) and never sends first
+    /// (docs/protocols/handshakes.md, 3.9).
     Server,
 }
 
@@ -38,28 +38,28 @@ pub enum Role {
 pub struct StreamId(u32);
 
 impl StreamId {
-    /// The number.
+    /// Returns the number.
     #[must_use]
     pub fn number(self) -> u32 {
         self.0
     }
 }
 
-/// What happened. After `Closed` nothing follows.
+/// What a connection tells its owner. After [`Closed`](Self::Closed) no event follows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// The peer opened a stream; answer with [`Connection::reply`] or [`Connection::reset`].
     Opened {
-        /// Its number.
+        /// The stream's number.
         id: StreamId,
-        /// What it says of itself.
+        /// The headers that it was opened with.
         headers: Headers,
     },
     /// The peer answered a stream of ours.
     Replied {
-        /// Its number.
+        /// The stream's number.
         id: StreamId,
-        /// What the answer says. Go's servers say nothing.
+        /// The headers of the answer. Go's servers send none.
         headers: Headers,
     },
     /// Bytes of a stream; never empty.
@@ -68,7 +68,7 @@ pub enum Event {
     Finished(StreamId),
     /// The peer reset a stream, with this code; it is gone.
     Reset(StreamId, u32),
-    /// The peer has taken so many bytes more of a stream of ours. Go's library never says so.
+    /// The peer has taken so many more bytes of a stream. Go's library never sends this.
     Window(StreamId, u32),
     /// The peer answered a ping of ours.
     Pong(u32),
@@ -79,13 +79,13 @@ pub enum Event {
 /// How a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Closed {
-    /// With a GOAWAY. In Kubernetes it is the end, no drain follows (trap T55 in
+    /// The peer sent a GOAWAY. In Kubernetes nothing follows it (trap T55 in
     /// docs/protocols/traps.md).
     Goaway {
-        /// 0 is a normal end.
+        /// The status, where 0 is a normal end.
         status: u32,
     },
-    /// Without a word.
+    /// The bytes ended without a GOAWAY.
     Cut,
     /// The peer broke a rule; a GOAWAY is queued.
     Fault(Fault),
@@ -96,12 +96,12 @@ pub enum Closed {
 pub struct Connection {
     role: Role,
     inbox: Bytes,
-    /// How long it was when it got memory of its own; 0 while it is a slice of what was read.
+    /// The length of `inbox` when it got memory of its own; 0 while it is a slice of a read.
     inbox_own: usize,
     input_ended: bool,
     outbox: Outbox,
     encoder: Encoder,
-    /// Gone once no further header block will be read.
+    /// `None` once no further header block is read.
     decoder: Option<Decoder>,
     streams: BTreeMap<StreamId, Stream>,
     next_id: u32,
@@ -110,30 +110,30 @@ pub struct Connection {
     /// The peer's latest PING, while too many answers wait.
     unanswered: Option<u32>,
     /// The DATA frame whose payload is being read.
-    data: Option<Data>,
-    /// The peer has said something: a server may speak.
+    data: Option<DataFrame>,
+    /// The peer has sent something, so that a server may send as well.
     heard: bool,
     closed: bool,
 }
 
-/// A stream's two directions.
+/// The state of a stream.
 #[derive(Clone, Copy, Debug, Default)]
 struct Stream {
     we_finished: bool,
     they_finished: bool,
-    /// The one SYN_REPLY of a stream was said, by whoever did not open it.
+    /// The one SYN_REPLY of the stream was sent, by the end that did not open it.
     replied: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Data {
+struct DataFrame {
     id: StreamId,
     left: usize,
     fin: bool,
 }
 
 impl Connection {
-    /// A connection on which nothing was said yet.
+    /// A connection right after the upgrade.
     #[must_use]
     pub fn new(role: Role) -> Connection {
         let first = if role == Role::Client { 1 } else { 2 };
@@ -156,7 +156,7 @@ impl Connection {
         }
     }
 
-    /// Takes bytes of the peer.
+    /// Takes the next bytes of the peer.
     pub fn receive(&mut self, input: impl Into<Bytes>) {
         let input = input.into();
         if self.closed {
@@ -172,7 +172,7 @@ impl Connection {
         }
     }
 
-    /// The beginning of a frame must not keep the read that it came with.
+    /// Copies the beginning of a frame, which must not keep alive all of the last read.
     fn keep_rest(&mut self) {
         if self.inbox.is_empty() {
             self.inbox = Bytes::new();
@@ -182,12 +182,12 @@ impl Connection {
         }
     }
 
-    /// The peer sends no more bytes.
+    /// Records that the peer sends no more bytes.
     pub fn receive_end(&mut self) {
         self.input_ended = true;
     }
 
-    /// The bytes to write.
+    /// The bytes that wait to be written.
     pub fn outbox(&mut self) -> &mut Outbox {
         &mut self.outbox
     }
@@ -204,23 +204,24 @@ impl Connection {
         self.outbox.len()
     }
 
-    /// Whether there is room for the answers that more input may need. A peer that asks and never
-    /// reads is not read either.
+    /// Whether there is room for answers that more input may require. A peer that sends requests
+    /// and never reads is not read either.
     #[must_use]
     pub fn has_room(&self) -> bool {
         self.outbox.len() < limits::OUTBOX_WITH_ANSWERS_BYTES
     }
 
-    /// No further stream will be taken and no header be read: frees what reads them.
+    /// Refuses all further streams and ignores headers from now on, to free the memory that
+    /// decoding them takes.
     pub fn forget_headers(&mut self) {
         self.decoder = None;
     }
 
     // ---- sending ----
 
-    /// Whether no further stream can be opened: their numbers end (§2.3.2).
+    /// Whether all stream numbers are used, so that no further stream can be opened (§2.3.2).
     #[must_use]
-    pub fn is_used_up(&self) -> bool {
+    pub fn is_out_of_ids(&self) -> bool {
         self.next_id > ID_BITS
     }
 
@@ -332,7 +333,7 @@ impl Connection {
 
     // ---- receiving ----
 
-    /// The next event, if what was received holds one.
+    /// Returns the next event, if there is one in what was received.
     pub fn poll(&mut self) -> Option<Event> {
         if self.closed {
             return None;
@@ -365,7 +366,7 @@ impl Connection {
                 match self.payload(data) {
                     Progress::Event(event) => return Ok(Some(event)),
                     Progress::Nothing => continue,
-                    Progress::Starved => return Ok(None),
+                    Progress::Incomplete => return Ok(None),
                 }
             }
             let Some(head) = self.inbox.first_chunk::<HEADER_BYTES>() else { return Ok(None) };
@@ -373,7 +374,7 @@ impl Connection {
             match Header::parse(*head)? {
                 Header::Data { id, fin, len } => {
                     self.inbox.advance(HEADER_BYTES);
-                    self.data = Some(Data { id: StreamId(id), left: len as usize, fin });
+                    self.data = Some(DataFrame { id: StreamId(id), left: len as usize, fin });
                 }
                 Header::Control { kind, flags, len } => {
                     if len as usize > limits::SPDY_CONTROL_BYTES {
@@ -392,17 +393,17 @@ impl Connection {
         }
     }
 
-    /// Gives what is there of a DATA frame. Data of streams that are unknown, reset or finished is
-    /// dropped without a word, as in Go's library.
-    fn payload(&mut self, mut data: Data) -> Progress {
+    /// Takes what has come of a DATA frame. Data of streams that are unknown, reset or finished is
+    /// dropped, as by Go's library.
+    fn payload(&mut self, mut data: DataFrame) -> Progress {
         let here = data.left.min(self.inbox.len());
         if here == 0 && data.left > 0 {
-            return Progress::Starved;
+            return Progress::Incomplete;
         }
         let bytes = self.inbox.split_to(here);
         data.left -= here;
         let known = self.streams.get(&data.id).is_some_and(|stream| !stream.they_finished);
-        // The FIN of a frame with a payload is given by another round, after the payload.
+        // The FIN of a frame with a payload is given by the next call, after the payload.
         let last = data.left == 0 && (!data.fin || bytes.is_empty());
         self.data = Some(data).filter(|_| !last);
         if !known {
@@ -439,16 +440,16 @@ impl Connection {
             (Type::SynReply, _, _) => {
                 let headers = self.decode(&body[4..])?.unwrap_or_default();
                 let known = self.is_ours(id) && self.take_reply(id);
-                // A FIN on a reply that ends the stream at once is given by another round.
+                // A FIN on the reply, which ends the stream at once, is given by the next call.
                 if known && flags & FIN != 0 {
-                    self.data = Some(Data { id, left: 0, fin: true });
+                    self.data = Some(DataFrame { id, left: 0, fin: true });
                 }
                 Ok(known.then_some(Event::Replied { id, headers }))
             }
             (Type::Headers, _, _) => {
                 self.decode(&body[4..])?;
                 if flags & FIN != 0 {
-                    self.data = Some(Data { id, left: 0, fin: true });
+                    self.data = Some(DataFrame { id, left: 0, fin: true });
                 }
                 Ok(None)
             }
@@ -475,7 +476,7 @@ impl Connection {
         flags: u8,
         block: &[u8],
     ) -> Result<Option<Event>, Fault> {
-        // The block is read even if the stream is refused, or the next one could not be.
+        // The block is decoded even if the stream is refused, or the next one could not be.
         let headers = self.decode(block)?;
         let fresh = !self.is_ours(id) && id.0 > self.last_peer_id;
         if fresh {
@@ -490,13 +491,13 @@ impl Connection {
         };
         if let Some(code) = refused {
             self.outbox.frame(&frame::pair(Type::RstStream, id.0, code), Bytes::new());
-            // The peer takes the answer for its stream of that number, so it is gone here, too.
+            // To the peer this resets an open stream of that number, so that goes here, too.
             let theirs = self.streams.remove(&id).is_some();
             return Ok(theirs.then_some(Event::Reset(id, code)));
         }
         self.streams.insert(id, Stream::default());
         if flags & FIN != 0 {
-            self.data = Some(Data { id, left: 0, fin: true });
+            self.data = Some(DataFrame { id, left: 0, fin: true });
         }
         Ok(headers.map(|headers| Event::Opened { id, headers }))
     }
@@ -509,7 +510,7 @@ impl Connection {
         (id.0 % 2 == 1) == (self.role == Role::Client)
     }
 
-    /// §2.6.5: a PING of the other side's parity is a question, one of ours an answer.
+    /// Takes a PING. One with a number of ours is an answer, any other one is a question (§2.6.5).
     fn pinged(&mut self, id: u32, flags: u8) -> Result<Option<Event>, Fault> {
         if id == 0 || flags != 0 {
             return Err(Fault::Ping);
@@ -535,5 +536,5 @@ enum Progress {
     Event(Event),
     Nothing,
     /// The frame goes on with bytes that have not come.
-    Starved,
+    Incomplete,
 }

@@ -1,38 +1,41 @@
-//! What a peer can do wrong in SPDY/3.1.
+//! The rules of SPDY/3.1 that a peer can break.
 
 use thiserror::Error;
 
-/// A broken rule. It ends the connection. Sections are those of the SPDY/3.1 draft.
+/// A rule that the peer has broken, which ends the connection. Sections are those of the SPDY/3.1
+/// draft.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum Fault {
-    /// §2.2.1.
+    /// A control frame must be of version 3 (§2.2.1).
     #[error("control frame of version {0}")]
     Version(u16),
-    /// §2.6: a type that SPDY/3.1 does not have, or that nobody sends.
+    /// A control frame has a type that SPDY/3.1 does not have, or that nobody sends (§2.6).
     #[error("unknown control frame type {0}")]
     Type(u16),
-    /// A frame of fixed size has another one.
+    /// A control frame must be as long as its type requires (§2.6).
     #[error("a control frame of type {0} has a wrong length")]
     Length(u16),
-    /// A limit of ours, see [`limits::SPDY_CONTROL_BYTES`](crate::limits::SPDY_CONTROL_BYTES).
+    /// A control frame exceeds our limit,
+    /// [`limits::SPDY_CONTROL_BYTES`](crate::limits::SPDY_CONTROL_BYTES).
     #[error("a control frame of {0} bytes is too long")]
     LongControl(u32),
-    /// §2.6.5: a PING has an id and no flags.
+    /// A PING must have an id and no flags (§2.6.5).
     #[error("a bad PING")]
     Ping,
-    /// §2.6.3: neither stream 0 nor status 0 exist.
+    /// A RST_STREAM must name a stream and a status, neither of which is 0 (§2.6.3).
     #[error("a bad RST_STREAM")]
     Reset,
-    /// §2.2.2, §2.3.2: streams are numbered from 1.
+    /// Streams are numbered from 1 (§2.2.2, §2.3.2).
     #[error("a frame of stream 0")]
     StreamZero,
-    /// §2.6.10.1: the zlib stream is broken, or goes on behind its frame.
+    /// The zlib stream of the headers is broken, or does not end with its frame (§2.6.10.1).
     #[error("a header block cannot be inflated")]
     Inflate,
-    /// A limit of ours; what a peer declares is never allocated.
+    /// A header block exceeds our limits, whatever it declares.
     #[error("a header block is too large")]
     LargeHeaders,
-    /// §2.6.10: lengths that do not fit, upper case, empty or repeated names, no text.
+    /// Lengths must fit, names be lower-case, unique and not empty, and all be UTF-8 (§2.6.10).
     #[error("a header block is malformed")]
     Headers,
 }

@@ -2,18 +2,18 @@
 
 use super::fault::Fault;
 
-/// Every frame begins with eight bytes.
+/// The length of every frame's fixed part.
 pub(super) const HEADER_BYTES: usize = 8;
 const VERSION: u16 = 3;
 /// The largest length that a header can say.
 pub(super) const PAYLOAD_BYTES: usize = 0xff_ffff;
-/// On DATA, SYN_STREAM, SYN_REPLY and HEADERS.
+/// The flag that ends a direction, on DATA, SYN_STREAM, SYN_REPLY and HEADERS.
 pub(super) const FIN: u8 = 1;
-/// Ids have 31 bits.
+/// The bits of a stream's id.
 pub(super) const ID_BITS: u32 = 0x7fff_ffff;
 
-/// Control frames (SPDY/3.1 §2.6). Type 5 (NOOP) and 10 (CREDENTIAL) are of older drafts; no peer
-/// sends them and Go's library takes them for a fault, too.
+/// The types of control frames (SPDY/3.1 §2.6). Types 5 (NOOP) and 10 (CREDENTIAL) are of older
+/// drafts; no peer sends them, and they are a fault for Go's library, too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
 pub(super) enum Type {
@@ -79,7 +79,7 @@ impl Header {
     }
 }
 
-/// A control frame of two numbers: RST_STREAM, GOAWAY and WINDOW_UPDATE.
+/// Returns a control frame of two numbers: RST_STREAM, GOAWAY or WINDOW_UPDATE.
 pub(super) fn pair(kind: Type, first: u32, second: u32) -> [u8; HEADER_BYTES + 8] {
     let mut bytes = [0; HEADER_BYTES + 8];
     bytes[..8].copy_from_slice(&Header::Control { kind, flags: 0, len: 8 }.emit());
@@ -88,7 +88,7 @@ pub(super) fn pair(kind: Type, first: u32, second: u32) -> [u8; HEADER_BYTES + 8
     bytes
 }
 
-/// A PING.
+/// Returns a PING.
 pub(super) fn ping(id: u32) -> [u8; HEADER_BYTES + 4] {
     let mut bytes = [0; HEADER_BYTES + 4];
     bytes[..8].copy_from_slice(&Header::Control { kind: Type::Ping, flags: 0, len: 4 }.emit());

@@ -1,4 +1,4 @@
-//! Header blocks: names and values to and from the connection's zlib streams.
+//! Header blocks: names and values in the connection's zlib streams.
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -14,25 +14,25 @@ use crate::limits::{SPDY_HEADERS, SPDY_HEADERS_INFLATED_BYTES};
 /// The largest stored block of deflate (RFC 1951 §3.2.4).
 const STORED_BYTES: usize = 0xffff;
 
-/// The headers of a stream: lower-case names, in the order of the wire. Several values of one name
-/// are joined by NUL, as they came.
+/// The headers of a stream, in the order in which they came, with lower-case names. Several values
+/// of one name are joined by NUL.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Headers(Vec<(String, String)>);
 
 impl Headers {
-    /// The value of the header with this name, in any case.
+    /// Returns the value of the header with this name, whatever the name's case.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         let found = self.0.iter().find(|pair| pair.0.eq_ignore_ascii_case(name));
         found.map(|pair| pair.1.as_str())
     }
 
-    /// All of them.
+    /// All names and values.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|pair| (pair.0.as_str(), pair.1.as_str()))
     }
 
-    /// SPDY/3.1 §2.6.10. Counts and lengths are only believed as far as bytes are there.
+    /// Parses an inflated block (SPDY/3.1 §2.6.10), whose counts and lengths may be wrong.
     fn parse(mut bytes: &[u8]) -> Result<Headers, Fault> {
         let mut headers = Headers::default();
         let count = number(&mut bytes)?;
@@ -64,15 +64,15 @@ fn text(bytes: &mut &[u8]) -> Result<String, Fault> {
     core::str::from_utf8(text).map(Into::into).map_err(|_| Fault::Headers)
 }
 
-/// Writes header blocks. They are stored, not compressed: a compressor would hold 256 KiB for every
-/// idle session to save some forty bytes once.
+/// Writes header blocks. They are stored rather than compressed: a compressor would hold 256 KiB
+/// for every idle session to save some forty bytes once.
 #[derive(Debug, Default)]
 pub(super) struct Encoder {
     begun: bool,
 }
 
 impl Encoder {
-    /// The block for `pairs`, whose names are made lower-case.
+    /// Returns the block of `pairs`, whose names are made lower-case.
     pub(super) fn block(&mut self, pairs: &[(&str, &str)]) -> Vec<u8> {
         let mut plain = Vec::new();
         plain.extend_from_slice(&(pairs.len() as u32).to_be_bytes());
@@ -92,13 +92,13 @@ impl Encoder {
         for piece in plain.chunks(STORED_BYTES) {
             stored(&mut block, piece);
         }
-        // What a sync flush writes: an empty stored block.
+        // An empty stored block is what a sync flush writes.
         stored(&mut block, &[]);
         block
     }
 }
 
-/// RFC 1951 §3.2.4: not final, type 0, then the length and its complement.
+/// Appends a stored block: not final, type 0, the length and its complement (RFC 1951 §3.2.4).
 fn stored(block: &mut Vec<u8>, bytes: &[u8]) {
     let len = bytes.len() as u16;
     block.push(0);
@@ -120,7 +120,7 @@ impl fmt::Debug for Decoder {
 }
 
 impl Decoder {
-    /// The headers of the next `block`. Every block must pass through here, in order.
+    /// Decodes the next block. No block of the connection may be left out.
     pub(super) fn headers(&mut self, block: &[u8]) -> Result<Headers, Fault> {
         Headers::parse(&self.plain(block)?)
     }

@@ -1,4 +1,4 @@
-//! SPDY/3.1 as Kubernetes uses it: streams, no windows, the server never speaks first.
+//! SPDY/3.1 as Kubernetes uses it: streams without windows, and a server that never sends first.
 
 mod connection;
 mod dictionary;

@@ -1,4 +1,4 @@
-//! One WebSocket after its handshake: bytes to events, messages to bytes.
+//! One WebSocket connection after its handshake: bytes to events, messages to bytes.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -15,25 +15,25 @@ use super::utf8::Utf8;
 use crate::limits::{WEBSOCKET_CONTROL_BYTES, WEBSOCKET_HEADER_BYTES};
 use crate::outbox::Outbox;
 
-/// Past so many pongs that the peer does not take, only the latest ping is answered (RFC 6455
-/// §5.5.3 allows it): a peer that pings without reading must not fill our memory.
+/// How many pongs may wait before only the latest ping is answered (RFC 6455 §5.5.3 allows it): a
+/// peer that pings without reading must not fill our memory.
 const PONGS_WAITING: usize = 16;
 
 /// Which end of the connection this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Masks what it sends.
+    /// The client, which masks what it sends.
     Client,
-    /// Does not.
+    /// The server, which does not mask.
     Server,
 }
 
 /// What a frame that continues a message means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Continuation {
-    /// The same message goes on (RFC 6455 §5.4).
+    /// It is a part of the same message (RFC 6455 §5.4).
     Join,
-    /// A message of its own, as golang.org/x/net/websocket takes it (docs/protocols/websocket.md,
+    /// It is a message of its own, as for golang.org/x/net/websocket (docs/protocols/websocket.md,
     /// 2.4).
     AsMessage,
 }
@@ -41,18 +41,18 @@ pub enum Continuation {
 /// How a connection behaves.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// Our end.
+    /// Which end we are.
     pub role: Role,
     /// What continuations mean.
     pub continuation: Continuation,
 }
 
-/// What a message says it holds.
+/// What a message holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// UTF-8, checked.
+    /// Text, which is checked to be UTF-8.
     Text,
-    /// Anything.
+    /// Any bytes.
     Binary,
 }
 
@@ -61,38 +61,38 @@ pub enum Kind {
 pub struct Chunk {
     /// What the message holds.
     pub kind: Kind,
-    /// A message begins here.
+    /// It is the beginning of a message.
     pub first: bool,
-    /// It ends here.
+    /// It is the end of a message.
     pub last: bool,
-    /// A slice of what was read; empty only where `first` or `last` says something.
+    /// Its bytes, a slice of what was read. Empty only where it is the first or the last part.
     pub payload: Bytes,
 }
 
-/// What happened. After `Closed` nothing follows.
+/// What a connection tells its owner. After [`Closed`](Self::Closed) no event follows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A part of a message came.
     Chunk(Chunk),
-    /// A ping was answered.
+    /// A pong came, with this payload.
     Pong(Bytes),
-    /// The peer says nothing more.
+    /// The peer sends nothing more.
     Closed(Closed),
 }
 
-/// How a peer ended its side.
+/// How a peer ended its direction of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Closed {
-    /// With a Close. The answer is queued unless we had closed before.
-    Goodbye {
-        /// Its code, if it gave one.
+    /// By a Close. The answer is queued unless we had closed before.
+    CloseFrame {
+        /// The code, if there was one.
         code: Option<u16>,
-        /// Its reason; may be empty.
+        /// The reason; may be empty.
         reason: String,
     },
-    /// The bytes ended without a Close.
+    /// By ending the connection without a Close.
     Cut,
-    /// It broke a rule. A Close with the fitting code is queued unless we had closed before.
+    /// By breaking a rule. A Close with the fitting code is queued unless we had closed before.
     Fault(Fault),
 }
 
@@ -110,26 +110,26 @@ pub struct Connection {
     /// The message that is being read, between its first and its last frame.
     message: Option<Kind>,
     utf8: Utf8,
-    /// The peer's last word was heard.
+    /// [`Event::Closed`] was given, or is not to be.
     closed: bool,
-    said_goodbye: bool,
+    close_sent: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Frame {
     header: Header,
     kind: Kind,
-    /// The frame begins a message, and no byte of it was given yet.
+    /// The frame begins a message of which no byte was given yet.
     first: bool,
     read: u64,
 }
 
 enum Progress {
     Chunk(Chunk),
-    /// A frame ended that says nothing.
+    /// A frame ended without an event.
     Nothing,
     /// The frame goes on with bytes that have not come.
-    Starved,
+    Incomplete,
 }
 
 impl fmt::Debug for Connection {
@@ -139,7 +139,7 @@ impl fmt::Debug for Connection {
 }
 
 impl Connection {
-    /// A connection on which nothing was said yet. `seed` makes the masks of a client; it must come
+    /// A connection right after the handshake. `seed` makes the masks of a client and must come
     /// from a cryptographic source (RFC 6455 §10.3).
     #[must_use]
     pub fn new(config: Config, seed: [u8; 32]) -> Connection {
@@ -154,11 +154,11 @@ impl Connection {
             message: None,
             utf8: Utf8::default(),
             closed: false,
-            said_goodbye: false,
+            close_sent: false,
         }
     }
 
-    /// Takes bytes of the peer.
+    /// Takes the next bytes of the peer.
     pub fn receive(&mut self, input: BytesMut) {
         if self.closed {
         } else if self.inbox.is_empty() {
@@ -168,12 +168,12 @@ impl Connection {
         }
     }
 
-    /// The peer sends no more bytes.
+    /// Records that the peer sends no more bytes.
     pub fn receive_end(&mut self) {
         self.input_ended = true;
     }
 
-    /// The bytes to write.
+    /// The bytes that wait to be written.
     pub fn outbox(&mut self) -> &mut Outbox {
         &mut self.outbox
     }
@@ -190,10 +190,10 @@ impl Connection {
         self.outbox.len()
     }
 
-    /// Whether we said Close.
+    /// Whether we have sent a Close.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.said_goodbye
+        self.close_sent
     }
 
     // ---- sending ----
@@ -201,7 +201,7 @@ impl Connection {
     /// Sends one whole message, `head` then `payload`, as one frame: peers on golang.org/x/net do
     /// not join fragments (docs/protocols/websocket.md, 2.4).
     pub fn message(&mut self, kind: Kind, head: &[u8], payload: Bytes) {
-        if self.said_goodbye {
+        if self.close_sent {
             return;
         }
         let opcode = match kind {
@@ -214,7 +214,7 @@ impl Connection {
         let mut front = [0; WEBSOCKET_HEADER_BYTES + 16];
         let fits = head.len() <= 16;
         if !fits {
-            // Nobody's head is that long; it is a part of the payload then.
+            // No caller has a head that long; it is made a part of the payload.
             let whole = Bytes::from([head, &payload].concat());
             return self.message(kind, &[], whole);
         }
@@ -231,15 +231,15 @@ impl Connection {
     }
 
     /// Sends one binary message whose payload is in pieces, as one frame.
-    pub fn message_of(&mut self, pieces: Vec<Bytes>) {
-        if self.said_goodbye {
+    pub fn message_in_pieces(&mut self, pieces: Vec<Bytes>) {
+        if self.close_sent {
             return;
         }
         let mask = self.fresh_mask();
         let len = pieces.iter().map(|piece| piece.len() as u64).sum();
         let (header, end) = Header { fin: true, opcode: Opcode::Binary, mask, len }.emit();
         match mask {
-            None => self.outbox.frame_of(&header[..end], pieces),
+            None => self.outbox.frame_in_pieces(&header[..end], pieces),
             Some(key) => {
                 let mut offset = 0;
                 let masked = pieces.into_iter().map(|piece| {
@@ -247,35 +247,35 @@ impl Connection {
                     offset = (offset + piece.len()) % 4;
                     masked(key, at, piece)
                 });
-                self.outbox.frame_of(&header[..end], masked);
+                self.outbox.frame_in_pieces(&header[..end], masked);
             }
         }
     }
 
-    /// Sends a ping, before bulk data that waits. `payload` is cut to 125 bytes.
+    /// Sends a ping, ahead of bulk data that waits. `payload` is cut to 125 bytes.
     pub fn ping(&mut self, payload: &[u8]) {
         self.control(Opcode::Ping, payload, true);
     }
 
-    /// Says Close, after what waits, and then nothing more. `reason` is cut to 123 bytes by the
-    /// caller at a character's boundary; a longer one is left out.
+    /// Sends a Close after what waits, and nothing after that. A `reason` of more than 123 bytes is
+    /// left out.
     pub fn close(&mut self, code: u16, reason: &str) {
         let mut body = [0; WEBSOCKET_CONTROL_BYTES];
         body[..2].copy_from_slice(&code.to_be_bytes());
         let reason = Some(reason.as_bytes()).filter(|text| text.len() <= body.len() - 2);
         let reason = reason.unwrap_or_default();
         body[2..2 + reason.len()].copy_from_slice(reason);
-        self.say_goodbye(&body[..2 + reason.len()]);
+        self.send_close(&body[..2 + reason.len()]);
     }
 
-    fn say_goodbye(&mut self, body: &[u8]) {
+    fn send_close(&mut self, body: &[u8]) {
         self.control(Opcode::Close, body, false);
-        self.said_goodbye = true;
+        self.close_sent = true;
         self.outbox.finish();
     }
 
     fn control(&mut self, opcode: Opcode, payload: &[u8], urgent: bool) {
-        if self.said_goodbye {
+        if self.close_sent {
             return;
         }
         let payload = &payload[..payload.len().min(WEBSOCKET_CONTROL_BYTES)];
@@ -301,7 +301,7 @@ impl Connection {
 
     // ---- receiving ----
 
-    /// The next event, if what was received holds one.
+    /// Returns the next event, if there is one in what was received.
     pub fn poll(&mut self) -> Option<Event> {
         if self.closed {
             return None;
@@ -311,7 +311,7 @@ impl Connection {
             Ok(Some(event)) => Some(event),
             Ok(None) if self.input_ended => Some(self.over(Closed::Cut)),
             Ok(None) => {
-                // Less than a control frame is left, and must not keep the read that it came with.
+                // Less than a control frame is left. It must not keep alive all of the last read.
                 self.inbox = BytesMut::from(&self.inbox[..]);
                 None
             }
@@ -319,8 +319,8 @@ impl Connection {
         }
     }
 
-    /// Ends the connection for a fault of the peer's that only our owner can see, and says so to
-    /// the peer. No event follows.
+    /// Ends the connection, with a Close, for a fault of the peer that only our owner can see. No
+    /// event follows.
     pub fn fail(&mut self, fault: Fault) -> Closed {
         self.close(fault.close_code(), "");
         self.over(Closed::Fault(fault));
@@ -339,7 +339,7 @@ impl Connection {
                 match self.payload(frame)? {
                     Progress::Chunk(chunk) => return Ok(Some(Event::Chunk(chunk))),
                     Progress::Nothing => continue,
-                    Progress::Starved => return Ok(None),
+                    Progress::Incomplete => return Ok(None),
                 }
             }
             let Some((header, end)) = Header::parse(&self.inbox)? else { return Ok(None) };
@@ -372,11 +372,11 @@ impl Connection {
         match opcode {
             Opcode::Pong => Ok(Some(Event::Pong(body))),
             Opcode::Close => {
-                let closed = goodbye(&body)?;
-                if let Closed::Goodbye { code, .. } = &closed {
+                let closed = parse_close(&body)?;
+                if let Closed::CloseFrame { code, .. } = &closed {
                     match code {
                         Some(code) => self.close(*code, ""),
-                        None => self.say_goodbye(&[]),
+                        None => self.send_close(&[]),
                     }
                 }
                 Ok(Some(self.over(closed)))
@@ -414,12 +414,12 @@ impl Connection {
         Ok(Frame { header, kind, first, read: 0 })
     }
 
-    /// Gives what is there of a frame's payload.
+    /// Takes what has come of a frame's payload.
     fn payload(&mut self, mut frame: Frame) -> Result<Progress, Fault> {
         let left = frame.header.len - frame.read;
         let here = usize::try_from(left).unwrap_or(usize::MAX).min(self.inbox.len());
         if here == 0 && left > 0 {
-            return Ok(Progress::Starved);
+            return Ok(Progress::Incomplete);
         }
         let mut payload = self.inbox.split_to(here);
         if let Some(key) = frame.header.mask {
@@ -446,7 +446,7 @@ impl Connection {
     }
 }
 
-/// Masks without a copy where nobody else holds the bytes.
+/// Returns the masked payload, without a copy where nobody else holds the bytes.
 fn masked(key: [u8; 4], offset: usize, payload: Bytes) -> Bytes {
     if payload.is_empty() {
         return payload;
@@ -456,8 +456,8 @@ fn masked(key: [u8; 4], offset: usize, payload: Bytes) -> Bytes {
     own.freeze()
 }
 
-/// RFC 6455 §5.5.1, §7.4.
-fn goodbye(body: &[u8]) -> Result<Closed, Fault> {
+/// Parses the body of a Close (RFC 6455 §5.5.1, §7.4).
+fn parse_close(body: &[u8]) -> Result<Closed, Fault> {
     let (code, reason) = match body {
         [] => (None, &body[..0]),
         [_] => return Err(Fault::ShortClose),
@@ -468,5 +468,5 @@ fn goodbye(body: &[u8]) -> Result<Closed, Fault> {
         Some(code) => return Err(Fault::CloseCode(code)),
     }
     let reason = core::str::from_utf8(reason).map_err(|_| Fault::Utf8)?;
-    Ok(Closed::Goodbye { code, reason: reason.into() })
+    Ok(Closed::CloseFrame { code, reason: reason.into() })
 }

@@ -1,53 +1,54 @@
-//! What a peer can do wrong in RFC 6455, and the close code that answers it.
+//! The rules of RFC 6455 that a peer can break, and the close code for each.
 
 use thiserror::Error;
 
-/// A broken rule. It ends the connection.
+/// A rule that the peer has broken, which ends the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum Fault {
-    /// RFC 6455 §5.2: no extension was negotiated that would give them a meaning.
+    /// No extension was negotiated that would use the reserved bits (RFC 6455 §5.2).
     #[error("reserved bits are set")]
     ReservedBits,
-    /// RFC 6455 §5.2.
+    /// The opcode has no meaning (RFC 6455 §5.2).
     #[error("reserved opcode {0:#x}")]
     Opcode(u8),
-    /// RFC 6455 §5.1: a server closes on an unmasked frame.
+    /// A client must mask its frames (RFC 6455 §5.1).
     #[error("a frame of a client is not masked")]
     Unmasked,
-    /// RFC 6455 §5.1: a client closes on a masked one.
+    /// A server must not mask its frames (RFC 6455 §5.1).
     #[error("a frame of a server is masked")]
     Masked,
-    /// RFC 6455 §5.2: the minimal number of bytes must be used, and the top bit of eight be 0.
+    /// A length must use as few bytes as possible, and have no more than 63 bits (RFC 6455 §5.2).
     #[error("a length is not in its shortest form")]
     Length,
-    /// RFC 6455 §5.5.
+    /// A control frame may have 125 bytes of payload (RFC 6455 §5.5).
     #[error("a control frame is longer than 125 bytes")]
     LongControl,
-    /// RFC 6455 §5.5.
+    /// A control frame must be a single frame (RFC 6455 §5.5).
     #[error("a control frame is fragmented")]
     FragmentedControl,
-    /// RFC 6455 §5.4.
+    /// A continuation must follow a frame that begins a message (RFC 6455 §5.4).
     #[error("a continuation without a beginning")]
     StrayContinuation,
-    /// RFC 6455 §5.4.
+    /// A message must end before the next one begins (RFC 6455 §5.4).
     #[error("a new message inside a fragmented one")]
     Interleaved,
-    /// RFC 6455 §8.1.
+    /// Text, and the reason of a Close, must be UTF-8 (RFC 6455 §8.1).
     #[error("text is not UTF-8")]
     Utf8,
-    /// RFC 6455 §5.5.1: a code has two bytes.
+    /// The code of a Close has two bytes (RFC 6455 §5.5.1).
     #[error("a close has a body of one byte")]
     ShortClose,
-    /// RFC 6455 §7.4.
+    /// The code of a Close must be one that may be sent (RFC 6455 §7.4).
     #[error("close code {0} may not be sent")]
     CloseCode(u16),
-    /// docs/protocols/port-forward.md, 2.11: a tunnel's bytes are in binary messages.
+    /// The bytes of a tunnel must be in binary messages (docs/protocols/port-forward.md, 2.11).
     #[error("invalid message type received")]
     TextInTunnel,
 }
 
 impl Fault {
-    /// The code of the Close that answers it (RFC 6455 §7.4.1).
+    /// The code of the Close that answers this fault (RFC 6455 §7.4.1).
     #[must_use]
     pub fn close_code(self) -> u16 {
         match self {

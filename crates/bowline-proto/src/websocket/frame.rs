@@ -1,9 +1,9 @@
-//! A frame's header (RFC 6455 §5.2): bytes to fields and back.
+//! The header of a frame (RFC 6455 §5.2).
 
 use super::fault::Fault;
 use crate::limits::{WEBSOCKET_CONTROL_BYTES, WEBSOCKET_HEADER_BYTES};
 
-/// RFC 6455 §5.2.
+/// What a frame is (RFC 6455 §5.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Opcode {
     Continuation,
@@ -47,7 +47,8 @@ pub(super) struct Header {
 }
 
 impl Header {
-    /// The header at the beginning of `bytes` and its length, or `None` if it is not whole yet.
+    /// Parses the header at the beginning of `bytes`; returns it and its length, or `None` if it is
+    /// not complete yet.
     pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, Fault> {
         let [first, second, rest @ ..] = bytes else { return Ok(None) };
         if first & 0x70 != 0 {
@@ -85,7 +86,7 @@ impl Header {
         Ok(Some((Header { fin, opcode, mask, len }, bytes.len() - rest.len())))
     }
 
-    /// The header as bytes, in the shortest form.
+    /// Returns the header as bytes, in the shortest form, and their number.
     pub(super) fn emit(self) -> ([u8; WEBSOCKET_HEADER_BYTES], usize) {
         let mut bytes = [0; WEBSOCKET_HEADER_BYTES];
         bytes[0] = u8::from(self.fin) << 7 | self.opcode.bits();

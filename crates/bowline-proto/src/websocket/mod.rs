@@ -1,4 +1,4 @@
-//! RFC 6455 as chunks: frames in, parts of messages out; a message is never buffered whole.
+//! WebSocket (RFC 6455): frames in, parts of messages out. No message is buffered whole.
 
 mod connection;
 mod fault;
@@ -15,10 +15,10 @@ use sha1::{Digest, Sha1};
 pub use connection::{Chunk, Closed, Config, Connection, Continuation, Event, Kind, Role};
 pub use fault::Fault;
 
-/// RFC 6455 §1.3.
+/// What is appended to a key before it is hashed (RFC 6455 §1.3).
 const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// The `Sec-WebSocket-Accept` that answers a `Sec-WebSocket-Key` (RFC 6455 §4.2.2).
+/// Returns the `Sec-WebSocket-Accept` for a `Sec-WebSocket-Key` (RFC 6455 §4.2.2).
 #[must_use]
 pub fn accept_key(key: &str) -> String {
     STANDARD.encode(Sha1::new().chain_update(key).chain_update(GUID).finalize())

@@ -1,6 +1,6 @@
-//! Bytes of a text message to a verdict, however they are cut.
+//! Checks that a message is UTF-8, however it is cut into pieces.
 
-/// Checks UTF-8 as it streams past; keeps at most three bytes.
+/// A check in progress. It keeps at most three bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Utf8 {
     partial: [u8; 4],
@@ -8,7 +8,7 @@ pub(super) struct Utf8 {
 }
 
 impl Utf8 {
-    /// Whether `bytes` can go on what came before. Says no as soon as that is certain.
+    /// Checks the next bytes; false as soon as the message cannot be UTF-8 any more.
     pub(super) fn push(&mut self, mut bytes: &[u8]) -> bool {
         while self.len > 0 && !bytes.is_empty() {
             self.partial[self.len] = bytes[0];
@@ -29,7 +29,7 @@ impl Utf8 {
         true
     }
 
-    /// Whether a message may end here.
+    /// Whether the message may end here, with no character incomplete.
     pub(super) fn is_whole(self) -> bool {
         self.len == 0
     }

@@ -67,14 +67,17 @@ impl Seen {
     fn take(&mut self, event: Event) {
         assert!(self.lost.is_none() && !self.done, "{event:?} after the end");
         let id = match &event {
-            Event::Asked(id, _) | Event::Connected(id) | Event::Data(id, _) | Event::Eof(id) => id,
+            Event::Requested(id, _)
+            | Event::Connected(id)
+            | Event::Data(id, _)
+            | Event::Eof(id) => id,
             Event::Reset(id) | Event::Failed(id, _) | Event::Room(id) => id,
             Event::Lost(loss) => return self.lost = Some(loss.clone()),
         };
         let (id, ended) = (*id, self.end(*id));
         assert!(matches!(ended, None | Some(End::Eof)), "{event:?} of what is gone");
         match event {
-            Event::Asked(_, port) => self.asked.push((id, port)),
+            Event::Requested(_, port) => self.asked.push((id, port)),
             Event::Connected(_) => self.connected.push(id),
             Event::Data(_, bytes) => {
                 assert!(!bytes.is_empty() && ended.is_none(), "{id:?}");

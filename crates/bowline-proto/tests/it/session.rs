@@ -612,7 +612,9 @@ fn no_message_is_longer_than_its_limit_as_it_travels() {
     }
     for row in protocol::FORWARD_CHANNELS {
         let mut forward = OverWebSocket::new(row, &[80]);
-        let Next::Event(ForwardEvent::Asked(id, 80)) = forward.poll(Time::ZERO) else { panic!() };
+        let Next::Event(ForwardEvent::Requested(id, 80)) = forward.poll(Time::ZERO) else {
+            panic!()
+        };
         forward.send(id, bulk());
         let lengths = message_lengths(forward.outbox());
         assert!(lengths.len() > 5, "{row:?}");

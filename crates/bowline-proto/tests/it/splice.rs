@@ -90,8 +90,8 @@ fn leaves(splice: &mut Splice, now: Time, leg: Leg) -> BytesMut {
     bytes
 }
 
-fn goodbye(code: u16, reason: &str) -> Option<Closed> {
-    Some(Closed::Goodbye { code: Some(code), reason: reason.into() })
+fn close_frame(code: u16, reason: &str) -> Option<Closed> {
+    Some(Closed::CloseFrame { code: Some(code), reason: reason.into() })
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn what_ends_the_far_side_ends_the_near_one_behind_what_waits_for_it() {
         assert_eq!((ending, next), (Some(Leg::Far), Next::Idle(Some(NOW + CLOSING_PATIENCE))));
         let (bytes, closed) = near.read(leaves(&mut splice, NOW, Leg::Near));
         assert_eq!(bytes.len(), words.len(), "{near:?}");
-        let close = if near == Near::Tunnel { goodbye(1000, "") } else { None };
+        let close = if near == Near::Tunnel { close_frame(1000, "") } else { None };
         assert_eq!(closed, close, "{near:?}");
         assert!(splice.outbox(Leg::Near).is_finishing(), "{near:?}");
         near.end(&mut splice, NOW);
@@ -144,7 +144,7 @@ fn a_far_side_that_breaks_does_not_close_a_tunnel_as_if_all_were_well() {
         assert_eq!(poll(&mut splice, NOW).0, Some(Leg::Far));
         let (bytes, closed) = near.read(leaves(&mut splice, NOW, Leg::Near));
         assert_eq!(bytes.len(), 600_000, "what came before is the client's: {near:?}");
-        let broken = goodbye(1011, "the connection to the node broke");
+        let broken = close_frame(1011, "the connection to the node broke");
         assert_eq!(closed, if near == Near::Tunnel { broken } else { None });
     }
 }
@@ -351,7 +351,7 @@ fn who_is_told_that_it_is_over_hears_why_behind_what_waits_and_nothing_more_is_t
         assert_eq!(poll(&mut splice, NOW), (None, Next::Idle(Some(NOW + CLOSING_PATIENCE))));
         assert_eq!(&leaves(&mut splice, NOW, Leg::Far)[..], b"up", "{near:?}");
         let (bytes, closed) = near.read(leaves(&mut splice, NOW, Leg::Near));
-        let why = goodbye(1011, "the gateway shuts down");
+        let why = close_frame(1011, "the gateway shuts down");
         let why = if near == Near::Tunnel { why } else { None };
         assert_eq!((&bytes[..], closed), (&b"down"[..], why), "{near:?}");
         for leg in [Leg::Near, Leg::Far] {

@@ -73,8 +73,8 @@ fn messages(role: Role, bytes: &[u8]) -> (Vec<Vec<u8>>, Option<Closed>) {
     (messages, ended)
 }
 
-fn goodbye(code: u16, reason: &str) -> Option<Closed> {
-    Some(Closed::Goodbye { code: Some(code), reason: reason.into() })
+fn close_frame(code: u16, reason: &str) -> Option<Closed> {
+    Some(Closed::CloseFrame { code: Some(code), reason: reason.into() })
 }
 
 /// All that leaves, as a socket takes it: until there is nothing.
@@ -114,7 +114,7 @@ proptest! {
                 ended = end;
             }
             prop_assert_eq!(got, pieces.concat());
-            prop_assert_eq!(ended, goodbye(1000, ""));
+            prop_assert_eq!(ended, close_frame(1000, ""));
         }
     }
 
@@ -179,13 +179,13 @@ fn every_code_of_a_close_is_told_and_answered_with_itself() {
             let mut wire = tunnel(role);
             let body = [&u16::to_be_bytes(code)[..], reason.as_bytes()].concat();
             wire.receive(BytesMut::from(&of_peer(role, CLOSE, &body)[..]));
-            assert_eq!(drain(&mut wire).1, goodbye(code, reason), "{role:?}");
+            assert_eq!(drain(&mut wire).1, close_frame(code, reason), "{role:?}");
             let said = leaves(&mut wire, &mut Outbox::new());
-            assert_eq!(messages(role, &said), (vec![], goodbye(code, "")), "{role:?}");
+            assert_eq!(messages(role, &said), (vec![], close_frame(code, "")), "{role:?}");
         }
         let mut wire = tunnel(role);
         wire.receive(BytesMut::from(&of_peer(role, CLOSE, &[])[..]));
-        let closed = Closed::Goodbye { code: None, reason: String::new() };
+        let closed = Closed::CloseFrame { code: None, reason: String::new() };
         assert_eq!(drain(&mut wire).1, Some(closed.clone()), "{role:?}");
         let said = leaves(&mut wire, &mut Outbox::new());
         assert_eq!(messages(role, &said).1, Some(closed), "{role:?}");
@@ -203,7 +203,7 @@ fn a_close_is_the_end_without_the_end_of_the_connection_and_nothing_counts_behin
             of_peer(role, TEXT, b"behind"),
         ];
         wire.receive(BytesMut::from(&input.concat()[..]));
-        assert_eq!(drain(&mut wire), (b"before".to_vec(), goodbye(1000, "")), "{role:?}");
+        assert_eq!(drain(&mut wire), (b"before".to_vec(), close_frame(1000, "")), "{role:?}");
         wire.receive(BytesMut::from(&input[0][..]));
         wire.receive_end();
         assert_eq!(drain(&mut wire), (vec![], None), "it ends once: {role:?}");
@@ -211,7 +211,7 @@ fn a_close_is_the_end_without_the_end_of_the_connection_and_nothing_counts_behin
         let mut stream = Outbox::new();
         stream.frame(&[], Bytes::from_static(b"too late"));
         let said = leaves(&mut wire, &mut stream);
-        assert_eq!(messages(role, &said), (vec![], goodbye(1000, "")), "{role:?}");
+        assert_eq!(messages(role, &said), (vec![], close_frame(1000, "")), "{role:?}");
         assert!(stream.is_empty(), "what nobody gets is not held: {role:?}");
     }
 }
@@ -241,7 +241,7 @@ fn text_ends_a_tunnel_with_a_code_that_says_so_behind_what_came_before() {
             let fault = Some(Closed::Fault(Fault::TextInTunnel));
             assert_eq!(drain(&mut wire), (b"data".to_vec(), fault), "{role:?}");
             let said = leaves(&mut wire, &mut Outbox::new());
-            assert_eq!(messages(role, &said), (vec![], goodbye(1003, "")), "{role:?}");
+            assert_eq!(messages(role, &said), (vec![], close_frame(1003, "")), "{role:?}");
         }
     }
 }
@@ -336,7 +336,7 @@ fn a_stream_that_is_finished_closes_its_tunnel_in_order_behind_the_last_byte() {
         assert!(!wire.outbox(&mut stream).is_finishing(), "there is more than messages hold");
         let said = leaves(&mut wire, &mut stream);
         let (messages, closed) = messages(role, &said);
-        assert_eq!((messages.concat().len(), closed), (400_000, goodbye(1000, "")), "{role:?}");
+        assert_eq!((messages.concat().len(), closed), (400_000, close_frame(1000, "")), "{role:?}");
         assert!(wire.outbox(&mut stream).is_finishing(), "and then TCP's direction: {role:?}");
     }
 }
@@ -353,7 +353,7 @@ fn a_stream_that_fails_closes_its_tunnel_with_the_reason_behind_what_waits() {
         let said = leaves(&mut wire, &mut stream);
         let (messages, closed) = messages(role, &said);
         assert_eq!(messages.concat().len(), 400_000, "{role:?}");
-        assert_eq!(closed, goodbye(1011, "the node is gone"), "{role:?}");
+        assert_eq!(closed, close_frame(1011, "the node is gone"), "{role:?}");
     }
 }
 

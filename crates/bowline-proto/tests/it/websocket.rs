@@ -153,7 +153,7 @@ struct Script {
     controls: Vec<(u8, Vec<u8>)>,
 }
 
-type Goodbye = Option<(u16, String)>;
+type Close = Option<(u16, String)>;
 
 impl Script {
     fn pieces(&self) -> Vec<&[u8]> {
@@ -231,14 +231,14 @@ fn scripts() -> impl Strategy<Value = Vec<Script>> {
     prop::collection::vec(script, 0..6)
 }
 
-fn goodbye() -> impl Strategy<Value = Goodbye> {
+fn close() -> impl Strategy<Value = Close> {
     let code = prop_oneof![1000u16..=1003, 1007u16..=1013, 3000u16..=4999];
     prop::option::of((code, "\\PC{0,30}"))
 }
 
-fn goodbye_body(goodbye: &Goodbye) -> Vec<u8> {
+fn close_body(close: &Close) -> Vec<u8> {
     let with = |(code, reason): &(u16, String)| [&code.to_be_bytes(), reason.as_bytes()].concat();
-    goodbye.as_ref().map(with).unwrap_or_default()
+    close.as_ref().map(with).unwrap_or_default()
 }
 
 fn cuts() -> impl Strategy<Value = Vec<usize>> {
@@ -251,7 +251,7 @@ proptest! {
     #[test]
     fn any_split_gives_the_messages_that_were_sent(
         scripts in scripts(),
-        end in prop::option::of(goodbye()),
+        end in prop::option::of(close()),
         sizes in cuts(),
         join: bool,
     ) {
@@ -260,25 +260,25 @@ proptest! {
             scripts.iter().flat_map(|script| script.expected(continuation)).collect();
         expected.push(Seen::Closed(match &end {
             None => Closed::Cut,
-            Some(None) => Closed::Goodbye { code: None, reason: String::new() },
+            Some(None) => Closed::CloseFrame { code: None, reason: String::new() },
             Some(Some((code, reason))) => {
-                Closed::Goodbye { code: Some(*code), reason: reason.clone() }
+                Closed::CloseFrame { code: Some(*code), reason: reason.clone() }
             }
         }));
         let pings = scripts.iter().flat_map(|script| &script.controls);
         let pings = pings.filter(|control| control.0 == PING);
         // Nobody writes here, so only so many wait; see the floods below.
         let mut answers: Vec<_> = pings.take(16).map(|(_, body)| (PONG, body.clone())).collect();
-        if let Some(goodbye) = &end {
+        if let Some(close) = &end {
             // The code goes back, the reason does not (RFC 6455 §5.5.1).
-            let echo = goodbye.as_ref().map(|(code, _)| code.to_be_bytes().to_vec());
+            let echo = close.as_ref().map(|(code, _)| code.to_be_bytes().to_vec());
             answers.push((CLOSE, echo.unwrap_or_default()));
         }
         for role in BOTH {
             let mut bytes = Vec::new();
             scripts.iter().for_each(|script| script.emit(role, &mut bytes));
-            if let Some(goodbye) = &end {
-                bytes.extend(frame(role, CLOSE, &goodbye_body(goodbye)));
+            if let Some(close) = &end {
+                bytes.extend(frame(role, CLOSE, &close_body(close)));
                 bytes.extend(frame(role, BINARY, b"after the Close nothing counts"));
             }
             for sizes in [&sizes[..], &[usize::MAX]] {
@@ -289,7 +289,7 @@ proptest! {
         }
     }
 
-    /// Cut at any byte, what was whole is given, and the end is never taken for a goodbye.
+    /// Cut at any byte, what was whole is given, and the end is never taken for a close.
     #[test]
     fn a_cut_is_a_cut(scripts in scripts(), cut: prop::sample::Index) {
         for role in BOTH {
@@ -471,8 +471,8 @@ fn the_codes_that_may_be_sent_are_taken_and_no_others() {
                 Some(Seen::Closed(closed)) => closed,
                 other => panic!("{code}: {other:?}"),
             };
-        let goodbye = Closed::Goodbye { code: Some(code), reason: String::new() };
-        assert_eq!(closed == goodbye, allowed, "{code}");
+        let close = Closed::CloseFrame { code: Some(code), reason: String::new() };
+        assert_eq!(closed == close, allowed, "{code}");
         assert_eq!(closed == Closed::Fault(Fault::CloseCode(code)), !allowed, "{code}");
     }
 }

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 
 use bowline_interop::client::Client;
-use bowline_proto::negotiate::{Accepts, Lines, accept, asked};
+use bowline_proto::negotiate::{Accepts, Lines, accept, requested_carrier};
 use bowline_proto::session::protocol::Carrier;
 use bowline_proto::spdy::{Connection, Event, Role, StreamId};
 use bytes::{Bytes, BytesMut};
@@ -99,7 +99,7 @@ impl Request {
             text.push_str(&format!("{name}: {value}\r\n"));
         }
         self.stream.write_all(format!("{text}\r\n").as_bytes()).unwrap();
-        let spdy = match asked(Lines(&lines)).unwrap() {
+        let spdy = match requested_carrier(Lines(&lines)).unwrap() {
             Carrier::WebSocket => None,
             Carrier::Spdy => Some((Connection::new(Role::Server), HashMap::new())),
         };

@@ -142,7 +142,7 @@ async fn seen(seed: u8) -> Vec<(&'static str, Vec<u8>)> {
         (EXEC, TYPED.to_vec()),
         (OVER_WEBSOCKET, message),
         (WEBSOCKET, near.clone()),
-        (WEBSOCKET, message_of(&near)),
+        (WEBSOCKET, message_in_pieces(&near)),
         (OVER_WEBSOCKET, data_of(&near)),
         (SPDY, far),
         (SPDY, stream),
@@ -168,7 +168,7 @@ async fn near_wire(seed: u8) -> Vec<u8> {
 }
 
 /// The message in a client's frame.
-fn message_of(wire: &[u8]) -> Vec<u8> {
+fn message_in_pieces(wire: &[u8]) -> Vec<u8> {
     let continuation = websocket::Continuation::Join;
     let config = websocket::Config { role: websocket::Role::Server, continuation };
     let mut connection = websocket::Connection::new(config, [0; 32]);

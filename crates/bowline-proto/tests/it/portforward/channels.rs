@@ -126,7 +126,7 @@ impl Pair {
 }
 
 fn goodbye(code: u16, reason: &str) -> Option<Closed> {
-    Some(Closed::Goodbye { code: Some(code), reason: reason.into() })
+    Some(Closed::CloseFrame { code: Some(code), reason: reason.into() })
 }
 
 fn loss(cause: Cause, detail: &str) -> Option<Loss> {

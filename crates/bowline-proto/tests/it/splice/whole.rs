@@ -83,7 +83,7 @@ impl Way {
         self.settle();
         assert_eq!(self.at_client.drain(..).collect::<Vec<_>>(), [Event::Connected(id)]);
         match self.at_server.drain(..).next() {
-            Some(Event::Asked(at_server, 80)) => (id, at_server),
+            Some(Event::Requested(at_server, 80)) => (id, at_server),
             other => panic!("{other:?}"),
         }
     }

@@ -13,8 +13,8 @@ use tungstenite::protocol::{Role as TheirRole, WebSocket};
 use tungstenite::{Error, Message};
 
 use super::{
-    BOTH, CLOSE, FIN, Goodbye, KEY, Log, PING, PONG, Seen, TEXT, body, connection, cuts, frame,
-    goodbye, payload, written,
+    BOTH, CLOSE, Close, FIN, KEY, Log, PING, PONG, Seen, TEXT, body, close, connection, cuts,
+    frame, payload, written,
 };
 
 /// A socket in memory.
@@ -128,17 +128,17 @@ fn message((kind, payload): &(Kind, Vec<u8>)) -> Message {
     }
 }
 
-fn their_goodbye(goodbye: &Goodbye) -> Option<CloseFrame> {
-    goodbye.as_ref().map(|(code, reason)| CloseFrame {
+fn their_goodbye(close: &Close) -> Option<CloseFrame> {
+    close.as_ref().map(|(code, reason)| CloseFrame {
         code: CloseCode::from(*code),
         reason: reason.as_str().into(),
     })
 }
 
-fn our_goodbye(goodbye: &Goodbye) -> Seen {
+fn our_goodbye(close: &Close) -> Seen {
     let (code, reason) =
-        goodbye.clone().map_or((None, String::new()), |(code, reason)| (Some(code), reason));
-    Seen::Closed(Closed::Goodbye { code, reason })
+        close.clone().map_or((None, String::new()), |(code, reason)| (Some(code), reason));
+    Seen::Closed(Closed::CloseFrame { code, reason })
 }
 
 /// A frame that may break any rule but that of the shortest length, which tungstenite does not
@@ -170,7 +170,7 @@ fn hostile() -> impl Strategy<Value = Hostile> {
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
     Open,
-    Goodbye,
+    Close,
     Refused,
 }
 
@@ -180,13 +180,13 @@ proptest! {
     #[test]
     fn tungstenite_reads_what_we_write(
         words in prop::collection::vec((payload(), 0usize..20, prop::option::of(body())), 0..8),
-        goodbye in goodbye(),
+        close in close(),
         sizes in cuts(),
         // Whether each word finds the wire idle, or the one before it still in the way.
         idle in prop::collection::vec(any::<bool>(), 1..5),
     ) {
         // A Close of ours has a code.
-        let end = goodbye.or(Some((1000, String::new())));
+        let end = close.or(Some((1000, String::new())));
         let (code, reason) = end.clone().expect("it was put there");
         for role in BOTH {
             let sizes: Vec<usize> = sizes.iter().map(|size| size * 100).collect();
@@ -225,7 +225,7 @@ proptest! {
             (payload(), prop::collection::vec((0usize..100, body()), 0..4)),
             0..8,
         ),
-        goodbye in goodbye(),
+        close in close(),
         sizes in cuts(),
     ) {
         for role in BOTH {
@@ -235,20 +235,20 @@ proptest! {
                 pair.they_say(word, fragments);
                 pair.settle();
             }
-            pair.theirs.close(their_goodbye(&goodbye)).expect("room");
+            pair.theirs.close(their_goodbye(&close)).expect("room");
             pair.settle();
             prop_assert!(!pair.refused);
             let mut expected: Vec<Seen> = words
                 .iter()
                 .map(|((kind, payload), _)| Seen::Message(*kind, payload.clone()))
                 .collect();
-            expected.push(our_goodbye(&goodbye));
+            expected.push(our_goodbye(&close));
             prop_assert_eq!(pair.we_saw.seen, expected);
             let pings = words.iter().flat_map(|(_, fragments)| fragments);
             let mut answers: Vec<Message> =
                 pings.map(|(_, ping)| Message::Pong(ping.clone().into())).collect();
             // Our answer has their code and no reason.
-            let echo = goodbye.as_ref().map(|(code, _)| (*code, String::new()));
+            let echo = close.as_ref().map(|(code, _)| (*code, String::new()));
             answers.push(Message::Close(their_goodbye(&echo)));
             prop_assert_eq!(pair.they_saw, answers);
         }
@@ -271,7 +271,7 @@ proptest! {
                 pair.we_saw.drain(&mut pair.ours);
                 let ours = match pair.we_saw.seen.last() {
                     Some(Seen::Closed(Closed::Fault(_))) => Verdict::Refused,
-                    Some(Seen::Closed(_)) => Verdict::Goodbye,
+                    Some(Seen::Closed(_)) => Verdict::Close,
                     _ => Verdict::Open,
                 };
                 let theirs = match pair.they_saw.last() {
@@ -282,7 +282,7 @@ proptest! {
                     {
                         Verdict::Refused
                     }
-                    Some(Message::Close(_)) => Verdict::Goodbye,
+                    Some(Message::Close(_)) => Verdict::Close,
                     _ => Verdict::Open,
                 };
                 prop_assert_eq!(&ours, &theirs, "{:?}: {:x?} masked with {:x?}", role, bytes, KEY);
