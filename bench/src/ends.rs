@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use bowline_io::clock::Clock;
 use bowline_io::dial::{Endpoint, Tls, dial};
 use bowline_io::drive::{Socket, SocketEvent};
-use bowline_io::http::{Answer, lines, upgrade};
+use bowline_io::http::{UpgradeAnswer, lines, upgrade};
 use bowline_io::random;
 use bowline_io::request_target::{head, query};
 use bowline_io::serve::{Limits, Peer, Reply, Sessions, body, serve, upgraded};
@@ -283,7 +283,8 @@ async fn ask(target: &Target, offer: &Offer) -> Result<(Upgraded, &'static Proto
     for (name, value) in offer.headers() {
         request.headers_mut().append(HeaderName::try_from(name)?, HeaderValue::try_from(value)?);
     }
-    let Answer::Switched { head, connection } = upgrade(stream, request, PATIENCE).await? else {
+    let UpgradeAnswer::Switched { head, connection } = upgrade(stream, request, PATIENCE).await?
+    else {
         bail!("no 101 at {}", target.path);
     };
     let lines = lines(&head.headers);

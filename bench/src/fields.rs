@@ -124,8 +124,8 @@ impl<S: Connection> Connection for ByField<S> {
         self.stream.unacknowledged()
     }
 
-    fn break_off(&self) {
-        self.stream.break_off();
+    fn reset_on_drop(&self) {
+        self.stream.reset_on_drop();
     }
 }
 

@@ -15,7 +15,7 @@ use anyhow::{Error, Result, bail};
 use bowline_client::{Client, Ended, Ends, Outcome, PortForward, RemoteCommand};
 use bowline_io::access::{Access, Source};
 use bowline_io::dial::{Endpoint, Tls, dial};
-use bowline_io::http::{self, Answer};
+use bowline_io::http::{self, UpgradeAnswer};
 use bowline_io::random;
 use bowline_io::stream::{Stream, Upgraded};
 use bowline_io::tls::{self, Trust};
@@ -148,8 +148,8 @@ pub async fn switched(endpoint: &Endpoint, url: &Url, offer: &Offer) -> Result<U
         head.headers_mut().insert("content-length", HeaderValue::from_static("0"));
     }
     match http::upgrade(dial(endpoint, PATIENCE).await?, head, PATIENCE).await? {
-        Answer::Switched { connection, .. } => Ok(connection),
-        Answer::Refused { head, body } => {
+        UpgradeAnswer::Switched { connection, .. } => Ok(connection),
+        UpgradeAnswer::Refused { head, body } => {
             bail!("{}: {}", head.status, String::from_utf8_lossy(&body))
         }
     }

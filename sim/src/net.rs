@@ -397,7 +397,7 @@ impl Connection for End {
         shared.lanes[self.out].len.max(1)
     }
 
-    fn break_off(&self) {}
+    fn reset_on_drop(&self) {}
 }
 
 impl AsyncRead for End {

@@ -72,7 +72,7 @@ impl Stranger {
     async fn run(mut self) {
         let mut alarm = Alarm::default();
         loop {
-            self.socket.look_after(self.session.outbox());
+            self.socket.update_undelivered(self.session.outbox());
             let now = self.clock.now();
             let deadline = loop {
                 match self.session.poll(now) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bowline_io::access::{Access, AccessError};
 use bowline_io::dial::{DialError, dial};
-use bowline_io::http::{Answer, HttpError, head as http_head, lines, upgrade};
+use bowline_io::http::{HttpError, UpgradeAnswer, head as http_head, lines, upgrade};
 use bowline_io::observe::Observer;
 use bowline_io::record::Denied;
 use bowline_io::stream::Upgraded;
@@ -161,18 +161,18 @@ impl Asking<'_> {
         let stream = dial(&access.endpoint, self.client.connect_timeout).await?;
         let answer = upgrade(stream, head, UPGRADE_PATIENCE).await?;
         let response = match &answer {
-            Answer::Switched { head, .. } | Answer::Refused { head, .. } => head,
+            UpgradeAnswer::Switched { head, .. } | UpgradeAnswer::Refused { head, .. } => head,
         };
         self.observe(|observer| {
             let (method, url) = (offer.method(), self.url.as_str());
             observer.response(method, url, response.status, &response.headers, begun.elapsed());
-            if let Answer::Refused { body, .. } = &answer {
+            if let UpgradeAnswer::Refused { body, .. } = &answer {
                 observer.body(body);
             }
         });
         match answer {
-            Answer::Refused { head, body } => Err(refused(&head, &body)),
-            Answer::Switched { head, connection } => {
+            UpgradeAnswer::Refused { head, body } => Err(refused(&head, &body)),
+            UpgradeAnswer::Switched { head, connection } => {
                 let lines = lines(&head.headers);
                 let protocol = offer
                     .check(head.status.as_u16(), Lines(&lines))

@@ -74,7 +74,7 @@ impl Gateway {
             Err(_) => path_attributes(request.method(), &path),
         };
         let user = self.who(peer, requester, request.headers_mut(), &attributes).await?;
-        peer.known();
+        peer.mark_authenticated();
         // Only who may ask for it learns that a path is nothing; only one that can be read is
         // somebody's to allow.
         if route != Err(BadPath::NotText) {

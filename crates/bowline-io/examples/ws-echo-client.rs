@@ -11,7 +11,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bowline_io::dial::{Endpoint, dial};
-use bowline_io::http::{Answer, head, upgrade};
+use bowline_io::http::{UpgradeAnswer, head, upgrade};
 use bowline_io::random;
 use bowline_io::stream::Upgraded;
 use bowline_proto::websocket::{Role, accept_key};
@@ -59,13 +59,15 @@ async fn open(url: &Url, path: &str) -> Result<Upgraded, Failure> {
     headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
     headers.insert(SEC_WEBSOCKET_KEY, HeaderValue::try_from(&key)?);
     match upgrade(stream, request, PATIENCE).await? {
-        Answer::Switched { head, connection }
+        UpgradeAnswer::Switched { head, connection }
             if head.headers.get(SEC_WEBSOCKET_ACCEPT).map(HeaderValue::as_bytes)
                 == Some(accept_key(&key).as_bytes()) =>
         {
             Ok(connection)
         }
-        Answer::Switched { .. } => Err("the server's key is wrong".into()),
-        Answer::Refused { head, .. } => Err(format!("the server answers {}", head.status).into()),
+        UpgradeAnswer::Switched { .. } => Err("the server's key is wrong".into()),
+        UpgradeAnswer::Refused { head, .. } => {
+            Err(format!("the server answers {}", head.status).into())
+        }
     }
 }

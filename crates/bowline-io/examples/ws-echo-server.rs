@@ -33,7 +33,9 @@ async fn answer(sessions: Sessions, request: Request<Incoming>) -> Reply {
     let headers = lines(request.headers());
     let key = request.headers().get(header::SEC_WEBSOCKET_KEY).and_then(|key| key.to_str().ok());
     let accept = key.and_then(|key| HeaderValue::try_from(accept_key(key)).ok());
-    let Some(accept) = accept.filter(|_| requested_carrier(Lines(&headers)) == Some(Carrier::WebSocket)) else {
+    let Some(accept) =
+        accept.filter(|_| requested_carrier(Lines(&headers)) == Some(Carrier::WebSocket))
+    else {
         *reply.status_mut() = StatusCode::BAD_REQUEST;
         return reply;
     };

@@ -1,7 +1,7 @@
-//! Who asks a server: its address and the headers that say who it is, as they are now.
+//! The address of a server and the credentials for it, as they are now.
 //!
-//! Tokens and certificates end before a program does. So whoever makes connections holds a
-//! [`Source`], asks it for each of them, and once more after a 401.
+//! Tokens and certificates may expire while a program runs. So whoever makes connections holds a
+//! [`Source`] and asks it for each of them, and once more after a 401.
 
 use std::error::Error;
 use std::fmt;
@@ -18,14 +18,14 @@ use crate::dial::Endpoint;
 pub struct Access {
     /// Where and how to connect.
     pub endpoint: Endpoint,
-    /// Who asks. They go to `endpoint` and nowhere else.
+    /// Headers with credentials. They are sent to `endpoint` and nowhere else.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// Which of a source's this is. The same number means the same credentials.
+    /// The number of a source's credentials, which is another one once they have changed.
     pub generation: u64,
 }
 
 impl Access {
-    /// Credentials that stay as they are.
+    /// Makes a source of credentials that never change.
     #[must_use]
     pub fn fixed(endpoint: Endpoint, headers: Vec<(HeaderName, HeaderValue)>) -> Arc<dyn Source> {
         Arc::new(Access { endpoint, headers, generation: 0 })
@@ -39,17 +39,17 @@ impl fmt::Debug for Access {
     }
 }
 
-/// Why there are no credentials, in one line or more.
+/// Why there are no credentials. The text may have several lines.
 #[derive(Clone, Debug)]
 pub struct AccessError(Arc<dyn Error + Send + Sync>);
 
 impl AccessError {
-    /// Because of this.
+    /// Wraps an error.
     pub fn new(error: impl Error + Send + Sync + 'static) -> AccessError {
         AccessError(Arc::new(error))
     }
 
-    /// The error, if it is one of this kind.
+    /// Returns the wrapped error, if it is of this type.
     #[must_use]
     pub fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
         self.0.downcast_ref()
@@ -68,15 +68,22 @@ impl Error for AccessError {
     }
 }
 
-/// What a source answers, when it has it.
+/// The future of a source's answer.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, AccessError>> + Send + 'a>>;
 
 /// Gives the credentials for each new connection.
 pub trait Source: Send + Sync {
-    /// The credentials of now.
+    /// Returns the current credentials.
+    ///
+    /// # Errors
+    /// [`AccessError`] if there are none, for example because a plugin failed.
     fn access(&self) -> Answer<'_, Access>;
 
-    /// The server has refused these with a 401. Whether there may be others now.
+    /// Records that the server has refused these credentials with a 401; true if there may be
+    /// others now.
+    ///
+    /// # Errors
+    /// [`AccessError`] if asking for others failed.
     fn renew<'a>(&'a self, refused: &'a Access) -> Answer<'a, bool>;
 }
 

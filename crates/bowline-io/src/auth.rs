@@ -1,8 +1,8 @@
-//! Who asks and what they want to do, as Kubernetes' reviews have it, and the two doors that say
-//! who that is and whether they may.
+//! Users and the attributes of their requests, as in Kubernetes' reviews, and the traits that
+//! authenticate and authorize them.
 //!
-//! Both doors answer later, because what is behind them may be another server. That it cannot be
-//! asked is an error, and neither "nobody" nor "no".
+//! Both answer by a future, as they may have to ask another server. That it cannot be asked is an
+//! error, and neither "nobody" nor "no".
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -14,16 +14,16 @@ use std::sync::Arc;
 
 use crate::tls::PeerIdentity;
 
-/// The group of all who proved to be somebody.
+/// The group of all authenticated users.
 pub const AUTHENTICATED: &str = "system:authenticated";
-/// The group of all others.
+/// The group of anonymous users.
 pub const UNAUTHENTICATED: &str = "system:unauthenticated";
-/// The name of all others.
+/// The name of anonymous users.
 pub const ANONYMOUS: &str = "system:anonymous";
-/// The group of those who may everything.
+/// The group of users that may do everything.
 pub const MASTERS: &str = "system:masters";
 
-/// Who asks.
+/// A user, authenticated or anonymous.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct User {
     /// The user's name.
@@ -37,7 +37,8 @@ pub struct User {
 }
 
 impl User {
-    /// A user who proved to be one.
+    /// A user with this name and these groups, and with the group of authenticated users if it is
+    /// not the anonymous one.
     #[must_use]
     pub fn new(name: impl Into<String>, groups: impl IntoIterator<Item = String>) -> User {
         let (name, mut groups) = (name.into(), groups.into_iter().collect::<Vec<String>>());
@@ -49,7 +50,7 @@ impl User {
     }
 }
 
-/// A bearer token. It is not shown.
+/// A bearer token, which `Debug` does not show.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(pub String);
 
@@ -59,16 +60,16 @@ impl fmt::Debug for Token {
     }
 }
 
-/// What a request shows of its sender. Each of it may be absent.
+/// The credentials of a request. Each of them may be absent.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Credentials<'a> {
-    /// Who a certificate says it is. TLS has verified it.
+    /// The identity in a certificate that TLS has verified.
     pub certificate: Option<&'a PeerIdentity>,
-    /// A token, which nobody has looked at.
+    /// A token, which nobody has verified.
     pub token: Option<&'a Token>,
 }
 
-/// What a request does, in the words that are authorized.
+/// What a request does, as it is authorized.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Attributes {
     /// A verb on a resource.
@@ -77,7 +78,7 @@ pub enum Attributes {
     NonResource {
         /// The method, in lower case.
         verb: Cow<'static, str>,
-        /// The path, as it came.
+        /// The path, as it was sent.
         path: String,
     },
 }
@@ -100,7 +101,7 @@ pub struct ResourceAttributes {
 }
 
 impl ResourceAttributes {
-    /// The resource and its subresource, as policies and refusals name them: `pods/exec`.
+    /// Returns resource and subresource as policies and refusals name them: `pods/exec`.
     #[must_use]
     pub fn path(&self) -> Cow<'_, str> {
         if self.subresource.is_empty() {
@@ -111,7 +112,7 @@ impl ResourceAttributes {
 }
 
 impl Attributes {
-    /// The verb of either kind.
+    /// The verb of the request.
     #[must_use]
     pub fn verb(&self) -> &str {
         match self {
@@ -120,7 +121,7 @@ impl Attributes {
         }
     }
 
-    /// The same with another verb.
+    /// Returns the attributes with another verb.
     #[must_use]
     pub fn with_verb(&self, other: impl Into<Cow<'static, str>>) -> Attributes {
         let mut attributes = self.clone();
@@ -132,29 +133,29 @@ impl Attributes {
     }
 }
 
-/// Whether somebody may. Reasons are empty where there is none to tell.
+/// Whether a user may do something. A reason is empty where there is none to tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// They may.
+    /// The user may.
     Allow,
-    /// They may not, whoever else is asked.
+    /// The user may not, whoever else is asked.
     Deny {
-        /// Why they may not.
+        /// Why the user may not.
         reason: String,
     },
-    /// Nothing is known that allows it; who asks nobody else refuses.
+    /// Nothing is known that allows it. If nobody else is asked, it is refused.
     NoOpinion {
         /// Why there is no opinion.
         reason: String,
     },
 }
 
-/// Why a question has no answer: who would know could not be asked.
+/// Why a question was not answered: whoever would know could not be asked.
 #[derive(Clone, Debug)]
 pub struct Unavailable(Arc<dyn Error + Send + Sync>);
 
 impl Unavailable {
-    /// Because of this error, or of what this text says.
+    /// Wraps an error, or a text.
     pub fn new(error: impl Into<Box<dyn Error + Send + Sync>>) -> Unavailable {
         Unavailable(error.into().into())
     }
@@ -172,21 +173,21 @@ impl Error for Unavailable {
     }
 }
 
-/// An answer, when it is there. It may be dropped at any time: then nobody wants it any more.
+/// The future of an answer. It may be dropped at any time, when the answer is no longer wanted.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Unavailable>> + Send + 'a>>;
 
-/// Says who somebody is.
+/// Authenticates requests.
 pub trait Authenticator: fmt::Debug + Send + Sync {
-    /// The user of these credentials; `None` for credentials of nobody.
+    /// Returns the user with these credentials; `None` if no user has them.
     ///
     /// # Errors
     /// [`Unavailable`] if that cannot be found out now.
     fn authenticate<'a>(&'a self, credentials: Credentials<'a>) -> Answer<'a, Option<User>>;
 }
 
-/// Says whether somebody may.
+/// Authorizes requests.
 pub trait Authorizer: fmt::Debug + Send + Sync {
-    /// Whether `user` may do what `attributes` say.
+    /// Decides whether `user` may do what `attributes` say.
     ///
     /// # Errors
     /// [`Unavailable`] if that cannot be found out now.

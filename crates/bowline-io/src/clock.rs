@@ -1,30 +1,30 @@
-//! The one place that looks at a watch: instants to the machines' [`Time`].
+//! The one place that reads the clock, and turns instants into the machines' [`Time`].
 
 use std::time::Duration;
 
 use bowline_proto::Time;
 use tokio::time::Instant;
 
-/// Counts from the beginning of one connection.
+/// The time since one connection began.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     began: Instant,
 }
 
 impl Clock {
-    /// Begins to count.
+    /// Starts the clock.
     #[must_use]
     pub fn start() -> Clock {
         Clock { began: Instant::now() }
     }
 
-    /// How late it is.
+    /// The time now.
     #[must_use]
     pub fn now(&self) -> Time {
         Time::from_micros(u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX))
     }
 
-    /// The instant at which it is `time`; a far one if it is out of reach.
+    /// Returns the instant of `time`, which is at most a year after the start.
     #[must_use]
     pub fn instant(&self, time: Time) -> Instant {
         const FAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);

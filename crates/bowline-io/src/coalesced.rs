@@ -1,13 +1,13 @@
-//! A TCP connection for a task. What its peer writes in small pieces is read a few hundred times a
-//! second rather than with every one of them.
+//! A TCP connection that is read a few hundred times a second while its peer writes in small
+//! pieces, rather than once for each of them.
 //!
-//! Programs in Go write each field of a SPDY frame by itself. Every such write wakes whoever reads,
-//! and every relay after it, for some bytes. So a connection on which pieces come and come, while
-//! this side says nothing, is not waited for: it is looked at again after a pause. An answer to
-//! what was said never waits.
+//! Programs in Go write each field of a SPDY frame by itself. Every such write would wake whoever
+//! reads, and every relay after it, for a few bytes. So a connection on which small pieces keep
+//! coming, while this side sends nothing, is read again only after a pause. What may be an answer
+//! to something sent is never delayed.
 //!
-//! The system would still wake the thread for each piece. `SO_RCVLOWAT` keeps it from that, and has
-//! it make room for what comes in a pause.
+//! The kernel would still wake the thread for each piece. `SO_RCVLOWAT` keeps it from that, and
+//! makes it have room for what comes in a pause.
 #![expect(unsafe_code, reason = "a socket option, and a buffer that the kernel fills")]
 
 use std::io::{self, IoSlice};
@@ -22,24 +22,24 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use crate::coalescing::{Coalescing, PAUSE};
 
-/// Pieces of more than this pay for their wake-up.
+/// The largest piece that is not worth waking up for.
 const SMALL_BYTES: u32 = 8 * 1024;
-/// More than comes in a pause.
+/// How many bytes the socket has to have room for: more than come in a pause.
 const MUCH_BYTES: usize = 1024 * 1024;
 
-/// The connection.
+/// A TCP connection whose small pieces are read together.
 #[derive(Debug)]
 pub struct CoalescedTcp {
     tcp: TcpStream,
     coalescing: Coalescing,
-    /// In a flow, until when it is not looked at.
+    /// In a flow, until when the connection is not read.
     pause: Option<Pin<Box<Sleep>>>,
-    /// The system has room for what comes in a pause, as far as is known.
+    /// The kernel has room for what comes in a pause, as far as is known.
     is_able: bool,
 }
 
 impl CoalescedTcp {
-    /// Reads `tcp`.
+    /// Wraps `tcp`.
     pub fn new(tcp: TcpStream) -> CoalescedTcp {
         CoalescedTcp { tcp, coalescing: Coalescing::default(), pause: None, is_able: true }
     }
@@ -49,7 +49,7 @@ impl CoalescedTcp {
         &self.tcp
     }
 
-    /// Begins to pause, where the system lends a hand.
+    /// Begins to pause, where the kernel can do its part.
     fn begin(&mut self) {
         if wake_at(&self.tcp, MUCH_BYTES) {
             self.pause = Some(Box::pin(sleep(PAUSE)));
@@ -59,23 +59,23 @@ impl CoalescedTcp {
         }
     }
 
-    /// Has the system tell of every piece again.
+    /// Has the kernel wake us for every piece again.
     fn end(&mut self) {
         self.pause = None;
-        self.coalescing.begin_again();
+        self.coalescing.reset();
         wake_at(&self.tcp, 1);
     }
 
     fn wrote(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(1..)) = written {
-            self.coalescing.begin_again();
+            self.coalescing.reset();
         }
         written
     }
 }
 
-/// Has the system tell of so many bytes, and not of fewer, unless they are the last; whether it
-/// has room for so many. The end and faults are told of at any time.
+/// Has the kernel wake us for no fewer than so many bytes, or for an end or an error; returns
+/// whether it has room for so many.
 #[cfg(target_os = "linux")]
 fn wake_at(tcp: &TcpStream, bytes: usize) -> bool {
     use std::os::fd::AsRawFd;
@@ -97,17 +97,17 @@ fn wake_at(tcp: &TcpStream, bytes: usize) -> bool {
     result == 0 && SockRef::from(tcp).recv_buffer_size().is_ok_and(|room| room >= bytes)
 }
 
-/// Elsewhere it does not.
+/// Other systems cannot do so.
 #[cfg(not(target_os = "linux"))]
 fn wake_at(_tcp: &TcpStream, _bytes: usize) -> bool {
     false
 }
 
-/// Reads what is there after a pause: of what the system was not to tell of, tokio does not know.
-/// How much it was; 0 is the end.
+/// Reads what has come in a pause, which the kernel has not told tokio of. Returns the number of
+/// bytes, where 0 is the end.
 ///
 /// # Errors
-/// The system's: `AGAIN` if nothing is there.
+/// If the read fails; with `AGAIN` if nothing is there.
 pub fn read_now(fd: impl AsFd, buffer: &mut ReadBuf<'_>) -> Result<usize, Errno> {
     // SAFETY: nothing in it is made uninitialized: the system writes to it, and only bytes.
     let room = unsafe { buffer.unfilled_mut() };
@@ -132,8 +132,9 @@ impl AsyncRead for CoalescedTcp {
                 let result = Pin::new(&mut this.tcp).poll_read(cx, buffer);
                 this.coalescing.moved(buffer.filled().len() - before);
                 if result.is_pending() {
-                    let piece = this.coalescing.end_piece();
-                    if piece > 0 && this.is_able && this.coalescing.is_flow(piece, SMALL_BYTES) {
+                    let piece = this.coalescing.take_piece();
+                    if piece > 0 && this.is_able && this.coalescing.count_piece(piece, SMALL_BYTES)
+                    {
                         this.begin();
                         continue;
                     }
@@ -148,7 +149,7 @@ impl AsyncRead for CoalescedTcp {
                 }
                 // Nothing came in all of the pause, or what comes next may be an answer.
                 Err(Errno::AGAIN)
-                    if this.coalescing.end_piece() == 0 || !this.coalescing.flows() =>
+                    if this.coalescing.take_piece() == 0 || !this.coalescing.is_flow() =>
                 {
                     this.end()
                 }

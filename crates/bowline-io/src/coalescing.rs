@@ -1,55 +1,57 @@
-//! When something comes in small pieces, one right behind the other: then it is cheaper, for
-//! everybody on its way, to look at it after a pause than to be woken for each piece.
+//! Finds out whether something comes in small pieces, one right behind the other. Then it is
+//! cheaper for everybody on its way to read it after a pause than to be woken for each piece.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// What a timer can do, and what nobody sees.
+/// How long a flow is not read: as short as a timer can be, and too short to notice.
 pub const PAUSE: Duration = Duration::from_millis(1);
-/// Pieces that follow one another this quickly are a flow,
+/// How soon a piece has to follow another to be part of a flow.
 pub const QUICK: Duration = Duration::from_millis(2);
-/// after so many of them.
+/// How many pieces in a row are a flow.
 pub const PIECES: u32 = 16;
 
-/// Counts pieces. One is what can be moved before there is nothing to move.
+/// Counts pieces, where a piece is what can be moved before there is nothing to move.
 #[derive(Debug, Default)]
 pub struct Coalescing {
-    /// Bytes of the one that is under way.
+    /// How many bytes the current piece has so far.
     piece: u32,
-    /// When the latest one ended.
+    /// When the latest piece ended.
     latest: Option<Instant>,
-    /// How many in a row came quickly.
+    /// How many pieces in a row came quickly.
     quick: u32,
 }
 
 impl Coalescing {
-    /// So many bytes were moved.
+    /// Adds bytes that were moved to the current piece.
     pub fn moved(&mut self, bytes: usize) {
         self.piece = self.piece.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
     }
 
-    /// Nothing more can be moved now. How many bytes were since it was said last.
-    pub fn end_piece(&mut self) -> u32 {
+    /// Ends the current piece, as nothing more can be moved now; returns its number of bytes.
+    pub fn take_piece(&mut self) -> u32 {
         std::mem::take(&mut self.piece)
     }
 
-    /// A piece has ended: whether they are a flow. A piece of more than `most` bytes is none.
-    pub fn is_flow(&mut self, piece: u32, most: u32) -> bool {
+    /// Counts a piece that has ended; true if the latest ones are a flow. A piece of more than
+    /// `most` bytes ends a flow.
+    pub fn count_piece(&mut self, piece: u32, most: u32) -> bool {
         let now = Instant::now();
         let quick = self.latest.is_some_and(|latest| now - latest < QUICK);
         self.latest = Some(now);
         self.quick = if quick && piece <= most { self.quick.saturating_add(1) } else { 0 };
-        self.flows()
+        self.is_flow()
     }
 
-    /// Whether the latest pieces were a flow, and nothing was said since.
-    pub fn flows(&self) -> bool {
+    /// Whether the latest pieces are a flow.
+    pub fn is_flow(&self) -> bool {
         self.quick >= PIECES
     }
 
-    /// Whoever was answered may have an answer: what comes next is not waited for.
-    pub fn begin_again(&mut self) {
+    /// Ends a flow, because something was sent: what comes next may be its answer, which must not
+    /// be delayed.
+    pub fn reset(&mut self) {
         self.quick = 0;
     }
 }

@@ -1,4 +1,4 @@
-//! An endpoint to a connection: names resolved, proxies passed, TLS spoken.
+//! Connects to an endpoint: resolves its name, goes through a proxy, speaks TLS.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -15,7 +15,7 @@ use tokio_rustls::{TlsConnector, client};
 use crate::proxy::{self, Proxy, ProxyError, Scheme};
 use crate::read_ahead::ReadAhead;
 use crate::stream::{Stream, prepare};
-use crate::tls::{self, words as tls_words};
+use crate::tls::{self, go_errors};
 
 /// Where to connect and how.
 #[derive(Clone, Debug)]
@@ -43,32 +43,34 @@ impl Endpoint {
 /// TLS towards an endpoint.
 #[derive(Clone, Debug)]
 pub struct Tls {
-    /// Whom we trust and who we are.
+    /// Which servers are trusted, and the client's certificate.
     pub config: Arc<ClientConfig>,
-    /// The name that the certificate must have, if it is not the host's.
+    /// The name that the certificate must be for, if it is not the host's.
     pub server_name: Option<String>,
 }
 
-/// Why there is no connection.
+/// Why a connection could not be made.
 #[derive(Debug, Error)]
 pub enum DialError {
-    /// The name has no address.
-    #[error("dial tcp: lookup {host}: {}", of_resolver(error))]
+    /// The host's name was not resolved.
+    #[error("dial tcp: lookup {host}: {}", resolver_text(error))]
     Lookup {
         /// The host's name.
         host: String,
-        /// What the resolver said.
+        /// The resolver's error.
+        #[source]
         error: io::Error,
     },
-    /// None of the addresses could be reached; the last one's error.
-    #[error("dial tcp {address}: connect: {}", words(error))]
+    /// None of the addresses could be reached; this is the last one.
+    #[error("dial tcp {address}: connect: {}", go_text(error))]
     Connect {
         /// The address.
         address: SocketAddr,
-        /// What the system said.
+        /// The system's error.
+        #[source]
         error: io::Error,
     },
-    /// It took too long.
+    /// Not everything was done within the time that there was.
     #[error("dial tcp {host}:{port}: i/o timeout")]
     Timeout {
         /// The endpoint's host.
@@ -76,29 +78,29 @@ pub enum DialError {
         /// Its port.
         port: u16,
     },
-    /// The proxy stood in the way.
+    /// The proxy could not be used, or refused.
     #[error(transparent)]
     Proxy(#[from] ProxyError),
-    /// A host that no certificate can be for.
+    /// The host has a name that no certificate can be for.
     #[error("{0:?} is not a name that a certificate can have")]
     ServerName(String),
-    /// TLS failed.
-    #[error("{}", tls_words(_0))]
-    Tls(io::Error),
-    /// The TLS configuration towards a proxy.
+    /// The TLS handshake failed.
+    #[error("{}", tls_text(_0))]
+    Tls(#[source] io::Error),
+    /// The TLS configuration for a proxy could not be made.
     #[error(transparent)]
     Config(#[from] tls::TlsError),
 }
 
 impl DialError {
-    /// Whether somebody is there and nobody listens.
+    /// Whether the host answered that nobody listens at the port.
     #[must_use]
     pub fn is_refused(&self) -> bool {
         let refused = io::ErrorKind::ConnectionRefused;
         matches!(self, DialError::Connect { error, .. } if error.kind() == refused)
     }
 
-    /// Whether somebody took the connection and ended it before it could be used.
+    /// Whether the other side ended the connection before it could be used.
     #[must_use]
     pub fn is_cut(&self) -> bool {
         let cut = |error: &io::Error| {
@@ -112,10 +114,10 @@ impl DialError {
     }
 }
 
-/// Connection errors in the words of Go, which people know and scripts look for.
-pub(crate) fn words(error: &io::Error) -> String {
-    if let Some(tls) = tls_words::at_the_bottom_of(error) {
-        return tls_words::of(tls);
+/// Returns the text of a connection's error as Go has it, which people know and scripts look for.
+pub(crate) fn go_text(error: &io::Error) -> String {
+    if let Some(tls) = go_errors::find_tls(error) {
+        return go_errors::text(tls);
     }
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "connection refused".into(),
@@ -127,8 +129,8 @@ pub(crate) fn words(error: &io::Error) -> String {
     }
 }
 
-/// What the resolver of the system says, in Go's words where Go has some.
-fn of_resolver(error: &io::Error) -> String {
+/// Returns the text of a resolver's error, as Go has it where it has one.
+fn resolver_text(error: &io::Error) -> String {
     let text = error.to_string();
     let said = text.strip_prefix("failed to lookup address information: ").unwrap_or(&text);
     match said {
@@ -141,18 +143,18 @@ fn of_resolver(error: &io::Error) -> String {
     }
 }
 
-fn tls_words(error: &io::Error) -> String {
-    match tls_words::at_the_bottom_of(error) {
-        Some(tls) => tls_words::of(tls),
+fn tls_text(error: &io::Error) -> String {
+    match go_errors::find_tls(error) {
+        Some(tls) => go_errors::text(tls),
         None if error.kind() == io::ErrorKind::UnexpectedEof => "tls: unexpected EOF".into(),
-        None => format!("tls: {}", words(error)),
+        None => format!("tls: {}", go_text(error)),
     }
 }
 
-/// Connects, within `patience` for all of it.
+/// Connects to an endpoint. `patience` is for everything, from the lookup to the TLS handshake.
 ///
 /// # Errors
-/// [`DialError`].
+/// [`DialError`] if one of the steps fails, or all of them take longer than `patience`.
 pub async fn dial(endpoint: &Endpoint, patience: Duration) -> Result<Stream, DialError> {
     match timeout(patience, dial_on(endpoint, patience)).await {
         Ok(result) => result,
@@ -177,7 +179,7 @@ async fn dial_on(endpoint: &Endpoint, patience: Duration) -> Result<Stream, Dial
         Scheme::Http => proxy::connect(&mut tcp, by, host, port).await?,
         Scheme::Socks5 => proxy::socks5(&mut tcp, by, host, port).await?,
         Scheme::Https => {
-            // As kubectl: whom the server's configuration trusts is trusted here as well.
+            // As with kubectl, the server's CAs are those for its proxy as well.
             let config = match &endpoint.tls {
                 Some(tls) => tls::without_identity(&tls.config),
                 None => tls::client(&tls::Trust::System, None)?,
@@ -208,8 +210,8 @@ where
     connector.connect(name, stream).await.map_err(DialError::Tls)
 }
 
-/// Tries every address in the resolver's order, each with its share of the time, so that one dead
-/// address does not use it up.
+/// Tries every address in the resolver's order, each with an equal share of the time, so that a
+/// dead one does not use up all of it.
 async fn connect(host: &str, port: u16, patience: Duration) -> Result<TcpStream, DialError> {
     let lookup = |error| DialError::Lookup { host: host.to_owned(), error };
     let addresses: Vec<SocketAddr> = match host.parse::<IpAddr>() {

@@ -1,5 +1,4 @@
-//! Joins one port-forward with its local connections: everything that both of its ends have in
-//! common.
+//! Joins one port-forward with its local sockets, for client and node alike.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
@@ -11,28 +10,29 @@ use bowline_proto::{Time, limits};
 
 use crate::drive::{Driver, Ends, Step};
 use crate::liveness::Blocked;
-use crate::local_sockets::{Act, Failure, Local, LocalSockets};
+use crate::local_sockets::{Failure, Local, LocalEvent, LocalSockets};
 use crate::record::Traffic;
 use crate::stream::{Connection, Upgraded};
 
-/// Some pieces in one write cost less than one in each.
+/// How many bytes of a forward may wait before the socket has its turn: several pieces in one write
+/// cost less than one write for each.
 const GATHERED_BYTES: usize = 512 * 1024;
 
-/// What a forward's owner has to know or to decide.
+/// What a forward's owner has to handle.
 #[derive(Debug)]
 pub enum ForwardEvent {
-    /// At a node: a connection to this port is wanted. Answer with [`ForwardDriver::attach`] or
-    /// [`ForwardDriver::fail`].
+    /// At a node: the client wants a connection to this port. Answer with
+    /// [`ForwardDriver::attach`], [`ForwardDriver::fail`] or [`ForwardDriver::refuse`].
     Requested(Id, u16),
-    /// The other side gave it up. The local end was told.
+    /// The other side reset the connection. The local end was told.
     Reset(Id),
-    /// The local end broke. The other side was told.
+    /// The connection's local end broke. The other side was told.
     Broken(Id, std::io::Error),
-    /// The forward was lost, and with it what was still connected.
+    /// The forward was lost, and with it the connections that were left.
     Lost(Loss),
 }
 
-/// A forward, its socket and its local connections.
+/// A forward, its socket and its local sockets.
 pub struct ForwardDriver<S, L> {
     driver: Driver<S, Forward>,
     locals: Locals<L>,
@@ -40,15 +40,19 @@ pub struct ForwardDriver<S, L> {
 
 struct Locals<L> {
     sockets: LocalSockets<L>,
-    /// The forward has given its last event; local ends have until then to take some of what
-    /// waits.
+    /// Once the forward has given its last event: until when local ends have to take some of what
+    /// waits for them.
     lost: Option<Time>,
 }
 
 impl<L: Local> Ends<Forward> for Locals<L> {
-    type Act = (Id, Act);
+    type Act = (Id, LocalEvent);
 
-    fn poll(&mut self, cx: &mut Context<'_>, forward: &mut Forward) -> Poll<((Id, Act), usize)> {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        forward: &mut Forward,
+    ) -> Poll<((Id, LocalEvent), usize)> {
         if forward.unsent() >= GATHERED_BYTES {
             return Poll::Pending;
         }
@@ -59,7 +63,7 @@ impl<L: Local> Ends<Forward> for Locals<L> {
         &mut self,
         cx: &mut Context<'_>,
         forward: &mut Forward,
-    ) -> Poll<((Id, Act), usize)> {
+    ) -> Poll<((Id, LocalEvent), usize)> {
         if forward.unsent() < GATHERED_BYTES {
             return Poll::Pending;
         }
@@ -78,7 +82,7 @@ impl<L: Local> Ends<Forward> for Locals<L> {
         self.lost.filter(|_| !self.sockets.is_empty())
     }
 
-    /// While the local ends take nothing, the other side is not read.
+    /// The other side is not read while the local ends take nothing.
     fn blocked(&self, forward: &Forward) -> Option<Blocked> {
         let waiting = self.sockets.waiting() + forward.unsent();
         let grace = if forward.is_over_with_its_direction() {
@@ -95,15 +99,16 @@ impl<L: Local> Locals<L> {
         &mut self,
         cx: &mut Context<'_>,
         forward: &Forward,
-    ) -> Poll<((Id, Act), usize)> {
+    ) -> Poll<((Id, LocalEvent), usize)> {
         let reads = forward.unsent() < limits::OUTBOX_BYTES;
         self.sockets.poll(cx, reads, |id| forward.room(id)).map(|(id, act)| {
-            let bytes = if let Act::Read(bytes) = &act { bytes.len() } else { 0 };
+            let bytes = if let LocalEvent::Read(bytes) = &act { bytes.len() } else { 0 };
             ((id, act), bytes)
         })
     }
 
-    /// The forward is over. What waits for local ends is theirs, as long as they take it.
+    /// Ends all connections, as the forward is over. Local ends still get what waits for them, as
+    /// long as they take it.
     fn end(&mut self, now: Time) {
         self.sockets.end_all();
         self.lost = Some(now + limits::CLOSED_CLIENT_GRACE);
@@ -118,11 +123,10 @@ impl<S: Connection, L: Local> ForwardDriver<S, L> {
         ForwardDriver { driver: Driver::new(connection, forward), locals }
     }
 
-    /// At a client: asks for a connection to `port`, for `stream`. Gives it back where that cannot
-    /// be had any more.
+    /// At a client: asks for a connection to `port`, for `stream`.
     ///
     /// # Errors
-    /// The stream.
+    /// The stream, if the forward is over or has used all numbers.
     pub fn connect(&mut self, port: u16, stream: L) -> Result<Id, L> {
         let now = self.driver.now();
         let Some(id) = self.driver.machine().connect(now, port) else { return Err(stream) };
@@ -133,44 +137,45 @@ impl<S: Connection, L: Local> ForwardDriver<S, L> {
         }
     }
 
-    /// At a node: the connection that was asked for.
+    /// At a node: gives the local end of a connection that was requested.
     pub fn attach(&mut self, id: Id, stream: L) {
-        // Given up meanwhile, it must not look like one that had nothing to say.
+        // It was given up meanwhile, which its peer must not take for a good end.
         if let Some(stream) = self.locals.sockets.attach(id, stream) {
             stream.abort(Failure::Reset);
         }
     }
 
-    /// At a node: the connection cannot be had.
+    /// At a node: answers that a requested connection cannot be made, or ends one that failed.
     pub fn fail(&mut self, id: Id, why: &str) {
         let now = self.driver.now();
         self.driver.machine().fail(now, id, why);
         self.locals.sockets.abort(id, Failure::Refused(why.to_owned()));
     }
 
-    /// At a node: there is no room for another connection.
+    /// At a node: answers that there is no room for a requested connection.
     pub fn refuse(&mut self, id: Id, why: &str) {
         let now = self.driver.now();
         self.driver.machine().refuse(now, id, why);
         self.locals.sockets.abort(id, Failure::Refused(why.to_owned()));
     }
 
-    /// How many connections there are, also such as are still being made, or have ended and have
-    /// yet to take what waits for them.
+    /// How many connections there are, including those that are still being made, and those that
+    /// have ended and have yet to take what waits for them.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.locals.sockets.len()
     }
 
-    /// At a node: what was read so far, from the client with all that carried it, and from the
-    /// connections.
+    /// At a node: how many bytes were read so far, from the client's socket and from the local
+    /// sockets.
     #[must_use]
     pub fn traffic(&self) -> Traffic {
         Traffic { from_client: self.driver.received(), to_client: self.driver.sent() }
     }
 
-    /// Goes on until something happens that its owner has to know of. `None` is the end. Nothing is
-    /// lost if it is dropped before.
+    /// Goes on until there is something that the owner has to handle; `None` is the end.
+    ///
+    /// Cancel safe: nothing is lost if the future is dropped.
     pub async fn next(&mut self) -> Option<ForwardEvent> {
         loop {
             if self.driver.is_done() && self.locals.sockets.is_empty() {
@@ -178,10 +183,10 @@ impl<S: Connection, L: Local> ForwardDriver<S, L> {
             }
             let step = self.driver.next(&mut self.locals).await;
             let now = self.driver.now();
-            let happening = match step {
+            let event = match step {
                 Step::Event(event) => self.event(now, event),
-                Step::Act((id, act)) => self.act(now, id, act),
-                // What they had yet to get is lost to them, and they are told.
+                Step::Act((id, act)) => self.local_event(now, id, act),
+                // What waits for the local ends is lost, so they are reset.
                 Step::Deadline => {
                     self.locals.sockets.abort_all();
                     None
@@ -194,8 +199,8 @@ impl<S: Connection, L: Local> ForwardDriver<S, L> {
                     None
                 }
             };
-            if happening.is_some() {
-                return happening;
+            if event.is_some() {
+                return event;
             }
         }
     }
@@ -225,21 +230,21 @@ impl<S: Connection, L: Local> ForwardDriver<S, L> {
         None
     }
 
-    fn act(&mut self, now: Time, id: Id, act: Act) -> Option<ForwardEvent> {
+    fn local_event(&mut self, now: Time, id: Id, event: LocalEvent) -> Option<ForwardEvent> {
         let forward = self.driver.machine();
-        match act {
-            Act::Read(bytes) => forward.send(id, bytes.freeze()),
-            Act::Ended => forward.finish(now, id),
-            Act::Closed => {
-                // All that it said, and then that it hears nothing more.
+        match event {
+            LocalEvent::Read(bytes) => forward.send(id, bytes.freeze()),
+            LocalEvent::Ended => forward.finish(now, id),
+            LocalEvent::Closed => {
+                // The other side gets all that was read, and then learns that nothing is taken.
                 forward.finish(now, id);
                 forward.reset(now, id);
             }
-            Act::Took(bytes) => {
+            LocalEvent::Took(bytes) => {
                 forward.taken(id, bytes);
                 self.locals.lost = self.locals.lost.map(|_| now + limits::CLOSED_CLIENT_GRACE);
             }
-            Act::Broken(error) => {
+            LocalEvent::Broken(error) => {
                 forward.reset(now, id);
                 return Some(ForwardEvent::Broken(id, error));
             }
@@ -247,7 +252,7 @@ impl<S: Connection, L: Local> ForwardDriver<S, L> {
         None
     }
 
-    /// Ends it from here: says so to both sides, as far as that goes without waiting.
+    /// Ends the forward from this end, and tells both sides as far as that goes without waiting.
     pub async fn leave(&mut self, why: &str) {
         let now = self.driver.now();
         let forward = self.driver.machine();

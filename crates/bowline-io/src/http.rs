@@ -1,4 +1,4 @@
-//! One request on one connection: to an answer, or to an upgraded connection, as values.
+//! Sends one request on one connection, and reads its answer or upgrades the connection.
 
 use std::error::Error as _;
 use std::sync::Arc;
@@ -21,51 +21,51 @@ use url::{Position, Url};
 use crate::dial;
 use crate::request_target::{self, LongTarget};
 use crate::stream::{Stream, Upgraded};
-use crate::tls::words as tls_words;
+use crate::tls::go_errors;
 
-/// What an answer's head may hold. Go's servers allow 1 MiB for requests; no answer needs that.
+/// The longest head of an answer. Go's servers allow 1 MiB for requests; no answer needs that.
 const HEAD_BYTES: usize = 64 * 1024;
 const HEADERS: usize = 128;
-/// How many answers of 1xx may come before the one that counts: Go's bound. Each is a head.
+/// How many answers of 1xx may come before the one that counts, as in Go.
 const INFORMATIONAL: usize = 5;
-/// How much of a refusal is read: client-go's own limit.
+/// How much of a refusal's body is read, as by client-go.
 const REFUSAL_BYTES: usize = 64 * 1024;
 /// How long a refusal's body may take.
 const REFUSAL_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Why there is no answer.
+/// Why a request got no answer.
 #[derive(Debug, Error)]
 pub enum HttpError {
     /// The connection ended before the answer did.
     #[error("unexpected EOF")]
     Cut,
-    /// Not HTTP, or more of it than we take.
+    /// What came is not HTTP, or exceeds our limits.
     #[error("malformed HTTP response: {0}")]
-    Malformed(hyper::Error),
+    Malformed(#[source] hyper::Error),
     /// The connection broke.
     #[error("{}", broken(_0))]
-    Broken(hyper::Error),
-    /// TLS failed, or the other side ended it with an alert: that a certificate is missing or not
-    /// good is said so in TLS 1.3, once the handshake is done.
-    #[error("{}", tls_words::of(_0))]
-    Tls(rustls::Error),
-    /// Answers that are none, one after the other.
+    Broken(#[source] hyper::Error),
+    /// TLS failed, or the other side ended it with an alert. In TLS 1.3 that is how it tells after
+    /// the handshake that a certificate is missing or not good.
+    #[error("{}", go_errors::text(_0))]
+    Tls(#[source] rustls::Error),
+    /// More than five informational answers (1xx) came.
     #[error("too many 1xx informational responses")]
     Informational,
-    /// Nothing came in time.
+    /// The answer was not complete within this time.
     #[error("no answer within {} s", _0.as_secs())]
     Timeout(Duration),
-    /// The body is longer than we take.
+    /// The body is longer than this many bytes.
     #[error("the response is longer than {0} bytes")]
     TooLong(usize),
-    /// A 101 whose connection cannot be had back.
+    /// A 101 came, and hyper did not give back the connection.
     #[error("the connection cannot be taken over")]
     NotOurs,
 }
 
 impl HttpError {
-    /// Whether the other side went away without an answer, as boxes do that drop what they do not
-    /// know.
+    /// Whether the other side ended the connection without an answer, as proxies do that drop
+    /// upgrades.
     #[must_use]
     pub fn is_cut(&self) -> bool {
         matches!(self, HttpError::Cut | HttpError::Broken(_))
@@ -74,7 +74,7 @@ impl HttpError {
 
 impl From<hyper::Error> for HttpError {
     fn from(error: hyper::Error) -> HttpError {
-        if let Some(tls) = tls_words::at_the_bottom_of(&error) {
+        if let Some(tls) = go_errors::find_tls(&error) {
             HttpError::Tls(tls.clone())
         } else if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
             HttpError::Cut
@@ -86,23 +86,24 @@ impl From<hyper::Error> for HttpError {
     }
 }
 
-/// What is below a library's "connection error".
+/// Returns the text of the error below hyper's "connection error".
 fn broken(error: &hyper::Error) -> String {
     let below = error.source().and_then(|below| below.downcast_ref());
-    below.map_or_else(|| error.to_string(), dial::words)
+    below.map_or_else(|| error.to_string(), dial::go_text)
 }
 
-/// What an upgrade was answered with.
+/// The answer to a request for an upgrade.
 #[derive(Debug)]
-pub enum Answer {
-    /// 101: the connection is the caller's. Whether it speaks what was asked for is in the head.
+pub enum UpgradeAnswer {
+    /// The answer is 101. Whether the connection carries what was offered has to be checked by the
+    /// head.
     Switched {
         /// Status and headers.
         head: Parts,
         /// The connection.
         connection: Upgraded,
     },
-    /// Anything else.
+    /// The answer is any other one.
     Refused {
         /// Status and headers.
         head: Parts,
@@ -111,10 +112,11 @@ pub enum Answer {
     },
 }
 
-/// Sends a request and reads the whole answer, of at most `bytes`. Redirects are not followed.
+/// Sends a request and reads the whole answer, whose body may have `bytes`. Redirects are not
+/// followed.
 ///
 /// # Errors
-/// [`HttpError`].
+/// [`HttpError`] if no complete answer comes within `patience`, or it exceeds a limit.
 pub async fn request(
     stream: Stream,
     request: Request<Bytes>,
@@ -129,10 +131,10 @@ pub async fn request(
     timeout(patience, exchange).await.map_err(|_| HttpError::Timeout(patience))?
 }
 
-/// Sends a request and gives the answer with its body as it comes.
+/// Sends a request and returns the answer once its head has come; its body can be read as it comes.
 ///
 /// # Errors
-/// [`HttpError`].
+/// [`HttpError`] if no head comes within `patience`, or it exceeds a limit.
 pub async fn open(
     stream: Stream,
     request: Request<()>,
@@ -142,43 +144,43 @@ pub async fn open(
     timeout(patience, sent).await.map_err(|_| HttpError::Timeout(patience))?
 }
 
-/// The beginning of a body, as much as an explanation needs, if it comes soon.
+/// Reads the beginning of a refusal's body: at most 64 KiB, and nothing if that takes more than 10
+/// s.
 pub async fn explanation(body: Incoming) -> Bytes {
     timeout(REFUSAL_PATIENCE, beginning(body)).await.unwrap_or_default()
 }
 
-/// Asks for an upgrade.
+/// Sends a request for an upgrade.
 ///
 /// # Errors
-/// [`HttpError`]. A refusal is no error.
+/// [`HttpError`] if no head of an answer comes within `patience`. A refusal is no error.
 pub async fn upgrade(
     stream: Stream,
     request: Request<()>,
     patience: Duration,
-) -> Result<Answer, HttpError> {
+) -> Result<UpgradeAnswer, HttpError> {
     let mut response = open(stream, request, patience).await?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         let (head, body) = response.into_parts();
-        // What there is of an explanation is enough.
         let body = explanation(body).await;
-        return Ok(Answer::Refused { head, body });
+        return Ok(UpgradeAnswer::Refused { head, body });
     }
     let upgraded = hyper::upgrade::on(&mut response).await?;
     let parts = upgraded.downcast::<TokioIo<LongTarget>>().map_err(|_| HttpError::NotOurs)?;
     let connection = parts.io.into_inner().into_upgraded(&parts.read_buf);
-    Ok(Answer::Switched { head: response.into_parts().0, connection })
+    Ok(UpgradeAnswer::Switched { head: response.into_parts().0, connection })
 }
 
-/// The head of a request for `url`: path and query as its target, the authority as `Host`.
+/// Makes a request for `url`: path and query are its target, the authority is `Host`.
 ///
 /// # Errors
-/// [`http::Error`] if HTTP cannot carry one of them.
+/// [`http::Error`] if one of the parts cannot be in an HTTP request.
 pub fn head<B>(method: &str, url: &Url, body: B) -> Result<Request<B>, http::Error> {
     let host = &url[Position::BeforeHost..Position::AfterPort];
     request_target::head(method, host, &url[Position::BeforePath..Position::AfterQuery], body)
 }
 
-/// Header lines as the core takes them. Values that are not text are left out.
+/// Returns header lines as the core takes them, without those whose values are not text.
 #[must_use]
 pub fn lines(headers: &HeaderMap) -> Vec<(&str, &str)> {
     fn line<'a>((name, value): (&'a HeaderName, &'a HeaderValue)) -> Option<(&'a str, &'a str)> {
@@ -204,7 +206,7 @@ async fn send(
             told.notify_one();
         }
     });
-    // It ends with the connection: with the body that is read, dropped, or upgraded.
+    // The task ends when the body was read or dropped, or the connection was upgraded.
     #[expect(clippy::disallowed_methods, reason = "it ends with the connection")]
     let connection = tokio::spawn(connection.with_upgrades());
     tokio::select! {
@@ -217,7 +219,7 @@ async fn send(
     }
 }
 
-/// One buffer that grows, so that an answer is in memory once.
+/// Reads a body of at most `bytes` into one buffer, so that it is in memory once.
 async fn whole(mut body: Incoming, bytes: usize) -> Result<Bytes, HttpError> {
     let mut read = BytesMut::new();
     while let Some(frame) = body.frame().await {

@@ -1,6 +1,7 @@
 //! Sockets to machines: TLS, dialling, HTTP upgrades, listeners, and the one read/write loop.
 //!
-//! Published because `bowline-client` and `bowline-node` stand on it; not meant for use of its own.
+//! Published because `bowline-client` and `bowline-node` are built on it; not meant to be used by
+//! itself.
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests play peers and processes"))]
 
 pub mod access;

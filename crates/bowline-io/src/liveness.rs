@@ -1,6 +1,5 @@
-//! A socket that is not read, for want of room, to the news that its peer has gone meanwhile.
-//!
-//! Whoever reads is told of an end. Whoever does not has to look.
+//! Finds out that a peer has gone while its socket is not read for want of room. Reading would
+//! tell; without it the socket has to be checked.
 
 use std::time::Duration;
 
@@ -9,13 +8,13 @@ use bowline_proto::Time;
 use crate::drive::Socket;
 use crate::stream::Connection;
 
-/// Often enough for a process whose client was killed; a look is one system call.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often a socket is checked. A check is one system call.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
 
-/// Looks whether one peer is still there.
+/// The checks of one peer.
 #[derive(Debug, Default)]
 pub struct Liveness {
-    /// It has ended its direction since then, and meanwhile so much waits of what it said.
+    /// Since when its direction is found ended with so many of its bytes waiting.
     gone: Option<(Time, usize)>,
     told: bool,
 }
@@ -23,25 +22,25 @@ pub struct Liveness {
 /// Why a socket is not read.
 #[derive(Clone, Copy, Debug)]
 pub struct Blocked {
-    /// What waits of what its peer said. Where it grows less, that peer is still heard.
+    /// How many bytes of the peer wait. While they grow fewer, the peer still counts as there.
     pub waiting: usize,
-    /// How long nothing of it may be taken before a peer that has ended its direction counts as
-    /// gone. None where that end has only one meaning.
+    /// How long none of them may be taken before a peer that has ended its direction counts as
+    /// gone. Zero where that end can only mean that it has gone.
     pub grace: Duration,
 }
 
 /// Whether a peer is still there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PeerState {
-    /// It is there, as far as can be seen. Look again at this moment, if there is one.
+    /// It is there, as far as can be seen. Check again at this time, if there is one.
     Present(Option<Time>),
-    /// It has gone. Told once.
+    /// It has gone. Given once.
     Gone,
 }
 
 impl Liveness {
-    /// Looks at a socket, if it is `blocked`.
-    pub fn look<S: Connection>(
+    /// Checks the peer of a socket, if that is `blocked`.
+    pub fn check<S: Connection>(
         &mut self,
         now: Time,
         socket: &Socket<S>,
@@ -53,12 +52,12 @@ impl Liveness {
         };
         if !socket.is_peer_gone() {
             self.gone = None;
-            return PeerState::Present(Some(now + LOOK_EVERY));
+            return PeerState::Present(Some(now + CHECK_EVERY));
         }
         let (since, before) = self.gone.unwrap_or((now, waiting));
         let since = if waiting == before { since } else { now };
         self.gone = Some((since, waiting));
         self.told = now >= since + grace;
-        if self.told { PeerState::Gone } else { PeerState::Present(Some(now + LOOK_EVERY)) }
+        if self.told { PeerState::Gone } else { PeerState::Present(Some(now + CHECK_EVERY)) }
     }
 }

@@ -1,7 +1,7 @@
-//! What a server that asks nobody who they are must not do: serve a web page, forward to itself.
+//! What a server without authentication must not do: serve web pages' requests, forward to itself.
 //!
-//! A server on loopback believes everybody who can connect to it. A web browser can, on behalf of
-//! any page; and so can the server itself, for whoever may only have connections made.
+//! A server on loopback trusts everybody who can connect to it. A web browser can, on behalf of any
+//! page; and so can the server itself, on behalf of whoever may only port-forward.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -10,21 +10,21 @@ use std::sync::{Mutex, PoisonError};
 use http::{HeaderMap, Request, header};
 use thiserror::Error;
 
-/// Why a request is not from a program of this host.
+/// Why a request does not count as one of a program on this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum NotLocal {
-    /// A web page is behind it.
+    /// A browser sends it on behalf of a web page.
     #[error("requests of web pages are refused where nobody is asked who they are")]
     Page,
-    /// It was meant for another host: a name that was made to lead here.
+    /// It is for another host, whose name was made to resolve to this one.
     #[error("the request's host is not a loopback address, and nobody is asked who they are here")]
     Host,
 }
 
-/// Whether a request is one of a program of this host, by all that a browser would say.
+/// Checks that a request may come from a program on this host, rather than from a web page.
 ///
 /// # Errors
-/// [`NotLocal`].
+/// [`NotLocal`] if it has a header that only browsers send, or names another host than loopback.
 pub fn check<B>(request: &Request<B>) -> Result<(), NotLocal> {
     let headers = request.headers();
     if headers.contains_key(header::ORIGIN) || is_fetched_across_sites(headers) {
@@ -33,17 +33,18 @@ pub fn check<B>(request: &Request<B>) -> Result<(), NotLocal> {
     let mut hosts = headers.get_all(header::HOST).iter().peekable();
     let named = hosts.peek().is_some();
     let all = hosts.all(|host| host.to_str().is_ok_and(is_loopback));
-    // A target with an authority counts for more than `Host`.
+    // A target with an authority takes precedence over `Host`.
     let target = request.uri().authority().is_none_or(|host| is_loopback(host.as_str()));
     if named && all && target { Ok(()) } else { Err(NotLocal::Host) }
 }
 
-/// Browsers say of every request on whose behalf they send it, also where they leave out `Origin`.
+/// Whether a browser says that another site is behind the request. It does so in every request,
+/// even without an `Origin`.
 fn is_fetched_across_sites(headers: &HeaderMap) -> bool {
     headers.get_all("sec-fetch-site").iter().any(|site| site != "none" && site != "same-origin")
 }
 
-/// `localhost` or an address of the loopback, and perhaps a port.
+/// Whether a host, perhaps with a port, is `localhost` or a loopback address.
 fn is_loopback(host: &str) -> bool {
     let host = host.trim();
     if let Some(six) = host.strip_prefix('[') {
@@ -64,15 +65,15 @@ fn is_port(text: &str) -> bool {
     text.bytes().all(|digit| digit.is_ascii_digit())
 }
 
-/// The ports that servers of this process listen on, and how many do.
+/// The ports that servers of this process listen on, and how many on each.
 static OWN: Mutex<BTreeMap<u16, usize>> = Mutex::new(BTreeMap::new());
 
-/// A port is this process's own for as long as this lives.
+/// Marks a port as this process's own until it is dropped.
 #[derive(Debug)]
 pub struct OwnPort(u16);
 
 impl OwnPort {
-    /// A server listens on this port.
+    /// Marks a port that a server of this process listens on.
     #[must_use]
     pub fn hold(port: u16) -> OwnPort {
         *OWN.lock().unwrap_or_else(PoisonError::into_inner).entry(port).or_default() += 1;
@@ -92,8 +93,8 @@ impl Drop for OwnPort {
     }
 }
 
-/// Whether a server of this process listens on this port, at whatever address: what is sent there
-/// could be believed because it comes from here.
+/// Whether a server of this process listens on this port, at any address. It might trust what comes
+/// from this process.
 #[must_use]
 pub fn is_own(port: u16) -> bool {
     OWN.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&port)

@@ -1,4 +1,4 @@
-//! Many local connections in one task: only those that were woken are looked at.
+//! Many local sockets in one task, which polls only those that were woken.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -20,18 +20,18 @@ use tokio::task::unconstrained;
 
 use crate::drive::{ReadBuffer, WriteQueue};
 
-/// The most that is read from one connection before others have their turn.
+/// The most that is read from one socket before others have their turn.
 const TURN_BYTES: usize = 64 * 1024;
 
-/// Why a connection ended other than it should.
+/// Why a forwarded connection ended other than in good order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// The node could not connect, or lost the connection, and says why. These are a peer's words:
-    /// are to be sanitized before they are shown.
+    /// The node could not make the connection, or lost it, for this reason. The text is a peer's
+    /// and has to be sanitized before it is shown.
     Refused(String),
-    /// The other end was reset.
+    /// The other side reset the connection.
     Reset,
-    /// This end was.
+    /// The local end broke, with this error.
     Local(String),
     /// The whole forward was lost.
     Lost,
@@ -50,67 +50,68 @@ impl fmt::Display for Failure {
 
 /// The local end of a forwarded connection.
 pub trait Local: AsyncRead + AsyncWrite + Unpin {
-    /// Ends it so that its peer cannot take it for a good end.
+    /// Drops the connection in a way that its peer cannot take for a good end.
     fn abort(self, why: Failure);
 }
 
 impl Local for TcpStream {
     fn abort(self, _why: Failure) {
-        // Closed with nothing to wait for, TCP resets.
+        // Dropping a socket that must not linger resets it.
         let _ = SockRef::from(&self).set_linger(Some(Duration::ZERO));
     }
 }
 
-/// What happened at one of the connections.
+/// What happened at one of the local sockets.
 #[derive(Debug)]
-pub enum Act {
-    /// It has these bytes to say.
+pub enum LocalEvent {
+    /// These bytes were read.
     Read(BytesMut),
-    /// It says nothing more.
+    /// Its peer sends nothing more.
     Ended,
-    /// It says nothing more and takes nothing more. It is gone.
+    /// Its peer sends nothing more and takes nothing more. The socket is gone.
     Closed,
-    /// It took so many bytes, or never will.
+    /// So many bytes were written, or dropped because they never can be.
     Took(usize),
-    /// It broke, and is gone.
+    /// It broke with this error, and is gone.
     Broken(io::Error),
 }
 
-/// Connections by their number.
+/// The local sockets of one forward, by the numbers of their connections.
 #[derive(Debug)]
 pub struct LocalSockets<L> {
     members: BTreeMap<Id, Member<L>>,
     ready: Arc<Ready>,
-    /// Would read if there were room for all.
-    held: Vec<Id>,
-    /// Have got bytes of the forward's last read.
+    /// Those to be polled once reading is allowed again.
+    read_blocked: Vec<Id>,
+    /// Those with bytes of the forward's last read.
     fresh: Vec<Id>,
+    /// How many bytes wait for all of them.
     waiting: usize,
 }
 
 #[derive(Debug)]
 struct Member<L> {
-    /// Not there yet for a connection that is still being made.
+    /// `None` while the connection is still being made.
     stream: Option<L>,
     slot: Arc<Slot>,
     read_buffer: ReadBuffer,
     queue: WriteQueue,
     read_ended: bool,
     write_ended: bool,
-    /// It takes nothing more; what it said before may still be there to read.
-    deaf: bool,
-    /// It was found to be reset when it was written to. The system says that once, and then that
-    /// all ended well.
-    fault: Option<io::Error>,
-    /// It is in `held`.
-    held: bool,
+    /// Its peer takes nothing more; what it sent before may still be there to read.
+    write_failed: bool,
+    /// The reset that a write has found. The system would not tell it to a read any more, but
+    /// report a good end.
+    write_error: Option<io::Error>,
+    /// It is in `read_blocked`.
+    read_blocked: bool,
     /// It is in `fresh`.
     fresh: bool,
-    /// Nothing more comes from it or for it: it stays only until it has taken what waits.
-    leaving: bool,
+    /// It is not read any more and only stays until it has taken what waits.
+    is_draining: bool,
 }
 
-/// Who was woken, in order, and who is to be told.
+/// The sockets that were woken, in order, and the waker of the task.
 #[derive(Debug, Default)]
 struct Ready {
     woken: Mutex<(VecDeque<Id>, Option<Waker>)>,
@@ -148,7 +149,7 @@ impl<L> Default for LocalSockets<L> {
         LocalSockets {
             members: BTreeMap::new(),
             ready: Arc::default(),
-            held: Vec::new(),
+            read_blocked: Vec::new(),
             fresh: Vec::new(),
             waiting: 0,
         }
@@ -156,7 +157,7 @@ impl<L> Default for LocalSockets<L> {
 }
 
 impl<L: Local> LocalSockets<L> {
-    /// A connection that is still to come; bytes for it may come before.
+    /// Adds a connection whose socket is still to come; bytes for it may come before.
     pub fn expect(&mut self, id: Id) {
         let slot = Slot { id, queued: AtomicBool::new(false), ready: self.ready.clone() };
         let member = Member {
@@ -166,16 +167,16 @@ impl<L: Local> LocalSockets<L> {
             queue: WriteQueue::default(),
             read_ended: false,
             write_ended: false,
-            deaf: false,
-            fault: None,
-            held: false,
+            write_failed: false,
+            write_error: None,
+            read_blocked: false,
             fresh: false,
-            leaving: false,
+            is_draining: false,
         };
         self.members.insert(id, member);
     }
 
-    /// The connection is there. Gives it back if nobody expects it any more.
+    /// Gives a connection its socket. Returns it if the connection is gone.
     pub fn attach(&mut self, id: Id, stream: L) -> Option<L> {
         let Some(member) = self.members.get_mut(&id) else { return Some(stream) };
         member.stream = Some(stream);
@@ -183,15 +184,15 @@ impl<L: Local> LocalSockets<L> {
         None
     }
 
-    /// Something changed for it: it may read again, or write.
+    /// Has a socket polled, as it may be read or written again.
     pub fn wake(&self, id: Id) {
         if let Some(member) = self.members.get(&id) {
             member.slot.wake_by_ref();
         }
     }
 
-    /// The forward was read again. What still waits of its last read is copied: it may be any
-    /// small part of it, at any number of connections.
+    /// Says that the forward is read again. What still waits of its last read is copied: it may be
+    /// small parts of it, at many sockets.
     pub fn begin_read(&mut self) {
         for id in self.fresh.drain(..) {
             if let Some(member) = self.members.get_mut(&id) {
@@ -201,9 +202,9 @@ impl<L: Local> LocalSockets<L> {
         }
     }
 
-    /// Bytes for a connection.
+    /// Queues bytes for a socket.
     pub fn push(&mut self, id: Id, bytes: Bytes) {
-        let takes = |member: &&mut Member<L>| !member.leaving && !member.deaf;
+        let takes = |member: &&mut Member<L>| !member.is_draining && !member.write_failed;
         if let Some(member) = self.members.get_mut(&id).filter(takes) {
             self.waiting += bytes.len();
             member.queue.push(bytes);
@@ -214,7 +215,7 @@ impl<L: Local> LocalSockets<L> {
         }
     }
 
-    /// Nothing follows for it.
+    /// Ends a socket's direction once it has taken what waits.
     pub fn finish(&mut self, id: Id) {
         if let Some(member) = self.members.get_mut(&id) {
             member.queue.end();
@@ -222,20 +223,20 @@ impl<L: Local> LocalSockets<L> {
         }
     }
 
-    /// Ends it: in good order once it has all of its bytes, where that is all that there were;
-    /// else so that its peer knows.
+    /// Ends a socket: in good order once it has taken what waits, if all of its bytes have come;
+    /// else as [`abort`](Self::abort) does.
     pub fn end(&mut self, id: Id, why: Failure) {
         let Some(member) = self.members.get_mut(&id) else { return };
         if member.queue.is_ended() && member.stream.is_some() {
-            member.leaving = true;
+            member.is_draining = true;
             member.slot.wake_by_ref();
         } else {
             self.abort(id, why);
         }
     }
 
-    /// Ends it at once, so that its peer knows. What came before goes first, as far as its end
-    /// takes it now: who answers and resets has answered.
+    /// Ends a socket at once, in a way that its peer cannot take for a good end. What waits is
+    /// written first, as far as that goes without waiting: it may be an answer before a reset.
     pub fn abort(&mut self, id: Id, why: Failure) {
         if let Some(member) = self.members.remove(&id) {
             self.waiting -= member.queue.len();
@@ -243,7 +244,7 @@ impl<L: Local> LocalSockets<L> {
         }
     }
 
-    /// Ends all, each as [`end`](Self::end) does: the forward is lost.
+    /// Ends all sockets, each as [`end`](Self::end) does, because the forward is lost.
     pub fn end_all(&mut self) {
         let all: Vec<Id> = self.members.keys().copied().collect();
         for id in all {
@@ -251,7 +252,7 @@ impl<L: Local> LocalSockets<L> {
         }
     }
 
-    /// Ends all at once, so that their peers know.
+    /// Ends all sockets, each as [`abort`](Self::abort) does.
     pub fn abort_all(&mut self) {
         for (_, member) in mem::take(&mut self.members) {
             member.abort(Failure::Lost);
@@ -265,7 +266,7 @@ impl<L: Local> LocalSockets<L> {
         }
     }
 
-    /// How many there are, also such as are still being made.
+    /// How many there are, including those that are still being made.
     #[must_use]
     pub fn len(&self) -> usize {
         self.members.len()
@@ -277,25 +278,24 @@ impl<L: Local> LocalSockets<L> {
         self.members.is_empty()
     }
 
-    /// Bytes that wait for all of them.
+    /// How many bytes wait for all of them.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.waiting
     }
 
-    /// The next thing that happens. `room` says how much may be read from one now: where that is
-    /// nothing, [`wake`](Self::wake) it once there is. With `reads` false none is read; say true
-    /// again with the next call that may.
+    /// Polls the sockets that were woken. `room` says how much may be read from one now; where that
+    /// is 0, [`wake`](Self::wake) it once it is not. While `reads` is false none is read.
     pub fn poll(
         &mut self,
         cx: &mut Context<'_>,
         reads: bool,
         room: impl Fn(Id) -> usize,
-    ) -> Poll<(Id, Act)> {
+    ) -> Poll<(Id, LocalEvent)> {
         if reads {
-            for id in mem::take(&mut self.held) {
+            for id in mem::take(&mut self.read_blocked) {
                 if let Some(member) = self.members.get_mut(&id) {
-                    member.held = false;
+                    member.read_blocked = false;
                     member.slot.wake_by_ref();
                 }
             }
@@ -313,57 +313,62 @@ impl<L: Local> LocalSockets<L> {
             };
             let Some(member) = self.members.get_mut(&id) else { continue };
             member.slot.queued.store(false, Ordering::Release);
-            let room = if member.leaving { 0 } else { room(id) };
-            let act = member.poll(if reads { room } else { 0 });
-            if !reads && room > 0 && !member.read_ended && !mem::replace(&mut member.held, true) {
-                self.held.push(id);
+            let room = if member.is_draining { 0 } else { room(id) };
+            let event = member.poll(if reads { room } else { 0 });
+            if !reads
+                && room > 0
+                && !member.read_ended
+                && !mem::replace(&mut member.read_blocked, true)
+            {
+                self.read_blocked.push(id);
             }
             let over = member.is_over();
-            match &act {
-                Poll::Ready(Act::Took(bytes)) => self.waiting -= bytes,
-                Poll::Ready(Act::Broken(error)) => {
+            match &event {
+                Poll::Ready(LocalEvent::Took(bytes)) => self.waiting -= bytes,
+                Poll::Ready(LocalEvent::Broken(error)) => {
                     let why = Failure::Local(error.to_string());
                     self.abort(id, why);
                 }
                 _ if over => self.remove(id),
                 _ => {}
             }
-            if let Poll::Ready(act) = act {
-                // Others first, then what else there is here.
+            if let Poll::Ready(event) = event {
+                // There may be more here, after the others had their turn.
                 self.wake(id);
-                return Poll::Ready((id, act));
+                return Poll::Ready((id, event));
             }
         }
     }
 }
 
 impl<L: Local> Member<L> {
-    fn poll(&mut self, room: usize) -> Poll<Act> {
+    fn poll(&mut self, room: usize) -> Poll<LocalEvent> {
         let Some(stream) = &mut self.stream else { return Poll::Pending };
         let waker = Waker::from(self.slot.clone());
         let cx = &mut Context::from_waker(&waker);
         if !self.queue.is_empty() {
             match self.queue.poll_into(cx, stream) {
-                Poll::Ready(Ok(taken)) => return Poll::Ready(Act::Took(taken)),
-                Poll::Ready(Err(error)) if self.read_ended || self.leaving => {
-                    return Poll::Ready(Act::Broken(error));
+                Poll::Ready(Ok(taken)) => return Poll::Ready(LocalEvent::Took(taken)),
+                Poll::Ready(Err(error)) if self.read_ended || self.is_draining => {
+                    return Poll::Ready(LocalEvent::Broken(error));
                 }
                 Poll::Ready(Err(error)) => {
                     let lost = self.queue.len();
                     self.queue.discard();
-                    self.deaf = true;
-                    // Who had said all before gives a broken pipe instead.
-                    self.fault = Some(error).filter(|it| it.kind() != io::ErrorKind::BrokenPipe);
-                    return Poll::Ready(Act::Took(lost));
+                    self.write_failed = true;
+                    // A peer that had sent its end before gives a broken pipe instead.
+                    self.write_error =
+                        Some(error).filter(|it| it.kind() != io::ErrorKind::BrokenPipe);
+                    return Poll::Ready(LocalEvent::Took(lost));
                 }
-                // What waits must not keep what it came with.
+                // What waits must not keep alive the read that it is a slice of.
                 Poll::Pending => self.queue.compact(),
             }
         }
         if self.queue.is_over() && !self.write_ended {
             match Pin::new(&mut *stream).poll_shutdown(cx) {
                 Poll::Ready(Ok(())) => self.write_ended = true,
-                // Gone already; reading says so.
+                // The peer is gone already, which reading will find.
                 Poll::Ready(Err(_)) => self.write_ended = true,
                 Poll::Pending => {}
             }
@@ -375,29 +380,28 @@ impl<L: Local> Member<L> {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(bytes)) if bytes.is_empty() => {
                 self.read_ended = true;
-                Poll::Ready(match self.fault.take() {
-                    Some(fault) => Act::Broken(fault),
-                    None if self.deaf => Act::Closed,
-                    None => Act::Ended,
+                Poll::Ready(match self.write_error.take() {
+                    Some(write_error) => LocalEvent::Broken(write_error),
+                    None if self.write_failed => LocalEvent::Closed,
+                    None => LocalEvent::Ended,
                 })
             }
-            Poll::Ready(Ok(bytes)) => Poll::Ready(Act::Read(bytes)),
-            Poll::Ready(Err(error)) => Poll::Ready(Act::Broken(error)),
+            Poll::Ready(Ok(bytes)) => Poll::Ready(LocalEvent::Read(bytes)),
+            Poll::Ready(Err(error)) => Poll::Ready(LocalEvent::Broken(error)),
         }
     }
 
-    /// Gives what waits to its end, as far as that takes it without being waited for; then ends it
-    /// so that its peer knows.
+    /// Writes what waits, as far as that goes without waiting, and aborts the socket.
     fn abort(mut self, why: Failure) {
         let Some(mut stream) = self.stream.take() else { return };
-        // Not by the budget of the task: nobody comes again.
+        // Without tokio's budget, as there is no second time.
         let rest = unconstrained(poll_fn(|cx| self.queue.poll_into(cx, &mut stream)));
         let _ = pin!(rest).poll(&mut Context::from_waker(Waker::noop()));
         stream.abort(why);
     }
 
     fn is_over(&self) -> bool {
-        (self.write_ended || self.deaf) && (self.read_ended || self.leaving)
+        (self.write_ended || self.write_failed) && (self.read_ended || self.is_draining)
     }
 }
 
@@ -415,7 +419,7 @@ mod tests {
 
     const ANSWER: &[u8] = b"HTTP/1.1 413 Content Too Large\r\n\r\n";
 
-    /// A sockets of one, and who talks to it.
+    /// One local socket, and its peer.
     async fn one() -> (LocalSockets<TcpStream>, Id, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
@@ -428,7 +432,7 @@ mod tests {
         (sockets, id, peer)
     }
 
-    /// All that comes, and whether it ended well.
+    /// Returns all that comes, and whether it ended well.
     async fn read(peer: &mut TcpStream) -> (Vec<u8>, bool) {
         let mut bytes = Vec::new();
         let ended = peer.read_to_end(&mut bytes).await;
@@ -467,13 +471,13 @@ mod tests {
         assert_eq!(read(&mut peer).await, (ANSWER.to_vec(), true));
     }
 
-    /// What a peer says of itself: all of its bytes, and the act that ended them.
-    async fn told(sockets: &mut LocalSockets<TcpStream>) -> (Vec<u8>, Act) {
+    /// Returns all bytes that a peer sends, and the event that ended them.
+    async fn told(sockets: &mut LocalSockets<TcpStream>) -> (Vec<u8>, LocalEvent) {
         let mut said = Vec::new();
         loop {
             match poll_fn(|cx| sockets.poll(cx, true, |_| usize::MAX)).await.1 {
-                Act::Read(bytes) => said.extend_from_slice(&bytes),
-                Act::Took(_) => {}
+                LocalEvent::Read(bytes) => said.extend_from_slice(&bytes),
+                LocalEvent::Took(_) => {}
                 end => return (said, end),
             }
         }
@@ -501,8 +505,8 @@ mod tests {
             sockets.push(id, Bytes::from_static(b"the rest of a request"));
             let (said, end) = told(&mut sockets).await;
             assert_eq!(said, ANSWER);
-            assert_eq!(matches!(end, Act::Closed), ends_well, "{end:?}");
-            assert_eq!(matches!(end, Act::Broken(_)), !ends_well, "{end:?}");
+            assert_eq!(matches!(end, LocalEvent::Closed), ends_well, "{end:?}");
+            assert_eq!(matches!(end, LocalEvent::Broken(_)), !ends_well, "{end:?}");
         }
     }
 }

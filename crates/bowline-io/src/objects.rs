@@ -1,4 +1,4 @@
-//! Files of Kubernetes objects to JSON: YAML or JSON, several documents, lists laid open.
+//! Reads files of Kubernetes objects: YAML or JSON with any number of documents and lists.
 
 use std::fs;
 use std::io::Read;
@@ -7,65 +7,66 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use thiserror::Error;
 
-/// The largest file that is read: etcd takes no object over 1.5 MiB, and this is a file of a few.
+/// The largest file that is read. etcd takes no object of more than 1.5 MiB.
 const FILE_BYTES: u64 = 16 * 1024 * 1024;
 
-/// Why a file gives no objects.
+/// Why a file's objects cannot be read.
 #[derive(Debug, Error)]
 pub enum ObjectsError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("{}: {error}", path.display())]
     File {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
+        #[source]
         error: std::io::Error,
     },
-    /// It is larger than `FILE_BYTES`.
+    /// The file is larger than 16 MiB.
     #[error("{}: larger than {FILE_BYTES} bytes", path.display())]
     TooLong {
         /// The file.
         path: PathBuf,
     },
-    /// It is no YAML.
+    /// The file is no YAML.
     #[error("{}: {error}", path.display())]
     Yaml {
         /// The file.
         path: PathBuf,
-        /// What and where.
+        /// What is wrong, and where.
         error: String,
     },
-    /// A document is no object with `kind` and `apiVersion`.
+    /// A document is not an object with `kind` and `apiVersion`, or not a good one.
     #[error("{}: document {document}: {what}", path.display())]
     NotAnObject {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Which document in it, from 1.
+        /// The number of the document in it, from 1.
         document: usize,
         /// What is wrong.
         what: String,
     },
 }
 
-/// An object and where it was written.
+/// An object, and where it was read.
 #[derive(Clone, Debug)]
 pub struct Object {
-    /// The object; `kind` and `apiVersion` are there.
+    /// The object, which has `kind` and `apiVersion`.
     pub value: Value,
     /// The file.
     pub path: PathBuf,
-    /// The document in it, from 1.
+    /// The number of the document in it, from 1.
     pub document: usize,
 }
 
 impl Object {
-    /// `kind`.
+    /// The object's `kind`.
     #[must_use]
     pub fn kind(&self) -> &str {
         self.value["kind"].as_str().unwrap_or_default()
     }
 
-    /// An error about this object.
+    /// Makes an error about this object.
     #[must_use]
     pub fn error(&self, what: impl Into<String>) -> ObjectsError {
         let (path, document) = (self.path.clone(), self.document);
@@ -73,10 +74,11 @@ impl Object {
     }
 }
 
-/// Reads all objects of a file; empty documents are passed over, lists give their items.
+/// Reads all objects of a file. Empty documents are skipped, and lists give their items.
 ///
 /// # Errors
-/// [`ObjectsError`], naming the file and the document.
+/// [`ObjectsError`] if the file cannot be read or parsed, or a document is not an object. It names
+/// the file.
 pub fn read(path: &Path) -> Result<Vec<Object>, ObjectsError> {
     let failed = |error| ObjectsError::File { path: path.to_owned(), error };
     let file = fs::File::open(path).map_err(failed)?;
@@ -88,10 +90,10 @@ pub fn read(path: &Path) -> Result<Vec<Object>, ObjectsError> {
     parse(&text, path)
 }
 
-/// The same for text; `path` is what errors call it.
+/// Reads all objects of a text, as [`read`] does; `path` is what errors call it.
 ///
 /// # Errors
-/// [`ObjectsError`].
+/// [`ObjectsError`] if the text cannot be parsed, or a document is not an object.
 pub fn parse(text: &str, path: &Path) -> Result<Vec<Object>, ObjectsError> {
     let documents: Vec<Value> = serde_saphyr::from_multiple(text).map_err(|error| {
         let error = error.to_string();

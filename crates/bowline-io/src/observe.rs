@@ -1,14 +1,15 @@
-//! Who watches what goes over the wire before a session begins: `-v`, and programs of their own.
+//! Observers of the requests and answers before a session begins, such as `-v`.
 
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
 
-/// Watches requests and their answers. It is called on the way: do not block.
+/// Observes requests and their answers. Methods are called by the task that sends them and must not
+/// block.
 pub trait Observer: Send + Sync {
-    /// A request is sent. `headers` hold credentials: mask them.
+    /// Called when a request is sent. `headers` have credentials, which must be masked.
     fn request(&self, method: &str, url: &str, headers: &HeaderMap);
-    /// Its answer came after `took`.
+    /// Called when the head of an answer came, `took` after its request.
     fn response(
         &self,
         method: &str,
@@ -17,8 +18,8 @@ pub trait Observer: Send + Sync {
         headers: &HeaderMap,
         took: Duration,
     );
-    /// The answer's body, if it was read.
+    /// Called with the body of an answer, if it was read.
     fn body(&self, body: &[u8]);
-    /// A decision was made, of interest from this level of `-v` on.
+    /// Called with a decision, of interest from this level of `-v` on.
     fn note(&self, level: u8, text: &str);
 }

@@ -1,4 +1,4 @@
-//! Which proxy a connection goes through, and the words that open a way through it.
+//! Which proxy a connection goes through, and how the proxy is asked to make it.
 
 use std::net::IpAddr;
 
@@ -13,15 +13,15 @@ use url::{Host, Url};
 use crate::text::redacted;
 use crate::urls;
 
-/// The longest answer to a CONNECT that is read.
+/// The longest head of an answer to CONNECT.
 const CONNECT_HEAD_BYTES: usize = 16 * 1024;
 
 /// How a proxy is spoken to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
-    /// CONNECT in the clear.
+    /// HTTP CONNECT without TLS.
     Http,
-    /// CONNECT in TLS.
+    /// HTTP CONNECT in TLS.
     Https,
     /// SOCKS 5 (RFC 1928). Names are resolved by the proxy.
     Socks5,
@@ -36,7 +36,7 @@ pub struct Proxy {
     pub host: String,
     /// Its port.
     pub port: u16,
-    /// A user and a password, decoded.
+    /// User and password, decoded.
     pub credentials: Option<(String, String)>,
 }
 
@@ -46,16 +46,16 @@ impl std::fmt::Debug for Proxy {
     }
 }
 
-/// Why a proxy cannot be used or did not let us through.
+/// Why a proxy cannot be used, or did not make the connection.
 #[derive(Debug, Error)]
 pub enum ProxyError {
-    /// A URL that names no proxy that we speak.
+    /// The URL's scheme is none of [`Scheme`]'s.
     #[error("proxy URL scheme not supported: {0}")]
     Scheme(String),
-    /// A URL without a host, or none at all. It is shown without its password.
+    /// The text is no URL, or one without a host. It is shown without its password.
     #[error("invalid proxy URL {0:?}")]
     Url(String),
-    /// CONNECT was answered with something else than 2xx.
+    /// The proxy answered CONNECT with another status than 2xx.
     #[error("CONNECT request to {proxy} returned response: {status}")]
     Refused {
         /// The proxy.
@@ -63,22 +63,23 @@ pub enum ProxyError {
         /// Its status line, bounded.
         status: String,
     },
-    /// Not HTTP, or too much of it.
+    /// The proxy's answer to CONNECT is not HTTP, or too long.
     #[error("the proxy's answer to CONNECT is malformed")]
     Malformed,
-    /// RFC 1928 §6.
+    /// The SOCKS proxy refused, for this reason (RFC 1928 §6).
     #[error("the SOCKS proxy refused: {0}")]
     Socks(&'static str),
-    /// The connection to it failed.
-    #[error("proxy: {}", crate::dial::words(_0))]
+    /// The connection to the proxy failed.
+    #[error("proxy: {}", crate::dial::go_text(_0))]
     Io(#[from] std::io::Error),
 }
 
 impl Proxy {
-    /// Reads a proxy's URL. One without a scheme means `http`.
+    /// Parses a proxy's URL, whose scheme is `http` if it has none.
     ///
     /// # Errors
-    /// [`ProxyError::Scheme`], [`ProxyError::Url`].
+    /// [`ProxyError::Scheme`] for a scheme that is not known, and [`ProxyError::Url`] for anything
+    /// that is no URL with a host.
     pub fn parse(text: &str) -> Result<Proxy, ProxyError> {
         let bad = || ProxyError::Url(redacted(text).into_owned());
         let with_scheme =
@@ -100,11 +101,12 @@ impl Proxy {
     }
 }
 
-/// The proxy that the environment names for `target`, as Go's clients read it: by the target's
-/// scheme, upper case before lower case, `NO_PROXY` heeded, loopback never through a proxy.
+/// Returns the proxy that the environment names for `target`, by the rules of Go's clients: the
+/// target's scheme decides, upper case counts before lower case, `NO_PROXY` is heeded, and loopback
+/// is never reached through a proxy.
 ///
 /// # Errors
-/// As [`Proxy::parse`].
+/// [`ProxyError`] if the environment names one that cannot be parsed, as for [`Proxy::parse`].
 pub fn from_env(
     target: &Url,
     env: impl Fn(&str) -> Option<String>,
@@ -112,10 +114,10 @@ pub fn from_env(
     url_from_env(target, env).map(|url| Proxy::parse(&url)).transpose()
 }
 
-/// The proxy's URL, as it is written there.
+/// Returns what [`from_env`] would parse, as it is written in the environment.
 #[must_use]
 pub fn url_from_env(target: &Url, env: impl Fn(&str) -> Option<String>) -> Option<String> {
-    // Empty is not set: then the other one counts.
+    // An empty variable counts as not set.
     let either = |upper: &str| {
         let set = |name: &str| env(name).filter(|value| !value.is_empty());
         set(upper).or_else(|| set(&upper.to_lowercase()))
@@ -135,7 +137,7 @@ fn is_loopback(target: &Url) -> bool {
     }
 }
 
-/// golang.org/x/net/http/httpproxy's reading of `NO_PROXY`.
+/// Whether `NO_PROXY` excludes `target`, by the rules of golang.org/x/net/http/httpproxy.
 fn excludes(list: &str, target: &Url) -> bool {
     let (host, port) = (target.host_str().unwrap_or_default(), target.port_or_known_default());
     let host = host.trim_matches(['[', ']']).to_ascii_lowercase();
@@ -169,7 +171,7 @@ fn excludes(list: &str, target: &Url) -> bool {
     })
 }
 
-/// Opens a way to `host:port` by CONNECT (RFC 9110 §9.3.6).
+/// Asks the proxy for a connection to `host:port` by CONNECT (RFC 9110 §9.3.6).
 pub(crate) async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     proxy: &Proxy,
@@ -201,7 +203,7 @@ pub(crate) async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
     Err(ProxyError::Refused { proxy, status: status.into() })
 }
 
-/// Byte by byte: what follows the head belongs to the connection behind it.
+/// Reads the head of an answer, byte by byte: what follows belongs to the connection.
 async fn connect_head<S: AsyncRead + Unpin>(stream: &mut S) -> Result<String, ProxyError> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -213,7 +215,7 @@ async fn connect_head<S: AsyncRead + Unpin>(stream: &mut S) -> Result<String, Pr
     String::from_utf8(head).map_err(|_| ProxyError::Malformed)
 }
 
-/// Opens a way to `host:port` by SOCKS 5 (RFC 1928, passwords by RFC 1929).
+/// Asks the proxy for a connection to `host:port` by SOCKS 5 (RFC 1928; RFC 1929 for passwords).
 pub(crate) async fn socks5<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     proxy: &Proxy,

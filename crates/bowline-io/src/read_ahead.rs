@@ -1,4 +1,4 @@
-//! A TCP connection that is read in big pieces while bytes flow, for TLS, which asks for a record
+//! A TCP connection that is read in big pieces while bytes flow, for TLS, which asks for one record
 //! at a time.
 //!
 //! A system call for each record costs a third of a hop, mostly because the kernel acknowledges
@@ -14,24 +14,24 @@ use tokio::net::TcpStream;
 
 use crate::coalesced::CoalescedTcp;
 
-/// Of one read: bigger ones leave the processor's cache before they are unsealed.
+/// The size of one read. A bigger one would leave the processor's cache before it is decrypted.
 const AHEAD_BYTES: usize = 256 * 1024;
-/// A read that gives less than this was the end of a flow.
+/// A read of fewer bytes ends a flow.
 const FLOW_BYTES: usize = 16 * 1024;
 
-/// The connection, and what was read of it ahead.
+/// A TCP connection that reads ahead.
 #[derive(Debug)]
 pub struct ReadAhead {
     tcp: CoalescedTcp,
     buffer: BytesMut,
-    /// The last read gave all that was asked for: there is more.
+    /// Bytes flow: the last read gave much, so there may be more.
     flows: bool,
-    /// Nothing is read ahead of who reads.
+    /// Nothing is read ahead yet.
     is_held: bool,
 }
 
 impl ReadAhead {
-    /// Reads `tcp`.
+    /// Wraps `tcp`.
     pub fn new(tcp: TcpStream) -> ReadAhead {
         ReadAhead {
             tcp: CoalescedTcp::new(tcp),
@@ -41,19 +41,19 @@ impl ReadAhead {
         }
     }
 
-    /// Holds it back until [`begin`](Self::begin): nobody keeps a buffer for a client that is not
-    /// known.
+    /// Keeps it from reading ahead until [`begin`](Self::begin), so that no client has a buffer
+    /// before it is authenticated.
     #[must_use]
     pub fn held(self) -> ReadAhead {
         ReadAhead { is_held: true, ..self }
     }
 
-    /// From here on it reads ahead.
+    /// Lets it read ahead from now on.
     pub fn begin(&mut self) {
         self.is_held = false;
     }
 
-    /// The connection.
+    /// The connection itself.
     pub fn tcp(&self) -> &TcpStream {
         self.tcp.tcp()
     }

@@ -1,8 +1,9 @@
-//! Requests whose target is longer than the HTTP library takes: 64 KiB, while command lines travel
-//! in it and Go's servers take 1 MiB.
+//! Requests with a target longer than the 64 KiB that the HTTP library takes. The query has a whole
+//! command line, and Go's servers take 1 MiB.
 //!
-//! hyper sees such a request with its path alone. The query goes around it: a client puts it into
-//! the request line as the line passes, a server takes it out.
+//! hyper gets such a request with its path alone. The query goes around it: a client's connection
+//! puts it into the request line that hyper writes, and a server's takes it out before hyper reads
+//! the line.
 
 use std::io;
 use std::pin::Pin;
@@ -15,19 +16,19 @@ use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::stream::{Stream, Upgraded};
-use crate::tls::words as tls_words;
+use crate::tls::go_errors;
 
 /// The longest target that the HTTP library takes.
-const SHORT: usize = u16::MAX as usize - 1;
+const LIBRARY_TARGET_BYTES: usize = u16::MAX as usize - 1;
 const VERSION: &[u8] = b" HTTP/1.1\r\n";
-/// Of one read of what the other side said before it went away.
-const PIECE: usize = 8 * 1024;
+/// The size of one read of what the other side sent before it went away.
+const PIECE_BYTES: usize = 8 * 1024;
 
-/// A query that went around the HTTP library.
+/// A query that goes around the HTTP library.
 #[derive(Clone, Debug)]
 pub(crate) struct Query(String);
 
-/// The query of a request, of whatever length; empty if it has none.
+/// Returns the query of a request, however long; empty if it has none.
 #[must_use]
 pub fn query<B>(request: &Request<B>) -> &str {
     let around = request.extensions().get::<Query>();
@@ -37,29 +38,29 @@ pub fn query<B>(request: &Request<B>) -> &str {
 /// A path's parts, decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parts {
-    /// What is between the slashes.
+    /// The names between the slashes.
     pub names: Vec<String>,
-    /// There is another slash at its end.
+    /// Whether the path ends with a slash.
     pub ends_with_slash: bool,
 }
 
-/// Why a path is none.
+/// Why a path is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum BadPath {
-    /// Its bytes are no text.
+    /// Its decoded bytes are not UTF-8.
     #[error("the path is not UTF-8")]
     NotText,
-    /// It has an empty part, a way up, or a part with a slash in it. Who reads such a path reads it
-    /// in a way of his own, so that it may mean one thing to who allows it and another to who
-    /// serves it.
+    /// It has a part that is empty, `.`, `..`, or has an escaped slash. Programs disagree about
+    /// such paths, so it could mean one thing to whoever allows it and another to whoever serves
+    /// it.
     #[error("the path is not clean")]
     NotClean,
 }
 
-/// Takes a path apart.
+/// Splits a path into its decoded parts.
 ///
 /// # Errors
-/// [`BadPath`]: only clean paths are paths.
+/// [`BadPath`] if a part is not UTF-8 or the path is not clean.
 pub fn parts(path: &str) -> Result<Parts, BadPath> {
     let path = path.strip_prefix('/').ok_or(BadPath::NotClean)?;
     let (path, ends_with_slash) = match path.strip_suffix('/') {
@@ -80,13 +81,15 @@ pub fn parts(path: &str) -> Result<Parts, BadPath> {
     Ok(Parts { names, ends_with_slash })
 }
 
-/// The head of a request for `target`: a path and perhaps a query.
+/// Makes a request for `target`, a path and perhaps a query, of any length.
 ///
 /// # Errors
-/// [`http::Error`] if HTTP cannot carry one of them.
+/// [`http::Error`] if one of the parts cannot be in an HTTP request.
 pub fn head<B>(method: &str, host: &str, target: &str, body: B) -> Result<Request<B>, http::Error> {
     let (path, around) = match target.split_once('?') {
-        Some((path, query)) if target.len() > SHORT => (path, Some(Query(query.to_owned()))),
+        Some((path, query)) if target.len() > LIBRARY_TARGET_BYTES => {
+            (path, Some(Query(query.to_owned())))
+        }
         _ => (target, None),
     };
     let head = Request::builder().method(method).uri(path).header(http::header::HOST, host);
@@ -96,18 +99,18 @@ pub fn head<B>(method: &str, host: &str, target: &str, body: B) -> Result<Reques
     }
 }
 
-/// A client's connection that differs at its beginning from what the HTTP library sees of it.
+/// A client's connection whose first bytes are not those that the HTTP library writes.
 #[derive(Debug)]
 pub(crate) struct LongTarget {
     stream: Stream,
-    /// How much of what it writes first is left out,
+    /// How many of the library's first bytes are still to be left out.
     skip: usize,
-    /// and what is written instead.
+    /// What is still to be written in their place.
     write_first: Bytes,
 }
 
 impl LongTarget {
-    /// For a client that will send `request` first.
+    /// The connection of a client that will send `request` first.
     pub(crate) fn asking<B>(stream: Stream, request: &Request<B>) -> LongTarget {
         let (mut skip, mut write_first) = (0, Bytes::new());
         if let Some(Query(query)) = request.extensions().get() {
@@ -119,18 +122,18 @@ impl LongTarget {
         LongTarget { stream, skip, write_first }
     }
 
-    /// The connection, and what was read of it and is nobody's yet.
+    /// Returns the connection after its 101, with what was read behind that.
     pub(crate) fn into_upgraded(self, read: &[u8]) -> Upgraded {
         Upgraded { stream: self.stream, early: BytesMut::from(read) }
     }
 }
 
-/// For a server: a head without the query of its request line, and that query, if the HTTP library
-/// does not take the line as it is.
+/// For a server: returns a request's head without the query, and the query, if its line is too long
+/// for the HTTP library.
 #[cfg(any(feature = "server", test))]
 pub(crate) fn shortened(head: &[u8]) -> Option<(BytesMut, Query)> {
     let line = head.iter().position(|&byte| byte == b'\n')? + 1;
-    if line <= SHORT {
+    if line <= LIBRARY_TARGET_BYTES {
         return None;
     }
     let (short, query) = parted(&head[..line])?;
@@ -139,20 +142,21 @@ pub(crate) fn shortened(head: &[u8]) -> Option<(BytesMut, Query)> {
     Some((shortened, Query(query)))
 }
 
-/// A request line without its query, and the query. `None` for all that is not just a method, a
-/// path, a query and the version: that stays as it is, for the HTTP library to refuse.
+/// Parts a request line into itself without the query, and the query. `None` for a line of anything
+/// but a method, a path, a query and the version; the HTTP library will refuse it.
 #[cfg(any(feature = "server", test))]
 fn parted(line: &[u8]) -> Option<(Vec<u8>, String)> {
     let line = str::from_utf8(line.strip_suffix(VERSION)?).ok()?;
     let (method, target) = line.split_once(' ')?;
     let (path, query) = target.split_once('?')?;
     let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'#';
-    let fits = path.starts_with('/') && path.len() <= SHORT && target.bytes().all(plain);
+    let fits =
+        path.starts_with('/') && path.len() <= LIBRARY_TARGET_BYTES && target.bytes().all(plain);
     fits.then(|| ([method.as_bytes(), b" ", path.as_bytes(), VERSION].concat(), query.to_owned()))
 }
 
 impl Query {
-    /// Gives a request the query that it came with.
+    /// Adds the query to the request that it came with.
     #[cfg(feature = "server")]
     pub(crate) fn put_back<B>(self, request: &mut Request<B>) {
         request.extensions_mut().insert(self);
@@ -170,16 +174,16 @@ impl AsyncRead for LongTarget {
 }
 
 impl LongTarget {
-    /// A write that failed, and why: the other side may have said it before it went away, as an
-    /// alert that nobody has read.
+    /// Replaces the error of a failed write by a TLS alert that nobody has read yet, if there is
+    /// one: it says why the other side went away.
     fn explained<T>(
         &mut self,
         cx: &mut Context<'_>,
         written: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         let Poll::Ready(Err(error)) = written else { return written };
-        let mut piece = [0; PIECE];
-        // What it sent beside belongs to nobody any more.
+        let mut piece = [0; PIECE_BYTES];
+        // All else that it sent is of no use any more.
         let said = loop {
             let mut piece = ReadBuf::new(&mut piece);
             match Pin::new(&mut self.stream).poll_read(cx, &mut piece) {
@@ -188,7 +192,7 @@ impl LongTarget {
                 _ => break None,
             }
         };
-        let said = said.filter(|said| tls_words::at_the_bottom_of(said).is_some());
+        let said = said.filter(|said| go_errors::find_tls(said).is_some());
         Poll::Ready(Err(said.unwrap_or(error)))
     }
 }

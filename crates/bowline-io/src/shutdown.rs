@@ -1,17 +1,16 @@
-//! Signals to a token that everything waits on.
+//! Turns signals into a token that everything waits on.
 
 use std::{fs, io};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// SIGHUP: the terminal of this process was closed.
+/// Watches for SIGHUP: the terminal of this process was closed.
 #[derive(Debug)]
 pub struct Hangup(Option<Signal>);
 
 impl Hangup {
-    /// Watches for it, unless the process was started with the wish to outlive its terminal, as
-    /// nohup does.
+    /// Watches for the signal, unless the process was started with it ignored, as by nohup.
     ///
     /// # Errors
     /// If the signal cannot be watched.
@@ -20,8 +19,9 @@ impl Hangup {
         Ok(Hangup(watched.transpose()?))
     }
 
-    /// Resolves when the signal comes; never where it is ignored. May be dropped and called again
-    /// without a loss.
+    /// Waits for the signal; for ever if it is ignored.
+    ///
+    /// Cancel safe: no signal is lost if the future is dropped.
     pub async fn recv(&mut self) {
         match &mut self.0 {
             Some(signal) => {
@@ -32,20 +32,20 @@ impl Hangup {
     }
 }
 
-/// Whether SIGHUP is ignored. Where no /proc says so, it is not.
+/// Whether SIGHUP is ignored; false where there is no /proc to tell.
 fn is_ignored() -> bool {
     fs::read_to_string("/proc/self/status").is_ok_and(|status| ignores_hangup(&status))
 }
 
-/// Reads that from a process's status: a mask, whose lowest bit is signal 1, which is SIGHUP.
+/// Whether a process's status says that SIGHUP is ignored: it is the lowest bit of a mask.
 fn ignores_hangup(status: &str) -> bool {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
     mask.is_some_and(|mask| mask & 1 == 1)
 }
 
-/// A token that is cancelled by the first SIGINT, SIGTERM or SIGHUP that is not ignored. A second
-/// one has its default effect only after the caller has dropped the runtime.
+/// Returns a token that is cancelled by the first SIGINT, SIGTERM, or SIGHUP if that is not
+/// ignored. Further ones have no effect while the runtime runs.
 ///
 /// # Errors
 /// If the signals cannot be watched.

@@ -1,8 +1,8 @@
-//! This process's own stdin, stdout and stderr, for a task to read and to write.
+//! This process's own stdin, stdout and stderr, for a task to read and write.
 //!
-//! They may be files, which no system can wait for, or be shared with other programs, which must
-//! not find them non-blocking. So each has a thread; it moves as much as there is at a time, since
-//! waking one another is what costs.
+//! They may be files, which cannot be polled, or be shared with other programs, which must not find
+//! them non-blocking. So each has a thread. It moves as much as there is at a time, since waking
+//! one another is what costs.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -20,26 +20,27 @@ use rustix::pipe::{fcntl_getpipe_size, fcntl_setpipe_size};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
-/// The first read; one that is filled doubles the next.
+/// The size of the first read. One that is filled doubles the next.
 const SMALLEST_BYTES: usize = 16 * 1024;
 const LARGEST_BYTES: usize = 512 * 1024;
-/// What was read and not asked for yet: one piece, while the thread reads the next.
+/// How many pieces wait to be taken, while the thread reads the next.
 const PIECES_AHEAD: usize = 1;
-/// What a pipe is made to hold, so that nobody waits for us in a pause.
+/// What a pipe is made to hold, so that its writer need not wait during a pause.
 const PIPE_BYTES: usize = 1024 * 1024;
+/// How long a flow of small pieces is not read.
 const PAUSE: Duration = Duration::from_millis(2);
-/// Pieces that are waited for no longer are a flow,
+/// How soon a small piece has to follow another to be part of a flow.
 const QUICK: Duration = Duration::from_millis(2);
-/// after so many of them.
+/// How many pieces in a row are a flow.
 const PIECES: u32 = 16;
-/// What waits for the writing thread, beside what it writes.
+/// How many bytes may wait for the writing thread, beside those that it writes.
 const WAITING_BYTES: usize = 256 * 1024;
 
 type Descriptor = Box<dyn AsFd + Send + Sync>;
 
-/// Input. Nothing is read before the first poll.
+/// The process's input. Nothing is read before the first poll.
 pub struct Input {
-    /// Until a thread has it.
+    /// The input, until the thread has it.
     descriptor: Option<Descriptor>,
     pieces: Option<Receiver<io::Result<Bytes>>>,
     piece: Bytes,
@@ -57,7 +58,7 @@ impl Input {
         Input { descriptor, pieces: None, piece: Bytes::new() }
     }
 
-    /// The thread ends with the input, or once nobody wants a piece that it has.
+    /// Starts the thread, which ends with the input, or with the first piece that nobody wants.
     fn start(&mut self) -> io::Result<()> {
         if let Some(descriptor) = self.descriptor.take() {
             let (sender, receiver) = channel(PIECES_AHEAD);
@@ -92,16 +93,16 @@ impl AsyncRead for Input {
 }
 
 fn read_all(input: BorrowedFd<'_>, pieces: &Sender<io::Result<Bytes>>) {
-    let mut appetite = SMALLEST_BYTES;
-    let mut coalescing = Coalescing::default();
+    let mut read_size = SMALLEST_BYTES;
+    let mut flow = PipeFlow::default();
     loop {
-        if coalescing.is_flow() && coalescing.is_big(input) && is_small(input) {
-            // Nobody wakes this thread; to be early does no harm.
+        if flow.is_flow() && flow.is_big(input) && is_small(input) {
+            // Nobody unparks this thread, and waking early would do no harm.
             thread::park_timeout(PAUSE);
         }
         #[expect(clippy::disallowed_methods, reason = "a thread knows no virtual time")]
         let begun = Instant::now();
-        let mut buffer = Vec::with_capacity(appetite);
+        let mut buffer = Vec::with_capacity(read_size);
         let piece = loop {
             match rustix::io::read(input, spare_capacity(&mut buffer)) {
                 Err(Errno::INTR) => {}
@@ -112,29 +113,29 @@ fn read_all(input: BorrowedFd<'_>, pieces: &Sender<io::Result<Bytes>>) {
             }
         };
         let failed = piece.is_err();
-        let full = piece.as_ref().is_ok_and(|piece| piece.len() == appetite);
+        let full = piece.as_ref().is_ok_and(|piece| piece.len() == read_size);
         if full {
-            appetite = (appetite * 2).min(LARGEST_BYTES);
+            read_size = (read_size * 2).min(LARGEST_BYTES);
         }
-        coalescing.piece(begun.elapsed(), full);
+        flow.piece(begun.elapsed(), full);
         if pieces.blocking_send(piece).is_err() || failed {
             return;
         }
     }
 }
 
-/// Whether somebody writes small pieces into a pipe, one after the other. Each would be a message,
-/// and wake up every program on its way: it is better to wait for some more of them.
+/// Finds out whether small pieces come through a pipe, one after the other. Each would be a message
+/// and wake every program on its way, so it is better to wait for some more of them.
 #[derive(Debug, Default)]
-struct Coalescing {
+struct PipeFlow {
     /// Small pieces in a row that came quickly.
     quick: u32,
-    /// The pipe holds what comes in a pause; known once it was made to.
+    /// The pipe holds what comes in a pause; `None` until it was made to.
     big: Option<bool>,
 }
 
-impl Coalescing {
-    /// A piece came after so long.
+impl PipeFlow {
+    /// Records a piece that came after so long; `full` if there may be more to read at once.
     fn piece(&mut self, waited: Duration, full: bool) {
         self.quick = if waited < QUICK { self.quick + u32::from(!full) } else { 0 };
     }
@@ -143,7 +144,7 @@ impl Coalescing {
         self.quick >= PIECES
     }
 
-    /// No pipe is, before somebody asks for it; and files and terminals have nothing to ask for.
+    /// Makes the pipe big if it is not; false if it cannot be made so, or is no pipe.
     fn is_big(&mut self, input: BorrowedFd<'_>) -> bool {
         *self.big.get_or_insert_with(|| {
             let _ = fcntl_setpipe_size(input, PIPE_BYTES);
@@ -157,9 +158,9 @@ fn is_small(input: BorrowedFd<'_>) -> bool {
     ioctl_fionread(input).is_ok_and(|bytes| bytes < SMALLEST_BYTES as u64)
 }
 
-/// Output. Flushed, all of it was written.
+/// The process's output. Once it is flushed, all of it was written.
 pub struct Output {
-    /// Until a thread has it.
+    /// The output, until the thread has it.
     descriptor: Option<Descriptor>,
     shared: Arc<Shared>,
 }
@@ -167,7 +168,7 @@ pub struct Output {
 #[derive(Debug, Default)]
 struct Shared {
     state: Mutex<State>,
-    /// There is something to write, or nothing will be.
+    /// Signalled when there is something to write, or nothing will be any more.
     more: Condvar,
 }
 
@@ -215,7 +216,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes what comes until nothing will, or it cannot be written.
+    /// Writes what comes, until nothing will come any more, or it cannot be written.
     fn write_all(&self, descriptor: BorrowedFd<'_>) {
         let mut piece = Vec::new();
         loop {
@@ -270,9 +271,9 @@ impl AsyncWrite for Output {
         }
         let length = bytes.len().min(room);
         state.waiting.extend_from_slice(&bytes[..length]);
-        let sleeps = !state.writing;
+        let is_waiting = !state.writing;
         drop(state);
-        if sleeps {
+        if is_waiting {
             output.shared.more.notify_one();
         }
         Poll::Ready(Ok(length))
@@ -314,7 +315,7 @@ fn write(descriptor: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Somebody who shares the descriptor has made it non-blocking.
+/// Waits for a descriptor that another program, which shares it, has made non-blocking.
 fn wait(descriptor: BorrowedFd<'_>, what: PollFlags) {
     let _ = poll(&mut [PollFd::new(&descriptor, what)], None);
 }

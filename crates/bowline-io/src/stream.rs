@@ -17,31 +17,32 @@ use tokio_rustls::{client, server};
 use crate::coalesced::CoalescedTcp;
 use crate::read_ahead::ReadAhead;
 
-/// The kernel finds a host that is gone while nothing is said.
+/// By keepalive the kernel finds a host that is gone while nothing is sent.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(5);
 const KEEPALIVE_PROBES: u32 = 3;
 
-/// While our data is stuck, the connection is looked at this often.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// A host that has acknowledged nothing for so long, and none of so many tries, is gone. One that
-/// merely does not read answers the probes of its window, and stays: that is why the kernel's own
-/// TCP_USER_TIMEOUT is of no use here, it ends such a connection as well.
+/// How often the connection is checked while a write waits.
+const CHECK_EVERY: Duration = Duration::from_secs(5);
+/// How long a host may acknowledge nothing, of [`UNACKNOWLEDGED_TRIES`] or more, before it counts
+/// as gone. One that merely does not read answers window probes, so it stays. The kernel's
+/// TCP_USER_TIMEOUT is of no use here: it ends such a connection as well.
 const UNACKNOWLEDGED_PATIENCE: Duration = Duration::from_secs(30);
 const UNACKNOWLEDGED_TRIES: u8 = 3;
 
-/// How much TLS seals for one write: bytes per system call decide. The headers of what a client
-/// gathers are in it.
+/// How much TLS encrypts for one write: bytes per system call decide the cost. It has room for what
+/// a client gathers, and its headers.
 const SEALED_BYTES: usize = 528 * 1024;
 
-/// One connection.
+/// A connection to a peer: TCP, perhaps in TLS.
 #[derive(Debug)]
 pub struct Stream {
     kind: Kind,
-    /// A write waits, and has been watched since.
+    /// A write waits, and the next check is set.
     stuck: bool,
-    /// When to look at it. Kept from one wait to the next: writes wait often, and for a moment.
-    look: Option<Pin<Box<Sleep>>>,
+    /// When to check the connection next. Kept from one wait to the next: writes wait often, and
+    /// not for long.
+    next_check: Option<Pin<Box<Sleep>>>,
 }
 
 #[derive(Debug)]
@@ -52,27 +53,27 @@ enum Kind {
     Server(Box<server::TlsStream<ReadAhead>>),
 }
 
-/// A connection after its 101, with the bytes that the peer sent right behind it.
+/// A connection after its 101.
 #[derive(Debug)]
 pub struct Upgraded<S = Stream> {
     /// The connection.
     pub stream: S,
-    /// Bytes that were read together with the handshake. They come first.
+    /// Bytes behind the handshake that were read with it. They come first.
     pub early: BytesMut,
 }
 
-/// What a role's loop needs of a connection: [`Stream`], or a simulated one.
+/// What a role's loop needs of a connection, which is a [`Stream`] or a simulated one.
 pub trait Connection: AsyncRead + AsyncWrite + Unpin {
-    /// Whether the peer has ended its direction or reset the connection, be there bytes to read
-    /// before that or not. For an owner that does not read because it has no room.
+    /// Whether the peer has ended its direction or reset the connection, even if there are still
+    /// bytes to read. For an owner that does not read because it has no room.
     fn is_peer_gone(&self) -> bool;
 
-    /// How many bytes that were written the peer's host has not taken; 0 as well if it never will.
-    /// Closed before that, a connection loses the rest once the peer says another word.
+    /// How many of the written bytes the peer's host has not acknowledged; 0 as well if it never
+    /// will. If the connection is closed before, they are lost once the peer sends something.
     fn unacknowledged(&self) -> usize;
 
-    /// Has the peer see a reset once this is dropped.
-    fn break_off(&self);
+    /// Makes dropping the connection reset it, so that the peer cannot take that for a good end.
+    fn reset_on_drop(&self);
 }
 
 impl Connection for Stream {
@@ -88,12 +89,12 @@ impl Connection for Stream {
         if bytes > 0 && is_host_gone(self.tcp()) { 0 } else { bytes }
     }
 
-    fn break_off(&self) {
+    fn reset_on_drop(&self) {
         let _ = SockRef::from(self.tcp()).set_linger(Some(Duration::ZERO));
     }
 }
 
-/// Within one process all that is written has arrived, and nothing can break.
+/// Within one process what is written has arrived, and nothing breaks.
 impl Connection for DuplexStream {
     fn is_peer_gone(&self) -> bool {
         false
@@ -103,10 +104,10 @@ impl Connection for DuplexStream {
         0
     }
 
-    fn break_off(&self) {}
+    fn reset_on_drop(&self) {}
 }
 
-/// Sets what every connection of ours has set. Options that a system lacks are left out.
+/// Sets the socket options of every connection, as far as the system has them.
 pub fn prepare(tcp: &TcpStream) {
     let socket = SockRef::from(tcp);
     let keepalive = TcpKeepalive::new()
@@ -117,7 +118,7 @@ pub fn prepare(tcp: &TcpStream) {
     let _ = socket.set_tcp_keepalive(&keepalive);
 }
 
-/// How many bytes the kernel keeps that the other host has not acknowledged.
+/// How many written bytes the other host has not acknowledged.
 #[cfg(target_os = "linux")]
 fn unacknowledged(tcp: &TcpStream) -> usize {
     use std::os::fd::AsRawFd;
@@ -128,13 +129,13 @@ fn unacknowledged(tcp: &TcpStream) -> usize {
     if result == 0 { usize::try_from(bytes).unwrap_or(0) } else { 0 }
 }
 
-/// Elsewhere nobody says.
+/// Other systems do not tell.
 #[cfg(not(target_os = "linux"))]
 fn unacknowledged(_tcp: &TcpStream) -> usize {
     0
 }
 
-/// Whether the other host has stopped to answer to what we sent.
+/// Whether the other host no longer acknowledges what is sent.
 #[cfg(target_os = "linux")]
 fn is_host_gone(tcp: &TcpStream) -> bool {
     use std::mem::{MaybeUninit, size_of};
@@ -162,7 +163,7 @@ fn is_host_gone(tcp: &TcpStream) -> bool {
     silent >= UNACKNOWLEDGED_PATIENCE && tries >= UNACKNOWLEDGED_TRIES
 }
 
-/// Elsewhere the kernel's own, longer patience has to do.
+/// Other systems have the kernel's own, longer timeout only.
 #[cfg(not(target_os = "linux"))]
 fn is_host_gone(_tcp: &TcpStream) -> bool {
     false
@@ -181,37 +182,37 @@ macro_rules! each {
 
 impl Stream {
     fn of(kind: Kind) -> Stream {
-        Stream { kind, stuck: false, look: None }
+        Stream { kind, stuck: false, next_check: None }
     }
 
-    /// As it is.
+    /// A connection without TLS.
     #[must_use]
     pub fn plain(tcp: TcpStream) -> Stream {
         Stream::of(Kind::Plain(CoalescedTcp::new(tcp)))
     }
 
-    /// We dialled and speak TLS.
+    /// A connection in TLS that we dialled.
     #[must_use]
     pub fn client(mut tls: client::TlsStream<ReadAhead>) -> Stream {
         tls.get_mut().1.set_buffer_limit(Some(SEALED_BYTES));
         Stream::of(Kind::Client(Box::new(tls)))
     }
 
-    /// We dialled through a proxy that is itself reached over TLS.
+    /// A connection in TLS that we dialled through a proxy, which itself is reached over TLS.
     #[must_use]
     pub fn nested(mut tls: client::TlsStream<client::TlsStream<ReadAhead>>) -> Stream {
         tls.get_mut().1.set_buffer_limit(Some(SEALED_BYTES));
         Stream::of(Kind::Nested(Box::new(tls)))
     }
 
-    /// We accepted and speak TLS.
+    /// A connection in TLS that we accepted.
     #[must_use]
     pub fn server(mut tls: server::TlsStream<ReadAhead>) -> Stream {
         tls.get_mut().1.set_buffer_limit(Some(SEALED_BYTES));
         Stream::of(Kind::Server(Box::new(tls)))
     }
 
-    /// Lets a connection that was accepted read ahead, once its client is known.
+    /// Lets an accepted connection read ahead, once its client is authenticated.
     #[cfg(feature = "server")]
     pub(crate) fn read_ahead(&mut self) {
         if let Kind::Server(tls) = &mut self.kind {
@@ -230,7 +231,7 @@ impl Stream {
         }
     }
 
-    /// Looks at a write that cannot go on: an error if it never will.
+    /// Watches a write that waits; gives an error if it can never go on.
     fn watched<T>(
         &mut self,
         cx: &mut Context<'_>,
@@ -241,11 +242,11 @@ impl Stream {
             return written;
         }
         loop {
-            let look = self.look.get_or_insert_with(|| Box::pin(sleep(LOOK_EVERY)));
+            let next_check = self.next_check.get_or_insert_with(|| Box::pin(sleep(CHECK_EVERY)));
             if !std::mem::replace(&mut self.stuck, true) {
-                look.as_mut().reset(Instant::now() + LOOK_EVERY);
+                next_check.as_mut().reset(Instant::now() + CHECK_EVERY);
             }
-            ready!(look.as_mut().poll(cx));
+            ready!(next_check.as_mut().poll(cx));
             self.stuck = false;
             if is_host_gone(self.tcp()) {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));

@@ -1,11 +1,11 @@
-//! Text of a peer to text that may be shown: no terminal takes orders from it, and it ends.
+//! Makes text of peers safe to show on a terminal, and texts of errors like those of Go.
 
 use std::borrow::Cow;
 use std::io;
 use std::path::Path;
 
-/// `text` with control characters replaced by U+FFFD and cut to at most `bytes` bytes, at a
-/// character. Line ends and tabs become blanks.
+/// Returns `text` in one line of at most `bytes` bytes that cannot control a terminal: line ends
+/// and tabs become blanks, other control characters U+FFFD.
 #[must_use]
 pub fn sanitized(text: &str, bytes: usize) -> Cow<'_, str> {
     if text.len() <= bytes && !text.chars().any(is_harmful) {
@@ -27,24 +27,25 @@ pub fn sanitized(text: &str, bytes: usize) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// An error of the system as Go's programs put it: `no such file or directory`.
+/// Returns the text of a system's error as Go has it: `no such file or directory`.
 #[must_use]
-pub fn of_system(error: &io::Error) -> String {
+pub fn go_error(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
     let mut letters = text.chars();
     letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
 }
 
-/// The same of a file that was to be read. Go opens directories as well, and cannot read them.
+/// Returns the text of an error of reading a file, as Go has it. Go opens directories as well, and
+/// cannot read them.
 #[must_use]
-pub fn of_file(path: &Path, error: &io::Error) -> String {
+pub fn go_file_error(path: &Path, error: &io::Error) -> String {
     let call = if error.kind() == io::ErrorKind::IsADirectory { "read" } else { "open" };
-    format!("{call} {}: {}", path.display(), of_system(error))
+    format!("{call} {}: {}", path.display(), go_error(error))
 }
 
-/// A URL without the password in it, as Go shows it: `xxxxx` stands there. What is no URL loses all
-/// that could be one.
+/// Returns a URL with `xxxxx` for its password, as Go does. In a text that is no URL, whatever
+/// could be a password is replaced.
 #[must_use]
 pub fn redacted(url: &str) -> Cow<'_, str> {
     let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
@@ -59,8 +60,8 @@ pub fn redacted(url: &str) -> Cow<'_, str> {
     Cow::Owned(format!("{head}{user}:xxxxx{host}"))
 }
 
-/// Controls (C0, DEL, C1), the characters that end a line wherever Unicode counts, and those that
-/// turn the direction of what is written.
+/// Whether a character must not be shown: a control (C0, DEL, C1), or one that ends a line or
+/// changes the direction of writing in Unicode.
 fn is_harmful(character: char) -> bool {
     character.is_control()
         || matches!(

@@ -1,5 +1,5 @@
-//! A server behind this one to an upgraded connection, or to its words of refusal: a gateway asks a
-//! node so, and a node a container runtime that streams by itself.
+//! Upgrades a connection to an upstream: a node behind a gateway, or a container runtime that
+//! streams by itself behind a node.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,18 +16,18 @@ use thiserror::Error;
 use url::Position;
 
 use crate::dial::{DialError, Endpoint, Tls, dial};
-use crate::http::{Answer, HttpError, explanation, lines, open, upgrade};
+use crate::http::{HttpError, UpgradeAnswer, explanation, lines, open, upgrade};
 use crate::request_target::head;
 use crate::stream::{Stream, Upgraded};
 use crate::text::sanitized;
 use crate::urls;
 
-/// How long an upstream may take to accept a connection.
+/// How long making a connection to an upstream may take.
 const DIAL_PATIENCE: Duration = Duration::from_secs(30);
-/// How long it may take to answer: what is behind it is asked in that time.
+/// How long an upstream may take to answer an upgrade; it may have to ask others in that time.
 const UPGRADE_PATIENCE: Duration = Duration::from_secs(60);
 
-/// Where an upstream is, and who asks it.
+/// An upstream server.
 #[derive(Clone, Debug)]
 pub struct Upstream {
     /// Where and how to connect.
@@ -36,38 +36,38 @@ pub struct Upstream {
     pub agent: &'static str,
 }
 
-/// An upstream that was upgraded to what it was offered.
+/// The connection to an upstream that took an upgrade.
 #[derive(Debug)]
 pub struct Switched {
     /// Its 101.
     pub head: Parts,
     /// The connection.
     pub connection: Upgraded,
-    /// What it chose.
+    /// The protocol that it chose.
     pub protocol: &'static Protocol,
 }
 
-/// Why an upstream is not spoken with.
+/// Why an upstream did not give what it was asked for.
 #[derive(Debug, Error)]
 pub enum UpstreamError {
-    /// Nothing was reached.
+    /// It could not be connected to.
     #[error(transparent)]
     Dial(#[from] DialError),
-    /// HTTP cannot carry the request.
+    /// The request cannot be sent as HTTP.
     #[error(transparent)]
     Request(#[from] http::Error),
-    /// It was reached and did not speak HTTP to the end.
+    /// It did not answer the request.
     #[error(transparent)]
     Http(#[from] HttpError),
-    /// It answered with something else than what was asked for.
+    /// It answered with another status.
     #[error(transparent)]
     Refused(#[from] Box<Refused>),
-    /// It said yes and its words do not fit.
+    /// It answered with a 101 that does not fit the request.
     #[error("invalid upgrade response: {0}")]
     NotUpgraded(#[from] NotUpgraded),
 }
 
-/// What an upstream said instead.
+/// An upstream's answer with another status than 101, or than 200 for a plain request.
 #[derive(Debug, Error)]
 #[error("the upstream answered {}: {}", head.status, self.text())]
 pub struct Refused {
@@ -78,7 +78,7 @@ pub struct Refused {
 }
 
 impl Refused {
-    /// Its explanation, sanitized and bounded; empty if there is none.
+    /// The explanation in the body, sanitized and bounded; empty if there is none.
     #[must_use]
     pub fn text(&self) -> String {
         sanitized(String::from_utf8_lossy(&self.body).trim(), REASON_BYTES).into_owned()
@@ -86,8 +86,8 @@ impl Refused {
 }
 
 impl Upstream {
-    /// The server of a URL of `http` or `https`, and the path with its query. Without a scheme it
-    /// is `http`. `None` for a URL that is none, or that wants the TLS that there is not.
+    /// Returns the server of a URL, and its path with the query. The scheme is `http` or `https`,
+    /// or missing for `http`. `None` for any other URL, or for `https` if `tls` is `None`.
     #[must_use]
     pub fn at(
         url: &str,
@@ -108,10 +108,11 @@ impl Upstream {
         Some((Upstream { endpoint: Endpoint::of(&url, tls, None), agent }, path))
     }
 
-    /// Upgrades to what `offer` offers.
+    /// Connects, and upgrades the connection to what `offer` offers.
     ///
     /// # Errors
-    /// [`UpstreamError`].
+    /// [`UpstreamError`] if it cannot be connected to, does not answer with 101, or chooses a
+    /// protocol that was not offered.
     pub async fn upgrade(&self, path: &str, offer: &Offer) -> Result<Switched, UpstreamError> {
         let (head, connection) = self.ask(path, offer.method(), &offer.headers()).await?;
         let lines = lines(&head.headers);
@@ -119,10 +120,11 @@ impl Upstream {
         Ok(Switched { head, connection, protocol })
     }
 
-    /// Asks for an upgrade in these words; whether the 101 fits them is still to be seen.
+    /// Connects, and sends a request for an upgrade with these headers. The caller has to check
+    /// whether the 101 fits them.
     ///
     /// # Errors
-    /// [`UpstreamError`], but not [`NotUpgraded`](UpstreamError::NotUpgraded).
+    /// [`UpstreamError`] if it cannot be connected to or does not answer with 101.
     pub async fn ask(
         &self,
         path: &str,
@@ -132,15 +134,16 @@ impl Upstream {
         let stream = self.dial().await?;
         let request = self.request(path, method, headers)?;
         match upgrade(stream, request, UPGRADE_PATIENCE).await? {
-            Answer::Refused { head, body } => Err(Box::new(Refused { head, body }).into()),
-            Answer::Switched { head, connection } => Ok((head, connection)),
+            UpgradeAnswer::Refused { head, body } => Err(Box::new(Refused { head, body }).into()),
+            UpgradeAnswer::Switched { head, connection } => Ok((head, connection)),
         }
     }
 
-    /// Gets what it has, as it comes. `patience` is for the beginning of the answer.
+    /// Connects, and sends a plain GET. The answer's body can be read as it comes; `patience` is
+    /// for its head.
     ///
     /// # Errors
-    /// [`UpstreamError`]; any status but 200 is a refusal.
+    /// [`UpstreamError`] if it cannot be connected to or does not answer with 200.
     pub async fn get(
         &self,
         path: &str,

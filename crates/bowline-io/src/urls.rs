@@ -1,12 +1,12 @@
-//! The text of a URL to a URL, where Go's `net/url` reads the same host in it.
+//! Parses URLs in which Go's `net/url` would find the same host.
 //!
-//! The library reads as browsers do: it passes over spaces at the ends and line ends anywhere,
-//! takes `\` for `/`, decodes a host, and makes an address of `0x7f.1`. Go takes none of that. A
-//! token must not go to another host than the one that kubectl would have asked.
+//! The `url` crate parses as browsers do: it ignores spaces at the ends and line ends anywhere,
+//! takes `\` for `/`, decodes a host, and makes an address of `0x7f.1`. Go does none of that. A
+//! token must not go to another host than kubectl would have sent it to.
 
 use url::{Host, Url};
 
-/// Reads a URL with a host.
+/// Parses a URL with a host; `None` if it is none, or Go would find another host in it.
 #[must_use]
 pub fn parse(text: &str) -> Option<Url> {
     let url = Url::parse(text).ok()?;
@@ -19,7 +19,7 @@ pub fn parse(text: &str) -> Option<Url> {
         && text.trim() == text
         && !authority.contains(is_strange)
         && !host.contains('%');
-    // With a port or without.
+    // The host of the text may be followed by a port.
     let is_written_so = match url.host()? {
         Host::Ipv4(ip) => host.split(':').next() == Some(&*ip.to_string()),
         _ => true,

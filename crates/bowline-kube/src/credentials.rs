@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use bowline_io::access::{Access, AccessError, Answer, Source};
 use bowline_io::dial::{Endpoint, Tls};
 use bowline_io::proxy::{self, Proxy, ProxyError};
-use bowline_io::text::of_file;
+use bowline_io::text::go_file_error;
 use bowline_io::tls::{self, Identity, TlsError, Trust};
 use http::{HeaderName, HeaderValue};
 use jiff::Timestamp;
@@ -50,7 +50,7 @@ const NOT_A_TOKEN: &AsciiSet = &CONTROLS
 #[derive(Debug, Error)]
 pub enum CredentialsError {
     /// A file cannot be read.
-    #[error("{}", of_file(Path::new(path), error))]
+    #[error("{}", go_file_error(Path::new(path), error))]
     File {
         /// The file.
         path: String,

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::fs::File;
 
-use bowline_io::text::{of_system, redacted};
+use bowline_io::text::{go_error, redacted};
 use secrecy::ExposeSecret;
 use thiserror::Error;
 
@@ -123,7 +123,7 @@ pub(crate) fn of(cluster_name: &str, chosen: &Chosen, secure: bool) -> Vec<Flaw>
 fn unreadable(what: &'static str, path: &str, name: &str) -> Option<Flaw> {
     let error = File::open(path).err().filter(|_| !path.is_empty())?;
     let (path, name) = (path.to_owned(), name.to_owned());
-    Some(Flaw::Unreadable { what, path, name, error: of_system(&error) })
+    Some(Flaw::Unreadable { what, path, name, error: go_error(&error) })
 }
 
 fn of_user(name: &str, user: &User) -> Vec<Flaw> {

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use bowline_io::text::of_file;
+use bowline_io::text::go_file_error;
 use secrecy::SecretString;
 use thiserror::Error;
 
@@ -17,7 +17,7 @@ use crate::yaml::{self, Fault, Node, Value};
 #[derive(Debug, Error)]
 pub enum FileError {
     /// It cannot be read.
-    #[error("error loading config file \"{}\": {}", path.display(), of_file(path, error))]
+    #[error("error loading config file \"{}\": {}", path.display(), go_file_error(path, error))]
     Read {
         /// The file.
         path: PathBuf,

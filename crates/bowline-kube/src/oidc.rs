@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use bowline_io::text::{of_system, sanitized};
+use bowline_io::text::{go_error, sanitized};
 use bowline_io::tls::{self, TlsError, Trust};
 use bowline_io::urls;
 use form_urlencoded::{Serializer, byte_serialize};
@@ -261,7 +261,7 @@ impl Oidc {
     /// Writes a configuration back to where this one was read, beside what is there now.
     async fn persist(&self, config: &[(String, String)]) -> Result<(), OidcError> {
         let (path, user) = &self.origin;
-        let failed = |error: &io::Error| OidcError::Persist(of_system(error));
+        let failed = |error: &io::Error| OidcError::Persist(go_error(error));
         let lock = Lock::of(path).await.map_err(|error| failed(&error))?;
         let document = Document::read(path).map_err(|e| OidcError::Persist(e.to_string()))?;
         let gone = || OidcError::Persist(format!("{}: no such user any more", path.display()));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bowline_io::drive::{Driver, Ends, Step, WriteQueue};
 use bowline_io::liveness::Blocked;
 use bowline_io::record::{End, Traffic};
-use bowline_io::serve::GOODBYE_PATIENCE;
+use bowline_io::serve::CLOSE_PATIENCE;
 use bowline_io::stream::{Connection, Upgraded};
 use bowline_proto::session::{
     Cause, Channel, Event, Loss, Protocol, Session, Side, Size, Status, Wants,
@@ -293,7 +293,7 @@ impl<C: Command> Running<C> {
             self.state = State::Over;
             self.end = Some(End::Shutdown);
         }
-        let _ = timeout(GOODBYE_PATIENCE, self.run(driver)).await;
+        let _ = timeout(CLOSE_PATIENCE, self.run(driver)).await;
     }
 }
 

@@ -8,7 +8,7 @@ use bowline_archive::unpack::UnpackError;
 use bowline_client::Outcome;
 use bowline_client::copy::{self, Container, CopyError, Limits, Options};
 use bowline_io::shutdown::Hangup;
-use bowline_io::text::{of_system, sanitized};
+use bowline_io::text::{go_error, sanitized};
 use bowline_kube::{container, target};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use tokio::signal::unix::{SignalKind, signal};
@@ -226,7 +226,7 @@ fn end_of(result: Result<(), Failure>, asked: &Cp, server: &str, program: &str) 
         CopyError::Unpack(UnpackError::Place { path, error })
         | CopyError::Local { path, error } => {
             let path = path.to_string_lossy();
-            End::refused(format_args!("{}: {}", sanitized(&path, MESSAGE_BYTES), of_system(&error)))
+            End::refused(format_args!("{}: {}", sanitized(&path, MESSAGE_BYTES), go_error(&error)))
         }
         CopyError::Stopped => End::refused("interrupted"),
         error => End::refused(sanitized(&error.to_string(), MESSAGE_BYTES)),

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use bowline_client::reconnect::LocalPort;
-use bowline_io::text::of_system;
+use bowline_io::text::go_error;
 use bowline_kube::ports::ForwardedPort;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
@@ -95,11 +95,11 @@ fn once(addresses: &[Address], port: ForwardedPort) -> (Listening, bool) {
                 let at = SocketAddr::new(address.ip, number);
                 errors.push(format!(
                     "unable to create listener: Error listen {network} {at}: bind: {}",
-                    of_system(&error)
+                    go_error(&error)
                 ));
                 missing.push(format!(
                     "not listening on {at}: {}; connections to it do not reach the pod",
-                    of_system(&error)
+                    go_error(&error)
                 ));
                 must |= address.named;
                 taken |= error.kind() == io::ErrorKind::AddrInUse;

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use bowline_client::{Cause, EndError, Ended, Error, Outcome};
 use bowline_kube::target::TargetError;
 
-use bowline_io::text::{of_system, sanitized};
+use bowline_io::text::{go_error, sanitized};
 
 use crate::args::suggestions::suggestions;
 use crate::args::{BadUsage, COMMANDS, Hint, Refusal};
@@ -129,10 +129,10 @@ fn of_session(result: Result<Ended, Failure>, server: &str, words: Lost) -> End 
             )
         }
         Err(Error::End(EndError::Write(name, error))) => {
-            lost(words, format_args!("write {name}: {}", of_system(&error)))
+            lost(words, format_args!("write {name}: {}", go_error(&error)))
         }
         Err(Error::End(EndError::Read(error))) => {
-            lost(words, format_args!("read stdin: {}", of_system(&error)))
+            lost(words, format_args!("read stdin: {}", go_error(&error)))
         }
         Err(error) => End::refused(error),
     }

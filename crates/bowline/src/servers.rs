@@ -124,7 +124,7 @@ pub async fn gateway(asked: args::gateway::Gateway) -> Result<()> {
 /// it.
 fn start(verbosity: i32) -> Result<CancellationToken> {
     logging::start(verbosity);
-    if let Err(error) = descriptors::raise() {
+    if let Err(error) = descriptors::raise_limit() {
         tracing::warn!("the limit of descriptors stays as it is: {error}");
     }
     Ok(shutdown::on_signal()?)

@@ -37,7 +37,7 @@ pub async fn run(address: SocketAddr) -> Result<()> {
     let listener = socket.listen(BACKLOG).with_context(|| format!("listen on {address}"))?;
     say::notice(format_args!("{READY} http://{address}"));
     let service = |peer: Peer, _request| async move {
-        peer.known();
+        peer.mark_authenticated();
         let mut reply = Response::new(body(PAGE));
         let html = header::HeaderValue::from_static("text/html; charset=utf-8");
         reply.headers_mut().insert(header::CONTENT_TYPE, html);

@@ -39,7 +39,7 @@ impl Connection for Joined {
         0
     }
 
-    fn break_off(&self) {}
+    fn reset_on_drop(&self) {}
 }
 
 impl Local for Joined {

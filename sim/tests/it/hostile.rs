@@ -89,7 +89,7 @@ impl Connection for Hostile {
         0
     }
 
-    fn break_off(&self) {}
+    fn reset_on_drop(&self) {}
 }
 
 impl AsyncRead for Hostile {

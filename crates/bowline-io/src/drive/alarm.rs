@@ -1,4 +1,4 @@
-//! A machine's deadline as something to wait for.
+//! A machine's deadline as something to poll.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -15,7 +15,7 @@ pub struct Alarm {
 }
 
 impl Alarm {
-    /// Rings at `deadline`, or never.
+    /// Sets the deadline; `None` is never.
     pub fn set(&mut self, clock: &Clock, deadline: Option<Time>) {
         match (&mut self.set, deadline) {
             (Some((at, _)), Some(deadline)) if *at == deadline => {}

@@ -1,9 +1,8 @@
 //! The one place where bytes move between sockets and machines.
 //!
-//! A machine says what it wants; a driver waits in one `poll_fn` for whatever comes first, and
-//! gives it what came. [`Driver`] has a machine with one socket and a role's own ends beside it,
-//! [`join`] one with two sockets and nothing else. Nothing here spawns, and no byte passes through
-//! a channel.
+//! A driver waits in one `poll_fn` for whatever its machine wants, and gives it what comes first.
+//! [`Driver`] has a machine with one socket and a role's own ends beside it, [`join`] one with two
+//! sockets and nothing else. Nothing here spawns a task, and no byte passes through a channel.
 
 mod alarm;
 mod one;
@@ -23,10 +22,11 @@ pub use self::socket::{Socket, SocketEvent};
 pub use self::two::join;
 pub use self::write_queue::WriteQueue;
 
-/// After so much at once, others have their turn.
+/// How many bytes a loop moves at once before other tasks have their turn.
 const MUCH_BYTES: usize = 128 * 1024;
 
-/// Lets other tasks run if a loop has just moved much: tokio counts reads, not what they bring.
+/// Lets other tasks run if a loop has just moved many bytes: tokio's budget counts reads, not their
+/// bytes.
 pub async fn take_turns(moved: usize) {
     if moved >= MUCH_BYTES {
         yield_now().await;

@@ -1,4 +1,5 @@
-//! A machine with one socket, beside the ends of its role: a process, a terminal, local sockets.
+//! Drives a machine with one socket, beside the ends of its role: a process, a terminal, local
+//! sockets.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
@@ -11,53 +12,53 @@ use crate::clock::Clock;
 use crate::liveness::{Blocked, Liveness, PeerState};
 use crate::stream::{Connection, Upgraded};
 
-/// What a machine's role has at its own side, as the driver sees it.
+/// The ends of a role on its own side, as the driver sees them.
 ///
-/// The machine is at hand wherever an end has to know what there is room for; what it is told goes
-/// through the loop, as a [`Step`].
+/// An end gets the machine to see how much room it has. What is to be done with it goes through the
+/// role's loop, as a [`Step`].
 pub trait Ends<M: Machine> {
-    /// What comes of them.
+    /// What the ends do that the role's loop has to know of.
     type Act;
 
-    /// What is done before the socket has its turn. Ready with an act and the bytes that it moved
-    /// towards the peer.
+    /// Polls the ends before the socket. Ready with an act, and how many bytes it moved towards the
+    /// peer.
     fn poll(&mut self, cx: &mut Context<'_>, machine: &mut M) -> Poll<(Self::Act, usize)>;
 
-    /// What is done when neither [`poll`](Self::poll) nor the socket has anything.
+    /// Polls the ends once more when neither [`poll`](Self::poll) nor the socket was ready.
     fn poll_last(&mut self, _cx: &mut Context<'_>, _machine: &mut M) -> Poll<(Self::Act, usize)> {
         Poll::Pending
     }
 
-    /// Whether they take what the peer says. Without room the socket is not read.
+    /// Whether the ends have room for what the peer sends. Without room the socket is not read.
     fn has_room(&self) -> bool;
 
-    /// So many bytes were read from the socket at once, before the machine gives them out.
+    /// Called with the size of each read of the socket, before the machine gives its bytes.
     fn came(&mut self, _bytes: usize) {}
 
-    /// A moment at which the loop wants its [`Step::Deadline`].
+    /// The time of the next [`Step::Deadline`], if the loop wants one.
     fn deadline(&self) -> Option<Time> {
         None
     }
 
-    /// While the socket is not read: how a peer that has gone is told from one that waits. `None`
-    /// where nobody waits for that to be found out.
+    /// How to tell, while the socket is not read, whether its peer has gone. `None` if that need
+    /// not be found out.
     fn blocked(&self, _machine: &M) -> Option<Blocked> {
         None
     }
 }
 
-/// What the loop of a role has to know of.
+/// What the loop of a role has to handle.
 #[derive(Debug)]
 pub enum Step<E, A> {
-    /// The machine says this.
+    /// An event of the machine.
     Event(E),
-    /// The ends have done this.
+    /// An act of the ends.
     Act(A),
-    /// The deadline of the ends has come. It has to be another one from here on.
+    /// The deadline of the ends has come. They have to give a later one from here on, or none.
     Deadline,
-    /// The peer has gone while it was not read; the machine was told that nothing more comes.
+    /// The peer has gone while it was not read. The machine knows that nothing more comes.
     Gone,
-    /// The machine is done. Told once; what follows is of the ends alone.
+    /// The machine is done. Given once; what follows comes from the ends alone.
     Done,
 }
 
@@ -70,7 +71,7 @@ pub struct Driver<S, M> {
     alarm: Alarm,
     liveness: Liveness,
     done: bool,
-    /// Moved at once, with others yet to have their turn.
+    /// How many bytes the last step moved, for [`take_turns`].
     moved: usize,
     received: u64,
     sent: u64,
@@ -99,7 +100,7 @@ impl<S: Connection, M: Machine> Driver<S, M> {
         }
     }
 
-    /// The machine's time.
+    /// The machine's time now.
     #[must_use]
     pub fn now(&self) -> Time {
         self.clock.now()
@@ -110,32 +111,34 @@ impl<S: Connection, M: Machine> Driver<S, M> {
         &mut self.machine
     }
 
-    /// Whether [`Step::Done`] was told.
+    /// Whether [`Step::Done`] was given.
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.done
     }
 
-    /// Bytes that were read from the socket.
+    /// How many bytes were read from the socket.
     #[must_use]
     pub fn received(&self) -> u64 {
         self.received
     }
 
-    /// Bytes that the ends gave for the peer.
+    /// How many bytes the ends moved towards the peer.
     #[must_use]
     pub fn sent(&self) -> u64 {
         self.sent
     }
 
-    /// Goes on until the loop has to know of something. Nothing is lost if it is dropped before.
+    /// Goes on until there is something that the loop has to handle.
+    ///
+    /// Cancel safe: nothing is lost if the future is dropped.
     pub async fn next<N: Ends<M>>(&mut self, ends: &mut N) -> Step<M::Event, N::Act> {
         loop {
             take_turns(std::mem::take(&mut self.moved)).await;
             let now = self.clock.now();
             let mut deadline = None;
             if !self.done {
-                self.socket.look_after(self.machine.outbox());
+                self.socket.update_undelivered(self.machine.outbox());
                 match self.machine.poll(now) {
                     Next::Event(event) => return Step::Event(event),
                     Next::Done => {
@@ -146,8 +149,8 @@ impl<S: Connection, M: Machine> Driver<S, M> {
                 }
                 let is_read = ends.has_room() && self.machine.wants_read();
                 let blocked = (!is_read).then(|| ends.blocked(&self.machine)).flatten();
-                match self.liveness.look(now, &self.socket, blocked) {
-                    PeerState::Present(look) => deadline = earlier(deadline, look),
+                match self.liveness.check(now, &self.socket, blocked) {
+                    PeerState::Present(next_check) => deadline = earlier(deadline, next_check),
                     PeerState::Gone => {
                         self.machine.receive_end(now);
                         return Step::Gone;
@@ -167,7 +170,7 @@ impl<S: Connection, M: Machine> Driver<S, M> {
                     self.machine.receive(self.clock.now(), bytes);
                 }
                 Wake::Socket(SocketEvent::Ended(_)) => self.machine.receive_end(self.clock.now()),
-                // Told although the ends may have none left by now: they wait for it.
+                // Given even if the ends have no deadline left by now, as they wait for it.
                 Wake::Deadline if own.is_some_and(|at| self.clock.now() >= at) => {
                     return Step::Deadline;
                 }
@@ -188,8 +191,8 @@ impl<S: Connection, M: Machine> Driver<S, M> {
         if !self.done {
             let is_read = ends.has_room() && self.machine.wants_read();
             self.machine.reading(self.clock.now(), is_read);
-            if let Poll::Ready(moment) = self.socket.poll(cx, self.machine.outbox(), is_read) {
-                return Poll::Ready(Wake::Socket(moment));
+            if let Poll::Ready(event) = self.socket.poll(cx, self.machine.outbox(), is_read) {
+                return Poll::Ready(Wake::Socket(event));
             }
         }
         if let Poll::Ready((act, bytes)) = ends.poll_last(cx, &mut self.machine) {
@@ -198,7 +201,7 @@ impl<S: Connection, M: Machine> Driver<S, M> {
         self.alarm.poll(cx).map(|()| Wake::Deadline)
     }
 
-    /// Writes what waits, as far as that goes without waiting: the last words of a loop that ends.
+    /// Writes what waits, as far as the socket takes it at once. For a loop that ends.
     pub async fn flush_now(&mut self) {
         poll_fn(|cx| {
             let _ = self.socket.poll(cx, self.machine.outbox(), false);

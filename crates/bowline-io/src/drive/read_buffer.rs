@@ -1,4 +1,4 @@
-//! Reading as much as is there, into buffers that are no larger than what flows.
+//! Reads as much as there is, into buffers that grow and shrink with it.
 
 use std::io;
 use std::pin::Pin;
@@ -8,31 +8,35 @@ use bowline_proto::limits::READ_BYTES;
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, ReadBuf};
 
-/// What an idle socket is read into: an idle session owns no buffer.
+/// The size of the first read of an idle source, which goes to the stack: an idle session owns no
+/// buffer.
 const PROBE_BYTES: usize = 2 * 1024;
 /// The smallest buffer once bytes flow.
 const SMALLEST_BYTES: usize = 16 * 1024;
-/// A buffer that is not larger costs little to get, and is not kept while nothing comes: a forward
-/// has one for each of its connections.
+/// The largest buffer that is not kept while nothing comes. It costs little to allocate, and a
+/// forward would have one for each of its connections.
 const SMALL_BYTES: usize = 64 * 1024;
 
-/// The reading half of anything: big reads while bytes flow, no buffer while none do. What it gives
-/// keeps at most twice as much memory alive as it holds.
+/// The buffer of any source: it makes big reads while bytes flow, and holds no memory while none
+/// do. The bytes that it gives keep alive at most twice as much memory.
 #[derive(Debug, Default)]
 pub struct ReadBuffer {
     buffer: BytesMut,
-    /// What the buffer was made for. What was read before may be in a part of it.
+    /// The buffer's size when it was allocated; parts of it may have been given since.
     made: usize,
     /// How much the next read takes at most; 0 while idle.
-    appetite: usize,
-    /// It broke behind bytes that were given. The system says that once, and then that all ended
-    /// well.
-    fault: Option<io::Error>,
+    read_size: usize,
+    /// An error that came behind bytes, which were given first. The system would not tell it again,
+    /// but report a good end.
+    late_error: Option<io::Error>,
 }
 
 impl ReadBuffer {
-    /// Reads until the buffer is full or nothing is left, so that one round of the driver serves
-    /// as many bytes as possible. Empty bytes are the end.
+    /// Reads until the buffer is full or nothing is left, so that the driver handles as many bytes
+    /// as possible at once. Empty bytes are the end.
+    ///
+    /// # Errors
+    /// If a read fails. Bytes that were read before are given first.
     pub fn poll<R: AsyncRead + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
@@ -41,27 +45,30 @@ impl ReadBuffer {
         self.poll_some(cx, source, READ_BYTES)
     }
 
-    /// The same, but gives at most `most` bytes at once.
+    /// As [`poll`](Self::poll), for at most `most` bytes.
+    ///
+    /// # Errors
+    /// If a read fails. Bytes that were read before are given first.
     pub fn poll_some<R: AsyncRead + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
         source: &mut R,
         most: usize,
     ) -> Poll<io::Result<BytesMut>> {
-        if let Some(fault) = self.fault.take() {
-            return Poll::Ready(Err(fault));
+        if let Some(error) = self.late_error.take() {
+            return Poll::Ready(Err(error));
         }
-        if self.appetite == 0 {
+        if self.read_size == 0 {
             let mut probe = [0; PROBE_BYTES];
             let mut probe = ReadBuf::new(&mut probe[..PROBE_BYTES.min(most)]);
             ready!(Pin::new(&mut *source).poll_read(cx, &mut probe))?;
             if probe.filled().len() == PROBE_BYTES {
-                self.appetite = SMALLEST_BYTES;
+                self.read_size = SMALLEST_BYTES;
             }
             return Poll::Ready(Ok(BytesMut::from(probe.filled())));
         }
-        self.appetite = self.appetite.min(most.max(SMALLEST_BYTES));
-        let most = self.appetite.min(most);
+        self.read_size = self.read_size.min(most.max(SMALLEST_BYTES));
+        let most = self.read_size.min(most);
         self.make_room(most);
         let mut ended = false;
         while self.buffer.len() < most {
@@ -77,7 +84,7 @@ impl ReadBuffer {
                 }
                 // What was read before the fault still counts.
                 Poll::Ready(Err(error)) => {
-                    self.fault = Some(error);
+                    self.late_error = Some(error);
                     break;
                 }
             }
@@ -99,7 +106,8 @@ impl ReadBuffer {
         Poll::Ready(Ok(bytes))
     }
 
-    /// A buffer that nobody else has a part of any more is used again, unless it is too big by now.
+    /// Makes room for `most` bytes: in the buffer, if nobody has a part of it any more and it is
+    /// not much too big, or in a new one.
     fn make_room(&mut self, most: usize) {
         let fits = self.made >= most && self.made / 2 <= most;
         if !fits || self.buffer.capacity() < most && !self.buffer.try_reclaim(most) {
@@ -109,13 +117,13 @@ impl ReadBuffer {
     }
 
     fn adapt(&mut self, read: usize) {
-        if read >= self.appetite {
-            self.appetite = (self.appetite * 2).min(READ_BYTES);
-        } else if read < self.appetite / 4 {
-            self.appetite /= 2;
+        if read >= self.read_size {
+            self.read_size = (self.read_size * 2).min(READ_BYTES);
+        } else if read < self.read_size / 4 {
+            self.read_size /= 2;
         }
-        if self.appetite < SMALLEST_BYTES {
-            self.appetite = 0;
+        if self.read_size < SMALLEST_BYTES {
+            self.read_size = 0;
             self.buffer = BytesMut::new();
         }
     }
@@ -147,7 +155,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (mut peer, _) = listener.accept().await.unwrap();
-        let mut read_buffer = ReadBuffer { appetite: SMALLEST_BYTES, ..ReadBuffer::default() };
+        let mut read_buffer = ReadBuffer { read_size: SMALLEST_BYTES, ..ReadBuffer::default() };
         // More than one read, so that the reset is met behind the last one's bytes.
         peer.write_all(&[7; 2000]).await.unwrap();
         stream.readable().await.unwrap();

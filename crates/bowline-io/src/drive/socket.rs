@@ -1,4 +1,4 @@
-//! A socket and the bytes that wait for it: what is written and read in one poll.
+//! A socket that is written and read in one poll.
 
 use std::io;
 use std::pin::Pin;
@@ -12,18 +12,19 @@ use super::read_buffer::ReadBuffer;
 use super::write_queue::write_some;
 use crate::stream::Connection;
 
-/// Something happened at a socket.
+/// What happened at a [`Socket`].
 #[derive(Debug)]
 pub enum SocketEvent {
     /// These bytes came.
     Read(BytesMut),
-    /// Nothing more will come: the peer ended its direction, or the connection broke.
+    /// Nothing more will come: the peer ended its direction, or the connection broke with this
+    /// error.
     Ended(Option<io::Error>),
-    /// Some of the outbox was taken.
+    /// The outbox has changed: some of it was written, or all of it dropped.
     Wrote,
 }
 
-/// A socket and what its driver has to remember about it.
+/// A socket, and what its driver has to know of it.
 #[derive(Debug)]
 pub struct Socket<S> {
     stream: S,
@@ -35,11 +36,11 @@ pub struct Socket<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
-    /// Drives `stream`, beginning with bytes of the peer that were read before (`early`).
+    /// Drives `stream`. `early` are bytes of the peer that were read before; they come first.
     pub fn new(stream: S, early: BytesMut) -> Socket<S> {
         Socket {
             stream,
-            // It is in a buffer of the handshake's.
+            // A copy, so that the handshake's buffer is freed.
             early: BytesMut::from(&early[..]),
             read_buffer: ReadBuffer::default(),
             read_ended: false,
@@ -63,11 +64,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     ) -> Poll<SocketEvent> {
         let wrote = match self.poll_write(cx, outbox) {
             Ok(wrote) => wrote,
-            // The host is gone, and will not say so.
+            // The host is gone, so that no end will be read either.
             Err(error) if error.kind() == io::ErrorKind::TimedOut => {
                 return Poll::Ready(self.broken(outbox, error));
             }
-            // The peer takes nothing more. What it said before may still wait to be read, the
+            // The peer takes nothing more. What it sent before may still wait to be read, the
             // Status above all: only the reading side ends a connection.
             Err(_) => {
                 self.write_ended = true;
@@ -75,8 +76,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
                 return Poll::Ready(SocketEvent::Wrote);
             }
         };
-        // Writing never keeps us from reading: with an owner that always has more to write, it
-        // would for ever.
+        // Reading goes on after a write: an owner that always has more to write would never read.
         if wants_read && !self.read_ended {
             if !self.early.is_empty() {
                 return Poll::Ready(SocketEvent::Read(self.early.split()));
@@ -100,8 +100,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         SocketEvent::Ended(Some(error))
     }
 
-    /// Whether anything was taken. The driver polls again before it waits, so a partial write needs
-    /// no loop of its own beyond this one.
+    /// Writes what the socket takes; true if the outbox has changed, or its direction has ended.
     fn poll_write(&mut self, cx: &mut Context<'_>, outbox: &mut Outbox) -> io::Result<bool> {
         if self.write_ended {
             outbox.discard();
@@ -122,7 +121,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             self.needs_flush = false;
         }
         if outbox.is_empty() && outbox.is_finishing() && !self.needs_flush {
-            // An error here means that the peer is gone already; the read side will say so.
+            // An error means that the peer is gone already, which reading will find.
             if Pin::new(&mut self.stream).poll_shutdown(cx).is_ready() {
                 self.write_ended = true;
                 took = true;
@@ -138,10 +137,10 @@ impl<S: Connection> Socket<S> {
         self.stream.is_peer_gone()
     }
 
-    /// Tells an outbox that was written to its end whether the peer's host has all of it. A
-    /// connection that is closed before that loses the rest once the peer says another word; and no
-    /// event comes when it has.
-    pub fn look_after(&self, outbox: &mut Outbox) {
+    /// Tells an outbox that was written to its end how much of it the peer's host has yet to get.
+    /// If the connection is closed before, that is lost once the peer sends something. To be called
+    /// from time to time, as no event says when the host has everything.
+    pub fn update_undelivered(&self, outbox: &mut Outbox) {
         if outbox.is_finishing() && outbox.is_empty() {
             outbox.set_underway(self.stream.unacknowledged());
         }
@@ -168,8 +167,8 @@ mod tests {
         let mut socket = Socket::new(stream, BytesMut::new());
         let mut outbox = Outbox::new();
         outbox.frame(b"input", Bytes::new());
-        let moment = poll_fn(|cx| socket.poll(cx, &mut outbox, false)).await;
-        assert!(matches!(moment, SocketEvent::Wrote), "{moment:?}");
+        let event = poll_fn(|cx| socket.poll(cx, &mut outbox, false)).await;
+        assert!(matches!(event, SocketEvent::Wrote), "{event:?}");
         // One byte is read so that the rest is known to be there, and stays unread.
         assert_eq!(peer.read_u8().await.unwrap(), b'i');
         peer.write_all(b"status").await.unwrap();

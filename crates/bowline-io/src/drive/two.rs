@@ -1,4 +1,4 @@
-//! A machine between two sockets, in one task.
+//! Drives a machine between two sockets, in one task.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
@@ -12,11 +12,11 @@ use super::{Alarm, Socket, SocketEvent, take_turns};
 use crate::clock::Clock;
 use crate::liveness::{Blocked, Liveness, PeerState};
 use crate::record::Traffic;
-use crate::serve::GOODBYE_PATIENCE;
+use crate::serve::CLOSE_PATIENCE;
 use crate::stream::{Connection, Upgraded};
 
-/// Joins a client's connection and a node's until both have ended, or `end`; `why` is what they are
-/// told then. Gives how it ended, if it came to that, and how many bytes were read.
+/// Joins a client's connection and a node's until both have ended, or until `end`; then both are
+/// told `why`. Returns how the machine ended, if it did, and how many bytes were read.
 pub fn join<S: Connection, I: Intermediary>(
     near: Upgraded<S>,
     far: Upgraded<S>,
@@ -24,7 +24,7 @@ pub fn join<S: Connection, I: Intermediary>(
     end: CancellationToken,
     why: &'static str,
 ) -> impl Future<Output = (Option<I::Ending>, Traffic)> {
-    // Made outside of the future: what is moved inside of one has its place in it twice.
+    // Made outside of the future: what is moved inside of one takes its space twice.
     let mut joined = Joined {
         clock: Clock::start(),
         near: Some(Socket::new(near.stream, near.early)),
@@ -42,7 +42,7 @@ pub fn join<S: Connection, I: Intermediary>(
             () = end.cancelled() => false,
         };
         if ended {
-            joined.break_off();
+            joined.reset_cut_legs();
         } else {
             joined.abort(why).await;
         }
@@ -57,7 +57,7 @@ struct Joined<S, I: Intermediary> {
     far: Option<Socket<S>>,
     machine: I,
     liveness: Liveness,
-    /// Whether whoever looks at what passes had room for more when that was asked last.
+    /// Whether the machine's tap had room when it was last polled.
     has_room: bool,
     ending: Option<I::Ending>,
     traffic: Traffic,
@@ -75,7 +75,7 @@ impl<S: Connection, I: Intermediary> Joined<S, I> {
             let now = self.clock.now();
             for (leg, socket) in [(Leg::Near, &self.near), (Leg::Far, &self.far)] {
                 if let Some(socket) = socket {
-                    socket.look_after(self.machine.outbox(leg));
+                    socket.update_undelivered(self.machine.outbox(leg));
                 }
             }
             let deadline = loop {
@@ -90,13 +90,13 @@ impl<S: Connection, I: Intermediary> Joined<S, I> {
                     *socket = None;
                 }
             }
-            let PeerState::Present(look) = self.look_after_client(now) else {
+            let PeerState::Present(next_check) = self.check_client(now) else {
                 self.machine.client_gone(now);
-                // A node that takes nothing hears of it none the less.
-                self.break_off();
+                // A node that takes nothing learns of it by a reset.
+                self.reset_cut_legs();
                 continue;
             };
-            alarm.set(&self.clock, earlier(deadline, look));
+            alarm.set(&self.clock, earlier(deadline, next_check));
             let wake = poll_fn(|cx| self.poll(cx, &mut alarm)).await;
             let now = self.clock.now();
             match wake {
@@ -114,51 +114,51 @@ impl<S: Connection, I: Intermediary> Joined<S, I> {
         }
     }
 
-    /// While the node takes no input, the client is not read. A node that goes while the client
-    /// takes no output has said all that it will, and waits for nothing.
-    fn look_after_client(&mut self, now: Time) -> PeerState {
+    /// Checks the client while it is not read because the node takes no input. The node needs no
+    /// check: one that goes while the client takes no output has sent all that it will.
+    fn check_client(&mut self, now: Time) -> PeerState {
         let Some(near) = &self.near else { return PeerState::Present(None) };
         let grace = self.machine.client_grace();
-        // What a client said that has only ended its direction may wait for a tap for any time.
-        let may_look = self.has_room || grace.is_zero();
+        // A client that has only ended its direction stays however long the tap has no room.
+        let may_check = self.has_room || grace.is_zero();
         let is_read = self.has_room && self.machine.wants_read(Leg::Near);
-        let is_blocked = self.ending.is_none() && may_look && !is_read;
+        let is_blocked = self.ending.is_none() && may_check && !is_read;
         let waiting = self.machine.outbox(Leg::Far).len();
-        self.liveness.look(now, near, is_blocked.then_some(Blocked { waiting, grace }))
+        self.liveness.check(now, near, is_blocked.then_some(Blocked { waiting, grace }))
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, alarm: &mut Alarm) -> Poll<Wake> {
         let now = self.clock.now();
         let has_room = self.machine.poll_room(cx).is_ready();
         if has_room != std::mem::replace(&mut self.has_room, has_room) && !has_room {
-            // Clients that are not read have to be looked after from now on.
+            // A client that is not read has to be checked from now on.
             return Poll::Ready(Wake::Deadline);
         }
         for (leg, socket) in [(Leg::Near, &mut self.near), (Leg::Far, &mut self.far)] {
             let Some(socket) = socket else { continue };
             let is_read = has_room && self.machine.wants_read(leg);
             self.machine.reading(now, leg, is_read);
-            if let Poll::Ready(moment) = socket.poll(cx, self.machine.outbox(leg), is_read) {
-                return Poll::Ready(Wake::Socket(leg, moment));
+            if let Poll::Ready(event) = socket.poll(cx, self.machine.outbox(leg), is_read) {
+                return Poll::Ready(Wake::Socket(leg, event));
             }
         }
         alarm.poll(cx).map(|()| Wake::Deadline)
     }
 
-    /// Says why to both sides, to the client behind what waits for it. One that is cut off without
-    /// a word may take what it has for all of it.
+    /// Tells both sides why, the client behind what waits for it: one that is cut off without a
+    /// reason may take what it has for all of it.
     async fn abort(&mut self, why: &str) {
         self.machine.abort(self.clock.now(), why);
-        let _ = timeout(GOODBYE_PATIENCE, self.run()).await;
+        let _ = timeout(CLOSE_PATIENCE, self.run()).await;
     }
 
-    /// Nobody must take for a good end what is none, nor wait for the rest.
-    fn break_off(&mut self) {
+    /// Resets what was cut off, so that no peer takes it for a good end or waits for the rest.
+    fn reset_cut_legs(&mut self) {
         for (leg, socket) in [(Leg::Near, &self.near), (Leg::Far, &self.far)] {
             if let Some(socket) = socket
                 && self.machine.is_cut(leg)
             {
-                socket.stream().break_off();
+                socket.stream().reset_on_drop();
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Bytes that wait for a pipe, a port or a terminal, and gathered writes of what waits.
+//! Bytes that wait for a pipe, a local socket or a terminal, and gathered writes of them.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -8,11 +8,11 @@ use bowline_proto::Queue;
 use bytes::Bytes;
 use tokio::io::AsyncWrite;
 
-/// Slices in one gathered write (Linux takes up to 1024).
+/// The most slices in one gathered write (Linux takes up to 1024).
 const SLICES: usize = 64;
 
-/// A queue of bytes on their way into a pipe, a port or a terminal. Its owner bounds it by
-/// [`len`](Self::len).
+/// A queue of bytes that wait to be written into a pipe, a local socket or a terminal. It has no
+/// bound of its own: its owner has to heed [`len`](Self::len).
 #[derive(Debug, Default)]
 pub struct WriteQueue {
     waiting: Queue,
@@ -20,46 +20,47 @@ pub struct WriteQueue {
 }
 
 impl WriteQueue {
-    /// What is queued from now on is cut from a read of so many bytes. See [`Queue::begin_read`].
+    /// Says that what is queued from now on is cut from a new read, of `read` bytes. See
+    /// [`Queue::begin_read`].
     pub fn begin_read(&mut self, read: usize) {
         self.waiting.begin_read(read);
     }
 
-    /// Queues bytes.
+    /// Queues bytes, unless the queue was ended.
     pub fn push(&mut self, bytes: Bytes) {
         if !self.ended {
             self.waiting.push(&[], bytes);
         }
     }
 
-    /// Takes the first of what waits, at most so many bytes.
+    /// Takes out some of the first bytes, at most `most` of them.
     pub fn pop(&mut self, most: usize) -> Option<Bytes> {
         let first = self.waiting.chunks().next()?;
         let first = first.len().min(most);
         self.waiting.take(first).pop()
     }
 
-    /// Nothing follows what was queued.
+    /// Says that nothing follows what was queued.
     pub fn end(&mut self) {
         self.ended = true;
     }
 
-    /// Drops what waits: nobody will take it.
+    /// Drops what waits.
     pub fn discard(&mut self) {
         self.waiting.clear();
     }
 
-    /// Copies what waits, once. See [`Queue::compact`].
+    /// Copies what waits and could keep alive much more than itself. See [`Queue::compact`].
     pub fn compact(&mut self) {
         self.waiting.compact();
     }
 
-    /// Whether [`end`](Self::end) was said.
+    /// Whether [`end`](Self::end) was called.
     pub fn is_ended(&self) -> bool {
         self.ended
     }
 
-    /// Bytes that wait.
+    /// How many bytes wait.
     pub fn len(&self) -> usize {
         self.waiting.len()
     }
@@ -74,13 +75,13 @@ impl WriteQueue {
         self.waiting.is_empty()
     }
 
-    /// Whether everything was said and taken.
+    /// Whether the queue was ended and everything was taken.
     pub fn is_over(&self) -> bool {
         self.ended && self.is_empty()
     }
 
-    /// Writes as much as `sink` takes. Ready with whether anything was taken: pending means that
-    /// the sink is full, or that nothing waits.
+    /// Writes as much as `sink` takes. Ready with the number of bytes that it took, which is not 0;
+    /// pending if it is full, or if nothing waits.
     pub fn poll_into<W: AsyncWrite + Unpin>(
         &mut self,
         cx: &mut Context<'_>,

@@ -1,4 +1,4 @@
-//! A listener to connections, also when descriptors run out.
+//! Accepts connections, also when descriptors run out.
 
 use std::fs::File;
 use std::future::poll_fn;
@@ -14,12 +14,12 @@ use tracing::warn;
 
 use super::connections::Connections;
 
-/// After a failed accept. What had to go is gone by then.
+/// How long to wait after a failed accept, for descriptors to be closed.
 const PAUSE: Duration = Duration::from_millis(10);
-/// Between two lines of the log about it.
+/// The time between two lines of the log about failed accepts.
 const SAY_EVERY: Duration = Duration::from_secs(1);
 
-/// The listener, and a descriptor for the time when there are none.
+/// A listener, and a spare descriptor for the time when there are none.
 #[derive(Debug)]
 pub(super) struct Accepting {
     listener: TcpListener,
@@ -32,8 +32,10 @@ impl Accepting {
         Accepting { listener, spare: spare(), said: None }
     }
 
-    /// The next connection. Of `connections` one goes if there is no descriptor for it; if none
-    /// can, it is told at once by an end, rather than left to wait. Dropped, it has lost none.
+    /// Accepts the next connection. If there is no descriptor for it, one of `connections` is
+    /// ended; if none can be, the new one is ended at once rather than left to wait.
+    ///
+    /// Cancel safe: no connection is lost if the future is dropped.
     pub(super) async fn accept(&mut self, connections: &Connections) -> (TcpStream, SocketAddr) {
         loop {
             let error = match self.listener.accept().await {
@@ -41,7 +43,7 @@ impl Accepting {
                 Err(error) => error,
             };
             match Errno::from_io_error(&error) {
-                // The client was faster than we.
+                // The client has gone already.
                 Some(Errno::CONNABORTED | Errno::INTR) => continue,
                 Some(Errno::MFILE | Errno::NFILE) if connections.evict_one() => {}
                 Some(Errno::MFILE | Errno::NFILE) => self.turn_away().await,
@@ -56,7 +58,7 @@ impl Accepting {
         }
     }
 
-    /// Accepts one with the spare descriptor, and ends it.
+    /// Accepts a connection with the spare descriptor, and ends it.
     async fn turn_away(&mut self) {
         self.spare = None;
         let turned_away = poll_fn(|cx| Poll::Ready(self.listener.poll_accept(cx)));
@@ -65,7 +67,7 @@ impl Accepting {
     }
 }
 
-/// Something that costs nothing but a descriptor.
+/// Opens a descriptor that costs nothing else.
 fn spare() -> Option<File> {
     let spare: io::Result<File> = File::open("/dev/null");
     spare.ok()

@@ -1,9 +1,10 @@
-//! A server's connections that are no sessions, to the one that goes when there are too many.
+//! Keeps a list of a server's connections that are no sessions, and decides which of them is ended
+//! when there are too many.
 //!
-//! A connection is unknown until a request on it was authenticated. Nobody who may nothing can shut
-//! others out: unknown ones go first, those of the address that has most of them before others, the
-//! oldest before younger ones. Then those go on which nothing happens, and then those whose client
-//! does not read its answer. One that does something stays.
+//! A connection is unauthenticated until a request on it was authenticated. Those are ended first,
+//! so that nobody without credentials can shut others out: of the address that has most of them,
+//! the oldest. Next are those without a request, and then those whose client does not read its
+//! answer. One whose request is served is never ended.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
@@ -14,57 +15,58 @@ use tokio_util::sync::CancellationToken;
 
 use crate::descriptors;
 
-/// Connections at once, if the system has descriptors for more.
+/// The most connections at once, even if the system has descriptors for more.
 const CONNECTIONS: usize = 16 * 1024;
-/// The part of the descriptors that they may take. As many are for what the server itself opens for
-/// them, as the node's answer to a log, and the rest is for sessions.
+/// What share of the descriptors they may take. As many are for what the server itself opens for
+/// them, such as a log, and the rest is for sessions.
 const SHARE: usize = 3;
-/// Unknown ones at once. Each may hold a TLS hello of 64 KiB.
-const UNKNOWN: usize = 4096;
-/// Unknown ones of one address. Behind a balancer all clients have its address; they are unknown
-/// for as long as a handshake takes.
-pub const UNKNOWN_PER_ADDRESS: usize = 1024;
-/// What the heads of requests of unknown ones may hold together, beyond what each may in any case.
+/// The most unauthenticated connections at once. Each may hold a TLS hello of 64 KiB.
+const UNAUTHENTICATED: usize = 4096;
+/// The default for how many unauthenticated connections one address may have. Behind a load
+/// balancer all clients have its address, but are unauthenticated only as long as a handshake
+/// takes.
+pub const UNAUTHENTICATED_PER_ADDRESS: usize = 1024;
+/// How many bytes the long heads of requests on unauthenticated connections may have together.
 const HEADS_BYTES: usize = 16 * 1024 * 1024;
 
-/// How many connections a server has at once.
+/// How many connections a server may have at once.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     connections: usize,
-    unknown: usize,
+    unauthenticated: usize,
     per_address: usize,
     heads_bytes: usize,
 }
 
 impl Limits {
-    /// As the system's limit of descriptors allows, and at most so many unknown ones of one
-    /// address.
+    /// The limits that the system's number of descriptors allows, with at most so many
+    /// unauthenticated connections of one address.
     #[must_use]
-    pub fn new(unknown_per_address: usize) -> Limits {
-        Limits::within(descriptors::most(), unknown_per_address)
+    pub fn new(unauthenticated_per_address: usize) -> Limits {
+        Limits::within(descriptors::limit(), unauthenticated_per_address)
     }
 
-    fn within(descriptors: usize, unknown_per_address: usize) -> Limits {
+    fn within(descriptors: usize, unauthenticated_per_address: usize) -> Limits {
         let connections = (descriptors / SHARE).clamp(2, CONNECTIONS);
-        let unknown = (connections / 2).clamp(2, UNKNOWN);
-        let per_address = unknown_per_address.clamp(1, unknown / 2);
-        Limits { connections, unknown, per_address, heads_bytes: HEADS_BYTES }
+        let unauthenticated = (connections / 2).clamp(2, UNAUTHENTICATED);
+        let per_address = unauthenticated_per_address.clamp(1, unauthenticated / 2);
+        Limits { connections, unauthenticated, per_address, heads_bytes: HEADS_BYTES }
     }
 }
 
-/// How many answers may last at once, as those to `logs -f`: half of the connections, so that
-/// whoever may only read logs leaves places to all others.
-pub(super) fn lasting_answers() -> usize {
+/// How many long answers, such as those to `logs -f`, there may be at once: as many as half of the
+/// connections, so that whoever may only read logs leaves room for others.
+pub(super) fn long_answers() -> usize {
     Limits::default().connections / 2
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits::new(UNKNOWN_PER_ADDRESS)
+        Limits::new(UNAUTHENTICATED_PER_ADDRESS)
     }
 }
 
-/// All of them.
+/// The list of a server's connections.
 #[derive(Clone, Debug)]
 pub(super) struct Connections(Arc<Shared>);
 
@@ -76,41 +78,41 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// Counts connections, and what becomes of them: later is more.
+    /// The number of the latest change. Numbers order connections by time.
     turn: u64,
     entries: HashMap<u64, Entry>,
-    /// The unknown ones by where they come from, the oldest first.
-    unknown: HashMap<Origin, BTreeSet<u64>>,
-    unknown_count: usize,
-    /// Known ones that can go, in the order in which they do.
-    waiting: BTreeMap<(State, u64), u64>,
+    /// The unauthenticated ones by their origin, the oldest first.
+    unauthenticated: HashMap<Origin, BTreeSet<u64>>,
+    unauthenticated_count: usize,
+    /// The authenticated ones that can be ended, in the order in which they are.
+    waiting: BTreeMap<(Activity, u64), u64>,
     heads_bytes: usize,
 }
 
 #[derive(Debug)]
 struct Entry {
     origin: Origin,
-    state: State,
-    /// When it came to this state.
+    activity: Activity,
+    /// The number of the change that began this activity.
     since: u64,
     head_bytes: usize,
     end: CancellationToken,
 }
 
-/// What a connection does, in the order in which they go.
+/// What a connection does, in the order in which connections are ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum State {
-    /// Nobody knows yet whose it is.
-    Unknown,
-    /// It is between two requests.
+pub(super) enum Activity {
+    /// No request on it was authenticated yet.
+    Unauthenticated,
+    /// There is no request on it.
     Idle,
     /// Its client does not read its answer.
     Unread,
-    /// A request of it is served.
+    /// A request on it is served.
     Busy,
 }
 
-/// One client's addresses: of IPv6 a client has a whole network.
+/// The address that a client counts by: of IPv6 the network, all of which a client has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Origin(IpAddr);
 
@@ -133,16 +135,16 @@ impl Connections {
         self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes one more; others go for it if there are too many. `None` if none can.
+    /// Adds a connection, for which others are ended if there are too many. `None` if none can be.
     pub(super) fn enter(&self, address: IpAddr) -> Option<Arc<Registered>> {
         let (limits, origin) = (self.0.limits, Origin::of(address));
         let mut inner = self.lock();
-        let own = inner.unknown.get(&origin).filter(|own| own.len() >= limits.per_address);
+        let own = inner.unauthenticated.get(&origin).filter(|own| own.len() >= limits.per_address);
         if let Some(oldest) = own.and_then(BTreeSet::first).copied() {
             inner.evict(oldest);
         }
-        if inner.unknown_count >= limits.unknown
-            && let Some(oldest) = inner.oldest_unknown()
+        if inner.unauthenticated_count >= limits.unauthenticated
+            && let Some(oldest) = inner.oldest_unauthenticated()
         {
             inner.evict(oldest);
         }
@@ -151,16 +153,16 @@ impl Connections {
         }
         let id = inner.next_turn();
         let end = CancellationToken::new();
-        let state = State::Unknown;
-        let entry = Entry { origin, state, since: id, head_bytes: 0, end: end.clone() };
+        let activity = Activity::Unauthenticated;
+        let entry = Entry { origin, activity, since: id, head_bytes: 0, end: end.clone() };
         inner.entries.insert(id, entry);
         inner.enlist(id);
         drop(inner);
-        let is_known = AtomicBool::new(false);
-        Some(Arc::new(Registered { connections: self.clone(), id, end, is_known }))
+        let is_authenticated = AtomicBool::new(false);
+        Some(Arc::new(Registered { connections: self.clone(), id, end, is_authenticated }))
     }
 
-    /// Has one go, because descriptors run out; whether there is one that can.
+    /// Ends a connection because descriptors run out; false if none can be ended.
     pub(super) fn evict_one(&self) -> bool {
         self.lock().evict_one()
     }
@@ -172,15 +174,15 @@ impl Inner {
         self.turn
     }
 
-    /// The one of the address that has most.
-    fn oldest_unknown(&self) -> Option<u64> {
-        let most = self.unknown.values().max_by_key(|own| own.len());
+    /// The oldest unauthenticated one of the address that has most of them.
+    fn oldest_unauthenticated(&self) -> Option<u64> {
+        let most = self.unauthenticated.values().max_by_key(|own| own.len());
         most.and_then(BTreeSet::first).copied()
     }
 
     fn evict_one(&mut self) -> bool {
         let first = self.waiting.values().next().copied();
-        let Some(id) = self.oldest_unknown().or(first) else { return false };
+        let Some(id) = self.oldest_unauthenticated().or(first) else { return false };
         self.evict(id);
         true
     }
@@ -198,47 +200,47 @@ impl Inner {
         Some(entry)
     }
 
-    /// Puts it where it is found by what it does.
+    /// Adds a connection to the index of its activity.
     fn enlist(&mut self, id: u64) {
         let Some(entry) = self.entries.get(&id) else { return };
-        match entry.state {
-            State::Unknown => {
-                self.unknown.entry(entry.origin).or_default().insert(id);
-                self.unknown_count += 1;
+        match entry.activity {
+            Activity::Unauthenticated => {
+                self.unauthenticated.entry(entry.origin).or_default().insert(id);
+                self.unauthenticated_count += 1;
             }
-            State::Idle | State::Unread => {
-                self.waiting.insert((entry.state, entry.since), id);
+            Activity::Idle | Activity::Unread => {
+                self.waiting.insert((entry.activity, entry.since), id);
             }
-            State::Busy => {}
+            Activity::Busy => {}
         }
     }
 
     fn delist(&mut self, id: u64) {
         let Some(entry) = self.entries.get(&id) else { return };
-        if entry.state != State::Unknown {
-            self.waiting.remove(&(entry.state, entry.since));
+        if entry.activity != Activity::Unauthenticated {
+            self.waiting.remove(&(entry.activity, entry.since));
             return;
         }
-        self.unknown_count -= 1;
-        if let Some(own) = self.unknown.get_mut(&entry.origin) {
+        self.unauthenticated_count -= 1;
+        if let Some(own) = self.unauthenticated.get_mut(&entry.origin) {
             own.remove(&id);
             if own.is_empty() {
-                self.unknown.remove(&entry.origin);
+                self.unauthenticated.remove(&entry.origin);
             }
         }
     }
 
-    fn set(&mut self, id: u64, state: State) {
+    fn set(&mut self, id: u64, activity: Activity) {
         self.delist(id);
         let since = self.next_turn();
         if let Some(entry) = self.entries.get_mut(&id) {
-            entry.state = state;
+            entry.activity = activity;
             entry.since = since;
         }
         self.enlist(id);
     }
 
-    /// The oldest unknown one that holds a long head, but for `id`.
+    /// The oldest unauthenticated one with a long head, except for `id`.
     fn oldest_with_head(&self, id: u64) -> Option<u64> {
         let long = |(other, entry): (&u64, &Entry)| {
             (*other != id && entry.head_bytes > 0).then_some(*other)
@@ -247,49 +249,49 @@ impl Inner {
     }
 }
 
-/// One connection in the list. Dropped, it is in it no more.
+/// A connection in the list. Dropping it removes it.
 #[derive(Debug)]
 pub(super) struct Registered {
     connections: Connections,
     id: u64,
     end: CancellationToken,
-    is_known: AtomicBool,
+    is_authenticated: AtomicBool,
 }
 
 impl Registered {
-    /// Until it has to go.
+    /// Waits until the connection has to be ended.
     pub(super) async fn evicted(&self) {
         self.end.cancelled().await;
     }
 
-    /// Who it is was proved.
-    pub(super) fn known(&self) {
-        if !self.is_known.swap(true, Ordering::AcqRel) {
+    /// Records that a request on it was authenticated.
+    pub(super) fn mark_authenticated(&self) {
+        if !self.is_authenticated.swap(true, Ordering::AcqRel) {
             let mut inner = self.connections.lock();
-            inner.set(self.id, State::Busy);
-            inner.hold(self.id, 0);
+            inner.set(self.id, Activity::Busy);
+            inner.count_head(self.id, 0);
         }
     }
 
-    pub(super) fn is_known(&self) -> bool {
-        self.is_known.load(Ordering::Acquire)
+    pub(super) fn is_authenticated(&self) -> bool {
+        self.is_authenticated.load(Ordering::Acquire)
     }
 
-    /// What it does now. One that is not known stays that.
-    pub(super) fn does(&self, state: State) {
-        if self.is_known() {
-            self.connections.lock().set(self.id, state);
+    /// Records what the connection does now, if it is authenticated.
+    pub(super) fn set_activity(&self, activity: Activity) {
+        if self.is_authenticated() {
+            self.connections.lock().set(self.id, activity);
         }
     }
 
-    /// It holds so many bytes of a head that is longer than usual. For those who are not known,
-    /// others who do the same go if these are too many.
-    pub(super) fn holds(&self, bytes: usize) {
-        if self.is_known() {
+    /// Records how many bytes of a long head an unauthenticated connection holds. If all of them
+    /// hold too many, others with a long head are ended.
+    pub(super) fn set_head_bytes(&self, bytes: usize) {
+        if self.is_authenticated() {
             return;
         }
         let mut inner = self.connections.lock();
-        inner.hold(self.id, bytes);
+        inner.count_head(self.id, bytes);
         while inner.heads_bytes > self.connections.0.limits.heads_bytes
             && let Some(oldest) = inner.oldest_with_head(self.id)
         {
@@ -299,7 +301,7 @@ impl Registered {
 }
 
 impl Inner {
-    fn hold(&mut self, id: u64, bytes: usize) {
+    fn count_head(&mut self, id: u64, bytes: usize) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         self.heads_bytes = self.heads_bytes + bytes - entry.head_bytes;
         entry.head_bytes = bytes;
@@ -322,8 +324,8 @@ mod tests {
         Ipv4Addr::new(192, 0, 2, last).into()
     }
 
-    fn limits(connections: usize, unknown: usize, per_address: usize) -> Limits {
-        Limits { connections, unknown, per_address, heads_bytes: 100 }
+    fn limits(connections: usize, unauthenticated: usize, per_address: usize) -> Limits {
+        Limits { connections, unauthenticated, per_address, heads_bytes: 100 }
     }
 
     fn is_gone(one: &Registered) -> bool {
@@ -351,12 +353,12 @@ mod tests {
         let all: Vec<_> = (0..50)
             .map(|_| {
                 let one = connections.enter(address(1)).unwrap();
-                one.known();
+                one.mark_authenticated();
                 one
             })
             .collect();
         assert!(gone(&all).is_empty());
-        assert_eq!(connections.lock().unknown_count, 0);
+        assert_eq!(connections.lock().unauthenticated_count, 0);
     }
 
     #[test]
@@ -374,10 +376,10 @@ mod tests {
         let connections = Connections::new(limits(4, 4, 4));
         let all: Vec<_> = (0..4).map(|last| connections.enter(address(last)).unwrap()).collect();
         for one in &all[..3] {
-            one.known();
+            one.mark_authenticated();
         }
-        all[1].does(State::Unread);
-        all[0].does(State::Idle);
+        all[1].set_activity(Activity::Unread);
+        all[0].set_activity(Activity::Idle);
         assert!(connections.evict_one());
         assert_eq!(gone(&all), [3]);
         assert!(connections.evict_one());
@@ -393,11 +395,11 @@ mod tests {
         let connections = Connections::new(limits(9, 9, 9));
         let all: Vec<_> = (0..3).map(|last| connections.enter(address(last)).unwrap()).collect();
         for one in &all {
-            one.known();
-            one.does(State::Idle);
+            one.mark_authenticated();
+            one.set_activity(Activity::Idle);
         }
-        all[0].does(State::Busy);
-        all[0].does(State::Idle);
+        all[0].set_activity(Activity::Busy);
+        all[0].set_activity(Activity::Idle);
         assert!(connections.evict_one());
         assert_eq!(gone(&all), [1]);
     }
@@ -406,7 +408,7 @@ mod tests {
     fn a_full_server_takes_none_for_one_that_is_served() {
         let connections = Connections::new(limits(2, 2, 2));
         let all: Vec<_> = (0..2).map(|last| connections.enter(address(last)).unwrap()).collect();
-        all.iter().for_each(|one| one.known());
+        all.iter().for_each(|one| one.mark_authenticated());
         assert!(connections.enter(address(3)).is_none());
         drop(all);
         assert!(connections.enter(address(3)).is_some());
@@ -416,26 +418,29 @@ mod tests {
     fn long_heads_of_unknown_ones_have_one_budget() {
         let connections = Connections::new(limits(9, 9, 9));
         let all: Vec<_> = (0..3).map(|last| connections.enter(address(last)).unwrap()).collect();
-        all[1].holds(60);
-        all[0].holds(40);
-        all[2].holds(40);
+        all[1].set_head_bytes(60);
+        all[0].set_head_bytes(40);
+        all[2].set_head_bytes(40);
         assert_eq!(gone(&all), [0]);
         // Its own is never in its way, and one that is known has no part in it.
-        all[2].holds(100);
+        all[2].set_head_bytes(100);
         assert_eq!(gone(&all), [0, 1]);
-        all[2].known();
+        all[2].mark_authenticated();
         assert_eq!(connections.lock().heads_bytes, 0);
     }
 
     #[test]
     fn limits_leave_descriptors_for_sessions() {
         for descriptors in [16, 256, 1024, 1_000_000] {
-            let limits = Limits::within(descriptors, UNKNOWN_PER_ADDRESS);
+            let limits = Limits::within(descriptors, UNAUTHENTICATED_PER_ADDRESS);
             assert!(limits.connections <= descriptors / SHARE, "{descriptors}: {limits:?}");
-            assert!(limits.unknown <= limits.connections && limits.unknown <= UNKNOWN);
-            assert!(limits.per_address < limits.unknown);
+            assert!(
+                limits.unauthenticated <= limits.connections
+                    && limits.unauthenticated <= UNAUTHENTICATED
+            );
+            assert!(limits.per_address < limits.unauthenticated);
         }
-        assert_eq!(Limits::within(1_000_000, usize::MAX).per_address, UNKNOWN / 2);
+        assert_eq!(Limits::within(1_000_000, usize::MAX).per_address, UNAUTHENTICATED / 2);
     }
 
     #[test]

@@ -1,9 +1,9 @@
-//! A connection to one request at a time, for the HTTP library.
+//! Gives the HTTP library one request of a connection at a time.
 //!
-//! The library would read requests ahead of its answers, and make answers ahead of their reader, up
-//! to the longest head that it takes, on every connection. So it is given a head once that is
-//! complete, and the next one when the answer to it has been taken. Until then the kernel keeps
-//! what the client sends, and TCP tells it.
+//! On every connection, the library would read requests ahead of its answers, and make answers
+//! ahead of what the client reads, up to the longest head that it takes. So it gets a head once
+//! that is complete, and the next one when the answer was written. Until then the kernel keeps what
+//! the client sends, and TCP holds the client back.
 
 use std::io;
 use std::pin::Pin;
@@ -17,36 +17,37 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::Body;
-use super::connections::{Registered, State};
+use super::connections::{Activity, Registered};
 use crate::request_target::{Query, shortened};
 use crate::stream::{Connection, Stream, Upgraded};
 
 /// How long a client may take for the head of a request.
 const HEAD_PATIENCE: Duration = Duration::from_secs(10);
-/// How long a known client may let pass between two requests: kube-apiserver's.
+/// How long an authenticated client may be idle between two requests, as with kube-apiserver.
 const IDLE_PATIENCE: Duration = Duration::from_secs(90);
-/// How long an unknown client may take to read an answer. Those are short. A known one may look at
-/// a page of a log for as long as it likes.
+/// How long an unauthenticated client may take to read an answer, which is short. An authenticated
+/// one may look at a page of a log for as long as it likes.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
-/// While an answer is under way and more requests wait: how often to look whether the client is
-/// still there.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// After the end of an answer, how long and how much is read on: a client that still writes would
-/// not see the answer otherwise.
+/// How often to check whether the client is still there, while an answer is under way and more
+/// requests wait.
+const CHECK_EVERY: Duration = Duration::from_secs(5);
+/// How long a connection is still read after our end: a client that still writes would get a reset
+/// instead of the answer otherwise.
 const LINGER_PATIENCE: Duration = Duration::from_secs(5);
+/// How much is read in that time.
 const LINGER_BYTES: usize = 8 * HEAD_BYTES;
 
-/// What a request's head may hold: Go's servers' 1 MiB, since command lines travel in it.
+/// The longest head of a request, as for Go's servers: it may have a whole command line.
 const HEAD_BYTES: usize = 1024 * 1024;
-/// What the library may hold of it: the last read may go beyond.
+/// The longest head for the library: the last read may go beyond [`HEAD_BYTES`].
 pub(super) const LIBRARY_BYTES: usize = HEAD_BYTES + PIECE_BYTES;
-/// What it may hold without being counted: usual ones do not.
+/// The longest head that is not counted as long.
 const USUAL_BYTES: usize = 16 * 1024;
-/// Of one read.
+/// The size of one read.
 const PIECE_BYTES: usize = 8 * 1024;
-/// What the library gets at once: less than what makes it ask for more.
+/// How much the library gets at once: less than what makes it ask for more.
 const GIVEN_BYTES: usize = 4 * 1024;
-/// Stands for a head that was refused.
+/// What the library gets in place of a head that is refused.
 const REFUSED: &[u8] = b"GET / HTTP/1.1\r\nHost: refused\r\nConnection: close\r\n\r\n";
 
 /// Why a head is not given to the library.
@@ -54,64 +55,64 @@ const REFUSED: &[u8] = b"GET / HTTP/1.1\r\nHost: refused\r\nConnection: close\r\
 pub(super) enum Refused {
     /// It does not begin as a request does.
     Malformed,
-    /// It has no end within [`HEAD_BYTES`].
+    /// It does not end within [`HEAD_BYTES`].
     TooLong,
 }
 
-/// What the two sides of the library tell each other about the request in hand.
+/// What is below and above the library tell each other about the current request by this.
 #[derive(Debug, Default)]
-pub(super) struct Exchange(Mutex<InHand>);
+pub(super) struct Exchange(Mutex<CurrentRequest>);
 
 #[derive(Debug, Default)]
-struct InHand {
-    /// The query that goes around the library.
+struct CurrentRequest {
+    /// The query, if it goes around the library.
     query: Option<Query>,
-    /// Why its head is none.
+    /// Why its head was refused, if it was.
     refused: Option<Refused>,
-    /// The library has seen all of it.
+    /// The library has its whole head.
     is_asked: bool,
-    /// After the answer, it is HTTP no more.
+    /// After the answer, the connection is no longer HTTP.
     is_switching: bool,
     /// All of the answer was given to the library.
     is_given: bool,
-    /// Some of it was given, and not all of that is written.
+    /// Not all that was given of the answer is written.
     is_unwritten: bool,
-    /// Who gives the rest.
-    giver: Option<Waker>,
+    /// Wakes whoever gives the rest of the answer.
+    answer_waker: Option<Waker>,
 }
 
 impl Exchange {
-    fn lock(&self) -> MutexGuard<'_, InHand> {
+    fn lock(&self) -> MutexGuard<'_, CurrentRequest> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The library has the head of the request in hand: the query of it that went around the
-    /// library, or why it only stands for a head that is none.
+    /// Records that the library has the current request's head. Returns the query that went around
+    /// the library, or why the head was refused.
     pub(super) fn asked(&self) -> Result<Option<Query>, Refused> {
-        let mut in_hand = self.lock();
-        in_hand.is_asked = true;
-        in_hand.refused.map_or_else(|| Ok(in_hand.query.take()), Err)
+        let mut current = self.lock();
+        current.is_asked = true;
+        current.refused.map_or_else(|| Ok(current.query.take()), Err)
     }
 
-    /// It will be answered with 101.
+    /// Records that the answer is 101.
     pub(super) fn switches(&self) {
         self.lock().is_switching = true;
     }
 
-    /// The body of its answer, as the library may have it.
-    pub(super) fn answer(self: &Arc<Exchange>, body: Body) -> Answer {
-        Answer { body, exchange: self.clone() }
+    /// Wraps the body of the answer for the library.
+    pub(super) fn answer(self: &Arc<Exchange>, body: Body) -> AnswerBody {
+        AnswerBody { body, exchange: self.clone() }
     }
 }
 
-/// A body of which one piece is under way at a time.
+/// A body that gives its next piece once the one before is written.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct AnswerBody {
     body: Body,
     exchange: Arc<Exchange>,
 }
 
-impl http_body::Body for Answer {
+impl http_body::Body for AnswerBody {
     type Data = Bytes;
     type Error = io::Error;
 
@@ -120,12 +121,12 @@ impl http_body::Body for Answer {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         let answer = self.get_mut();
-        let mut in_hand = answer.exchange.lock();
-        if in_hand.is_unwritten {
-            in_hand.giver = Some(cx.waker().clone());
+        let mut current = answer.exchange.lock();
+        if current.is_unwritten {
+            current.answer_waker = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        drop(in_hand);
+        drop(current);
         let frame = ready!(Pin::new(&mut answer.body).poll_frame(cx));
         answer.exchange.lock().is_unwritten = frame.is_some();
         Poll::Ready(frame)
@@ -140,46 +141,47 @@ impl http_body::Body for Answer {
     }
 }
 
-impl Drop for Answer {
+impl Drop for AnswerBody {
     fn drop(&mut self) {
         self.exchange.lock().is_given = true;
     }
 }
 
-/// The connection.
+/// A connection that gives the HTTP library one head at a time.
 #[derive(Debug)]
 pub(super) struct Heads {
     stream: Stream,
     registered: Arc<Registered>,
     exchange: Arc<Exchange>,
-    phase: Phase,
-    /// What was read and belongs to no head that was given.
+    state: State,
+    /// Bytes behind the current request's head.
     read: BytesMut,
-    /// In so much of it there is no head's end.
+    /// How many of these bytes were searched for the end of a head, without finding it.
     searched: usize,
-    /// Its first line was looked at.
+    /// The first line of the head was checked.
     has_line: bool,
     is_first: bool,
-    /// The client will send no more.
+    /// No more bytes of the client are taken.
     has_ended: bool,
     /// A write waits.
-    is_stuck: bool,
-    /// The library waits for the next head.
-    reader: Option<Waker>,
+    is_write_blocked: bool,
+    /// Wakes the library, which waits for the next head.
+    head_waker: Option<Waker>,
     timer: Option<Pin<Box<Sleep>>>,
-    /// When it was set for what goes on now.
+    /// The deadline of what goes on now.
     until: Option<Instant>,
 }
 
 #[derive(Debug)]
-enum Phase {
+enum State {
     /// The next head is not complete.
     Head,
-    /// It is given to the library.
+    /// The head is given to the library.
     Giving(BytesMut),
-    /// It is answered.
-    Answer,
-    /// There will be no more; so much was read since.
+    /// The request is answered.
+    Answering,
+    /// There will be no more requests. Our direction `is_shut`, or not yet; so many bytes were read
+    /// since.
     Closing { is_shut: bool, bytes: usize },
 }
 
@@ -193,20 +195,20 @@ impl Heads {
             stream,
             registered,
             exchange,
-            phase: Phase::Head,
+            state: State::Head,
             read: BytesMut::new(),
             searched: 0,
             has_line: false,
             is_first: true,
             has_ended: false,
-            is_stuck: false,
-            reader: None,
+            is_write_blocked: false,
+            head_waker: None,
             timer: None,
             until: None,
         }
     }
 
-    /// The connection for what comes after HTTP, and what was read of it.
+    /// Returns the connection after its 101, with what was read behind that.
     pub(super) fn into_upgraded(mut self, read: &[u8]) -> Upgraded {
         let mut early = BytesMut::from(read);
         early.extend_from_slice(&self.read);
@@ -214,7 +216,7 @@ impl Heads {
         Upgraded { stream: self.stream, early }
     }
 
-    /// Waits until what goes on has gone on for so long.
+    /// Ready once what goes on now has taken `patience`.
     fn poll_patience(&mut self, cx: &mut Context<'_>, patience: Duration) -> Poll<()> {
         let until = *self.until.get_or_insert_with(|| Instant::now() + patience);
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
@@ -224,7 +226,7 @@ impl Heads {
         timer.as_mut().poll(cx)
     }
 
-    /// Reads a piece. No memory is held while there is none.
+    /// Reads a piece, without holding memory while there is none.
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut piece = [0; PIECE_BYTES];
         let mut piece = ReadBuf::new(&mut piece);
@@ -234,15 +236,15 @@ impl Heads {
         Poll::Ready(Ok(()))
     }
 
-    /// Reads until a head is complete, or there will be none.
+    /// Reads until a head is complete, or until there will be none.
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             if self.take_head() || self.has_ended {
                 return Poll::Ready(Ok(()));
             }
             let is_idle = self.read.is_empty() && !self.is_first;
-            let is_known = self.registered.is_known();
-            let patience = if is_idle && is_known { IDLE_PATIENCE } else { HEAD_PATIENCE };
+            let is_authenticated = self.registered.is_authenticated();
+            let patience = if is_idle && is_authenticated { IDLE_PATIENCE } else { HEAD_PATIENCE };
             if self.poll_piece(cx)?.is_pending() {
                 ready!(self.poll_patience(cx, patience));
                 self.has_ended = true;
@@ -250,12 +252,12 @@ impl Heads {
             self.skip_blank();
             if is_idle && !self.read.is_empty() {
                 self.until = None;
-                self.registered.does(State::Busy);
+                self.registered.set_activity(Activity::Busy);
             }
         }
     }
 
-    /// Empty lines in front of a request mean nothing.
+    /// Skips empty lines in front of a request.
     fn skip_blank(&mut self) {
         if self.searched == 0 {
             let is_blank = |byte: &&u8| matches!(byte, b'\r' | b'\n');
@@ -263,26 +265,27 @@ impl Heads {
         }
     }
 
-    /// Takes the next head, or what stands for a bad one, from what was read.
+    /// Takes the next head out of what was read, or replaces one that is refused; false if there is
+    /// none yet.
     fn take_head(&mut self) -> bool {
         self.skip_blank();
-        let known = self.searched;
-        if let Some(end) = end_of_head(&self.read, known) {
+        let searched = self.searched;
+        if let Some(end) = end_of_head(&self.read, searched) {
             let head = self.read.split_to(end);
             self.begin(head, None);
             return true;
         }
         self.searched = self.read.len();
-        let line = self.read[known..].iter().position(|&byte| byte == b'\n');
+        let line = self.read[searched..].iter().position(|&byte| byte == b'\n');
         let refused = match line {
-            Some(end) if !self.has_line && !is_request_line(&self.read[..known + end]) => {
+            Some(end) if !self.has_line && !is_request_line(&self.read[..searched + end]) => {
                 Refused::Malformed
             }
             _ if self.read.len() >= HEAD_BYTES => Refused::TooLong,
             _ => {
                 self.has_line |= line.is_some();
                 if self.read.len() > USUAL_BYTES {
-                    self.registered.holds(self.read.len());
+                    self.registered.set_head_bytes(self.read.len());
                 }
                 return false;
             }
@@ -301,87 +304,91 @@ impl Heads {
             Some((head, query)) => (head, Some(query)),
             None => (head, None),
         };
-        *self.exchange.lock() = InHand { query, refused, ..InHand::default() };
-        self.registered.does(State::Busy);
-        self.phase = Phase::Giving(head);
+        *self.exchange.lock() = CurrentRequest { query, refused, ..CurrentRequest::default() };
+        self.registered.set_activity(Activity::Busy);
+        self.state = State::Giving(head);
     }
 
-    /// While the request is answered: whether the client has gone. More requests of it stay where
-    /// they are.
+    /// Ready once the client has gone while its request is answered. More requests of it wait in
+    /// the kernel.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.reader = Some(cx.waker().clone());
-        let in_hand = self.exchange.lock();
-        // To the library its head has no end: the two do not agree on what a head is.
-        if !in_hand.is_asked {
+        self.head_waker = Some(cx.waker().clone());
+        let current = self.exchange.lock();
+        // The library has not found the end of the head, so the two of us do not agree about it.
+        if !current.is_asked {
             return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
         }
-        if in_hand.refused.is_some() {
+        if current.refused.is_some() {
             return Poll::Pending;
         }
-        drop(in_hand);
+        drop(current);
         while !self.has_ended && self.read.is_empty() {
             ready!(self.poll_piece(cx))?;
         }
         while !self.has_ended {
-            // A write that waits has the timer.
-            if self.is_stuck {
+            // The timer is that of a write that waits.
+            if self.is_write_blocked {
                 return Poll::Pending;
             }
-            ready!(self.poll_patience(cx, LOOK_EVERY));
+            ready!(self.poll_patience(cx, CHECK_EVERY));
             self.until = None;
             self.has_ended = self.stream.is_peer_gone();
         }
         Poll::Ready(Ok(()))
     }
 
-    /// Looks at a write: an unknown client does not have for ever to read what it asked for.
+    /// Watches a write, which an unauthenticated client must not block for long.
     fn watched<T>(
         &mut self,
         cx: &mut Context<'_>,
         written: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
-        let is_stuck = written.is_pending();
-        if is_stuck != self.is_stuck {
-            self.is_stuck = is_stuck;
+        let is_write_blocked = written.is_pending();
+        if is_write_blocked != self.is_write_blocked {
+            self.is_write_blocked = is_write_blocked;
             self.until = None;
-            self.registered.does(if is_stuck { State::Unread } else { State::Busy });
+            self.registered.set_activity(if is_write_blocked {
+                Activity::Unread
+            } else {
+                Activity::Busy
+            });
         }
-        if is_stuck && !self.registered.is_known() {
+        if is_write_blocked && !self.registered.is_authenticated() {
             ready!(self.poll_patience(cx, ANSWER_PATIENCE));
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         written
     }
 
-    /// All that the library had was written.
+    /// Records that all of the library's bytes were written.
     fn written(&mut self) {
-        let mut in_hand = self.exchange.lock();
-        in_hand.is_unwritten = false;
-        let giver = in_hand.giver.take();
-        let is_over = in_hand.is_given && !in_hand.is_switching;
-        let is_over = is_over && matches!(self.phase, Phase::Answer);
-        drop(in_hand);
-        if let Some(giver) = giver {
-            giver.wake();
+        let mut current = self.exchange.lock();
+        current.is_unwritten = false;
+        let answer_waker = current.answer_waker.take();
+        let is_over = current.is_given && !current.is_switching;
+        let is_over = is_over && matches!(self.state, State::Answering);
+        drop(current);
+        if let Some(answer_waker) = answer_waker {
+            answer_waker.wake();
         }
         if is_over {
-            self.phase = Phase::Head;
+            self.state = State::Head;
             self.until = None;
-            self.registered.holds(0);
-            self.registered.does(State::Idle);
-            if let Some(reader) = self.reader.take() {
-                reader.wake();
+            self.registered.set_head_bytes(0);
+            self.registered.set_activity(Activity::Idle);
+            if let Some(head_waker) = self.head_waker.take() {
+                head_waker.wake();
             }
         }
     }
 
-    /// Reads on after the end, and keeps nothing.
+    /// Ends our direction and drops what still comes. Ready when the connection can be dropped.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.poll_patience(cx, LINGER_PATIENCE).is_ready() {
             return Poll::Ready(());
         }
         loop {
-            let Phase::Closing { is_shut, bytes } = &mut self.phase else { return Poll::Ready(()) };
+            let State::Closing { is_shut, bytes } = &mut self.state else { return Poll::Ready(()) };
             if !*is_shut {
                 let shut = ready!(Pin::new(&mut self.stream).poll_shutdown(cx));
                 *is_shut = true;
@@ -399,15 +406,15 @@ impl Heads {
     }
 }
 
-/// Whether a line, without its end, may begin a request.
+/// Whether a line, without its end, may be the first one of a request.
 fn is_request_line(line: &[u8]) -> bool {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0")
 }
 
-/// Where the first head ends, if it does. There was none in what was searched before.
+/// Returns where the first head ends, if it does. There is no end in the first `searched` bytes.
 fn end_of_head(read: &[u8], searched: usize) -> Option<usize> {
-    // An end may have begun there.
+    // An end may begin in the last three of them.
     let from = searched.saturating_sub(3);
     let ends = read[from..].iter().enumerate().filter(|(_, byte)| **byte == b'\n');
     let mut ends = ends.map(|(index, _)| from + index);
@@ -426,23 +433,23 @@ impl AsyncRead for Heads {
     ) -> Poll<io::Result<()>> {
         let heads = self.get_mut();
         loop {
-            match &mut heads.phase {
-                Phase::Giving(head) => {
+            match &mut heads.state {
+                State::Giving(head) => {
                     let length = head.len().min(buffer.remaining()).min(GIVEN_BYTES);
                     buffer.put_slice(&head.split_to(length));
                     if head.is_empty() {
-                        heads.phase = Phase::Answer;
+                        heads.state = State::Answering;
                     }
                     return Poll::Ready(Ok(()));
                 }
-                Phase::Head => {
+                State::Head => {
                     ready!(heads.poll_head(cx))?;
-                    if matches!(heads.phase, Phase::Head) {
+                    if matches!(heads.state, State::Head) {
                         return Poll::Ready(Ok(()));
                     }
                 }
-                Phase::Answer => return heads.poll_gone(cx),
-                Phase::Closing { .. } => return Poll::Ready(Ok(())),
+                State::Answering => return heads.poll_gone(cx),
+                State::Closing { .. } => return Poll::Ready(Ok(())),
             }
         }
     }
@@ -469,8 +476,8 @@ impl AsyncWrite for Heads {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let heads = self.get_mut();
-        if !matches!(heads.phase, Phase::Closing { .. }) {
-            heads.phase = Phase::Closing { is_shut: false, bytes: 0 };
+        if !matches!(heads.state, State::Closing { .. }) {
+            heads.state = State::Closing { is_shut: false, bytes: 0 };
             heads.until = None;
         }
         heads.poll_linger(cx).map(Ok)

@@ -1,5 +1,5 @@
-//! A listener to requests, and requests to upgraded connections. The caller brings listener and
-//! end.
+//! An HTTP server: takes connections from a listener, gives their requests to a service, and
+//! upgrades connections. The caller brings the listener and says when it ends.
 
 mod accept;
 mod connections;
@@ -32,51 +32,52 @@ use tracing::{debug, warn};
 
 use self::accept::Accepting;
 use self::connections::{Connections, Registered};
-pub use self::connections::{Limits, UNKNOWN_PER_ADDRESS};
-use self::heads::{Answer, Exchange, Heads, LIBRARY_BYTES, Refused};
+pub use self::connections::{Limits, UNAUTHENTICATED_PER_ADDRESS};
+use self::heads::{AnswerBody, Exchange, Heads, LIBRARY_BYTES, Refused};
 use crate::local::OwnPort;
 use crate::read_ahead::ReadAhead;
 use crate::record::{Admission, Denied, Log, Pending, Record, Refusals};
 use crate::stream::{Stream, Upgraded, prepare};
-use crate::tls::{self, PeerIdentity, Shown};
+use crate::tls::{self, ClientCertificate, PeerIdentity};
 
-/// How long a client may take for its TLS hello. Half of it is no connection.
+/// How long a client may take for the TLS handshake.
 const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
+/// The most headers of one request.
 const HEADERS: usize = 128;
-/// After the end was asked for, how long a session may take to give its client what waits, and to
-/// say goodbye.
-pub const GOODBYE_PATIENCE: Duration = Duration::from_millis(600);
-/// How long all of them may take. Each has to log its end.
+/// How long a session may take, once the server ends, to give its client what waits and to close.
+pub const CLOSE_PATIENCE: Duration = Duration::from_millis(600);
+/// How long all sessions together may take once the server ends. Each has to log its end.
 const END_PATIENCE: Duration = Duration::from_millis(800);
 
-/// What is known of a connection beside its bytes.
+/// The client's end of a connection.
 #[derive(Clone, Debug)]
 pub struct Peer {
-    /// Where it comes from.
+    /// The address that the connection comes from.
     pub address: SocketAddr,
-    /// Who its certificate says it is, where one was shown and is good at the time of a request.
+    /// The identity in the client's certificate, if it has sent one that is valid at the time of
+    /// the request.
     pub identity: Option<PeerIdentity>,
-    /// Whether it came in TLS.
+    /// Whether the connection is in TLS.
     pub tls: bool,
     registered: Arc<Registered>,
 }
 
 impl Peer {
-    /// Says that a request on this connection was authenticated. Until then it is one of those that
-    /// go first when there are too many, and has little patience.
-    pub fn known(&self) {
-        self.registered.known();
+    /// Records that a request on this connection was authenticated. Until then it is one of the
+    /// first to be ended when there are too many, and its timeouts are shorter.
+    pub fn mark_authenticated(&self) {
+        self.registered.mark_authenticated();
     }
 }
 
-/// What all of a server's connections share: their end, and what they may take.
+/// What the connections and sessions of a server share.
 #[derive(Clone, Debug)]
 pub struct Sessions {
-    /// Told when sessions have to end.
+    /// Cancelled when the server and its sessions have to end.
     pub end: CancellationToken,
-    /// Where its refusals are logged.
+    /// Logs refusals.
     pub refusals: Arc<Refusals>,
-    /// What is asked for, and told of, each session.
+    /// Each is asked whether a session may begin, and told of its end.
     admissions: Arc<[Arc<dyn Admission>]>,
     tracker: TaskTracker,
     connections: TaskTracker,
@@ -93,19 +94,20 @@ impl Default for Sessions {
             tracker: TaskTracker::new(),
             connections: TaskTracker::new(),
             begun: Arc::default(),
-            long_answer: Arc::new(Semaphore::new(connections::lasting_answers())),
+            long_answer: Arc::new(Semaphore::new(connections::long_answers())),
         }
     }
 }
 
-/// A place for an answer that lasts. Dropped, it is free again.
+/// A permit for a long answer. Dropping it frees its place.
 #[derive(Debug)]
 pub struct LongAnswer {
     _place: OwnedSemaphorePermit,
 }
 
 impl Sessions {
-    /// The same, with one more that is asked, and told of each session. The log is the first.
+    /// Adds one that is asked whether each session may begin, and told of its end. The log comes
+    /// before all others.
     #[must_use]
     pub fn with(mut self, admission: Arc<dyn Admission>) -> Sessions {
         self.admissions = self.admissions.iter().cloned().chain([admission]).collect();
@@ -115,15 +117,15 @@ impl Sessions {
     /// Asks whether a session may begin.
     ///
     /// # Errors
-    /// [`Denied`] if one of those who are asked has no room for it.
+    /// [`Denied`] if one of those that are asked refuses.
     pub fn admit(&self, record: Record) -> Result<Pending, Denied> {
         Pending::by(&self.admissions, record)
     }
 
-    /// A place for an answer that may last.
+    /// Takes a permit for an answer that may last long, such as that to `logs -f`.
     ///
     /// # Errors
-    /// [`Denied`] if there are as many as may last already.
+    /// [`Denied`] if there are as many of them as there may be.
     pub fn long_answer(&self) -> Result<LongAnswer, Denied> {
         let place = self.long_answer.clone().try_acquire_owned();
         let denied = |_| Denied {
@@ -133,13 +135,13 @@ impl Sessions {
         place.map(|place| LongAnswer { _place: place }).map_err(denied)
     }
 
-    /// Runs a session that the server waits for at its end.
+    /// Runs a session as a task, which the server waits for when it ends.
     pub fn spawn(&self, session: impl Future<Output = ()> + Send + 'static) {
         self.begun.fetch_add(1, Ordering::Relaxed);
         self.tracker.spawn(session);
     }
 
-    /// How many connections and sessions have ended, so far.
+    /// How many connections and sessions have ended so far.
     #[must_use]
     pub fn ended(&self) -> usize {
         let lives = self.tracker.len() + self.connections.len();
@@ -147,11 +149,11 @@ impl Sessions {
     }
 }
 
-/// The body of an answer, at once or as it comes. One that fails is cut off, so that nobody takes
-/// it for complete.
+/// The body of an answer, complete or as it comes. If it fails, the connection is cut off, so that
+/// nobody takes the answer for complete.
 pub type Body = UnsyncBoxBody<Bytes, io::Error>;
 
-/// A body that is all there.
+/// Makes a body that is complete.
 pub fn body(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
 }
@@ -159,9 +161,9 @@ pub fn body(bytes: impl Into<Bytes>) -> Body {
 /// A service's answer.
 pub type Reply = Response<Body>;
 
-/// Serves `listener` until `end`; then tells the sessions, waits for them with patience, and
-/// returns. `service` answers requests, and says whom it knows ([`Peer::known`]); what it spawns on
-/// `sessions` is waited for.
+/// Serves `listener` until `sessions.end` is cancelled; then waits 0.8 s at most for the sessions
+/// and returns. `service` answers requests. It has to say which connections are authenticated
+/// ([`Peer::mark_authenticated`]), and to run sessions by [`Sessions::spawn`].
 pub async fn serve<S, F>(
     listener: TcpListener,
     tls: Option<tls::Server>,
@@ -212,7 +214,7 @@ async fn connection<S, F>(
     F: Future<Output = Reply>,
 {
     prepare(&tcp);
-    let (stream, shown, tls) = match greet(tcp, tls).await {
+    let (stream, certificate, tls) = match greet(tcp, tls).await {
         Ok(greeted) => greeted,
         Err(error) => return debug!("{address}: TLS: {error}"),
     };
@@ -221,7 +223,7 @@ async fn connection<S, F>(
     let registered = registered.clone();
     let answer = service_fn(move |request| {
         let reply = checked(&exchange, request).map(|request| {
-            let identity = shown.as_ref().and_then(Shown::identity);
+            let identity = certificate.as_ref().and_then(ClientCertificate::identity);
             service(Peer { address, identity, tls, registered: registered.clone() }, request)
         });
         let exchange = exchange.clone();
@@ -245,7 +247,7 @@ async fn connection<S, F>(
     }
 }
 
-/// The request, with all of its query, or code and phrase for one that is none.
+/// Returns the request with all of its query, or code and phrase of the refusal of a bad one.
 fn checked(
     exchange: &Exchange,
     mut request: Request<Incoming>,
@@ -265,7 +267,7 @@ fn checked(
     }
 }
 
-/// What is wrong with the host that a request names, in the words of Go's servers.
+/// Returns the phrase with which Go's servers refuse the request's host, if it is bad.
 fn host_fault(version: Version, headers: &HeaderMap) -> Option<&'static str> {
     const PUNCTUATION: &[u8] = b"!$%&()*+,-.:;='[]_~";
     let mut hosts = headers.get_all(header::HOST).iter();
@@ -281,7 +283,7 @@ fn host_fault(version: Version, headers: &HeaderMap) -> Option<&'static str> {
     (!is_host).then_some("Bad Request: malformed Host header")
 }
 
-/// A refusal as Go's servers give it to what is no request, which ends the connection.
+/// Makes a refusal of a bad request, as Go's servers do. It ends the connection.
 fn refusal(code: StatusCode, phrase: &'static str) -> Reply {
     let mut reply = Response::new(body(format!("{} {phrase}", code.as_u16())));
     *reply.status_mut() = code;
@@ -292,8 +294,8 @@ fn refusal(code: StatusCode, phrase: &'static str) -> Reply {
     reply
 }
 
-/// What is true of every answer. Nobody guesses at the type of one that is a refusal.
-fn finish(exchange: &Arc<Exchange>, mut reply: Reply) -> Response<Answer> {
+/// Prepares an answer for the library. No client may guess the type of a refusal's body.
+fn finish(exchange: &Arc<Exchange>, mut reply: Reply) -> Response<AnswerBody> {
     if reply.status() == StatusCode::SWITCHING_PROTOCOLS {
         exchange.switches();
     } else if reply.status().as_u16() >= 400 {
@@ -306,18 +308,18 @@ fn finish(exchange: &Arc<Exchange>, mut reply: Reply) -> Response<Answer> {
 async fn greet(
     tcp: TcpStream,
     tls: Option<tls::Server>,
-) -> io::Result<(Stream, Option<Shown>, bool)> {
+) -> io::Result<(Stream, Option<ClientCertificate>, bool)> {
     let Some(server) = tls else { return Ok((Stream::plain(tcp), None, false)) };
     let acceptor = TlsAcceptor::from(server.config.clone());
     let late = |_| io::Error::from(io::ErrorKind::TimedOut);
     let tcp = ReadAhead::new(tcp).held();
     let tls = timeout(HANDSHAKE_PATIENCE, acceptor.accept(tcp)).await.map_err(late)??;
-    let shown = server.shown(tls.get_ref().1.peer_certificates());
-    Ok((Stream::server(tls), shown, true))
+    let certificate = server.client_certificate(tls.get_ref().1.peer_certificates());
+    Ok((Stream::server(tls), certificate, true))
 }
 
-/// Whether a request brings a body. An upgrade must not: what is behind its head belongs to the
-/// upgraded protocol, and boxes in between may disagree about where it begins.
+/// Whether a request has a body. An upgrade must not have one: what is behind its head belongs to
+/// the upgraded protocol, and proxies on the way could disagree about where that begins.
 #[must_use]
 pub fn has_body(headers: &HeaderMap) -> bool {
     let empty = |value: &http::HeaderValue| value.as_bytes() == b"0";
@@ -325,7 +327,7 @@ pub fn has_body(headers: &HeaderMap) -> bool {
         || !headers.get_all(header::CONTENT_LENGTH).iter().all(empty)
 }
 
-/// The connection below a request, once its 101 was written.
+/// Waits until a request's 101 was written, and takes over its connection.
 ///
 /// # Errors
 /// If the connection ended first.

@@ -37,7 +37,7 @@ fn ok(text: impl Into<Bytes>) -> Reply {
 async fn simple(is_known: bool) -> SocketAddr {
     let service = move |peer: Peer, request: Request<Incoming>| async move {
         if is_known {
-            peer.known();
+            peer.mark_authenticated();
         }
         ok(format!("{} {}", request.uri().path(), query(&request).len()))
     };
@@ -80,7 +80,7 @@ async fn by_hand() -> (SocketAddr, UnboundedReceiver<Asked>) {
     let (asked, requests): (UnboundedSender<Asked>, _) = unbounded_channel();
     let service = move |peer: Peer, request| {
         let (reply, replied) = oneshot::channel();
-        peer.known();
+        peer.mark_authenticated();
         asked.send((request, reply)).unwrap();
         async move { replied.await.unwrap() }
     };
@@ -252,7 +252,7 @@ async fn a_known_client_may_read_when_it_likes_and_little_is_kept_for_it() {
     let (given, mut bodies) = unbounded_channel();
     let service = move |peer: Peer, _: Request<Incoming>| {
         let (body, left) = Pieces::of(MUCH_BYTES);
-        peer.known();
+        peer.mark_authenticated();
         given.send(left).unwrap();
         async { Response::new(body) }
     };

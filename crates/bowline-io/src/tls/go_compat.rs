@@ -1,11 +1,11 @@
-//! Certificates that Go takes and webpki does not, as ones that webpki can judge: what says that a
-//! leaf is a CA is read as if it said no, and X.509 v1 as v3 without extensions.
+//! Changes certificates that Go takes and webpki does not into ones that webpki can judge: a leaf
+//! that says it is a CA into one that says it is none, and X.509 v1 into v3 without extensions.
 //!
 //! `openssl req -x509` makes CAs of servers, and `openssl x509 -req` made clients of v1 for twenty
-//! years. webpki has no way to be told that this is meant, and a second path builder beside it
-//! would be a second place for mistakes. So webpki judges a changed certificate: everything that it
-//! looks at is the original's, but for that one word. The issuer's signature is checked over the
-//! original: an algorithm that gets the changed bytes puts the others in their place.
+//! years. webpki has no option to accept them, and a second path builder would be a second place
+//! for mistakes. So webpki judges a changed certificate, in which all else is the original's. The
+//! issuer's signature is verified over the original: an algorithm that gets the changed bytes
+//! replaces them.
 
 use std::borrow::Cow;
 
@@ -17,21 +17,21 @@ use x509_parser::oid_registry::OID_X509_EXT_BASIC_CONSTRAINTS;
 use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 
 const SEQUENCE: u8 = 0x30;
-/// `[0] EXPLICIT INTEGER 2`: the version's place says v3.
+/// The version v3: `[0] EXPLICIT INTEGER 2`.
 const V3: [u8; 5] = [0xa0, 3, 2, 1, 2];
-/// `BOOLEAN`, of one byte.
+/// Tag and length of a `BOOLEAN`.
 const BOOLEAN: [u8; 2] = [1, 1];
 
-/// A certificate in the form that webpki reads.
-pub(crate) struct Readable<'a> {
+/// A certificate in a form that webpki can judge.
+pub(crate) struct WebpkiForm<'a> {
     der: Cow<'a, CertificateDer<'a>>,
-    /// What was signed, in that form and in its own.
+    /// If it was changed: the signed part, changed and original.
     signed: Option<(Vec<u8>, Vec<u8>)>,
 }
 
-impl<'a> Readable<'a> {
-    /// Of any certificate. Most are as webpki reads them.
-    pub(crate) fn of(der: &'a CertificateDer<'a>) -> Readable<'a> {
+impl<'a> WebpkiForm<'a> {
+    /// Returns a certificate in that form. Most need no change.
+    pub(crate) fn of(der: &'a CertificateDer<'a>) -> WebpkiForm<'a> {
         let changed = X509Certificate::from_der(der).ok().and_then(|(rest, parsed)| {
             let whole = rest.is_empty();
             match parsed.version() {
@@ -41,26 +41,29 @@ impl<'a> Readable<'a> {
             }
         });
         match changed {
-            None => Readable { der: Cow::Borrowed(der), signed: None },
+            None => WebpkiForm { der: Cow::Borrowed(der), signed: None },
             Some((changed, signed)) => {
-                Readable { der: Cow::Owned(changed.into()), signed: Some(signed) }
+                WebpkiForm { der: Cow::Owned(changed.into()), signed: Some(signed) }
             }
         }
     }
 
-    /// What webpki reads.
+    /// The certificate for webpki.
     pub(crate) fn der(&self) -> &CertificateDer<'a> {
         &self.der
     }
 
-    /// The algorithms that check its issuer's signature, over what that has signed.
-    pub(crate) fn algorithms(&self, supported: &WebPkiSupportedAlgorithms) -> Vec<Over<'_>> {
+    /// Returns the algorithms that verify the issuer's signature, over the original.
+    pub(crate) fn algorithms(
+        &self,
+        supported: &WebPkiSupportedAlgorithms,
+    ) -> Vec<OriginalSigned<'_>> {
         let signed = self.signed.as_ref();
-        supported.all.iter().map(|&algorithm| Over { algorithm, signed }).collect()
+        supported.all.iter().map(|&algorithm| OriginalSigned { algorithm, signed }).collect()
     }
 }
 
-/// The certificate, and what of it is signed; the same of the original.
+/// The changed certificate, and its signed part, changed and original.
 type Changed = (Vec<u8>, (Vec<u8>, Vec<u8>));
 
 fn as_v3(der: &[u8], parsed: &X509Certificate<'_>) -> Option<Changed> {
@@ -77,7 +80,7 @@ fn as_leaf(der: &[u8], parsed: &X509Certificate<'_>) -> Option<Changed> {
         return None;
     }
     let extension = parsed.get_extension_unique(&OID_X509_EXT_BASIC_CONSTRAINTS).ok()??;
-    // SEQUENCE { BOOLEAN cA, .. }
+    // The value is SEQUENCE { BOOLEAN cA, .. }.
     let [SEQUENCE, _, tag, length, 0xff, ..] = *extension.value else { return None };
     if [tag, length] != BOOLEAN {
         return None;
@@ -91,17 +94,17 @@ fn as_leaf(der: &[u8], parsed: &X509Certificate<'_>) -> Option<Changed> {
     Some((changed, (tbs, original.to_owned())))
 }
 
-/// Where in `whole` its `part` is.
+/// Returns the offset of `part`, a slice of `whole`.
 fn place(whole: &[u8], part: &[u8]) -> Option<usize> {
     let at = part.as_ptr().addr().checked_sub(whole.as_ptr().addr())?;
     (at + part.len() <= whole.len()).then_some(at)
 }
 
-/// What is in a DER element that is all of `der`.
+/// Returns the contents of a DER element that is all of `der`.
 fn contents(der: &[u8]) -> Option<&[u8]> {
     match *der.get(1)? {
         short @ 0..0x80 => der.get(2..).filter(|inner| inner.len() == usize::from(short)),
-        // As many bytes of length; it was parsed before.
+        // The number of bytes of the length, which was parsed before.
         long => der.get(2 + usize::from(long & 0x7f)..),
     }
 }
@@ -115,7 +118,7 @@ fn sequence(parts: &[&[u8]]) -> Vec<u8> {
         [] => der.push(0),
         [short @ 0..0x80] => der.push(*short),
         long => {
-            // At most eight.
+            // There are at most eight bytes.
             der.push(0x80 | long.len() as u8);
             der.extend(long);
         }
@@ -124,14 +127,14 @@ fn sequence(parts: &[&[u8]]) -> Vec<u8> {
     der
 }
 
-/// An algorithm that checks the original where it is given what stands for it.
+/// An algorithm that verifies the original's signature when it is given the changed certificate.
 #[derive(Debug)]
-pub(crate) struct Over<'a> {
+pub(crate) struct OriginalSigned<'a> {
     algorithm: &'static dyn SignatureVerificationAlgorithm,
     signed: Option<&'a (Vec<u8>, Vec<u8>)>,
 }
 
-impl SignatureVerificationAlgorithm for Over<'_> {
+impl SignatureVerificationAlgorithm for OriginalSigned<'_> {
     fn verify_signature(
         &self,
         key: &[u8],
@@ -194,14 +197,14 @@ pub(crate) mod tests {
         let key = KeyPair::generate().unwrap();
         let plain = CertificateParams::new(vec!["a".into()]).unwrap().self_signed(&key).unwrap();
         let der = plain.der().clone();
-        let readable = Readable::of(&der);
-        assert!(readable.signed.is_none() && *readable.der() == der);
+        let form = WebpkiForm::of(&der);
+        assert!(form.signed.is_none() && *form.der() == der);
     }
 
     proptest! {
         #[test]
         fn nothing_makes_it_fail(bytes: Vec<u8>) {
-            let _ = Readable::of(&bytes.into());
+            let _ = WebpkiForm::of(&bytes.into());
         }
 
         /// Whatever is changed in a CA's certificate: at most that one byte is read differently.
@@ -214,9 +217,9 @@ pub(crate) mod tests {
             let at = at.index(der.len());
             der[at] = byte;
             let der = CertificateDer::from(der);
-            let readable = Readable::of(&der);
-            if readable.der().len() == der.len() {
-                let differ = readable.der().iter().zip(der.iter()).filter(|(a, b)| a != b).count();
+            let form = WebpkiForm::of(&der);
+            if form.der().len() == der.len() {
+                let differ = form.der().iter().zip(der.iter()).filter(|(a, b)| a != b).count();
                 prop_assert!(differ <= 1);
             }
         }

@@ -1,4 +1,4 @@
-//! What TLS failed of to Go's words for it, which people know and scripts look for.
+//! The texts of TLS errors as Go has them, which people know and scripts look for.
 
 use std::error::Error;
 use std::io;
@@ -6,14 +6,14 @@ use std::io;
 use rustls::pki_types::ServerName;
 use rustls::{AlertDescription as Alert, CertificateError as Bad};
 
-/// The TLS error at the bottom of another, if there is one.
-pub(crate) fn at_the_bottom_of<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
+/// Returns the TLS error among an error and its sources, if there is one.
+pub(crate) fn find_tls<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(tls) = error.downcast_ref() {
             return Some(tls);
         }
-        // An `io::Error` gives what is in it in this way only.
+        // An `io::Error` gives the error in it only this way: its source is that error's source.
         next = match error.downcast_ref::<io::Error>() {
             Some(io) => io.get_ref().map(|inner| inner as _),
             None => error.source(),
@@ -22,20 +22,20 @@ pub(crate) fn at_the_bottom_of<'a>(error: &'a (dyn Error + 'static)) -> Option<&
     None
 }
 
-/// The words.
-pub(crate) fn of(error: &rustls::Error) -> String {
+/// Returns the text of a TLS error.
+pub(crate) fn text(error: &rustls::Error) -> String {
     match error {
         rustls::Error::InvalidCertificate(bad) => {
-            format!("tls: failed to verify certificate: x509: {}", of_certificate(bad))
+            format!("tls: failed to verify certificate: x509: {}", certificate_text(bad))
         }
-        rustls::Error::AlertReceived(alert) => format!("remote error: tls: {}", of_alert(*alert)),
+        rustls::Error::AlertReceived(alert) => format!("remote error: tls: {}", alert_text(*alert)),
         other => format!("tls: {other}"),
     }
 }
 
-fn of_certificate(bad: &Bad) -> String {
+fn certificate_text(bad: &Bad) -> String {
     match bad {
-        // The second: by one that has the name of one that is known.
+        // The signature is bad if another CA has the name of a trusted one.
         Bad::UnknownIssuer | Bad::BadSignature => "certificate signed by unknown authority".into(),
         Bad::Expired
         | Bad::ExpiredContext { .. }
@@ -46,7 +46,7 @@ fn of_certificate(bad: &Bad) -> String {
         }
         Bad::BadEncoding => "the certificate, or one sent with it, is malformed".into(),
         Bad::UnhandledCriticalExtension => "unhandled critical extension".into(),
-        Bad::NotValidForNameContext { expected, presented } => of_names(expected, presented),
+        Bad::NotValidForNameContext { expected, presented } => names_text(expected, presented),
         Bad::Other(other) => match other.0.downcast_ref() {
             Some(webpki::Error::PathLenConstraintViolated) => {
                 "too many intermediates for path length constraint".into()
@@ -64,9 +64,9 @@ fn of_certificate(bad: &Bad) -> String {
     }
 }
 
-fn of_names(expected: &ServerName<'_>, presented: &[String]) -> String {
+fn names_text(expected: &ServerName<'_>, presented: &[String]) -> String {
     let expected = expected.to_str();
-    // They come as `DnsName("name")` and `IpAddress(address)`.
+    // The names are written `DnsName("name")` and `IpAddress(address)`.
     let names = |kind: &str| -> Vec<String> {
         let inner = |name: &String| {
             let name = name.strip_prefix(kind)?.strip_prefix('(')?.strip_suffix(')')?;
@@ -87,8 +87,8 @@ fn of_names(expected: &ServerName<'_>, presented: &[String]) -> String {
     }
 }
 
-/// crypto/tls's `alertText`.
-fn of_alert(alert: Alert) -> String {
+/// Returns the text of an alert, from `alertText` in crypto/tls.
+fn alert_text(alert: Alert) -> String {
     let text = match alert {
         Alert::CloseNotify => "close notify",
         Alert::UnexpectedMessage => "unexpected message",
@@ -148,7 +148,7 @@ mod tests {
                 "cannot validate certificate for ::1 because it doesn't contain any IP SANs",
             ),
         ] {
-            assert_eq!(of_names(&name(expected), presented), words);
+            assert_eq!(names_text(&name(expected), presented), words);
         }
     }
 
@@ -156,11 +156,11 @@ mod tests {
     fn an_alert_is_found_below_and_has_gos_words() {
         let alert = rustls::Error::AlertReceived(Alert::CertificateRequired);
         let io = io::Error::new(io::ErrorKind::InvalidData, alert);
-        let found = at_the_bottom_of(&io).map(of);
+        let found = find_tls(&io).map(text);
         assert_eq!(found.as_deref(), Some("remote error: tls: certificate required"));
         let around = io::Error::other(io);
-        assert!(at_the_bottom_of(&around).is_some());
-        assert!(at_the_bottom_of(&io::Error::from(io::ErrorKind::BrokenPipe)).is_none());
-        assert_eq!(of_alert(Alert::Unknown(200)), "alert(200)");
+        assert!(find_tls(&around).is_some());
+        assert!(find_tls(&io::Error::from(io::ErrorKind::BrokenPipe)).is_none());
+        assert_eq!(alert_text(Alert::Unknown(200)), "alert(200)");
     }
 }

@@ -1,11 +1,11 @@
-//! PEM to TLS configurations, certificates to identities.
+//! Makes TLS configurations of PEM, and reads identities from certificates.
 
 mod go_compat;
+pub(crate) mod go_errors;
 mod parse;
 mod pem;
 mod trust;
 mod verifiers;
-pub(crate) mod words;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,9 +26,9 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::x509::SubjectPublicKeyInfo;
 
 use self::trust::{Purpose, Roots};
-use self::verifiers::{Clients, Servers};
+use self::verifiers::{ClientVerifier, ServerVerifier};
 
-/// Streams are upgrades of HTTP/1.1; HTTP/2 has none.
+/// The only protocol of a server: streams are upgrades, which HTTP/2 does not have.
 const ALPN: &[u8] = b"http/1.1";
 
 /// Why a TLS configuration cannot be made.
@@ -39,33 +39,35 @@ pub enum TlsError {
     File {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
+        #[source]
         error: std::io::Error,
     },
-    /// There is no certificate in it.
+    /// The PEM text for this purpose holds no certificate.
     #[error("{0} holds no certificate")]
     Empty(&'static str),
-    /// There is no private key where one must be.
+    /// The PEM text of the key holds no private key.
     #[error("the key's file holds no private key")]
     NoKey,
-    /// There is one, and a password would be needed.
+    /// The private key is encrypted.
     #[error("the private key is encrypted, which is not supported: decrypt it with openssl pkey")]
     Encrypted,
-    /// There is one that cannot be read.
+    /// The private key cannot be parsed, for this reason.
     #[error("failed to parse the private key: {0}")]
     BadKey(String),
-    /// They do not belong together.
+    /// The private key is not that of the certificate.
     #[error("private key does not match public key")]
     Mismatch,
-    /// A certificate cannot be read.
+    /// The certificate cannot be parsed, for this reason.
     #[error("failed to parse the certificate: {0}")]
     BadCertificate(String),
-    /// rustls refuses it.
+    /// rustls refuses the configuration.
     #[error("{what}: {error}")]
     Refused {
-        /// What it was to be.
+        /// What the configuration is for.
         what: &'static str,
-        /// What the TLS library said.
+        /// rustls' error.
+        #[source]
         error: rustls::Error,
     },
 }
@@ -73,9 +75,9 @@ pub enum TlsError {
 /// A certificate chain and its key, in PEM.
 #[derive(Clone)]
 pub struct Identity {
-    /// The certificate, then those between it and the CA.
+    /// The certificate, then its intermediates.
     pub certificate: Vec<u8>,
-    /// Its private key.
+    /// The certificate's private key.
     pub key: Vec<u8>,
 }
 
@@ -86,16 +88,16 @@ impl std::fmt::Debug for Identity {
 }
 
 impl Identity {
-    /// Reads both files.
+    /// Reads an identity from two PEM files.
     ///
     /// # Errors
-    /// [`TlsError::File`].
+    /// [`TlsError::File`] if one of them cannot be read.
     pub fn read(certificate: &Path, key: &Path) -> Result<Identity, TlsError> {
         Ok(Identity { certificate: read(certificate)?, key: read(key)? })
     }
 
-    /// Go's `tls.X509KeyPair`: the first private key of any form below any name, and all
-    /// certificates; both may be in one file.
+    /// Parses the identity as Go's `tls.X509KeyPair` does: all certificates of one text, and the
+    /// first private key of the other, whatever its form and its label. Both texts may be the same.
     fn parse(&self, provider: &CryptoProvider) -> Result<Arc<SingleCertAndKey>, TlsError> {
         let chain = certificates(&self.certificate);
         let leaf = chain.first().ok_or(TlsError::Empty("certificate"))?;
@@ -105,7 +107,7 @@ impl Identity {
             .key_provider
             .load_private_key(private_key(&self.key)?)
             .map_err(|error| TlsError::BadKey(error.to_string()))?;
-        if !belongs(&leaf, &*key) {
+        if !key_matches(&leaf, &*key) {
             return Err(TlsError::Mismatch);
         }
         Ok(Arc::new(SingleCertAndKey::from(CertifiedKey::new(chain, key))))
@@ -119,12 +121,12 @@ fn private_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {
     if block.label == "ENCRYPTED PRIVATE KEY" || block.has_headers {
         return Err(TlsError::Encrypted);
     }
-    // What it is says the data, not the label.
+    // The data decides what kind of key it is, not the label.
     PrivateKeyDer::try_from(block.der).map_err(|why| TlsError::BadKey(why.to_owned()))
 }
 
-/// Whether the key is that of the certificate, if it says which one it is.
-fn belongs(certificate: &X509Certificate<'_>, key: &dyn SigningKey) -> bool {
+/// Whether the key is that of the certificate; true if the key does not tell its public key.
+fn key_matches(certificate: &X509Certificate<'_>, key: &dyn SigningKey) -> bool {
     let Some(public) = key.public_key() else { return true };
     let Ok((_, public)) = SubjectPublicKeyInfo::from_der(&public) else { return true };
     public.subject_public_key.data == certificate.public_key().subject_public_key.data
@@ -133,12 +135,12 @@ fn belongs(certificate: &X509Certificate<'_>, key: &dyn SigningKey) -> bool {
 /// Reads a PEM file.
 ///
 /// # Errors
-/// [`TlsError::File`].
+/// [`TlsError::File`] if it cannot be read.
 pub fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     fs::read(path).map_err(|error| TlsError::File { path: path.to_owned(), error })
 }
 
-/// The certificates among the blocks; Go passes over those that have headers.
+/// Returns the certificates among the blocks. As in Go, those with headers are ignored.
 fn certificates(text: &[u8]) -> Vec<CertificateDer<'static>> {
     let blocks = pem::blocks(text).into_iter();
     let certificates = blocks.filter(|block| block.label == "CERTIFICATE" && !block.has_headers);
@@ -150,7 +152,8 @@ fn roots(what: &'static str, text: &[u8], provider: &CryptoProvider) -> Result<R
     if roots.is_empty() { Err(TlsError::Empty(what)) } else { Ok(roots) }
 }
 
-/// AES-128-GCM first: a third less work than AES-256 for every byte that we relay.
+/// Returns the cryptography, with AES-128-GCM preferred: it is a third less work than AES-256 for
+/// every byte.
 fn provider() -> Arc<CryptoProvider> {
     let mut provider = backend::default_provider();
     provider.cipher_suites.sort_by_key(|suite| {
@@ -164,49 +167,58 @@ fn no_version(what: &'static str) -> impl Fn(rustls::Error) -> TlsError {
     move |error| TlsError::Refused { what, error }
 }
 
-/// A server's side of TLS.
+/// The TLS configuration of a server.
 #[derive(Clone, Debug)]
 pub struct Server {
-    /// For the handshake.
+    /// rustls' part of it, for handshakes.
     pub config: Arc<ServerConfig>,
-    clients: Option<Arc<Clients>>,
+    clients: Option<Arc<ClientVerifier>>,
 }
 
 impl Server {
-    /// What a client has shown, if it has.
+    /// Returns the certificate that a client has sent, if it has.
     #[must_use]
-    pub fn shown(&self, certificates: Option<&[CertificateDer<'static>]>) -> Option<Shown> {
+    pub fn client_certificate(
+        &self,
+        certificates: Option<&[CertificateDer<'static>]>,
+    ) -> Option<ClientCertificate> {
         let chain = certificates?.to_vec();
-        Some(Shown { config: self.config.clone(), clients: self.clients.clone()?, chain })
+        Some(ClientCertificate {
+            config: self.config.clone(),
+            clients: self.clients.clone()?,
+            chain,
+        })
     }
 }
 
-/// A certificate that a client showed when it connected. A connection may outlive it, and what is
-/// between it and the CA as well: who it is, is asked for each request.
+/// The certificate that a client sent when it connected, with its intermediates. All of them may
+/// expire before the connection ends, so they are judged for each request.
 #[derive(Clone, Debug)]
-pub struct Shown {
+pub struct ClientCertificate {
     config: Arc<ServerConfig>,
-    clients: Arc<Clients>,
+    clients: Arc<ClientVerifier>,
     chain: Vec<CertificateDer<'static>>,
 }
 
-impl Shown {
-    /// Who it is now; nobody once the certificate, or one above it, is no longer valid.
+impl ClientCertificate {
+    /// Returns the client's identity; `None` once the certificate, or one above it, is no longer
+    /// valid.
     #[must_use]
     pub fn identity(&self) -> Option<PeerIdentity> {
         let now = self.config.time_provider.current_time()?;
-        let (leaf, between) = self.chain.split_first()?;
-        self.clients.roots().judge(Purpose::Client, leaf, between, now).ok()?;
+        let (leaf, intermediates) = self.chain.split_first()?;
+        self.clients.roots().judge(Purpose::Client, leaf, intermediates, now).ok()?;
         PeerIdentity::of(leaf)
     }
 }
 
-/// A server that shows `identity` and, with a CA, asks clients for certificates. `required` turns
-/// away those that have none. Where certificates count no session is resumed: that would bring back
-/// who was there before, without a look at the certificate.
+/// Makes the configuration of a server that has `identity` and, with a CA, asks clients for
+/// certificates. `required` refuses those that have none. With a CA no session is resumed, as a
+/// resumed one would skip the client's certificate.
 ///
 /// # Errors
-/// [`TlsError`] for anything that is not what it should be.
+/// [`TlsError`] if certificate or key cannot be parsed or do not match, or there is no CA in
+/// `client_ca`.
 pub fn server(
     identity: &Identity,
     client_ca: Option<&[u8]>,
@@ -218,7 +230,9 @@ pub fn server(
         .map_err(no_version("server"))?;
     let clients = match client_ca {
         None => None,
-        Some(pem) => Some(Clients::new(roots("client CA", pem, &provider)?, required, &provider)),
+        Some(pem) => {
+            Some(ClientVerifier::new(roots("client CA", pem, &provider)?, required, &provider))
+        }
     };
     let builder = match &clients {
         None => builder.with_no_client_auth(),
@@ -235,37 +249,39 @@ pub fn server(
     Ok(Server { config: Arc::new(config), clients })
 }
 
-/// Whom a client trusts.
+/// Which servers a client trusts.
 #[derive(Clone, Debug)]
 pub enum Trust {
-    /// What the operating system trusts.
+    /// Those with a certificate of a CA of the operating system.
     System,
-    /// These CAs, in PEM.
+    /// Those with a certificate of one of these CAs, in PEM.
     Ca(Vec<u8>),
-    /// Anybody. Only because kubectl has `--insecure-skip-tls-verify`.
+    /// Any. Only for kubectl's `--insecure-skip-tls-verify`.
     Anybody,
 }
 
-/// A client that trusts so and shows `identity` where it is asked for one.
+/// Makes the configuration of a client that trusts these servers and sends `identity` where it is
+/// asked for a certificate.
 ///
 /// # Errors
-/// [`TlsError`] for anything that is not what it should be.
+/// [`TlsError`] if certificate or key cannot be parsed or do not match, or there is no CA in
+/// `trust`.
 pub fn client(trust: &Trust, identity: Option<&Identity>) -> Result<Arc<ClientConfig>, TlsError> {
     let provider = provider();
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(no_version("client"))?;
     let builder = match trust {
-        Trust::System => of_the_system(builder, &provider)?,
+        Trust::System => with_system_roots(builder, &provider)?,
         Trust::Ca(pem) => {
             let roots = roots("certificate authority", pem, &provider)?;
             builder
                 .dangerous()
-                .with_custom_certificate_verifier(Servers::new(Some(roots), &provider))
+                .with_custom_certificate_verifier(ServerVerifier::new(Some(roots), &provider))
         }
-        Trust::Anybody => {
-            builder.dangerous().with_custom_certificate_verifier(Servers::new(None, &provider))
-        }
+        Trust::Anybody => builder
+            .dangerous()
+            .with_custom_certificate_verifier(ServerVerifier::new(None, &provider)),
     };
     let config = match identity {
         None => builder.with_no_client_auth(),
@@ -275,20 +291,21 @@ pub fn client(trust: &Trust, identity: Option<&Identity>) -> Result<Arc<ClientCo
     Ok(Arc::new(config))
 }
 
-/// The same trust, for a proxy on the way: the certificate is for the server behind it. Nothing is
-/// resumed, since sessions are found by a name alone.
+/// Returns the configuration for a proxy on the way to a server: with the same trust, but without
+/// the client's certificate, which is for the server. No session is resumed, since they are found
+/// by a name alone.
 pub(crate) fn without_identity(config: &ClientConfig) -> Arc<ClientConfig> {
     let mut config = config.clone();
-    config.client_auth_cert_resolver = Arc::new(Nobody);
+    config.client_auth_cert_resolver = Arc::new(NoIdentity);
     config.resumption = Resumption::disabled();
     Arc::new(config)
 }
 
-/// Shows no certificate.
+/// Sends no certificate.
 #[derive(Debug)]
-struct Nobody;
+struct NoIdentity;
 
-impl ResolvesClientCert for Nobody {
+impl ResolvesClientCert for NoIdentity {
     fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         None
     }
@@ -302,21 +319,21 @@ type Untrusting = rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>;
 type Trusting = rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>;
 
 #[cfg(all(unix, not(any(target_vendor = "apple", target_os = "android"))))]
-fn of_the_system(builder: Untrusting, provider: &CryptoProvider) -> Result<Trusting, TlsError> {
-    // Where there are none, no server is trusted, which is then said of each.
+fn with_system_roots(builder: Untrusting, provider: &CryptoProvider) -> Result<Trusting, TlsError> {
+    // Without any, no server is trusted, which the errors of connections will say.
     let found = rustls_native_certs::load_native_certs().certs;
     let roots = Roots::new(found, provider.signature_verification_algorithms);
-    let servers = Servers::new(Some(roots), provider);
+    let servers = ServerVerifier::new(Some(roots), provider);
     Ok(builder.dangerous().with_custom_certificate_verifier(servers))
 }
 
 #[cfg(not(all(unix, not(any(target_vendor = "apple", target_os = "android")))))]
-fn of_the_system(builder: Untrusting, _: &CryptoProvider) -> Result<Trusting, TlsError> {
+fn with_system_roots(builder: Untrusting, _: &CryptoProvider) -> Result<Trusting, TlsError> {
     use rustls_platform_verifier::BuilderVerifierExt;
     builder.with_platform_verifier().map_err(no_version("the system's CAs"))
 }
 
-/// Who a verified client certificate says its owner is, in Kubernetes' reading.
+/// The identity in a verified client certificate, as Kubernetes reads it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerIdentity {
     /// The subject's common name.
@@ -326,8 +343,8 @@ pub struct PeerIdentity {
 }
 
 impl PeerIdentity {
-    /// The identity in a certificate that TLS has verified; `None` if it names no user, or in a way
-    /// that cannot be read. Of several common names the last counts, as in Go.
+    /// Reads the identity from a certificate that TLS has verified; `None` if it has no user, or
+    /// its names cannot be read. Of several common names the last counts, as in Go.
     #[must_use]
     pub fn of(certificate: &CertificateDer<'_>) -> Option<PeerIdentity> {
         let (_, certificate) = X509Certificate::from_der(certificate).ok()?;

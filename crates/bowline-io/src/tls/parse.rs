@@ -1,9 +1,9 @@
-//! A certificate's bytes to its parts, or to none where Go's `x509.ParseCertificate` has none.
+//! Parses certificates, and refuses those that Go's `x509.ParseCertificate` refuses.
 //!
-//! Go parses every certificate that the other side shows, those that no path needs among them, and
-//! ends the handshake for one that it cannot read; also where nobody looks at whom it is for.
-//! webpki reads only what it needs. What is refused here are the faults that a program of OpenSSL
-//! shows without complaint; each of them was tried with kubectl.
+//! Go parses every certificate that the other side sends, even those that no path needs, and ends
+//! the handshake if it cannot parse one, even where any server is trusted. webpki reads only what
+//! it needs. The faults that are refused here are those that OpenSSL's programs send without
+//! complaint; each was tried with kubectl.
 
 use std::collections::HashSet;
 
@@ -16,8 +16,8 @@ use x509_parser::x509::X509Name;
 
 /// `id-pe-authorityInfoAccess`.
 const AUTHORITY_INFO_ACCESS: &str = "1.3.6.1.5.5.7.1.1";
-/// The extensions that Go knows, as far as they may be critical (2.5.29.x): what keys are for,
-/// names, constraints, lists of revoked ones, policies, purposes.
+/// The extensions that Go knows and that may be critical: key usage, names, constraints, revocation
+/// lists, policies, extended key usage.
 const KNOWN: [&str; 10] = [
     "2.5.29.15",
     "2.5.29.17",
@@ -30,9 +30,10 @@ const KNOWN: [&str; 10] = [
     "2.5.29.37",
     "2.5.29.54",
 ];
-/// Those that Go parses and never lets be critical: key identifiers, and where more is.
+/// The extensions that Go knows and that must not be critical: key identifiers and access to
+/// information.
 const NEVER_CRITICAL: [&str; 3] = ["2.5.29.14", "2.5.29.35", AUTHORITY_INFO_ACCESS];
-/// Those of which a fault makes Go refuse the certificate.
+/// The extensions whose faults make Go refuse the certificate.
 const PARSED: [&str; 9] = [
     "2.5.29.14",
     "2.5.29.15",
@@ -45,10 +46,11 @@ const PARSED: [&str; 9] = [
     AUTHORITY_INFO_ACCESS,
 ];
 
-/// The parts of a certificate that Go can read.
+/// Parses a certificate.
 ///
 /// # Errors
-/// [`Error::BadDer`], [`Error::UnsupportedCertVersion`].
+/// [`Error::UnsupportedCertVersion`] if the version is none of v1 to v3, and [`Error::BadDer`] for
+/// all else that Go refuses.
 pub(crate) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, Error> {
     let (rest, parsed) = X509Certificate::from_der(der).map_err(|_| Error::BadDer)?;
     if !matches!(parsed.version(), X509Version::V1 | X509Version::V2 | X509Version::V3) {
@@ -63,14 +65,14 @@ pub(crate) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, Error> {
     if is_good { Ok(parsed) } else { Err(Error::BadDer) }
 }
 
-/// Whether everything that a certificate calls critical is known.
+/// Checks that all critical extensions of a certificate are handled.
 ///
 /// # Errors
-/// [`Error::UnsupportedCriticalExtension`].
-pub(crate) fn is_handled(certificate: &X509Certificate<'_>) -> Result<(), Error> {
+/// [`Error::UnsupportedCriticalExtension`] if one is not.
+pub(crate) fn check_critical_extensions(certificate: &X509Certificate<'_>) -> Result<(), Error> {
     let handled = |one: &X509Extension<'_>| match one.parsed_extension() {
         _ if !KNOWN.contains(&&*one.oid.to_id_string()) => false,
-        // Others than these are not compared by anybody.
+        // Names of other kinds are not compared, so that these extensions are not handled.
         ParsedExtension::NameConstraints(constraints) => subtrees(constraints).all(is_compared),
         ParsedExtension::SubjectAlternativeName(names) => {
             names.general_names.iter().any(is_compared)
@@ -81,7 +83,7 @@ pub(crate) fn is_handled(certificate: &X509Certificate<'_>) -> Result<(), Error>
     if all { Ok(()) } else { Err(Error::UnsupportedCriticalExtension) }
 }
 
-/// Whether a certificate allows only paths with policies. Go looks for some; here are none.
+/// Whether a certificate allows only paths with policies, which are not supported here.
 pub(crate) fn demands_policies(certificate: &X509Certificate<'_>) -> bool {
     certificate.extensions().iter().any(|one| match one.parsed_extension() {
         ParsedExtension::PolicyConstraints(these) => these.require_explicit_policy.is_some(),
@@ -115,7 +117,7 @@ fn subtrees<'a>(constraints: &'a NameConstraints<'a>) -> impl Iterator<Item = &'
     both.into_iter().flatten().flatten().map(|subtree| &subtree.base)
 }
 
-/// The kinds of names that certificates are compared by.
+/// Whether a name is of a kind that is compared.
 fn is_compared(name: &GeneralName<'_>) -> bool {
     matches!(
         name,
@@ -126,7 +128,7 @@ fn is_compared(name: &GeneralName<'_>) -> bool {
     )
 }
 
-/// Bytes of one of these kinds that are not even text.
+/// Whether a name of one of these kinds is not even text.
 fn is_invalid(name: &GeneralName<'_>) -> bool {
     matches!(name, GeneralName::Invalid(Tag(1 | 2 | 6 | 7), _))
 }
@@ -150,7 +152,7 @@ fn is_constraint(name: &GeneralName<'_>) -> bool {
     }
 }
 
-/// As far as Go's `url.Parse` agrees whatever the scheme is.
+/// Whether Go's `url.Parse` takes the text, as far as that does not depend on the scheme.
 fn is_uri(text: &str) -> bool {
     let mut bytes = text.bytes();
     while let Some(byte) = bytes.next() {
@@ -166,7 +168,7 @@ fn is_name(name: &X509Name<'_>) -> bool {
     name.iter_attributes().all(|one| is_text(one.attr_value()))
 }
 
-/// Go's `parseASN1String`.
+/// Whether Go's `parseASN1String` takes the value.
 fn is_text(value: &Any<'_>) -> bool {
     let data = value.data;
     match value.tag() {
@@ -306,7 +308,7 @@ mod tests {
 
     #[test]
     fn what_is_critical_is_known() {
-        let handled = |der: Vec<u8>| is_handled(&parse(&der).unwrap()).is_ok();
+        let handled = |der: Vec<u8>| check_critical_extensions(&parse(&der).unwrap()).is_ok();
         let other = sequence(0xa0, &sequence(0x88, &[0x2a, 3]));
         assert!(handled(made(|_| {})));
         assert!(!handled(with(&[1, 2, 3], &[5, 0], true)));

@@ -1,31 +1,31 @@
-//! PEM text to its blocks, as Go's `encoding/pem` reads it: text around them is passed over, a
-//! block that is broken as well, and line ends are any.
+//! Parses PEM as Go's `encoding/pem` does: text around blocks is ignored, as are broken blocks, and
+//! line ends may be any.
 
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
 
-/// Go's decoder does not look at the bits that are left over.
+/// Base64 as Go decodes it, which ignores the bits that are left over.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
 );
 
-/// What is between a BEGIN and its END.
+/// A block, from its BEGIN to its END.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Block {
-    /// Such as `CERTIFICATE`.
+    /// The label, such as `CERTIFICATE`.
     pub label: String,
-    /// There are lines `name: value` above the data. Encrypted keys of old have some.
+    /// Whether there are lines `name: value` above the data, as in old encrypted keys.
     pub has_headers: bool,
-    /// The data.
+    /// The decoded data.
     pub der: Vec<u8>,
 }
 
-/// All blocks, in their order.
+/// Returns all blocks, in order.
 pub(crate) fn blocks(text: &[u8]) -> Vec<Block> {
     let mut blocks = Vec::new();
-    // The one that has begun. Another BEGIN takes its place.
+    // The block that has begun, which another BEGIN replaces.
     let mut begun: Option<(&str, Vec<&[u8]>)> = None;
     for line in text.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii_end) {
         if let Some(label) = marked(line, "-----BEGIN ") {

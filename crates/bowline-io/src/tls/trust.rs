@@ -1,9 +1,9 @@
-//! CAs and a certificate to yes or no, with the verdicts of Go's `crypto/x509`.
+//! Decides whether a certificate is trusted, with the verdicts of Go's `crypto/x509`.
 //!
-//! webpki builds and checks the path. What Go asks of roots and issuers beyond that is asked of
-//! each path that it finds: Go looks at a root's own validity, key usage and path length, webpki
-//! takes a root as it is. And a certificate that is itself among the roots needs no path. What Go
-//! cannot read is refused before, see [`parse`](super::parse).
+//! webpki builds and checks the path. Each path that it finds is then checked for what Go requires
+//! beyond that: Go checks the validity, key usage and path length of a root, which webpki takes as
+//! it is. A certificate that is itself among the roots needs no path. Certificates that Go cannot
+//! parse are refused before, see [`parse`](super::parse).
 
 use std::sync::Arc;
 
@@ -18,17 +18,18 @@ use x509_parser::certificate::Validity;
 use x509_parser::extensions::ExtendedKeyUsage;
 use x509_parser::prelude::{X509Certificate, X509Version};
 
-use super::go_compat::Readable;
-use super::parse::{demands_policies, is_handled, parse};
+use super::go_compat::WebpkiForm;
+use super::parse::{check_critical_extensions, demands_policies, parse};
 
 /// `anyExtendedKeyUsage`, 2.5.29.37.0.
 const ANY_PURPOSE: KeyPurposeId<'static> = KeyPurposeId::new(&[0x55, 0x1d, 0x25, 0]);
-/// Whose certificate it is.
+
+/// What a certificate is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// One that a server shows.
+    /// A server sends it.
     Server,
-    /// One that a client shows.
+    /// A client sends it.
     Client,
 }
 
@@ -56,7 +57,7 @@ impl Purpose {
     }
 }
 
-/// A certificate without purposes has all of them.
+/// A certificate without an extended key usage may be used for anything.
 impl ExtendedKeyUsageValidator for Purpose {
     fn validate(&self, iter: KeyPurposeIdIter<'_, '_>) -> Result<(), webpki::Error> {
         let mut present = Vec::new();
@@ -78,7 +79,7 @@ impl ExtendedKeyUsageValidator for Purpose {
     }
 }
 
-/// CAs, and certificates that are trusted themselves.
+/// Trusted certificates: CAs, and others that are trusted themselves.
 #[derive(Debug)]
 pub(crate) struct Roots {
     certificates: Vec<CertificateDer<'static>>,
@@ -87,7 +88,7 @@ pub(crate) struct Roots {
 }
 
 impl Roots {
-    /// All that can be parsed of these, as Go's `AppendCertsFromPEM`.
+    /// Those of the certificates that can be parsed, as by Go's `AppendCertsFromPEM`.
     pub(crate) fn new(
         all: impl IntoIterator<Item = CertificateDer<'static>>,
         algorithms: WebPkiSupportedAlgorithms,
@@ -108,42 +109,42 @@ impl Roots {
         self.anchors.is_empty()
     }
 
-    /// The subjects, for a server that says whose certificates it wants.
+    /// The subjects, for a server that tells clients which CAs it trusts.
     pub(crate) fn subjects(&self) -> impl Iterator<Item = &[u8]> {
         self.anchors.iter().map(|anchor| anchor.subject.as_ref())
     }
 
-    /// Whether `leaf` is to be trusted at `now`. Its name is another question.
+    /// Checks that `leaf` is trusted at `now`. Its name is not checked.
     ///
     /// # Errors
-    /// Why not.
+    /// The reason if it is not trusted.
     pub(crate) fn judge(
         &self,
         purpose: Purpose,
         leaf: &CertificateDer<'_>,
-        between: &[CertificateDer<'_>],
+        intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<(), rustls::Error> {
         let parsed = parse(leaf).map_err(error)?;
-        between.iter().try_for_each(|one| parse(one).map(drop)).map_err(error)?;
-        is_handled(&parsed).map_err(error)?;
-        let readable = Readable::of(leaf);
-        // Also refuses critical extensions that webpki does not know.
-        let certificate = EndEntityCert::try_from(readable.der()).map_err(error)?;
+        intermediates.iter().try_for_each(|one| parse(one).map(drop)).map_err(error)?;
+        check_critical_extensions(&parsed).map_err(error)?;
+        let form = WebpkiForm::of(leaf);
+        // This also refuses critical extensions that webpki does not know.
+        let certificate = EndEntityCert::try_from(form.der()).map_err(error)?;
         if self.certificates.iter().any(|root| **root == **leaf) {
-            return itself(purpose, &parsed, now).map_err(error);
+            return check_trusted_leaf(purpose, &parsed, now).map_err(error);
         }
         if demands_policies(&parsed) {
             return Err(error(webpki::Error::UnsupportedCriticalExtension));
         }
-        let algorithms = readable.algorithms(&self.algorithms);
+        let algorithms = form.algorithms(&self.algorithms);
         let algorithms: Vec<&dyn SignatureVerificationAlgorithm> =
             algorithms.iter().map(|one| one as _).collect();
         let check = |path: &VerifiedPath<'_>| self.check(purpose, path, now);
         let path = certificate.verify_for_usage(
             &algorithms,
             &self.anchors,
-            between,
+            intermediates,
             now,
             purpose,
             None,
@@ -152,7 +153,7 @@ impl Roots {
         path.map(|_| ()).map_err(error)
     }
 
-    /// What Go asks of those who have signed, and webpki does not.
+    /// Checks a path for what Go requires of issuers and webpki does not.
     fn check(
         &self,
         purpose: Purpose,
@@ -160,11 +161,11 @@ impl Roots {
         now: UnixTime,
     ) -> Result<(), webpki::Error> {
         let mut below = 0;
-        for between in path.intermediate_certificates() {
-            let der = between.der();
+        for intermediate in path.intermediate_certificates() {
+            let der = intermediate.der();
             let parsed = parse(&der)?;
-            may_sign(&parsed)?;
-            is_handled(&parsed)?;
+            check_may_sign(&parsed)?;
+            check_critical_extensions(&parsed)?;
             if demands_policies(&parsed) {
                 return Err(webpki::Error::UnsupportedCriticalExtension);
             }
@@ -173,12 +174,12 @@ impl Roots {
         let anchor = path.anchor();
         let mut why = webpki::Error::UnknownIssuer;
         for (der, one) in self.certificates.iter().zip(&self.anchors) {
-            // All that webpki has looked at, so that no root is asked for another's constraints.
+            // Compares all that webpki has used, so that no other root's constraints are checked.
             if one != anchor {
                 continue;
             }
             let root = parse(der)?;
-            match root_may_sign(&root, purpose, below, now) {
+            match check_root_may_sign(&root, purpose, below, now) {
                 Ok(()) => return Ok(()),
                 Err(error) => why = error,
             }
@@ -187,26 +188,26 @@ impl Roots {
     }
 }
 
-/// A leaf that is among the roots: Go's chain of one.
-fn itself(
+/// Checks a leaf that is among the roots, as Go checks a chain of one.
+fn check_trusted_leaf(
     purpose: Purpose,
     leaf: &X509Certificate<'_>,
     now: UnixTime,
 ) -> Result<(), webpki::Error> {
-    is_valid(leaf.validity(), now)?;
-    has_purpose(leaf, purpose)
+    check_validity(leaf.validity(), now)?;
+    check_purpose(leaf, purpose)
 }
 
-fn root_may_sign(
+fn check_root_may_sign(
     root: &X509Certificate<'_>,
     purpose: Purpose,
     below: u32,
     now: UnixTime,
 ) -> Result<(), webpki::Error> {
-    is_valid(root.validity(), now)?;
-    has_purpose(root, purpose)?;
-    may_sign(root)?;
-    is_handled(root)?;
+    check_validity(root.validity(), now)?;
+    check_purpose(root, purpose)?;
+    check_may_sign(root)?;
+    check_critical_extensions(root)?;
     let constraints = root.basic_constraints().map_err(|_| webpki::Error::BadDer)?;
     match constraints.and_then(|constraints| constraints.value.path_len_constraint) {
         Some(most) if below > most => Err(webpki::Error::PathLenConstraintViolated),
@@ -214,8 +215,9 @@ fn root_may_sign(
     }
 }
 
-/// Go's `CheckSignatureFrom`. A certificate of v1 cannot say that it is a CA.
-fn may_sign(certificate: &X509Certificate<'_>) -> Result<(), webpki::Error> {
+/// Checks that a certificate may sign others, as Go's `CheckSignatureFrom`. One of v1 cannot say
+/// that it is a CA, and may.
+fn check_may_sign(certificate: &X509Certificate<'_>) -> Result<(), webpki::Error> {
     let constraints = certificate.basic_constraints().map_err(|_| webpki::Error::BadDer)?;
     let is_ca = match constraints {
         Some(constraints) => constraints.value.ca,
@@ -226,7 +228,7 @@ fn may_sign(certificate: &X509Certificate<'_>) -> Result<(), webpki::Error> {
     if is_ca && signs { Ok(()) } else { Err(webpki::Error::UnknownIssuer) }
 }
 
-fn is_valid(validity: &Validity, now: UnixTime) -> Result<(), webpki::Error> {
+fn check_validity(validity: &Validity, now: UnixTime) -> Result<(), webpki::Error> {
     let time = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
     let unix = |seconds: i64| {
         UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds.try_into().unwrap_or(0)))
@@ -241,7 +243,7 @@ fn is_valid(validity: &Validity, now: UnixTime) -> Result<(), webpki::Error> {
     Ok(())
 }
 
-fn has_purpose(certificate: &X509Certificate<'_>, purpose: Purpose) -> Result<(), webpki::Error> {
+fn check_purpose(certificate: &X509Certificate<'_>, purpose: Purpose) -> Result<(), webpki::Error> {
     let usage = certificate.extended_key_usage().map_err(|_| webpki::Error::BadDer)?;
     if usage.is_none_or(|usage| purpose.is_in(usage.value)) {
         return Ok(());
@@ -252,7 +254,7 @@ fn has_purpose(certificate: &X509Certificate<'_>, purpose: Purpose) -> Result<()
     Err(webpki::Error::RequiredEkuNotFoundContext(context))
 }
 
-/// webpki's errors as rustls has them, which picks the alert that the other side gets.
+/// Turns webpki's error into rustls', which decides the alert for the other side.
 pub(crate) fn error(error: webpki::Error) -> rustls::Error {
     use webpki::Error as Webpki;
     rustls::Error::InvalidCertificate(match error {

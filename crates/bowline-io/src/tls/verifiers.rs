@@ -1,4 +1,4 @@
-//! What rustls asks about the other side's certificate to what `trust` says.
+//! Verifies certificates for rustls, with the verdicts of [`trust`](super::trust).
 
 use std::sync::Arc;
 
@@ -16,44 +16,44 @@ use webpki::RawPublicKeyEntity;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::go_compat::Readable;
+use super::go_compat::WebpkiForm;
 use super::parse::parse;
 use super::trust::{self, Purpose, Roots};
 
-/// Judges servers; without roots it trusts anybody.
+/// Verifies servers' certificates; without roots it trusts any.
 #[derive(Debug)]
-pub(crate) struct Servers {
+pub(crate) struct ServerVerifier {
     roots: Option<Roots>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
-impl Servers {
-    /// With these CAs, or with none at all.
-    pub(crate) fn new(roots: Option<Roots>, provider: &CryptoProvider) -> Arc<Servers> {
-        Arc::new(Servers { roots, algorithms: provider.signature_verification_algorithms })
+impl ServerVerifier {
+    /// A verifier with these CAs, or one that trusts any server.
+    pub(crate) fn new(roots: Option<Roots>, provider: &CryptoProvider) -> Arc<ServerVerifier> {
+        Arc::new(ServerVerifier { roots, algorithms: provider.signature_verification_algorithms })
     }
 }
 
-impl ServerCertVerifier for Servers {
+impl ServerCertVerifier for ServerVerifier {
     fn verify_server_cert(
         &self,
         leaf: &CertificateDer<'_>,
-        between: &[CertificateDer<'_>],
+        intermediates: &[CertificateDer<'_>],
         name: &ServerName<'_>,
         _: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let Some(roots) = &self.roots else {
-            // Whose it is does not matter; but Go ends a handshake for what it cannot read.
-            let mut all = std::iter::once(leaf).chain(between);
+            // Any is trusted, but Go ends the handshake if it cannot parse one of them.
+            let mut all = std::iter::once(leaf).chain(intermediates);
             let parsed = all.try_for_each(|one| parse(one).map(drop));
             return parsed.map(|()| ServerCertVerified::assertion()).map_err(trust::error);
         };
-        // In Go's order: a name that does not fit is told first.
-        let readable = Readable::of(leaf);
-        let named = verify_server_name(&ParsedCertificate::try_from(readable.der())?, name);
+        // As in Go, a name that does not fit is reported first.
+        let form = WebpkiForm::of(leaf);
+        let named = verify_server_name(&ParsedCertificate::try_from(form.der())?, name);
         named.or_else(|error| if is_wildcard_of(leaf, name) { Ok(()) } else { Err(error) })?;
-        roots.judge(Purpose::Server, leaf, between, now)?;
+        roots.judge(Purpose::Server, leaf, intermediates, now)?;
         Ok(ServerCertVerified::assertion())
     }
 
@@ -66,8 +66,8 @@ impl ServerCertVerifier for Servers {
         if self.roots.is_none() {
             return by_key_alone(message, certificate, by, &self.algorithms);
         }
-        let readable = Readable::of(certificate);
-        verify_tls12_signature(message, readable.der(), by, &self.algorithms)
+        let form = WebpkiForm::of(certificate);
+        verify_tls12_signature(message, form.der(), by, &self.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -80,8 +80,8 @@ impl ServerCertVerifier for Servers {
             let key = key_of(certificate)?;
             return verify_tls13_signature_with_raw_key(message, &key, by, &self.algorithms);
         }
-        let readable = Readable::of(certificate);
-        verify_tls13_signature(message, readable.der(), by, &self.algorithms)
+        let form = WebpkiForm::of(certificate);
+        verify_tls13_signature(message, form.der(), by, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -89,13 +89,13 @@ impl ServerCertVerifier for Servers {
     }
 }
 
-/// The key of a certificate that nobody judges: webpki would judge what is beside it.
+/// Returns the key of a certificate without judging that, as webpki would.
 fn key_of(certificate: &[u8]) -> Result<SubjectPublicKeyInfoDer<'_>, rustls::Error> {
     let parsed = parse(certificate).map_err(trust::error)?;
     Ok(SubjectPublicKeyInfoDer::from(parsed.tbs_certificate.subject_pki.raw))
 }
 
-/// As rustls' `verify_tls12_signature`, for any certificate with a key.
+/// Verifies a signature as rustls' `verify_tls12_signature` does, without judging the certificate.
 fn by_key_alone(
     message: &[u8],
     certificate: &CertificateDer<'_>,
@@ -115,8 +115,9 @@ fn by_key_alone(
     Err(why)
 }
 
-/// Go's wildcards: the first label of a name is any, however few come behind it. webpki wants two,
-/// which keeps public CAs from `*.com`; names inside of a cluster are often shorter.
+/// Whether a wildcard in the certificate matches the name, by Go's rules: it stands for the first
+/// label, however few follow. webpki wants two more, which keeps public CAs from `*.com`; but names
+/// inside of a cluster are often shorter.
 fn is_wildcard_of(leaf: &CertificateDer<'_>, name: &ServerName<'_>) -> bool {
     let ServerName::DnsName(name) = name else { return false };
     let Some((_, behind)) = name.as_ref().split_once('.') else { return false };
@@ -131,21 +132,25 @@ fn is_wildcard_of(leaf: &CertificateDer<'_>, name: &ServerName<'_>) -> bool {
     })
 }
 
-/// Judges clients.
+/// Verifies clients' certificates.
 #[derive(Debug)]
-pub(crate) struct Clients {
+pub(crate) struct ClientVerifier {
     roots: Roots,
     hints: Vec<DistinguishedName>,
     required: bool,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
-impl Clients {
-    /// With these CAs; `required` turns away those who show nothing.
-    pub(crate) fn new(roots: Roots, required: bool, provider: &CryptoProvider) -> Arc<Clients> {
+impl ClientVerifier {
+    /// A verifier with these CAs; `required` refuses clients without a certificate.
+    pub(crate) fn new(
+        roots: Roots,
+        required: bool,
+        provider: &CryptoProvider,
+    ) -> Arc<ClientVerifier> {
         let hints = roots.subjects().map(DistinguishedName::in_sequence).collect();
         let algorithms = provider.signature_verification_algorithms;
-        Arc::new(Clients { roots, hints, required, algorithms })
+        Arc::new(ClientVerifier { roots, hints, required, algorithms })
     }
 
     /// The CAs.
@@ -154,7 +159,7 @@ impl Clients {
     }
 }
 
-impl ClientCertVerifier for Clients {
+impl ClientCertVerifier for ClientVerifier {
     fn client_auth_mandatory(&self) -> bool {
         self.required
     }
@@ -166,10 +171,10 @@ impl ClientCertVerifier for Clients {
     fn verify_client_cert(
         &self,
         leaf: &CertificateDer<'_>,
-        between: &[CertificateDer<'_>],
+        intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        self.roots.judge(Purpose::Client, leaf, between, now)?;
+        self.roots.judge(Purpose::Client, leaf, intermediates, now)?;
         Ok(ClientCertVerified::assertion())
     }
 
@@ -179,8 +184,8 @@ impl ClientCertVerifier for Clients {
         certificate: &CertificateDer<'_>,
         by: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let readable = Readable::of(certificate);
-        verify_tls12_signature(message, readable.der(), by, &self.algorithms)
+        let form = WebpkiForm::of(certificate);
+        verify_tls12_signature(message, form.der(), by, &self.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -189,8 +194,8 @@ impl ClientCertVerifier for Clients {
         certificate: &CertificateDer<'_>,
         by: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let readable = Readable::of(certificate);
-        verify_tls13_signature(message, readable.der(), by, &self.algorithms)
+        let form = WebpkiForm::of(certificate);
+        verify_tls13_signature(message, form.der(), by, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -79,7 +79,7 @@ impl Kubelet {
             return Ok(text(200, "ok"));
         }
         self.admit(peer, request.method())?;
-        peer.known();
+        peer.mark_authenticated();
         if !matches!(*request.method(), Method::GET | Method::POST) {
             return Err(Refusal::new(405, "405: Method Not Allowed"));
         }

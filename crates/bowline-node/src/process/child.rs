@@ -17,7 +17,7 @@ const LAST_SIGNAL: i32 = 64;
 /// that is asked for. Signals act as by default, only the standard descriptors stay open, and the
 /// limit of descriptors is the one that the node found, whatever the node itself was started with.
 pub fn begin_session(command: &mut Command, terminal: bool) {
-    let limit = descriptors::found();
+    let limit = descriptors::original_limit();
     // SAFETY: the closure runs in the forked child of a program with threads, where only
     // async-signal-safe calls are allowed. `prepare` makes system calls alone: it allocates
     // nothing, takes no lock, and cannot unwind.

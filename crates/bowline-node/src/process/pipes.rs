@@ -92,12 +92,12 @@ impl<E: End> Pipe<E> {
                 self.coalescing.moved(moved.as_ref().map_or(0, |length| *length));
                 return Poll::Ready(moved);
             }
-            let piece = self.coalescing.end_piece();
+            let piece = self.coalescing.take_piece();
             let paused = matches!(self.state, State::Paused(..));
             match (paused, piece) {
                 // The system has our waker.
                 (false, 0) => return Poll::Pending,
-                (false, _) if !(self.coalescing.is_flow(piece, u32::MAX) && self.big) => {
+                (false, _) if !(self.coalescing.count_piece(piece, u32::MAX) && self.big) => {
                     return Poll::Pending;
                 }
                 // Nothing came in all of the pause.

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use bowline_io::local;
-use bowline_io::text::of_system;
+use bowline_io::text::go_error;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -44,11 +44,11 @@ async fn reach(pod: &str, port: u16) -> Result<TcpStream, String> {
     }
     let four = match connect((Ipv4Addr::LOCALHOST, port).into()).await {
         Ok(stream) => return Ok(stream),
-        Err(error) => of_system(&error),
+        Err(error) => go_error(&error),
     };
     let six = match connect((Ipv6Addr::LOCALHOST, port).into()).await {
         Ok(stream) => return Ok(stream),
-        Err(error) => of_system(&error),
+        Err(error) => go_error(&error),
     };
     Err(format!(
         "failed to connect to localhost:{port} inside namespace {pod:?}, IPv4: dial tcp4 \

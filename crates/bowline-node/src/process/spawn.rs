@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use bowline_io::text::of_system;
+use bowline_io::text::go_error;
 use rustix::fs::{Access, access};
 use thiserror::Error;
 
@@ -33,7 +33,7 @@ pub enum SpawnError {
     Directory(String),
     /// The kernel cannot run it: it is no program, what interprets it is missing, or the command is
     /// too long.
-    #[error("exec {program}: {}", of_system(error))]
+    #[error("exec {program}: {}", go_error(error))]
     Refused {
         /// The file.
         program: String,
@@ -41,7 +41,7 @@ pub enum SpawnError {
         error: io::Error,
     },
     /// The container's working directory is not there.
-    #[error("chdir to cwd ({dir:?}) set in config.json failed: {}", of_system(error))]
+    #[error("chdir to cwd ({dir:?}) set in config.json failed: {}", go_error(error))]
     WorkingDir {
         /// The directory.
         dir: String,
@@ -52,7 +52,7 @@ pub enum SpawnError {
     #[error("args must not be empty")]
     Empty,
     /// The system did not give what a process needs.
-    #[error("{}", of_system(.0))]
+    #[error("{}", go_error(.0))]
     System(#[from] io::Error),
 }
 

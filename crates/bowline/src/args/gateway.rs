@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
-use bowline_io::serve::UNKNOWN_PER_ADDRESS;
+use bowline_io::serve::UNAUTHENTICATED_PER_ADDRESS;
 
 use super::gates::{self, Gates};
 use super::node::{CLIENT_CA, FILENAME, Pair, TLS_CERT, TLS_KEY, UNAUTHENTICATED, pair};
@@ -148,7 +148,8 @@ pub fn read(values: &Values) -> Result<Gateway, BadUsage> {
         kubelet_ca: values.path("kubelet-certificate-authority"),
         kubelet_preferred_address_types: types,
         gates: gates::read(values)?,
-        unauthenticated_per_address: values.positive(&UNAUTHENTICATED, UNKNOWN_PER_ADDRESS)?,
+        unauthenticated_per_address: values
+            .positive(&UNAUTHENTICATED, UNAUTHENTICATED_PER_ADDRESS)?,
         filenames,
         verbosity: values.number(LOG_LEVEL.long).unwrap_or(0),
     })

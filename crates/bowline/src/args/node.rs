@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bowline_io::serve::UNKNOWN_PER_ADDRESS;
+use bowline_io::serve::UNAUTHENTICATED_PER_ADDRESS;
 use bowline_node::admitted::{self, Admitted};
 use bowline_proto::limits;
 
@@ -241,7 +241,8 @@ pub fn read(values: &Values) -> Result<Node, BadUsage> {
         plain_http,
         stream_hangup_grace: values.not_negative(&HANGUP_GRACE, HANGUP_GRACE_DEFAULT)?,
         output_drain_timeout: drain_timeout(values)?,
-        unauthenticated_per_address: values.positive(&UNAUTHENTICATED, UNKNOWN_PER_ADDRESS)?,
+        unauthenticated_per_address: values
+            .positive(&UNAUTHENTICATED, UNAUTHENTICATED_PER_ADDRESS)?,
         max_connections_per_forward: forward_connections(values)?,
         verbosity: values.number(LOG_LEVEL.long).unwrap_or(0),
     })
