@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bowline_archive::Problem;
-use bowline_archive::reader::{BLOCK_BYTES, Entry, Kind};
+use bowline_archive::reader::{BLOCK_BYTES, Entry, EntryKind};
 use bowline_archive::writer::{self, Owner};
 use bowline_client::copy::{CopyError, Options, Remote, Sink, Stdin, Watcher, down};
 use bowline_client::{Cause, EndError, Ended, Error, Loss, Outcome};
@@ -244,11 +244,11 @@ impl Container {
         let mut out = Vec::new();
         let mut put = |name: String, file: Option<&Vec<u8>>, mtime: i64| {
             let (kind, size) =
-                file.map_or((Kind::Directory, 0), |file| (Kind::File, file.len() as u64));
+                file.map_or((EntryKind::Directory, 0), |file| (EntryKind::File, file.len() as u64));
             let (name, link) = (name.into_bytes(), Vec::new());
             let entry = Entry { name, kind, size, mode: 0o755, mtime, link };
             let data = file.map_or(&[][..], |file| &file[..]);
-            writer::whole(&entry, Owner::default(), data, &mut out);
+            writer::entry(&entry, Owner::default(), data, &mut out);
         };
         for (path, file) in &state.tree {
             let name = name(path);

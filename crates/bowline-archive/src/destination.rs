@@ -1,7 +1,7 @@
-//! A name that is asked for to what stands there, and to where a copy is until it has that name.
+//! A target's path to what is there, and to the staging directory of a copy to it.
 //!
-//! Only what is a regular file or absent is replaced. A link is followed, a directory gets the
-//! copy's files one by one, and what is written through, a pipe or a device, stays what it is.
+//! Only a regular file is replaced. A link is followed, a directory gets the copy's files one by
+//! one, and a special file, such as a pipe or a device, is written to.
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File};
@@ -11,32 +11,32 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Component, Path, PathBuf};
 
-/// As many links lead on from one to the next at most, as in the kernel.
-const LINKS: usize = 40;
+/// The most symbolic links that are followed in a row, as in the kernel.
+const MAX_LINKS: usize = 40;
 
-/// What a copy goes to.
+/// What a copy is written to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Destination {
-    /// A name: of nothing yet, of a regular file, or of a directory.
+    /// A path of nothing yet, of a regular file, or of a directory.
     Name(PathBuf),
-    /// A pipe, a device, or an open file of this program: it is written to.
-    Through(PathBuf),
+    /// A pipe, a device, or an open file of this program, which is written to.
+    Special(PathBuf),
 }
 
 impl Destination {
-    /// What is behind a path.
+    /// Follows the links at a path to what the copy is written to.
     ///
     /// # Errors
-    /// Of the system, where it cannot be told.
+    /// The system's error, if something on the way cannot be looked at or links go round.
     pub fn of(path: &Path) -> io::Result<Destination> {
         let mut at = path.to_owned();
-        for _ in 0..LINKS {
+        for _ in 0..MAX_LINKS {
             let found = match fs::symlink_metadata(&at) {
                 Ok(found) => found,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     return Ok(Destination::Name(at));
                 }
-                // Whoever makes a file there says it better.
+                // The error of creating a file there is clearer.
                 Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
                     return Ok(Destination::Name(at));
                 }
@@ -46,29 +46,29 @@ impl Destination {
                 return Ok(Destination::Name(at));
             }
             if !found.is_symlink() {
-                return Ok(Destination::Through(path.to_owned()));
+                return Ok(Destination::Special(path.to_owned()));
             }
             if fs::metadata(&at).is_ok_and(|found| found.is_dir()) {
                 return Ok(Destination::Name(at));
             }
             let parent = fs::canonicalize(parent_of(&at))?;
             if is_open_files(&parent) {
-                return Ok(Destination::Through(at));
+                return Ok(Destination::Special(at));
             }
             at = parent.join(fs::read_link(&at)?);
         }
         Err(rustix::io::Errno::LOOP.into())
     }
 
-    /// The path that is meant.
+    /// The destination's path.
     #[must_use]
     pub fn path(&self) -> &Path {
-        let (Destination::Name(path) | Destination::Through(path)) = self;
+        let (Destination::Name(path) | Destination::Special(path)) = self;
         path
     }
 }
 
-/// Whether a directory is that of a process's open files.
+/// Whether a directory is a process's `/proc/…/fd`.
 fn is_open_files(dir: &Path) -> bool {
     let mut parts = dir.components();
     parts.next() == Some(Component::RootDir)
@@ -76,16 +76,16 @@ fn is_open_files(dir: &Path) -> bool {
         && parts.next_back() == Some(Component::Normal(OsStr::new("fd")))
 }
 
-/// Opens what is written through.
+/// Opens a [`Destination::Special`] for writing.
 ///
 /// # Errors
-/// Of the system.
-pub fn open_through(path: &Path) -> io::Result<File> {
+/// The system's error, if it cannot be opened.
+pub fn open_special(path: &Path) -> io::Result<File> {
     let own = std::process::id().to_string();
     let parent = fs::canonicalize(parent_of(path))?;
     let is_own = is_open_files(&parent)
         && parent.components().any(|part| part.as_os_str().as_bytes() == own.as_bytes());
-    // By its name it would be opened anew, and written from its beginning.
+    // Opened by its name, it would be written from its beginning.
     let open: Option<OwnedFd> = match path.file_name().map(OsStrExt::as_bytes) {
         Some(b"1") if is_own => Some(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3)?),
         Some(b"2") if is_own => Some(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stderr(), 3)?),
@@ -97,44 +97,44 @@ pub fn open_through(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Makes a directory that nobody else knows: beside the destination, or in it where it is a
-/// directory. Where that cannot be, but what has the name can be written to, it is elsewhere, and
-/// why is told.
+/// Creates a staging directory with a random name: in the destination if that is a directory, else
+/// beside it. Where neither is possible, but the destination itself can be written to, it is among
+/// the system's temporary files, and the second value says why.
 ///
 /// # Errors
-/// The path that it cannot be made in, and why.
-pub fn place(
+/// The directory in which it cannot be created, and the system's error.
+pub fn create_staging(
     destination: &Destination,
 ) -> Result<(PathBuf, Option<io::Error>), (PathBuf, io::Error)> {
     let name = format!(".bowline-cp-{:016x}", random());
     let make = |dir: &Path| -> io::Result<PathBuf> {
-        let place = dir.join(&name);
-        DirBuilder::new().mode(0o700).create(&place)?;
-        Ok(place)
+        let staging = dir.join(&name);
+        DirBuilder::new().mode(0o700).create(&staging)?;
+        Ok(staging)
     };
-    let elsewhere = |dir: PathBuf, error: io::Error| match make(&std::env::temp_dir()) {
-        Ok(place) => Ok((place, Some(error))),
+    let fall_back = |dir: PathBuf, error: io::Error| match make(&std::env::temp_dir()) {
+        Ok(staging) => Ok((staging, Some(error))),
         Err(_) => Err((dir, error)),
     };
     let path = match destination {
         Destination::Name(path) => path,
-        Destination::Through(path) => {
+        Destination::Special(path) => {
             let error = io::Error::other("it is no regular file");
-            return elsewhere(path.clone(), error);
+            return fall_back(path.clone(), error);
         }
     };
-    // A directory that is there may be on another disk than its parent, or all that the user may
-    // write to.
+    // An existing directory may be on another disk than its parent, or be the only one that the
+    // user may write to.
     let dir = if path.is_dir() { path.clone() } else { parent_of(path) };
     match fs::create_dir_all(&dir).and_then(|()| make(&dir)) {
-        Ok(place) => Ok((place, None)),
-        Err(error) if is_about_the_directory(&error) && path.exists() => elsewhere(dir, error),
+        Ok(staging) => Ok((staging, None)),
+        Err(error) if is_about_the_directory(&error) && path.exists() => fall_back(dir, error),
         Err(error) => Err((dir, error)),
     }
 }
 
-/// Whether an error says of a name that it cannot be made or given away there, and nothing of what
-/// has it.
+/// Whether an error means that names in a directory cannot be created or moved, so that the file
+/// itself may still be written to.
 pub(crate) fn is_about_the_directory(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let found = error.raw_os_error().map(Errno::from_raw_os_error);
@@ -152,7 +152,7 @@ pub(crate) fn parent_of(path: &Path) -> PathBuf {
     }
 }
 
-/// A number that nobody else has.
+/// Returns a random number.
 fn random() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(std::process::id())
@@ -194,16 +194,16 @@ mod tests {
             let behind = fs::canonicalize(path(behind)).unwrap_or(path(behind));
             assert_eq!(found, Destination::Name(behind), "{name}");
         }
-        assert_eq!(of("pipe"), Destination::Through(path("pipe")));
-        assert_eq!(of("to-pipe"), Destination::Through(path("to-pipe")));
+        assert_eq!(of("pipe"), Destination::Special(path("pipe")));
+        assert_eq!(of("to-pipe"), Destination::Special(path("to-pipe")));
         assert!(Destination::of(&path("loop")).is_err());
         assert!(matches!(
             Destination::of(Path::new("/dev/null")).unwrap(),
-            Destination::Through(_)
+            Destination::Special(_)
         ));
         assert!(matches!(
             Destination::of(Path::new("/proc/self/fd/1")).unwrap(),
-            Destination::Through(_)
+            Destination::Special(_)
         ));
     }
 }

@@ -1,14 +1,14 @@
-//! Directory trees as tar archives. What comes is a stranger's bytes, and is unpacked as such.
+//! Directory trees as tar archives, read as bytes that nobody vouches for.
 //!
-//! On the way in, [`reader`] turns bytes into entries, [`admit`] says which of them may be taken
-//! and under which name, and [`unpack`] puts those into a directory, below a name of its own until
-//! all is there. On the way out, [`pack`] turns a tree into bytes, by means of [`writer`].
-//! [`Problem`] is what both say of an entry that is not what it should be; the others go on.
+//! On the way in, [`reader`] turns bytes into entries, [`filter`] says which of them may be taken
+//! and under which name, and [`unpack`] puts those into a staging directory until all of them are
+//! there. On the way out, [`pack`] turns a tree into bytes with the help of [`writer`]. A
+//! [`Problem`] is about one entry; the copy goes on with the others.
 //!
-//! Published because `bowline-client` stands on it; not meant for use of its own.
+//! Published because `bowline-client` uses it; not meant for use on its own.
 
-pub mod admit;
 pub mod destination;
+pub mod filter;
 pub mod pack;
 pub mod reader;
 pub mod sum;
@@ -20,10 +20,10 @@ mod publish;
 
 use std::fmt::Display;
 
-/// So much of a name is shown.
-const SHOWN_BYTES: usize = 1024;
+/// The most bytes of a name that [`quoted`] shows.
+const QUOTED_BYTES: usize = 1024;
 
-/// What a thing in a tree is.
+/// The kind of an [`Item`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ItemKind {
     /// A regular file.
@@ -32,44 +32,44 @@ pub enum ItemKind {
     Directory,
     /// A symbolic link.
     Symlink,
-    /// Something else, which is not copied.
+    /// Anything else, which is not copied.
     Other,
 }
 
-/// A thing in a tree, as far as two sides can be compared without reading it.
+/// One item of a tree, with what can be compared without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Item {
-    /// What it is.
+    /// The item's kind.
     pub kind: ItemKind,
-    /// The bytes of a file, or of the name that a link leads to; 0 for others.
+    /// The size of a file, or of a link's target, in bytes; 0 for other kinds.
     pub size: u64,
-    /// When it was changed, in seconds since 1970, where that is known.
+    /// The time of the last change in seconds since 1970, where it is known.
     pub mtime: Option<i64>,
 }
 
 /// What is wrong with one entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// Its name and what is wrong, with escapes: a name may hold anything.
+    /// The entry's name and what is wrong, with escapes: a name may hold any bytes.
     pub text: String,
-    /// Whether the copy is less than was asked for: its end is a bad one then.
+    /// Whether the copy lacks something that was asked for, so that it ends in failure.
     pub is_failure: bool,
 }
 
 impl Problem {
     fn failure(name: &[u8], what: impl Display) -> Problem {
-        Problem { text: format!("{}: {what}", shown(name)), is_failure: true }
+        Problem { text: format!("{}: {what}", quoted(name)), is_failure: true }
     }
 
     fn notice(name: &[u8], what: impl Display) -> Problem {
-        Problem { text: format!("{}: {what}", shown(name)), is_failure: false }
+        Problem { text: format!("{}: {what}", quoted(name)), is_failure: false }
     }
 }
 
-/// A name in quotes, with escapes for what would disturb a reader, and cut if it is a long one.
+/// Returns a name in quotes, with escapes for control characters, and cut if it is long.
 #[must_use]
-pub fn shown(name: &[u8]) -> String {
-    let cut = if name.len() > SHOWN_BYTES { "…" } else { "" };
-    let name = &name[..name.len().min(SHOWN_BYTES)];
+pub fn quoted(name: &[u8]) -> String {
+    let cut = if name.len() > QUOTED_BYTES { "…" } else { "" };
+    let name = &name[..name.len().min(QUOTED_BYTES)];
     format!("{:?}{cut}", String::from_utf8_lossy(name))
 }

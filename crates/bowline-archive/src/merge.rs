@@ -1,5 +1,5 @@
-//! A tree into a directory that is there already, by handles out of which nothing leads, and by
-//! names below those: a tree may be deeper than there are descriptors.
+//! A tree into an existing directory, through handles that no path leads out of, and by paths below
+//! those: a tree may be deeper than there are descriptors.
 
 use std::ffi::OsString;
 use std::io;
@@ -12,10 +12,10 @@ use rustix::fs::{AtFlags, Mode, Timespec, Timestamps, UTIME_OMIT, chmodat, utime
 use crate::Problem;
 use crate::destination::is_about_the_directory;
 use crate::publish::{WriteMode, put};
-use crate::unpack::of_system;
+use crate::unpack::error_text;
 
-/// What is in a directory below another. One that cannot be listed is an error, never empty.
-pub fn names(dir: &Dir, path: &Path) -> io::Result<Vec<OsString>> {
+/// Lists a directory below `dir`. One that cannot be listed is an error, never empty.
+pub(crate) fn names(dir: &Dir, path: &Path) -> io::Result<Vec<OsString>> {
     let mut names = Vec::new();
     for entry in dir.read_dir(at(path))? {
         names.push(entry?.file_name());
@@ -28,7 +28,7 @@ fn at(path: &Path) -> &Path {
 }
 
 /// Removes all that is below a directory, whatever the modes in it.
-pub fn sweep(dir: &Dir) -> io::Result<()> {
+pub(crate) fn sweep(dir: &Dir) -> io::Result<()> {
     let mut waiting = vec![PathBuf::new()];
     let mut emptied = Vec::new();
     while let Some(path) = waiting.pop() {
@@ -49,14 +49,14 @@ pub fn sweep(dir: &Dir) -> io::Result<()> {
 }
 
 enum Step {
-    /// The directory of this path is in both.
+    /// Merge the directory of this path, which is in both trees.
     Enter(PathBuf),
-    /// All that is in it was moved: it gets the tree's mode and time.
+    /// Set this mode and time on a directory whose content was moved.
     Leave(PathBuf, (u32, i64)),
 }
 
-/// Moves all of a tree into a directory.
-pub fn merge(tree: &Dir, target: &Dir, preserve: bool, problems: &mut Vec<Problem>) {
+/// Moves a tree's content into a directory. What cannot be moved is added to `problems`.
+pub(crate) fn merge(tree: &Dir, target: &Dir, preserve: bool, problems: &mut Vec<Problem>) {
     let mut steps = vec![Step::Enter(PathBuf::new())];
     while let Some(step) = steps.pop() {
         let (path, done) = match step {
@@ -64,14 +64,15 @@ pub fn merge(tree: &Dir, target: &Dir, preserve: bool, problems: &mut Vec<Proble
                 let done = enter(tree, target, &path, preserve, &mut steps, problems);
                 (path, done)
             }
-            Step::Leave(path, had) => {
-                let done = target.open_dir(at(&path)).and_then(|dir| set_root(&dir, Some(had)));
+            Step::Leave(path, attributes) => {
+                let dir = target.open_dir(at(&path));
+                let done = dir.and_then(|dir| set_attributes(&dir, Some(attributes)));
                 (path, done)
             }
         };
         if let Err(error) = done {
             let name = if path.as_os_str().is_empty() { Path::new(".") } else { &path };
-            problems.push(Problem::failure(name.as_os_str().as_bytes(), of_system(&error)));
+            problems.push(Problem::failure(name.as_os_str().as_bytes(), error_text(&error)));
         }
     }
 }
@@ -88,7 +89,7 @@ fn enter(
     let found = dir.dir_metadata()?;
     let _ = unlock(&dir);
     drop(dir);
-    // The root's own mode is its owner's matter.
+    // An existing target keeps its own mode.
     if preserve && !path.as_os_str().is_empty() {
         steps.push(Step::Leave(path.to_owned(), (found.mode(), found.mtime())));
     }
@@ -114,33 +115,34 @@ fn enter(
         match moved {
             Ok(WriteMode::Renamed) => {}
             Ok(WriteMode::InPlace(why)) => problems.push(written_in_place(name, &why)),
-            Err(error) => problems.push(Problem::failure(name, of_system(&error))),
+            Err(error) => problems.push(Problem::failure(name, error_text(&error))),
         }
     }
     Ok(())
 }
 
-/// What is said of something that was not replaced.
-pub fn written_in_place(name: &[u8], why: &io::Error) -> Problem {
-    Problem::notice(name, format_args!("written in place: {}", of_system(why)))
+/// Returns the notice about a file that was written in place.
+pub(crate) fn written_in_place(name: &[u8], why: &io::Error) -> Problem {
+    Problem::notice(name, format_args!("written in place: {}", error_text(why)))
 }
 
-/// Moves a directory. To another disk it is made anew, and what is in it has to follow: true.
+/// Moves a directory. Returns whether its content has to be moved separately, because the target is
+/// on another disk and the directory was created there.
 fn move_dir(tree: &Dir, target: &Dir, path: &Path) -> io::Result<bool> {
     let moved = tree.open_dir(path)?;
-    let had = moved.dir_metadata()?;
+    let found = moved.dir_metadata()?;
     // A directory that may not be written to may not be moved.
     unlock(&moved)?;
     match tree.rename(path, target, path) {
         Ok(()) => {}
         Err(error) if is_about_the_directory(&error) => {
-            set_root(&moved, Some((had.mode(), had.mtime())))?;
+            set_attributes(&moved, Some((found.mode(), found.mtime())))?;
             target.create_dir(path)?;
             return Ok(true);
         }
         Err(error) => return Err(error),
     }
-    set_root(&moved, Some((had.mode(), had.mtime())))?;
+    set_attributes(&moved, Some((found.mode(), found.mtime())))?;
     Ok(false)
 }
 
@@ -148,18 +150,18 @@ fn unlock(dir: &Dir) -> io::Result<()> {
     Ok(chmodat(dir, ".", Mode::RWXU, AtFlags::empty())?)
 }
 
-/// Gives a directory its permissions and its time, where they are known.
-pub fn set_root(dir: &Dir, set: Option<(u32, i64)>) -> io::Result<()> {
-    if let Some((mode, mtime)) = set {
-        // By a name in it: the handle is for finding names alone.
+/// Sets a directory's mode and time, where they are known.
+pub(crate) fn set_attributes(dir: &Dir, attributes: Option<(u32, i64)>) -> io::Result<()> {
+    if let Some((mode, mtime)) = attributes {
+        // By the name `.`: the handle is open for looking up names only.
         chmodat(dir, ".", Mode::from_raw_mode(mode & 0o777), AtFlags::empty())?;
         utimensat(dir, ".", &times(mtime), AtFlags::empty())?;
     }
     Ok(())
 }
 
-/// A time of change, and none of reading.
-pub fn times(mtime: i64) -> Timestamps {
+/// Returns timestamps that set the time of change and leave that of access.
+pub(crate) fn times(mtime: i64) -> Timestamps {
     Timestamps {
         last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
         last_modification: Timespec { tv_sec: mtime, tv_nsec: 0 },

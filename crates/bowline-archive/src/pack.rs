@@ -1,8 +1,8 @@
-//! A file or a tree of this side to the bytes of an archive, a piece at a time.
+//! A local file or tree to the bytes of an archive, a piece at a time.
 //!
-//! A directory comes twice: in front of what is in it, open to its owner, and as it is behind that.
-//! So its time stays, and one that may not be written to keeps nothing out, whether a tar looks
-//! back or not. What cannot be read is left out and told of.
+//! A directory comes twice: before its content, writable by its owner, and after it with its own
+//! mode and time. So its content can be unpacked, and its time stays, whether the tar delays
+//! setting them or not. What cannot be read is left out, and is a problem.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
@@ -14,21 +14,21 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
-use crate::reader::{BLOCK_BYTES, Entry, Kind};
-use crate::unpack::of_system;
+use crate::reader::{BLOCK_BYTES, Entry, EntryKind};
+use crate::unpack::error_text;
 use crate::writer::{self, Owner};
 use crate::{Item, ItemKind, Problem};
 
-/// WriteMode much there is to copy.
+/// How much there is to copy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Bytes of regular files.
+    /// The bytes of all regular files.
     pub bytes: u64,
-    /// Regular files.
+    /// The number of regular files.
     pub files: u64,
 }
 
-/// Counts what is below a path. What cannot be looked at does not count.
+/// Counts the files at and below a path. What cannot be looked at is not counted.
 #[must_use]
 pub fn totals(path: &Path) -> Totals {
     let mut totals = Totals::default();
@@ -39,7 +39,7 @@ pub fn totals(path: &Path) -> Totals {
     totals
 }
 
-/// Calls `see` with each regular file below a path.
+/// Calls `see` with each regular file at and below a path.
 fn each_file(path: &Path, see: &mut dyn FnMut(&Path, &Metadata)) {
     let mut waiting = vec![path.to_owned()];
     while let Some(path) = waiting.pop() {
@@ -53,19 +53,19 @@ fn each_file(path: &Path, see: &mut dyn FnMut(&Path, &Metadata)) {
     }
 }
 
-/// A state of a file: of two that are equal, so are the bytes.
+/// What changes when a file's bytes do: while it stays equal, so do the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Version {
-    /// In bytes.
+    /// The file's size in bytes.
     pub size: u64,
-    /// When its bytes were changed, in seconds and nanoseconds.
+    /// The time of the last change of its bytes (mtime), in seconds and nanoseconds.
     pub modified: (i64, i64),
-    /// When anything of it was changed.
+    /// The time of the last change of anything about it (ctime), in seconds and nanoseconds.
     changed: (i64, i64),
 }
 
 impl Version {
-    /// That of a file as it is now.
+    /// Returns the version that a file's metadata shows.
     #[must_use]
     pub fn of(found: &Metadata) -> Version {
         Version {
@@ -76,32 +76,32 @@ impl Version {
     }
 }
 
-/// Versions of files that are there already, by paths below the root.
+/// Versions of files, by paths below the root.
 pub type Versions = HashMap<Vec<u8>, Version>;
 
-/// Reads as an archive.
+/// Reads a local tree as an archive.
 #[derive(Debug)]
 pub struct Packer {
-    /// Directories on the way down, with what is still to be visited in each.
+    /// The open directories from the root down, with the entries still to visit in each.
     stack: Vec<Frame>,
-    /// The next thing to visit at the beginning.
+    /// The root, before it is visited.
     root: Option<(PathBuf, Vec<u8>)>,
-    there: Versions,
+    existing: Versions,
     sent: Versions,
-    /// All that was visited, as it is in the archive or there already.
+    /// Everything visited, as it is in the archive or exists already.
     items: BTreeMap<Vec<u8>, Item>,
     directories_only: bool,
     symlinks: u64,
-    /// Bytes of headers and padding that wait to be read.
-    waiting: Vec<u8>,
-    given: usize,
-    file: Option<Open>,
+    /// Bytes of headers and padding, and how many of them were read.
+    pending: Vec<u8>,
+    pending_read: usize,
+    file: Option<OpenFile>,
     is_over: bool,
     problems: Vec<Problem>,
     failures: u64,
-    /// Paths below the root whose bytes in the archive are not those of any moment.
+    /// Names of files that changed while they were read: their bytes mix several versions.
     torn: Vec<Vec<u8>>,
-    /// For those who show it.
+    /// The current file, for progress.
     name: Vec<u8>,
     bytes: u64,
 }
@@ -115,7 +115,7 @@ struct Frame {
 }
 
 #[derive(Debug)]
-struct Open {
+struct OpenFile {
     file: File,
     path: PathBuf,
     name: Vec<u8>,
@@ -125,20 +125,20 @@ struct Open {
 }
 
 impl Packer {
-    /// Packs what is at `path` under the name `root`. Files that are in `there`, and the same, are
-    /// left out.
+    /// Packs what is at `path` under the name `root`. Files whose version is in `existing` are left
+    /// out.
     #[must_use]
-    pub fn new(path: &Path, root: &[u8], there: Versions) -> Packer {
+    pub fn new(path: &Path, root: &[u8], existing: Versions) -> Packer {
         Packer {
             stack: Vec::new(),
             root: Some((path.to_owned(), root.to_vec())),
-            there,
+            existing,
             sent: Versions::new(),
             items: BTreeMap::new(),
             directories_only: false,
             symlinks: 0,
-            waiting: Vec::new(),
-            given: 0,
+            pending: Vec::new(),
+            pending_read: 0,
             file: None,
             is_over: false,
             problems: Vec::new(),
@@ -149,58 +149,59 @@ impl Packer {
         }
     }
 
-    /// Packs the directories alone, as they are at the end. Some tars make links when all else is
-    /// there, and the directories that those are in have another time then.
+    /// Packs the directories alone. Some tars make links last, which changes the times of the
+    /// directories that they are in.
     #[must_use]
     pub fn directories(path: &Path, root: &[u8]) -> Packer {
         Packer { directories_only: true, ..Packer::new(path, root, Versions::new()) }
     }
 
-    /// What files were when they were opened: whoever adds to what was sent of one has to know that
-    /// it is still the same.
+    /// The versions of files when they were opened. The rest of a file may be sent later only if it
+    /// still has that version.
     #[must_use]
     pub fn sent(&self) -> &Versions {
         &self.sent
     }
 
-    /// All that is on the other side once the archive was unpacked, by paths below the root.
+    /// Takes everything that the other side has once the archive is unpacked, by paths below the
+    /// root.
     pub fn items(&mut self) -> BTreeMap<Vec<u8>, Item> {
         std::mem::take(&mut self.items)
     }
 
-    /// WriteMode many symbolic links are in the archive.
+    /// The number of symbolic links in the archive.
     #[must_use]
     pub fn symlinks(&self) -> u64 {
         self.symlinks
     }
 
-    /// What was wrong with single files, so far.
+    /// Takes the problems with single files so far.
     pub fn problems(&mut self) -> Vec<Problem> {
         std::mem::take(&mut self.problems)
     }
 
-    /// WriteMode many files of those that were asked for are not in the archive as they are here.
+    /// The number of files that are not in the archive as they are here.
     #[must_use]
     pub fn failures(&self) -> u64 {
         self.failures
     }
 
-    /// Names in the archive whose bytes are not to be trusted.
+    /// Names in the archive of files that changed while they were read.
     #[must_use]
     pub fn torn(&self) -> &[Vec<u8>] {
         &self.torn
     }
 
-    /// The name of the file that is read, and how many bytes of files were.
+    /// The name of the current file, and the bytes of all files so far.
     #[must_use]
     pub fn position(&self) -> (&[u8], u64) {
         (&self.name, self.bytes)
     }
 
-    /// Whether all of the archive was read.
+    /// Whether the whole archive was read.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        self.is_over && self.given == self.waiting.len()
+        self.is_over && self.pending_read == self.pending.len()
     }
 
     fn problem(&mut self, problem: Problem) {
@@ -209,10 +210,10 @@ impl Packer {
     }
 
     fn fail(&mut self, path: &Path, error: &io::Error) {
-        self.problem(Problem::failure(path.as_os_str().as_bytes(), of_system(error)));
+        self.problem(Problem::failure(path.as_os_str().as_bytes(), error_text(error)));
     }
 
-    /// Finds more to read.
+    /// Visits the next path, or ends the archive.
     fn advance(&mut self) {
         let next = match self.root.take() {
             Some(root) => Some(root),
@@ -234,7 +235,13 @@ impl Packer {
             }
             None => {
                 if let Some(frame) = self.stack.pop() {
-                    self.put(&frame.found, frame.name, Kind::Directory, 0, Vec::new());
+                    self.append_header(
+                        &frame.found,
+                        frame.name,
+                        EntryKind::Directory,
+                        0,
+                        Vec::new(),
+                    );
                 }
             }
         }
@@ -248,10 +255,10 @@ impl Packer {
             for entry in fs::read_dir(path)? {
                 entries.push(entry?.file_name());
             }
-            // Taken from the end.
+            // In reverse, since they are popped off the end.
             entries.sort_unstable_by(|one, other| other.cmp(one));
             if !self.directories_only {
-                self.put(&found, name.clone(), Kind::Directory, 0o700, Vec::new());
+                self.append_header(&found, name.clone(), EntryKind::Directory, 0o700, Vec::new());
             }
             self.stack.push(Frame { entries, path: path.to_owned(), name, found });
         } else if self.directories_only {
@@ -259,15 +266,21 @@ impl Packer {
         } else if kind.is_symlink() {
             self.symlinks += 1;
             let target = fs::read_link(path)?;
-            self.put(&found, name, Kind::Symlink, 0, target.as_os_str().as_bytes().to_vec());
+            self.append_header(
+                &found,
+                name,
+                EntryKind::Symlink,
+                0,
+                target.as_os_str().as_bytes().to_vec(),
+            );
         } else if kind.is_file() {
             let root = name.iter().position(|byte| *byte == b'/').map_or(name.len(), |at| at + 1);
-            if self.there.get(&name[root..]) == Some(&Version::of(&found)) {
+            if self.existing.get(&name[root..]) == Some(&Version::of(&found)) {
                 self.bytes += found.len();
                 self.note(&found, &name, ItemKind::File, found.len());
                 return Ok(());
             }
-            // What was a file a moment ago may be a pipe now, which nobody writes to.
+            // The file may have become a pipe meanwhile, and opening that would block.
             let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
             let flags = i32::try_from(flags.bits()).unwrap_or(0);
             let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
@@ -275,10 +288,10 @@ impl Packer {
             if !before.is_file() {
                 return Err(io::Error::other("it is no regular file any more"));
             }
-            self.put(&before, name.clone(), Kind::File, 0, Vec::new());
+            self.append_header(&before, name.clone(), EntryKind::File, 0, Vec::new());
             self.sent.insert(name[root..].to_vec(), Version::of(&before));
             self.name.clone_from(&name);
-            self.file = Some(Open {
+            self.file = Some(OpenFile {
                 path: path.to_owned(),
                 file,
                 name,
@@ -300,23 +313,30 @@ impl Packer {
         Ok(())
     }
 
-    /// Appends a header. `more` are permissions beside its own.
-    fn put(&mut self, found: &Metadata, name: Vec<u8>, kind: Kind, more: u32, link: Vec<u8>) {
-        let size = if kind == Kind::File { found.len() } else { 0 };
+    /// Appends a header. `more` are permissions in addition to the item's own.
+    fn append_header(
+        &mut self,
+        found: &Metadata,
+        name: Vec<u8>,
+        kind: EntryKind,
+        more: u32,
+        link: Vec<u8>,
+    ) {
+        let size = if kind == EntryKind::File { found.len() } else { 0 };
         let mut name = name;
-        if kind == Kind::Directory {
+        if kind == EntryKind::Directory {
             name.push(b'/');
         }
         let (item, length) = match kind {
-            Kind::File => (ItemKind::File, size),
-            Kind::Symlink => (ItemKind::Symlink, link.len() as u64),
+            EntryKind::File => (ItemKind::File, size),
+            EntryKind::Symlink => (ItemKind::Symlink, link.len() as u64),
             _ => (ItemKind::Directory, 0),
         };
         self.note(found, name.strip_suffix(b"/").unwrap_or(&name), item, length);
         let mode = found.mode() & 0o7777 | more;
         let entry = Entry { name, kind, size, mode, mtime: found.mtime(), link };
         let owner = Owner { uid: found.uid(), gid: found.gid() };
-        writer::header(&entry, owner, &mut self.waiting);
+        writer::header(&entry, owner, &mut self.pending);
     }
 
     fn note(&mut self, found: &Metadata, name: &[u8], kind: ItemKind, size: u64) {
@@ -328,13 +348,13 @@ impl Packer {
     fn end(&mut self) {
         if !self.is_over {
             self.is_over = true;
-            self.waiting.resize(self.waiting.len() + 2 * BLOCK_BYTES, 0);
+            self.pending.resize(self.pending.len() + 2 * BLOCK_BYTES, 0);
         }
     }
 
-    /// All of a file was read, or all that there was of it.
-    fn close(&mut self, open: &mut Open) {
-        // The files of /proc have bytes, and no size that says so.
+    /// Ends a file: checks that it has not changed, and pads the archive.
+    fn close(&mut self, open: &mut OpenFile) {
+        // The files of /proc have bytes although their size is 0.
         let is_longer = !open.is_short && open.file.read(&mut [0]).is_ok_and(|read| read > 0);
         let after = open.file.metadata();
         let same = after.is_ok_and(|after| {
@@ -350,7 +370,7 @@ impl Packer {
         }
         let padding =
             (BLOCK_BYTES as u64 - open.before.len() % BLOCK_BYTES as u64) % BLOCK_BYTES as u64;
-        self.waiting.resize(self.waiting.len() + padding as usize, 0);
+        self.pending.resize(self.pending.len() + padding as usize, 0);
     }
 
     fn read_file(&mut self, buffer: &mut [u8]) -> usize {
@@ -368,7 +388,7 @@ impl Packer {
             }
         };
         let read = if read == 0 {
-            // The header has promised more: zeros, and the file is no good.
+            // The header has promised more: fill with zeros, and report the file at its end.
             open.is_short = most > 0;
             buffer[..most].fill(0);
             most
@@ -387,19 +407,20 @@ impl Packer {
 }
 
 impl Read for Packer {
-    /// Never fails; what is wrong is in [`problems`](Packer::problems). 0 is the end.
+    /// Reads the archive's next bytes; 0 is its end. Never fails: what is wrong with files is in
+    /// [`problems`](Packer::problems).
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut filled = 0;
         while filled < buffer.len() {
-            if self.given < self.waiting.len() {
-                let length = (buffer.len() - filled).min(self.waiting.len() - self.given);
-                let waiting = &self.waiting[self.given..self.given + length];
-                buffer[filled..filled + length].copy_from_slice(waiting);
-                self.given += length;
+            if self.pending_read < self.pending.len() {
+                let length = (buffer.len() - filled).min(self.pending.len() - self.pending_read);
+                let pending = &self.pending[self.pending_read..self.pending_read + length];
+                buffer[filled..filled + length].copy_from_slice(pending);
+                self.pending_read += length;
                 filled += length;
-                if self.given == self.waiting.len() {
-                    self.waiting.clear();
-                    self.given = 0;
+                if self.pending_read == self.pending.len() {
+                    self.pending.clear();
+                    self.pending_read = 0;
                 }
             } else if self.file.is_some() {
                 filled += self.read_file(&mut buffer[filled..]);

@@ -1,4 +1,4 @@
-//! One thing of a tree to its name: it is renamed, or written into what has the name.
+//! A file or link of a tree to its final name, by a rename or into the file that has it.
 
 use std::io::{self, Seek};
 use std::path::Path;
@@ -8,20 +8,20 @@ use rustix::fs::{AtFlags, futimens, utimensat};
 
 use crate::destination::is_about_the_directory;
 use crate::merge::times;
-use crate::unpack::of_system;
+use crate::unpack::error_text;
 
-/// WriteMode something got its name.
+/// How something got its name.
 #[derive(Debug)]
-pub enum WriteMode {
-    /// All at once.
+pub(crate) enum WriteMode {
+    /// It was renamed, which is atomic.
     Renamed,
-    /// Its bytes were written into what was there, and why.
+    /// Its bytes were written into the existing file, because of this error.
     InPlace(io::Error),
 }
 
-/// Puts a file or a link to a name that no directory has. What is neither a file nor a link stays
-/// what it is.
-pub fn put(
+/// Gives a file or a link the name `target`, which must not be a directory's. An existing file or
+/// link is replaced; anything else of that name stays, and is an error.
+pub(crate) fn put(
     from: &Dir,
     name: &Path,
     to: &Dir,
@@ -47,7 +47,7 @@ fn put_by(
             return Err(io::Error::other("what has the name is no regular file"));
         }
         if !source.is_symlink() && is_link {
-            // As `cp` does; no link leads out of the directory.
+            // As `cp` does; `Dir` follows no link out of the directory.
             let why = io::Error::other("it is a symbolic link");
             return write_into(from, name, to, target, &source, preserve)
                 .map(|()| WriteMode::InPlace(why));
@@ -74,7 +74,7 @@ fn put_by(
     }
 }
 
-/// To another disk: under a name of its own first.
+/// Copies to another disk, under a temporary name first.
 fn beside(
     from: &Dir,
     name: &Path,
@@ -104,7 +104,7 @@ fn beside(
     made
 }
 
-/// Writes a file's bytes into the one that has the name, whose owner and mode stay.
+/// Writes a file's bytes into the existing one, whose owner and mode stay.
 fn write_into(
     from: &Dir,
     name: &Path,
@@ -114,19 +114,19 @@ fn write_into(
     preserve: bool,
 ) -> io::Result<()> {
     let mut source_file = from.open(name)?;
-    // Not even opened, if it is a pipe that nobody reads.
+    // Opening a pipe that nobody reads would block.
     if !to.metadata(target).map_or(true, |there| there.is_file()) {
         return Err(io::Error::other("what has the name is no regular file"));
     }
     let mut file = to.open_with(target, OpenOptions::new().write(true).create(true))?;
     io::copy(&mut source_file, &mut file).map_err(|error| {
-        let text = format!("{}; what has the name may be damaged", of_system(&error));
+        let text = format!("{}; what has the name may be damaged", error_text(&error));
         io::Error::new(error.kind(), text)
     })?;
     let length = file.stream_position()?;
     file.set_len(length)?;
     if preserve {
-        // Who may write a file may not always set its time.
+        // Only its owner may set a file's time.
         let _ = utimensat(to, target, &times(source.mtime()), AtFlags::empty());
     }
     Ok(())
@@ -181,7 +181,7 @@ mod tests {
         let (new, name) = (Path::new("new"), Path::new("name"));
         let source = dir.symlink_metadata(new).unwrap();
         let error = write_into(&dir, new, &dir, name, &source, true).unwrap_err();
-        assert_eq!(of_system(&error), "is a directory; what has the name may be damaged");
+        assert_eq!(error_text(&error), "is a directory; what has the name may be damaged");
     }
 
     #[test]

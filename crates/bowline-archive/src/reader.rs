@@ -1,25 +1,25 @@
-//! Bytes of a tar archive to its entries, as a machine: whatever the pieces in which they come, the
-//! events are the same.
+//! Bytes of a tar archive to its entries, as a machine: the events are the same in whatever pieces
+//! the bytes come.
 //!
-//! Understood are ustar, GNU's long names and large numbers, and pax (path, linkpath, size, mtime,
-//! for an entry). Not understood, and refused by name: sparse files and multi-volume archives.
+//! It reads ustar, GNU's long names and large numbers, and pax (path, linkpath, size and mtime of
+//! an entry). Sparse files and multi-volume archives are refused.
 
 use tar::EntryType;
 use thiserror::Error;
 
-/// The unit of the format.
+/// The size of a tar block.
 pub const BLOCK_BYTES: usize = 512;
-/// The longest extended header: names of 4 KiB fit many times over.
+/// The longest extended header in bytes: names of 4 KiB fit many times over.
 const EXTENSION_BYTES: u64 = 64 * 1024;
-/// After the end, archives are filled up to their record size; 20 blocks is usual.
+/// The longest padding behind an archive's end in bytes. Records of 20 blocks are usual.
 const TRAILER_BYTES: u64 = 1024 * 1024;
 
-/// What an entry is.
+/// The kind of an [`Entry`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum EntryKind {
     /// A regular file.
     File,
-    /// Another name for a file that came before.
+    /// Another name for a file earlier in the archive.
     HardLink,
     /// A symbolic link.
     Symlink,
@@ -29,24 +29,24 @@ pub enum Kind {
     Fifo,
     /// A device.
     Device,
-    /// Something else, by its letter.
+    /// Any other kind, with its type flag.
     Other(u8),
 }
 
-/// The head of an entry.
+/// The header of an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Its name in the archive.
+    /// The entry's name in the archive.
     pub name: Vec<u8>,
-    /// What it is.
-    pub kind: Kind,
-    /// The bytes of data that follow.
+    /// The entry's kind.
+    pub kind: EntryKind,
+    /// The size of the data that follows, in bytes.
     pub size: u64,
-    /// Its permissions.
+    /// The entry's permissions.
     pub mode: u32,
-    /// When it was changed, in seconds since 1970.
+    /// The time of the last change, in seconds since 1970.
     pub mtime: i64,
-    /// For links: to what.
+    /// The target of a link; empty for other kinds.
     pub link: Vec<u8>,
 }
 
@@ -55,29 +55,29 @@ pub struct Entry {
 pub enum Event<'a> {
     /// An entry begins.
     Entry(Entry),
-    /// Some of its data.
+    /// Some of the current entry's data.
     Data(&'a [u8]),
-    /// All of its data has come.
+    /// The current entry's data is complete.
     Whole,
     /// The archive's end was seen.
     End,
 }
 
-/// Why bytes are no archive. Nothing after it can be trusted.
+/// Why bytes are no archive. Nothing behind a fault can be trusted.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Fault {
-    /// They end where something is still to come.
+    /// The bytes end before the archive does.
     #[error("unexpected EOF")]
     Truncated,
-    /// A header is damaged, or none.
+    /// A header is damaged, or is none.
     #[error("tar contents corrupted: the header at byte {at}: {what}")]
     Header {
-        /// Where it begins.
+        /// The byte at which the header begins.
         at: u64,
         /// What is wrong.
         what: &'static str,
     },
-    /// Bytes behind the end.
+    /// There are bytes other than padding behind the archive's end.
     #[error("tar contents corrupted: bytes behind the end of the archive")]
     Trailer,
 }
@@ -85,13 +85,15 @@ pub enum Fault {
 #[derive(Debug)]
 enum State {
     Header,
-    /// An extended header of this kind: bytes to come, and what came.
+    /// In an extended header: its kind, the bytes still to come, and those that have.
     Extension(Extension, u64, Vec<u8>),
+    /// In an entry's data, with the bytes still to come.
     Data(u64),
-    /// Bytes that fill a block, and then the header's state.
+    /// In a block's padding: the bytes still to come, and whether they end an entry.
     Padding(usize, bool),
-    /// One block of zeros was seen.
+    /// Behind the first of the two blocks of zeros that end an archive.
     AlmostOver,
+    /// Behind the end, with the bytes of padding so far.
     Over(u64),
     Broken(Fault),
 }
@@ -101,39 +103,39 @@ enum Extension {
     LongName,
     LongLink,
     Pax,
-    /// For all entries that follow; its fields are of no use here.
+    /// Applies to all entries that follow; none of its fields is used.
     Global,
 }
 
-/// What extended headers said of the next entry.
+/// Fields of the next entry from extended headers, which override those of its own header.
 #[derive(Debug, Default)]
-struct Said {
+struct Overrides {
     name: Option<Vec<u8>>,
     link: Option<Vec<u8>>,
     size: Option<u64>,
     mtime: Option<i64>,
 }
 
-/// The machine.
+/// Turns the bytes of an archive into [`Event`]s.
 #[derive(Debug)]
 pub struct Reader {
     state: State,
-    /// A header's bytes, while they come in pieces.
+    /// The bytes so far of a header that comes in pieces.
     block: Vec<u8>,
-    /// WriteMode many bytes were looked at.
-    at: u64,
-    said: Said,
-    /// WriteMode many archives follow the one that comes.
+    /// The bytes read so far.
+    position: u64,
+    overrides: Overrides,
+    /// The archives that follow the current one.
     following: u64,
     headers: Headers,
 }
 
-/// What an archive has beside the data of its entries.
+/// The size of an archive's headers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Headers {
-    /// Bytes of headers, extended ones with what they hold.
+    /// Bytes of headers, including the content of extended ones.
     pub bytes: u64,
-    /// Extended headers: each is one more than the entries.
+    /// The number of extended headers.
     pub extended: u64,
 }
 
@@ -142,8 +144,8 @@ impl Default for Reader {
         Reader {
             state: State::Header,
             block: Vec::with_capacity(BLOCK_BYTES),
-            at: 0,
-            said: Said::default(),
+            position: 0,
+            overrides: Overrides::default(),
             following: 0,
             headers: Headers::default(),
         }
@@ -151,28 +153,28 @@ impl Default for Reader {
 }
 
 impl Reader {
-    /// For so many archives, one behind the other; the end is that of the last one.
+    /// Creates a reader of several archives, one behind the other, with one end.
     #[must_use]
     pub fn of_many(archives: u64) -> Reader {
         Reader { following: archives.saturating_sub(1), ..Reader::default() }
     }
 
-    /// What came beside data, so far.
+    /// The size of the headers read so far.
     #[must_use]
     pub fn headers(&self) -> Headers {
         self.headers
     }
 
-    /// Whether the end was seen.
+    /// Whether the archive's end was read.
     #[must_use]
     pub fn is_over(&self) -> bool {
         matches!(self.state, State::Over(_)) && self.following == 0
     }
 
-    /// No more bytes will come.
+    /// Checks, once no more bytes will come, that the archive is complete.
     ///
     /// # Errors
-    /// [`Fault::Truncated`] unless the end was seen.
+    /// [`Fault::Truncated`] if the archive's end was not read, or the earlier fault.
     pub fn finish(&self) -> Result<(), Fault> {
         match &self.state {
             State::Over(_) if self.following == 0 => Ok(()),
@@ -181,10 +183,11 @@ impl Reader {
         }
     }
 
-    /// The next event in `input`, which begins behind it then; `None` once all of it was taken.
+    /// Takes the bytes of the next event off the beginning of `input`. Returns `None` once `input`
+    /// is empty.
     ///
     /// # Errors
-    /// [`Fault`], and the same one ever after.
+    /// [`Fault`] if the bytes are no archive; every later call returns the same one.
     pub fn next_event<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Event<'a>>, Fault> {
         let event = self.step(input);
         if let Err(fault) = &event {
@@ -205,7 +208,7 @@ impl Reader {
                 State::Data(left) => {
                     let bytes = split(input, *left);
                     *left -= bytes.len() as u64;
-                    self.at += bytes.len() as u64;
+                    self.position += bytes.len() as u64;
                     if *left == 0 {
                         self.state = State::Padding(self.padding(), true);
                         self.skip_no_padding();
@@ -214,21 +217,21 @@ impl Reader {
                 }
                 State::Padding(left, ends_entry) => {
                     let length = split(input, *left as u64).len();
-                    self.at += length as u64;
+                    self.position += length as u64;
                     *left -= length;
                     if *left == 0 {
                         self.state = if *ends_entry { State::Data(0) } else { State::Header };
                     }
                 }
-                State::Extension(kind, left, came) => {
+                State::Extension(kind, left, received) => {
                     let bytes = split(input, *left);
-                    came.extend_from_slice(bytes);
+                    received.extend_from_slice(bytes);
                     self.headers.bytes += bytes.len() as u64;
                     *left -= bytes.len() as u64;
-                    self.at += bytes.len() as u64;
+                    self.position += bytes.len() as u64;
                     if *left == 0 {
-                        let (kind, came) = (*kind, std::mem::take(came));
-                        self.extend(kind, &came)?;
+                        let (kind, received) = (*kind, std::mem::take(received));
+                        self.extend(kind, &received)?;
                         self.state = State::Padding(self.padding(), false);
                         self.skip_no_padding();
                     }
@@ -236,7 +239,7 @@ impl Reader {
                 State::Over(_) if self.following > 0 => {
                     let bytes = split(input, (BLOCK_BYTES - self.block.len()) as u64);
                     self.block.extend_from_slice(bytes);
-                    self.at += bytes.len() as u64;
+                    self.position += bytes.len() as u64;
                     if self.block.len() == BLOCK_BYTES {
                         let event = self.between();
                         self.block.clear();
@@ -255,7 +258,7 @@ impl Reader {
                 State::Header | State::AlmostOver => {
                     let bytes = split(input, (BLOCK_BYTES - self.block.len()) as u64);
                     self.block.extend_from_slice(bytes);
-                    self.at += bytes.len() as u64;
+                    self.position += bytes.len() as u64;
                     if self.block.len() == BLOCK_BYTES {
                         let event = self.header();
                         self.block.clear();
@@ -268,20 +271,20 @@ impl Reader {
         }
     }
 
-    /// What fills the block that was begun.
+    /// The bytes up to the end of the current block.
     fn padding(&self) -> usize {
-        let begun = (self.at % BLOCK_BYTES as u64) as usize;
+        let begun = (self.position % BLOCK_BYTES as u64) as usize;
         (BLOCK_BYTES - begun) % BLOCK_BYTES
     }
 
-    /// A padding of nothing needs no bytes to end.
+    /// Leaves [`State::Padding`] if there is no padding, since no byte will do so.
     fn skip_no_padding(&mut self) {
         if let State::Padding(0, ends_entry) = self.state {
             self.state = if ends_entry { State::Data(0) } else { State::Header };
         }
     }
 
-    /// A block behind an archive that is not the last: it fills up the record, or begins the next.
+    /// Reads a block behind an archive that is not the last: padding, or the next one's header.
     fn between(&mut self) -> Result<Option<Event<'static>>, Fault> {
         let State::Over(trailer) = &mut self.state else { return Ok(None) };
         if self.block.iter().any(|byte| *byte != 0) {
@@ -294,7 +297,7 @@ impl Reader {
     }
 
     fn header(&mut self) -> Result<Option<Event<'static>>, Fault> {
-        let at = self.at - BLOCK_BYTES as u64;
+        let at = self.position - BLOCK_BYTES as u64;
         let fault = |what| Fault::Header { at, what };
         if self.block.iter().all(|byte| *byte == 0) {
             if matches!(self.state, State::AlmostOver) {
@@ -332,24 +335,25 @@ impl Reader {
             }
             return Ok(None);
         }
-        let said = std::mem::take(&mut self.said);
-        let name = said.name.unwrap_or_else(|| header.path_bytes().into_owned());
-        let link = said.link.or_else(|| header.link_name_bytes().map(|link| link.into_owned()));
-        let mtime = said.mtime.unwrap_or_else(|| mtime_of(header));
+        let overrides = std::mem::take(&mut self.overrides);
+        let name = overrides.name.unwrap_or_else(|| header.path_bytes().into_owned());
+        let link =
+            overrides.link.or_else(|| header.link_name_bytes().map(|link| link.into_owned()));
+        let mtime = overrides.mtime.unwrap_or_else(|| mtime_of(header));
         let kind = match kind {
-            // Before there were directories of their own, a name told.
-            EntryType::Regular if name.ends_with(b"/") => Kind::Directory,
-            EntryType::Regular | EntryType::Continuous => Kind::File,
-            EntryType::Link => Kind::HardLink,
-            EntryType::Symlink => Kind::Symlink,
-            EntryType::Directory => Kind::Directory,
-            EntryType::Fifo => Kind::Fifo,
-            EntryType::Char | EntryType::Block => Kind::Device,
-            other => Kind::Other(other.as_byte()),
+            // The oldest format marks directories by their names alone.
+            EntryType::Regular if name.ends_with(b"/") => EntryKind::Directory,
+            EntryType::Regular | EntryType::Continuous => EntryKind::File,
+            EntryType::Link => EntryKind::HardLink,
+            EntryType::Symlink => EntryKind::Symlink,
+            EntryType::Directory => EntryKind::Directory,
+            EntryType::Fifo => EntryKind::Fifo,
+            EntryType::Char | EntryType::Block => EntryKind::Device,
+            other => EntryKind::Other(other.as_byte()),
         };
-        // A link may repeat the size of what it leads to; only files and the unknown have data.
+        // A link may repeat the size of its target; only files and unknown kinds have data.
         let size = match kind {
-            Kind::File | Kind::Other(_) => said.size.unwrap_or(size),
+            EntryKind::File | EntryKind::Other(_) => overrides.size.unwrap_or(size),
             _ => 0,
         };
         if size > i64::MAX as u64 {
@@ -367,18 +371,19 @@ impl Reader {
             bytes[..end].to_vec()
         };
         match kind {
-            Extension::LongName => self.said.name = Some(until_zero()),
-            Extension::LongLink => self.said.link = Some(until_zero()),
+            Extension::LongName => self.overrides.name = Some(until_zero()),
+            Extension::LongLink => self.overrides.link = Some(until_zero()),
             Extension::Global => {}
             Extension::Pax => {
-                let fault = Fault::Header { at: self.at, what: "a pax record is damaged" };
+                let fault = Fault::Header { at: self.position, what: "a pax record is damaged" };
                 self.pax(bytes).ok_or(fault)?;
             }
         }
         Ok(())
     }
 
-    /// Records of `LENGTH KEY=VALUE\n`, where the length counts all of it (pax, section 4).
+    /// Reads records of `LENGTH KEY=VALUE\n`, where the length is the whole record's (pax, section
+    /// 4).
     fn pax(&mut self, mut bytes: &[u8]) -> Option<()> {
         while !bytes.is_empty() {
             let space = bytes.iter().position(|byte| *byte == b' ')?;
@@ -389,17 +394,17 @@ impl Reader {
             let (key, value) = (&record[..equals], &record[equals + 1..]);
             let text = || std::str::from_utf8(value).ok();
             match key {
-                b"path" => self.said.name = Some(value.to_vec()),
-                b"linkpath" => self.said.link = Some(value.to_vec()),
-                b"size" => self.said.size = Some(text()?.parse().ok()?),
+                b"path" => self.overrides.name = Some(value.to_vec()),
+                b"linkpath" => self.overrides.link = Some(value.to_vec()),
+                b"size" => self.overrides.size = Some(text()?.parse().ok()?),
                 b"mtime" => {
                     let (seconds, fraction) = text()?.split_once('.').unwrap_or((text()?, ""));
-                    // The whole second below, as the system counts.
+                    // Rounded down, as the system does.
                     let is_below = seconds.starts_with('-') && fraction.bytes().any(|b| b != b'0');
                     let seconds: i64 = seconds.parse().ok()?;
-                    self.said.mtime = Some(seconds.checked_sub(is_below.into())?);
+                    self.overrides.mtime = Some(seconds.checked_sub(is_below.into())?);
                 }
-                // A file with holes would come out as its data alone.
+                // A sparse file would come out without its holes.
                 _ if key.starts_with(b"GNU.sparse.") => return None,
                 _ => {}
             }
@@ -408,7 +413,7 @@ impl Reader {
     }
 }
 
-/// Takes at most so many bytes off the beginning.
+/// Takes at most `most` bytes off the beginning of `input`.
 fn split<'a>(input: &mut &'a [u8], most: u64) -> &'a [u8] {
     let length = input.len().min(usize::try_from(most).unwrap_or(usize::MAX));
     let (first, rest) = input.split_at(length);
@@ -420,7 +425,7 @@ fn mtime_of(header: &tar::Header) -> i64 {
     header.mtime().ok().and_then(|mtime| i64::try_from(mtime).ok()).unwrap_or(0)
 }
 
-/// The sum of a header's bytes, with blanks in the place of the sum.
+/// Returns the sum of a header's bytes, with blanks instead of its checksum field.
 fn checksum(block: &[u8]) -> u32 {
     let bytes = block.iter().enumerate();
     bytes.map(|(at, byte)| if (148..156).contains(&at) { 32 } else { u32::from(*byte) }).sum()
@@ -433,23 +438,23 @@ mod tests {
     use super::*;
     use crate::writer;
 
-    fn archive(entries: &[(&[u8], Kind, &[u8])]) -> Vec<u8> {
+    fn archive(entries: &[(&[u8], EntryKind, &[u8])]) -> Vec<u8> {
         let mut bytes = Vec::new();
         for (name, kind, data) in entries {
             let (size, link) = match kind {
-                Kind::File => (data.len() as u64, Vec::new()),
+                EntryKind::File => (data.len() as u64, Vec::new()),
                 _ => (0, data.to_vec()),
             };
             let entry =
                 Entry { name: name.to_vec(), kind: *kind, size, mode: 0o640, mtime: 1234, link };
-            let data = if *kind == Kind::File { data } else { &b""[..] };
-            writer::whole(&entry, writer::Owner::default(), data, &mut bytes);
+            let data = if *kind == EntryKind::File { data } else { &b""[..] };
+            writer::entry(&entry, writer::Owner::default(), data, &mut bytes);
         }
         writer::end(&mut bytes);
         bytes
     }
 
-    /// What came out, with the data of an entry in one.
+    /// An [`Event`], with all data of an entry in one.
     #[derive(Debug, PartialEq)]
     enum Out {
         Entry(Entry),
@@ -484,11 +489,11 @@ mod tests {
     fn what_was_written_is_read() {
         let long = [b'n'; 300];
         let archive = archive(&[
-            (b"d/", Kind::Directory, b""),
-            (b"d/a\nb", Kind::File, b"hello"),
-            (&long, Kind::File, &[7; 1024]),
-            (b"l", Kind::Symlink, &long),
-            (b"empty", Kind::File, b""),
+            (b"d/", EntryKind::Directory, b""),
+            (b"d/a\nb", EntryKind::File, b"hello"),
+            (&long, EntryKind::File, &[7; 1024]),
+            (b"l", EntryKind::Symlink, &long),
+            (b"empty", EntryKind::File, b""),
         ]);
         let (events, end) = events(&archive, usize::MAX);
         assert_eq!(end, Ok(()));
@@ -503,7 +508,7 @@ mod tests {
         assert_eq!(events.last(), Some(&Out::End));
         assert!(events.contains(&Out::Data(b"hello".to_vec())));
         let link = events.iter().find_map(|event| match event {
-            Out::Entry(entry) if entry.kind == Kind::Symlink => Some(entry.link.clone()),
+            Out::Entry(entry) if entry.kind == EntryKind::Symlink => Some(entry.link.clone()),
             _ => None,
         });
         assert_eq!(link.as_deref(), Some(&long[..]));
@@ -517,14 +522,14 @@ mod tests {
             format!("{} path={value}\n12 size=513\n19 mtime=-5.123456\n", 9 + value.len());
         let extension = Entry {
             name: b"x".to_vec(),
-            kind: Kind::Other(b'x'),
+            kind: EntryKind::Other(b'x'),
             size: records.len() as u64,
             mode: 0,
             mtime: 0,
             link: Vec::new(),
         };
-        writer::whole(&extension, writer::Owner::default(), records.as_bytes(), &mut bytes);
-        let file = Entry { name: b"no".to_vec(), kind: Kind::File, size: 1, ..extension };
+        writer::entry(&extension, writer::Owner::default(), records.as_bytes(), &mut bytes);
+        let file = Entry { name: b"no".to_vec(), kind: EntryKind::File, size: 1, ..extension };
         writer::header(&file, writer::Owner::default(), &mut bytes);
         bytes.extend_from_slice(&[1; 1024]);
         writer::end(&mut bytes);
@@ -536,7 +541,7 @@ mod tests {
 
     #[test]
     fn faults_are_named() {
-        let whole = archive(&[(b"f", Kind::File, &[1; 600])]);
+        let whole = archive(&[(b"f", EntryKind::File, &[1; 600])]);
         for length in 0..whole.len() - 9 * 1024 {
             let (_, end) = events(&whole[..length], 1000);
             assert_eq!(end.unwrap_err(), Fault::Truncated, "{length}");
@@ -554,7 +559,7 @@ mod tests {
 
     #[test]
     fn archives_follow_one_another() {
-        let one = archive(&[(b"f", Kind::File, &[1; 600])]);
+        let one = archive(&[(b"f", EntryKind::File, &[1; 600])]);
         // Some tars write no more than two blocks of zeros.
         let short = &one[..one.len().min(512 + 1024 + 1024)];
         let all = [short, &one, short].concat();
@@ -583,7 +588,11 @@ mod tests {
             piece in 1usize..1500,
             flip in prop::option::of((any::<prop::sample::Index>(), 1u8..)),
         ) {
-            let mut bytes = archive(&[(&name, Kind::File, &data), (b"z", Kind::Symlink, &name)]);
+            let entries = [
+                (&name[..], EntryKind::File, &data[..]),
+                (b"z", EntryKind::Symlink, &name),
+            ];
+            let mut bytes = archive(&entries);
             if let Some((at, change)) = flip {
                 let at = at.index(bytes.len());
                 bytes[at] ^= change;

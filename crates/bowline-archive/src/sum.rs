@@ -6,10 +6,10 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-/// The sum of all that is read, in hexadecimal.
+/// Returns the SHA-256 of all that is read, in hexadecimal.
 ///
 /// # Errors
-/// Those of reading.
+/// The error of the source, if it cannot be read.
 pub fn sha256(mut source: impl Read) -> io::Result<String> {
     let mut hash = Sha256::new();
     let mut piece = vec![0; 128 * 1024];
@@ -24,10 +24,10 @@ pub fn sha256(mut source: impl Read) -> io::Result<String> {
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// The same of a file of this side.
+/// Returns the SHA-256 of a local file, in hexadecimal.
 ///
 /// # Errors
-/// Those of reading it.
-pub fn of_file(path: &Path) -> io::Result<String> {
+/// The system's error, if the file cannot be opened or read.
+pub fn sha256_of_file(path: &Path) -> io::Result<String> {
     sha256(File::open(path)?)
 }

@@ -1,8 +1,8 @@
-//! Entries to files below one directory, out of which nothing leads, and from there to the name
-//! that was asked for once all is there.
+//! Entries to files in a staging directory that no path leads out of, and from there to the target
+//! once all of them are there.
 //!
-//! Everything goes into a directory beside the target first, or in it where it is there. What
-//! has come in an earlier attempt may stay, so that it need not come again.
+//! The staging directory is beside the target, or in it if that is a directory. What an earlier
+//! attempt has unpacked may stay, so that it need not be sent again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -14,202 +14,203 @@ use std::path::{Path, PathBuf};
 
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, OpenOptions};
-use rustix::fs::{AtFlags, Mode, fchmod, futimens, utimensat};
+use rustix::fs::{Mode, fchmod, futimens};
 use thiserror::Error;
 
 use crate::Problem;
-use crate::admit::{Admission, ENTRY_BYTES, KEPT_BYTES, Refused, Verdict};
 use crate::destination::{self, Destination};
-use crate::merge::{merge, set_root, sweep, times, written_in_place};
-use crate::publish::{WriteMode, put};
-use crate::reader::{Entry, Event, Fault, Kind, Reader};
+use crate::filter::{ENTRY_BYTES, EntryFilter, KEPT_BYTES, Refused, Verdict};
+use crate::merge::{sweep, times};
+use crate::reader::{Entry, EntryKind, Event, Fault, Reader};
 
-/// Under this name the tree is in its directory.
+/// The tree's name in the staging directory.
 const TREE: &str = "tree";
-/// How many problems are told one by one.
-const TROUBLES: usize = 1000;
+/// The most problems that are reported one by one.
+const MAX_PROBLEMS: usize = 1000;
 
 /// Why nothing more can be unpacked.
 #[derive(Debug, Error)]
 pub enum UnpackError {
-    /// The bytes are no archive.
+    /// The bytes are no archive, or end too early.
     #[error(transparent)]
     Fault(#[from] Fault),
-    /// The archive is refused.
+    /// The rest of the archive is refused.
     #[error(transparent)]
     Refused(#[from] Refused),
-    /// The target's directory, or the one beside it.
+    /// The target or the staging directory cannot be used.
     #[error("{}: {error}", path.display())]
-    Place {
-        /// The file.
+    Io {
+        /// The path that cannot be used.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
+        #[source]
         error: io::Error,
     },
 }
 
-/// A file that is here, as it came.
+/// A file that has been unpacked, in whole or in part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Received {
-    /// Its size.
+    /// The file's size in the archive.
     pub size: u64,
-    /// Its time in the archive, in seconds.
+    /// The file's time in the archive, in seconds since 1970.
     pub mtime: i64,
-    /// Its permissions in the archive.
+    /// The file's permissions in the archive.
     pub mode: u32,
-    /// So much of it is here.
+    /// The bytes of the file that have been unpacked.
     pub bytes: u64,
 }
 
 impl Received {
-    /// Whether all of it is here.
+    /// Whether the file is complete.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.bytes == self.size
     }
 
-    /// Gives a file its permissions and its time.
-    fn set(&self, file: &impl AsFd) -> io::Result<()> {
+    /// Sets a file's permissions and time to those of the archive.
+    fn set_attributes(&self, file: &impl AsFd) -> io::Result<()> {
         fchmod(file, Mode::from_raw_mode(self.mode & 0o777))?;
         Ok(futimens(file, &times(self.mtime))?)
     }
 }
 
-/// Something was taken, for those who show it.
+/// A step of unpacking, to show progress.
 #[derive(Debug)]
-pub enum Step<'a> {
-    /// A file begins.
+pub enum Progress<'a> {
+    /// The file of this name begins.
     File(&'a [u8]),
-    /// So many bytes of it have come.
+    /// This many bytes of the current file were unpacked.
     Bytes(usize),
 }
 
-/// Unpacks archives of one tree, one attempt after the other, and gives it its name at the end.
+/// Unpacks a tree in one attempt or several, and gives it the target's name at the end.
 #[derive(Debug)]
 pub struct Unpacker {
     destination: Destination,
-    place: PathBuf,
-    /// Why that is neither beside the target nor in it.
-    is_elsewhere: Option<io::Error>,
-    /// The place.
+    staging: PathBuf,
+    /// Why the staging directory is neither beside the target nor in it, if that is so.
+    fallback_reason: Option<io::Error>,
+    /// The staging directory's handle.
     dir: Dir,
     preserve: bool,
     reader: Reader,
-    admission: Option<Admission>,
+    filter: Option<EntryFilter>,
     current: Option<Current>,
-    /// Whole files and the one that was cut, by their paths below the root.
+    /// Complete files and the one that was cut, by their paths below the root.
     received: BTreeMap<Vec<u8>, Received>,
     directories: BTreeMap<Vec<u8>, (u32, i64)>,
     symlinks: BTreeMap<Vec<u8>, (Vec<u8>, i64)>,
-    /// What was told of and is not here.
-    told_of: BTreeSet<Vec<u8>>,
-    /// What all these names take.
+    /// Paths of which a problem was reported and nothing has been unpacked.
+    reported: BTreeSet<Vec<u8>>,
+    /// The memory that all these names take.
     kept: u64,
-    /// The root is a symbolic link: what it leads to has to be asked for.
+    /// The root is a symbolic link, whose target has to be requested.
     root_is_link: bool,
     problems: Vec<Problem>,
-    told: usize,
+    problem_count: usize,
     failures: u64,
     took_something: bool,
     /// The tree is a file, and the target a directory.
     replaces_a_directory: bool,
 }
 
-/// The file whose data comes.
+/// The entry whose data is being read.
 #[derive(Debug)]
 struct Current {
     path: Vec<u8>,
-    /// `None` if it is passed over.
+    /// `None` if the entry is skipped.
     file: Option<File>,
     received: Received,
 }
 
 impl Unpacker {
-    /// For a tree that is to be called `target`, in a directory that is made if it is not there.
-    /// `preserve` keeps modes and times.
+    /// Creates an unpacker of a tree that is to have the name `target`, and its staging directory.
+    /// Missing directories above the target are created. `preserve` keeps modes and times.
     ///
     /// # Errors
-    /// If there can be no directory for it until it is complete.
+    /// [`UnpackError::Io`] if the target cannot be looked at, or no staging directory can be made.
     pub fn new(target: &Path, preserve: bool) -> Result<Unpacker, UnpackError> {
         let fail = |path: &Path| {
             let path = path.to_owned();
-            |error| UnpackError::Place { path, error }
+            |error| UnpackError::Io { path, error }
         };
         let destination = Destination::of(target).map_err(fail(target))?;
-        let (place, is_elsewhere) = destination::place(&destination)
-            .map_err(|(path, error)| UnpackError::Place { path, error })?;
-        let dir = Dir::open_ambient_dir(&place, ambient_authority()).map_err(fail(&place))?;
+        let (staging, fallback_reason) = destination::create_staging(&destination)
+            .map_err(|(path, error)| UnpackError::Io { path, error })?;
+        let dir = Dir::open_ambient_dir(&staging, ambient_authority()).map_err(fail(&staging))?;
         Ok(Unpacker {
             destination,
-            place,
-            is_elsewhere,
+            staging,
+            fallback_reason,
             dir,
             preserve,
             reader: Reader::default(),
-            admission: None,
+            filter: None,
             current: None,
             received: BTreeMap::new(),
             directories: BTreeMap::new(),
             symlinks: BTreeMap::new(),
-            told_of: BTreeSet::new(),
+            reported: BTreeSet::new(),
             kept: 0,
             root_is_link: false,
             problems: Vec::new(),
-            told: 0,
+            problem_count: 0,
             failures: 0,
             took_something: false,
             replaces_a_directory: false,
         })
     }
 
-    /// Begins an archive: the first, or another one after a loss.
-    pub fn begin(&mut self, admission: Admission) {
-        self.begin_many(admission, 1);
+    /// Begins an archive: the first one, or that of another attempt.
+    pub fn begin(&mut self, filter: EntryFilter) {
+        self.begin_many(filter, 1);
     }
 
-    /// The same for so many archives of one tree, one behind the other.
-    pub fn begin_many(&mut self, admission: Admission, archives: u64) {
-        self.cut();
+    /// Begins several archives of the tree, one behind the other.
+    pub fn begin_many(&mut self, filter: EntryFilter, archives: u64) {
+        self.close_current();
         self.reader = Reader::of_many(archives);
-        let place = self.place.file_name().unwrap_or_default();
-        self.admission = Some(admission.of_place(place.as_bytes()));
+        let staging = self.staging.file_name().unwrap_or_default();
+        self.filter = Some(filter.with_staging(staging.as_bytes()));
         self.root_is_link = false;
     }
 
-    /// Whether what was asked for is a symbolic link, which was not taken.
+    /// Whether the requested path is a symbolic link, which was not taken.
     #[must_use]
     pub fn root_is_link(&self) -> bool {
         self.root_is_link
     }
 
-    /// Makes a directory known that did not come again in an attempt.
+    /// Adds a directory that an earlier attempt has created and this one does not send again.
     pub fn know_directory(&mut self, path: &[u8], mode: u32, mtime: i64) {
         self.directories.entry(path.to_vec()).or_insert((mode, mtime));
     }
 
-    /// What is here, by paths below the root.
+    /// The files that have been unpacked, by paths below the root.
     #[must_use]
     pub fn received(&self) -> &BTreeMap<Vec<u8>, Received> {
         &self.received
     }
 
-    /// Forgets a file: it is another one now, or gone.
+    /// Removes a file, because it is gone or another one at its source.
     pub fn forget(&mut self, path: &[u8]) {
         self.received.remove(path);
         let _ = self.dir.remove_file(self.inside(path));
     }
 
-    /// The file that was cut short, to be written on at its end.
+    /// The file that was cut short, if there is one; [`append`](Self::append) continues it.
     #[must_use]
     pub fn unfinished(&self) -> Option<(Vec<u8>, Received)> {
         let found = self.received.iter().find(|(_, received)| !received.is_whole());
         found.map(|(path, received)| (path.clone(), *received))
     }
 
-    /// Writes on at the end of a file that was cut. More than is missing is an error.
+    /// Continues a file that was cut short.
     ///
     /// # Errors
-    /// Of the system; or [`io::ErrorKind::InvalidData`].
+    /// [`io::ErrorKind::NotFound`] for an unknown path, [`io::ErrorKind::InvalidData`] if there are
+    /// more bytes than are missing, and the system's error if they cannot be written.
     pub fn append(&mut self, path: &[u8], bytes: &[u8]) -> io::Result<()> {
         let inside = self.inside(path);
         let Some(received) = self.received.get_mut(path) else {
@@ -222,30 +223,30 @@ impl Unpacker {
         file.write_all(bytes)?;
         received.bytes += bytes.len() as u64;
         if received.is_whole() && self.preserve {
-            received.set(&file)?;
+            received.set_attributes(&file)?;
         }
         Ok(())
     }
 
-    /// Takes bytes of the archive. `show` is told of each step.
+    /// Unpacks the archive's next bytes. `show` gets each step.
     ///
     /// # Errors
-    /// [`UnpackError`]: no more of this archive can be taken.
+    /// [`UnpackError`] if the archive is damaged or refused. Nothing more of it may be taken then.
     pub fn take(
         &mut self,
         mut bytes: &[u8],
-        show: &mut dyn FnMut(Step<'_>),
+        show: &mut dyn FnMut(Progress<'_>),
     ) -> Result<(), UnpackError> {
         loop {
             let event = self.reader.next_event(&mut bytes)?;
-            if let Some(admission) = &mut self.admission {
-                admission.headers(self.reader.headers())?;
+            if let Some(filter) = &mut self.filter {
+                filter.headers(self.reader.headers())?;
             }
             let Some(event) = event else { break };
             match event {
                 Event::Entry(entry) => self.entry(&entry, show)?,
                 Event::Data(bytes) => {
-                    show(Step::Bytes(bytes.len()));
+                    show(Progress::Bytes(bytes.len()));
                     self.data(bytes);
                 }
                 Event::Whole => self.whole(),
@@ -255,20 +256,20 @@ impl Unpacker {
         Ok(())
     }
 
-    /// The archive's bytes are over.
+    /// Checks, once no more bytes will come, that the archive is complete.
     ///
     /// # Errors
-    /// [`Fault::Truncated`] unless its end was seen.
+    /// [`Fault::Truncated`] if the archive's end was not read, or the earlier fault.
     pub fn finish(&mut self) -> Result<(), UnpackError> {
         Ok(self.reader.finish()?)
     }
 
-    /// What was wrong with single entries, so far.
+    /// Takes the problems with single entries so far.
     pub fn problems(&mut self) -> Vec<Problem> {
         std::mem::take(&mut self.problems)
     }
 
-    /// WriteMode many entries of those that were asked for are not here.
+    /// The number of requested entries that could not be unpacked.
     #[must_use]
     pub fn failures(&self) -> u64 {
         self.failures
@@ -276,18 +277,18 @@ impl Unpacker {
 
     fn problem(&mut self, problem: Problem) {
         self.failures += u64::from(problem.is_failure);
-        self.told += 1;
-        if self.told < TROUBLES {
+        self.problem_count += 1;
+        if self.problem_count < MAX_PROBLEMS {
             self.problems.push(problem);
-        } else if self.told == TROUBLES {
+        } else if self.problem_count == MAX_PROBLEMS {
             let text = "what is wrong with other entries is not shown".to_owned();
             self.problems.push(Problem { text, is_failure: false });
         }
     }
 
     fn fail(&mut self, path: &[u8], error: &io::Error) {
-        self.told_of.insert(path.to_vec());
-        self.problem(Problem::failure(path, of_system(error)));
+        self.reported.insert(path.to_vec());
+        self.problem(Problem::failure(path, error_text(error)));
     }
 
     fn inside(&self, path: &[u8]) -> PathBuf {
@@ -295,40 +296,45 @@ impl Unpacker {
         if path.is_empty() { tree.to_owned() } else { tree.join(OsStr::from_bytes(path)) }
     }
 
-    fn entry(&mut self, entry: &Entry, show: &mut dyn FnMut(Step<'_>)) -> Result<(), UnpackError> {
-        let Some(admission) = &mut self.admission else { return Ok(()) };
+    fn entry(
+        &mut self,
+        entry: &Entry,
+        show: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<(), UnpackError> {
+        let Some(filter) = &mut self.filter else { return Ok(()) };
         let received =
             Received { size: entry.size, mtime: entry.mtime, mode: entry.mode, bytes: 0 };
         let mut current = Current { path: Vec::new(), file: None, received };
-        if entry.kind == Kind::Symlink && admission.path(&entry.name).is_some_and(|p| p.is_empty())
+        if entry.kind == EntryKind::Symlink
+            && filter.path(&entry.name).is_some_and(|p| p.is_empty())
         {
-            // Nothing is told of it: what it leads to comes next. But nothing else comes below it.
-            admission.judge(entry)?;
+            // Its target is requested next, so this is no problem. Nothing may come below it.
+            filter.judge(entry)?;
             self.root_is_link = true;
             self.current = Some(current);
             return Ok(());
         }
-        match admission.judge(entry)? {
+        match filter.judge(entry)? {
             Verdict::Skip(problem) => {
-                if let Some(path) = admission.path(&entry.name) {
+                if let Some(path) = filter.path(&entry.name) {
                     self.keep(&path, 0)?;
-                    self.told_of.insert(path);
+                    self.reported.insert(path);
                 }
                 self.problem(problem);
             }
             Verdict::Take(path) => {
                 self.keep(&path, entry.link.len())?;
                 self.took_something = true;
-                self.told_of.remove(&path);
+                self.reported.remove(&path);
                 let taken = match entry.kind {
-                    Kind::Directory => self.directory(&path, entry),
-                    Kind::Symlink => {
+                    EntryKind::Directory => self.directory(&path, entry),
+                    EntryKind::Symlink => {
                         self.symlinks.insert(path.clone(), (entry.link.clone(), entry.mtime));
                         Ok(())
                     }
-                    Kind::HardLink => self.hard_link(&path, entry),
+                    EntryKind::HardLink => self.hard_link(&path, entry),
                     _ => {
-                        show(Step::File(&entry.name));
+                        show(Progress::File(&entry.name));
                         self.replaces_a_directory |=
                             path.is_empty() && self.destination.path().is_dir();
                         self.create(&path).map(|file| {
@@ -347,9 +353,9 @@ impl Unpacker {
         Ok(())
     }
 
-    /// Counts what keeping a name takes: a bound of entries alone would not be one of memory.
+    /// Counts the memory that keeping a name takes, which a limit of entries does not bound.
     fn keep(&mut self, path: &[u8], more: usize) -> Result<(), Refused> {
-        if self.item(path).is_none() && !self.told_of.contains(path) {
+        if self.item(path).is_none() && !self.reported.contains(path) {
             self.kept += (path.len() + more) as u64 + ENTRY_BYTES;
         }
         if self.kept > KEPT_BYTES { Err(Refused::Names(KEPT_BYTES)) } else { Ok(()) }
@@ -366,7 +372,7 @@ impl Unpacker {
                 }
                 self.dir.open_with(&inside, &options)
             }
-            // Of an earlier attempt: it has changed since, or it could not be said that it has not.
+            // Left of an earlier attempt: it has changed since, or that could not be excluded.
             io::ErrorKind::AlreadyExists => {
                 self.dir.remove_file(&inside)?;
                 self.dir.open_with(&inside, &options)
@@ -400,14 +406,14 @@ impl Unpacker {
             return;
         };
         if self.preserve
-            && let Err(error) = received.set(&file)
+            && let Err(error) = received.set_attributes(&file)
         {
             self.fail(&path, &error);
         }
     }
 
-    /// The attempt is over: what was open is cut.
-    fn cut(&mut self) {
+    /// Closes the file that an attempt has left unfinished.
+    fn close_current(&mut self) {
         self.current = None;
     }
 
@@ -429,8 +435,7 @@ impl Unpacker {
     }
 
     fn hard_link(&mut self, path: &[u8], entry: &Entry) -> io::Result<()> {
-        let target =
-            self.admission.as_ref().and_then(|admission| admission.hard_link_target(entry));
+        let target = self.filter.as_ref().and_then(|filter| filter.hard_link_target(entry));
         let missing = || io::Error::new(io::ErrorKind::NotFound, "a hard link to what is not here");
         let target = target.ok_or_else(missing)?;
         if let Some((link, mtime)) = self.symlinks.get(&target).cloned() {
@@ -446,118 +451,13 @@ impl Unpacker {
         self.dir.hard_link(&from, &self.dir, &to).or_else(|_| {
             self.dir.copy(&from, &self.dir, &to)?;
             let file = self.dir.open(&to)?;
-            received.set(&file)
+            received.set_attributes(&file)
         })?;
         self.received.insert(path.to_vec(), received);
         Ok(())
     }
 
-    /// Makes what is left to make and gives the tree its name. A directory of that name keeps what
-    /// the tree does not have.
-    ///
-    /// # Errors
-    /// [`UnpackError::Place`]; what is wrong with single entries is in
-    /// [`problems`](Self::problems).
-    pub fn publish(&mut self) -> Result<(), UnpackError> {
-        self.cut();
-        let unfinished: Vec<_> = self
-            .received
-            .iter()
-            .filter(|(_, received)| !received.is_whole())
-            .map(|one| one.0.clone())
-            .collect();
-        for path in unfinished {
-            self.forget(&path);
-        }
-        for (path, (link, mtime)) in std::mem::take(&mut self.symlinks) {
-            if let Err(error) = self.symlink(&path, &link, mtime) {
-                self.fail(&path, &error);
-            }
-        }
-        let mut root = None;
-        if self.preserve {
-            // The deepest first: a directory that may not be written to would keep out the rest.
-            for (path, (mode, mtime)) in std::mem::take(&mut self.directories).into_iter().rev() {
-                if path.is_empty() {
-                    root = Some((mode, mtime));
-                    continue;
-                }
-                let dir = self.dir.open_dir(self.inside(&path));
-                let set = dir.and_then(|dir| set_root(&dir, Some((mode, mtime))));
-                if let Err(error) = set {
-                    self.fail(&path, &error);
-                }
-            }
-        }
-        let Ok(tree) = self.dir.symlink_metadata(TREE) else { return Ok(()) };
-        let path = self.destination.path().to_owned();
-        let fail = |error| UnpackError::Place { path: path.clone(), error };
-        match &self.destination {
-            Destination::Through(_) if tree.is_dir() => Err(fail(rustix::io::Errno::NOTDIR.into())),
-            Destination::Through(through) => {
-                let mut file = self.dir.open(TREE).map_err(fail)?;
-                // Whoever waits for a reader leaves nothing behind when it is ended.
-                self.remove_place();
-                let mut to = destination::open_through(through).map_err(fail)?;
-                io::copy(&mut file, &mut to).map_err(fail)?;
-                Ok(())
-            }
-            Destination::Name(_) if tree.is_dir() && path.is_dir() => {
-                let target = Dir::open_ambient_dir(&path, ambient_authority()).map_err(fail)?;
-                let tree = self.dir.open_dir(TREE).map_err(fail)?;
-                let mut problems = Vec::new();
-                merge(&tree, &target, self.preserve, &mut problems);
-                problems.into_iter().for_each(|problem| self.problem(problem));
-                self.remove_place();
-                // It was there before, and its mode is its owner's matter.
-                if let Some((_, mtime)) = root
-                    && let Err(error) = utimensat(&target, ".", &times(mtime), AtFlags::empty())
-                    && !destination::is_about_the_directory(&error.into())
-                {
-                    return Err(fail(error.into()));
-                }
-                Ok(())
-            }
-            Destination::Name(_) if tree.is_dir() => {
-                let moved = self.dir.open_dir(TREE).map_err(fail)?;
-                fs::rename(self.place.join(TREE), &path).map_err(fail)?;
-                // Only now: a directory that may not be written to may not be moved.
-                set_root(&moved, root).map_err(fail)
-            }
-            Destination::Name(_) => self.put(&path).map_err(fail),
-        }
-    }
-
-    /// Gives a file its name.
-    fn put(&mut self, path: &Path) -> io::Result<()> {
-        let parent = destination::parent_of(path);
-        let to = Dir::open_ambient_dir(&parent, ambient_authority())?;
-        let Some(name) = path.file_name() else { return Err(rustix::io::Errno::ISDIR.into()) };
-        let how = put(&self.dir, Path::new(TREE), &to, Path::new(name), self.preserve)?;
-        if let WriteMode::InPlace(why) = how {
-            let why = self.is_elsewhere.take().unwrap_or(why);
-            let name = path.as_os_str().as_bytes();
-            self.problem(written_in_place(name, &why));
-        }
-        Ok(())
-    }
-
-    fn symlink(&self, path: &[u8], target: &[u8], mtime: i64) -> io::Result<()> {
-        let inside = self.inside(path);
-        if let Some(parent) = inside.parent() {
-            self.dir.create_dir_all(parent)?;
-        }
-        self.dir.symlink(OsStr::from_bytes(target), &inside)?;
-        if self.preserve
-            && let (Some(parent), Some(name)) = (inside.parent(), inside.file_name())
-        {
-            let parent = self.dir.open_dir(parent)?;
-            utimensat(&parent, name, &times(mtime), AtFlags::SYMLINK_NOFOLLOW)?;
-        }
-        Ok(())
-    }
-
-    /// Whether there is something of that path: a whole file, a directory, a link.
+    /// Whether a complete file, a directory or a link of that path has been unpacked.
     #[must_use]
     pub fn has(&self, path: &[u8]) -> bool {
         self.received.get(path).is_some_and(Received::is_whole)
@@ -565,26 +465,26 @@ impl Unpacker {
             || self.symlinks.contains_key(path)
     }
 
-    fn remove_place(&self) {
+    fn remove_staging(&self) {
         if sweep(&self.dir).is_ok() {
-            let _ = fs::remove_dir(&self.place);
+            let _ = fs::remove_dir(&self.staging);
         }
     }
 
-    /// Whether a pipe or a device gets what comes: that may have to wait for somebody.
+    /// Whether the target is a pipe, a device or an open file. Opening a pipe may block.
     #[must_use]
-    pub fn writes_through(&self) -> bool {
-        matches!(self.destination, Destination::Through(_))
+    pub fn writes_to_special(&self) -> bool {
+        matches!(self.destination, Destination::Special(_))
     }
 
-    /// Whether anything at all was taken.
+    /// Whether any entry was unpacked.
     #[must_use]
     pub fn took_something(&self) -> bool {
         self.took_something
     }
 
-    /// Whether the entry for the root itself is a file that would have to replace a directory: it
-    /// cannot, and it is better to know that early.
+    /// Whether the tree is a file and the target a directory, which it cannot replace. This is
+    /// known before any data comes.
     #[must_use]
     pub fn is_file_for_a_directory(&self) -> bool {
         self.replaces_a_directory
@@ -592,19 +492,20 @@ impl Unpacker {
 }
 
 impl Drop for Unpacker {
-    /// What has no name yet never gets one.
+    /// Removes the staging directory with what has not been published.
     fn drop(&mut self) {
-        self.remove_place();
+        self.remove_staging();
     }
 }
 
-/// An error's words, as the system has them.
-pub(crate) fn of_system(error: &io::Error) -> String {
+/// Returns an error's text in lower case, without its number.
+pub(crate) fn error_text(error: &io::Error) -> String {
     let text = error.to_string();
     let end = text.rfind(" (os error ").unwrap_or(text.len());
     text[..end].to_lowercase()
 }
 
-mod here;
+mod finish;
+mod inventory;
 #[cfg(test)]
 mod tests;

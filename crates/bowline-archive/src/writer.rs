@@ -2,23 +2,23 @@
 
 use tar::{EntryType, Header};
 
-use crate::reader::{BLOCK_BYTES, Entry, Kind};
+use crate::reader::{BLOCK_BYTES, Entry, EntryKind};
 
-/// What a name or a link in a header may take.
+/// The room for a name or a link in a header.
 const NAME_BYTES: usize = 100;
-/// Archives are filled up to a multiple of this.
+/// The size of a record: archives are padded to a multiple of it.
 const RECORD_BYTES: usize = 20 * BLOCK_BYTES;
 
-/// Whose an entry is.
+/// The owner of an entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Owner {
-    /// The user's number.
+    /// The user's ID.
     pub uid: u32,
-    /// The group's number.
+    /// The group's ID.
     pub gid: u32,
 }
 
-/// Appends the head of an entry. Its data must follow, filled up to a block with zeros.
+/// Appends an entry's header. Its data must follow, padded to a block with zeros.
 pub fn header(entry: &Entry, owner: Owner, out: &mut Vec<u8>) {
     for (kind, value) in
         [(EntryType::GNULongName, &entry.name), (EntryType::GNULongLink, &entry.link)]
@@ -32,13 +32,13 @@ pub fn header(entry: &Entry, owner: Owner, out: &mut Vec<u8>) {
         }
     }
     let kind = match entry.kind {
-        Kind::File => EntryType::Regular,
-        Kind::HardLink => EntryType::Link,
-        Kind::Symlink => EntryType::Symlink,
-        Kind::Directory => EntryType::Directory,
-        Kind::Fifo => EntryType::Fifo,
-        Kind::Device => EntryType::Char,
-        Kind::Other(letter) => EntryType::new(letter),
+        EntryKind::File => EntryType::Regular,
+        EntryKind::HardLink => EntryType::Link,
+        EntryKind::Symlink => EntryType::Symlink,
+        EntryKind::Directory => EntryType::Directory,
+        EntryKind::Fifo => EntryType::Fifo,
+        EntryKind::Device => EntryType::Char,
+        EntryKind::Other(letter) => EntryType::new(letter),
     };
     let short = |value: &[u8]| value[..value.len().min(NAME_BYTES)].to_vec();
     let (name, link) = (short(&entry.name), short(&entry.link));
@@ -46,7 +46,7 @@ pub fn header(entry: &Entry, owner: Owner, out: &mut Vec<u8>) {
 }
 
 /// Appends an entry with all of its data.
-pub fn whole(entry: &Entry, owner: Owner, data: &[u8], out: &mut Vec<u8>) {
+pub fn entry(entry: &Entry, owner: Owner, data: &[u8], out: &mut Vec<u8>) {
     header(entry, owner, out);
     out.extend_from_slice(data);
     out.resize(out.len().next_multiple_of(BLOCK_BYTES), 0);
@@ -71,7 +71,7 @@ fn block(
     }
     header.set_size(size);
     header.set_mode(mode);
-    // Before 1970 is as good as at its beginning: tars disagree about how to write it.
+    // A time before 1970 becomes 0: tars disagree about how to write it.
     header.set_mtime(u64::try_from(mtime).unwrap_or(0));
     header.set_uid(owner.uid.into());
     header.set_gid(owner.gid.into());
@@ -79,8 +79,8 @@ fn block(
     out.extend_from_slice(header.as_bytes());
 }
 
-/// Appends the end of an archive, filled up as tar does: `out` must hold all of it, or a part that
-/// begins at a record.
+/// Appends the end of an archive, padded as tar does. `out` must hold all of the archive, or a part
+/// that begins at a record.
 pub fn end(out: &mut Vec<u8>) {
     out.resize(out.len() + 2 * BLOCK_BYTES, 0);
     out.resize(out.len().next_multiple_of(RECORD_BYTES), 0);

@@ -223,8 +223,7 @@ fn end_of(result: Result<(), Failure>, asked: &Cp, server: &str, program: &str) 
                  copy one file with {program} exec {pod} -- cat FILE >FILE"
             ))
         }
-        CopyError::Unpack(UnpackError::Place { path, error })
-        | CopyError::Local { path, error } => {
+        CopyError::Unpack(UnpackError::Io { path, error }) | CopyError::Local { path, error } => {
             let path = path.to_string_lossy();
             End::refused(format_args!("{}: {}", sanitized(&path, MESSAGE_BYTES), go_error(&error)))
         }

@@ -4,8 +4,8 @@
 
 use std::collections::BTreeSet;
 
-use bowline_archive::admit::{Admission, Limits, Verdict};
-use bowline_archive::reader::{BLOCK_BYTES, Event, Fault, Kind, Reader};
+use bowline_archive::filter::{EntryFilter, Limits, Verdict};
+use bowline_archive::reader::{BLOCK_BYTES, EntryKind, Event, Fault, Reader};
 use bytes::BytesMut;
 
 use crate::cuts::choose;
@@ -36,7 +36,7 @@ fn sign(block: &mut [u8]) {
 fn read(pieces: Vec<BytesMut>) -> (Vec<String>, Result<(), Fault>) {
     let mut reader = Reader::default();
     let limits = Limits { bytes: 1 << 20, entries: 200 };
-    let mut admission = Admission::new(b"./d", limits, true);
+    let mut filter = EntryFilter::new(b"./d", limits, true);
     let (mut log, mut left, mut over) = (Vec::new(), None, false);
     let (mut taken, mut links) = (BTreeSet::new(), BTreeSet::new());
     for piece in &pieces {
@@ -55,7 +55,7 @@ fn read(pieces: Vec<BytesMut>) -> (Vec<String>, Result<(), Fault>) {
                         Event::Entry(entry) => {
                             assert_eq!(left.replace(entry.size), None, "an entry in another");
                             assert!(entry.name.len() <= 64 * 1024);
-                            let verdict = admission.judge(&entry);
+                            let verdict = filter.judge(&entry);
                             if let Ok(Verdict::Take(path)) = &verdict {
                                 admitted(path, &entry.kind, &mut taken, &mut links);
                             }
@@ -83,7 +83,7 @@ fn read(pieces: Vec<BytesMut>) -> (Vec<String>, Result<(), Fault>) {
 
 fn admitted(
     path: &[u8],
-    kind: &Kind,
+    kind: &EntryKind,
     taken: &mut BTreeSet<Vec<u8>>,
     links: &mut BTreeSet<Vec<u8>>,
 ) {
@@ -93,8 +93,8 @@ fn admitted(
     for length in 0..parts.len() {
         assert!(!links.contains(&parts[..length].join(&b'/')), "below a link");
     }
-    assert!(taken.insert(path.to_vec()) || *kind == Kind::Directory, "taken twice");
-    if *kind == Kind::Symlink {
+    assert!(taken.insert(path.to_vec()) || *kind == EntryKind::Directory, "taken twice");
+    if *kind == EntryKind::Symlink {
         links.insert(path.to_vec());
     }
 }

@@ -1,14 +1,14 @@
-//! Archives to what becomes of them, good ones and those of an enemy.
+//! Archives to what becomes of them, well-formed and hostile ones.
 
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 use super::*;
-use crate::admit::Limits;
+use crate::filter::Limits;
 use crate::pack::{Packer, Versions};
 use crate::writer::{self, Owner};
 
-fn entry(name: &str, kind: Kind, size: u64, link: &str) -> Entry {
+fn entry(name: &str, kind: EntryKind, size: u64, link: &str) -> Entry {
     let (name, link) = (name.as_bytes().to_vec(), link.as_bytes().to_vec());
     Entry { name, kind, size, mode: 0o640, mtime: 1_000_000_000, link }
 }
@@ -16,20 +16,20 @@ fn entry(name: &str, kind: Kind, size: u64, link: &str) -> Entry {
 fn archive(entries: &[(Entry, &[u8])]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (entry, data) in entries {
-        writer::whole(entry, Owner::default(), data, &mut bytes);
+        writer::entry(entry, Owner::default(), data, &mut bytes);
     }
     writer::end(&mut bytes);
     bytes
 }
 
-fn admission() -> Admission {
-    Admission::new(b"d", Limits::default(), true)
+fn filter() -> EntryFilter {
+    EntryFilter::new(b"d", Limits::default(), true)
 }
 
-/// Unpacks all of it; what was wrong.
+/// Unpacks an archive; returns the result and the texts of its problems.
 fn unpack(bytes: &[u8], target: &Path) -> (Result<(), UnpackError>, Vec<String>) {
     let mut unpacker = Unpacker::new(target, true).unwrap();
-    unpacker.begin(admission());
+    unpacker.begin(filter());
     let mut result = Ok(());
     for piece in bytes.chunks(1000) {
         result = result.and_then(|()| unpacker.take(piece, &mut |_| {}));
@@ -83,11 +83,11 @@ fn hard_links_are_links() {
     let place = tempfile::tempdir().unwrap();
     let target = place.path().join("t");
     let bytes = archive(&[
-        (entry("d/f", Kind::File, 5, ""), b"hello"),
-        (entry("d/sub/g", Kind::HardLink, 0, "d/f"), b""),
-        (entry("d/l", Kind::Symlink, 0, "f"), b""),
-        (entry("d/m", Kind::HardLink, 0, "d/l"), b""),
-        (entry("d/x", Kind::HardLink, 0, "/etc/passwd"), b""),
+        (entry("d/f", EntryKind::File, 5, ""), b"hello"),
+        (entry("d/sub/g", EntryKind::HardLink, 0, "d/f"), b""),
+        (entry("d/l", EntryKind::Symlink, 0, "f"), b""),
+        (entry("d/m", EntryKind::HardLink, 0, "d/l"), b""),
+        (entry("d/x", EntryKind::HardLink, 0, "/etc/passwd"), b""),
     ]);
     let (result, problems) = unpack(&bytes, &target);
     result.unwrap();
@@ -102,8 +102,8 @@ fn what_is_cut_leaves_nothing() {
     let place = tempfile::tempdir().unwrap();
     let target = place.path().join("t");
     let bytes = archive(&[
-        (entry("d/a", Kind::File, 5, ""), b"hello"),
-        (entry("d/b", Kind::File, 2000, ""), &[1; 2000]),
+        (entry("d/a", EntryKind::File, 5, ""), b"hello"),
+        (entry("d/b", EntryKind::File, 2000, ""), &[1; 2000]),
     ]);
     for length in [0, 1, 512, 1024, 1100, 4000] {
         let (result, _) = unpack(&bytes[..length], &target);
@@ -122,29 +122,32 @@ fn nothing_leads_out() {
     fs::create_dir(&inner).unwrap();
     let absolute = outside.join("abs").to_string_lossy().into_owned();
     let attacks: &[&[(Entry, &[u8])]] = &[
-        &[(entry("d/../../outside/x", Kind::File, 1, ""), b"x")],
-        &[(entry(&absolute, Kind::File, 1, ""), b"x")],
+        &[(entry("d/../../outside/x", EntryKind::File, 1, ""), b"x")],
+        &[(entry(&absolute, EntryKind::File, 1, ""), b"x")],
         &[
-            (entry("d/l", Kind::Symlink, 0, "../../outside"), b""),
-            (entry("d/l/x", Kind::File, 1, ""), b"x"),
+            (entry("d/l", EntryKind::Symlink, 0, "../../outside"), b""),
+            (entry("d/l/x", EntryKind::File, 1, ""), b"x"),
         ],
         &[
-            (entry("d/l", Kind::Symlink, 0, "."), b""),
-            (entry("d/m", Kind::Symlink, 0, "l/../../../outside"), b""),
-            (entry("d/m/x", Kind::File, 1, ""), b"x"),
+            (entry("d/l", EntryKind::Symlink, 0, "."), b""),
+            (entry("d/m", EntryKind::Symlink, 0, "l/../../../outside"), b""),
+            (entry("d/m/x", EntryKind::File, 1, ""), b"x"),
         ],
         &[
-            (entry("d", Kind::Symlink, 0, "../outside"), b""),
-            (entry("d/x", Kind::File, 1, ""), b"x"),
+            (entry("d", EntryKind::Symlink, 0, "../outside"), b""),
+            (entry("d/x", EntryKind::File, 1, ""), b"x"),
         ],
-        &[(entry("d/h", Kind::HardLink, 0, "../outside/secret"), b"")],
-        &[(entry("d/dev", Kind::Device, 0, ""), b"")],
-        &[(entry("d/f", Kind::File, 1, ""), b"1"), (entry("d/f", Kind::File, 1, ""), b"2")],
+        &[(entry("d/h", EntryKind::HardLink, 0, "../outside/secret"), b"")],
+        &[(entry("d/dev", EntryKind::Device, 0, ""), b"")],
+        &[
+            (entry("d/f", EntryKind::File, 1, ""), b"1"),
+            (entry("d/f", EntryKind::File, 1, ""), b"2"),
+        ],
     ];
     for (number, attack) in attacks.iter().enumerate() {
         let target = inner.join(format!("t{number}"));
         let mut unpacker = Unpacker::new(&target, true).unwrap();
-        unpacker.begin(admission());
+        unpacker.begin(filter());
         unpacker.take(&archive(attack), &mut |_| {}).unwrap();
         unpacker.publish().unwrap();
         assert!(unpacker.failures() > 0, "{number}: {:?}", unpacker.problems());
@@ -157,20 +160,20 @@ fn a_second_attempt_goes_on_where_the_first_was_cut() {
     let place = tempfile::tempdir().unwrap();
     let target = place.path().join("t");
     let bytes = archive(&[
-        (entry("d/a", Kind::File, 5, ""), b"hello"),
-        (entry("d/b", Kind::File, 2000, ""), &[1; 2000]),
-        (entry("d/c", Kind::File, 3, ""), b"end"),
+        (entry("d/a", EntryKind::File, 5, ""), b"hello"),
+        (entry("d/b", EntryKind::File, 2000, ""), &[1; 2000]),
+        (entry("d/c", EntryKind::File, 3, ""), b"end"),
     ]);
     let mut unpacker = Unpacker::new(&target, true).unwrap();
-    unpacker.begin(admission());
+    unpacker.begin(filter());
     unpacker.take(&bytes[..2048], &mut |_| {}).unwrap();
     let (path, received) = unpacker.unfinished().unwrap();
     assert_eq!((&path[..], received.size, received.bytes), (&b"b"[..], 2000, 512));
     unpacker.append(&path, &[1; 1488]).unwrap();
     assert!(unpacker.append(&path, &[1]).is_err());
     assert_eq!(unpacker.unfinished(), None);
-    unpacker.begin(admission());
-    let rest = archive(&[(entry("d/c", Kind::File, 3, ""), b"end")]);
+    unpacker.begin(filter());
+    let rest = archive(&[(entry("d/c", EntryKind::File, 3, ""), b"end")]);
     unpacker.take(&rest, &mut |_| {}).unwrap();
     unpacker.finish().unwrap();
     unpacker.publish().unwrap();

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bowline_archive::admit::{Admission, ENTRY_BYTES, KEPT_BYTES, Refused, Verdict};
-use bowline_archive::reader::{Entry, Event, Kind, Reader};
+use bowline_archive::filter::{ENTRY_BYTES, EntryFilter, KEPT_BYTES, Refused, Verdict};
+use bowline_archive::reader::{Entry, EntryKind, Event, Reader};
 use bowline_archive::unpack::UnpackError;
 use bowline_archive::writer::{self, Owner};
 use bowline_archive::{Item, ItemKind};
@@ -30,7 +30,7 @@ use super::{CopyError, Options, Remote, Watcher, scripts};
 /// What waits between the two.
 const WAITING_BYTES: usize = 512 * 1024;
 /// How many problems are told one by one.
-const TROUBLES: u64 = 1000;
+const MAX_PROBLEMS: u64 = 1000;
 /// What fills the last block of a file.
 const ZEROS: [u8; 512] = [0; 512];
 
@@ -98,10 +98,10 @@ impl<From: Remote, To: Remote> Once<'_, From, To> {
         let watcher = self.watcher;
         watcher.total(None);
         let (words, root) = scripts::pack(self.source);
-        let admission = Admission::new(root.as_bytes(), self.options.limits, self.options.symlinks);
+        let filter = EntryFilter::new(root.as_bytes(), self.options.limits, self.options.symlinks);
         let (_, place) = scripts::split(&self.staging.path);
-        let admission = admission.of_place(place.trim_start_matches("./").as_bytes());
-        let transfer = Shared::new(Transfer::new(admission, watcher.clone()));
+        let filter = filter.with_staging(place.trim_start_matches("./").as_bytes());
+        let transfer = Shared::new(Transfer::new(filter, watcher.clone()));
         let began = tokio::time::Instant::now();
         let outcome = self.pass(words, &transfer).await?;
         if transfer.lock().root_is_link {
@@ -268,7 +268,7 @@ impl<From: Remote, To: Remote> Once<'_, From, To> {
 #[derive(Default)]
 struct Taken {
     expected: Expected,
-    told_of: BTreeSet<Vec<u8>>,
+    reported: BTreeSet<Vec<u8>>,
     /// Files whose last byte is a zero.
     zero_ended: BTreeSet<Vec<u8>>,
     /// What these names take.
@@ -287,9 +287,9 @@ impl Received for Taken {
         self.expected.get(path).copied()
     }
 
-    fn is_told_of(&self, path: &[u8]) -> bool {
+    fn is_reported(&self, path: &[u8]) -> bool {
         let mut slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
-        self.told_of.contains(path) || slashes.any(|(at, _)| self.told_of.contains(&path[..at]))
+        self.reported.contains(path) || slashes.any(|(at, _)| self.reported.contains(&path[..at]))
     }
 
     fn ends_in_zero(&self, path: &[u8]) -> bool {
@@ -304,7 +304,7 @@ impl Received for Taken {
 /// An archive on its way: what is admitted goes on under the tree's own name.
 struct Transfer {
     reader: Reader,
-    admission: Admission,
+    filter: EntryFilter,
     watcher: Arc<dyn Watcher>,
     /// The path and the size of the file that goes through; `None` where an entry is passed over.
     taken: Option<(Vec<u8>, u64)>,
@@ -325,10 +325,10 @@ struct Transfer {
 }
 
 impl Transfer {
-    fn new(admission: Admission, watcher: Arc<dyn Watcher>) -> Transfer {
+    fn new(filter: EntryFilter, watcher: Arc<dyn Watcher>) -> Transfer {
         Transfer {
             reader: Reader::default(),
-            admission,
+            filter,
             watcher,
             taken: None,
             last: None,
@@ -349,7 +349,7 @@ impl Transfer {
     fn take(&mut self, mut bytes: &[u8]) -> Result<(), UnpackError> {
         loop {
             let event = self.reader.next_event(&mut bytes)?;
-            self.admission.headers(self.reader.headers())?;
+            self.filter.headers(self.reader.headers())?;
             let Some(event) = event else { break };
             match event {
                 Event::Entry(entry) => self.entry(entry)?,
@@ -380,34 +380,34 @@ impl Transfer {
 
     fn entry(&mut self, entry: Entry) -> Result<(), UnpackError> {
         self.taken = None;
-        let verdict = self.admission.judge(&entry)?;
+        let verdict = self.filter.judge(&entry)?;
         let is_root = |path: Option<Vec<u8>>| path.is_some_and(|path| path.is_empty());
-        if entry.kind == Kind::Symlink && is_root(self.admission.path(&entry.name)) {
+        if entry.kind == EntryKind::Symlink && is_root(self.filter.path(&entry.name)) {
             self.root_is_link = true;
             return Ok(());
         }
         let path = match verdict {
             Verdict::Take(path) => path,
             Verdict::Skip(problem) => {
-                if let Some(path) = self.admission.path(&entry.name) {
+                if let Some(path) = self.filter.path(&entry.name) {
                     self.taken_all.keep(path.len())?;
-                    self.taken_all.told_of.insert(path);
+                    self.taken_all.reported.insert(path);
                 }
                 self.failures += u64::from(problem.is_failure);
                 self.told += 1;
-                if self.told <= TROUBLES {
+                if self.told <= MAX_PROBLEMS {
                     self.watcher.problem(&problem);
                 }
                 return Ok(());
             }
         };
         let link = match entry.kind {
-            Kind::HardLink => self.admission.hard_link_target(&entry).map(|path| named(&path)),
-            Kind::Symlink => Some(entry.link.clone()),
+            EntryKind::HardLink => self.filter.hard_link_target(&entry).map(|path| named(&path)),
+            EntryKind::Symlink => Some(entry.link.clone()),
             _ => Some(Vec::new()),
         };
         let Some(link) = link else {
-            self.taken_all.told_of.insert(path);
+            self.taken_all.reported.insert(path);
             self.failures += 1;
             self.watcher.note(&format!(
                 "{:?}: a hard link to what was not asked for",
@@ -418,10 +418,10 @@ impl Transfer {
         self.took_something = true;
         self.taken_all.keep(3 * path.len() + entry.link.len())?;
         let (kind, size) = match entry.kind {
-            Kind::Directory => (ItemKind::Directory, 0),
-            Kind::Symlink => (ItemKind::Symlink, entry.link.len() as u64),
-            Kind::HardLink => {
-                let target = self.admission.hard_link_target(&entry).unwrap_or_default();
+            EntryKind::Directory => (ItemKind::Directory, 0),
+            EntryKind::Symlink => (ItemKind::Symlink, entry.link.len() as u64),
+            EntryKind::HardLink => {
+                let target = self.filter.hard_link_target(&entry).unwrap_or_default();
                 if self.taken_all.zero_ended.contains(&target) {
                     self.taken_all.zero_ended.insert(path.clone());
                 }
@@ -432,7 +432,7 @@ impl Transfer {
         };
         let item = Item { kind, size, mtime: Some(entry.mtime) };
         self.taken_all.expected.insert(path.clone(), item);
-        if entry.kind == Kind::File {
+        if entry.kind == EntryKind::File {
             self.watcher.file(&entry.name);
             self.taken = Some((path.clone(), entry.size));
             self.last = None;
@@ -440,7 +440,7 @@ impl Transfer {
         let mode = entry.mode & 0o777;
         let mut header = Vec::with_capacity(512);
         let mut entry = Entry { name: named(&path), link, mode, ..entry };
-        if entry.kind == Kind::Directory {
+        if entry.kind == EntryKind::Directory {
             entry.name.push(b'/');
             self.directories.push(entry.clone());
             entry.mode |= 0o700;

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use bowline_archive::{Item, ItemKind, shown};
+use bowline_archive::{Item, ItemKind, quoted};
 
 use super::CopyError;
 use super::listing::Listing;
@@ -47,7 +47,7 @@ impl Found {
 }
 
 fn name(path: &[u8]) -> String {
-    if path.is_empty() { "the root of the copy".to_owned() } else { shown(path) }
+    if path.is_empty() { "the root of the copy".to_owned() } else { quoted(path) }
 }
 
 /// What differs, in words, if anything. Some file systems have no size of links.
@@ -88,7 +88,7 @@ pub trait Received {
     /// What has come of a path.
     fn item(&self, path: &[u8]) -> Option<Item>;
     /// Whether it was told why nothing has come of it.
-    fn is_told_of(&self, path: &[u8]) -> bool;
+    fn is_reported(&self, path: &[u8]) -> bool;
     /// Whether a file's last byte is a zero, as if tar had filled it up.
     fn ends_in_zero(&self, path: &[u8]) -> bool;
     /// All that has come.
@@ -131,7 +131,7 @@ pub fn received(ours: &impl Received, listed: &Listing, began: Option<i64>) -> F
                     _ => found.changed.push(path.clone()),
                 }
             }
-            None if theirs.kind == ItemKind::Other || ours.is_told_of(path) => {}
+            None if theirs.kind == ItemKind::Other || ours.is_reported(path) => {}
             None if !path.is_empty() && has_changed(&parent(path)) => {
                 // What is below a directory that is not here is not told of for itself.
                 if ours.item(&parent(path)).is_some() {
@@ -181,7 +181,7 @@ mod tests {
         fn item(&self, path: &[u8]) -> Option<Item> {
             self.0.get(path).copied()
         }
-        fn is_told_of(&self, path: &[u8]) -> bool {
+        fn is_reported(&self, path: &[u8]) -> bool {
             self.1.contains(path)
         }
         fn ends_in_zero(&self, _: &[u8]) -> bool {

@@ -5,8 +5,8 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use bowline_archive::admit::Admission;
-use bowline_archive::unpack::{Step, UnpackError, Unpacker};
+use bowline_archive::filter::EntryFilter;
+use bowline_archive::unpack::{Progress, UnpackError, Unpacker};
 use bowline_archive::{Item, ItemKind};
 use bowline_proto::session::Outcome;
 use tokio::time::Instant;
@@ -67,8 +67,8 @@ impl Received for Here {
         self.unpacker.item(path)
     }
 
-    fn is_told_of(&self, path: &[u8]) -> bool {
-        self.unpacker.is_told_of(path)
+    fn is_reported(&self, path: &[u8]) -> bool {
+        self.unpacker.is_reported(path)
     }
 
     fn ends_in_zero(&self, path: &[u8]) -> bool {
@@ -225,7 +225,7 @@ impl<R: Remote> Download<'_, R> {
         let (mut names, mut count) = (Vec::new(), 0);
         for (path, (item, mode)) in &listed.items {
             let is_with_another = above(path).any(|dir| whole.contains(dir));
-            let is_known = unpacker.has(path) || unpacker.is_told_of(path);
+            let is_known = unpacker.has(path) || unpacker.is_reported(path);
             if is_with_another || is_known || item.kind == ItemKind::Other {
                 continue;
             }
@@ -259,16 +259,16 @@ impl<R: Remote> Download<'_, R> {
         archives: u64,
     ) -> Result<Outcome, CopyError> {
         let options = self.options;
-        let admission = Admission::new(root.as_bytes(), options.limits, options.symlinks);
-        self.here.lock().unpacker.begin_many(admission, archives);
+        let filter = EntryFilter::new(root.as_bytes(), options.limits, options.symlinks);
+        self.here.lock().unpacker.begin_many(filter, archives);
         let stderr = complaints(&self.watcher);
         let (here, watcher, target) = (self.here.clone(), self.watcher.clone(), self.target);
         let target = target.to_string_lossy().into_owned();
         let stdout: Sink = Box::new(WriteFn(move |bytes: &[u8]| {
             let mut here = here.lock();
             let taken = here.unpacker.take(bytes, &mut |step| match step {
-                Step::File(name) => watcher.file(name),
-                Step::Bytes(count) => watcher.bytes(count as u64),
+                Progress::File(name) => watcher.file(name),
+                Progress::Bytes(count) => watcher.bytes(count as u64),
             });
             here.unpacker.problems().iter().for_each(|problem| watcher.problem(problem));
             if let Err(fault) = taken {
@@ -346,7 +346,7 @@ impl<R: Remote> Download<'_, R> {
 
     async fn publish(&self) -> Result<(), CopyError> {
         let here = self.here.clone();
-        let writes_through = here.lock().unpacker.writes_through();
+        let writes_through = here.lock().unpacker.writes_to_special();
         let publish = move || here.lock().unpacker.publish();
         if !writes_through {
             return Ok(publish()?);

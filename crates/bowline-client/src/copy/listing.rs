@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bowline_archive::admit::NAME_BYTES;
+use bowline_archive::filter::NAME_BYTES;
 use bowline_archive::{Item, ItemKind};
 
 /// What a tree holds, by path.

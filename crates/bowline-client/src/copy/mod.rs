@@ -24,7 +24,7 @@ mod whole;
 use std::future::Future;
 
 pub use bowline_archive::Problem;
-pub use bowline_archive::admit::Limits;
+pub use bowline_archive::filter::Limits;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use self::between::between;

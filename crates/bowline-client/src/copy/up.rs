@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bowline_archive::pack::{Packer, Version, Versions, totals};
-use bowline_archive::{ItemKind, shown, sum};
+use bowline_archive::{ItemKind, quoted, sum};
 use bowline_proto::session::Outcome;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio_util::sync::CancellationToken;
@@ -373,7 +373,7 @@ impl<R: Remote> Upload<'_, R> {
         if let Some(first) = missing.next() {
             // Some tars end at the first failure, and say nothing of the rest.
             let others = and_more(missing.count() as u64);
-            self.watcher.note(&format!("not copied: {}{others}", shown(first)));
+            self.watcher.note(&format!("not copied: {}{others}", quoted(first)));
         }
         expected.retain(|path, _| is_there(path));
         Ok(cut)
@@ -408,7 +408,7 @@ impl<R: Remote> Upload<'_, R> {
         let mut first = None;
         for (path, _) in expected.iter().filter(|(_, item)| item.kind == ItemKind::File) {
             let name = || String::from_utf8_lossy(path).into_owned();
-            match (theirs.get(path), sum::of_file(&self.here(path))) {
+            match (theirs.get(path), sum::sha256_of_file(&self.here(path))) {
                 (Some(theirs), Ok(ours)) if *theirs == ours => {}
                 (Some(_), Ok(_)) => {
                     first.get_or_insert_with(name);

@@ -10,7 +10,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bowline_archive::{ItemKind, Problem, shown};
+use bowline_archive::{ItemKind, Problem, quoted};
 use bowline_proto::session::Outcome;
 
 use super::ask::{Answer, CAPTURE_BYTES, listed};
@@ -188,7 +188,7 @@ impl Suspects {
         }
         lines.sort();
         for (path, what) in lines.into_iter().take(TOLD as usize) {
-            let name = if path.is_empty() { "the file".to_owned() } else { shown(&path) };
+            let name = if path.is_empty() { "the file".to_owned() } else { quoted(&path) };
             watcher.problem(&Problem { text: format!("{name}: {what}"), is_failure: true });
         }
         judged

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use bowline_archive::Problem;
-use bowline_archive::admit::Limits;
+use bowline_archive::filter::Limits;
 use bowline_client::copy::{CopyError, Options, Remote, Sink, Stdin, Watcher, between, down, up};
 use bowline_client::{Cause, EndError, Ended, Error, Loss, Outcome, UpgradeError};
 use bowline_interop::copy::{manifest, odd_tree, same};

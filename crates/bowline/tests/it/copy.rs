@@ -4,14 +4,14 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use bowline_archive::reader::{Entry, Kind};
+use bowline_archive::reader::{Entry, EntryKind};
 use bowline_archive::writer::{self, Owner};
 use bowline_interop::client::Client;
 use bowline_interop::server::Server;
 
 use super::{bowline, client};
 
-fn entry(name: &str, kind: Kind, size: u64, link: &str) -> Entry {
+fn entry(name: &str, kind: EntryKind, size: u64, link: &str) -> Entry {
     let (name, link) = (name.as_bytes().to_vec(), link.as_bytes().to_vec());
     Entry { name, kind, size, mode: 0o6777, mtime: 5, link }
 }
@@ -19,7 +19,7 @@ fn entry(name: &str, kind: Kind, size: u64, link: &str) -> Entry {
 fn archive(entries: &[(Entry, &[u8])]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (entry, data) in entries {
-        writer::whole(entry, Owner::default(), data, &mut bytes);
+        writer::entry(entry, Owner::default(), data, &mut bytes);
     }
     writer::end(&mut bytes);
     bytes
@@ -53,10 +53,10 @@ fn an_enemys_tar_writes_nothing_elsewhere() {
     let outside = place.path().join("outside");
     fs::create_dir_all(outside.join("inner")).unwrap();
     let absolute = outside.join("absolute").to_string_lossy().into_owned();
-    let file = |name: &str| (entry(name, Kind::File, 1, ""), &b"x"[..]);
-    let link = |name: &str, to: &str| (entry(name, Kind::Symlink, 0, to), &b""[..]);
-    let hard = |name: &str, to: &str| (entry(name, Kind::HardLink, 0, to), &b""[..]);
-    let lying = entry("./d/lying", Kind::File, 1 << 39, "");
+    let file = |name: &str| (entry(name, EntryKind::File, 1, ""), &b"x"[..]);
+    let link = |name: &str, to: &str| (entry(name, EntryKind::Symlink, 0, to), &b""[..]);
+    let hard = |name: &str, to: &str| (entry(name, EntryKind::HardLink, 0, to), &b""[..]);
+    let lying = entry("./d/lying", EntryKind::File, 1 << 39, "");
     let cases: Vec<(&str, Vec<u8>, &str)> = vec![
         ("absolute", archive(&[file(&absolute)]), "is outside target destination, skipping"),
         ("up", archive(&[file("./d/../../up")]), "is outside target destination, skipping"),
@@ -72,7 +72,7 @@ fn an_enemys_tar_writes_nothing_elsewhere() {
             "below a symbolic link",
         ),
         ("hard link", archive(&[hard("./d/h", "/etc/passwd")]), "a hard link to what is not here"),
-        ("device", archive(&[(entry("./d/dev", Kind::Device, 0, ""), b"")]), "it is a device"),
+        ("device", archive(&[(entry("./d/dev", EntryKind::Device, 0, ""), b"")]), "it is a device"),
         ("twice", archive(&[file("./d/f"), file("./d/f")]), "the archive has it twice"),
         ("lying size", archive(&[(lying, b"x")]), "unexpected EOF"),
         ("no archive", vec![b'x'; 4096], "checksum is wrong"),
@@ -105,7 +105,7 @@ fn long_names_of_an_enemy_take_no_memory() {
     let (_dev, client) = evil_pod(place.path());
     let mut entry_bytes = Vec::new();
     let name = format!("./d/{}", "n".repeat(32 * 1024));
-    writer::header(&entry(&name, Kind::Symlink, 0, &name), Owner::default(), &mut entry_bytes);
+    writer::header(&entry(&name, EntryKind::Symlink, 0, &name), Owner::default(), &mut entry_bytes);
     fs::write(place.path().join("payload"), entry_bytes).unwrap();
     let tar = place.path().join("bin/tar");
     let payload = place.path().join("payload").display().to_string();
@@ -192,7 +192,7 @@ fn standard_output_and_devices_are_written_to() {
 fn modes_of_an_enemy_are_no_privileges() {
     let place = tempfile::tempdir().unwrap();
     let (_dev, client) = evil_pod(place.path());
-    let payload = archive(&[(entry("./d", Kind::File, 1, ""), b"x")]);
+    let payload = archive(&[(entry("./d", EntryKind::File, 1, ""), b"x")]);
     fs::write(place.path().join("payload"), payload).unwrap();
     let target = place.path().join("t");
     client.copies(&["-c", "evil", "evil:/d", &target.to_string_lossy()]);

@@ -1,4 +1,4 @@
-//! What an unpacker has to what it is: kinds, sizes, sums.
+//! What an unpacker has, as kinds, sizes and sums.
 
 use std::io::{self, Read, Seek, SeekFrom};
 
@@ -6,7 +6,7 @@ use super::Unpacker;
 use crate::{Item, ItemKind};
 
 impl Unpacker {
-    /// What is here of a path.
+    /// Returns what has been unpacked at a path.
     #[must_use]
     pub fn item(&self, path: &[u8]) -> Option<Item> {
         let item = |kind, size, mtime| Some(Item { kind, size, mtime: Some(mtime) });
@@ -20,22 +20,22 @@ impl Unpacker {
         item(ItemKind::Symlink, target.len() as u64, *mtime)
     }
 
-    /// The paths of all that is here.
+    /// Returns the paths of everything that has been unpacked.
     pub fn paths(&self) -> impl Iterator<Item = &Vec<u8>> {
         self.received.keys().chain(self.directories.keys()).chain(self.symlinks.keys())
     }
 
-    /// Whether it was told why something of that path is not here.
+    /// Whether a [`Problem`](crate::Problem) was reported of that path, or of one above it.
     #[must_use]
-    pub fn is_told_of(&self, path: &[u8]) -> bool {
+    pub fn is_reported(&self, path: &[u8]) -> bool {
         let mut slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
-        self.told_of.contains(path) || slashes.any(|(at, _)| self.told_of.contains(&path[..at]))
+        self.reported.contains(path) || slashes.any(|(at, _)| self.reported.contains(&path[..at]))
     }
 
-    /// The sum of a file that is here.
+    /// Returns the SHA-256 of a file that has been unpacked.
     ///
     /// # Errors
-    /// Those of reading it.
+    /// The system's error, if the file cannot be opened or read.
     pub fn sum(&self, path: &[u8]) -> io::Result<String> {
         crate::sum::sha256(self.dir.open(self.inside(path))?)
     }

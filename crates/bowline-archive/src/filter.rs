@@ -1,36 +1,35 @@
-//! Which entries of an archive may be taken, and under which path of the tree that was asked for.
+//! Entries of an archive to whether they may be taken, and at which path of the requested tree.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 
 use thiserror::Error;
 
-use crate::reader::{Entry, Headers, Kind};
-use crate::{Problem, shown};
+use crate::reader::{Entry, EntryKind, Headers};
+use crate::{Problem, quoted};
 
-/// The longest name, and the longest that a link leads to: what a system call takes, less what is
-/// put in front of it.
+/// The longest name and the longest link target, in bytes: what a system call takes, less room for
+/// the directory in front.
 pub const NAME_BYTES: usize = 4096 - 16;
-/// The longest part of a name, as in all file systems.
+/// The longest component of a name in bytes, as in all common file systems.
 pub const PART_BYTES: usize = 255;
-/// What all names that have to be kept may take: some ten million short ones. A longer archive
-/// would not be known by a machine of few GiB.
+/// The most memory for names that have to be kept, in bytes: enough for some ten million short
+/// ones, and little enough for a machine with a few GiB.
 pub const KEPT_BYTES: u64 = 1 << 30;
-/// What keeping one name takes beside its bytes.
+/// The memory that keeping a name takes beside its own bytes.
 pub const ENTRY_BYTES: u64 = 64;
 
-/// WriteMode much may come.
+/// How much an archive may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of files and of headers, in all.
+    /// The most bytes of files and headers together.
     pub bytes: u64,
-    /// Entries, whatever they are, and extended headers.
+    /// The most entries of any kind, extended headers included.
     pub entries: u64,
 }
 
 impl Limits {
-    /// 1 TiB, ten million entries: more than a copy by tar is good for, and no more than a disk and
-    /// some memory.
+    /// 1 TiB and ten million entries: more than copies by tar are used for, and still bounded.
     pub const DEFAULT: Limits = Limits { bytes: 1 << 40, entries: 10_000_000 };
 }
 
@@ -40,22 +39,22 @@ impl Default for Limits {
     }
 }
 
-/// Why the whole archive is refused.
+/// Why the rest of an archive is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Refused {
-    /// Something else than what was asked for. kubectl's words.
+    /// The archive holds something that was not asked for. The text is kubectl's.
     #[error("tar contents corrupted: {0:?} was not asked for")]
     Foreign(String),
-    /// More bytes than may come.
+    /// The archive holds more bytes than [`Limits::bytes`].
     #[error("the archive holds more than {0} bytes (see --max-bytes)")]
     Bytes(u64),
-    /// More entries than may come.
+    /// The archive holds more entries than [`Limits::entries`].
     #[error("the archive holds more than {0} entries (see --max-entries)")]
     Entries(u64),
-    /// The place of the copy itself, which would never end.
+    /// The archive holds the copy's own staging directory, so the copy would never end.
     #[error("the target is in the source")]
     IntoItself,
-    /// Names that cannot be kept.
+    /// The archive's names take more memory than [`KEPT_BYTES`].
     #[error("the archive's names take more than {0} bytes")]
     Names(u64),
 }
@@ -63,15 +62,15 @@ pub enum Refused {
 /// What to do with an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Take it, at this path below the root of the tree; empty for the root itself.
+    /// Take the entry, at this path below the tree's root; empty for the root itself.
     Take(Vec<u8>),
-    /// Pass it over, and say so.
+    /// Skip the entry, and report why.
     Skip(Problem),
 }
 
 /// Judges the entries of one archive.
 #[derive(Debug)]
-pub struct Admission {
+pub struct EntryFilter {
     /// The names that lead to the root of the tree in the archive.
     root: Vec<Vec<u8>>,
     limits: Limits,
@@ -80,20 +79,21 @@ pub struct Admission {
     entries: u64,
     headers: Headers,
     kept: u64,
-    /// Two fingerprints of each path that was taken: paths themselves would take too much room.
+    /// Two hashes of each path that was taken: the paths themselves would take too much memory.
     seen: HashSet<(u64, u64)>,
     hashers: [RandomState; 2],
     /// Paths of symbolic links: nothing may be below them.
     links: HashSet<Vec<u8>>,
-    /// What the copy's place is called.
-    place: Vec<u8>,
+    /// The name of the directory that the copy is in until it is complete.
+    staging: Vec<u8>,
 }
 
-impl Admission {
-    /// For an archive whose tree has this name; `.` for one that is the tree itself.
+impl EntryFilter {
+    /// Creates a filter for an archive whose tree is named `root`; `.` if the archive is the tree
+    /// itself. Without `symlinks`, symbolic links are skipped.
     #[must_use]
-    pub fn new(root: &[u8], limits: Limits, symlinks: bool) -> Admission {
-        Admission {
+    pub fn new(root: &[u8], limits: Limits, symlinks: bool) -> EntryFilter {
+        EntryFilter {
             root: parts(root).map(<[u8]>::to_vec).collect(),
             limits,
             symlinks,
@@ -104,29 +104,29 @@ impl Admission {
             seen: HashSet::new(),
             hashers: [RandomState::new(), RandomState::new()],
             links: HashSet::new(),
-            place: Vec::new(),
+            staging: Vec::new(),
         }
     }
 
-    /// For a copy that is in a directory of this name until it is complete: if that comes as well,
-    /// the copy goes into its own source.
+    /// Sets the name of the copy's staging directory. If an entry has it, the copy goes into its
+    /// own source, and is refused.
     #[must_use]
-    pub fn of_place(self, name: &[u8]) -> Admission {
-        Admission { place: name.to_vec(), ..self }
+    pub fn with_staging(self, name: &[u8]) -> EntryFilter {
+        EntryFilter { staging: name.to_vec(), ..self }
     }
 
     /// Judges the next entry.
     ///
     /// # Errors
-    /// [`Refused`]: nothing more of the archive may be taken.
+    /// [`Refused`] if nothing more of the archive may be taken.
     pub fn judge(&mut self, entry: &Entry) -> Result<Verdict, Refused> {
         self.entries += 1;
-        if entry.kind == Kind::File {
+        if entry.kind == EntryKind::File {
             self.bytes = self.bytes.saturating_add(entry.size);
         }
         self.bounded()?;
         let failure = |what: &str| Ok(Verdict::Skip(Problem::failure(&entry.name, what)));
-        if !self.place.is_empty() && parts(&entry.name).any(|part| part == self.place) {
+        if !self.staging.is_empty() && parts(&entry.name).any(|part| part == self.staging) {
             return Err(Refused::IntoItself);
         }
         if entry.name.contains(&0) {
@@ -142,7 +142,7 @@ impl Admission {
             Ok(path) => path,
             Err(Outside::Escapes) => {
                 // kubectl's words.
-                let name = shown(&entry.name);
+                let name = quoted(&entry.name);
                 let text = format!("file {name} is outside target destination, skipping");
                 return Ok(Verdict::Skip(Problem { text, is_failure: true }));
             }
@@ -154,25 +154,25 @@ impl Admission {
             return failure("refused: it is below a symbolic link");
         }
         match entry.kind {
-            Kind::File | Kind::HardLink | Kind::Symlink | Kind::Directory => {}
-            Kind::Fifo => {
+            EntryKind::File | EntryKind::HardLink | EntryKind::Symlink | EntryKind::Directory => {}
+            EntryKind::Fifo => {
                 return Ok(Verdict::Skip(Problem::notice(
                     &entry.name,
                     "skipping: it is a named pipe",
                 )));
             }
-            Kind::Device => return failure("refused: it is a device"),
-            Kind::Other(letter) => {
+            EntryKind::Device => return failure("refused: it is a device"),
+            EntryKind::Other(letter) => {
                 let what = format!("refused: entries of type {:?} are not known", letter as char);
                 return failure(&what);
             }
         }
         // Directories may come again; nothing of them is overwritten.
         let mark = (self.hashers[0].hash_one(&path), self.hashers[1].hash_one(&path));
-        if !self.seen.insert(mark) && entry.kind != Kind::Directory {
+        if !self.seen.insert(mark) && entry.kind != EntryKind::Directory {
             return failure("refused: the archive has it twice");
         }
-        if entry.kind == Kind::Symlink {
+        if entry.kind == EntryKind::Symlink {
             let stays = stays_inside(&path, &entry.link);
             if !(self.symlinks && stays) {
                 return Ok(Verdict::Skip(self.skipped_link(entry)?));
@@ -182,10 +182,10 @@ impl Admission {
         Ok(Verdict::Take(path))
     }
 
-    /// What the archive has beside its data counts as well, whether an entry comes of it or not.
+    /// Counts the archive's headers so far, whether an entry followed them or not.
     ///
     /// # Errors
-    /// [`Refused`].
+    /// [`Refused`] if they exceed the limits.
     pub fn headers(&mut self, headers: Headers) -> Result<(), Refused> {
         self.headers = headers;
         self.bounded()
@@ -207,7 +207,7 @@ impl Admission {
         if self.kept > KEPT_BYTES { Err(Refused::Names(KEPT_BYTES)) } else { Ok(()) }
     }
 
-    /// The path below the root that a name means, if it is one.
+    /// Returns the path below the root that a name of the archive means, if it means one.
     #[must_use]
     pub fn path(&self, name: &[u8]) -> Option<Vec<u8>> {
         if name.len() > NAME_BYTES {
@@ -216,13 +216,13 @@ impl Admission {
         self.below_root(name).ok()
     }
 
-    /// kubectl's words for it, less its advice.
+    /// Returns kubectl's text for a skipped link, without its advice.
     fn skipped_link(&mut self, entry: &Entry) -> Result<Problem, Refused> {
-        // What comes below its name is not to be taken for a directory of that name.
+        // What follows below its name must not make a directory of that name.
         if let Ok(path) = self.below_root(&entry.name) {
             self.keep_link(path)?;
         }
-        let (name, target) = (shown(&entry.name), shown(&entry.link));
+        let (name, target) = (quoted(&entry.name), quoted(&entry.link));
         let text = format!("skipping symlink: {name} -> {target}");
         Ok(Problem { text, is_failure: false })
     }
@@ -234,7 +234,7 @@ impl Admission {
                 || slashes.any(|(at, _)| self.links.contains(&path[..at])))
     }
 
-    /// Where a link of the archive leads to, as a path of the tree.
+    /// Returns the path in the tree that a hard link of the archive leads to.
     #[must_use]
     pub fn hard_link_target(&self, entry: &Entry) -> Option<Vec<u8>> {
         let path = self.below_root(&entry.link).ok()?;
@@ -264,8 +264,8 @@ fn parts(name: &[u8]) -> impl Iterator<Item = &[u8]> {
     name.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".")
 }
 
-/// Whether a symbolic link at `path` leads to somewhere in the tree, whatever else is in it: up
-/// first, no higher than the root, and then down. A way up behind a way down may pass another link.
+/// Whether a symbolic link at `path` leads to somewhere in the tree, whatever else the tree holds:
+/// up first, no higher than the root, then down. A `..` behind a name could pass another link.
 fn stays_inside(path: &[u8], target: &[u8]) -> bool {
     if target.starts_with(b"/") || target.is_empty() || target.contains(&0) || path.is_empty() {
         return false;
@@ -279,7 +279,7 @@ fn stays_inside(path: &[u8], target: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    fn entry(name: &str, kind: Kind, link: &str) -> Entry {
+    fn entry(name: &str, kind: EntryKind, link: &str) -> Entry {
         Entry {
             name: name.as_bytes().to_vec(),
             kind,
@@ -290,8 +290,8 @@ mod tests {
         }
     }
 
-    fn judged(admission: &mut Admission, name: &str, kind: Kind, link: &str) -> String {
-        match admission.judge(&entry(name, kind, link)) {
+    fn judged(filter: &mut EntryFilter, name: &str, kind: EntryKind, link: &str) -> String {
+        match filter.judge(&entry(name, kind, link)) {
             Ok(Verdict::Take(path)) => format!("take {}", String::from_utf8_lossy(&path)),
             Ok(Verdict::Skip(Problem { text, is_failure: true })) => format!("failure {text}"),
             Ok(Verdict::Skip(Problem { text, .. })) => format!("notice {text}"),
@@ -301,8 +301,8 @@ mod tests {
 
     #[test]
     fn names_have_to_be_those_that_were_asked_for() {
-        let mut admission = Admission::new(b"./src", Limits::default(), true);
-        let mut judge = |name: &str| judged(&mut admission, name, Kind::File, "");
+        let mut filter = EntryFilter::new(b"./src", Limits::default(), true);
+        let mut judge = |name: &str| judged(&mut filter, name, EntryKind::File, "");
         assert_eq!(judge("./src"), "take ");
         assert_eq!(judge("src/a//./b"), "take a/b");
         let twice = "failure \"./src/a/b\": refused: the archive has it twice";
@@ -316,19 +316,19 @@ mod tests {
             let expected = format!("tar contents corrupted: {name:?} was not asked for");
             assert_eq!(judge(name), expected);
         }
-        let mut admission = Admission::new(b".", Limits::default(), true);
-        assert_eq!(judged(&mut admission, "./", Kind::Directory, ""), "take ");
-        assert_eq!(judged(&mut admission, "x", Kind::File, ""), "take x");
+        let mut filter = EntryFilter::new(b".", Limits::default(), true);
+        assert_eq!(judged(&mut filter, "./", EntryKind::Directory, ""), "take ");
+        assert_eq!(judged(&mut filter, "x", EntryKind::File, ""), "take x");
     }
 
     #[test]
     fn links_stay_inside_and_nothing_passes_them() {
-        let mut admission = Admission::new(b"d", Limits::default(), true);
-        let mut judge = |name: &str, kind, link: &str| judged(&mut admission, name, kind, link);
+        let mut filter = EntryFilter::new(b"d", Limits::default(), true);
+        let mut judge = |name: &str, kind, link: &str| judged(&mut filter, name, kind, link);
         let below = "refused: it is below a symbolic link";
-        assert_eq!(judge("d/a", Kind::Symlink, "b/c"), "take a");
-        assert!(judge("d/a/x", Kind::File, "").ends_with(below));
-        assert_eq!(judge("d/s/t/l", Kind::Symlink, "../../q"), "take s/t/l");
+        assert_eq!(judge("d/a", EntryKind::Symlink, "b/c"), "take a");
+        assert!(judge("d/a/x", EntryKind::File, "").ends_with(below));
+        assert_eq!(judge("d/s/t/l", EntryKind::Symlink, "../../q"), "take s/t/l");
         for (name, target) in [
             ("d/1", "/etc"),
             ("d/2", "../x"),
@@ -337,41 +337,45 @@ mod tests {
             ("d/s/5", "x/../../y"),
             ("d/6", ""),
         ] {
-            let found = judge(name, Kind::Symlink, target);
+            let found = judge(name, EntryKind::Symlink, target);
             let skipped = format!("notice skipping symlink: {name:?} -> {target:?}");
             let expected = if target == "." { "take 3".to_owned() } else { skipped };
             assert_eq!(found, expected, "{name}");
         }
-        assert!(judge("d/1/passwd", Kind::File, "").ends_with(below));
-        assert_eq!(judge("d", Kind::Symlink, "d/x"), "notice skipping symlink: \"d\" -> \"d/x\"");
-        assert!(judge("d/y", Kind::File, "").ends_with(below));
+        assert!(judge("d/1/passwd", EntryKind::File, "").ends_with(below));
+        assert_eq!(
+            judge("d", EntryKind::Symlink, "d/x"),
+            "notice skipping symlink: \"d\" -> \"d/x\""
+        );
+        assert!(judge("d/y", EntryKind::File, "").ends_with(below));
     }
 
     #[test]
     fn a_copy_into_its_own_source_is_refused() {
-        let admission = Admission::new(b"d", Limits::default(), true);
-        let mut admission = admission.of_place(b".place");
-        let mut judge = |name: &str| judged(&mut admission, name, Kind::Directory, "");
-        assert_eq!(judge("d/.place-of-another"), "take .place-of-another");
-        assert_eq!(judge("d/a/.place"), "the target is in the source");
+        let filter = EntryFilter::new(b"d", Limits::default(), true);
+        let mut filter = filter.with_staging(b".staging");
+        let mut judge = |name: &str| judged(&mut filter, name, EntryKind::Directory, "");
+        assert_eq!(judge("d/.staging-of-another"), "take .staging-of-another");
+        assert_eq!(judge("d/a/.staging"), "the target is in the source");
     }
 
     #[test]
     fn limits_and_kinds() {
-        let mut admission = Admission::new(b"d", Limits { bytes: 25, entries: 5 }, false);
-        let mut judge = |name: &str, kind| judged(&mut admission, name, kind, "x");
-        assert_eq!(judge("d/dev", Kind::Device), "failure \"d/dev\": refused: it is a device");
-        assert_eq!(judge("d/l", Kind::Symlink), "notice skipping symlink: \"d/l\" -> \"x\"");
-        assert_eq!(judge("d/1", Kind::File), "take 1");
-        assert_eq!(judge("d/2", Kind::File), "take 2");
-        assert!(judge("d/3", Kind::File).contains("--max-bytes"));
-        assert!(judge("d/4", Kind::Fifo).contains("--max-entries"));
+        let mut filter = EntryFilter::new(b"d", Limits { bytes: 25, entries: 5 }, false);
+        let mut judge = |name: &str, kind| judged(&mut filter, name, kind, "x");
+        assert_eq!(judge("d/dev", EntryKind::Device), "failure \"d/dev\": refused: it is a device");
+        assert_eq!(judge("d/l", EntryKind::Symlink), "notice skipping symlink: \"d/l\" -> \"x\"");
+        assert_eq!(judge("d/1", EntryKind::File), "take 1");
+        assert_eq!(judge("d/2", EntryKind::File), "take 2");
+        assert!(judge("d/3", EntryKind::File).contains("--max-bytes"));
+        assert!(judge("d/4", EntryKind::Fifo).contains("--max-entries"));
     }
 
     #[test]
     fn names_and_headers_have_a_bound() {
-        let mut admission = Admission::new(b"d", Limits::default(), true);
-        let mut judge = |name: &str, link: &str| judged(&mut admission, name, Kind::Symlink, link);
+        let mut filter = EntryFilter::new(b"d", Limits::default(), true);
+        let mut judge =
+            |name: &str, link: &str| judged(&mut filter, name, EntryKind::Symlink, link);
         let (part, long) = ("n".repeat(255), "n/".repeat(NAME_BYTES / 2));
         assert!(judge(&format!("d/{part}"), "x").starts_with("take"));
         for (name, link) in [
@@ -389,14 +393,14 @@ mod tests {
         }
         let limits = Limits { bytes: 1000, entries: 3 };
         let headers = |bytes, extended| {
-            Admission::new(b"d", limits, true).headers(Headers { bytes, extended })
+            EntryFilter::new(b"d", limits, true).headers(Headers { bytes, extended })
         };
         assert_eq!(headers(1000, 3), Ok(()));
         assert_eq!(headers(1001, 0), Err(Refused::Bytes(1000)));
         assert_eq!(headers(0, 4), Err(Refused::Entries(3)));
-        let mut admission = Admission::new(b"d", limits, true);
-        admission.headers(Headers { bytes: 900, extended: 2 }).unwrap();
-        assert_eq!(judged(&mut admission, "d/a", Kind::File, ""), "take a");
-        assert!(judged(&mut admission, "d/b", Kind::File, "").contains("--max-entries"));
+        let mut filter = EntryFilter::new(b"d", limits, true);
+        filter.headers(Headers { bytes: 900, extended: 2 }).unwrap();
+        assert_eq!(judged(&mut filter, "d/a", EntryKind::File, ""), "take a");
+        assert!(judged(&mut filter, "d/b", EntryKind::File, "").contains("--max-entries"));
     }
 }
