@@ -17,7 +17,7 @@ use std::time::Duration;
 use bowline_archive::Problem;
 use bowline_archive::reader::{BLOCK_BYTES, Entry, EntryKind};
 use bowline_archive::writer::{self, Owner};
-use bowline_client::copy::{CopyError, Options, Remote, Sink, Stdin, Watcher, down};
+use bowline_client::copy::{CopyError, Options, Remote, Sink, Stdin, Watcher, download};
 use bowline_client::{Cause, EndError, Ended, Error, Loss, Outcome};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -372,7 +372,7 @@ impl Watcher for Nobody {
     fn bytes(&self, _: u64) {}
     fn position(&self, _: u64) {}
     fn problem(&self, _: &Problem) {}
-    fn complaint(&self, _: &[u8]) {}
+    fn stderr_line(&self, _: &[u8]) {}
     fn resumes(&self, _: u64, _: u64, _: &str) {}
     fn note(&self, _: &str) {}
 }
@@ -404,7 +404,7 @@ fn played(scenario: &Scenario, keeps_lines: bool) -> std::io::Result<Verdict> {
     options.verify = scenario.verify;
     options.symlinks = true;
     let target = place.join("target");
-    let copy = down(&container, "/d", &target, &options, Arc::new(Nobody));
+    let copy = download(&container, "/d", &target, &options, Arc::new(Nobody));
     let result = runtime.block_on(async { timeout(PATIENCE, copy).await });
     let broken = judge(scenario, &container, &place, result.ok());
     fs::remove_dir_all(&place)?;

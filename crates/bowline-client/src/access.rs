@@ -1,5 +1,5 @@
-//! Where a [`Client`](crate::Client) connects to and as whom, for programs that have that from
-//! elsewhere than a kubeconfig.
+//! The endpoint and the credentials of a [`Client`](crate::Client), for programs without a
+//! kubeconfig.
 //!
 //! ```no_run
 //! # type Made = Result<bowline_client::Client, Box<dyn std::error::Error>>;
@@ -17,7 +17,7 @@
 //! # }
 //! ```
 //!
-//! Credentials that end are a [`Source`] of one's own: it is asked for each connection, and once
+//! For credentials that expire, implement [`Source`]: it is asked for each connection, and once
 //! more after a 401.
 
 pub use bowline_io::access::{Access, AccessError, Answer, Source};

@@ -1,5 +1,4 @@
-//! A session that a task of its own drives: its streams, its outcome, and its end when nobody
-//! waits for it any more.
+//! A session that its own task drives: its streams, its outcome, and its end when it is dropped.
 
 use std::io;
 use std::pin::Pin;
@@ -17,14 +16,15 @@ use crate::error::Error;
 use crate::session::{EndError, Ended, Ends, Opened};
 use crate::write_fn::WriteFn;
 
-/// Between a program and its session, in each direction: as much as in a pipe of Linux.
+/// The most bytes buffered between a program and its session, in each direction: as in a Linux
+/// pipe.
 pub(crate) const PIPE_BYTES: usize = 64 * 1024;
 
-/// A remote command that runs. Dropped, it is left in order by its task, which needs the runtime
-/// for that; [`leave`](Self::leave) waits until it has.
+/// A running remote command. Dropping it closes the session, in its task, which needs the runtime
+/// for that; [`leave`](Self::leave) waits until that is done.
 ///
-/// Its streams are bounded: a command whose output nobody reads waits, as one in a pipe does. A
-/// stream of output that is dropped is passed over from then on.
+/// Its streams are bounded: a command whose output is not read waits, as with a local pipe. Output
+/// is discarded once its stream is dropped.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Child {
@@ -122,7 +122,7 @@ impl Child {
     }
 }
 
-/// All that comes of a stream. That it ends with an error is heard of from the task.
+/// Reads the rest of a stream. Its error is ignored, since the task has a better one.
 async fn rest(
     name: &'static str,
     stream: Option<Reader>,
@@ -149,11 +149,11 @@ pub(crate) struct Task {
 }
 
 impl Task {
-    pub fn spawn(opened: Opened, ends: Ends) -> Task {
+    pub(crate) fn spawn(opened: Opened, ends: Ends) -> Task {
         Task::spawn_telling(opened, ends, Completion::default())
     }
 
-    /// The same; before its ends are dropped, its completion is told.
+    /// Spawns the task, which sets `completion` before it drops the session's ends.
     #[expect(clippy::disallowed_methods, reason = "the handle, and what stops it, are the Task's")]
     fn spawn_telling(opened: Opened, ends: Ends, completion: Completion) -> Task {
         let stop = CancellationToken::new();
@@ -172,8 +172,8 @@ impl Task {
         Task { running, stop: stop.drop_guard(), ended: None }
     }
 
-    /// How it ended, as often as that is asked for. Cancel safe.
-    pub async fn wait(&mut self) -> Result<Ended, EndError> {
+    /// Waits for the session's end. May be called again. Cancel safe.
+    pub(crate) async fn wait(&mut self) -> Result<Ended, EndError> {
         if self.ended.is_none() {
             let ended = (&mut self.running).await.ok().flatten();
             let left = || Err(EndError::Read(io::Error::other(LEFT)));
@@ -188,10 +188,10 @@ impl Task {
     }
 }
 
-/// What is said where a session ended with its runtime.
+/// The text of the error when a session was closed, or ended with its runtime.
 const LEFT: &str = "the session was left";
 
-/// An error of the system's has no other copy.
+/// Copies an error, which is not `Clone`.
 fn again(error: &io::Error) -> io::Error {
     match error.raw_os_error() {
         Some(code) => io::Error::from_raw_os_error(code),
@@ -199,7 +199,7 @@ fn again(error: &io::Error) -> io::Error {
     }
 }
 
-/// What became of a session: nothing is said before it has ended, then why its output is not whole.
+/// How a session ended: unset while it runs, then an error if its output is not whole.
 type Completion = Arc<OnceLock<Result<(), String>>>;
 
 fn pipe(completion: &Completion) -> (Reader, Writer) {
@@ -207,7 +207,7 @@ fn pipe(completion: &Completion) -> (Reader, Writer) {
     (Reader { pipe: ours, completion: completion.clone() }, Writer(Some(theirs)))
 }
 
-/// The program's end of a pipe of output.
+/// The program's end of an output pipe.
 #[derive(Debug)]
 struct Reader {
     pipe: DuplexStream,
@@ -234,7 +234,7 @@ impl AsyncRead for Reader {
     }
 }
 
-/// The session's end; `None` once nobody reads any more.
+/// The session's end of an output pipe; `None` once the program's end is dropped.
 #[derive(Debug)]
 struct Writer(Option<DuplexStream>);
 
@@ -269,8 +269,8 @@ impl AsyncWrite for Writer {
 pub(crate) struct Collector(Arc<Mutex<Vec<u8>>>);
 
 impl Collector {
-    /// What is written to; more than `most` bytes is an error.
-    pub fn writer(&self, most: usize) -> Box<dyn AsyncWrite + Send + Unpin> {
+    /// Returns a writer, which fails after `most` bytes.
+    pub(crate) fn writer(&self, most: usize) -> Box<dyn AsyncWrite + Send + Unpin> {
         let kept = self.0.clone();
         Box::new(WriteFn(move |bytes: &[u8]| {
             let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -282,7 +282,7 @@ impl Collector {
         }))
     }
 
-    pub fn take(&self) -> Vec<u8> {
+    pub(crate) fn take(&self) -> Vec<u8> {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

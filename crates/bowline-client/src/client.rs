@@ -1,4 +1,4 @@
-//! A server, a namespace and credentials to what can be asked for there.
+//! A server, a namespace and credentials to commands and port-forwards.
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -18,11 +18,11 @@ use crate::command::RemoteCommand;
 use crate::forward::ForwardRequest;
 use crate::upgrade::UpgradeError;
 
-/// How long a server may take to accept a connection, where nothing else is said.
+/// The default of [`Client::connect_timeout`].
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 const AGENT: &str = concat!("bowline-client/v", env!("CARGO_PKG_VERSION"));
 
-/// An API server, who asks it, and the namespace of the pods.
+/// An API server, the credentials for it, and the namespace of the pods.
 ///
 /// Each command, copy and port-forward has a connection of its own, for which the credentials are
 /// asked for anew, and once more after a 401. Apart from that, and from the other carrier, nothing
@@ -53,8 +53,8 @@ impl fmt::Debug for Client {
 }
 
 impl Client {
-    /// A client of the API server at `server`, whose path is kept in front of every request's.
-    /// `access` says for each connection where it goes and as whom.
+    /// Creates a client of the API server at `server`, whose path is put before every request's.
+    /// `access` gives the endpoint and the credentials for each connection.
     #[must_use]
     pub fn new(server: Url, access: Arc<dyn Source>, namespace: impl Into<String>) -> Client {
         Client {
@@ -70,15 +70,15 @@ impl Client {
         }
     }
 
-    /// The same for the pods of another namespace.
+    /// Sets the namespace of the pods.
     #[must_use]
     pub fn namespace(mut self, namespace: impl Into<String>) -> Client {
         self.namespace = namespace.into();
         self
     }
 
-    /// Sends this header with each request, in place of one of that name. The default is a
-    /// `User-Agent`. Headers with credentials belong into [`access`](crate::access).
+    /// Adds a header to each request, or replaces one. By default there is a `User-Agent`. Headers
+    /// with credentials belong into [`access`](crate::access).
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Client {
         self.headers.retain(|(known, _)| *known != name);
@@ -86,45 +86,46 @@ impl Client {
         self
     }
 
-    /// Whether WebSocket is tried before SPDY; it is by default.
+    /// Sets whether WebSocket is tried before SPDY; `true` by default.
     #[must_use]
     pub fn websocket(mut self, first: bool) -> Client {
         self.websocket = first;
         self
     }
 
-    /// How long a server may take to accept a connection, TLS and proxies included; 30 seconds by
-    /// default. Its answer to the upgrade may take another minute, which is not up to the caller.
+    /// Sets how long a server may take to accept a connection, TLS and proxies included; 30 seconds
+    /// by default. Its answer to the upgrade may take another minute, which cannot be changed.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Client {
         self.connect_timeout = timeout;
         self
     }
 
-    /// Tells the server, as kubectl's `--request-timeout` does, in Go's form of a duration (`5s`).
-    /// By default nothing is told. No session ends by it.
+    /// Sets the `timeout` that is sent to the server, as kubectl's `--request-timeout` is, in Go's
+    /// form of a duration (`5s`). By default none is sent. It does not end sessions.
     #[must_use]
     pub fn server_timeout(mut self, timeout: Option<String>) -> Client {
         self.server_timeout = timeout;
         self
     }
 
-    /// Tells `observer` of requests, their answers and decisions.
+    /// Sets an observer of requests, their answers, and decisions such as a fallback.
     #[must_use]
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Client {
         self.observer = Some(observer);
         self
     }
 
-    /// Asks `admission` before each session, and tells what it gives of the session's beginning and
-    /// end. The first that is asked logs both, at debug.
+    /// Adds an admission, which is asked before each session, and whose hook gets the session's
+    /// begin and end. The first one, a log of both at debug, is always there.
     #[must_use]
     pub fn admission(mut self, admission: Arc<dyn Admission>) -> Client {
         self.admissions.push(admission);
         self
     }
 
-    /// A session of this client's. Where its requests go is known once there is a connection.
+    /// Returns the record of a session of this client's. The peer is known once there is a
+    /// connection.
     pub(crate) fn record(&self, verb: &'static str, pod: &str) -> Record {
         let peer = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
         Requester { peer, user: None }.record(verb, &self.namespace, pod)
@@ -134,8 +135,7 @@ impl Client {
         Ok(Pending::by(&self.admissions, record)?)
     }
 
-    /// A command to run in a pod: the program and its arguments. Without a shell's name in front
-    /// nothing in them is expanded.
+    /// Returns a command to run in a pod: its program and arguments, which no shell expands.
     pub fn exec<Words>(&self, pod: impl Into<String>, command: Words) -> RemoteCommand
     where
         Words: IntoIterator,
@@ -144,12 +144,12 @@ impl Client {
         RemoteCommand::exec(self.clone(), pod.into(), command.into_iter().map(Into::into).collect())
     }
 
-    /// The main process of a container that is to be attached to: its output from now on.
+    /// Returns an attach to the main process of a container: its output from now on.
     pub fn attach(&self, pod: impl Into<String>) -> RemoteCommand {
         RemoteCommand::attach(self.clone(), pod.into())
     }
 
-    /// A port-forward to a pod, whose ports are named when they are connected to.
+    /// Returns a port-forward to a pod, to be opened. Ports are named when they are connected to.
     pub fn port_forward(&self, pod: impl Into<String>) -> ForwardRequest {
         ForwardRequest { client: self.clone(), pod: pod.into() }
     }

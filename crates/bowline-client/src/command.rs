@@ -1,4 +1,4 @@
-//! A remote command, or an attach: from what is wanted over the upgrade to its outcome.
+//! A remote command, or an attach: its options to its outcome.
 
 use std::fmt;
 
@@ -15,17 +15,17 @@ use crate::client::{Client, begin};
 use crate::error::Error;
 use crate::request::{Options, Verb};
 use crate::session::{Ended, Ends, Opened};
-use crate::upgrade::{Asking, Switched};
+use crate::upgrade::{Switched, UpgradeRequest};
 
-/// Output that [`RemoteCommand::output`] keeps, where nothing else is said.
+/// The default of [`RemoteCommand::max_output`].
 const OUTPUT_BYTES: usize = 64 * 1024 * 1024;
 
-/// A command that is to be run in a container, or an attach to the process that runs there.
+/// A command to be run in a container, or an attach to its main process.
 ///
-/// Made by [`Client::exec`] and [`Client::attach`]. Like `tokio::process::Command` it is filled
-/// in by methods and then run in one of four ways: [`output`](Self::output) keeps what the command
-/// says, [`status`](Self::status) does not, [`spawn`](Self::spawn) gives streams to talk to it, and
-/// [`run`](Self::run) moves bytes between ends of the caller's without any copy or task.
+/// Made by [`Client::exec`] and [`Client::attach`]. Like `tokio::process::Command` it is configured
+/// by methods and then run in one of four ways: [`output`](Self::output) returns the command's
+/// output, [`status`](Self::status) does not, [`spawn`](Self::spawn) returns streams to and from
+/// it, and [`run`](Self::run) moves bytes between the caller's ends without a copy or a task.
 ///
 /// All but `run` are driven by a task of their own and must be called in a tokio runtime with I/O
 /// and time. That task leaves the session in order when its caller is dropped, so a timeout is
@@ -36,9 +36,9 @@ pub struct RemoteCommand {
     client: Client,
     options: Options,
     ends: Ends,
-    /// The other end of its input, where that is a pipe.
+    /// The program's end of the command's stdin, if that is a pipe.
     piped: Option<DuplexStream>,
-    /// Who says how large the terminal is.
+    /// Sets the size of the terminal.
     resize: Option<watch::Sender<Size>>,
     max_output: usize,
 }
@@ -49,15 +49,15 @@ impl fmt::Debug for RemoteCommand {
     }
 }
 
-/// What a command gave and how it ended.
+/// A command's outcome and output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Output {
-    /// How it ended. Only [`Outcome::Success`] is success.
+    /// The command's outcome. Only [`Outcome::Success`] is success.
     pub status: Outcome,
-    /// Its output; with a terminal its errors, too.
+    /// The command's stdout; with a terminal its stderr, too.
     pub stdout: Vec<u8>,
-    /// Its errors.
+    /// The command's stderr.
     pub stderr: Vec<u8>,
 }
 
@@ -76,22 +76,22 @@ impl RemoteCommand {
         RemoteCommand { client, options, ends, piped: None, resize: None, max_output }
     }
 
-    /// The container. Without one the server takes the pod's only one, or refuses.
+    /// Sets the container. By default the server takes the pod's only one, or refuses.
     pub fn container(mut self, name: impl Into<String>) -> Self {
         self.options.container = Some(name.into());
         self
     }
 
-    /// Input for the command; its end becomes the end of the command's stdin. Without any the
-    /// command has none. Nothing is read of it before the session is up.
+    /// Sets the command's stdin, which ends when `input` does. By default the command has none.
+    /// Nothing is read of it before the session is established.
     pub fn stdin(mut self, input: impl AsyncRead + Send + Unpin + 'static) -> Self {
         self.ends.stdin = Some(Box::new(input));
         self.piped = None;
         self
     }
 
-    /// Input that is written to [`Child::stdin`] after [`spawn`](Self::spawn). All other ways to
-    /// run the command end it at once.
+    /// Sets the command's stdin to a pipe, [`Child::stdin`] after [`spawn`](Self::spawn). All other
+    /// ways to run the command end it at once.
     pub fn stdin_piped(mut self) -> Self {
         let (ours, theirs) = duplex(PIPE_BYTES);
         self.ends.stdin = Some(Box::new(theirs));
@@ -99,20 +99,21 @@ impl RemoteCommand {
         self
     }
 
-    /// Takes the output where [`run`](Self::run) or [`status`](Self::status) run the command. By
-    /// default it is passed over.
+    /// Sets where the command's stdout goes with [`run`](Self::run) and [`status`](Self::status).
+    /// By default it is discarded.
     pub fn stdout(mut self, output: impl AsyncWrite + Send + Unpin + 'static) -> Self {
         self.ends.stdout = Box::new(output);
         self
     }
 
-    /// The same for errors.
+    /// Sets where the command's stderr goes with [`run`](Self::run) and [`status`](Self::status).
+    /// By default it is discarded.
     pub fn stderr(mut self, output: impl AsyncWrite + Send + Unpin + 'static) -> Self {
         self.ends.stderr = Box::new(output);
         self
     }
 
-    /// Does not ask for errors: the server sends none. With a terminal there are none apart anyway.
+    /// Does not request stderr, so the server sends none. With a terminal there is none anyway.
     pub fn without_stderr(mut self) -> Self {
         self.options.stderr = false;
         self
@@ -125,7 +126,7 @@ impl RemoteCommand {
         RemoteCommand { resize: Some(resize), ..self.terminal(Some(sizes)) }
     }
 
-    /// The same with a size that follows another terminal's, or is never said.
+    /// Gives the command a terminal whose size follows `sizes`, or is never sent.
     pub fn terminal(mut self, sizes: Option<watch::Receiver<Size>>) -> Self {
         self.options.tty = true;
         self.ends.sizes = sizes;
@@ -133,15 +134,15 @@ impl RemoteCommand {
         self
     }
 
-    /// All ends at once; a size in them is no wish for a terminal.
+    /// Sets all ends at once. Sizes in them do not request a terminal.
     pub fn ends(mut self, ends: Ends) -> Self {
         self.ends = ends;
         self.piped = None;
         self
     }
 
-    /// For an attach: begins with up to so many lines of the container's log. A server that is not
-    /// Bowline's is refused with [`Error::NoReplay`]. An exec has no log.
+    /// Begins an attach with up to this many lines of the container's log; 0 by default. If the
+    /// server is not Bowline's, that fails with [`Error::NoReplay`]. For an exec it does nothing.
     pub fn replay(mut self, lines: u64) -> Self {
         if let Verb::Attach(replay) = &mut self.options.verb {
             *replay = Some(lines);
@@ -149,15 +150,15 @@ impl RemoteCommand {
         self
     }
 
-    /// How many bytes [`output`](Self::output) and [`Child::wait_with_output`] keep at most of
-    /// output and of errors each; 64 MiB by default. One more byte ends the session with
+    /// Sets the most bytes that [`output`](Self::output) and [`Child::wait_with_output`] keep of
+    /// stdout and of stderr each; 64 MiB by default. One more byte ends the session with
     /// [`Error::End`].
     pub fn max_output(mut self, bytes: usize) -> Self {
         self.max_output = bytes;
         self
     }
 
-    /// What is asked for.
+    /// Returns the request's URL.
     #[must_use]
     pub fn url(&self) -> Url {
         self.options.url(&self.client, self.options.wants(self.ends.stdin.is_some()))
@@ -167,8 +168,8 @@ impl RemoteCommand {
     /// the connection without a goodbye.
     ///
     /// # Errors
-    /// [`Error`] if no session came about, or an end of the caller's failed. How a session ended is
-    /// the [`Ended`], a loss as well.
+    /// [`Error`] if the connection is not upgraded, or an end of the caller's fails. A lost session
+    /// is no error but [`Ended::Lost`].
     pub async fn run(mut self) -> Result<Ended, Error> {
         drop(self.piped.take());
         let stdin = self.ends.stdin.is_some();
@@ -188,7 +189,7 @@ impl RemoteCommand {
         Task::spawn(opened, self.ends).wait().await?.known()
     }
 
-    /// Runs the command, waits for its end, and keeps what it said.
+    /// Runs the command, waits for its end, and returns its output.
     ///
     /// # Errors
     /// [`Error`] if it is not known how the command ended; after a loss what came is in
@@ -212,10 +213,11 @@ impl RemoteCommand {
         Output::of(ended.known(), stdout.take(), stderr.take())
     }
 
-    /// Begins to run the command, and comes back once the server has said that it will.
+    /// Starts the command, and returns once the server has upgraded the connection.
     ///
     /// # Errors
-    /// [`Error::Upgrade`] if no session came about, or [`Error::NoReplay`].
+    /// [`Error::Upgrade`] if the connection is not upgraded, [`Error::NoReplay`] if the server does
+    /// not support [`replay`](Self::replay).
     pub async fn spawn(self) -> Result<Child, Error> {
         let stdin = self.ends.stdin.is_some();
         let opened = open(&self.client, &self.options, stdin).await?;
@@ -225,20 +227,20 @@ impl RemoteCommand {
     }
 }
 
-/// Asks for the upgrade. No byte of stdin is read before there is a 101.
+/// Requests the upgrade. No byte of stdin is read before there is a 101.
 async fn open(client: &Client, options: &Options, stdin: bool) -> Result<Opened, Error> {
     let wants = options.wants(stdin);
     let pending = client.admit(options.record(client))?;
     let url = options.url(client, wants);
-    let asking = Asking { client, url: &url };
+    let upgrade = UpgradeRequest { client, url: &url };
     let first = client.websocket.then(|| Offer::websocket(random::bytes()));
-    let upgraded = asking.either(first, Offer::spdy(), "RemoteCommand fallback").await;
+    let upgraded = upgrade.with_fallback(first, Offer::spdy(), "RemoteCommand fallback").await;
     let Switched { connection, protocol, headers } = upgraded?;
     let asks_for_replay = matches!(options.verb, Verb::Attach(Some(_)));
     if asks_for_replay && !headers.contains_key(REPLAY.answered) {
         return Err(Error::NoReplay);
     }
-    asking.note(4, &format!("The subprotocol is {}", protocol.name));
+    upgrade.note(4, &format!("The subprotocol is {}", protocol.name));
     let session = Session::new(Side::Client, protocol, wants, random::bytes());
     let running = begin(pending, &connection, protocol);
     Ok(Opened { connection, session, running })

@@ -1,4 +1,4 @@
-//! Why there is no outcome.
+//! The error of a remote command whose outcome is not known.
 
 use bowline_proto::session::Loss;
 use thiserror::Error;
@@ -6,30 +6,29 @@ use thiserror::Error;
 use crate::session::EndError;
 use crate::upgrade::UpgradeError;
 
-/// Why it is not known how a command ended.
+/// Why a command's outcome is not known.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// No session came about: the command did not run.
+    /// The connection was not upgraded, so the command did not run.
     #[error(transparent)]
     Upgrade(#[from] UpgradeError),
-    /// The server does not give the lines of the log that were asked for.
+    /// The server does not support [`replay`](crate::RemoteCommand::replay).
     #[error("the server cannot replay: it is not Bowline's")]
     NoReplay,
-    /// One of the caller's ends failed, and the session was left.
+    /// One of the caller's ends failed, so the session was closed.
     #[error(transparent)]
     End(#[from] EndError),
-    /// The session ended without a word about the command, which may have ended in any way, or
-    /// still run.
+    /// The session ended without a Status. The command may have ended in any way, or still run.
     #[error("{loss} after {received_bytes} bytes of output")]
     Lost {
         /// How the session was lost.
         loss: Loss,
-        /// How many bytes of output came before, and were written.
+        /// The bytes of output that were received before.
         received_bytes: u64,
-        /// The output that was kept, if any was to be.
+        /// The stdout so far, from methods that return it; else empty.
         stdout: Vec<u8>,
-        /// The errors that were kept, if any were to be.
+        /// The stderr so far, from methods that return it; else empty.
         stderr: Vec<u8>,
     },
 }

@@ -1,4 +1,4 @@
-//! One port-forward: the request, the fallback, and connections as plain streams.
+//! A pod to a port-forward, and its ports to plain streams.
 
 use std::io;
 use std::pin::Pin;
@@ -24,14 +24,14 @@ use url::Url;
 
 use crate::client::{Client, begin};
 use crate::request;
-use crate::upgrade::{Asking, Switched, UpgradeError};
+use crate::upgrade::{Switched, UpgradeError, UpgradeRequest};
 
-/// Between a program and its connection, in each direction.
+/// The most bytes buffered between a program and its connection, in each direction.
 const PIPE_BYTES: usize = 256 * 1024;
-/// Connections that wait for the forward's task. It is never busy for long.
-const ASKED: usize = 64;
+/// The most requests that wait for the forward's task, which is never busy for long.
+const MAX_REQUESTS: usize = 64;
 
-/// A port-forward that is to be made, by [`Client::port_forward`].
+/// A port-forward to be opened, made by [`Client::port_forward`].
 #[derive(Clone, Debug)]
 #[must_use = "nothing is asked for before it is opened"]
 pub struct ForwardRequest {
@@ -40,28 +40,28 @@ pub struct ForwardRequest {
 }
 
 impl ForwardRequest {
-    /// What is asked for.
+    /// Returns the request's URL.
     #[must_use]
     pub fn url(&self) -> Url {
         request::port_forward(&self.client, &self.pod)
     }
 
-    /// Asks for the forward: in a tunnel first, over SPDY if that is refused. Must be called in a
-    /// tokio runtime with I/O and time; a task of its own drives the connection.
+    /// Opens the forward: in a WebSocket tunnel first, over SPDY if that is refused. Must be called
+    /// in a tokio runtime with I/O and time; a task of its own drives the connection.
     ///
     /// Cancel safe: a future that is dropped leaves no forward.
     ///
     /// # Errors
-    /// [`UpgradeError`] if no forward came about.
+    /// [`UpgradeError`] if the server cannot be reached or does not upgrade the connection.
     pub async fn open(&self) -> Result<PortForward, UpgradeError> {
         let pending = self.client.admit(self.client.record("portforward", &self.pod))?;
         let url = self.url();
-        let asking = Asking { client: &self.client, url: &url };
+        let upgrade = UpgradeRequest { client: &self.client, url: &url };
         let first = self.client.websocket.then(|| Offer::tunnel(random::bytes()));
         let what = "fallback to secondary dialer from primary dialer err";
-        let switched = asking.either(first, Offer::forward(), what).await?;
+        let switched = upgrade.with_fallback(first, Offer::forward(), what).await?;
         let Switched { connection, protocol, .. } = switched;
-        asking.note(4, "negotiated protocol: portforward.k8s.io");
+        upgrade.note(4, "negotiated protocol: portforward.k8s.io");
         let wire = if *protocol == FORWARD_TUNNEL {
             Wire::tunnel(Role::Client, random::bytes())
         } else {
@@ -72,89 +72,89 @@ impl ForwardRequest {
     }
 }
 
-/// What is told of a socket's connection at its end.
+/// How the connection of a joined socket ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Finish {
-    /// It did not end as it should. The socket's peer was sent a reset.
+    /// The connection failed. The socket's peer was sent a reset.
     Failed(Failure),
-    /// The pod ended its direction first, in good order: nothing was wrong, or the pod has gone.
+    /// The pod ended its direction first, in good order: it is done, or is being deleted.
     ByPod,
 }
 
-/// Is told how a connection ended, if that was not as it should be, or by the pod.
-pub type Tell = Box<dyn FnMut(Finish) + Send>;
+/// A callback of [`PortForward::join`] for connections that fail, or that the pod ends.
+pub type FinishFn = Box<dyn FnMut(Finish) + Send>;
 
-/// One upgraded connection with many forwarded ones in it. Dropped, it ends them all.
+/// One upgraded connection that carries many forwarded ones. Dropping it ends them all.
 #[derive(Debug)]
 pub struct PortForward {
-    asked: mpsc::Sender<Asked>,
+    requests: mpsc::Sender<ConnectRequest>,
     lost: watch::Receiver<Option<Loss>>,
 }
 
-struct Asked {
+struct ConnectRequest {
     port: u16,
-    stream: Near,
+    stream: LocalEnd,
 }
 
 /// The local end of a connection.
-enum Near {
-    Socket(Joined),
+enum LocalEnd {
+    Socket(JoinedSocket),
     Program(DuplexStream, FailureCell),
 }
 
 /// A socket that is joined with a port of the pod.
-struct Joined {
+struct JoinedSocket {
     socket: TcpStream,
-    tell: Tell,
-    /// Its own peer has ended its direction.
+    on_finish: FinishFn,
+    /// Whether the socket's peer has ended its direction.
     has_ended: bool,
 }
 
-impl Local for Near {
+impl Local for LocalEnd {
     fn abort(self, why: Failure) {
         match self {
-            Near::Socket(Joined { socket, mut tell, .. }) => {
+            LocalEnd::Socket(JoinedSocket { socket, mut on_finish, .. }) => {
                 socket.abort(why.clone());
-                tell(Finish::Failed(why));
+                on_finish(Finish::Failed(why));
             }
-            // Said before the pipe ends: whoever reads its end looks here.
-            Near::Program(_, failure) => drop(failure.set(why)),
+            // Set before the pipe ends, since its reader looks here at the end.
+            LocalEnd::Program(_, failure) => drop(failure.set(why)),
         }
     }
 }
 
-macro_rules! each {
-    ($near:expr, $inner:ident => $body:expr) => {
-        match $near {
-            Near::Socket(Joined { socket: $inner, .. }) => $body,
-            Near::Program($inner, _) => $body,
+macro_rules! with_inner {
+    ($end:expr, $inner:ident => $body:expr) => {
+        match $end {
+            LocalEnd::Socket(JoinedSocket { socket: $inner, .. }) => $body,
+            LocalEnd::Program($inner, _) => $body,
         }
     };
 }
 
-impl AsyncRead for Near {
+impl AsyncRead for LocalEnd {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = (buffer.filled().len(), buffer.remaining());
-        let read = each!(&mut *self, inner => Pin::new(inner).poll_read(cx, buffer));
-        if let (Near::Socket(joined), Poll::Ready(Ok(()))) = (&mut *self, &read) {
+        let read = with_inner!(&mut *self, inner => Pin::new(inner).poll_read(cx, buffer));
+        if let (LocalEnd::Socket(joined), Poll::Ready(Ok(()))) = (&mut *self, &read) {
             joined.has_ended |= before.1 > 0 && buffer.filled().len() == before.0;
         }
         read
     }
 }
 
-impl AsyncWrite for Near {
+impl AsyncWrite for LocalEnd {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        each!(&mut *self, inner => Pin::new(inner).poll_write(cx, bytes))
+        with_inner!(&mut *self, inner => Pin::new(inner).poll_write(cx, bytes))
     }
 
     fn poll_write_vectored(
@@ -162,55 +162,56 @@ impl AsyncWrite for Near {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        each!(&mut *self, inner => Pin::new(inner).poll_write_vectored(cx, slices))
+        with_inner!(&mut *self, inner => Pin::new(inner).poll_write_vectored(cx, slices))
     }
 
     fn is_write_vectored(&self) -> bool {
-        each!(self, inner => inner.is_write_vectored())
+        with_inner!(self, inner => inner.is_write_vectored())
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(&mut *self, inner => Pin::new(inner).poll_flush(cx))
+        with_inner!(&mut *self, inner => Pin::new(inner).poll_flush(cx))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let ended = each!(&mut *self, inner => Pin::new(inner).poll_shutdown(cx));
-        if let (Near::Socket(joined), Poll::Ready(_)) = (&mut *self, &ended)
+        let ended = with_inner!(&mut *self, inner => Pin::new(inner).poll_shutdown(cx));
+        if let (LocalEnd::Socket(joined), Poll::Ready(_)) = (&mut *self, &ended)
             && !joined.has_ended
         {
-            (joined.tell)(Finish::ByPod);
+            (joined.on_finish)(Finish::ByPod);
         }
         ended
     }
 }
 
 impl PortForward {
-    /// The forward over a connection that was upgraded already.
+    /// Creates a forward over a connection that was upgraded already. Must be called in a tokio
+    /// runtime with I/O and time.
     #[must_use]
     pub fn over<S: Connection + Send + 'static>(connection: Upgraded<S>, wire: Wire) -> Self {
         PortForward::drive(connection, wire, None)
     }
 
-    /// The forward of a session whose hooks, where it has some, were told that it begins.
+    /// Creates the forward of a session, whose hooks, if it has some, know of its begin.
     fn drive<S: Connection + Send + 'static>(
         connection: Upgraded<S>,
         wire: Wire,
         running: Option<Running>,
     ) -> Self {
-        let (asked, asks) = mpsc::channel(ASKED);
+        let (requests, receiver) = mpsc::channel(MAX_REQUESTS);
         let (lost, loss) = watch::channel(None);
         let forward = Forward::Spdy(OverSpdy::new(Side::Client, wire));
         let driver = ForwardDriver::new(forward, connection);
         #[expect(clippy::disallowed_methods, reason = "it ends with the forward that is given")]
         tokio::spawn(async move {
-            let (end, traffic) = drive(driver, asks, lost).await;
+            let (end, traffic) = drive(driver, receiver, lost).await;
             running.and_then(|running| running.end(end, Some(traffic)))
         });
-        PortForward { asked, lost: loss }
+        PortForward { requests, lost: loss }
     }
 
-    /// A connection to a port of the pod. Whether the port takes it is seen when it is used: if
-    /// not, reading gives an error that says why.
+    /// Opens a connection to a port of the pod. Whether the port accepts it shows in its use: if
+    /// not, reading fails with the reason.
     ///
     /// Cancel safe: a future that is dropped leaves no connection.
     ///
@@ -219,43 +220,44 @@ impl PortForward {
     pub async fn connect(&self, port: u16) -> Result<ForwardedStream, Loss> {
         let (ours, theirs) = duplex(PIPE_BYTES);
         let failure = FailureCell::default();
-        let asked = Asked { port, stream: Near::Program(theirs, failure.clone()) };
-        match self.asked.send(asked).await {
+        let request = ConnectRequest { port, stream: LocalEnd::Program(theirs, failure.clone()) };
+        match self.requests.send(request).await {
             Ok(()) => Ok(ForwardedStream { pipe: ours, failure }),
             Err(_) => Err(self.lost().await),
         }
     }
 
-    /// Joins a socket with a port of the pod. `tell` is called if that does not end as it should,
-    /// or is ended by the pod.
+    /// Connects a local socket to a port of the pod. `on_finish` is called if the connection fails,
+    /// or the pod ends it.
     ///
     /// # Errors
-    /// Both, if the forward is over.
+    /// Returns both arguments if the forward is over.
     pub async fn join(
         &self,
         port: u16,
         socket: TcpStream,
-        tell: Tell,
-    ) -> Result<(), (TcpStream, Tell)> {
-        let joined = Joined { socket, tell, has_ended: false };
-        let asked = Asked { port, stream: Near::Socket(joined) };
-        match self.asked.send(asked).await {
-            Err(mpsc::error::SendError(Asked { stream: Near::Socket(joined), .. })) => {
-                Err((joined.socket, joined.tell))
-            }
+        on_finish: FinishFn,
+    ) -> Result<(), (TcpStream, FinishFn)> {
+        let joined = JoinedSocket { socket, on_finish, has_ended: false };
+        let request = ConnectRequest { port, stream: LocalEnd::Socket(joined) };
+        match self.requests.send(request).await {
+            Err(mpsc::error::SendError(ConnectRequest {
+                stream: LocalEnd::Socket(joined),
+                ..
+            })) => Err((joined.socket, joined.on_finish)),
             _ => Ok(()),
         }
     }
 
-    /// Ends it: tells the server, and the peers of connections that are not at their end. One that
-    /// was lost has nobody left to tell.
+    /// Ends the forward: closes the connection to the server in order, and resets connections that
+    /// are still open. Returns at once if the forward was lost.
     pub async fn close(self) {
-        let PortForward { asked, mut lost } = self;
-        drop(asked);
+        let PortForward { requests, mut lost } = self;
+        drop(requests);
         let _ = lost.wait_for(Option::is_some).await;
     }
 
-    /// Resolves once the forward is over, with why.
+    /// Waits until the forward is over, and returns why. Cancel safe.
     pub async fn lost(&self) -> Loss {
         let mut lost = self.lost.clone();
         match lost.wait_for(Option::is_some).await {
@@ -265,35 +267,35 @@ impl PortForward {
     }
 }
 
-/// Runs a forward until it is lost, or until nobody can ask for more; says so in `lost`. After a
-/// loss, local ends that have yet to take what came before it are still served. Gives how it ended,
-/// and the bytes that were moved.
+/// Drives a forward until it is lost or its [`PortForward`] is dropped, and sends that to `lost`.
+/// After a loss, local ends still get the bytes that came before it. Returns how it ended, and the
+/// bytes that were moved.
 async fn drive<S: Connection>(
-    mut driver: ForwardDriver<S, Near>,
-    mut asks: mpsc::Receiver<Asked>,
+    mut driver: ForwardDriver<S, LocalEnd>,
+    mut requests: mpsc::Receiver<ConnectRequest>,
     lost: watch::Sender<Option<Loss>>,
 ) -> (End, Traffic) {
     let mut end = None;
     loop {
         tokio::select! {
             biased;
-            asked = asks.recv(), if end.is_none() => match asked {
+            request = requests.recv(), if end.is_none() => match request {
                 None => {
                     driver.leave("").await;
                     lost.send_replace(Some(Loss::new(Cause::Closed, "by this side")));
                     return (End::Over, driver.traffic().turned());
                 }
-                Some(Asked { port, stream }) => {
+                Some(ConnectRequest { port, stream }) => {
                     if let Err(stream) = driver.connect(port, stream) {
                         stream.abort(Failure::Lost);
                     }
                 }
             },
-            happening = driver.next() => match happening {
+            event = driver.next() => match event {
                 None => break,
                 Some(ForwardEvent::Lost(loss)) => {
                     end = Some(End::Lost(loss.to_string()));
-                    refuse(&mut asks);
+                    refuse(&mut requests);
                     lost.send_replace(Some(loss));
                 }
                 Some(_) => {}
@@ -303,25 +305,25 @@ async fn drive<S: Connection>(
     let end = end.unwrap_or_else(|| {
         let loss = Loss::new(Cause::Cut, "");
         let end = End::Lost(loss.to_string());
-        refuse(&mut asks);
+        refuse(&mut requests);
         lost.send_replace(Some(loss));
         end
     });
     (end, driver.traffic().turned())
 }
 
-/// Takes no more, and gives up what was not looked at.
-fn refuse(asks: &mut mpsc::Receiver<Asked>) {
-    asks.close();
-    while let Ok(asked) = asks.try_recv() {
-        asked.stream.abort(Failure::Lost);
+/// Refuses further requests, and those that wait.
+fn refuse(requests: &mut mpsc::Receiver<ConnectRequest>) {
+    requests.close();
+    while let Ok(request) = requests.try_recv() {
+        request.stream.abort(Failure::Lost);
     }
 }
 
 type FailureCell = Arc<OnceLock<Failure>>;
 
-/// A forwarded connection. Dropped, it is closed; [`shutdown`](tokio::io::AsyncWriteExt::shutdown)
-/// ends only what this side says.
+/// A forwarded connection. Dropping it closes both directions;
+/// [`shutdown`](tokio::io::AsyncWriteExt::shutdown) ends only the one to the pod.
 #[derive(Debug)]
 pub struct ForwardedStream {
     pipe: DuplexStream,
@@ -329,7 +331,7 @@ pub struct ForwardedStream {
 }
 
 impl ForwardedStream {
-    /// Why it ended, if that was not as it should be.
+    /// Why the connection failed, if it did.
     #[must_use]
     pub fn failure(&self) -> Option<&Failure> {
         self.failure.get()

@@ -10,37 +10,37 @@ use thiserror::Error;
 use crate::access::{AccessError, Source};
 use crate::client::Client;
 
-/// Why a kubeconfig makes no client, in kubectl's words.
+/// Why no client can be made of a kubeconfig. Texts are kubectl's.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ConfigureError {
-    /// What it says, or that it is not there.
+    /// The kubeconfig or its context is missing or invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// Its certificates, keys or credentials cannot be used.
+    /// The kubeconfig's certificates, keys or credentials cannot be used.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
-    /// There are no credentials now.
+    /// The credentials cannot be obtained, for example from their plugin.
     #[error(transparent)]
     Access(#[from] AccessError),
 }
 
 impl Client {
-    /// A client for what kubectl would take: the files in `KUBECONFIG`, or `~/.kube/config`, and
-    /// their current context; in a pod without them, the pod's service account. Credentials are
-    /// read, and plugins run, for each connection; here, it is tried once. No plugin is given a
-    /// terminal.
+    /// Creates a client from what kubectl would use: the files in `KUBECONFIG` or `~/.kube/config`,
+    /// and their current context; in a pod without them, its service account. Credentials are
+    /// obtained here once, and again for each connection. Plugins get no terminal.
     ///
     /// # Errors
-    /// [`ConfigureError`] if there is no such file, it cannot be read, or there are no credentials.
+    /// [`ConfigureError`] if there is no configuration, it cannot be read, or there are no
+    /// credentials.
     pub async fn try_default() -> Result<Client, ConfigureError> {
         let client = Client::configured(&Overrides::default(), Arc::new(env))?;
         client.access.access().await?;
         Ok(client)
     }
 
-    /// A client for one kubeconfig file and a context of it, or its current one. Whether there are
-    /// credentials is seen when they are used.
+    /// Creates a client from one kubeconfig file and a context in it, by default its current one.
+    /// Credentials are obtained only when the client connects.
     ///
     /// # Errors
     /// [`ConfigureError`] if there is no such file or context, or it cannot be read.

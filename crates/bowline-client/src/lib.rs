@@ -13,19 +13,19 @@
 //! ```
 //!
 //! A [`Client`] makes [commands](Client::exec), [attaches](Client::attach) and
-//! [port-forwards](Client::port_forward); each is filled in by its methods and then run. WebSocket
-//! is asked for first, SPDY if that is refused.
+//! [port-forwards](Client::port_forward); each is configured by its methods and then run. WebSocket
+//! is tried first, SPDY if that is refused.
 //!
-//! How a command ended is an [`Outcome`], its exit code included, only if the server said so.
-//! Everything else is [`Error::Lost`] or another error, never success: the command may have ended
-//! in any way, or still run.
+//! A command's [`Outcome`], exit code included, is reported only if the server sent it. Everything
+//! else is [`Error::Lost`] or another error, never success: the command may have ended in any way,
+//! or still run.
 //!
 //! # Features
 //!
-//! `kube` has `Client::try_default`, and `copy` has the module of that name; both are there by
-//! default. A program that has its [credentials](access) from elsewhere and only runs commands does
-//! without them. TLS's arithmetic is that of `aws-lc-rs` by default; with `--no-default-features`
-//! and `ring` it is that one's.
+//! `kube` has `Client::try_default`, and `copy` has the module of that name; both are on by
+//! default. A program that only runs commands, with [credentials](access) of its own, needs
+//! neither. TLS uses `aws-lc-rs` by default, and *ring* with `--no-default-features` and the
+//! feature `ring`.
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests play peers and processes"))]
 
 pub mod access;
@@ -44,7 +44,7 @@ mod session;
 mod upgrade;
 mod write_fn;
 
-/// What the README says compiles.
+/// Compiles the README's example.
 #[cfg(all(doctest, feature = "kube"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -1,4 +1,4 @@
-//! Listeners in front of a port-forward, and another forward behind them when one is lost.
+//! Local listeners to port-forwards, with a new forward when one is lost.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -16,139 +16,137 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::forward::{Failure, Finish, PortForward, Tell};
+use crate::forward::{Failure, Finish, FinishFn, PortForward};
 
-/// Before the first new try, and at most.
+/// The first and the longest pause before an attempt to reconnect.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// A forward that held for so long was a good one: the next loss begins with the first pause.
+/// After a forward that lasted this long, the pauses begin with the first one again.
 const GOOD_AFTER: Duration = Duration::from_secs(10);
-/// Local connections that wait for a forward; each holds a descriptor.
-const WAITING: usize = 1024;
-/// Local connections that were accepted and not looked at yet.
-const ACCEPTED: usize = 64;
-/// After a failed accept, as when descriptors run out.
+/// The most local connections that wait for a forward; each holds a descriptor.
+const MAX_WAITING: usize = 1024;
+/// The most local connections that were accepted and not handled yet.
+const MAX_ACCEPTED: usize = 64;
+/// The pause after a failed accept, as when descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// After a connection has failed, and while the pod is ending, it is looked at no more often than
-/// this.
-const LOOK_AT_MOST_EVERY: Duration = Duration::from_secs(1);
-/// The same after a connection that the pod has ended in good order. So do many servers after each
-/// answer, and so does the system of a pod that is deleted.
-const LOOK_AFTER_ENDS_EVERY: Duration = Duration::from_secs(10);
+/// The pause between checks of the pod's health while connections fail, or while it is terminating.
+const CHECK_PAUSE: Duration = Duration::from_secs(1);
+/// The pause between checks of the pod's health while the pod ends connections in good order. Many
+/// servers do so after each response, but so does the system of a pod that is deleted.
+const ENDS_CHECK_PAUSE: Duration = Duration::from_secs(10);
 
-/// Where forwards come from.
-pub trait Source: Send + Sync + 'static {
+/// Opens forwards to a pod, and checks the pod's health.
+pub trait Connector: Send + Sync + 'static {
     /// Finds a pod and opens a forward to it.
     ///
     /// # Errors
-    /// Why not, in one line.
-    fn open(&self) -> impl Future<Output = Result<Reached, String>> + Send;
+    /// Returns one line of text if no pod is found, or no forward can be opened to it.
+    fn open(&self) -> impl Future<Output = Result<PodForward, String>> + Send;
 
-    /// How the pod is that was reached last.
-    fn look(&self) -> impl Future<Output = Health> + Send;
+    /// Checks the pod of the last forward.
+    fn health(&self) -> impl Future<Output = Health> + Send;
 }
 
-/// How a pod is.
+/// The health of a pod that is forwarded to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Health {
-    /// As it was; so is one that nothing can be learned of.
-    Well,
-    /// It will be gone, and there is no other.
+    /// The pod is as it was, or its state is not known.
+    Healthy,
+    /// The pod is terminating, and there is no other.
     Ending,
-    /// It is gone, or ending and there may be another.
+    /// The pod is gone, or terminating while there may be another.
     Gone,
 }
 
-/// A forward, the pod that it goes to, and the pod's port for each of the local ones.
+/// A forward to a pod.
 #[derive(Debug)]
-pub struct Reached {
+pub struct PodForward {
     /// The forward.
     pub forward: PortForward,
     /// The pod's name.
     pub pod: String,
-    /// As many as there are local ports.
+    /// The pod's port for each of the local ports, in their order.
     pub ports: Vec<u16>,
 }
 
-/// A local port: its number, and a listener for each address.
+/// A local port, with a listener for each address.
 #[derive(Debug)]
 pub struct LocalPort {
-    /// The number.
+    /// The port's number.
     pub number: u16,
-    /// The listeners.
+    /// The port's listeners.
     pub listeners: Vec<TcpListener>,
 }
 
-/// How patient listeners are while there is no forward.
+/// What to do while there is no forward.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
-    /// The first loss is the end.
+pub struct ReconnectOptions {
+    /// Whether the first loss ends the listeners, instead of a new forward.
     pub exit_on_lost: bool,
-    /// How long a local connection waits while there is no forward.
-    pub waits: Duration,
+    /// How long a local connection waits for a new forward before it is reset.
+    pub max_wait: Duration,
 }
 
-/// Why a forward is of no use any more.
+/// Why a forward was lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum End {
-    /// Its connection was lost.
+pub enum LostReason {
+    /// The forward's connection was lost.
     Lost(Loss),
-    /// The pod that it goes to is gone.
+    /// The forward's pod is gone.
     PodGone,
 }
 
-impl fmt::Display for End {
+impl fmt::Display for LostReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            End::Lost(loss) => loss.fmt(f),
-            End::PodGone => f.write_str("the pod is gone"),
+            LostReason::Lost(loss) => loss.fmt(f),
+            LostReason::PodGone => f.write_str("the pod is gone"),
         }
     }
 }
 
-/// What changed.
+/// A change to report to the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Change {
-    /// A local connection came to this port.
+    /// A local connection was accepted at this port.
     Handling(u16),
-    /// A connection from a local to a pod's port did not end as it should. Its local peer was sent
-    /// a reset.
+    /// A connection to a pod's port failed. Its local peer was sent a reset.
     Failed {
         /// The local port.
         local: u16,
         /// The pod's port.
         remote: u16,
-        /// How it failed.
+        /// How the connection failed.
         why: Failure,
     },
     /// The forward to this pod was lost.
     Lost {
-        /// The pod.
+        /// The pod's name.
         pod: String,
-        /// How the forward ended.
-        end: End,
+        /// Why the forward was lost.
+        reason: LostReason,
     },
-    /// There is no new one yet, for another reason than before.
+    /// There is no new forward yet, for another reason than at the attempt before.
     StillLost(String),
-    /// There is one again, to this pod.
+    /// There is a new forward, to this pod.
     Restored(String),
-    /// A connection to this local port has waited long enough, and was sent a reset.
+    /// A connection to this local port has waited too long for a forward, and was sent a reset.
     GaveUp(u16),
 }
 
-/// Forwards what comes to `ports` until `end`, or with the [`End`] of a forward that was to be the
-/// last.
-pub async fn run<S: Source>(
-    source: Arc<S>,
-    first: Reached,
+/// Forwards connections to `ports`, over `first` and the forwards that `connector` opens after it.
+/// Returns `None` once `end` is cancelled, and the reason of the first loss if that is to end it.
+pub async fn run<S: Connector>(
+    connector: Arc<S>,
+    first: PodForward,
     ports: Vec<LocalPort>,
-    patience: Patience,
+    options: ReconnectOptions,
     tell: Arc<dyn Fn(Change) + Send + Sync>,
     end: CancellationToken,
-) -> Option<End> {
-    let (accepted, arrivals) = mpsc::channel(ACCEPTED);
+) -> Option<LostReason> {
+    let (accepted, arrivals) = mpsc::channel(MAX_ACCEPTED);
     let mut acceptors = JoinSet::new();
     let numbers = ports.iter().map(|port| port.number).collect();
     for (index, port) in ports.into_iter().enumerate() {
@@ -157,18 +155,18 @@ pub async fn run<S: Source>(
         }
     }
     drop(accepted);
-    let reconnecting = Reconnecting {
-        source,
-        patience,
+    let reconnector = Reconnector {
+        connector,
+        options,
         tell,
         numbers,
         arrivals,
         waiting: VecDeque::new(),
         pause: FIRST_PAUSE,
-        doubts: Arc::default(),
+        triggers: Arc::default(),
         end,
     };
-    reconnecting.run(first).await
+    reconnector.run(first).await
 }
 
 async fn accept(listener: TcpListener, index: usize, to: mpsc::Sender<(usize, TcpStream)>) {
@@ -180,91 +178,91 @@ async fn accept(listener: TcpListener, index: usize, to: mpsc::Sender<(usize, Tc
                     return;
                 }
             }
-            // Of a connection that is gone already, or for want of descriptors.
+            // The connection is gone already. Other errors are mostly a lack of descriptors.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(_) => sleep(ACCEPT_PAUSE).await,
         }
     }
 }
 
-struct Reconnecting<S> {
-    source: Arc<S>,
-    patience: Patience,
+struct Reconnector<S> {
+    connector: Arc<S>,
+    options: ReconnectOptions,
     tell: Arc<dyn Fn(Change) + Send + Sync>,
     numbers: Vec<u16>,
     arrivals: mpsc::Receiver<(usize, TcpStream)>,
-    /// Connections that wait for a forward, each until then.
+    /// Connections that wait for a forward, each with its deadline and the index of its port.
     waiting: VecDeque<(Instant, usize, TcpStream)>,
     pause: Duration,
-    doubts: Arc<Doubts>,
+    triggers: Arc<HealthTriggers>,
     end: CancellationToken,
 }
 
-/// What speaks against the pod being there.
+/// What makes a check of the pod's health due.
 #[derive(Debug, Default)]
-struct Doubts {
+struct HealthTriggers {
     /// A connection failed at the pod's side.
     failed: Notify,
     /// The pod has ended a connection.
     ended: Notify,
 }
 
-type Look = Pin<Box<dyn Future<Output = Health> + Send>>;
+type Check = Pin<Box<dyn Future<Output = Health> + Send>>;
 
-type Attempt = Pin<Box<dyn Future<Output = Result<Reached, String>> + Send>>;
+type Attempt = Pin<Box<dyn Future<Output = Result<PodForward, String>> + Send>>;
 
-impl<S: Source> Reconnecting<S> {
-    async fn run(mut self, first: Reached) -> Option<End> {
-        let mut reached = first;
+impl<S: Connector> Reconnector<S> {
+    async fn run(mut self, first: PodForward) -> Option<LostReason> {
+        let mut current = first;
         loop {
             let since = Instant::now();
             for (_, index, socket) in std::mem::take(&mut self.waiting) {
-                self.join(&reached, index, socket).await;
+                self.join(&current, index, socket).await;
             }
-            let end = self.up(&reached).await;
-            let Reached { forward, pod, .. } = reached;
+            let end = self.forwarding(&current).await;
+            let PodForward { forward, pod, .. } = current;
             forward.close().await;
             let end = end?;
-            if self.patience.exit_on_lost {
+            if self.options.exit_on_lost {
                 return Some(end);
             }
             if since.elapsed() >= GOOD_AFTER {
                 self.pause = FIRST_PAUSE;
             }
-            (self.tell)(Change::Lost { pod, end });
-            reached = self.down().await?;
-            (self.tell)(Change::Restored(reached.pod.clone()));
+            (self.tell)(Change::Lost { pod, reason: end });
+            current = self.reconnecting().await?;
+            (self.tell)(Change::Restored(current.pod.clone()));
         }
     }
 
-    /// While there is a forward; `None` is the end of all.
-    async fn up(&mut self, reached: &Reached) -> Option<End> {
-        let (mut last_look, mut next_look): (Option<Instant>, Option<Instant>) = (None, None);
-        let mut look: Option<Look> = None;
-        let doubts = self.doubts.clone();
+    /// Forwards connections until the forward is lost; `None` once `end` is cancelled.
+    async fn forwarding(&mut self, current: &PodForward) -> Option<LostReason> {
+        let (mut last_check, mut next_check): (Option<Instant>, Option<Instant>) = (None, None);
+        let mut check: Option<Check> = None;
+        let triggers = self.triggers.clone();
         loop {
-            let after = |pause| last_look.map_or(Instant::now(), |last| last + pause);
-            let earlier = |at: Instant| Some(next_look.map_or(at, |next| next.min(at)));
+            let after = |pause| last_check.map_or(Instant::now(), |last| last + pause);
+            let earlier = |at: Instant| Some(next_check.map_or(at, |next| next.min(at)));
             tokio::select! {
                 () = self.end.cancelled() => return None,
-                loss = reached.forward.lost() => return Some(End::Lost(loss)),
+                loss = current.forward.lost() => return Some(LostReason::Lost(loss)),
                 Some((index, socket)) = self.arrivals.recv() => {
                     (self.tell)(Change::Handling(self.number(index)));
-                    self.join(reached, index, socket).await;
+                    self.join(current, index, socket).await;
                 }
-                () = doubts.failed.notified() => next_look = earlier(after(LOOK_AT_MOST_EVERY)),
-                () = doubts.ended.notified() => next_look = earlier(after(LOOK_AFTER_ENDS_EVERY)),
-                () = until(next_look), if look.is_none() => {
-                    next_look = None;
-                    let source = self.source.clone();
-                    look = Some(Box::pin(async move { source.look().await }));
+                () = triggers.failed.notified() => next_check = earlier(after(CHECK_PAUSE)),
+                () = triggers.ended.notified() => next_check = earlier(after(ENDS_CHECK_PAUSE)),
+                () = until(next_check), if check.is_none() => {
+                    next_check = None;
+                    let connector = self.connector.clone();
+                    check = Some(Box::pin(async move { connector.health().await }));
                 }
-                health = looked(&mut look) => {
-                    (look, last_look) = (None, Some(Instant::now()));
+                health = checked(&mut check) => {
+                    (check, last_check) = (None, Some(Instant::now()));
                     match health {
-                        Health::Gone => return Some(End::PodGone),
-                        Health::Ending => doubts.failed.notify_one(),
-                        Health::Well => {}
+                        Health::Gone => return Some(LostReason::PodGone),
+                        Health::Ending => triggers.failed.notify_one(),
+                        Health::Healthy => {}
                     }
                 }
             }
@@ -275,36 +273,37 @@ impl<S: Source> Reconnecting<S> {
         self.numbers.get(index).copied().unwrap_or_default()
     }
 
-    async fn join(&mut self, reached: &Reached, index: usize, socket: TcpStream) {
-        // A source that gives fewer ports than there are local ones forwards these nowhere.
+    async fn join(&mut self, current: &PodForward, index: usize, socket: TcpStream) {
+        // Local ports without one of the pod's are forwarded to port 0, which fails.
         let local = self.number(index);
-        let remote = reached.ports.get(index).copied().unwrap_or_default();
-        let (tell, doubts) = (self.tell.clone(), self.doubts.clone());
-        let told: Tell = Box::new(move |finish| match finish {
-            Finish::ByPod => doubts.ended.notify_one(),
+        let remote = current.ports.get(index).copied().unwrap_or_default();
+        let (tell, triggers) = (self.tell.clone(), self.triggers.clone());
+        let on_finish: FinishFn = Box::new(move |finish| match finish {
+            Finish::ByPod => triggers.ended.notify_one(),
             Finish::Failed(why) => {
                 if matches!(why, Failure::Refused(_) | Failure::Reset) {
-                    doubts.failed.notify_one();
+                    triggers.failed.notify_one();
                 }
                 tell(Change::Failed { local, remote, why });
             }
         });
-        if let Err((socket, _)) = reached.forward.join(remote, socket, told).await {
+        if let Err((socket, _)) = current.forward.join(remote, socket, on_finish).await {
             self.wait(index, socket);
         }
     }
 
     fn wait(&mut self, index: usize, socket: TcpStream) {
-        if self.waiting.len() >= WAITING {
+        if self.waiting.len() >= MAX_WAITING {
             socket.abort(Failure::Lost);
             (self.tell)(Change::GaveUp(self.number(index)));
             return;
         }
-        self.waiting.push_back((Instant::now() + self.patience.waits, index, socket));
+        self.waiting.push_back((Instant::now() + self.options.max_wait, index, socket));
     }
 
-    /// While there is none: tries until there is, or the end of all.
-    async fn down(&mut self) -> Option<Reached> {
+    /// Keeps local connections waiting until there is a new forward; `None` once `end` is
+    /// cancelled.
+    async fn reconnecting(&mut self) -> Option<PodForward> {
         let mut said = String::new();
         let mut attempt = self.attempt();
         loop {
@@ -312,7 +311,7 @@ impl<S: Source> Reconnecting<S> {
             tokio::select! {
                 () = self.end.cancelled() => return None,
                 result = &mut attempt => match result {
-                    Ok(reached) => return Some(reached),
+                    Ok(current) => return Some(current),
                     Err(why) => {
                         if why != said {
                             (self.tell)(Change::StillLost(why.clone()));
@@ -336,18 +335,18 @@ impl<S: Source> Reconnecting<S> {
     }
 
     fn attempt(&mut self) -> Attempt {
-        let (source, pause) = (self.source.clone(), self.pause);
+        let (connector, pause) = (self.connector.clone(), self.pause);
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         Box::pin(async move {
             sleep(pause).await;
-            source.open().await
+            connector.open().await
         })
     }
 }
 
-async fn looked(look: &mut Option<Look>) -> Health {
-    match look {
-        Some(look) => look.await,
+async fn checked(check: &mut Option<Check>) -> Health {
+    match check {
+        Some(check) => check.await,
         None => std::future::pending().await,
     }
 }

@@ -1,4 +1,4 @@
-//! What is wanted of a pod to the request for it: its URL, and the channels that the session has.
+//! Options of a remote command to its URL and its session's channels.
 
 use bowline_io::record::Record;
 use bowline_proto::session::Wants;
@@ -7,37 +7,37 @@ use url::form_urlencoded::Serializer;
 
 use crate::client::Client;
 
-/// What runs at the other end.
+/// What a session is connected to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verb {
-    /// A command, in words.
+    /// A new process: its program and arguments.
     Exec(Vec<String>),
-    /// The main process that is there, perhaps with so many lines of its log before the live
-    /// output. These are Bowline's own: servers that do not know them pass over the wish.
+    /// The container's main process, perhaps with this many lines of its log before the live
+    /// output. The lines are an extension of Bowline's, which other servers ignore.
     Attach(Option<u64>),
 }
 
-/// What is asked of a container. All that a request says comes from here, so that the query and
-/// the session cannot differ.
+/// The options of a remote command. Both its query and its session come from here, so that they
+/// cannot differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Options {
     pub pod: String,
     pub verb: Verb,
-    /// The server chooses where none is named.
+    /// The container's name; without one, the server chooses.
     pub container: Option<String>,
     pub tty: bool,
-    /// Errors come apart from output. A terminal has one channel for both.
+    /// Whether stderr is requested. A terminal has only stdout.
     pub stderr: bool,
 }
 
 impl Options {
-    /// The channels, where the caller has input to send or has none.
-    pub fn wants(&self, stdin: bool) -> Wants {
+    /// Returns the session's channels. `stdin` is whether there is input to send.
+    pub(crate) fn wants(&self, stdin: bool) -> Wants {
         Wants { stdin, stdout: true, stderr: self.stderr && !self.tty, tty: self.tty }
     }
 
-    /// What is known of the session before anything is asked.
-    pub fn record(&self, client: &Client) -> Record {
+    /// Returns what is known of the session before the request.
+    pub(crate) fn record(&self, client: &Client) -> Record {
         let (verb, command) = match &self.verb {
             Verb::Exec(command) => ("exec", command.clone()),
             Verb::Attach(_) => ("attach", Vec::new()),
@@ -46,9 +46,9 @@ impl Options {
         Record { command, container, ..client.record(verb, &self.pod) }
     }
 
-    /// `…/api/v1/namespaces/NS/pods/NAME/exec?…`, with the server's own path in front. Keys are in
+    /// Returns `…/api/v1/namespaces/NS/pods/NAME/exec?…`, behind the server's own path. Keys are in
     /// the order of Go's encoder; booleans appear only if they are true.
-    pub fn url(&self, client: &Client, wants: Wants) -> Url {
+    pub(crate) fn url(&self, client: &Client, wants: Wants) -> Url {
         let (name, command, replay) = match &self.verb {
             Verb::Exec(command) => ("exec", &**command, None),
             Verb::Attach(replay) => ("attach", &[][..], *replay),
@@ -79,7 +79,7 @@ impl Options {
     }
 }
 
-/// The same for a port-forward, whose ports are named later.
+/// Returns the URL of a port-forward, whose ports are named later.
 pub(crate) fn port_forward(client: &Client, pod: &str) -> Url {
     let mut url = subresource(client, pod, "portforward");
     if let Some(timeout) = &client.server_timeout {

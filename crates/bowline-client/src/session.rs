@@ -17,13 +17,12 @@ use tokio::sync::watch;
 
 use crate::error::Error;
 
-/// Input is read up to this before it is sent.
+/// The most bytes of input that are gathered for one write to the socket.
 const GATHERED_BYTES: usize = 512 * 1024;
-/// Output that waits for the caller's ends. Past it the server is not read.
+/// The most bytes of output that wait for the caller's ends. Beyond it the socket is not read.
 const OUTPUT_BYTES: usize = 1024 * 1024;
 
-/// Where a session's bytes come from and go to. By default there is no input, and output is passed
-/// over.
+/// The caller's ends of a session. By default there is no input, and output is discarded.
 #[non_exhaustive]
 pub struct Ends {
     /// Input for the command; its end becomes the end of the command's stdin. Not read before the
@@ -35,8 +34,8 @@ pub struct Ends {
     pub stderr: Box<dyn AsyncWrite + Send + Unpin>,
     /// The terminal's size, now and when it changes.
     pub sizes: Option<watch::Receiver<Size>>,
-    /// Tells another size before the first one, so that a program which has drawn its screen for
-    /// somebody else draws it again.
+    /// Whether another size is sent before the first one, so that a program redraws a screen that
+    /// it has drawn for another terminal. `false` by default.
     pub redraws: bool,
 }
 
@@ -84,16 +83,16 @@ impl Ended {
     }
 }
 
-/// The caller's own end failed: the session was given up.
+/// One of the caller's ends failed, so the session was closed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EndError {
     /// Output could not be written.
     #[error("write {0}: {1}")]
-    Write(&'static str, io::Error),
+    Write(&'static str, #[source] io::Error),
     /// Input could not be read.
     #[error("read stdin: {0}")]
-    Read(io::Error),
+    Read(#[source] io::Error),
 }
 
 /// Runs an upgraded session to its end.
@@ -149,7 +148,7 @@ fn told(result: Option<&Result<Ended, EndError>>) -> End {
     }
 }
 
-/// Answers a close, or walks away from a session that goes on.
+/// Answers a close, or closes a session that goes on.
 async fn leave<S: Connection>(driver: &mut Driver<S, Session>) {
     let now = driver.now();
     driver.machine().leave(now);
@@ -206,7 +205,7 @@ impl Running {
         }
     }
 
-    /// Runs a session to its end, or leaves it once `stop` resolves: then nothing is known. Gives
+    /// Runs a session to its end, or leaves it once `stop` resolves: then nothing is known. Returns
     /// the bytes that were moved as well.
     async fn session_until<S: Connection>(
         &mut self,
@@ -333,8 +332,8 @@ fn input(read: Result<BytesMut, EndError>) -> (Acted, usize) {
     (read.map(Act::Input), bytes)
 }
 
-/// A server that goes while its output waits for the caller has said all that it will, and nobody
-/// waits for it: it is not looked for.
+/// A server that goes away while its output waits for the caller has sent all that it will, so
+/// nothing looks for that.
 impl drive::Ends<Session> for Running {
     type Act = Acted;
 

@@ -1,5 +1,4 @@
-//! A request to an upgraded connection, over the carrier that is offered first or the one behind
-//! it.
+//! A request to an upgraded connection, over the preferred carrier or its fallback.
 
 use std::time::Duration;
 
@@ -19,66 +18,66 @@ use tokio::time::Instant;
 
 use crate::client::Client;
 
-/// How long a server may take to answer the upgrade. Admission webhooks may take 30 s of it.
+/// How long a server may take to answer an upgrade. Admission webhooks may take 30 s of it.
 const UPGRADE_PATIENCE: Duration = Duration::from_secs(60);
 
-/// Why no session came about.
+/// Why a connection was not upgraded.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum UpgradeError {
-    /// One of the client's [admissions](crate::Client::admission) has no room for the session.
+    /// One of the client's [admissions](crate::Client::admission) has refused the session.
     #[error(transparent)]
     Denied(#[from] Denied),
-    /// There are no credentials.
+    /// There are no usable credentials.
     #[error(transparent)]
     Access(#[from] AccessError),
-    /// Nothing was reached.
+    /// The server or a proxy before it was not reached.
     #[error(transparent)]
     Dial(#[from] DialError),
-    /// The server was reached and did not speak HTTP to the end.
+    /// The server was reached and did not answer in HTTP, or not in time.
     #[error(transparent)]
     Http(#[from] HttpError),
-    /// The server answered with something else than the upgrade.
+    /// The server answered with another status than 101.
     #[error("unable to upgrade connection: {0}")]
     Refused(Refused),
-    /// The server said yes and its words do not fit.
+    /// The server answered with 101 and headers that do not fit the request.
     #[error("unable to upgrade connection: {0}")]
-    NotUpgraded(NotUpgraded),
-    /// The server wants the stream to go elsewhere, credentials and all.
+    NotUpgraded(#[source] NotUpgraded),
+    /// The server redirects to this URL. It is not followed, since credentials would go there.
     #[error("the server redirects the stream to {0}, which is not followed")]
     Redirected(String),
-    /// A header or the URL cannot be sent.
+    /// A header or the URL is not valid in HTTP.
     #[error("the request cannot be built: {0}")]
     Request(#[from] http::Error),
 }
 
 impl UpgradeError {
-    /// Whether another carrier may do better.
+    /// Whether another carrier may succeed.
     fn falls_back(&self) -> bool {
         match self {
             UpgradeError::Refused(_)
             | UpgradeError::NotUpgraded(_)
             | UpgradeError::Redirected(_) => true,
-            // A box that drops what it does not know, before any answer.
+            // A middlebox may drop a request that it does not know.
             UpgradeError::Http(error) => error.is_cut(),
             _ => false,
         }
     }
 
-    /// Whether other credentials may do better.
+    /// Whether other credentials may succeed.
     fn is_unauthorized(&self) -> bool {
         matches!(self, UpgradeError::Refused(Refused { code: 401, .. }))
     }
 }
 
-/// A refusal, as far as the server explained it.
+/// A server's refusal of an upgrade.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
     /// The HTTP status code.
     pub code: u16,
-    /// The Status' reason, such as `Forbidden`; empty if there was no Status.
+    /// The reason of the Status, such as `Forbidden`; empty if there was no Status.
     pub reason: String,
-    /// The Status' message or the body's text; sanitized and bounded.
+    /// The message of the Status, or else the body's text; sanitized and bounded.
     pub message: String,
 }
 
@@ -88,25 +87,25 @@ impl std::fmt::Display for Refused {
     }
 }
 
-/// A connection that was upgraded.
+/// An upgraded connection.
 pub(crate) struct Switched {
     pub connection: Upgraded,
-    /// What is spoken on it.
+    /// The protocol that was agreed on.
     pub protocol: &'static Protocol,
-    /// Of the 101.
+    /// The headers of the 101.
     pub headers: HeaderMap,
 }
 
-/// Where to ask, as whom, and for what.
-pub(crate) struct Asking<'a> {
+/// A request for an upgrade.
+pub(crate) struct UpgradeRequest<'a> {
     pub client: &'a Client,
     pub url: &'a url::Url,
 }
 
-impl Asking<'_> {
-    /// Asks for `first`, and for `second` where that is refused in a way that the carrier may have
-    /// to do with. `what` names the fallback to the observer.
-    pub async fn either(
+impl UpgradeRequest<'_> {
+    /// Requests `first`, and `second` if another carrier may succeed. `what` names the fallback to
+    /// the observer.
+    pub(crate) async fn with_fallback(
         &self,
         first: Option<Offer>,
         second: Offer,
@@ -114,7 +113,7 @@ impl Asking<'_> {
     ) -> Result<Switched, UpgradeError> {
         let mut may_renew = true;
         if let Some(first) = first {
-            match self.authorized(&first, true).await {
+            match self.with_renewal(&first, true).await {
                 Err(error) if error.falls_back() => {
                     self.note(4, &format!("{what}: {error}"));
                     may_renew = !error.is_unauthorized();
@@ -122,11 +121,11 @@ impl Asking<'_> {
                 result => return result,
             }
         }
-        self.authorized(&second, may_renew).await
+        self.with_renewal(&second, may_renew).await
     }
 
-    /// Asks once, and once more with other credentials if the first were refused.
-    async fn authorized(&self, offer: &Offer, may_renew: bool) -> Result<Switched, UpgradeError> {
+    /// Requests `offer`, and once more with renewed credentials after a 401.
+    async fn with_renewal(&self, offer: &Offer, may_renew: bool) -> Result<Switched, UpgradeError> {
         let access = self.client.access.access().await?;
         let refused = match self.attempt(offer, &access).await {
             Err(error) if error.is_unauthorized() && may_renew => error,
@@ -148,7 +147,7 @@ impl Asking<'_> {
         }
     }
 
-    pub fn note(&self, level: u8, text: &str) {
+    pub(crate) fn note(&self, level: u8, text: &str) {
         self.observe(|observer| observer.note(level, text));
     }
 
@@ -198,7 +197,7 @@ impl Asking<'_> {
     }
 }
 
-/// The parts of a Status that a refusal is made of.
+/// The parts of a Status that a [`Refused`] is made of.
 #[derive(serde::Deserialize)]
 struct Status {
     #[serde(default)]

@@ -1,4 +1,4 @@
-//! A function to what output can be written to.
+//! A function to a writer that calls it.
 
 use std::io;
 use std::pin::Pin;
@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::AsyncWrite;
 
-/// Output that is given to a function as it comes.
+/// A writer that passes each piece to a function.
 pub(crate) struct WriteFn<F>(pub F);
 
 impl<F: FnMut(&[u8]) -> io::Result<()> + Unpin> AsyncWrite for WriteFn<F> {

@@ -120,10 +120,10 @@ async fn copy(
     };
     let copied = match found.map_err(Failure::Before)? {
         (Side::Pod(from, path), Side::Here(target)) => {
-            copy::down(&*from, path, Path::new(target), &options, shown).await
+            copy::download(&*from, path, Path::new(target), &options, shown).await
         }
         (Side::Here(source), Side::Pod(to, path)) => {
-            copy::up(&*to, Path::new(source), path, &options, shown, stop).await
+            copy::upload(&*to, Path::new(source), path, &options, shown, stop).await
         }
         (Side::Pod(from, source), Side::Pod(to, target)) => {
             copy::between(&*from, source, &*to, target, &options, shown, stop).await
@@ -193,8 +193,8 @@ fn end_of(result: Result<(), Failure>, asked: &Cp, server: &str, program: &str) 
             dropped(retries);
             End::refused("unexpected EOF")
         }
-        CopyError::Remote { outcome, complaint, published } => {
-            let said = sanitized(&complaint, MESSAGE_BYTES);
+        CopyError::Remote { outcome, stderr_text, published } => {
+            let said = sanitized(&stderr_text, MESSAGE_BYTES);
             let rest = if published { "; the rest was copied" } else { "" };
             match outcome {
                 Outcome::Exited(code) if published || said.is_empty() => End {

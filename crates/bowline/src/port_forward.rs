@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bowline_client::UpgradeError;
 use bowline_client::forward::Failure;
-use bowline_client::reconnect::{self, Change, Health, Patience, Reached, Source};
+use bowline_client::reconnect::{self, Change, Connector, Health, PodForward, ReconnectOptions};
 use bowline_io::shutdown::Hangup;
 use bowline_io::text::sanitized;
 use bowline_kube::objects::Pod;
@@ -71,7 +71,8 @@ async fn forward(asked: &args::PortForward, program: &str) -> Result<End, End> {
             shown.join(" ")
         )));
     }
-    let patience = Patience { exit_on_lost: asked.exit_on_lost, waits: asked.reconnect_wait };
+    let options =
+        ReconnectOptions { exit_on_lost: asked.exit_on_lost, max_wait: asked.reconnect_wait };
     let cut = AtomicUsize::new(0);
     let (exits, waits) = (asked.exit_on_lost, asked.reconnect_wait);
     let tell = Arc::new(move |change| tell(change, &cut, exits, waits));
@@ -83,7 +84,7 @@ async fn forward(asked: &args::PortForward, program: &str) -> Result<End, End> {
         ends.cancel();
         signal
     });
-    if let Some(why) = reconnect::run(source, first, local, patience, tell, end).await {
+    if let Some(why) = reconnect::run(source, first, local, options, tell, end).await {
         say::line(why);
         return Err(End::refused("lost connection to pod"));
     }
@@ -128,14 +129,14 @@ fn tell(change: Change, cut: &AtomicUsize, exits: bool, waits: Duration) {
             format!("{local} -> {remote}: {}", sanitized(why.trim(), MESSAGE_BYTES))
         }
         Change::Lost { .. } if exits => return,
-        Change::Lost { pod, end } => {
+        Change::Lost { pod, reason } => {
             let connections = match cut.swap(0, Ordering::Relaxed) {
                 0 => String::new(),
                 1 => " 1 open connection was reset;".to_owned(),
                 many => format!(" {many} open connections were reset;"),
             };
             format!(
-                "lost connection to pod {pod}: {end};{connections} connecting again, new \
+                "lost connection to pod {pod}: {reason};{connections} connecting again, new \
                  connections wait up to {} s",
                 waits.as_secs()
             )
@@ -190,7 +191,7 @@ impl Pods {
         }
     }
 
-    async fn connect(&self, target: &Target, ports: &[ForwardedPort]) -> Result<Reached, End> {
+    async fn connect(&self, target: &Target, ports: &[ForwardedPort]) -> Result<PodForward, End> {
         let pod = name(&target.pod);
         let client = self.cluster.client(WEBSOCKETS, &self.asked.global, &self.verbose);
         let forward = client.port_forward(&pod).open().await.map_err(|error| refused(&error))?;
@@ -199,7 +200,7 @@ impl Pods {
             uid: target.pod.metadata.uid.clone(),
             chosen: target.chosen_for.is_some(),
         };
-        Ok(Reached { forward, pod, ports: ports.iter().map(|port| port.remote).collect() })
+        Ok(PodForward { forward, pod, ports: ports.iter().map(|port| port.remote).collect() })
     }
 }
 
@@ -212,8 +213,8 @@ fn name(pod: &Pod) -> String {
     pod.metadata.name.clone()
 }
 
-impl Source for Pods {
-    async fn open(&self) -> Result<Reached, String> {
+impl Connector for Pods {
+    async fn open(&self) -> Result<PodForward, String> {
         let reached = async {
             let (target, ports) = self.target().await?;
             self.connect(&target, &ports).await
@@ -223,13 +224,13 @@ impl Source for Pods {
 
     /// A pod that was named is served until it is gone, and waited for then; of others there may be
     /// better as soon as it is to end.
-    async fn look(&self) -> Health {
+    async fn health(&self) -> Health {
         let reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let found = target::pod(&self.cluster.api, &self.cluster.namespace, &reached.pod).await;
         let found = match found {
             Ok(found) => found,
             Err(TargetError::Api(error)) if error.is_not_found() => return Health::Gone,
-            Err(_) => return Health::Well,
+            Err(_) => return Health::Healthy,
         };
         // Another of the same name is not the one that was reached.
         let is_another = found.metadata.uid != reached.uid;
@@ -237,6 +238,6 @@ impl Source for Pods {
         if is_another || found.status.phase != "Running" || is_ending && reached.chosen {
             return Health::Gone;
         }
-        if is_ending { Health::Ending } else { Health::Well }
+        if is_ending { Health::Ending } else { Health::Healthy }
     }
 }

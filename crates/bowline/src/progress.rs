@@ -143,7 +143,7 @@ impl Watcher for Shown {
         self.tell(&format!("{kind}: {}", sanitized(&problem.text, COMPLAINT_BYTES)));
     }
 
-    fn complaint(&self, text: &[u8]) {
+    fn stderr_line(&self, text: &[u8]) {
         let text = String::from_utf8_lossy(text);
         for line in text.lines().filter(|line| !line.is_empty()) {
             self.tell(&sanitized(line, COMPLAINT_BYTES));

@@ -1,4 +1,4 @@
-//! How often, and how soon, what was lost is tried again, and when its caller wants the end.
+//! How often and how soon a lost copy is retried, and its end when the caller stops it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,32 +8,32 @@ use tokio_util::sync::CancellationToken;
 use super::error::CopyError;
 use super::{Options, Watcher};
 
-/// Between two attempts, at first and at most.
-const SOON: Duration = Duration::from_millis(100);
-const LATE: Duration = Duration::from_secs(5);
+/// The first and the longest pause between two attempts.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// A step of a copy, until its caller wants the end.
-pub async fn unless<T>(
+/// Runs a step of a copy, or fails with [`CopyError::Stopped`] once `stop` is cancelled.
+pub(crate) async fn until_stopped<T>(
     stop: &CancellationToken,
     step: impl Future<Output = Result<T, CopyError>>,
 ) -> Result<T, CopyError> {
     stop.run_until_cancelled(step).await.unwrap_or(Err(CopyError::Stopped))
 }
 
-/// Tries again after losses, as often as it may.
-pub struct Attempts {
+/// Counts retries, and waits between them.
+pub(crate) struct Attempts {
     pub made: u64,
     allowed: Option<u64>,
     pause: Duration,
 }
 
 impl Attempts {
-    pub fn new(options: &Options) -> Attempts {
-        Attempts { made: 0, allowed: options.retries, pause: SOON }
+    pub(crate) fn new(options: &Options) -> Attempts {
+        Attempts { made: 0, allowed: options.retries, pause: FIRST_PAUSE }
     }
 
-    /// Does a step that may be done again, until it was followed to its end.
-    pub async fn of<T, F>(
+    /// Repeats a step until its outcome is known. The step must be safe to repeat.
+    pub(crate) async fn repeat<T, F>(
         &mut self,
         watcher: &Arc<dyn Watcher>,
         mut step: impl FnMut() -> F,
@@ -44,16 +44,16 @@ impl Attempts {
         loop {
             match step().await {
                 Ok(done) => return Ok(done),
-                Err(error) => self.again(error, watcher, 0, 0).await?,
+                Err(error) => self.retry_after(error, watcher, 0, 0).await?,
             }
         }
     }
 
-    /// Waits for the next attempt, or gives the error back.
+    /// Waits until the next attempt, or returns the error if it is no loss or no retry is left.
     ///
-    /// `progressed` are bytes that are safe by now, and `before` those at the last loss: an attempt
-    /// that got something done is followed by another one at once.
-    pub async fn again(
+    /// `progressed` are the bytes that have arrived, and `before` those at the last loss: after an
+    /// attempt with progress, the pause is the shortest again.
+    pub(crate) async fn retry_after(
         &mut self,
         error: CopyError,
         watcher: &Arc<dyn Watcher>,
@@ -70,7 +70,8 @@ impl Attempts {
         }
         self.made += 1;
         watcher.resumes(progressed, self.made, &error.to_string());
-        self.pause = if progressed > before { SOON } else { (self.pause * 2).min(LATE) };
+        self.pause =
+            if progressed > before { FIRST_PAUSE } else { (self.pause * 2).min(LONGEST_PAUSE) };
         tokio::time::sleep(self.pause).await;
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! From one container to another, through this side and not onto its disk.
+//! Copies from one container to another, through this process and not onto a local disk.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::ffi::OsStr;
@@ -17,29 +17,28 @@ use bowline_proto::session::Outcome;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::CancellationToken;
 
-use super::ask::{Answer, listed, resolved, summed};
-use super::attempts::{Attempts, unless};
-use super::capture::{Shared, captured, complaints, failed, keep, outcome};
-use super::compare::{Expected, Received, sent};
-use super::error::own_end;
+use super::attempts::{Attempts, until_stopped};
+use super::capture::{Shared, bounded_sink, outcome, remote_failure, run_captured, stderr_lines};
+use super::changed_files::{self, Judgement};
+use super::compare::{Expected, ReceivedItems, compare_upload};
+use super::error::local_error;
+use super::query::{Answer, query_listing, query_sums, resolve_link};
 use super::staging::{Published, Staging};
-use super::up::{named, not_compared};
-use super::whole::{self, Judgement};
+use super::upload::{not_compared, staged_name};
 use super::{CopyError, Options, Remote, Watcher, scripts};
 
-/// What waits between the two.
-const WAITING_BYTES: usize = 512 * 1024;
-/// How many problems are told one by one.
+/// The most bytes that are buffered between the two sessions.
+const BUFFER_BYTES: usize = 512 * 1024;
+/// The most problems that are reported one by one.
 const MAX_PROBLEMS: u64 = 1000;
-/// What fills the last block of a file.
+/// The padding of a file's last block.
 const ZEROS: [u8; 512] = [0; 512];
 
-/// Copies what is at `source` in one container to `target` in another: into it, if that is a
-/// directory. What comes out of the first is judged before it goes into the second. A copy that is
-/// tried again begins anew.
+/// Copies what is at `source` in one container to `target` in another; into it, if that is a
+/// directory. The archive is checked entry by entry on its way. A retry starts from the beginning.
 ///
 /// # Errors
-/// [`CopyError`].
+/// [`CopyError`] if the target is not a complete copy.
 pub async fn between(
     from: &impl Remote,
     source: &str,
@@ -56,35 +55,35 @@ pub async fn between(
     let mut source = source.to_owned();
     loop {
         let staging = Staging::make(to, target, name, &mut attempts, &watcher, stop).await?;
-        let mut once =
-            Once { from, source: &source, to, staging: &staging, options, watcher: &watcher };
-        let copy = once.all(&mut attempts);
-        let copied = unless(stop, copy).await;
-        if copied.as_ref().is_err_and(|error| !error.is_of_a_copy_that_is_there()) {
+        let mut attempt =
+            Attempt { from, source: &source, to, staging: &staging, options, watcher: &watcher };
+        let copy = attempt.run(&mut attempts);
+        let copied = until_stopped(stop, copy).await;
+        if copied.as_ref().is_err_and(|error| !error.has_published()) {
             staging.abandon(to, &*watcher).await;
         }
         match copied {
             Ok(Copied::All) => return Ok(()),
             Ok(Copied::Link) => {
                 staging.abandon(to, &*watcher).await;
-                let behind = resolved(from, &source, &mut attempts, &watcher);
-                source = unless(stop, behind).await?;
+                let behind = resolve_link(from, &source, &mut attempts, &watcher);
+                source = until_stopped(stop, behind).await?;
             }
-            Err(error) => unless(stop, attempts.again(error, &watcher, 0, 0)).await?,
+            Err(error) => until_stopped(stop, attempts.retry_after(error, &watcher, 0, 0)).await?,
         }
         watcher.position(0);
     }
 }
 
-/// What became of one attempt.
+/// The result of one attempt.
 enum Copied {
     All,
-    /// Nothing: the source is a symbolic link.
+    /// Nothing was copied: the source is a symbolic link.
     Link,
 }
 
-/// One attempt.
-struct Once<'a, From, To> {
+/// One attempt at a copy.
+struct Attempt<'a, From, To> {
     from: &'a From,
     source: &'a str,
     to: &'a To,
@@ -93,8 +92,8 @@ struct Once<'a, From, To> {
     watcher: &'a Arc<dyn Watcher>,
 }
 
-impl<From: Remote, To: Remote> Once<'_, From, To> {
-    async fn all(&mut self, attempts: &mut Attempts) -> Result<Copied, CopyError> {
+impl<From: Remote, To: Remote> Attempt<'_, From, To> {
+    async fn run(&mut self, attempts: &mut Attempts) -> Result<Copied, CopyError> {
         let watcher = self.watcher;
         watcher.total(None);
         let (words, root) = scripts::pack(self.source);
@@ -108,13 +107,13 @@ impl<From: Remote, To: Remote> Once<'_, From, To> {
             return Ok(Copied::Link);
         }
         self.directories(&transfer).await?;
-        let taken = std::mem::take(&mut transfer.lock().taken_all);
-        let (expected, judged) = self.judged(taken, &outcome, began.elapsed(), attempts).await?;
+        let taken = std::mem::take(&mut transfer.lock().transferred);
+        let (expected, judged) = self.judge(taken, &outcome, began.elapsed(), attempts).await?;
         let files = judged.changed;
         if expected.is_empty() && !judged.torn.is_empty() {
             return Err(match outcome {
                 Outcome::Success => CopyError::Changed { files, published: false },
-                outcome => failed(outcome, false),
+                outcome => remote_failure(outcome, false),
             });
         }
         self.compare(&expected, attempts).await?;
@@ -123,7 +122,7 @@ impl<From: Remote, To: Remote> Once<'_, From, To> {
         }
         let preserve = self.options.preserve;
         if self.staging.publish(self.to, 0, preserve, attempts, watcher).await?
-            == Published::NotSure
+            == Published::Unconfirmed
         {
             self.staging.compare(self.to, &expected, attempts, watcher).await?;
         }
@@ -132,7 +131,7 @@ impl<From: Remote, To: Remote> Once<'_, From, To> {
             (transfer.failures, transfer.took_something)
         };
         if outcome != Outcome::Success {
-            return Err(failed(outcome, took_something));
+            return Err(remote_failure(outcome, took_something));
         }
         match failures {
             _ if files > 0 => Err(CopyError::Changed { files, published: true }),
@@ -142,69 +141,75 @@ impl<From: Remote, To: Remote> Once<'_, From, To> {
         }
     }
 
-    /// Compares both sides, and removes files that are not whole.
-    async fn judged(
+    /// Compares the source with what was transferred, and removes files that are torn.
+    async fn judge(
         &self,
-        taken: Taken,
+        taken: Transferred,
         outcome: &Outcome,
         took: Duration,
         attempts: &mut Attempts,
     ) -> Result<(Expected, Judgement), CopyError> {
         let watcher = self.watcher;
-        let listed = whole::listed_source(self.from, self.source, took, attempts, watcher).await?;
-        let suspects = whole::suspects(&taken, &listed, outcome, watcher)?;
+        let listed =
+            changed_files::final_listing(self.from, self.source, took, attempts, watcher).await?;
+        let suspects = changed_files::suspects(&taken, &listed, outcome, watcher)?;
         let (dir, root) = scripts::split(self.source);
-        let asked = &suspects.asked;
-        let theirs = whole::beginnings(self.from, [&dir, &root], asked, attempts, watcher).await?;
+        let to_check = &suspects.to_check;
+        let theirs =
+            changed_files::prefix_sums(self.from, [&dir, &root], to_check, attempts, watcher)
+                .await?;
         let place = [&*self.staging.path, "./0/tree"];
-        let ours = whole::beginnings(self.to, place, asked, attempts, watcher).await?;
-        let judged = suspects.judged(&ours, &theirs, watcher);
-        let names: Vec<_> = judged.torn.iter().map(|path| named(path)).collect();
-        attempts.of(watcher, || self.staging.remove(self.to, 0, &names)).await?;
+        let ours = changed_files::prefix_sums(self.to, place, to_check, attempts, watcher).await?;
+        let judged = suspects.judge(&ours, &theirs, watcher);
+        let names: Vec<_> = judged.torn.iter().map(|path| staged_name(path)).collect();
+        attempts.repeat(watcher, || self.staging.remove(self.to, 0, &names)).await?;
         let mut expected = taken.expected;
         expected.retain(|path, _| !judged.torn.contains(path));
         Ok((expected, judged))
     }
 
-    /// From one tar into the other; how the first has ended.
+    /// Passes the archive from one tar to the other. Returns the outcome of the first.
     async fn pass(
         &self,
         words: Vec<String>,
         transfer: &Shared<Transfer>,
     ) -> Result<Outcome, CopyError> {
         let packing = async {
-            let stderr = complaints(self.watcher);
-            let ended = self.from.run(words, None, Box::new(In(transfer.clone())), stderr).await;
+            let stderr = stderr_lines(self.watcher);
+            let ended = self
+                .from
+                .run(words, None, Box::new(TransferWriter(transfer.clone())), stderr)
+                .await;
             if let Err(error) = ended {
-                return Err(own_end(error, transfer.lock().fault.take()));
+                return Err(local_error(error, transfer.lock().fault.take()));
             }
             let ended = outcome(ended, 0)?;
             let mut transfer = transfer.lock();
             if !transfer.reader.is_over() {
                 return Err(match ended {
                     Outcome::Success => CopyError::Cut { retries: 0 },
-                    outcome => failed(outcome, false),
+                    outcome => remote_failure(outcome, false),
                 });
             }
-            // Only now: whoever unpacks must not take half for all.
+            // Only now, so that a cut archive does not look complete to the tar that unpacks it.
             transfer.end();
             Ok(ended)
         };
         let unpacking = async {
-            let stderr = complaints(self.watcher);
-            let (_, stdout) = keep(0);
-            let stdin = Some(Box::new(Out(transfer.clone())) as _);
+            let stderr = stderr_lines(self.watcher);
+            let (_, stdout) = bounded_sink(0);
+            let stdin = Some(Box::new(TransferReader(transfer.clone())) as _);
             let words = self.staging.unpack(0, self.options.preserve);
             match outcome(self.to.run(words, stdin, stdout, stderr).await, 0)? {
                 Outcome::Success => Ok(()),
-                outcome => Err(failed(outcome, false)),
+                outcome => Err(remote_failure(outcome, false)),
             }
         };
         let (outcome, ()) = tokio::try_join!(packing, unpacking)?;
         Ok(outcome)
     }
 
-    /// Directories once more, now that nothing comes into them.
+    /// Sends the directories once more, to set their times after all else.
     async fn directories(&self, transfer: &Shared<Transfer>) -> Result<(), CopyError> {
         let directories = std::mem::take(&mut transfer.lock().directories);
         if !self.options.preserve || directories.is_empty() {
@@ -216,17 +221,17 @@ impl<From: Remote, To: Remote> Once<'_, From, To> {
         }
         writer::end(&mut archive);
         let stdin = Some(Box::new(io::Cursor::new(archive)) as _);
-        captured(self.to, self.staging.unpack(0, true), stdin, 0).await?;
+        run_captured(self.to, self.staging.unpack(0, true), stdin, 0).await?;
         Ok(())
     }
 
-    /// Whether all that was sent is there.
+    /// Compares what was sent with what is in the staging directory.
     async fn compare(&self, expected: &Expected, attempts: &mut Attempts) -> Result<(), CopyError> {
         let (dir, root) = (&self.staging.path, "./0/tree");
-        match listed(self.to, dir, root, None, attempts, self.watcher).await? {
+        match query_listing(self.to, dir, root, None, attempts, self.watcher).await? {
             Answer::Unknown(why) => self.watcher.note(&not_compared(&why)),
             Answer::Known(listed) => {
-                let found = sent(expected, &listed);
+                let found = compare_upload(expected, &listed);
                 if let Some(failure) = found.failure(false) {
                     return Err(failure);
                 }
@@ -238,7 +243,7 @@ impl<From: Remote, To: Remote> Once<'_, From, To> {
         Ok(())
     }
 
-    /// Compares sums; those of files that have grown are known.
+    /// Compares sums of both sides, except of files that have grown: theirs were compared before.
     async fn verify(
         &self,
         expected: &Expected,
@@ -246,10 +251,10 @@ impl<From: Remote, To: Remote> Once<'_, From, To> {
         attempts: &mut Attempts,
     ) -> Result<(), CopyError> {
         let (dir, root) = scripts::split(self.source);
-        let from = summed(self.from, &dir, &root, attempts, self.watcher).await?;
+        let from = query_sums(self.from, &dir, &root, attempts, self.watcher).await?;
         let Some(from) = from else { return Ok(()) };
         let (dir, root) = (&self.staging.path, "./0/tree");
-        let to = summed(self.to, dir, root, attempts, self.watcher).await?;
+        let to = query_sums(self.to, dir, root, attempts, self.watcher).await?;
         let Some(to) = to else { return Ok(()) };
         let files = expected.iter().filter(|(_, item)| item.kind == ItemKind::File);
         for (path, _) in files.filter(|(path, _)| !grown.contains(*path)) {
@@ -264,25 +269,25 @@ impl<From: Remote, To: Remote> Once<'_, From, To> {
     }
 }
 
-/// What went through.
+/// The items that were transferred.
 #[derive(Default)]
-struct Taken {
+struct Transferred {
     expected: Expected,
     reported: BTreeSet<Vec<u8>>,
     /// Files whose last byte is a zero.
     zero_ended: BTreeSet<Vec<u8>>,
-    /// What these names take.
+    /// The memory that these names take.
     kept: u64,
 }
 
-impl Taken {
+impl Transferred {
     fn keep(&mut self, length: usize) -> Result<(), Refused> {
         self.kept += length as u64 + ENTRY_BYTES;
         if self.kept > KEPT_BYTES { Err(Refused::Names(KEPT_BYTES)) } else { Ok(()) }
     }
 }
 
-impl Received for Taken {
+impl ReceivedItems for Transferred {
     fn item(&self, path: &[u8]) -> Option<Item> {
         self.expected.get(path).copied()
     }
@@ -301,23 +306,23 @@ impl Received for Taken {
     }
 }
 
-/// An archive on its way: what is admitted goes on under the tree's own name.
+/// An archive between two sessions. Entries that the filter takes go on under the staged name.
 struct Transfer {
     reader: Reader,
     filter: EntryFilter,
     watcher: Arc<dyn Watcher>,
-    /// The path and the size of the file that goes through; `None` where an entry is passed over.
-    taken: Option<(Vec<u8>, u64)>,
-    /// The last byte that came.
+    /// The path and the size of the current file; `None` if the entry is skipped.
+    current: Option<(Vec<u8>, u64)>,
+    /// The last byte of the current file so far.
     last: Option<u8>,
-    waiting: VecDeque<u8>,
+    buffered: VecDeque<u8>,
     is_over: bool,
     failures: u64,
-    told: u64,
+    problem_count: u64,
     took_something: bool,
-    /// As they are at the end.
+    /// Directories with their own modes and times.
     directories: Vec<Entry>,
-    taken_all: Taken,
+    transferred: Transferred,
     root_is_link: bool,
     fault: Option<UnpackError>,
     reading: Option<Waker>,
@@ -330,15 +335,15 @@ impl Transfer {
             reader: Reader::default(),
             filter,
             watcher,
-            taken: None,
+            current: None,
             last: None,
-            waiting: VecDeque::new(),
+            buffered: VecDeque::new(),
             is_over: false,
             failures: 0,
-            told: 0,
+            problem_count: 0,
             took_something: false,
             directories: Vec::new(),
-            taken_all: Taken::default(),
+            transferred: Transferred::default(),
             root_is_link: false,
             fault: None,
             reading: None,
@@ -355,18 +360,18 @@ impl Transfer {
                 Event::Entry(entry) => self.entry(entry)?,
                 Event::Data(bytes) => {
                     self.watcher.bytes(bytes.len() as u64);
-                    if self.taken.is_some() {
+                    if self.current.is_some() {
                         self.last = bytes.last().copied().or(self.last);
-                        self.waiting.extend(bytes);
+                        self.buffered.extend(bytes);
                     }
                 }
                 Event::Whole => {
-                    if let Some((path, size)) = self.taken.take() {
+                    if let Some((path, size)) = self.current.take() {
                         if self.last.take() == Some(0) {
-                            self.taken_all.zero_ended.insert(path);
+                            self.transferred.zero_ended.insert(path);
                         }
                         let padding = size.next_multiple_of(512) - size;
-                        self.waiting.extend(&ZEROS[..padding as usize]);
+                        self.buffered.extend(&ZEROS[..padding as usize]);
                     }
                 }
                 Event::End => {}
@@ -379,7 +384,7 @@ impl Transfer {
     }
 
     fn entry(&mut self, entry: Entry) -> Result<(), UnpackError> {
-        self.taken = None;
+        self.current = None;
         let verdict = self.filter.judge(&entry)?;
         let is_root = |path: Option<Vec<u8>>| path.is_some_and(|path| path.is_empty());
         if entry.kind == EntryKind::Symlink && is_root(self.filter.path(&entry.name)) {
@@ -390,24 +395,26 @@ impl Transfer {
             Verdict::Take(path) => path,
             Verdict::Skip(problem) => {
                 if let Some(path) = self.filter.path(&entry.name) {
-                    self.taken_all.keep(path.len())?;
-                    self.taken_all.reported.insert(path);
+                    self.transferred.keep(path.len())?;
+                    self.transferred.reported.insert(path);
                 }
                 self.failures += u64::from(problem.is_failure);
-                self.told += 1;
-                if self.told <= MAX_PROBLEMS {
+                self.problem_count += 1;
+                if self.problem_count <= MAX_PROBLEMS {
                     self.watcher.problem(&problem);
                 }
                 return Ok(());
             }
         };
         let link = match entry.kind {
-            EntryKind::HardLink => self.filter.hard_link_target(&entry).map(|path| named(&path)),
+            EntryKind::HardLink => {
+                self.filter.hard_link_target(&entry).map(|path| staged_name(&path))
+            }
             EntryKind::Symlink => Some(entry.link.clone()),
             _ => Some(Vec::new()),
         };
         let Some(link) = link else {
-            self.taken_all.reported.insert(path);
+            self.transferred.reported.insert(path);
             self.failures += 1;
             self.watcher.note(&format!(
                 "{:?}: a hard link to what was not asked for",
@@ -416,42 +423,42 @@ impl Transfer {
             return Ok(());
         };
         self.took_something = true;
-        self.taken_all.keep(3 * path.len() + entry.link.len())?;
+        self.transferred.keep(3 * path.len() + entry.link.len())?;
         let (kind, size) = match entry.kind {
             EntryKind::Directory => (ItemKind::Directory, 0),
             EntryKind::Symlink => (ItemKind::Symlink, entry.link.len() as u64),
             EntryKind::HardLink => {
                 let target = self.filter.hard_link_target(&entry).unwrap_or_default();
-                if self.taken_all.zero_ended.contains(&target) {
-                    self.taken_all.zero_ended.insert(path.clone());
+                if self.transferred.zero_ended.contains(&target) {
+                    self.transferred.zero_ended.insert(path.clone());
                 }
-                let item = self.taken_all.expected.get(&target);
+                let item = self.transferred.expected.get(&target);
                 item.map_or((ItemKind::File, 0), |item| (item.kind, item.size))
             }
             _ => (ItemKind::File, entry.size),
         };
         let item = Item { kind, size, mtime: Some(entry.mtime) };
-        self.taken_all.expected.insert(path.clone(), item);
+        self.transferred.expected.insert(path.clone(), item);
         if entry.kind == EntryKind::File {
             self.watcher.file(&entry.name);
-            self.taken = Some((path.clone(), entry.size));
+            self.current = Some((path.clone(), entry.size));
             self.last = None;
         }
         let mode = entry.mode & 0o777;
         let mut header = Vec::with_capacity(512);
-        let mut entry = Entry { name: named(&path), link, mode, ..entry };
+        let mut entry = Entry { name: staged_name(&path), link, mode, ..entry };
         if entry.kind == EntryKind::Directory {
             entry.name.push(b'/');
             self.directories.push(entry.clone());
             entry.mode |= 0o700;
         }
         writer::header(&entry, Owner::default(), &mut header);
-        self.waiting.extend(header);
+        self.buffered.extend(header);
         Ok(())
     }
 
     fn end(&mut self) {
-        self.waiting.extend([0; 1024]);
+        self.buffered.extend([0; 1024]);
         self.is_over = true;
         if let Some(reading) = self.reading.take() {
             reading.wake();
@@ -459,21 +466,21 @@ impl Transfer {
     }
 }
 
-/// The end where an archive comes in.
-struct In(Shared<Transfer>);
+/// The stdout of the tar that packs.
+struct TransferWriter(Shared<Transfer>);
 
-impl AsyncWrite for In {
+impl AsyncWrite for TransferWriter {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let mut transfer = self.0.lock();
-        if transfer.waiting.len() >= WAITING_BYTES {
+        if transfer.buffered.len() >= BUFFER_BYTES {
             transfer.writing = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        let bytes = &bytes[..bytes.len().min(WAITING_BYTES)];
+        let bytes = &bytes[..bytes.len().min(BUFFER_BYTES)];
         if let Err(fault) = transfer.take(bytes) {
             transfer.fault = Some(fault);
             return Poll::Ready(Err(io::Error::other("the archive")));
@@ -490,26 +497,26 @@ impl AsyncWrite for In {
     }
 }
 
-/// The end where it goes out.
-struct Out(Shared<Transfer>);
+/// The stdin of the tar that unpacks.
+struct TransferReader(Shared<Transfer>);
 
-impl AsyncRead for Out {
+impl AsyncRead for TransferReader {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let mut transfer = self.0.lock();
-        if transfer.waiting.is_empty() && !transfer.is_over {
+        if transfer.buffered.is_empty() && !transfer.is_over {
             transfer.reading = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        let length = transfer.waiting.len().min(buffer.remaining());
-        let (front, back) = transfer.waiting.as_slices();
+        let length = transfer.buffered.len().min(buffer.remaining());
+        let (front, back) = transfer.buffered.as_slices();
         let first = front.len().min(length);
         buffer.put_slice(&front[..first]);
         buffer.put_slice(&back[..length - first]);
-        transfer.waiting.drain(..length);
+        transfer.buffered.drain(..length);
         if let Some(writing) = transfer.writing.take() {
             writing.wake();
         }

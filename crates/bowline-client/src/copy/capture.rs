@@ -1,4 +1,4 @@
-//! What a command in a container says to what this side makes of it: as it comes, kept, or told.
+//! The output of a command in a container to text: kept, or passed on line by line.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,11 +11,11 @@ use crate::error::Error;
 use crate::session::Ended;
 use crate::write_fn::WriteFn;
 
-/// How much of a command's errors is kept.
-pub const COMPLAINT_BYTES: usize = 4096;
+/// The most bytes of a command's stderr that are kept, or passed on as one line.
+pub(crate) const STDERR_BYTES: usize = 4096;
 
-/// Something that one end of a session and the copy both use, one after the other.
-pub struct Shared<T>(Arc<Mutex<T>>);
+/// A value that an end of a session and the copy share.
+pub(crate) struct Shared<T>(Arc<Mutex<T>>);
 
 impl<T> Clone for Shared<T> {
     fn clone(&self) -> Shared<T> {
@@ -24,17 +24,17 @@ impl<T> Clone for Shared<T> {
 }
 
 impl<T> Shared<T> {
-    pub fn new(value: T) -> Shared<T> {
+    pub(crate) fn new(value: T) -> Shared<T> {
         Shared(Arc::new(Mutex::new(value)))
     }
 
-    pub fn lock(&self) -> MutexGuard<'_, T> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Keeps the beginning of output.
-pub fn keep(most: usize) -> (Shared<Vec<u8>>, Sink) {
+/// Creates a sink that keeps the first `most` bytes.
+pub(crate) fn bounded_sink(most: usize) -> (Shared<Vec<u8>>, Sink) {
     let kept = Shared::new(Vec::new());
     let keeper = kept.clone();
     let sink = WriteFn(move |bytes: &[u8]| {
@@ -46,22 +46,22 @@ pub fn keep(most: usize) -> (Shared<Vec<u8>>, Sink) {
     (kept, Box::new(sink))
 }
 
-/// Passes what a container's tar complains of on, a line at a time.
-pub fn complaints(watcher: &Arc<dyn Watcher>) -> Sink {
-    Box::new(WriteFn(Complaints { watcher: watcher.clone(), line: Vec::new() }.taking()))
+/// Creates a sink that passes stderr on to the watcher, a line at a time.
+pub(crate) fn stderr_lines(watcher: &Arc<dyn Watcher>) -> Sink {
+    Box::new(WriteFn(StderrLines { watcher: watcher.clone(), line: Vec::new() }.into_fn()))
 }
 
-struct Complaints {
+struct StderrLines {
     watcher: Arc<dyn Watcher>,
     line: Vec<u8>,
 }
 
-impl Complaints {
-    fn taking(mut self) -> impl FnMut(&[u8]) -> io::Result<()> {
+impl StderrLines {
+    fn into_fn(mut self) -> impl FnMut(&[u8]) -> io::Result<()> {
         move |bytes| {
             for byte in bytes {
-                if *byte == b'\n' || self.line.len() >= COMPLAINT_BYTES {
-                    self.say();
+                if *byte == b'\n' || self.line.len() >= STDERR_BYTES {
+                    self.flush_line();
                 }
                 if *byte != b'\n' {
                     self.line.push(*byte);
@@ -71,31 +71,31 @@ impl Complaints {
         }
     }
 
-    fn say(&mut self) {
+    fn flush_line(&mut self) {
         if !self.line.is_empty() {
-            self.watcher.complaint(&self.line);
+            self.watcher.stderr_line(&self.line);
             self.line.clear();
         }
     }
 }
 
-impl Drop for Complaints {
+impl Drop for StderrLines {
     fn drop(&mut self) {
-        self.say();
+        self.flush_line();
     }
 }
 
-pub fn text(kept: &[u8]) -> String {
+pub(crate) fn text(kept: &[u8]) -> String {
     String::from_utf8_lossy(kept).trim().to_owned()
 }
 
-/// The failure of a command whose complaints were passed on.
-pub fn failed(outcome: Outcome, published: bool) -> CopyError {
-    CopyError::Remote { outcome, complaint: String::new(), published }
+/// Returns the error of a failed command whose stderr was passed on.
+pub(crate) fn remote_failure(outcome: Outcome, published: bool) -> CopyError {
+    CopyError::Remote { outcome, stderr_text: String::new(), published }
 }
 
-/// How a remote command ended that was followed to its end.
-pub fn outcome(result: Result<Ended, Error>, bytes: u64) -> Result<Outcome, CopyError> {
+/// Returns a remote command's outcome, or an error if that is not known or its program is missing.
+pub(crate) fn outcome(result: Result<Ended, Error>, bytes: u64) -> Result<Outcome, CopyError> {
     match result {
         Ok(Ended::Known(outcome)) if is_missing_program(&outcome) => Err(CopyError::NoTar),
         Ok(Ended::Known(outcome)) => Ok(outcome),
@@ -104,7 +104,7 @@ pub fn outcome(result: Result<Ended, Error>, bytes: u64) -> Result<Outcome, Copy
     }
 }
 
-/// A runtime that cannot find a program says so in words; a shell by 127.
+/// Whether the program was not found: a runtime reports that as text, a shell as 127.
 fn is_missing_program(outcome: &Outcome) -> bool {
     match outcome {
         Outcome::Exited(code) => *code == 127,
@@ -116,36 +116,36 @@ fn is_missing_program(outcome: &Outcome) -> bool {
     }
 }
 
-/// How a command that is followed to its end has ended, and what it said.
-pub struct Captured {
+/// The outcome and the output of a command.
+pub(crate) struct Captured {
     pub outcome: Outcome,
-    /// The beginning of its output.
+    /// The beginning of its stdout.
     pub out: Vec<u8>,
-    pub complaint: String,
+    pub stderr_text: String,
 }
 
 impl Captured {
-    /// Its output, if it has succeeded.
-    pub fn success(self) -> Result<Vec<u8>, CopyError> {
+    /// Returns the output of a command that has succeeded.
+    pub(crate) fn success(self) -> Result<Vec<u8>, CopyError> {
         match self.outcome {
             Outcome::Success => Ok(self.out),
             outcome => {
-                Err(CopyError::Remote { outcome, complaint: self.complaint, published: false })
+                Err(CopyError::Remote { outcome, stderr_text: self.stderr_text, published: false })
             }
         }
     }
 }
 
-/// Runs a command and keeps what it says: of its output, at most so much.
-pub async fn captured(
+/// Runs a command, and keeps at most `most` bytes of its stdout and [`STDERR_BYTES`] of its stderr.
+pub(crate) async fn run_captured(
     remote: &impl Remote,
     words: Vec<String>,
     stdin: Stdin,
     most: usize,
 ) -> Result<Captured, CopyError> {
-    let (out, stdout) = keep(most);
-    let (complaint, stderr) = keep(COMPLAINT_BYTES);
+    let (out, stdout) = bounded_sink(most);
+    let (stderr_text, stderr) = bounded_sink(STDERR_BYTES);
     let outcome = outcome(remote.run(words, stdin, stdout, stderr).await, 0)?;
     let out = std::mem::take(&mut *out.lock());
-    Ok(Captured { outcome, out, complaint: text(&complaint.lock()) })
+    Ok(Captured { outcome, out, stderr_text: text(&stderr_text.lock()) })
 }

@@ -1,7 +1,6 @@
-//! What was sent and what is there to whether the one is the other.
+//! What was sent and what has arrived to how they differ.
 //!
-//! Names, kinds and sizes are compared, and of a link the length of what it leads to: none of it
-//! needs a file to be read.
+//! Names, kinds and sizes are compared, and the lengths of links' targets: no file has to be read.
 
 use std::collections::BTreeMap;
 
@@ -10,33 +9,35 @@ use bowline_archive::{Item, ItemKind, quoted};
 use super::CopyError;
 use super::listing::Listing;
 
-/// What a tree should be, by path.
-pub type Expected = BTreeMap<Vec<u8>, Item>;
+/// The expected items of a tree, by path.
+pub(crate) type Expected = BTreeMap<Vec<u8>, Item>;
 
-/// How many changes are told one by one.
-pub const TOLD: u64 = 1000;
+/// The most changes that are reported one by one.
+pub(crate) const MAX_PROBLEMS: u64 = 1000;
 
-/// What differs, in words, and what has changed meanwhile.
+/// The result of a comparison.
 #[derive(Debug, Default)]
-pub struct Found {
+pub(crate) struct Comparison {
+    /// The first difference, with its name.
     first: Option<String>,
     differences: u64,
-    /// Of these it cannot be told, and why.
+    /// The last name that cannot be compared, because the listing is not whole.
     pub unknown: Option<String>,
-    /// What has changed meanwhile.
+    /// Items that changed during the copy.
     pub changed: Vec<Vec<u8>>,
-    /// What differs for another reason, and has come.
+    /// Items that were received and differ, although they did not change.
     pub different: Vec<Vec<u8>>,
 }
 
-impl Found {
-    fn differs(&mut self, path: &[u8], what: &str) {
+impl Comparison {
+    fn add_difference(&mut self, path: &[u8], what: &str) {
         self.differences += 1;
         self.first.get_or_insert_with(|| format!("{}: {what}", name(path)));
     }
 
-    /// The failure, if there is one. `is_published` if the target has its name already.
-    pub fn failure(&self, is_published: bool) -> Option<CopyError> {
+    /// Returns the error for the differences, if there are any. With `is_published`, the copy has
+    /// the target's name already.
+    pub(crate) fn failure(&self, is_published: bool) -> Option<CopyError> {
         let what = self.first.clone()?;
         let others = self.differences - 1;
         Some(match is_published {
@@ -50,7 +51,7 @@ fn name(path: &[u8]) -> String {
     if path.is_empty() { "the root of the copy".to_owned() } else { quoted(path) }
 }
 
-/// What differs, in words, if anything. Some file systems have no size of links.
+/// Describes how two items differ, if they do. Some file systems have no sizes of links.
 fn difference(expected: &Item, found: &Item) -> Option<String> {
     let kind = |kind| match kind {
         ItemKind::File => "a file",
@@ -66,44 +67,48 @@ fn difference(expected: &Item, found: &Item) -> Option<String> {
         .then(|| format!("it has {} bytes there, not {}", found.size, expected.size))
 }
 
-/// Compares what was sent into a container with what it has there. More may be there.
-pub fn sent(expected: &Expected, listed: &Listing) -> Found {
-    let mut found = Found::default();
+/// Compares what was sent into a container with what is there. Other items may be there, too.
+pub(crate) fn compare_upload(expected: &Expected, listed: &Listing) -> Comparison {
+    let mut found = Comparison::default();
     for (path, item) in expected {
         match listed.items.get(path) {
             Some((there, _)) => {
                 if let Some(what) = difference(item, there) {
-                    found.differs(path, &what);
+                    found.add_difference(path, &what);
                 }
             }
-            None if listed.is_whole => found.differs(path, "it is not there"),
+            None if listed.is_whole => found.add_difference(path, "it is not there"),
             None => found.unknown = Some(name(path)),
         }
     }
     found
 }
 
-/// This side of a copy out of a container.
-pub trait Received {
-    /// What has come of a path.
+/// The items that were received from a container.
+pub(crate) trait ReceivedItems {
+    /// Returns what was received at a path.
     fn item(&self, path: &[u8]) -> Option<Item>;
-    /// Whether it was told why nothing has come of it.
+    /// Whether a problem was reported of this path, or of one above it.
     fn is_reported(&self, path: &[u8]) -> bool;
-    /// Whether a file's last byte is a zero, as if tar had filled it up.
+    /// Whether a file's last byte is a zero, as if tar had padded the file.
     fn ends_in_zero(&self, path: &[u8]) -> bool;
-    /// All that has come.
+    /// Returns the paths of all items that were received.
     fn paths(&self) -> Vec<&Vec<u8>>;
 }
 
-/// Compares what came out of a container with what it has. `began` is when that began, by the
-/// container's clock, if that is known: what was changed since is not lost.
-pub fn received(ours: &impl Received, listed: &Listing, began: Option<i64>) -> Found {
-    let mut found = Found::default();
+/// Compares what was received from a container with what is there. `began` is the container's clock
+/// at the copy's begin, where it is known: a difference of what changed since is no loss.
+pub(crate) fn compare_download(
+    ours: &impl ReceivedItems,
+    listed: &Listing,
+    began: Option<i64>,
+) -> Comparison {
+    let mut found = Comparison::default();
     let is_new = |item: &Item| match (item.mtime, began) {
         (Some(mtime), Some(began)) => mtime >= began,
         _ => false,
     };
-    // Of a time before 1970, tars do not agree.
+    // Tars disagree about times before 1970.
     let is_other = |ours: &Item, theirs: &Item| {
         theirs.mtime.is_some_and(|mtime| mtime >= 0 && ours.mtime != theirs.mtime)
     };
@@ -125,7 +130,7 @@ pub fn received(ours: &impl Received, listed: &Listing, began: Option<i64>) -> F
                 }
                 match what {
                     Some(what) if !has_changed(path) && !has_changed(&parent(path)) => {
-                        found.differs(path, &what);
+                        found.add_difference(path, &what);
                         found.different.push(path.clone());
                     }
                     _ => found.changed.push(path.clone()),
@@ -133,12 +138,12 @@ pub fn received(ours: &impl Received, listed: &Listing, began: Option<i64>) -> F
             }
             None if theirs.kind == ItemKind::Other || ours.is_reported(path) => {}
             None if !path.is_empty() && has_changed(&parent(path)) => {
-                // What is below a directory that is not here is not told of for itself.
+                // Only the topmost missing directory is reported.
                 if ours.item(&parent(path)).is_some() {
                     found.changed.push(path.clone());
                 }
             }
-            None => found.differs(path, "it has not come"),
+            None => found.add_difference(path, "it has not come"),
         }
     }
     for path in ours.paths() {
@@ -148,7 +153,7 @@ pub fn received(ours: &impl Received, listed: &Listing, began: Option<i64>) -> F
         if !listed.is_whole {
             found.unknown = Some(name(path));
         } else if path.is_empty() || !has_changed(&parent(path)) {
-            found.differs(path, "it has come, and is not there");
+            found.add_difference(path, "it has come, and is not there");
         }
     }
     found
@@ -177,7 +182,7 @@ mod tests {
 
     struct Ours(Expected, BTreeSet<Vec<u8>>);
 
-    impl Received for Ours {
+    impl ReceivedItems for Ours {
         fn item(&self, path: &[u8]) -> Option<Item> {
             self.0.get(path).copied()
         }
@@ -192,7 +197,7 @@ mod tests {
         }
     }
 
-    fn words(found: &Found) -> String {
+    fn words(found: &Comparison) -> String {
         found.failure(false).map_or(String::new(), |error| error.to_string())
     }
 
@@ -201,7 +206,7 @@ mod tests {
         let link = Item { kind: ItemKind::Symlink, size: 3, mtime: None };
         let all = [("", DIR), ("a", file(5, 1)), ("b", file(0, 1)), ("l", link)];
         let expected = tree(&all);
-        assert_eq!(words(&sent(&expected, &listing(&all, true))), "");
+        assert_eq!(words(&compare_upload(&expected, &listing(&all, true))), "");
         let nothing = "; nothing has the target's name";
         for (there, what) in [
             (file(4, 1), "\"a\": it has 4 bytes there, not 5"),
@@ -209,16 +214,16 @@ mod tests {
         ] {
             let mut others = all;
             others[1].1 = there;
-            let found = sent(&expected, &listing(&others, true));
+            let found = compare_upload(&expected, &listing(&others, true));
             assert_eq!(words(&found), format!("{what}{nothing}"));
         }
-        let found = sent(&expected, &listing(&all[..2], true));
+        let found = compare_upload(&expected, &listing(&all[..2], true));
         assert_eq!(words(&found), format!("\"b\": it is not there (and 1 more){nothing}"));
-        let found = sent(&expected, &listing(&all[..2], false));
+        let found = compare_upload(&expected, &listing(&all[..2], false));
         assert!(words(&found).is_empty() && found.unknown.is_some());
         let unknown = Item { size: 0, ..link };
         let others = [("", DIR), ("a", file(5, 1)), ("b", file(0, 1)), ("l", unknown)];
-        assert_eq!(words(&sent(&expected, &listing(&others, true))), "");
+        assert_eq!(words(&compare_upload(&expected, &listing(&others, true))), "");
     }
 
     #[test]
@@ -226,7 +231,7 @@ mod tests {
         let all = [("", DIR), ("a", file(5, 1)), ("log", file(9, 1))];
         let found = |listed: &[(&str, Item)], told: &[&str], began| {
             let told = told.iter().map(|path| path.as_bytes().to_vec()).collect();
-            let found = received(&Ours(tree(&all), told), &listing(listed, true), began);
+            let found = compare_download(&Ours(tree(&all), told), &listing(listed, true), began);
             let changed = found.changed.iter().map(|path| String::from_utf8_lossy(path).into());
             (words(&found), changed.collect::<Vec<String>>())
         };

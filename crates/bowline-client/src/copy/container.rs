@@ -1,17 +1,16 @@
-//! A container of a pod as something to copy out of or into, and the copies that a [`Client`]
-//! makes.
+//! A [`Client`] to the containers that it can copy from and to, and to such copies.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{CopyError, Options, Remote, Sink, Stdin, Watcher, down, up};
+use super::{CopyError, Options, Remote, Sink, Stdin, Watcher, download, upload};
 use crate::client::Client;
 use crate::error::Error;
 use crate::session::{Ended, Ends};
 
-/// A container of a pod, which must have `tar` and `sh` in it.
+/// A container of a pod. To be copied from or to, it must have `tar` and `sh`.
 #[derive(Clone, Debug)]
 pub struct Container {
     client: Client,
@@ -20,7 +19,7 @@ pub struct Container {
 }
 
 impl Container {
-    /// The container of this name; without one, the pod's only one.
+    /// Sets the container's name. Without one, the server takes the pod's only container.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Container {
         self.name = Some(name.into());
@@ -46,14 +45,15 @@ impl Remote for Container {
 }
 
 impl Client {
-    /// A container of a pod, for [`down()`], [`up()`] and [`between()`](super::between()).
-    /// [`Container::name`] says which one.
+    /// Returns a container of a pod, for [`download()`], [`upload()`] and
+    /// [`between()`](super::between()). [`Container::name`] says which one.
     #[must_use]
     pub fn container(&self, pod: impl Into<String>) -> Container {
         Container { client: self.clone(), pod: pod.into(), name: None }
     }
 
-    /// A copy of what is at `source` in a pod to `target` here: into it, if that is a directory.
+    /// Returns a copy of what is at `source` in a pod to the local path `target`, to be run. A
+    /// directory is merged into one that is at `target`.
     pub fn copy_from(
         &self,
         pod: impl Into<String>,
@@ -63,7 +63,8 @@ impl Client {
         Copy::new(self.container(pod), Direction::From, source.into(), target.as_ref())
     }
 
-    /// A copy of what is at `source` here to `target` in a pod: into it, if that is a directory.
+    /// Returns a copy of what is at the local path `source` to `target` in a pod, to be run. If
+    /// there is a directory at `target`, the copy goes into it under the source's name.
     pub fn copy_to(
         &self,
         pod: impl Into<String>,
@@ -86,9 +87,9 @@ pub struct Copy {
     container: Container,
     direction: Direction,
     /// The path in the container.
-    there: String,
+    remote_path: String,
     /// The path on this side.
-    here: PathBuf,
+    local_path: PathBuf,
     options: Options,
     watcher: Arc<dyn Watcher>,
     stop: CancellationToken,
@@ -97,55 +98,74 @@ pub struct Copy {
 impl std::fmt::Debug for Copy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut shown = f.debug_struct("Copy");
-        shown.field("there", &self.there).field("here", &self.here).finish_non_exhaustive()
+        shown
+            .field("remote_path", &self.remote_path)
+            .field("local_path", &self.local_path)
+            .finish_non_exhaustive()
     }
 }
 
 impl Copy {
-    fn new(container: Container, direction: Direction, there: String, here: &Path) -> Copy {
+    fn new(
+        container: Container,
+        direction: Direction,
+        remote_path: String,
+        local_path: &Path,
+    ) -> Copy {
         let (options, watcher, stop) = (Options::default(), Arc::new(()), CancellationToken::new());
-        Copy { container, direction, there, here: here.to_owned(), options, watcher, stop }
+        Copy {
+            container,
+            direction,
+            remote_path,
+            local_path: local_path.to_owned(),
+            options,
+            watcher,
+            stop,
+        }
     }
 
-    /// The container; without one, the pod's only one.
+    /// Sets the container's name. Without one, the server takes the pod's only container.
     pub fn container(mut self, name: impl Into<String>) -> Copy {
         self.container.name = Some(name.into());
         self
     }
 
-    /// How the copy is made.
+    /// Sets the options of the copy.
     pub fn options(mut self, options: Options) -> Copy {
         self.options = options;
         self
     }
 
-    /// Tells `watcher` how it goes.
+    /// Sets what gets the copy's progress and problems. By default nothing does.
     pub fn watcher(mut self, watcher: Arc<dyn Watcher>) -> Copy {
         self.watcher = watcher;
         self
     }
 
-    /// Ends the copy once this is cancelled, and removes what was begun in the container.
+    /// Ends the copy once `stop` is cancelled, and removes its staging directory.
     pub fn stop_at(mut self, stop: CancellationToken) -> Copy {
         self.stop = stop;
         self
     }
 
-    /// Copies.
+    /// Runs the copy.
     ///
-    /// A future that is dropped leaves nothing behind on this side. In the container it may leave a
-    /// directory `.bowline-cp-…` beside the target: [`stop_at`](Self::stop_at) does not.
+    /// A future that is dropped leaves nothing behind on this machine. In the container it may
+    /// leave a directory `.bowline-cp-…` beside the target; [`stop_at`](Self::stop_at) leaves
+    /// nothing.
     ///
     /// # Errors
-    /// [`CopyError`] if not all of it has the target's name.
+    /// [`CopyError`] if the target is not a complete copy.
     pub async fn run(self) -> Result<(), CopyError> {
-        let Copy { container, direction, there, here, options, watcher, stop } = self;
+        let Copy { container, direction, remote_path, local_path, options, watcher, stop } = self;
         match direction {
             Direction::From => {
-                let copy = down(&container, &there, &here, &options, watcher);
+                let copy = download(&container, &remote_path, &local_path, &options, watcher);
                 stop.run_until_cancelled(copy).await.unwrap_or(Err(CopyError::Stopped))
             }
-            Direction::To => up(&container, &here, &there, &options, watcher, &stop).await,
+            Direction::To => {
+                upload(&container, &local_path, &remote_path, &options, watcher, &stop).await
+            }
         }
     }
 }

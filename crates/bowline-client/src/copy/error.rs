@@ -11,46 +11,46 @@ use thiserror::Error;
 use crate::session::EndError;
 use crate::upgrade::UpgradeError;
 
-/// Why a copy is not complete. Nothing has the target's name then that it did not have before,
-/// unless it says otherwise.
+/// Why a copy is not complete. Unless a variant says otherwise, the target is as it was before.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum CopyError {
-    /// This side's source.
+    /// The local source does not exist.
     #[error("{} doesn't exist in local filesystem", .0.display())]
     NoSource(PathBuf),
-    /// Something on this side.
+    /// A local file or directory cannot be used.
     #[error("{}: {error}", path.display())]
     Local {
-        /// What.
+        /// The local path.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
+        #[source]
         error: io::Error,
     },
-    /// A remote command did not come about, or an end of it failed.
+    /// A remote command could not be run, or one of its local ends failed.
     #[error(transparent)]
     Exec(crate::Error),
-    /// A remote command has failed, and how. All that could be copied was, if `published`.
+    /// A remote command has failed.
     #[error("the command in the container ended with {outcome:?}")]
     Remote {
-        /// How the command ended.
+        /// The command's outcome.
         outcome: Outcome,
-        /// What it said, if the watcher was not told.
-        complaint: String,
-        /// Whether the rest has its name.
+        /// The command's stderr, if the watcher did not get it.
+        stderr_text: String,
+        /// Whether all that could be copied has the target's name.
         published: bool,
     },
-    /// A remote command's end is not known.
+    /// A remote command's session was lost, so its outcome is not known.
     #[error("{loss} after {bytes} bytes")]
     Lost {
         /// How the session was lost.
         loss: Loss,
-        /// Bytes that had come, or gone.
+        /// The bytes that were copied before.
         bytes: u64,
         /// How often it was tried again.
         retries: u64,
     },
-    /// The same, of the command that gives the target its name: it may have it.
+    /// The session of the command that gives the target its name was lost: it may have it.
     #[error("{loss}, and it is not known whether the target has its name")]
     Unknown {
         /// How the session was lost.
@@ -58,40 +58,40 @@ pub enum CopyError {
         /// How often it was tried again.
         retries: u64,
     },
-    /// The command succeeded, and its archive was cut short.
+    /// The command succeeded, but its output was cut short.
     #[error("unexpected EOF")]
     Cut {
         /// How often it was tried again.
         retries: u64,
     },
-    /// The archive.
+    /// The archive is damaged or refused, or cannot be unpacked.
     #[error(transparent)]
     Unpack(#[from] UnpackError),
     /// There is no tar in the container.
     #[error("there is no tar in the container")]
     NoTar,
-    /// What was asked for is not there, or nothing that can be copied.
+    /// The source does not exist, or is nothing that can be copied.
     #[error("nothing was copied")]
     Nothing,
-    /// A request cannot carry a source's name to a directory in a container.
+    /// The source's name is not UTF-8, so a request cannot carry it to a directory in a container.
     #[error("{0:?} is not UTF-8: give the target a name of its own")]
     Unnameable(OsString),
-    /// A file on a directory.
+    /// The source is a file, and the target is a directory.
     #[error("open {0}: is a directory")]
     IsDirectory(String),
-    /// A file in the container was cut short, or has changed here, and stays there.
+    /// A file in the container's staging directory is incomplete, and cannot be removed or named.
     #[error("a file in the container is not whole, and {0}; nothing has the target's name")]
     NotWhole(String),
-    /// Single files are not there, or not as they should be; the rest was copied.
+    /// This number of files were not copied, or not in full; the rest has the target's name.
     #[error("{} not copied", files_were(*.0))]
     Incomplete(u64),
-    /// The caller wanted its end.
+    /// The caller has stopped the copy.
     #[error("interrupted")]
     Stopped,
-    /// Sums differ.
+    /// The SHA-256 sums of this file differ; the name is empty if the copy is one file.
     #[error("sha256 of {} differs", named_or_all(.0))]
     Unequal(String),
-    /// What is there is not what was sent.
+    /// Both sides differ in names, kinds or sizes.
     #[error("{what}{}; nothing has the target's name", and_more(*.others))]
     Differs {
         /// The first difference, with its name.
@@ -99,7 +99,7 @@ pub enum CopyError {
         /// How many more there are.
         others: u64,
     },
-    /// The same, and the target has its name: that was lost, or it was written into.
+    /// Both sides differ, and the copy has the target's name already.
     #[error("{what}{}: the target is not complete", and_more(*.others))]
     Damaged {
         /// The first difference, with its name.
@@ -107,16 +107,16 @@ pub enum CopyError {
         /// How many more there are.
         others: u64,
     },
-    /// Files were changed in the container while they were copied. Of one that has grown, its
-    /// beginning was copied, as it is there; others were not.
+    /// Files changed in the container while they were copied. Of files that grew, the beginning was
+    /// copied; others were left out.
     #[error("{}", changed(*.files, *.published))]
     Changed {
-        /// The number of files.
+        /// The number of files that changed.
         files: u64,
-        /// Whether the rest has its name.
+        /// Whether the rest has the target's name.
         published: bool,
     },
-    /// The source is a symbolic link, and the container cannot say to what.
+    /// The source is a symbolic link that the container cannot resolve, for this reason.
     #[error("{0:?} is a symbolic link that cannot be followed in the container{1}")]
     Link(String, String),
 }
@@ -136,13 +136,13 @@ fn changed(files: u64, published: bool) -> String {
     }
 }
 
-pub fn and_more(count: u64) -> String {
+pub(crate) fn and_more(count: u64) -> String {
     if count == 0 { String::new() } else { format!(" (and {count} more)") }
 }
 
 impl CopyError {
-    /// Whether the target has its name all the same.
-    pub(super) fn is_of_a_copy_that_is_there(&self) -> bool {
+    /// Whether the copy, as far as it was made, has the target's name.
+    pub(super) fn has_published(&self) -> bool {
         matches!(
             self,
             CopyError::Remote { published: true, .. }
@@ -152,7 +152,7 @@ impl CopyError {
         )
     }
 
-    /// Whether trying again may help.
+    /// Whether a retry may help.
     pub(super) fn is_loss(&self) -> bool {
         match self {
             CopyError::Lost { .. } | CopyError::Cut { .. } => true,
@@ -164,8 +164,8 @@ impl CopyError {
     }
 }
 
-/// The error of a session whose own end said why it cannot go on.
-pub fn own_end(error: crate::Error, fault: Option<UnpackError>) -> CopyError {
+/// Returns the error of a session. If the unpacker has refused its output, that is the reason.
+pub(crate) fn local_error(error: crate::Error, fault: Option<UnpackError>) -> CopyError {
     match (error, fault) {
         (crate::Error::End(EndError::Write(..)), Some(fault)) => CopyError::Unpack(fault),
         (error, _) => CopyError::Exec(error),

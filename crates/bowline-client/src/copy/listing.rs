@@ -1,41 +1,42 @@
-//! What a container's tools print to what it means: listings and sums, by paths below the root.
+//! The output of scripts in a container to listings and sums, by paths below the root.
 
 use std::collections::BTreeMap;
 
 use bowline_archive::filter::NAME_BYTES;
 use bowline_archive::{Item, ItemKind};
 
-/// What a tree holds, by path.
+/// The items of a tree in a container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Listing {
-    /// Each thing, and its permissions.
+pub(crate) struct Listing {
+    /// Each item and its permissions, by path.
     pub items: BTreeMap<Vec<u8>, (Item, u32)>,
-    /// Whether all of it could be looked at.
+    /// Whether the whole tree could be read.
     pub is_whole: bool,
-    /// When it was made, by the container's clock.
+    /// The container's clock when the listing was made, in seconds since 1970.
     pub now: Option<i64>,
 }
 
-/// Where the last whole record of a text ends.
-pub fn records(text: &[u8], mark: &str) -> usize {
-    let end = [mark.as_bytes(), b"\n"].concat();
+/// Returns the end of the last whole record.
+pub(crate) fn records(text: &[u8], marker: &str) -> usize {
+    let end = [marker.as_bytes(), b"\n"].concat();
     let found = text.windows(end.len()).rposition(|window| window == end);
     found.map_or(0, |at| at + end.len())
 }
 
-/// Whether a text goes on with a record, as far as can be seen.
-pub fn is_record(text: &[u8], mark: &str) -> bool {
-    let Some(end) = text.windows(mark.len()).position(|window| window == mark.as_bytes()) else {
+/// Whether a text may begin with a record.
+pub(crate) fn is_record(text: &[u8], marker: &str) -> bool {
+    let Some(end) = text.windows(marker.len()).position(|window| window == marker.as_bytes())
+    else {
         return true;
     };
     let line = &text[..end];
     line.starts_with(b"end ") || line.split(|byte| *byte == b' ').count() >= 2
 }
 
-/// The last record of what was printed: whether all went well, and when. `None` if it is not there,
-/// and what is in front of it is not all.
-pub fn end(text: &[u8], mark: &str) -> Option<(bool, Option<i64>)> {
-    let last = text.strip_suffix(b"\n")?.strip_suffix(mark.as_bytes())?;
+/// Reads the last record: whether the whole tree could be read, and the container's clock. `None`
+/// if it is missing, so that the output was cut short.
+pub(crate) fn end(text: &[u8], marker: &str) -> Option<(bool, Option<i64>)> {
+    let last = text.strip_suffix(b"\n")?.strip_suffix(marker.as_bytes())?;
     let line = last.rsplit(|byte| *byte == b'\n').next()?;
     let mut fields = std::str::from_utf8(line).ok()?.strip_prefix("end ")?.split(' ');
     let is_whole = fields.next()? == "0";
@@ -43,14 +44,14 @@ pub fn end(text: &[u8], mark: &str) -> Option<(bool, Option<i64>)> {
     Some((is_whole, now))
 }
 
-/// A listing as `LIST` prints it; `None` if it was cut short. A record that is not one counts for
-/// nothing.
-pub fn listing(text: &[u8], root: &str, mark: &str) -> Option<Listing> {
-    let (is_whole, now) = end(text, mark)?;
+/// Reads the output of [`LIST`](super::scripts::LIST); `None` if it was cut short. Malformed
+/// records are skipped.
+pub(crate) fn listing(text: &[u8], root: &str, marker: &str) -> Option<Listing> {
+    let (is_whole, now) = end(text, marker)?;
     let mut listing = Listing { is_whole, now, items: BTreeMap::new() };
     let mut begun = 0;
     for (at, _) in text.iter().enumerate().filter(|(_, byte)| **byte == b'\n') {
-        if let Some(line) = text[begun..at].strip_suffix(mark.as_bytes()) {
+        if let Some(line) = text[begun..at].strip_suffix(marker.as_bytes()) {
             listing.items.extend(record(line, root));
             begun = at + 1;
         }
@@ -81,8 +82,8 @@ fn record(line: &[u8], root: &str) -> Option<(Vec<u8>, (Item, u32))> {
     Some((path, (Item { kind, size, mtime }, mode & 0o7777)))
 }
 
-/// Sums as `sha256sum` prints them. GNU's escapes odd names and says so by a backslash in front.
-pub fn sums(text: &[u8], root: &str) -> BTreeMap<Vec<u8>, String> {
+/// Reads the output of `sha256sum`. GNU's marks lines with escaped names by a leading backslash.
+pub(crate) fn sums(text: &[u8], root: &str) -> BTreeMap<Vec<u8>, String> {
     let mut sums = BTreeMap::new();
     for line in text.split(|byte| *byte == b'\n') {
         let (escaped, line) = match line.strip_prefix(b"\\") {
@@ -119,7 +120,7 @@ fn unescaped(name: &[u8]) -> Vec<u8> {
     plain
 }
 
-/// The path of a name below the root; empty for the root.
+/// Returns the path of a name below the root; empty for the root itself.
 fn below(name: &[u8], root: &str) -> Option<Vec<u8>> {
     let rest = name.strip_prefix(root.as_bytes())?;
     match rest.first() {

@@ -1,25 +1,24 @@
-//! Files and trees between this side and containers: `tar` over remote commands, and the truth
-//! about how that ended.
+//! Copies of files and trees between this machine and containers, by `tar` over remote commands.
 //!
 //! A copy is complete if the archive's end was seen *and* the remote command has succeeded *and*
-//! both sides have the same names, kinds and sizes. Until then all of it is in a directory of its
-//! own beside the target; the target's name is given at the end. What was lost is tried again, as
-//! often as the caller wants, and goes on where it was.
+//! both sides have the same names, kinds and sizes. Until then it is in a staging directory beside
+//! the target or in it, and gets the target's name at the end. After a lost connection it is
+//! retried as often as [`Options::retries`] says, and continues where it was.
 
-mod ask;
 mod attempts;
 mod between;
 mod capture;
+mod changed_files;
 mod compare;
 mod container;
-mod down;
+mod download;
 mod error;
 mod listing;
+mod query;
 mod scripts;
 mod staging;
 mod throttle;
-mod up;
-mod whole;
+mod upload;
 
 use std::future::Future;
 
@@ -29,20 +28,20 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use self::between::between;
 pub use self::container::{Container, Copy};
-pub use self::down::down;
+pub use self::download::download;
 pub use self::error::CopyError;
-pub use self::up::up;
+pub use self::upload::upload;
 use crate::error::Error;
 use crate::session::Ended;
 
 /// Input for a remote command.
 pub type Stdin = Option<Box<dyn AsyncRead + Send + Unpin>>;
-/// Where its output goes.
+/// Takes the output of a remote command.
 pub type Sink = Box<dyn AsyncWrite + Send + Unpin>;
 
 /// A container in which commands can be run.
 pub trait Remote {
-    /// Runs a command between these ends.
+    /// Runs a command with these ends. Without `stdin` it has no input.
     fn run(
         &self,
         words: Vec<String>,
@@ -56,20 +55,21 @@ pub trait Remote {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Options {
-    /// Modes and times come along; they do by default.
+    /// Whether modes and times are kept; `true` by default.
     pub preserve: bool,
-    /// How often a lost copy is tried again; `None` is without an end. The default is 0.
+    /// How often a lost copy is retried; `None` means without a limit. The default is 0.
     pub retries: Option<u64>,
-    /// Sums of both sides are compared at the end; they are not by default.
+    /// Whether SHA-256 sums of both sides are compared at the end; `false` by default.
     pub verify: bool,
-    /// Symbolic links that stay in the tree are made; they are not by default.
+    /// Whether symbolic links that stay in the tree are copied out of a container; `false` by
+    /// default.
     pub symlinks: bool,
-    /// How much may come out of a container; by default 1 TiB and ten million entries.
+    /// How much may come out of a container; 1 TiB and ten million entries by default.
     pub limits: Limits,
 }
 
 impl Options {
-    /// The defaults.
+    /// Returns the default options.
     #[must_use]
     pub const fn new() -> Options {
         let (retries, limits) = (Some(0), Limits::DEFAULT);
@@ -83,25 +83,25 @@ impl Default for Options {
     }
 }
 
-/// Is told how a copy goes. What is not taken is passed over.
+/// Gets the progress and the problems of a copy. By default each method does nothing.
 pub trait Watcher: Send + Sync {
-    /// So many bytes of files will be copied, where that is known.
+    /// Gets the bytes of all files that will be copied, where that is known.
     fn total(&self, _bytes: Option<u64>) {}
-    /// This file is copied now.
+    /// Gets the name of the file that is copied from now on.
     fn file(&self, _name: &[u8]) {}
-    /// So many bytes of files were copied since.
+    /// Gets the bytes of files that were copied since the last call.
     fn bytes(&self, _count: u64) {}
-    /// Bytes that were counted come again: it is at so many now.
+    /// Gets the number of bytes that the copy continues at, when counted ones are sent again.
     fn position(&self, _bytes: u64) {}
-    /// An entry is not what it should be.
-    fn problem(&self, _trouble: &Problem) {}
-    /// What the container's tar complains of.
-    fn complaint(&self, _text: &[u8]) {}
-    /// A copy goes on after a loss: at so many bytes, for this time.
+    /// Gets a problem with one entry.
+    fn problem(&self, _problem: &Problem) {}
+    /// Gets a line of the stderr of the container's tar.
+    fn stderr_line(&self, _text: &[u8]) {}
+    /// Gets the retry's number and the reason for it, and the bytes at which the copy continues.
     fn resumes(&self, _bytes: u64, _retry: u64, _why: &str) {}
-    /// Something else that a person wants to know.
+    /// Gets a notice for the user.
     fn note(&self, _text: &str) {}
 }
 
-/// Watches nothing.
+/// Ignores everything.
 impl Watcher for () {}

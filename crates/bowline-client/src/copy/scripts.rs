@@ -1,29 +1,29 @@
-//! What is run in a container for a copy: words, and the shell's scripts.
+//! What a copy runs in a container: commands and shell scripts.
 //!
-//! Scripts get paths as arguments, never as text of their own, so no name is ever read by a shell.
-//! They keep to what busybox and GNU have in common, and a busybox may be built with little.
+//! Scripts get paths as arguments, never as part of their text, so no shell interprets a name. They
+//! use what busybox and GNU's tools have in common, and little of that: a busybox may be minimal.
 //!
-//! Some runtimes stop a command's input once its output is closed. So the shell stays, and holds
-//! its own output open, around whatever reads the input; a program that it became might close it.
-//! And since none of them is believed, each script says how far it got.
+//! Some runtimes stop a command's input once its output is closed. So the shell does not `exec`
+//! what reads the input, but keeps its own output open meanwhile. And since runtimes may lose input
+//! or output, each script reports how far it got.
 
-/// Words of a command.
-pub type Words = Vec<String>;
+/// A command and its arguments.
+pub(crate) type Words = Vec<String>;
 
-/// A script with its arguments.
-pub fn script(text: &str, arguments: &[&str]) -> Words {
+/// Returns the command that runs a script with these arguments.
+pub(crate) fn script(text: &str, arguments: &[&str]) -> Words {
     let words = ["sh", "-c", text, "sh"].into_iter().chain(arguments.iter().copied());
     words.map(ToOwned::to_owned).collect()
 }
 
-/// What nobody knew before.
-pub fn mark() -> String {
+/// Returns a random text, which no file's name can contain by accident.
+pub(crate) fn marker() -> String {
     let bytes: [u8; 8] = bowline_io::random::bytes();
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Packs what is at a path: the command, and the name that the tree has in the archive.
-pub fn pack(source: &str) -> (Words, String) {
+/// Returns the command that packs what is at a path, and the tree's name in the archive.
+pub(crate) fn pack(source: &str) -> (Words, String) {
     let (dir, root) = split(source);
     if root.contains('\\') {
         return (script(PACK_AS_IT_IS, &[&dir, &root]), root);
@@ -32,16 +32,16 @@ pub fn pack(source: &str) -> (Words, String) {
     (words.map(ToOwned::to_owned).to_vec(), root)
 }
 
-/// Packs one thing: `DIR NAME`. GNU's tar takes a backslash in a name for the begin of an escape,
-/// if it is not told otherwise; others do not know that flag.
+/// Packs one path. Arguments: `DIR NAME`. GNU's tar takes a backslash in a name for an escape
+/// unless a flag says otherwise, which other tars do not know.
 const PACK_AS_IT_IS: &str = r#"
 u=
 if tar --no-unquote --version </dev/null >/dev/null 2>&1; then u=--no-unquote; fi
 exec tar cf - $u -C "$1" "$2"
 "#;
 
-/// Where a path is, and what it is called there: a name that is no flag.
-pub fn split(path: &str) -> (String, String) {
+/// Splits a path into its directory and its name there, neither of which looks like a flag.
+pub(crate) fn split(path: &str) -> (String, String) {
     let path = match path.trim_end_matches('/') {
         "" if path.is_empty() => ".",
         "" => "/",
@@ -59,26 +59,28 @@ pub fn split(path: &str) -> (String, String) {
     }
 }
 
-/// A path that is no flag.
-pub fn guarded(path: &str) -> String {
+/// Returns a path in a form that does not look like a flag.
+pub(crate) fn guarded(path: &str) -> String {
     if path.starts_with('-') { format!("./{path}") } else { path.to_owned() }
 }
 
-/// The unit in which files are gone on with: what was cut is written again from its last multiple.
-pub const BLOCK_BYTES: u64 = 32 * 1024;
+/// A file that was cut is continued at the last multiple of this.
+pub(crate) const BLOCK_BYTES: u64 = 32 * 1024;
 
-/// The rest of a file, from a block on.
-pub fn rest_of(path: &str, blocks: u64) -> Words {
+/// Returns the command that prints a file from a block on.
+pub(crate) fn rest_of_file(path: &str, blocks: u64) -> Words {
     let words = [format!("if={path}"), format!("bs={BLOCK_BYTES}"), format!("skip={blocks}")];
     ["dd".to_owned()].into_iter().chain(words).collect()
 }
 
-/// Lists a tree: `DIR ROOT MARK FROM`, and for a place `NUMBER` as well: then the tree comes
-/// into the directory of that number first, away from what may still run of an earlier attempt.
-/// Each record is mode (hexadecimal), size, time, name, and the mark with a line end: names may
-/// have line ends, but nobody knows a mark before it is used. The last record is `end`, whether
-/// all could be listed, and what time it is. `FROM` is a byte of that, counted from 1.
-pub const LIST: &str = r#"
+/// Lists a tree. Arguments: `DIR ROOT MARKER FROM`, and `NUMBER` for a staging directory: then the
+/// tree is moved into the subdirectory of that number first, away from an earlier attempt that may
+/// still run.
+///
+/// A record is the mode (hexadecimal), size, time and name, then the marker and a line end: names
+/// may contain line ends, but not the random marker. The last record is `end`, 0 if the whole tree
+/// could be listed, and the clock. `FROM` is the first byte of the output to print, counted from 1.
+pub(crate) const LIST: &str = r#"
 cd -- "$1" || exit
 if [ -n "$5" ]; then
   mkdir -m 700 "$5" 2>/dev/null
@@ -122,8 +124,8 @@ l() {
 if [ "$4" = 1 ]; then l "$@"; else l "$@" | tail -c "+$4"; fi
 "#;
 
-/// Sums of all files of a tree: `DIR ROOT MARK FROM`, and `end` as in [`LIST`].
-pub const SUMS: &str = r#"
+/// Prints the sums of all files of a tree. Arguments and the last record are those of [`LIST`].
+pub(crate) const SUMS: &str = r#"
 command -v sha256sum >/dev/null || exit 127
 cd -- "$1" || exit
 l() {
@@ -133,9 +135,10 @@ l() {
 if [ "$4" = 1 ]; then l "$@"; else l "$@" | tail -c "+$4"; fi
 "#;
 
-/// Sums of what files begin with: `DIR`. Its input names them, a line with so many bytes and one
-/// with an [`escaped`] name for each. Says a sum for each, or `-`, and `end` with their count.
-pub const BEGINNINGS: &str = r#"
+/// Prints the sums of files' first bytes. Argument: `DIR`. The input has two lines for each file: a
+/// number of bytes and an [`escaped`] name. The output is a sum or `-` for each, and `end` with
+/// their number.
+pub(crate) const PREFIX_SUMS: &str = r#"
 command -v sha256sum >/dev/null || exit 127
 cd -- "$1" || exit
 n=0
@@ -149,16 +152,16 @@ done
 echo "end $n"
 "#;
 
-/// What a symbolic link leads to, whatever is between: `PATH`.
-pub const RESOLVE: &str = r#"
+/// Prints the final target of a symbolic link. Argument: `PATH`.
+pub(crate) const RESOLVE: &str = r#"
 if command -v readlink >/dev/null; then readlink -f "$1"
 else cd -P "$1" && pwd -P
 fi
 "#;
 
-/// Packs what its input names, an [`escaped`] name on each line, as one archive for each empty
-/// line: `DIR`. No name is taken for an escape, as in [`PACK_AS_IT_IS`].
-pub const PACK_NAMED: &str = r#"
+/// Packs the paths that its input names. Argument: `DIR`. The input has an [`escaped`] name on each
+/// line; an empty line ends the names of an archive. Backslashes are as in [`PACK_AS_IT_IS`].
+pub(crate) const PACK_NAMED: &str = r#"
 d=$1 r=0 u=
 if tar --no-unquote --version </dev/null >/dev/null 2>&1; then u=--no-unquote; fi
 shift
@@ -174,11 +177,11 @@ done
 exit $r
 "#;
 
-/// Looks at a target, and makes a place for what comes until it is complete: `TARGET DIR NAME
-/// MARK`, where the name is what the copy gets in a directory, and may be empty. Says `dir`,
-/// `other` or `none`, and where the place is: 0 in DIR, 1 in TARGET, 2 in TARGET/NAME, 3 and
-/// more in the [`ELSEWHERE`] of this number.
-pub const PLACE: &str = r#"
+/// Looks at a target, and makes its staging directory. Arguments: `TARGET DIR NAME MARKER`, where
+/// the name is the copy's in a directory, and may be empty. Prints `dir`, `other` or `none` for the
+/// target, and where the staging directory is: 0 in DIR, 1 in TARGET, 2 in TARGET/NAME, and from 3
+/// on in [`FALLBACK_DIRECTORIES`].
+pub(crate) const MAKE_STAGING: &str = r#"
 command -v tar >/dev/null || exit 127
 t=$1 d=$2 k=none w=0 p=.bowline-cp-$4
 if [ -d "$t" ]; then
@@ -204,12 +207,12 @@ fi
 echo "$k $w"
 "#;
 
-/// Where a place may be if it can be neither in nor beside its target.
-pub const ELSEWHERE: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
+/// Where a staging directory may be if it can be neither in nor beside its target.
+pub(crate) const FALLBACK_DIRECTORIES: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
 
-/// Unpacks its input: `DIRECTORY`, then flags of tar. Says when it begins. What a tar that has
-/// failed leaves of its input is read: some runtimes do not tell the end of a command before.
-pub const UNPACK: &str = r#"
+/// Unpacks its input. Arguments: `DIRECTORY`, then flags of tar. Prints `begun` first. If tar
+/// fails, the rest of the input is read: some runtimes do not report a command's end before.
+pub(crate) const UNPACK: &str = r#"
 cd -- "$1" || exit
 shift
 echo begun
@@ -220,11 +223,12 @@ echo "end $r"
 exit $r
 "#;
 
-/// Writes a file below a directory from a block on, and finishes it: `DIR FILE BLOCK SIZE MODE
-/// SECONDS OWNER:GROUP`, without the last two where nothing is preserved. Each byte has its place
-/// in the file, so whoever writes it twice, or late, changes nothing. Says when it begins, and at
-/// the end the file's size. Who is not root cannot give a file away, and tar would not have.
-pub const WRITE: &str = r#"
+/// Writes its input into a file from a block on, and sets the file's attributes once it is
+/// complete. Arguments: `DIR FILE BLOCK SIZE MODE SECONDS OWNER:GROUP`, without the last two if
+/// nothing is preserved. Each byte has its place in the file, so a second or late writer changes
+/// nothing. Prints `begun` first, and the file's size at the end. A failed `chown` is ignored, as
+/// by tar: only root can change owners.
+pub(crate) const WRITE: &str = r#"
 cd -- "$1" || exit
 f=./$2 b=$3
 shift 3
@@ -242,8 +246,9 @@ fi
 echo "end $((n))"
 "#;
 
-/// Removes files below a place that its input names, an [`escaped`] one on each line: `PLACE`.
-pub const REMOVE: &str = r#"
+/// Removes files below a directory. Argument: `DIR`. The input has an [`escaped`] name on each
+/// line.
+pub(crate) const REMOVE: &str = r#"
 cd -- "$1" && shift || exit
 while IFS= read -r e; do
   case $e in *\\*) e=$(printf %bx "$e"); e=${e%x} ;; esac
@@ -253,8 +258,8 @@ done
 if [ $# != 0 ]; then rm -f -- "$@"; fi
 "#;
 
-/// A name of any bytes on a line of its own, for the shell's `printf %b`.
-pub fn escaped(name: &[u8]) -> String {
+/// Returns a line with a name of any bytes, escaped for the shell's `printf %b`.
+pub(crate) fn escaped(name: &[u8]) -> String {
     let mut line = String::with_capacity(name.len() + 1);
     for byte in name {
         match byte {
@@ -265,12 +270,12 @@ pub fn escaped(name: &[u8]) -> String {
     line + "\n"
 }
 
-/// Gives the tree its name: `PLACE NUMBER TARGET PRESERVE AGAIN`. A directory that is there keeps
-/// what the tree does not have. Only what is a regular file or absent is replaced; what cannot be,
-/// because of its directory, is written into. Done again after a loss, it may find that all was
-/// done, or that an earlier one is at it. Says `end`, how much was written into, and how
-/// much has its name now, or `gone` if there is nothing to do.
-pub const PUBLISH: &str = r#"
+/// Gives the tree the target's name. Arguments: `STAGING NUMBER TARGET PRESERVE AGAIN`. An existing
+/// directory keeps what the tree does not have. Only a regular file is replaced, or written into if
+/// its directory does not permit that. Run again after a loss, the script may find that all was
+/// done or that an earlier run is at it. Prints `end`, the number of files that were written into
+/// and the number of items that have their names now, or `gone` if there was nothing to do.
+pub(crate) const PUBLISH: &str = r#"
 s=$1 d=$3 k=$4 r=0 i=0 c=0 m=0 top=
 no() { echo "$1" >&2; r=1; }
 # A file's size; nothing, where it cannot be told.
@@ -361,10 +366,10 @@ echo "end $i $m"
 exit $r
 "#;
 
-/// Removes all that a copy has begun, wherever it is: `PLACE...`. An earlier attempt may still make
-/// more of it. A [`PUBLISH`] that runs is waited for: half of what it gives away would be missing.
-/// One that has not begun finds that it was done.
-pub const ABANDON: &str = r#"
+/// Removes staging directories, also while an earlier attempt still writes into them. Arguments:
+/// `STAGING...`. A [`PUBLISH`] that runs is waited for, so that no half of a tree is removed; one
+/// that has not begun finds nothing to do.
+pub(crate) const ABANDON: &str = r#"
 n=0
 for p; do
   if [ -d "$p" ] && ! mkdir "$p/done" 2>/dev/null; then

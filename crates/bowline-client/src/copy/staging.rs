@@ -1,4 +1,4 @@
-//! Where a copy is in a container until it is complete, and how it gets its name from there.
+//! The staging directory in a container, where a copy is until it is complete and gets its name.
 
 use std::ffi::OsStr;
 use std::io;
@@ -10,44 +10,47 @@ use bowline_proto::session::{Cause, Loss, Outcome};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::ask::{Answer, listed};
-use super::attempts::{Attempts, unless};
-use super::capture::{Captured, Shared, captured, failed, text};
-use super::compare::{Expected, sent};
-use super::scripts::{self, ABANDON, ELSEWHERE, PLACE, PUBLISH, REMOVE, UNPACK, script};
-use super::up::not_compared;
+use super::attempts::{Attempts, until_stopped};
+use super::capture::{Captured, Shared, remote_failure, run_captured, text};
+use super::compare::{Expected, compare_upload};
+use super::query::{Answer, query_listing};
+use super::scripts::{
+    self, ABANDON, FALLBACK_DIRECTORIES, MAKE_STAGING, PUBLISH, REMOVE, UNPACK, script,
+};
+use super::upload::not_compared;
 use super::{CopyError, Remote, Stdin, Watcher};
 
 /// The name of the tree in the directory of an attempt.
-pub const TREE: &str = "tree";
-/// How long a container may take to remove what was begun.
+pub(crate) const TREE: &str = "tree";
+/// How long a container may take to remove a staging directory.
 const ABANDON_PATIENCE: Duration = Duration::from_secs(10);
-/// Between two attempts at it.
+/// The pause between two attempts to remove a staging directory.
 const ABANDON_PAUSE: Duration = Duration::from_millis(200);
-/// So much is kept of what is said of a target.
-const SAID_BYTES: usize = 64;
+/// The most bytes that are kept of a script's answer.
+const ANSWER_BYTES: usize = 64;
 
-/// Where something goes in a container.
-pub struct Staging {
-    /// The name that it gets.
+/// A staging directory, and the target of what is in it.
+pub(crate) struct Staging {
+    /// The path that the copy gets at the end.
     pub target: String,
-    /// Where it is until then.
+    /// The path of the staging directory.
     pub path: String,
 }
 
-/// How a copy got its name.
+/// How sure it is that the target is what was compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Published {
-    /// As it was compared.
-    AsCompared,
-    /// Nobody has seen how that ended.
-    NotSure,
+pub(crate) enum Published {
+    /// The target is the tree that was compared.
+    Compared,
+    /// The outcome of an attempt was lost, or files were written into, so it must be compared
+    /// again.
+    Unconfirmed,
 }
 
 impl Staging {
-    /// Looks at the target, and makes a place for it. `name` is what the copy gets in a directory;
-    /// without one it is the directory.
-    pub async fn make(
+    /// Looks at the target, and makes its staging directory. `name` is the copy's name if the
+    /// target is a directory; without one, the copy is merged into that directory.
+    pub(crate) async fn make(
         remote: &impl Remote,
         target: &str,
         name: Option<&OsStr>,
@@ -60,28 +63,32 @@ impl Staging {
             trimmed => trimmed,
         });
         let (dir, _) = scripts::split(&target);
-        // A request is text. If there is no directory, no name is needed.
+        // A request can only carry UTF-8. The name is needed only if the target is a directory.
         let text_name = name.map_or(Some(""), OsStr::to_str);
-        let mark = scripts::mark();
-        let words = script(PLACE, &[&target, &dir, text_name.unwrap_or("?"), &mark]);
-        let asked = attempts.of(watcher, || captured(remote, words.clone(), None, SAID_BYTES));
-        let found = unless(stop, asked).await;
+        let marker = scripts::marker();
+        let words = script(MAKE_STAGING, &[&target, &dir, text_name.unwrap_or("?"), &marker]);
+        let asked =
+            attempts.repeat(watcher, || run_captured(remote, words.clone(), None, ANSWER_BYTES));
+        let found = until_stopped(stop, asked).await;
         let inner = format!("{}/{}", target.trim_end_matches('/'), text_name.unwrap_or("?"));
-        let hidden = |dir: &str| format!("{}/.bowline-cp-{mark}", dir.trim_end_matches('/'));
-        let places: Vec<String> =
-            [&*dir, &*target, &*inner].into_iter().chain(ELSEWHERE).map(hidden).collect();
+        let hidden = |dir: &str| format!("{}/.bowline-cp-{marker}", dir.trim_end_matches('/'));
+        let candidates: Vec<String> = [&*dir, &*target, &*inner]
+            .into_iter()
+            .chain(FALLBACK_DIRECTORIES)
+            .map(hidden)
+            .collect();
         let found = match found.and_then(Captured::success) {
             Ok(found) => text(&found),
             Err(error) => {
-                // It may have been made, and nobody has heard of it.
+                // The directory may have been made although the answer was lost.
                 if error.is_loss() || matches!(error, CopyError::Stopped) {
-                    abandon(remote, &places, watcher.as_ref()).await;
+                    abandon(remote, &candidates, watcher.as_ref()).await;
                 }
                 return Err(error);
             }
         };
         let (kind, number) = found.split_once(' ').unwrap_or((&found, ""));
-        let staging = number.parse().ok().and_then(|number: usize| places.get(number).cloned());
+        let staging = number.parse().ok().and_then(|number: usize| candidates.get(number).cloned());
         let is_dir = kind == "dir";
         let staging = match (staging, name) {
             (Some(staging), Some(name)) if is_dir && text_name.is_none() => {
@@ -90,7 +97,7 @@ impl Staging {
             }
             (Some(staging), _) => staging,
             (None, _) => {
-                abandon(remote, &places, watcher.as_ref()).await;
+                abandon(remote, &candidates, watcher.as_ref()).await;
                 return Err(CopyError::Cut { retries: 0 });
             }
         };
@@ -98,13 +105,13 @@ impl Staging {
         Ok(Staging { target, path: staging })
     }
 
-    /// The directory of an attempt.
-    pub fn dir(&self, number: u64) -> String {
+    /// Returns the subdirectory of an attempt.
+    pub(crate) fn dir(&self, number: u64) -> String {
         format!("{}/{number}", self.path)
     }
 
-    /// Tar's words for an attempt.
-    pub fn unpack(&self, number: u64, preserve: bool) -> Vec<String> {
+    /// Returns the command that unpacks into the subdirectory of an attempt.
+    pub(crate) fn unpack(&self, number: u64, preserve: bool) -> Vec<String> {
         let flags: &[&str] = if preserve {
             &["-xpf", "-"]
         } else {
@@ -113,8 +120,8 @@ impl Staging {
         script(UNPACK, &[&[&*self.dir(number)], flags].concat())
     }
 
-    /// Removes files of an attempt, by their names in its directory.
-    pub async fn remove(
+    /// Removes files of an attempt, by their names in its subdirectory.
+    pub(crate) async fn remove(
         &self,
         remote: &impl Remote,
         number: u64,
@@ -125,14 +132,17 @@ impl Staging {
         }
         let names: String = names.iter().map(|name| scripts::escaped(name)).collect();
         let stdin: Stdin = Some(Box::new(io::Cursor::new(names)));
-        match captured(remote, script(REMOVE, &[&self.dir(number)]), stdin, 0).await? {
+        match run_captured(remote, script(REMOVE, &[&self.dir(number)]), stdin, 0).await? {
             Captured { outcome: Outcome::Success, .. } => Ok(()),
-            Captured { complaint, .. } => Err(CopyError::NotWhole(format!("stays: {complaint}"))),
+            Captured { stderr_text, .. } => {
+                Err(CopyError::NotWhole(format!("stays: {stderr_text}")))
+            }
         }
     }
 
-    /// Gives the tree its name.
-    pub async fn publish(
+    /// Gives the tree the target's name. Repeated after losses: an earlier attempt may have done
+    /// it.
+    pub(crate) async fn publish(
         &self,
         remote: &impl Remote,
         number: u64,
@@ -150,43 +160,43 @@ impl Staging {
             let words = script(PUBLISH, &[&self.path, &number, &self.target, preserve, again]);
             let lost = lost.clone();
             async move {
-                let said = captured(remote, words, None, SAID_BYTES).await;
-                if let Err(CopyError::Lost { loss, .. }) = &said {
+                let answer = run_captured(remote, words, None, ANSWER_BYTES).await;
+                if let Err(CopyError::Lost { loss, .. }) = &answer {
                     *lost.lock() = Some(loss.clone());
                 }
-                said
+                answer
             }
         };
-        let published = attempts.of(watcher, &mut publish).await;
+        let published = attempts.repeat(watcher, &mut publish).await;
         let retries = attempts.made;
-        let said = published.map_err(|error| match lost.lock().take() {
-            // However the last attempt has failed: an earlier one may have done it.
+        let answer = published.map_err(|error| match lost.lock().take() {
+            // An earlier attempt, whose outcome was lost, may have done it.
             Some(loss) if error.is_loss() => CopyError::Unknown { loss, retries },
             _ => error,
         })?;
-        let out = text(&said.out);
+        let out = text(&answer.out);
         let mut counts = out.split(' ').skip(1).map(|count| count.parse::<u64>().ok());
         let (written_into, named) = (counts.next().flatten(), counts.next().flatten());
-        match said.outcome {
-            Outcome::Success => said.complaint.lines().for_each(|line| watcher.note(line)),
+        match answer.outcome {
+            Outcome::Success => answer.stderr_text.lines().for_each(|line| watcher.note(line)),
             outcome if named.is_some_and(|named| named > 0) => {
-                watcher.complaint(said.complaint.as_bytes());
-                return Err(failed(outcome, true));
+                watcher.stderr_line(answer.stderr_text.as_bytes());
+                return Err(remote_failure(outcome, true));
             }
             outcome => {
-                let complaint = said.complaint;
-                return Err(CopyError::Remote { outcome, complaint, published: false });
+                let stderr_text = answer.stderr_text;
+                return Err(CopyError::Remote { outcome, stderr_text, published: false });
             }
         }
         Ok(match written_into {
-            // What was written into was counted there.
-            Some(_) if tries == 1 => Published::AsCompared,
-            _ => Published::NotSure,
+            // The script has compared the sizes of files that it wrote into.
+            Some(_) if tries == 1 => Published::Compared,
+            _ => Published::Unconfirmed,
         })
     }
 
-    /// Whether all that was sent has the target's name.
-    pub async fn compare(
+    /// Compares what was sent with what has the target's name.
+    pub(crate) async fn compare(
         &self,
         remote: &impl Remote,
         expected: &Expected,
@@ -194,19 +204,20 @@ impl Staging {
         watcher: &Arc<dyn Watcher>,
     ) -> Result<(), CopyError> {
         let (dir, root) = scripts::split(&self.target);
-        let listed = listed(remote, &dir, &root, None, attempts, watcher).await;
+        let listed = query_listing(remote, &dir, &root, None, attempts, watcher).await;
         match listed.map_err(|error| unknown(error, attempts.made))? {
             Answer::Unknown(why) => watcher.note(&not_compared(&why)),
             Answer::Known(listing) => {
-                // What was written through is still a link or a device, and has no size of its own.
-                let is_through = |path: &Vec<u8>, sent: ItemKind| {
+                // What was written into a link or a device has no size of its own.
+                let is_written_into = |path: &Vec<u8>, sent: ItemKind| {
                     let there = listing.items.get(path).map(|(there, _)| there.kind);
                     sent == ItemKind::File
                         && matches!(there, Some(ItemKind::Symlink | ItemKind::Other))
                 };
-                let expected = expected.iter().filter(|(path, item)| !is_through(path, item.kind));
+                let expected =
+                    expected.iter().filter(|(path, item)| !is_written_into(path, item.kind));
                 let expected = expected.map(|(path, item)| (path.clone(), *item)).collect();
-                if let Some(failure) = sent(&expected, &listing).failure(true) {
+                if let Some(failure) = compare_upload(&expected, &listing).failure(true) {
                     return Err(failure);
                 }
             }
@@ -214,13 +225,13 @@ impl Staging {
         Ok(())
     }
 
-    /// Removes what was begun, as far as the container can still be reached.
-    pub async fn abandon(&self, remote: &impl Remote, watcher: &dyn Watcher) {
+    /// Removes the staging directory, if the container can still be reached.
+    pub(crate) async fn abandon(&self, remote: &impl Remote, watcher: &dyn Watcher) {
         abandon(remote, std::slice::from_ref(&self.path), watcher).await;
     }
 }
 
-/// A loss once the target may have its name.
+/// Turns a loss into [`CopyError::Unknown`], once the target may have its name.
 fn unknown(error: CopyError, retries: u64) -> CopyError {
     match error {
         CopyError::Lost { loss, .. } => CopyError::Unknown { loss, retries },
@@ -232,20 +243,20 @@ fn unknown(error: CopyError, retries: u64) -> CopyError {
     }
 }
 
-async fn abandon(remote: &impl Remote, places: &[String], watcher: &dyn Watcher) {
-    let paths: Vec<&str> = places.iter().map(String::as_str).collect();
+async fn abandon(remote: &impl Remote, candidates: &[String], watcher: &dyn Watcher) {
+    let paths: Vec<&str> = candidates.iter().map(String::as_str).collect();
     let gone = async {
         loop {
-            match captured(remote, script(ABANDON, &paths), None, 0).await {
-                Ok(said) => return said.outcome == Outcome::Success,
-                // A bad connection is why this is necessary at all.
+            match run_captured(remote, script(ABANDON, &paths), None, 0).await {
+                Ok(answer) => return answer.outcome == Outcome::Success,
+                // The connection may be bad: that is the usual reason to abandon a copy.
                 Err(error) if error.is_loss() => sleep(ABANDON_PAUSE).await,
                 Err(_) => return false,
             }
         }
     };
     let is_gone = timeout(ABANDON_PATIENCE, gone).await.unwrap_or(false);
-    if !is_gone && let Some(place) = places.first() {
+    if !is_gone && let Some(place) = candidates.first() {
         watcher.note(&format!("{place} may be left in the container"));
     }
 }

@@ -1,6 +1,5 @@
-//! Input of a command that is held back: until the command says that it has begun, and then to
-//! pieces that grow. So a connection that is cut again soon has brought something to its end, and
-//! not only into the memories between.
+//! Input of a command to input that waits until the command runs, and then comes in growing pieces.
+//! So, if the connection is soon cut again, some input has arrived and is not only in buffers.
 
 use std::io;
 use std::pin::Pin;
@@ -14,47 +13,48 @@ use super::Sink;
 use super::capture::Shared;
 use crate::write_fn::WriteFn;
 
-/// The first piece.
+/// The size of the first piece.
 const FIRST_BYTES: u64 = 128 * 1024;
-/// From here on nothing is held back.
+/// The size of the last piece; all further input comes without pauses.
 const LAST_BYTES: u64 = 64 * 1024 * 1024;
-/// Between two pieces, each of which is twice as long as the one before.
+/// The pause between two pieces, each of which is twice as long as the one before.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Whether a command has begun.
+/// Whether a command has begun, and who waits for that.
 #[derive(Default)]
-struct Gate {
-    is_open: bool,
+struct StartSignal {
+    is_given: bool,
     waiting: Option<Waker>,
 }
 
-/// Input at a pace.
-pub struct Throttled<R> {
+/// Throttled input.
+pub(crate) struct Throttled<R> {
     inner: R,
-    gate: Shared<Gate>,
+    start: Shared<StartSignal>,
     piece: u64,
     left: u64,
     pause: Option<Pin<Box<Sleep>>>,
 }
 
-/// Holds input back until something comes out. The output goes on to `stdout`.
-pub fn throttled<R>(
+/// Throttles a command's input, which starts at its first output. Returns the sink for that output,
+/// which goes on to `keep`.
+pub(crate) fn throttled<R>(
     inner: R,
     mut keep: impl FnMut(&[u8]) + Send + Unpin + 'static,
 ) -> (Throttled<R>, Sink) {
-    let gate = Shared::new(Gate::default());
-    let opens = gate.clone();
+    let start = Shared::new(StartSignal::default());
+    let signal = start.clone();
     let sink = WriteFn(move |bytes: &[u8]| {
         keep(bytes);
-        let mut gate = opens.lock();
-        gate.is_open = true;
-        if let Some(waiting) = gate.waiting.take() {
+        let mut start = signal.lock();
+        start.is_given = true;
+        if let Some(waiting) = start.waiting.take() {
             waiting.wake();
         }
         Ok(())
     });
     let (piece, left) = (FIRST_BYTES, FIRST_BYTES);
-    (Throttled { inner, gate, piece, left, pause: None }, Box::new(sink))
+    (Throttled { inner, start, piece, left, pause: None }, Box::new(sink))
 }
 
 impl<R: AsyncRead + Unpin> AsyncRead for Throttled<R> {
@@ -65,9 +65,9 @@ impl<R: AsyncRead + Unpin> AsyncRead for Throttled<R> {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         {
-            let mut gate = this.gate.lock();
-            if !gate.is_open {
-                gate.waiting = Some(cx.waker().clone());
+            let mut start = this.start.lock();
+            if !start.is_given {
+                start.waiting = Some(cx.waker().clone());
                 return Poll::Pending;
             }
         }

@@ -15,7 +15,9 @@ use std::sync::{Mutex, PoisonError};
 
 use bowline_archive::Problem;
 use bowline_archive::filter::Limits;
-use bowline_client::copy::{CopyError, Options, Remote, Sink, Stdin, Watcher, between, down, up};
+use bowline_client::copy::{
+    CopyError, Options, Remote, Sink, Stdin, Watcher, between, download, upload,
+};
 use bowline_client::{Cause, EndError, Ended, Error, Loss, Outcome, UpgradeError};
 use bowline_interop::copy::{manifest, odd_tree, same};
 use bowline_io::dial::DialError;
@@ -200,7 +202,7 @@ impl Watcher for Heard {
     fn problem(&self, problem: &Problem) {
         self.hear(problem.text.clone());
     }
-    fn complaint(&self, text: &[u8]) {
+    fn stderr_line(&self, text: &[u8]) {
         self.hear(String::from_utf8_lossy(text).into_owned());
     }
     fn resumes(&self, bytes: u64, retry: u64, why: &str) {
@@ -262,7 +264,7 @@ async fn get(
 ) -> (Result<(), CopyError>, String) {
     let heard = Arc::new(Heard::default());
     let (source, target) = (place.text("source"), place.path("target"));
-    let result = down(container, &source, &target, options, heard.clone()).await;
+    let result = download(container, &source, &target, options, heard.clone()).await;
     (result, heard.text())
 }
 
@@ -274,7 +276,7 @@ async fn put(
     let heard = Arc::new(Heard::default());
     let (source, target) = (place.path("source"), place.text("target"));
     let stop = CancellationToken::new();
-    let result = up(container, &source, &target, options, heard.clone(), &stop).await;
+    let result = upload(container, &source, &target, options, heard.clone(), &stop).await;
     (result, heard.text())
 }
 
@@ -388,7 +390,8 @@ async fn what_cannot_be_read_is_told_and_the_rest_copied() {
     // Gone between its listing and its reading; as good as unreadable, also for root.
     let gone = place.text("gone");
     let heard = Arc::new(Heard::default());
-    let lost = down(&Container::default(), &gone, &place.path("x"), &OPTIONS, heard.clone()).await;
+    let lost =
+        download(&Container::default(), &gone, &place.path("x"), &OPTIONS, heard.clone()).await;
     let is_2 = matches!(
         lost,
         Err(CopyError::Remote { outcome: Outcome::Exited(2), published: false, .. })
@@ -525,7 +528,7 @@ async fn a_name_that_no_request_can_carry_is_not_changed_in_silence() {
     let container = Container::default();
     let to = async |target: &str| {
         let target = place.text(target);
-        up(&container, &source, &target, &OPTIONS, heard.clone(), &stop).await
+        upload(&container, &source, &target, &OPTIONS, heard.clone(), &stop).await
     };
     let refused = to("target").await.unwrap_err().to_string();
     assert_eq!(refused, "\"odd\\xFF\" is not UTF-8: give the target a name of its own");
@@ -574,7 +577,7 @@ async fn missing_directories_are_made_and_a_targets_own_mode_stays() {
     let (source, target) = (place.text("source"), place.path("not/there/yet"));
     let copy = || async {
         let heard = Arc::new(Heard::default());
-        down(&Container::default(), &source, &target, &OPTIONS, heard).await.unwrap();
+        download(&Container::default(), &source, &target, &OPTIONS, heard).await.unwrap();
         fs::metadata(&target).unwrap().mode() & 0o777
     };
     assert_eq!(copy().await, 0o777);
@@ -592,7 +595,7 @@ async fn a_directory_is_not_overwritten_by_a_file() {
     let heard = Arc::new(Heard::default());
     let source = place.text("source");
     let below_a_file = place.path("source/target");
-    let result = down(&Container::default(), &source, &below_a_file, &OPTIONS, heard).await;
+    let result = download(&Container::default(), &source, &below_a_file, &OPTIONS, heard).await;
     assert!(matches!(result, Err(CopyError::Unpack(_))), "{result:?}");
 }
 
@@ -704,7 +707,7 @@ async fn what_is_in_a_source_that_ends_in_a_dot_comes_into_the_target_itself() {
             fs::write(place.path("target/mine"), "stays").unwrap();
             let (heard, target) = (Arc::new(Heard::default()), place.text("target"));
             let copied = if way == 0 {
-                up(&container, Path::new(&source), &target, &OPTIONS, heard, &stop).await
+                upload(&container, Path::new(&source), &target, &OPTIONS, heard, &stop).await
             } else {
                 let to = &Container::default();
                 between(&container, &source, to, &target, &OPTIONS, heard, &stop).await
@@ -770,7 +773,7 @@ async fn what_cannot_be_replaced_in_a_container_is_written_in_place() {
     let copied = async |target: &str| {
         let (heard, stop) = (Arc::new(Heard::default()), CancellationToken::new());
         let source = place.path("source");
-        let result = up(&container, &source, target, &OPTIONS, heard.clone(), &stop).await;
+        let result = upload(&container, &source, target, &OPTIONS, heard.clone(), &stop).await;
         (result, heard.text())
     };
     let (result, heard) = copied(&target).await;
@@ -787,8 +790,9 @@ async fn what_cannot_be_replaced_in_a_container_is_written_in_place() {
     assert_eq!(fs::read(&target).unwrap(), b"new");
     let absent = place.text("dir/absent");
     let (result, _) = copied(&absent).await;
+    let denied = "mkdir: denied";
     let refused =
-        matches!(&result, Err(CopyError::Remote { complaint, .. }) if complaint == "mkdir: denied");
+        matches!(&result, Err(CopyError::Remote { stderr_text, .. }) if stderr_text == denied);
     assert!(refused, "{result:?}");
     assert_eq!(fs::read_dir(place.path("dir")).unwrap().count(), 1);
 }

@@ -26,7 +26,7 @@ async fn both_ways(place: &Place, does: &str, source: &str) -> (String, String) 
                 let (to, target) = (Container::default(), place.text("target"));
                 between(&container, &source, &to, &target, &options, heard.clone(), &stop).await
             } else {
-                down(&container, &source, &place.path("target"), &options, heard.clone()).await
+                download(&container, &source, &place.path("target"), &options, heard.clone()).await
             };
             let end = result.err().map_or(String::new(), |error| error.to_string());
             let there = [("", "log"), ("log ", "target/log"), ("other ", "target/other")]
@@ -98,7 +98,7 @@ async fn what_tar_has_filled_up_has_no_name() {
     let place = Place::new();
     let outcome = |code, published| {
         let outcome = Outcome::Exited(code);
-        CopyError::Remote { outcome, complaint: String::new(), published }.to_string()
+        CopyError::Remote { outcome, stderr_text: String::new(), published }.to_string()
     };
     // Its size and its time are what they were.
     let padded = "mkdir -p bad; /bin/tar \"$@\" | /bin/tar xf - -C bad; f=$(echo bad/*/log bad/log)

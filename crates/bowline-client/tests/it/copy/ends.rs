@@ -15,7 +15,7 @@ async fn a_backslash_in_a_name_is_no_escape() {
         noise_file(&place.path("source").join(name), 300_000);
         let (source, target) = (place.text("source") + "/" + name, place.path("one"));
         let heard = Arc::new(Heard::default());
-        let got = down(&Container::default(), &source, &target, &OPTIONS, heard.clone()).await;
+        let got = download(&Container::default(), &source, &target, &OPTIONS, heard.clone()).await;
         got.unwrap_or_else(|error| panic!("{name}: {error}: {}", heard.text()));
     }
     let expected = manifest(&place.path("source"));
@@ -115,8 +115,8 @@ async fn a_copy_that_never_begins_can_be_stopped() {
     let forever = options(None);
     let path = place.path("source");
     let hour = Duration::from_secs(3600);
-    let up = up(&container, &path, &target, &forever, heard.clone(), &stop);
-    let result = timeout(hour, up).await.expect("an end");
+    let upload = upload(&container, &path, &target, &forever, heard.clone(), &stop);
+    let result = timeout(hour, upload).await.expect("an end");
     assert!(matches!(result, Err(CopyError::Stopped)), "{result:?}");
     let between = between(&container, &source, &container, &target, &forever, heard, &stop);
     let result = timeout(hour, between).await.expect("an end");
@@ -140,7 +140,7 @@ async fn a_copy_into_its_own_source_is_refused() {
         let error = copied.await.unwrap_err().to_string();
         assert_eq!(error, "the target is in the source");
     }
-    let got = down(&container, &source, &place.path("source"), &OPTIONS, heard).await;
+    let got = download(&container, &source, &place.path("source"), &OPTIONS, heard).await;
     assert_eq!(got.unwrap_err().to_string(), "the target is in the source");
     assert!(contents(&place.path("source")) == expected);
     assert_eq!(place.names(), ["source"]);

@@ -1,8 +1,8 @@
-//! Into a container.
+//! Copies into a container.
 //!
-//! Each attempt has a directory of its own in the place, into which the tree comes from the one
-//! before. So what still runs of an attempt that was lost, or begins late, finds nothing that it
-//! could write over: only the file that it has open, into which it writes what belongs there.
+//! Each attempt has its own subdirectory of the staging directory, into which the tree of the one
+//! before is moved. So a lost attempt that still runs, or begins late, finds nothing to overwrite:
+//! only the file that it has open, into which it writes the same bytes at the same places.
 
 use std::ffi::OsStr;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -19,27 +19,32 @@ use bowline_proto::session::Outcome;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio_util::sync::CancellationToken;
 
-use super::ask::{Answer, listed, summed};
-use super::attempts::{Attempts, unless};
-use super::capture::{Shared, captured, complaints, failed, keep, outcome, text};
-use super::compare::{Expected, sent};
+use super::attempts::{Attempts, until_stopped};
+use super::capture::{
+    Shared, bounded_sink, outcome, remote_failure, run_captured, stderr_lines, text,
+};
+use super::compare::{Expected, compare_upload};
 use super::error::and_more;
 use super::listing::Listing;
+use super::query::{Answer, query_listing, query_sums};
 use super::scripts::{BLOCK_BYTES, WRITE, script};
 use super::staging::{Published, Staging, TREE};
 use super::throttle::throttled;
 use super::{CopyError, Options, Remote, Stdin, Watcher};
 
-/// A file that is at least so long, and was on its way when a connection was lost, goes by itself:
-/// then it is gone on with where it is cut the next time.
-const PIECE_BYTES: u64 = 256 * 1024;
+/// A file of at least this size that was cut by a loss is sent by a command of its own, which can
+/// continue where the file is cut again.
+const RESUME_BYTES: u64 = 256 * 1024;
 
-/// Copies what is at `source` here to `target` in a container: into it, if that is a directory.
-/// Of a path that ends in `.` or `..`, what is in it comes there.
+/// Copies what is at the local path `source` to `target` in a container; into it, if that is a
+/// directory. If the path ends in `.` or `..`, the directory's content is copied into the target.
+///
+/// A future that is dropped may leave a directory `.bowline-cp-…` beside the target: cancel `stop`
+/// instead, which removes it.
 ///
 /// # Errors
-/// [`CopyError`].
-pub async fn up(
+/// [`CopyError`] if the target is not a complete copy.
+pub async fn upload(
     remote: &impl Remote,
     source: &Path,
     target: &str,
@@ -47,7 +52,7 @@ pub async fn up(
     watcher: Arc<dyn Watcher>,
     stop: &CancellationToken,
 ) -> Result<(), CopyError> {
-    // What a link leads to, under the link's name.
+    // A link is followed, and keeps its name.
     let name = match source.as_os_str().as_bytes() {
         path if path.ends_with(b"/.") => None,
         _ => source.file_name(),
@@ -59,10 +64,10 @@ pub async fn up(
     let staging = Staging::make(remote, target, name, &mut attempts, &watcher, stop).await?;
     let source = &source;
     let versions = Shared::new(Versions::new());
-    let shown = name.unwrap_or(source.as_os_str()).as_bytes().to_vec();
-    let mut copy = Upload { remote, source, shown, staging, number: 0, options, watcher, versions };
-    let copied = unless(stop, copy.all(&mut attempts)).await;
-    if copied.as_ref().is_err_and(|error| !error.is_of_a_copy_that_is_there()) {
+    let name = name.unwrap_or(source.as_os_str()).as_bytes().to_vec();
+    let mut copy = Upload { remote, source, name, staging, number: 0, options, watcher, versions };
+    let copied = until_stopped(stop, copy.run(&mut attempts)).await;
+    if copied.as_ref().is_err_and(|error| !error.has_published()) {
         copy.staging.abandon(remote, &*copy.watcher).await;
     }
     copied
@@ -71,19 +76,19 @@ pub async fn up(
 struct Upload<'a, R> {
     remote: &'a R,
     source: &'a Path,
-    /// What the source is called.
-    shown: Vec<u8>,
+    /// The source's name, to show.
+    name: Vec<u8>,
     staging: Staging,
-    /// Of this attempt.
+    /// The number of this attempt.
     number: u64,
     options: &'a Options,
     watcher: Arc<dyn Watcher>,
-    /// What files were when they were sent. What is there of one has no other beginning.
+    /// The versions of files when they were sent, from which their part in the container is.
     versions: Shared<Versions>,
 }
 
-/// How tar ended, and what of this side's files it did not get as they are.
-struct TarEnded {
+/// The outcome of the container's tar, and what the packer has sent to it.
+struct TarResult {
     outcome: Outcome,
     failures: u64,
     torn: Vec<Vec<u8>>,
@@ -92,9 +97,9 @@ struct TarEnded {
 }
 
 impl<R: Remote> Upload<'_, R> {
-    async fn all(&mut self, attempts: &mut Attempts) -> Result<(), CopyError> {
+    async fn run(&mut self, attempts: &mut Attempts) -> Result<(), CopyError> {
         self.watcher.total(Some(totals(self.source).bytes));
-        // What was sent may still be on the way: what has arrived is known by looking.
+        // What was sent may not have arrived: only a listing shows that.
         let (mut before, mut arrived) = (0, 0);
         let mut sent = 0;
         let mut ended = self.archive(Versions::new(), &mut sent).await;
@@ -103,25 +108,25 @@ impl<R: Remote> Upload<'_, R> {
                 Ok(ended) => break ended,
                 Err(error) => error,
             };
-            attempts.again(error, &self.watcher, before, arrived.max(sent.min(1))).await?;
+            attempts.retry_after(error, &self.watcher, before, arrived.max(sent.min(1))).await?;
             before = arrived;
             self.number += 1;
-            ended = match self.there(attempts, &mut arrived).await {
-                Ok(there) => self.archive(there, &mut sent).await,
+            ended = match self.existing(attempts, &mut arrived).await {
+                Ok(existing) => self.archive(existing, &mut sent).await,
                 Err(error) => Err(error),
             };
         };
         let failures = ended.failures;
-        let TarEnded { outcome, torn, links, mut expected, .. } = ended;
+        let TarResult { outcome, torn, links, mut expected, .. } = ended;
         let watcher = &self.watcher.clone();
-        attempts.of(watcher, || self.remove(&torn)).await?;
+        attempts.repeat(watcher, || self.remove(&torn)).await?;
         if outcome != Outcome::Success {
-            // The rest is copied; what was cut short by a full disk must not look complete.
-            let cut = self.cut(&mut expected, attempts).await?;
-            attempts.of(watcher, || self.remove(&cut)).await?;
+            // The rest is published, but a file that was cut, as by a full disk, must not be.
+            let incomplete = self.incomplete(&mut expected, attempts).await?;
+            attempts.repeat(watcher, || self.remove(&incomplete)).await?;
         }
         if links > 0 && self.options.preserve {
-            attempts.of(watcher, || self.directories()).await?;
+            attempts.repeat(watcher, || self.directories()).await?;
         }
         if outcome == Outcome::Success {
             self.compare(&expected, attempts).await?;
@@ -132,7 +137,7 @@ impl<R: Remote> Upload<'_, R> {
         self.publish(&expected, attempts).await?;
         let took_something = !expected.is_empty();
         if outcome != Outcome::Success {
-            return Err(failed(outcome, took_something));
+            return Err(remote_failure(outcome, took_something));
         }
         match failures {
             0 if took_something => Ok(()),
@@ -147,27 +152,27 @@ impl<R: Remote> Upload<'_, R> {
         let published =
             self.staging.publish(self.remote, number, preserve, attempts, watcher).await?;
         match published {
-            Published::AsCompared => Ok(()),
-            Published::NotSure => {
+            Published::Compared => Ok(()),
+            Published::Unconfirmed => {
                 self.staging.compare(self.remote, expected, attempts, watcher).await
             }
         }
     }
 
-    async fn archive(&self, there: Versions, sent: &mut u64) -> Result<TarEnded, CopyError> {
-        let packer = Packer::new(self.source, TREE.as_bytes(), there);
+    async fn archive(&self, existing: Versions, sent: &mut u64) -> Result<TarResult, CopyError> {
+        let packer = Packer::new(self.source, TREE.as_bytes(), existing);
         let packing = Shared::new(packer);
-        let packed = Packing {
+        let packed = PackerInput {
             packer: packing.clone(),
             watcher: self.watcher.clone(),
-            told: 0,
-            root: self.shown.clone(),
+            reported: 0,
+            root: self.name.clone(),
             name: Vec::new(),
         };
-        let stderr = complaints(&self.watcher);
+        let stderr = stderr_lines(&self.watcher);
         let words = self.staging.unpack(self.number, self.options.preserve);
         let (stdin, stdout): (Stdin, _) = match self.number {
-            0 => (Some(Box::new(packed)), keep(0).1),
+            0 => (Some(Box::new(packed)), bounded_sink(0).1),
             _ => {
                 let (stdin, stdout) = throttled(packed, |_| ());
                 (Some(Box::new(stdin)), stdout)
@@ -181,40 +186,40 @@ impl<R: Remote> Upload<'_, R> {
         for problem in packer.problems() {
             self.watcher.problem(&problem);
         }
-        // A tar that has enough may leave the rest of its input unread, but not of the archive.
+        // A tar may leave padding behind the archive's end unread, but nothing of the archive.
         if ended == Outcome::Success && !packer.is_over() {
             return Err(CopyError::Cut { retries: 0 });
         }
         let (failures, torn) = (packer.failures(), packer.torn().to_vec());
         let (links, expected) = (packer.symlinks(), packer.items());
-        Ok(TarEnded { outcome: ended, failures, torn, links, expected })
+        Ok(TarResult { outcome: ended, failures, torn, links, expected })
     }
 
-    /// Gives directories their times once more.
+    /// Sends the directories once more, to set their times after all else.
     async fn directories(&self) -> Result<(), CopyError> {
         let packer = Shared::new(Packer::directories(self.source, TREE.as_bytes()));
-        let (watcher, root) = (self.watcher.clone(), self.shown.clone());
+        let (watcher, root) = (self.watcher.clone(), self.name.clone());
         let name = Vec::new();
-        let stdin: Stdin = Some(Box::new(Packing { packer, watcher, told: 0, root, name }));
-        captured(self.remote, self.staging.unpack(self.number, true), stdin, 0).await?;
+        let stdin: Stdin = Some(Box::new(PackerInput { packer, watcher, reported: 0, root, name }));
+        run_captured(self.remote, self.staging.unpack(self.number, true), stdin, 0).await?;
         Ok(())
     }
 
-    /// What is in the container of earlier attempts; the files that were cut are written to their
-    /// ends, and what has changed here since is removed there.
-    async fn there(
+    /// Returns the versions of files that earlier attempts have brought into the container. Files
+    /// that were cut are completed, and those that have changed here since are removed there.
+    async fn existing(
         &self,
         attempts: &mut Attempts,
         arrived: &mut u64,
     ) -> Result<Versions, CopyError> {
-        let mut there = Versions::new();
+        let mut existing = Versions::new();
         let listed = match self.list(Some(self.number), attempts).await? {
             Answer::Known(listed) => listed,
             Answer::Unknown(why) => {
                 self.watcher
                     .note(&format!("what has arrived cannot be told, all goes again: {why}"));
                 self.watcher.position(0);
-                return Ok(there);
+                return Ok(existing);
             }
         };
         let files = || listed.items.iter().filter(|(_, (item, _))| item.kind == ItemKind::File);
@@ -225,21 +230,21 @@ impl<R: Remote> Upload<'_, R> {
             let now = self.version(path);
             let was = self.versions.lock().get(path).copied();
             let Some(now) = now.filter(|now| was == Some(*now) && found.size <= now.size) else {
-                stale.push(named(path));
+                stale.push(staged_name(path));
                 continue;
             };
             let has_its_time = found.mtime == Some(now.modified.0) || !self.options.preserve;
             if found.size == now.size && has_its_time {
-                there.insert(path.clone(), now);
-            } else if found.size > 0 || now.size >= PIECE_BYTES {
+                existing.insert(path.clone(), now);
+            } else if found.size > 0 || now.size >= RESUME_BYTES {
                 unfinished.push((path.clone(), found.size, now));
             }
         }
-        // What was on its way to where nothing has come of it.
+        // Large files that were sent and of which nothing has arrived.
         let lost: Vec<_> =
             self.versions.lock().iter().map(|(path, now)| (path.clone(), *now)).collect();
         let is_lost = |path: &Vec<u8>, was: &Version| {
-            was.size >= PIECE_BYTES && !listed.items.contains_key(path)
+            was.size >= RESUME_BYTES && !listed.items.contains_key(path)
         };
         for (path, was) in lost.into_iter().filter(|(path, was)| is_lost(path, was)) {
             if self.version(&path) == Some(was) {
@@ -249,11 +254,11 @@ impl<R: Remote> Upload<'_, R> {
         self.remove(&stale).await?;
         for (path, from, now) in unfinished {
             if self.write(&path, from, now).await? {
-                there.insert(path, now);
+                existing.insert(path, now);
             }
         }
         self.watcher.position(0);
-        Ok(there)
+        Ok(existing)
     }
 
     async fn list(
@@ -263,16 +268,16 @@ impl<R: Remote> Upload<'_, R> {
     ) -> Result<Answer<Listing>, CopyError> {
         let root = format!("./{}/{TREE}", self.number);
         let dir = &self.staging.path;
-        listed(self.remote, dir, &root, number, attempts, &self.watcher).await
+        query_listing(self.remote, dir, &root, number, attempts, &self.watcher).await
     }
 
-    /// A file's state here; `None` if there is none of that path.
+    /// Returns the current version of a local file; `None` if there is no file at that path.
     fn version(&self, path: &[u8]) -> Option<Version> {
-        let found = self.here(path).symlink_metadata().ok()?;
+        let found = self.local_path(path).symlink_metadata().ok()?;
         found.is_file().then(|| Version::of(&found))
     }
 
-    fn here(&self, path: &[u8]) -> PathBuf {
+    fn local_path(&self, path: &[u8]) -> PathBuf {
         if path.is_empty() {
             self.source.to_owned()
         } else {
@@ -280,29 +285,29 @@ impl<R: Remote> Upload<'_, R> {
         }
     }
 
-    /// Writes a file from so many bytes on to its end; whether all of it is there now.
+    /// Sends a file from byte `from` to its end. Returns whether it is complete now.
     async fn write(&self, path: &[u8], from: u64, version: Version) -> Result<bool, CopyError> {
-        let name = named(path);
+        let name = staged_name(path);
         let Ok(name) = std::str::from_utf8(&name) else { return Ok(false) };
         let blocks = from / BLOCK_BYTES;
         let open = || -> io::Result<std::fs::File> {
-            let mut file = std::fs::File::open(self.here(path))?;
+            let mut file = std::fs::File::open(self.local_path(path))?;
             file.seek(SeekFrom::Start(blocks * BLOCK_BYTES))?;
             Ok(file)
         };
         let Ok(file) = open() else { return Ok(false) };
         let Ok(meta) = file.metadata() else { return Ok(false) };
         self.watcher.file(path);
-        let (said, keeper) = (Shared::new(Vec::new()), COMPLAINED);
-        let heard = said.clone();
-        let plain = Plain {
+        let (printed, most) = (Shared::new(Vec::new()), SCRIPT_OUTPUT_BYTES);
+        let sink = printed.clone();
+        let rest = FileRest {
             file: file.take(version.size - blocks * BLOCK_BYTES),
             watcher: self.watcher.clone(),
         };
-        let (stdin, stdout) = throttled(plain, move |bytes| {
-            let mut heard = heard.lock();
-            let room = keeper - heard.len().min(keeper);
-            heard.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        let (stdin, stdout) = throttled(rest, move |bytes| {
+            let mut sink = sink.lock();
+            let room = most - sink.len().min(most);
+            sink.extend_from_slice(&bytes[..bytes.len().min(room)]);
         });
         let mode = format!("{:o}", meta.mode() & 0o7777);
         let (time, owner) = (meta.mtime().to_string(), format!("{}:{}", meta.uid(), meta.gid()));
@@ -310,7 +315,7 @@ impl<R: Remote> Upload<'_, R> {
         let dir = self.staging.dir(self.number);
         let all = [&*dir, name, &*blocks, &*size, &*mode, &*time, &*owner];
         let words = script(WRITE, if self.options.preserve { &all } else { &all[..5] });
-        let (complaint, stderr) = keep(COMPLAINED);
+        let (stderr_text, stderr) = bounded_sink(SCRIPT_OUTPUT_BYTES);
         let ended = self.remote.run(words, Some(Box::new(stdin)), stdout, stderr).await;
         let ended = match outcome(ended, from) {
             Ok(ended) => ended,
@@ -318,26 +323,26 @@ impl<R: Remote> Upload<'_, R> {
             Err(error) => return Err(error),
         };
         if self.version(path) != Some(version) {
-            // To what is there now this end may not belong.
+            // The file has changed here, so its parts in the container may not fit.
             self.remove(&[name.as_bytes().to_vec()]).await?;
             return Ok(false);
         }
         if ended != Outcome::Success {
-            let why = text(&complaint.lock());
+            let why = text(&stderr_text.lock());
             self.watcher.note(&format!("{name:?} goes again from its beginning: {ended:?} {why}"));
             return Ok(false);
         }
-        // Nothing is believed without a count: some runtimes lose input and call it a success.
-        let said = text(&said.lock());
-        match said.strip_prefix("begun\nend ").and_then(|size| size.parse::<u64>().ok()) {
+        // Some runtimes lose input and report success, so the script reports the size.
+        let printed = text(&printed.lock());
+        match printed.strip_prefix("begun\nend ").and_then(|size| size.parse::<u64>().ok()) {
             Some(size) if size == version.size => Ok(true),
             _ => Err(CopyError::Cut { retries: 0 }),
         }
     }
 
-    /// Files in the container that are not as long, or not as old, as they were here. What was not
-    /// sent, or is not there, is not expected any more: tar has said why.
-    async fn cut(
+    /// Returns the files in the container whose size or time is not what was sent. What is missing
+    /// or incomplete there is removed from `expected`: tar's stderr has the reasons.
+    async fn incomplete(
         &self,
         expected: &mut Expected,
         attempts: &mut Attempts,
@@ -351,44 +356,45 @@ impl<R: Remote> Upload<'_, R> {
                 return Err(CopyError::NotWhole(format!("which one cannot be told: {why}")));
             }
         };
-        let mut cut = Vec::new();
+        let mut incomplete = Vec::new();
         for (path, (found, _)) in &listed.items {
             if found.kind != ItemKind::File {
                 continue;
             }
             let is_whole = expected.get(path).is_some_and(|sent| {
-                // A time before 1970 does not travel.
+                // A time before 1970 is sent as 0.
                 let its_time = sent.mtime.map(|mtime| mtime.max(0));
                 let has_its_time =
                     found.mtime.is_none() || found.mtime == its_time || !self.options.preserve;
                 sent.size == found.size && has_its_time
             });
             if !is_whole {
-                cut.push(named(path));
+                incomplete.push(staged_name(path));
             }
         }
-        let is_there =
-            |path: &Vec<u8>| listed.items.contains_key(path) && !cut.contains(&named(path));
+        let is_there = |path: &Vec<u8>| {
+            listed.items.contains_key(path) && !incomplete.contains(&staged_name(path))
+        };
         let mut missing = expected.keys().filter(|path| !is_there(path));
         if let Some(first) = missing.next() {
-            // Some tars end at the first failure, and say nothing of the rest.
+            // Some tars end at the first failure without a word about the rest.
             let others = and_more(missing.count() as u64);
             self.watcher.note(&format!("not copied: {}{others}", quoted(first)));
         }
         expected.retain(|path, _| is_there(path));
-        Ok(cut)
+        Ok(incomplete)
     }
 
     async fn remove(&self, names: &[Vec<u8>]) -> Result<(), CopyError> {
         self.staging.remove(self.remote, self.number, names).await
     }
 
-    /// Whether all that was sent is there.
+    /// Compares what was sent with what is in the staging directory.
     async fn compare(&self, expected: &Expected, attempts: &mut Attempts) -> Result<(), CopyError> {
         match self.list(None, attempts).await? {
             Answer::Unknown(why) => self.watcher.note(&not_compared(&why)),
             Answer::Known(listed) => {
-                let found = sent(expected, &listed);
+                let found = compare_upload(expected, &listed);
                 if let Some(failure) = found.failure(false) {
                     return Err(failure);
                 }
@@ -402,13 +408,14 @@ impl<R: Remote> Upload<'_, R> {
 
     async fn verify(&self, expected: &Expected, attempts: &mut Attempts) -> Result<(), CopyError> {
         let (dir, root) = (&self.staging.path, format!("./{}/{TREE}", self.number));
-        let Some(theirs) = summed(self.remote, dir, &root, attempts, &self.watcher).await? else {
+        let Some(theirs) = query_sums(self.remote, dir, &root, attempts, &self.watcher).await?
+        else {
             return Ok(());
         };
         let mut first = None;
         for (path, _) in expected.iter().filter(|(_, item)| item.kind == ItemKind::File) {
             let name = || String::from_utf8_lossy(path).into_owned();
-            match (theirs.get(path), sum::sha256_of_file(&self.here(path))) {
+            match (theirs.get(path), sum::sha256_of_file(&self.local_path(path))) {
                 (Some(theirs), Ok(ours)) if *theirs == ours => {}
                 (Some(_), Ok(_)) => {
                     first.get_or_insert_with(name);
@@ -422,31 +429,31 @@ impl<R: Remote> Upload<'_, R> {
     }
 }
 
-/// Of what a script says, so much is kept.
-const COMPLAINED: usize = 256;
+/// The most bytes that are kept of the script's stdout and stderr.
+const SCRIPT_OUTPUT_BYTES: usize = 256;
 
-/// What is said where two sides cannot be compared.
+/// Returns the notice that both sides cannot be compared.
 pub(super) fn not_compared(why: &str) -> String {
     format!("names and sizes were not compared: {why}")
 }
 
-/// A path below the root as a name below the directory of an attempt.
-pub(super) fn named(path: &[u8]) -> Vec<u8> {
+/// Returns a path's name below the subdirectory of an attempt.
+pub(super) fn staged_name(path: &[u8]) -> Vec<u8> {
     if path.is_empty() { TREE.into() } else { [TREE.as_bytes(), b"/", path].concat() }
 }
 
-/// An archive as a session's input. Files are read where they are wanted: they are there, and no
-/// thread has to be woken for them.
-struct Packing {
+/// A packer as a session's input. Files are read in the caller's task: reads of local files are
+/// fast, and waking a thread for each costs more.
+struct PackerInput {
     packer: Shared<Packer>,
     watcher: Arc<dyn Watcher>,
-    told: u64,
-    /// What the root is called here.
+    reported: u64,
+    /// The local name of the root, to show.
     root: Vec<u8>,
     name: Vec<u8>,
 }
 
-impl AsyncRead for Packing {
+impl AsyncRead for PackerInput {
     fn poll_read(
         self: Pin<&mut Self>,
         _: &mut Context<'_>,
@@ -460,8 +467,8 @@ impl AsyncRead for Packing {
             this.name = name.to_vec();
             this.watcher.file(&[&this.root, &name[TREE.len().min(name.len())..]].concat());
         }
-        this.watcher.bytes(bytes - this.told);
-        this.told = bytes;
+        this.watcher.bytes(bytes - this.reported);
+        this.reported = bytes;
         Poll::Ready(Ok(()))
     }
 }
@@ -473,12 +480,12 @@ fn fill(source: &mut impl Read, buffer: &mut ReadBuf<'_>) -> io::Result<usize> {
 }
 
 /// The rest of a file as a session's input.
-struct Plain {
+struct FileRest {
     file: io::Take<std::fs::File>,
     watcher: Arc<dyn Watcher>,
 }
 
-impl AsyncRead for Plain {
+impl AsyncRead for FileRest {
     fn poll_read(
         self: Pin<&mut Self>,
         _: &mut Context<'_>,

@@ -1,9 +1,8 @@
-//! What came out of a container, beside what it has at the end, to what may get its name.
+//! What was received from a container, and its final listing, to which files are torn.
 //!
-//! A file that was changed while it was copied may be half the old and half the new one, and what
-//! a tar cannot read to its end it fills up with zeros. So of each that may be so, sums are
-//! compared, of as many bytes as have come: where they are the same, it is whole, or it has only
-//! grown since.
+//! A file that changes while it is copied may be half the old and half the new one, and a tar pads
+//! a file that it cannot read to its end with zeros. So sums of such files are compared, over as
+//! many bytes as were received: if they are equal, the file is whole, or has only grown since.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -13,21 +12,22 @@ use std::time::Duration;
 use bowline_archive::{ItemKind, Problem, quoted};
 use bowline_proto::session::Outcome;
 
-use super::ask::{Answer, CAPTURE_BYTES, listed};
 use super::attempts::Attempts;
-use super::capture::{Captured, captured, failed};
-use super::compare::{Received, TOLD, received};
+use super::capture::{Captured, remote_failure, run_captured};
+use super::compare::{MAX_PROBLEMS, ReceivedItems, compare_download};
 use super::listing::Listing;
-use super::scripts::{self, BEGINNINGS, script};
-use super::up::not_compared;
+use super::query::{Answer, CAPTURE_BYTES, query_listing};
+use super::scripts::{self, PREFIX_SUMS, script};
+use super::upload::not_compared;
 use super::{CopyError, Remote, Stdin, Watcher};
 
-/// What a container has at the end, and when the copy began, by the container's clock.
-pub type FinalListing = Option<(Listing, Option<i64>)>;
+/// What a container has at a copy's end, and the container's clock at its begin, where known.
+/// `None` if the container cannot say.
+pub(crate) type FinalListing = Option<(Listing, Option<i64>)>;
 
-/// What a container has of a source at the end of a copy that began some time ago. `None`, and it
-/// is told, if the container cannot say.
-pub async fn listed_source(
+/// Lists a copy's source at its end. `took` is how long the copy took. `None`, and a notice, if the
+/// container cannot say.
+pub(crate) async fn final_listing(
     remote: &impl Remote,
     source: &str,
     took: Duration,
@@ -36,7 +36,7 @@ pub async fn listed_source(
 ) -> Result<FinalListing, CopyError> {
     let (dir, root) = scripts::split(source);
     let begun = tokio::time::Instant::now();
-    let listed = match listed(remote, &dir, &root, None, attempts, watcher).await? {
+    let listed = match query_listing(remote, &dir, &root, None, attempts, watcher).await? {
         Answer::Known(listed) => listed,
         Answer::Unknown(why) => {
             watcher.note(&not_compared(&why));
@@ -48,46 +48,46 @@ pub async fn listed_source(
     Ok(Some((listed, began)))
 }
 
-/// A file of which it is to be asked whether its bytes are those that have come.
+/// A file that may be torn.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Suspect {
-    /// Below the root.
+pub(crate) struct Suspect {
+    /// The file's path below the root.
     pub path: Vec<u8>,
-    /// So many have come.
+    /// The bytes of the file that were received.
     pub bytes: u64,
     has_changed: bool,
     has_grown: bool,
 }
 
-/// What differs on both sides, and what may.
+/// What differs between both sides, and what may.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Suspects {
-    /// What is to be asked for.
-    pub asked: Vec<Suspect>,
-    /// Files that are not whole, whatever is said of them.
+pub(crate) struct Suspects {
+    /// The files of which sums are to be compared.
+    pub to_check: Vec<Suspect>,
+    /// Files that are torn, whatever their sums are.
     torn: BTreeSet<Vec<u8>>,
-    /// What else has changed.
+    /// Other items that have changed.
     others: Vec<Vec<u8>>,
 }
 
-/// What may get its name and what may not.
+/// Which files may be published and which may not.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Judgement {
-    /// These files may not.
+pub(crate) struct Judgement {
+    /// Files that must not be published.
     pub torn: BTreeSet<Vec<u8>>,
-    /// Of these the beginning has come, as it is there.
+    /// Files that have grown, of which an intact beginning was received.
     pub grown: BTreeSet<Vec<u8>>,
-    /// How many have changed.
+    /// The number of items that have changed.
     pub changed: u64,
 }
 
-/// Compares what came out of a container with what it has. Where tar has failed, it has said why
-/// something is not here, but not in words that are sure to be understood.
+/// Finds the files that may be torn. If tar has failed, differences are no errors: its stderr,
+/// which cannot be parsed, has their reasons.
 ///
 /// # Errors
-/// A difference that no change explains; and the tar's failure, if the container cannot say more.
-pub fn suspects(
-    ours: &impl Received,
+/// A difference that no change explains, or tar's failure if there is no final listing.
+pub(crate) fn suspects(
+    ours: &impl ReceivedItems,
     final_listing: &FinalListing,
     outcome: &Outcome,
     watcher: &Arc<dyn Watcher>,
@@ -96,11 +96,11 @@ pub fn suspects(
     let Some((listed, began)) = final_listing else {
         return match has_succeeded {
             true => Ok(Suspects::default()),
-            // What is not whole cannot be told from what is.
-            false => Err(failed(outcome.clone(), false)),
+            // Torn files cannot be told from whole ones.
+            false => Err(remote_failure(outcome.clone(), false)),
         };
     };
-    let found = received(ours, listed, *began);
+    let found = compare_download(ours, listed, *began);
     if has_succeeded {
         if let Some(failure) = found.failure(false) {
             return Err(failure);
@@ -130,7 +130,7 @@ pub fn suspects(
 }
 
 impl Suspects {
-    fn of(&mut self, path: &[u8], has_changed: bool, ours: &impl Received, listed: &Listing) {
+    fn of(&mut self, path: &[u8], has_changed: bool, ours: &impl ReceivedItems, listed: &Listing) {
         let file = ours.item(path).filter(|item| item.kind == ItemKind::File);
         let path = path.to_vec();
         let Some(bytes) = file.map(|item| item.size) else {
@@ -143,7 +143,7 @@ impl Suspects {
         match theirs.filter(|theirs| theirs.kind == ItemKind::File && theirs.size >= bytes) {
             Some(theirs) => {
                 let has_grown = theirs.size > bytes;
-                self.asked.push(Suspect { path, bytes, has_changed, has_grown });
+                self.to_check.push(Suspect { path, bytes, has_changed, has_grown });
             }
             None => {
                 self.torn.insert(path);
@@ -151,9 +151,8 @@ impl Suspects {
         }
     }
 
-    /// Decides by sums of both sides, and tells of what has changed. A sum that nobody knows is
-    /// that of no other side.
-    pub fn judged(
+    /// Decides by the sums of both sides, and reports what has changed. An unknown sum equals none.
+    pub(crate) fn judge(
         self,
         ours: &[Option<String>],
         theirs: &[Option<String>],
@@ -165,7 +164,7 @@ impl Suspects {
         let mut say = |path: &[u8], what: String| lines.push((path.to_vec(), what));
         self.others.iter().for_each(|path| say(path, CHANGED.to_owned()));
         judged.torn.iter().for_each(|path| say(path, format!("{CHANGED}: it is not copied")));
-        for (at, suspect) in self.asked.into_iter().enumerate() {
+        for (at, suspect) in self.to_check.into_iter().enumerate() {
             let sum = |sums: &[Option<String>]| sums.get(at).cloned().flatten();
             let is_same = sum(ours).is_some_and(|ours| sum(theirs) == Some(ours));
             if is_same && !suspect.has_grown {
@@ -187,7 +186,7 @@ impl Suspects {
             }
         }
         lines.sort();
-        for (path, what) in lines.into_iter().take(TOLD as usize) {
+        for (path, what) in lines.into_iter().take(MAX_PROBLEMS as usize) {
             let name = if path.is_empty() { "the file".to_owned() } else { quoted(&path) };
             watcher.problem(&Problem { text: format!("{name}: {what}"), is_failure: true });
         }
@@ -195,36 +194,36 @@ impl Suspects {
     }
 }
 
-/// As GNU's tar says it.
+/// GNU tar's text for a file that changes while it is read.
 const CHANGED: &str = "file changed as we read it";
 
-/// A sum for each, of as many bytes as have come, of what a container has below a root in a
-/// directory.
-pub async fn beginnings(
+/// Returns the sum of each file's first bytes, as many as were received, as a container has them
+/// below a root in a directory.
+pub(crate) async fn prefix_sums(
     remote: &impl Remote,
     [dir, root]: [&str; 2],
-    asked: &[Suspect],
+    to_check: &[Suspect],
     attempts: &mut Attempts,
     watcher: &Arc<dyn Watcher>,
 ) -> Result<Vec<Option<String>>, CopyError> {
-    if asked.is_empty() {
+    if to_check.is_empty() {
         return Ok(Vec::new());
     }
     let mut input = String::new();
-    for Suspect { path, bytes, .. } in asked {
+    for Suspect { path, bytes, .. } in to_check {
         let name = [root.as_bytes(), b"/", path].concat();
         let name = name.strip_suffix(b"/").unwrap_or(&name);
         input.push_str(&format!("{bytes}\n{}", scripts::escaped(name)));
     }
     let ask = || async {
         let stdin: Stdin = Some(Box::new(io::Cursor::new(input.clone())));
-        match captured(remote, script(BEGINNINGS, &[dir]), stdin, CAPTURE_BYTES).await {
+        match run_captured(remote, script(PREFIX_SUMS, &[dir]), stdin, CAPTURE_BYTES).await {
             Ok(Captured { outcome: Outcome::Success, out, .. }) => {
-                sums(&out, asked.len()).map(Answer::Known).ok_or(CopyError::Cut { retries: 0 })
+                sums(&out, to_check.len()).map(Answer::Known).ok_or(CopyError::Cut { retries: 0 })
             }
-            Ok(Captured { outcome, complaint, .. }) => match complaint.is_empty() {
+            Ok(Captured { outcome, stderr_text, .. }) => match stderr_text.is_empty() {
                 true => Ok(Answer::Unknown(format!("{outcome:?}"))),
-                false => Ok(Answer::Unknown(complaint)),
+                false => Ok(Answer::Unknown(stderr_text)),
             },
             Err(CopyError::NoTar) => {
                 Ok(Answer::Unknown("it has no sha256sum, or no sh".to_owned()))
@@ -232,7 +231,7 @@ pub async fn beginnings(
             Err(error) => Err(error),
         }
     };
-    Ok(match attempts.of(watcher, ask).await? {
+    Ok(match attempts.repeat(watcher, ask).await? {
         Answer::Known(sums) => sums,
         Answer::Unknown(why) => {
             watcher.note(&format!("the container cannot say what has changed in its files: {why}"));
@@ -241,7 +240,7 @@ pub async fn beginnings(
     })
 }
 
-/// What [`BEGINNINGS`] has said; `None` if it was cut short.
+/// Reads the output of [`PREFIX_SUMS`]; `None` if it was cut short.
 fn sums(text: &[u8], count: usize) -> Option<Vec<Option<String>>> {
     let text = std::str::from_utf8(text).ok()?.strip_suffix(&format!("end {count}\n"))?;
     let sums: Vec<_> =

@@ -1,4 +1,4 @@
-//! Questions to a container about its files, which any number of lost connections may cut short.
+//! Queries about a container's files, which continue after lost connections.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,30 +6,30 @@ use std::sync::Arc;
 use bowline_proto::session::Outcome;
 
 use super::attempts::Attempts;
-use super::capture::{COMPLAINT_BYTES, Captured, captured, keep, outcome, text};
+use super::capture::{Captured, STDERR_BYTES, bounded_sink, outcome, run_captured, text};
 use super::error::CopyError;
 use super::listing::{self, Listing, listing};
 use super::scripts::{self, LIST, RESOLVE, SUMS, script};
 use super::{Remote, Watcher};
 
-/// The longest output of a container's tool that is kept: a listing of some million files.
-pub const CAPTURE_BYTES: usize = 256 * 1024 * 1024;
+/// The most bytes of output that are kept of a query: a listing of some million files.
+pub(crate) const CAPTURE_BYTES: usize = 256 * 1024 * 1024;
 
-/// What a container answers.
-pub enum Answer<T> {
-    /// This.
+/// A container's answer to a query.
+pub(crate) enum Answer<T> {
+    /// The answer.
     Known(T),
-    /// That it cannot say, and why.
+    /// Why the container cannot answer.
     Unknown(String),
 }
 
-/// What a tool printed that can say how far it got, whatever was lost on the way: what has come is
-/// kept, and the rest asked for.
+/// Runs a script that can start at any byte of its output. After a loss, whole records are kept and
+/// the rest is requested.
 async fn paged(
     remote: &impl Remote,
     tool: &str,
     [dir, root, more]: [&str; 3],
-    mark: &str,
+    marker: &str,
     attempts: &mut Attempts,
     watcher: &Arc<dyn Watcher>,
 ) -> Result<Answer<Vec<u8>>, CopyError> {
@@ -38,38 +38,38 @@ async fn paged(
     let mut before = 0;
     loop {
         let whole = match is_marked {
-            true => listing::records(&kept, mark),
+            true => listing::records(&kept, marker),
             false => kept.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1),
         };
         kept.truncate(whole);
         let from = (kept.len() + 1).to_string();
-        let mut arguments = vec![dir, root, mark, &from];
+        let mut arguments = vec![dir, root, marker, &from];
         arguments.extend(Some(more).filter(|more| !more.is_empty()));
-        let (out, stdout) = keep(CAPTURE_BYTES - kept.len());
-        let (complaint, stderr) = keep(COMPLAINT_BYTES);
+        let (out, stdout) = bounded_sink(CAPTURE_BYTES - kept.len());
+        let (stderr_text, stderr) = bounded_sink(STDERR_BYTES);
         let ended = remote.run(script(tool, &arguments), None, stdout, stderr).await;
         let came = std::mem::take(&mut *out.lock());
-        if is_marked && !kept.is_empty() && !listing::is_record(&came, mark) {
-            // Something has changed in front of it.
+        if is_marked && !kept.is_empty() && !listing::is_record(&came, marker) {
+            // Something before this record has changed.
             kept.clear();
             continue;
         }
         kept.extend_from_slice(&came);
-        let complaint = text(&complaint.lock());
+        let stderr_text = text(&stderr_text.lock());
         let error = match outcome(ended, 0) {
             Ok(Outcome::Success) if kept.len() >= CAPTURE_BYTES => {
                 return Ok(Answer::Unknown(format!("more than {CAPTURE_BYTES} bytes of names")));
             }
-            Ok(Outcome::Success) if listing::end(&kept, mark).is_some() => {
+            Ok(Outcome::Success) if listing::end(&kept, marker).is_some() => {
                 return Ok(Answer::Known(kept));
             }
-            // It was cut short, and nobody has said so.
+            // The output was cut short without an error.
             Ok(Outcome::Success) => CopyError::Cut { retries: 0 },
             Ok(Outcome::Failed { message, .. }) => return Ok(Answer::Unknown(message)),
             Ok(Outcome::Exited(code)) => {
-                return Ok(Answer::Unknown(match complaint.is_empty() {
+                return Ok(Answer::Unknown(match stderr_text.is_empty() {
                     true => format!("exit code {code}"),
-                    false => complaint,
+                    false => stderr_text,
                 }));
             }
             Err(CopyError::NoTar) => {
@@ -79,14 +79,14 @@ async fn paged(
             Err(error) => error,
         };
         let progressed = kept.len() as u64;
-        attempts.again(error, watcher, before, progressed).await?;
+        attempts.retry_after(error, watcher, before, progressed).await?;
         before = progressed;
     }
 }
 
-/// What is below a root in a directory; in a place, once it has come into the directory of this
-/// number.
-pub async fn listed(
+/// Lists what is below a root in a directory. With a `number`, the directory is a staging one, and
+/// its tree is moved into the subdirectory of that attempt first.
+pub(crate) async fn query_listing(
     remote: &impl Remote,
     dir: &str,
     root: &str,
@@ -94,11 +94,11 @@ pub async fn listed(
     attempts: &mut Attempts,
     watcher: &Arc<dyn Watcher>,
 ) -> Result<Answer<Listing>, CopyError> {
-    let mark = scripts::mark();
+    let marker = scripts::marker();
     let number = number.map_or(String::new(), |number| number.to_string());
-    let text = paged(remote, LIST, [dir, root, &number], &mark, attempts, watcher).await?;
+    let text = paged(remote, LIST, [dir, root, &number], &marker, attempts, watcher).await?;
     Ok(match text {
-        Answer::Known(text) => match listing(&text, root, &mark) {
+        Answer::Known(text) => match listing(&text, root, &marker) {
             Some(listing) => Answer::Known(listing),
             None => Answer::Unknown("it is cut".to_owned()),
         },
@@ -106,16 +106,17 @@ pub async fn listed(
     })
 }
 
-/// Sums of all files below a root in a directory, by their paths.
-pub async fn summed(
+/// Returns SHA-256 sums of all files below a root in a directory, by their paths. `None`, and a
+/// notice, if the container cannot make them.
+pub(crate) async fn query_sums(
     remote: &impl Remote,
     dir: &str,
     root: &str,
     attempts: &mut Attempts,
     watcher: &Arc<dyn Watcher>,
 ) -> Result<Option<BTreeMap<Vec<u8>, String>>, CopyError> {
-    let mark = scripts::mark();
-    Ok(match paged(remote, SUMS, [dir, root, ""], &mark, attempts, watcher).await? {
+    let marker = scripts::marker();
+    Ok(match paged(remote, SUMS, [dir, root, ""], &marker, attempts, watcher).await? {
         Answer::Known(text) => Some(listing::sums(&text, root)),
         Answer::Unknown(why) => {
             watcher.note(&format!("not verified: {why}"));
@@ -124,8 +125,8 @@ pub async fn summed(
     })
 }
 
-/// The path that a symbolic link in a container leads to.
-pub async fn resolved(
+/// Returns the path that a symbolic link in a container leads to.
+pub(crate) async fn resolve_link(
     remote: &impl Remote,
     source: &str,
     attempts: &mut Attempts,
@@ -133,12 +134,13 @@ pub async fn resolved(
 ) -> Result<String, CopyError> {
     let path = scripts::guarded(source.trim_end_matches('/'));
     let words = script(RESOLVE, &[&path]);
-    let said =
-        attempts.of(watcher, || captured(remote, words.clone(), None, COMPLAINT_BYTES)).await?;
+    let answer = attempts
+        .repeat(watcher, || run_captured(remote, words.clone(), None, STDERR_BYTES))
+        .await?;
     let fail = |why: String| CopyError::Link(source.to_owned(), why);
-    let Captured { outcome, out, complaint } = said;
+    let Captured { outcome, out, stderr_text } = answer;
     if outcome != Outcome::Success {
-        let why = if complaint.is_empty() { String::new() } else { format!(": {complaint}") };
+        let why = if stderr_text.is_empty() { String::new() } else { format!(": {stderr_text}") };
         return Err(fail(why));
     }
     let out = out.strip_suffix(b"\n").unwrap_or(&out);
