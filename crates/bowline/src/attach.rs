@@ -15,20 +15,20 @@ use crate::args::attach::Attach;
 use crate::cluster_access;
 use crate::console;
 use crate::detach::Detachable;
-use crate::outcome::{self, End};
+use crate::outcome::{self, Exit};
+use crate::print;
 use crate::remote::{self, Failure, LocalEnds};
-use crate::say;
 use crate::verbose::Verbose;
 
 /// Once the keys were pressed: how long the server may take to end the session.
 const DETACH_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Runs it to its end. `program` is the name that it was called by.
-pub fn run(asked: &Attach, program: &str) -> End {
-    remote::until_its_end(session(asked, program))
+/// Runs the command. `program` is the name that the program was called by.
+pub fn run(asked: &Attach, program: &str) -> Exit {
+    remote::block_on(session(asked, program))
 }
 
-async fn session(asked: &Attach, program: &str) -> Result<End, End> {
+async fn session(asked: &Attach, program: &str) -> Result<Exit, Exit> {
     let verbose = Arc::new(Verbose::new(asked.global.verbosity));
     let cluster = cluster_access::of(&asked.global, program, verbose.clone()).await?;
     let wait = asked.pod_running_timeout;
@@ -40,14 +40,14 @@ async fn session(asked: &Attach, program: &str) -> Result<End, End> {
     remote::refuse_completed(&pod, "attach")?;
     let choice = container::choose(&pod, asked.container.as_deref());
     let choice = choice
-        .map_err(|none| End::refused(format_args!("cannot attach to the container: {none}")))?;
+        .map_err(|none| Exit::refused(format_args!("cannot attach to the container: {none}")))?;
     let talks = !asked.quiet;
     if let Some(notice) = choice.notice.filter(|_| talks) {
-        say::line(notice);
+        print::line(notice);
     }
     let console = Console::of(&pod, &choice.name);
     if asked.tty && !console.tty && talks {
-        say::line(format_args!(
+        print::line(format_args!(
             "error: Unable to use a TTY - container {} did not allocate one",
             choice.name
         ));
@@ -58,7 +58,10 @@ async fn session(asked: &Attach, program: &str) -> Result<End, End> {
         && asked.stdin
         && if asked.tty { remote::has_terminal(asked.quiet) } else { console::input_is_terminal() };
     if asked.stdin && !console.stdin && talks {
-        say::line(format_args!("warning: container {} takes no input (stdin: false)", choice.name));
+        print::line(format_args!(
+            "warning: container {} takes no input (stdin: false)",
+            choice.name
+        ));
     }
     let name = pod.metadata.name.clone();
     let client = cluster.client(remote::WEBSOCKETS, &asked.global, &verbose);
@@ -67,22 +70,22 @@ async fn session(asked: &Attach, program: &str) -> Result<End, End> {
         command = command.replay(lines);
     }
     if talks {
-        say::line(
+        print::line(
             "All commands and output from this session will be recorded in container logs, \
              including credentials and sensitive information passed through the command prompt.",
         );
-        say::line("If you don't see a command prompt, try pressing enter.");
+        print::line("If you don't see a command prompt, try pressing enter.");
     }
     let (stdin, detached) = input(asked, raw);
     let local = LocalEnds { stdin, raw, tty: console.tty, redraws: true };
     let result = tokio::select! {
-        result = remote::attended(command, local) => result,
+        result = remote::run_on_terminal(command, local) => result,
         // Some servers keep a session whose input has ended.
-        () = left_alone(detached) => Ok(Ended::Known(Outcome::Success)),
+        () = detach_timeout(detached) => Ok(Ended::Known(Outcome::Success)),
     };
-    remote::follow_a_reader_that_left(&result);
+    remote::exit_on_broken_pipe(&result);
     if matches!(result, Err(Failure::Session(Error::NoReplay))) {
-        return Err(End::refused(format_args!(
+        return Err(Exit::refused(format_args!(
             "this cluster's node cannot begin with lines of the log; see them with: kubectl logs \
              --tail={} {name} -c {} -n {}",
             asked.replay.unwrap_or_default(),
@@ -103,7 +106,7 @@ async fn session(asked: &Attach, program: &str) -> Result<End, End> {
         } else {
             format!("Session ended, resume using '{again}' command")
         };
-        say::notice(line);
+        print::notice(line);
     }
     Ok(cluster_access::with_warnings(end, &asked.global, &verbose))
 }
@@ -122,7 +125,7 @@ fn input(asked: &Attach, raw: bool) -> (Stdin, Option<oneshot::Receiver<()>>) {
     (Some(Box::new(stdin)), Some(detached))
 }
 
-async fn left_alone(detached: Option<oneshot::Receiver<()>>) {
+async fn detach_timeout(detached: Option<oneshot::Receiver<()>>) {
     match detached {
         None => std::future::pending().await,
         Some(detached) => match detached.await {

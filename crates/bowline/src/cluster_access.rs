@@ -15,7 +15,7 @@ use http::{HeaderName, HeaderValue};
 
 use crate::args::global::Global;
 use crate::console;
-use crate::outcome::End;
+use crate::outcome::Exit;
 use crate::verbose::Verbose;
 
 /// A request without `--request-timeout` is still not endless.
@@ -56,12 +56,12 @@ fn is_switched_on(name: &str) -> bool {
 }
 
 /// The end that `--warnings-as-errors` makes of a good one.
-pub fn with_warnings(end: End, global: &Global, verbose: &Verbose) -> End {
+pub fn with_warnings(end: Exit, global: &Global, verbose: &Verbose) -> Exit {
     match verbose.warnings() {
         0 => end,
         _ if !global.warnings_as_errors || end.code != 0 => end,
-        1 => End::refused("1 warning received"),
-        many => End::refused(format_args!("{many} warnings received")),
+        1 => Exit::refused("1 warning received"),
+        many => Exit::refused(format_args!("{many} warnings received")),
     }
 }
 
@@ -70,12 +70,12 @@ pub async fn of(
     global: &Global,
     program: &str,
     observer: Arc<dyn Observer>,
-) -> Result<ClusterAccess, End> {
+) -> Result<ClusterAccess, Exit> {
     let chosen = config::choose(&global.overrides, &env)
-        .map_err(|error| if error.is_line() { End::line(error) } else { End::refused(error) })?;
+        .map_err(|error| if error.is_line() { Exit::line(error) } else { Exit::refused(error) })?;
     let (server, namespace) = (chosen.server.clone(), chosen.namespace.clone());
     let access = Credentials::new(chosen, Arc::new(env), console::input_is_terminal());
-    let access = Arc::new(access.map_err(|error| End::refused(error).with_its_lines())?);
+    let access = Arc::new(access.map_err(|error| Exit::refused(error).with_its_lines())?);
     // What is wrong with them is said before anybody is asked.
     access.access().await.map_err(|error| no_access(&error))?;
     let agent = format!("{program}/v{} ({})", env!("CARGO_PKG_VERSION"), platform());
@@ -94,13 +94,13 @@ pub async fn of(
 }
 
 /// kubectl's words where there are no credentials: what a plugin fails with, it meets on the way.
-fn no_access(error: &AccessError) -> End {
+fn no_access(error: &AccessError) -> Exit {
     let end = match error.downcast_ref() {
-        Some(CredentialsError::Plugin(PluginError::ApiVersion(_))) => End::refused(error),
+        Some(CredentialsError::Plugin(PluginError::ApiVersion(_))) => Exit::refused(error),
         Some(CredentialsError::Plugin(_) | CredentialsError::Oidc(_)) => {
-            End::line(format_args!("Unable to connect to the server: {error}"))
+            Exit::line(format_args!("Unable to connect to the server: {error}"))
         }
-        _ => End::refused(error),
+        _ => Exit::refused(error),
     };
     end.with_its_lines()
 }

@@ -84,7 +84,7 @@ fn size() -> Option<Size> {
 ///
 /// # Errors
 /// No signal can be had.
-pub fn asked_to_end() -> io::Result<impl Future<Output = ()>> {
+pub fn termination() -> io::Result<impl Future<Output = ()>> {
     let mut hangup = signal(SignalKind::hangup())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;

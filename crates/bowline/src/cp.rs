@@ -18,25 +18,25 @@ use tokio_util::sync::CancellationToken;
 use crate::args::cp::{Cp, Spec};
 use crate::cluster_access::{self, ClusterAccess};
 use crate::memory;
-use crate::outcome::{self, End};
-use crate::progress::Shown;
+use crate::outcome::{self, Exit};
+use crate::print;
+use crate::progress::ProgressDisplay;
 use crate::remote;
-use crate::say;
 use crate::verbose::Verbose;
 
 /// How much of what a runtime says is shown.
 const MESSAGE_BYTES: usize = 4096;
 
-/// Runs it to its end. `program` is the name that it was called by.
-pub fn run(asked: &Cp, program: &str) -> End {
-    memory::keep_what_flows();
-    remote::until_its_end(copied(asked, program))
+/// Runs the command. `program` is the name that the program was called by.
+pub fn run(asked: &Cp, program: &str) -> Exit {
+    memory::retain_freed();
+    remote::block_on(copied(asked, program))
 }
 
-async fn copied(asked: &Cp, program: &str) -> Result<End, End> {
+async fn copied(asked: &Cp, program: &str) -> Result<Exit, Exit> {
     let verbose = Arc::new(Verbose::new(asked.global.verbosity));
     let cluster = cluster_access::of(&asked.global, program, verbose.clone()).await?;
-    let shown = Arc::new(Shown::new(asked.progress));
+    let shown = Arc::new(ProgressDisplay::new(asked.progress));
     let stop = CancellationToken::new();
     let stopped = stop_at_signals(stop.clone())?;
     let copy = copy(asked, &cluster, &verbose, shown.clone(), &stop);
@@ -61,15 +61,15 @@ async fn copied(asked: &Cp, program: &str) -> Result<End, End> {
 /// Why there is no copy, or not all of it.
 enum Failure {
     /// It did not begin.
-    Before(End),
+    Before(Exit),
     /// The copy itself.
     Copy(CopyError),
 }
 
 /// Stops what goes on at the first signal, and tells which it was. What is removed after that may
 /// take its time; the second signal ends it.
-fn stop_at_signals(stop: CancellationToken) -> Result<oneshot::Receiver<i32>, End> {
-    let no_signals = |error: io::Error| End::refused(format_args!("signals: {error}"));
+fn stop_at_signals(stop: CancellationToken) -> Result<oneshot::Receiver<i32>, Exit> {
+    let no_signals = |error: io::Error| Exit::refused(format_args!("signals: {error}"));
     let on = |kind| signal(kind).map_err(no_signals);
     let mut interrupt = on(SignalKind::interrupt())?;
     let mut terminate = on(SignalKind::terminate())?;
@@ -98,7 +98,7 @@ async fn copy(
     asked: &Cp,
     cluster: &ClusterAccess,
     verbose: &Arc<Verbose>,
-    shown: Arc<Shown>,
+    shown: Arc<ProgressDisplay>,
     stop: &CancellationToken,
 ) -> Result<(), Failure> {
     let limits = Limits {
@@ -113,29 +113,29 @@ async fn copy(
     options.limits = limits;
     let find = async {
         let source = find(asked, cluster, verbose, &asked.source).await?;
-        Ok::<_, End>((source, find(asked, cluster, verbose, &asked.target).await?))
+        Ok::<_, Exit>((source, find(asked, cluster, verbose, &asked.target).await?))
     };
     let Some(found) = stop.run_until_cancelled(find).await else {
         return Err(Failure::Copy(CopyError::Stopped));
     };
     let copied = match found.map_err(Failure::Before)? {
-        (Side::Pod(from, path), Side::Here(target)) => {
+        (Side::Pod(from, path), Side::Local(target)) => {
             copy::download(&*from, path, Path::new(target), &options, shown).await
         }
-        (Side::Here(source), Side::Pod(to, path)) => {
+        (Side::Local(source), Side::Pod(to, path)) => {
             copy::upload(&*to, Path::new(source), path, &options, shown, stop).await
         }
         (Side::Pod(from, source), Side::Pod(to, target)) => {
             copy::between(&*from, source, &*to, target, &options, shown, stop).await
         }
-        (Side::Here(_), Side::Here(_)) => Err(CopyError::Nothing),
+        (Side::Local(_), Side::Local(_)) => Err(CopyError::Nothing),
     };
     copied.map_err(Failure::Copy)
 }
 
 /// One end of the copy.
 enum Side<'a> {
-    Here(&'a str),
+    Local(&'a str),
     Pod(Box<Container>, &'a str),
 }
 
@@ -145,31 +145,31 @@ async fn find<'a>(
     cluster: &ClusterAccess,
     verbose: &Arc<Verbose>,
     spec: &'a Spec,
-) -> Result<Side<'a>, End> {
+) -> Result<Side<'a>, Exit> {
     let (namespace, name, path) = match spec {
-        Spec::Local(path) => return Ok(Side::Here(path)),
+        Spec::Local(path) => return Ok(Side::Local(path)),
         Spec::Remote { namespace, pod, path } => (namespace, pod, path),
     };
     let namespace = namespace.as_ref().unwrap_or(&cluster.namespace);
     let pod = target::pod(&cluster.api, namespace, name).await?;
-    let choice = container::choose(&pod, asked.container.as_deref()).map_err(End::refused)?;
+    let choice = container::choose(&pod, asked.container.as_deref()).map_err(Exit::refused)?;
     if let Some(notice) = choice.notice {
-        say::line(notice);
+        print::line(notice);
     }
     remote::refuse_completed(&pod, "exec into")?;
     let client = cluster.client(remote::WEBSOCKETS, &asked.global, verbose).namespace(namespace);
     Ok(Side::Pod(Box::new(client.container(name).name(choice.name)), path))
 }
 
-fn end_of(result: Result<(), Failure>, asked: &Cp, server: &str, program: &str) -> End {
+fn end_of(result: Result<(), Failure>, asked: &Cp, server: &str, program: &str) -> Exit {
     let error = match result {
-        Ok(()) => return End::success(),
+        Ok(()) => return Exit::success(),
         Err(Failure::Before(end)) => return end,
         Err(Failure::Copy(error)) => error,
     };
     let dropped = |retries: u64| {
         // kubectl's words, on its stream; and then the error.
-        say::notice(format_args!("Dropping out copy after {retries} retries"));
+        print::notice(format_args!("Dropping out copy after {retries} retries"));
     };
     match error {
         CopyError::Exec(error) => outcome::of_exec(Err(remote::Failure::Session(error)), server),
@@ -179,7 +179,7 @@ fn end_of(result: Result<(), Failure>, asked: &Cp, server: &str, program: &str) 
                 "error: the connection to {server} was lost: {loss}, after {bytes} bytes of files; \
                  nothing has the target's name (--retries goes on after a loss)"
             );
-            End { code: outcome::LOST, lines: vec![line] }
+            Exit { code: outcome::LOST, lines: vec![line] }
         }
         CopyError::Unknown { loss, retries } => {
             dropped(retries);
@@ -187,29 +187,31 @@ fn end_of(result: Result<(), Failure>, asked: &Cp, server: &str, program: &str) 
                 "error: the connection to {server} was lost: {loss}; it is not known whether the \
                  target has its name (--retries goes on after a loss)"
             );
-            End { code: outcome::LOST, lines: vec![line] }
+            Exit { code: outcome::LOST, lines: vec![line] }
         }
         CopyError::Cut { retries } => {
             dropped(retries);
-            End::refused("unexpected EOF")
+            Exit::refused("unexpected EOF")
         }
         CopyError::Remote { outcome, stderr_text, published } => {
             let said = sanitized(&stderr_text, MESSAGE_BYTES);
             let rest = if published { "; the rest was copied" } else { "" };
             match outcome {
-                Outcome::Exited(code) if published || said.is_empty() => End {
+                Outcome::Exited(code) if published || said.is_empty() => Exit {
                     code,
                     lines: vec![format!("command terminated with exit code {code}{rest}")],
                 },
-                Outcome::Exited(code) => End {
+                Outcome::Exited(code) => Exit {
                     code,
                     lines: vec![
                         format!("error: {said}"),
                         format!("command terminated with exit code {code}"),
                     ],
                 },
-                Outcome::Failed { message, .. } => End::refused(sanitized(&message, MESSAGE_BYTES)),
-                Outcome::Success => End::refused(said),
+                Outcome::Failed { message, .. } => {
+                    Exit::refused(sanitized(&message, MESSAGE_BYTES))
+                }
+                Outcome::Success => Exit::refused(said),
             }
         }
         CopyError::NoTar => {
@@ -217,7 +219,7 @@ fn end_of(result: Result<(), Failure>, asked: &Cp, server: &str, program: &str) 
                 (Spec::Remote { pod, .. }, _) | (_, Spec::Remote { pod, .. }) => pod.as_str(),
                 _ => "POD",
             };
-            End::refused(format_args!(
+            Exit::refused(format_args!(
                 "there is no tar in the container (or no sh): add a container that has them with \
                  kubectl debug {pod} --image=busybox --target=CONTAINER and name it with -c, or \
                  copy one file with {program} exec {pod} -- cat FILE >FILE"
@@ -225,9 +227,13 @@ fn end_of(result: Result<(), Failure>, asked: &Cp, server: &str, program: &str) 
         }
         CopyError::Unpack(UnpackError::Io { path, error }) | CopyError::Local { path, error } => {
             let path = path.to_string_lossy();
-            End::refused(format_args!("{}: {}", sanitized(&path, MESSAGE_BYTES), go_error(&error)))
+            Exit::refused(format_args!(
+                "{}: {}",
+                sanitized(&path, MESSAGE_BYTES),
+                go_error(&error)
+            ))
         }
-        CopyError::Stopped => End::refused("interrupted"),
-        error => End::refused(sanitized(&error.to_string(), MESSAGE_BYTES)),
+        CopyError::Stopped => Exit::refused("interrupted"),
+        error => Exit::refused(sanitized(&error.to_string(), MESSAGE_BYTES)),
     }
 }

@@ -129,7 +129,10 @@ impl Dev {
 
     /// Gives memory back for as long as it serves.
     pub async fn give_back(&self) {
-        tokio::join!(memory::give_back(&self.gateway.0), memory::give_back(&self.node.0));
+        tokio::join!(
+            memory::trim_after_sessions(&self.gateway.0),
+            memory::trim_after_sessions(&self.node.0)
+        );
     }
 
     /// Ends sessions, servers and every process: within a second, and within three where clients

@@ -9,23 +9,23 @@ use bowline_kube::{container, files, target};
 use crate::args::BadUsage;
 use crate::args::exec::Exec;
 use crate::cluster_access::{self, ClusterAccess, env};
-use crate::outcome::{self, End};
+use crate::outcome::{self, Exit};
+use crate::print;
 use crate::remote::{self, LocalEnds};
-use crate::say;
 use crate::verbose::Verbose;
 
-/// Runs it to its end. `program` is the name that it was called by.
-pub fn run(asked: &Exec, program: &str) -> End {
-    remote::until_its_end(session(asked, program))
+/// Runs the command. `program` is the name that the program was called by.
+pub fn run(asked: &Exec, program: &str) -> Exit {
+    remote::block_on(session(asked, program))
 }
 
-async fn session(asked: &Exec, program: &str) -> Result<End, End> {
+async fn session(asked: &Exec, program: &str) -> Result<Exit, Exit> {
     let verbose = Arc::new(Verbose::new(asked.global.verbosity));
     let cluster = cluster_access::of(&asked.global, program, verbose.clone()).await?;
     let (namespace, pod) = pod(asked, &cluster).await?;
-    let choice = container::choose(&pod, asked.container.as_deref()).map_err(End::refused)?;
+    let choice = container::choose(&pod, asked.container.as_deref()).map_err(Exit::refused)?;
     if let Some(notice) = choice.notice.filter(|_| !asked.quiet) {
-        say::line(notice);
+        print::line(notice);
     }
     remote::refuse_completed(&pod, "exec into")?;
     let tty = asked.stdin && asked.tty && remote::has_terminal(asked.quiet);
@@ -38,31 +38,31 @@ async fn session(asked: &Exec, program: &str) -> Result<End, End> {
         tty,
         redraws: false,
     };
-    let result = remote::attended(command, local).await;
-    remote::follow_a_reader_that_left(&result);
+    let result = remote::run_on_terminal(command, local).await;
+    remote::exit_on_broken_pipe(&result);
     let end = outcome::of_exec(result, &cluster.api.authority());
     Ok(cluster_access::with_warnings(end, &asked.global, &verbose))
 }
 
 /// The pod, and the namespace that it is in.
-async fn pod(asked: &Exec, cluster: &ClusterAccess) -> Result<(String, Pod), End> {
+async fn pod(asked: &Exec, cluster: &ClusterAccess) -> Result<(String, Pod), Exit> {
     let wait = asked.pod_running_timeout;
     if let Some(name) = &asked.target {
         if !asked.filenames.is_empty() {
-            files::exist(&asked.filenames).map_err(End::refused)?;
-            return Err(End::refused(BadUsage::TargetTwice));
+            files::exist(&asked.filenames).map_err(Exit::refused)?;
+            return Err(Exit::refused(BadUsage::TargetTwice));
         }
         let pod = target::named(&cluster.api, &cluster.namespace, name, wait).await?;
         return Ok((cluster.namespace.clone(), pod));
     }
-    let objects = files::read(&asked.filenames, &env).await.map_err(End::refused)?;
+    let objects = files::read(&asked.filenames, &env).await.map_err(Exit::refused)?;
     let [object] = &objects[..] else {
-        return Err(End::refused("cannot exec into multiple objects at a time"));
+        return Err(Exit::refused("cannot exec into multiple objects at a time"));
     };
     let said = object.value["metadata"]["namespace"].as_str().filter(|said| !said.is_empty());
     let namespace = match said {
         Some(said) if cluster.namespace_is_given && said != cluster.namespace => {
-            return Err(End::refused(format_args!(
+            return Err(Exit::refused(format_args!(
                 "the namespace from the provided object {said:?} does not match the namespace \
                  {:?}. You must pass '--namespace={said}' to perform this operation.",
                 cluster.namespace
@@ -76,10 +76,10 @@ async fn pod(asked: &Exec, cluster: &ClusterAccess) -> Result<(String, Pod), End
 }
 
 /// A URL carries text; anything else would reach the container changed.
-fn words(asked: &Exec) -> Result<Vec<String>, End> {
+fn words(asked: &Exec) -> Result<Vec<String>, Exit> {
     let text = |word: &std::ffi::OsString| {
         word.to_str().map(ToOwned::to_owned).ok_or_else(|| {
-            End::refused(format_args!(
+            Exit::refused(format_args!(
                 "{:?} is not UTF-8 and cannot be sent",
                 word.to_string_lossy()
             ))

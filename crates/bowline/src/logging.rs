@@ -2,7 +2,7 @@
 
 use tracing::level_filters::LevelFilter;
 
-use crate::say;
+use crate::print;
 
 /// Logs sessions and refusals; from `-v=4` on requests and the words of commands, from 6 on
 /// everything. Below 0 warnings alone, refusals among them.
@@ -15,7 +15,7 @@ pub fn start(verbosity: i32) {
     };
     // A second call finds the first one's subscriber in place, and leaves it.
     let _ = tracing_subscriber::fmt()
-        .with_writer(|| say::Log)
+        .with_writer(|| print::LogWriter)
         .with_max_level(level)
         .with_target(false)
         .with_ansi(false)

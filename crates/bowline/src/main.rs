@@ -18,9 +18,9 @@ mod outcome;
 
 mod pod_status;
 mod port_forward;
+mod print;
 mod progress;
 mod remote;
-mod say;
 mod servers;
 mod verbose;
 mod web;
@@ -28,8 +28,8 @@ mod web;
 use std::path::Path;
 use std::process::ExitCode;
 
-use args::Asked;
-use outcome::End;
+use args::Invocation;
+use outcome::Exit;
 
 fn main() -> ExitCode {
     let mut words = std::env::args_os();
@@ -40,54 +40,54 @@ fn main() -> ExitCode {
     let program = if base == "kubectl-bowline" { "kubectl bowline" } else { &*base };
     let words: Vec<_> = words.collect();
     let end = end_of(&words, &base, program);
-    end.lines.iter().for_each(say::line);
+    end.lines.iter().for_each(print::line);
     ExitCode::from(end.code)
 }
 
-fn end_of(words: &[std::ffi::OsString], base: &str, program: &str) -> End {
+fn end_of(words: &[std::ffi::OsString], base: &str, program: &str) -> Exit {
     if let [command, address] = words
         && command == web::COMMAND
     {
         let address = address.to_str().and_then(|address| address.parse().ok());
         return match address {
             Some(address) => serve(web::run(address)),
-            None => End::refused("that is no address"),
+            None => Exit::refused("that is no address"),
         };
     }
     match args::read(words) {
-        Ok(Asked::Exec(asked)) => exec::run(&asked, base),
-        Ok(Asked::Attach(asked)) => attach::run(&asked, program),
-        Ok(Asked::Cp(asked)) => cp::run(&asked, program),
-        Ok(Asked::PortForward(asked)) => port_forward::run(&asked, base),
-        Ok(Asked::Dev(asked)) => serve(servers::dev(asked)),
-        Ok(Asked::Node(asked)) => serve(servers::node(asked)),
-        Ok(Asked::Gateway(asked)) => serve(servers::gateway(asked)),
-        Ok(Asked::Demo) => serve(demo::run()),
-        Ok(Asked::Version) => print(format!(
+        Ok(Invocation::Exec(asked)) => exec::run(&asked, base),
+        Ok(Invocation::Attach(asked)) => attach::run(&asked, program),
+        Ok(Invocation::Cp(asked)) => cp::run(&asked, program),
+        Ok(Invocation::PortForward(asked)) => port_forward::run(&asked, base),
+        Ok(Invocation::Dev(asked)) => serve(servers::dev(asked)),
+        Ok(Invocation::Node(asked)) => serve(servers::node(asked)),
+        Ok(Invocation::Gateway(asked)) => serve(servers::gateway(asked)),
+        Ok(Invocation::Demo) => serve(demo::run()),
+        Ok(Invocation::Version) => print_text(format!(
             "bowline v{} ({})\n",
             env!("CARGO_PKG_VERSION"),
             cluster_access::platform()
         )),
-        Ok(Asked::Completion(shell)) => print(args::completion::script(shell)),
-        Ok(Asked::Help(command)) => print(help::of(command, program)),
+        Ok(Invocation::Completion(shell)) => print_text(args::completion::script(shell)),
+        Ok(Invocation::Help(command)) => print_text(help::of(command, program)),
         Err(refusal) => outcome::of_usage(&refusal, program),
     }
 }
 
-fn print(text: impl AsRef<[u8]>) -> End {
-    match say::own(text.as_ref()) {
-        Ok(()) => End::success(),
+fn print_text(text: impl AsRef<[u8]>) -> Exit {
+    match print::raw(text.as_ref()) {
+        Ok(()) => Exit::success(),
         // `| head`: the reader had enough.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => End::success(),
-        Err(error) => End::refused(format_args!("write stdout: {error}")),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::success(),
+        Err(error) => Exit::refused(format_args!("write stdout: {error}")),
     }
 }
 
-fn serve(main: impl Future<Output = anyhow::Result<()>>) -> End {
+fn serve(main: impl Future<Output = anyhow::Result<()>>) -> Exit {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let result = runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(main));
     match result {
-        Ok(()) => End::success(),
-        Err(error) => End::refused(format_args!("{error:#}")),
+        Ok(()) => Exit::success(),
+        Err(error) => Exit::refused(format_args!("{error:#}")),
     }
 }

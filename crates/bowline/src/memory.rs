@@ -1,5 +1,5 @@
-//! Memory of a server's ended sessions back to the system; and memory that is used again at once,
-//! not.
+//! Settings of the C library's allocator: a server returns the memory of ended sessions to the
+//! system, and a copy keeps its buffers' memory.
 #![allow(unsafe_code, reason = "the C library's allocator")]
 
 use std::time::Duration;
@@ -7,13 +7,13 @@ use std::time::Duration;
 use bowline_io::serve::Sessions;
 use tokio::time::{MissedTickBehavior, interval};
 
-/// Longer than a burst of sessions; shorter than anybody waits who looks at a server's memory.
+/// The time between two trims: longer than a burst of sessions, and short for an operator.
 const EVERY: Duration = Duration::from_secs(10);
 
-/// Keeps what was freed: through a copy's buffers flow all of its bytes, and to give their memory
-/// back each time and to get it anew costs a fifth of the copy.
+/// Makes the allocator keep freed memory. All bytes of a copy pass through short-lived buffers, and
+/// to return and request their memory each time costs a fifth of the copy's time.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-pub fn keep_what_flows() {
+pub fn retain_freed() {
     const KEPT_BYTES: libc::c_int = 32 * 1024 * 1024;
     for setting in [libc::M_TRIM_THRESHOLD, libc::M_MMAP_THRESHOLD] {
         // SAFETY: it sets a number of the allocator's, which takes any.
@@ -21,13 +21,14 @@ pub fn keep_what_flows() {
     }
 }
 
-/// Other allocators have their own ways.
+/// Does nothing: only glibc has these settings.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-pub fn keep_what_flows() {}
+pub fn retain_freed() {}
 
-/// Runs as long as the server. The C library gives free memory back from the top of a heap alone:
-/// one living object there keeps what thousands of ended sessions have used.
-pub async fn give_back(sessions: &Sessions) {
+/// Trims the heap after sessions have ended, for as long as the server runs. The C library returns
+/// only memory from the top of a heap, where one live object holds what thousands of ended sessions
+/// have used.
+pub async fn trim_after_sessions(sessions: &Sessions) {
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut before = sessions.ended();
@@ -49,6 +50,6 @@ fn trim() {
     unsafe { libc::malloc_trim(0) };
 }
 
-/// Other allocators decide by themselves.
+/// Does nothing: only glibc can be told to trim its heap.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 fn trim() {}

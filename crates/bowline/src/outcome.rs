@@ -1,4 +1,4 @@
-//! What became of a command to the last line on stderr and the exit code. All of them are here.
+//! A command's result to the last lines on stderr and the exit code. All exit codes are here.
 
 use std::fmt::Display;
 
@@ -11,63 +11,63 @@ use crate::args::suggestions::suggestions;
 use crate::args::{BadUsage, COMMANDS, Hint, Refusal};
 use crate::remote::Failure;
 
-/// Refusals and usage: kubectl's code for everything that is not the command's own.
+/// The exit code of refusals and usage errors: kubectl's for all that is not the command's own.
 pub const REFUSED: u8 = 1;
-/// The outcome is not known.
+/// The exit code when the outcome is not known.
 pub const LOST: u8 = 255;
 
-/// How much of what a runtime says is shown: more than any of them says.
+/// The most bytes of a runtime's message that are shown: more than any runtime sends.
 const MESSAGE_BYTES: usize = 8192;
 
-/// The end of a program.
+/// How the program exits.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct End {
+pub struct Exit {
     /// The exit code.
     pub code: u8,
-    /// For stderr, line by line; none where all went well.
+    /// The last lines on stderr; none on success.
     pub lines: Vec<String>,
 }
 
-impl End {
-    /// The end of what went well.
-    pub fn success() -> End {
-        End::silent(0)
+impl Exit {
+    /// Returns the exit of a success.
+    pub fn success() -> Exit {
+        Exit::silent(0)
     }
 
-    /// The end of which nothing is to be said.
-    pub fn silent(code: u8) -> End {
-        End { code, lines: Vec::new() }
+    /// Returns an exit with a code and without a line.
+    pub fn silent(code: u8) -> Exit {
+        Exit { code, lines: Vec::new() }
     }
 
-    /// A refusal: `error: ` and what it says, unless that is a whole line already.
-    pub fn refused(error: impl Display) -> End {
-        End { code: REFUSED, lines: vec![format!("error: {error}")] }
+    /// Returns the exit of a refusal, with the line `error: ` and the text.
+    pub fn refused(error: impl Display) -> Exit {
+        Exit { code: REFUSED, lines: vec![format!("error: {error}")] }
     }
 
-    /// A refusal with a line of its own.
-    pub fn line(error: impl Display) -> End {
-        End { code: REFUSED, lines: vec![error.to_string()] }
+    /// Returns the exit of a refusal whose text is the whole line.
+    pub fn line(error: impl Display) -> Exit {
+        Exit { code: REFUSED, lines: vec![error.to_string()] }
     }
 
-    /// Each line of its texts as a line: for texts of this program's own.
+    /// Splits texts with line ends into lines. Only for texts that are the program's own.
     #[must_use]
-    pub fn with_its_lines(self) -> End {
+    pub fn with_its_lines(self) -> Exit {
         let lines = self.lines.iter().flat_map(|text| text.lines()).map(ToOwned::to_owned);
-        End { code: self.code, lines: lines.collect() }
+        Exit { code: self.code, lines: lines.collect() }
     }
 }
 
-impl From<TargetError> for End {
-    fn from(error: TargetError) -> End {
+impl From<TargetError> for Exit {
+    fn from(error: TargetError) -> Exit {
         match error {
-            TargetError::Api(error) => End::line(error),
-            error => End::refused(error),
+            TargetError::Api(error) => Exit::line(error),
+            error => Exit::refused(error),
         }
     }
 }
 
-/// The end of a command line that cannot be followed. `program` is how it was called.
-pub fn of_usage(refusal: &Refusal, program: &str) -> End {
+/// Returns the exit of a usage error. `program` is the name that the program was called by.
+pub fn of_usage(refusal: &Refusal, program: &str) -> Exit {
     let called = format!("{program} {}", refusal.command.name);
     let called = called.trim_end();
     let error = &refusal.usage;
@@ -77,13 +77,13 @@ pub fn of_usage(refusal: &Refusal, program: &str) -> End {
         Hint::Usage => Some(format!("See '{called} --help' for usage.")),
         Hint::HelpAndExamples => Some(format!("See '{called} -h' for help and examples")),
     };
-    let mut end = End::refused(error);
+    let mut end = Exit::refused(error);
     end.lines.extend(hint);
     end
 }
 
-fn of_command(error: &BadUsage, program: &str) -> End {
-    let mut end = End::refused(format_args!("{error} for {program:?}"));
+fn of_command(error: &BadUsage, program: &str) -> Exit {
+    let mut end = Exit::refused(format_args!("{error} for {program:?}"));
     let BadUsage::Command(word) = error else { return end };
     let suggested = suggestions(word, COMMANDS.iter().map(|command| command.name));
     if !suggested.is_empty() {
@@ -93,31 +93,31 @@ fn of_command(error: &BadUsage, program: &str) -> End {
     end
 }
 
-/// The end of an exec. `server` is who was asked.
-pub fn of_exec(result: Result<Ended, Failure>, server: &str) -> End {
+/// Returns the exit of an exec. `server` is the API server's address.
+pub fn of_exec(result: Result<Ended, Failure>, server: &str) -> Exit {
     of_session(result, server, lost_command)
 }
 
-/// The end of an attach.
-pub fn of_attach(result: Result<Ended, Failure>, server: &str) -> End {
+/// Returns the exit of an attach. `server` is the API server's address.
+pub fn of_attach(result: Result<Ended, Failure>, server: &str) -> Exit {
     of_session(result, server, lost_session)
 }
 
-/// What it means that a session was lost.
+/// A function from the reason of a loss to the text about it.
 type Lost = fn(&dyn Display) -> String;
 
-fn of_session(result: Result<Ended, Failure>, server: &str, words: Lost) -> End {
+fn of_session(result: Result<Ended, Failure>, server: &str, words: Lost) -> Exit {
     let result = match result {
         Ok(ended) => ended.known(),
-        Err(Failure::Here(end)) => return end,
+        Err(Failure::Local(end)) => return end,
         Err(Failure::Session(error)) => Err(error),
     };
     match result {
-        Ok(Outcome::Success) => End::success(),
+        Ok(Outcome::Success) => Exit::success(),
         Ok(Outcome::Exited(code)) => {
-            End { code, lines: vec![format!("command terminated with exit code {code}")] }
+            Exit { code, lines: vec![format!("command terminated with exit code {code}")] }
         }
-        Ok(Outcome::Failed { message, .. }) => End::refused(sanitized(&message, MESSAGE_BYTES)),
+        Ok(Outcome::Failed { message, .. }) => Exit::refused(sanitized(&message, MESSAGE_BYTES)),
         Err(Error::Lost { loss, received_bytes, .. }) => {
             let hop = match loss.cause {
                 Cause::Cut | Cause::Silent => "on the way to",
@@ -134,22 +134,22 @@ fn of_session(result: Result<Ended, Failure>, server: &str, words: Lost) -> End 
         Err(Error::End(EndError::Read(error))) => {
             lost(words, format_args!("read stdin: {}", go_error(&error)))
         }
-        Err(error) => End::refused(error),
+        Err(error) => Exit::refused(error),
     }
 }
 
-/// A command's fate is not known.
+/// Returns the text about a lost exec, whose command's outcome is unknown.
 fn lost_command(what: &dyn Display) -> String {
     format!("the command's outcome is unknown: {what}; the command may still be running")
 }
 
-/// A process goes on without those who look at it.
+/// Returns the text about a lost attach, whose container goes on.
 fn lost_session(what: &dyn Display) -> String {
     format!("the session was lost: {what}; the container goes on without it")
 }
 
-fn lost(words: Lost, what: impl Display) -> End {
-    End { code: LOST, lines: vec![format!("error: {}", words(&what))] }
+fn lost(words: Lost, what: impl Display) -> Exit {
+    Exit { code: LOST, lines: vec![format!("error: {}", words(&what))] }
 }
 
 #[cfg(test)]

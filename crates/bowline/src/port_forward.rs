@@ -19,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 use crate::args::port_forward as args;
 use crate::cluster_access::{self, ClusterAccess};
 use crate::listen::{self, addresses};
-use crate::outcome::End;
-use crate::say;
+use crate::outcome::Exit;
+use crate::print;
 use crate::verbose::Verbose;
 
 /// kubectl's switch.
@@ -28,16 +28,16 @@ const WEBSOCKETS: &str = "KUBECTL_PORT_FORWARD_WEBSOCKETS";
 /// How much of what a node says is shown.
 const MESSAGE_BYTES: usize = 4096;
 
-/// Runs it to its end. `program` is the name that it was called by.
-pub fn run(asked: &args::PortForward, program: &str) -> End {
+/// Runs the command. `program` is the name that the program was called by.
+pub fn run(asked: &args::PortForward, program: &str) -> Exit {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     match runtime {
         Ok(runtime) => runtime.block_on(forward(asked, program)).unwrap_or_else(|end| end),
-        Err(error) => End::refused(format_args!("start: {error}")),
+        Err(error) => Exit::refused(format_args!("start: {error}")),
     }
 }
 
-async fn forward(asked: &args::PortForward, program: &str) -> Result<End, End> {
+async fn forward(asked: &args::PortForward, program: &str) -> Result<Exit, Exit> {
     let verbose = Arc::new(Verbose::new(asked.global.verbosity));
     let cluster = cluster_access::of(&asked.global, program, verbose.clone()).await?;
     let source = Arc::new(Pods {
@@ -48,17 +48,17 @@ async fn forward(asked: &args::PortForward, program: &str) -> Result<End, End> {
     });
     let interrupted = interrupted()?;
     let (target, ports) = source.target().await?;
-    let wanted = addresses(&asked.addresses).map_err(End::refused)?;
+    let wanted = addresses(&asked.addresses).map_err(Exit::refused)?;
     let first = source.connect(&target, &ports).await?;
 
     let mut local = Vec::new();
     for port in &ports {
         let listening = listen::listen(&wanted, *port);
         for line in listening.forwarding {
-            say::notice(line);
+            print::notice(line);
         }
         for line in listening.problems {
-            say::line(line);
+            print::line(line);
         }
         local.push(listening.port);
     }
@@ -66,7 +66,7 @@ async fn forward(asked: &args::PortForward, program: &str) -> Result<End, End> {
         first.forward.close().await;
         let shown: Vec<String> =
             ports.iter().map(|port| format!("{{{} {}}}", port.local, port.remote)).collect();
-        return Err(End::refused(format_args!(
+        return Err(Exit::refused(format_args!(
             "unable to listen on any of the requested ports: [{}]",
             shown.join(" ")
         )));
@@ -85,8 +85,8 @@ async fn forward(asked: &args::PortForward, program: &str) -> Result<End, End> {
         signal
     });
     if let Some(why) = reconnect::run(source, first, local, options, tell, end).await {
-        say::line(why);
-        return Err(End::refused("lost connection to pod"));
+        print::line(why);
+        return Err(Exit::refused("lost connection to pod"));
     }
     if let Ok(signal) = signal.await
         && signal != SIGINT
@@ -94,13 +94,13 @@ async fn forward(asked: &args::PortForward, program: &str) -> Result<End, End> {
         // As kubectl does at once; what was open was reset first. It does not come back.
         let _ = signal_hook::low_level::emulate_default_handler(signal);
     }
-    Ok(cluster_access::with_warnings(End::success(), &asked.global, &verbose))
+    Ok(cluster_access::with_warnings(Exit::success(), &asked.global, &verbose))
 }
 
 /// Resolves at Ctrl-C, for which this command waits, or at another wish for its end.
-fn interrupted() -> Result<impl Future<Output = i32>, End> {
+fn interrupted() -> Result<impl Future<Output = i32>, Exit> {
     use tokio::signal::unix::{SignalKind, signal};
-    let no_signals = |error: io::Error| End::refused(format_args!("signals: {error}"));
+    let no_signals = |error: io::Error| Exit::refused(format_args!("signals: {error}"));
     let on = |kind: SignalKind| signal(kind).map_err(no_signals);
     let mut interrupt = on(SignalKind::interrupt())?;
     let mut terminate = on(SignalKind::terminate())?;
@@ -118,7 +118,7 @@ fn interrupted() -> Result<impl Future<Output = i32>, End> {
 fn tell(change: Change, cut: &AtomicUsize, exits: bool, waits: Duration) {
     let line = match change {
         Change::Handling(port) => {
-            return say::notice(format_args!("Handling connection for {port}"));
+            return print::notice(format_args!("Handling connection for {port}"));
         }
         Change::Failed { why: Failure::Lost, .. } => {
             cut.fetch_add(1, Ordering::Relaxed);
@@ -151,7 +151,7 @@ fn tell(change: Change, cut: &AtomicUsize, exits: bool, waits: Duration) {
         }
         _ => return,
     };
-    say::line(line);
+    print::line(line);
 }
 
 /// Finds a pod, and forwards to it, as often as it takes.
@@ -174,24 +174,24 @@ struct LastPod {
 
 impl Pods {
     /// The pod, and what its ports are.
-    async fn target(&self) -> Result<(Target, Vec<ForwardedPort>), End> {
+    async fn target(&self) -> Result<(Target, Vec<ForwardedPort>), Exit> {
         let (api, namespace) = (&self.cluster.api, &self.cluster.namespace);
         let wait = self.asked.pod_running_timeout;
         let mut target = target::resolve(api, namespace, &self.asked.target, wait).await?;
         let service = target.chosen_for.as_ref().filter(|owner| owner.kind == "Service");
         let ports = resolve(&self.asked.ports, &target.pod, service);
-        let ports = ports.map_err(End::refused)?;
+        let ports = ports.map_err(Exit::refused)?;
         // What was found may be as old as a list.
         target.pod = target::pod(api, namespace, &name(&target.pod)).await?;
         match &*target.pod.status.phase {
             "Running" => Ok((target, ports)),
-            phase => Err(End::refused(format_args!(
+            phase => Err(Exit::refused(format_args!(
                 "unable to forward port because pod is not running. Current status={phase}"
             ))),
         }
     }
 
-    async fn connect(&self, target: &Target, ports: &[ForwardedPort]) -> Result<PodForward, End> {
+    async fn connect(&self, target: &Target, ports: &[ForwardedPort]) -> Result<PodForward, Exit> {
         let pod = name(&target.pod);
         let client = self.cluster.client(WEBSOCKETS, &self.asked.global, &self.verbose);
         let forward = client.port_forward(&pod).open().await.map_err(|error| refused(&error))?;
@@ -205,8 +205,8 @@ impl Pods {
 }
 
 /// kubectl's words.
-fn refused(error: &UpgradeError) -> End {
-    End::refused(format_args!("error upgrading connection: {error}"))
+fn refused(error: &UpgradeError) -> Exit {
+    Exit::refused(format_args!("error upgrading connection: {error}"))
 }
 
 fn name(pod: &Pod) -> String {
@@ -219,7 +219,7 @@ impl Connector for Pods {
             let (target, ports) = self.target().await?;
             self.connect(&target, &ports).await
         };
-        reached.await.map_err(|end: End| end.lines.join("; "))
+        reached.await.map_err(|end: Exit| end.lines.join("; "))
     }
 
     /// A pod that was named is served until it is gone, and waited for then; of others there may be

@@ -1,4 +1,4 @@
-//! How a copy goes to what a person sees of it: a bar, lines, or problems alone.
+//! A copy's progress to a bar, to lines, or to problems alone.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -12,17 +12,17 @@ use rustix::termios::isatty;
 use tokio::time::Instant;
 
 use crate::args::cp::Progress;
-use crate::say;
+use crate::print;
 
-/// Between two lines of a copy that is shown in lines.
+/// The time between two lines of `--progress plain`.
 const LINE_EVERY: Duration = Duration::from_secs(1);
-/// How much of a name fits beside a bar.
+/// The most bytes of a name that are shown beside a bar.
 const NAME_BYTES: usize = 40;
-/// How much of a container's words is shown at once.
-const COMPLAINT_BYTES: usize = 4096;
+/// The most bytes of one text from a container that are shown.
+const TEXT_BYTES: usize = 4096;
 
-/// Shows a copy.
-pub struct Shown {
+/// Displays the progress of a copy.
+pub struct ProgressDisplay {
     bar: Option<ProgressBar>,
     plain: bool,
     bytes: AtomicU64,
@@ -35,16 +35,16 @@ struct State {
     latest: Instant,
 }
 
-impl Shown {
-    /// In the way that is asked for.
-    pub fn new(how: Progress) -> Shown {
+impl ProgressDisplay {
+    /// Creates a display of the requested kind.
+    pub fn new(how: Progress) -> ProgressDisplay {
         let bar = (how == Progress::Auto && isatty(rustix::stdio::stderr())).then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
             bar.set_style(style(false));
             bar
         });
         let state = State { total: None, name: String::new(), latest: Instant::now() };
-        Shown {
+        ProgressDisplay {
             bar,
             plain: how == Progress::Plain,
             bytes: AtomicU64::new(0),
@@ -52,7 +52,7 @@ impl Shown {
         }
     }
 
-    /// It is over: the line is given back to whoever is next.
+    /// Removes the bar, or prints the last line.
     pub fn finish(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
@@ -66,14 +66,14 @@ impl Shown {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let bytes = HumanBytes(self.bytes.load(Ordering::Relaxed));
         let of = state.total.map_or(String::new(), |total| format!(" of {}", HumanBytes(total)));
-        say::line(format_args!("{bytes}{of} {}", state.name));
+        print::line(format_args!("{bytes}{of} {}", state.name));
     }
 
-    /// A line of its own, above the bar.
+    /// Prints a line, above the bar if there is one.
     fn tell(&self, line: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| say::line(line)),
-            None => say::line(line),
+            Some(bar) => bar.suspend(|| print::line(line)),
+            None => print::line(line),
         }
     }
 }
@@ -87,7 +87,7 @@ fn style(total: bool) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
-impl Watcher for Shown {
+impl Watcher for ProgressDisplay {
     fn total(&self, bytes: Option<u64>) {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).total = bytes;
         if let Some(bar) = &self.bar {
@@ -140,22 +140,22 @@ impl Watcher for Shown {
 
     fn problem(&self, problem: &Problem) {
         let kind = if problem.is_failure { "error" } else { "warning" };
-        self.tell(&format!("{kind}: {}", sanitized(&problem.text, COMPLAINT_BYTES)));
+        self.tell(&format!("{kind}: {}", sanitized(&problem.text, TEXT_BYTES)));
     }
 
     fn stderr_line(&self, text: &[u8]) {
         let text = String::from_utf8_lossy(text);
         for line in text.lines().filter(|line| !line.is_empty()) {
-            self.tell(&sanitized(line, COMPLAINT_BYTES));
+            self.tell(&sanitized(line, TEXT_BYTES));
         }
     }
 
     fn resumes(&self, bytes: u64, retry: u64, why: &str) {
-        let why = sanitized(why, COMPLAINT_BYTES);
+        let why = sanitized(why, TEXT_BYTES);
         self.tell(&format!("Resuming copy at {bytes} bytes, retry {retry}: {why}"));
     }
 
     fn note(&self, text: &str) {
-        self.tell(&sanitized(text, COMPLAINT_BYTES));
+        self.tell(&sanitized(text, TEXT_BYTES));
     }
 }

@@ -7,62 +7,63 @@ use tokio::io::AsyncRead;
 use tokio::sync::watch;
 
 use crate::console::{self, Raw};
-use crate::outcome::{self, End};
-use crate::say;
+use crate::outcome::{self, Exit};
+use crate::print;
 
-/// kubectl's switch.
+/// kubectl's environment variable that switches WebSocket off.
 pub const WEBSOCKETS: &str = "KUBECTL_REMOTE_COMMAND_WEBSOCKETS";
 
-/// Runs a command's task on a runtime of its own.
-pub fn until_its_end(task: impl Future<Output = Result<End, End>>) -> End {
+/// Runs a command's future on a new single-threaded runtime.
+pub fn block_on(task: impl Future<Output = Result<Exit, Exit>>) -> Exit {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
-        Err(error) => return End::refused(format_args!("start: {error}")),
+        Err(error) => return Exit::refused(format_args!("start: {error}")),
     };
     let end = runtime.block_on(task).unwrap_or_else(|end| end);
-    // A read of stdin that nobody waits for any more must not hold the program.
+    // A pending read of stdin must not keep the program from ending.
     runtime.shutdown_background();
     end
 }
 
-/// What this side gives to a session.
+/// The program's own ends of a session.
 pub struct LocalEnds {
-    /// Its input.
+    /// Input for the command.
     pub stdin: Option<Box<dyn AsyncRead + Send + Unpin>>,
-    /// Every key goes to the other side.
+    /// Whether the local terminal is made raw, so that every key is sent to the command.
     pub raw: bool,
-    /// The other side has a terminal, whose size follows this side's.
+    /// Whether the command has a terminal, whose size follows the local one's.
     pub tty: bool,
     /// See [`Ends::redraws`].
     pub redraws: bool,
 }
 
-/// Why a session has no end of its own.
+/// Why a session has no outcome.
 pub enum Failure {
-    /// This side could not begin it, or was asked to end.
-    Here(End),
-    /// The session.
+    /// The session could not be started, or a signal ended the program.
+    Local(Exit),
+    /// The session itself failed.
     Session(Error),
 }
 
-/// Runs the session with the terminal in the state that it needs; a signal ends both.
-pub async fn attended(command: RemoteCommand, local: LocalEnds) -> Result<Ended, Failure> {
+/// Runs a session with the terminal in the state that it needs, which is restored at the end. A
+/// signal ends the session.
+pub async fn run_on_terminal(command: RemoteCommand, local: LocalEnds) -> Result<Ended, Failure> {
     let interactive = local.stdin.is_some() && console::input_is_terminal();
     let failed =
-        |error: std::io::Error| Failure::Here(End::refused(format_args!("terminal: {error}")));
-    let asked_to_end =
-        if interactive { Some(console::asked_to_end().map_err(failed)?) } else { None };
+        |error: std::io::Error| Failure::Local(Exit::refused(format_args!("terminal: {error}")));
+    let termination =
+        if interactive { Some(console::termination().map_err(failed)?) } else { None };
     let raw = if local.raw { Some(Raw::enter().map_err(failed)?) } else { None };
     let sizes = if local.tty { console::sizes().map_err(failed)? } else { None };
     let command = with_ends(command, local, sizes);
     let session = command.run();
-    let result = match asked_to_end {
+    let result = match termination {
         None => session.await,
-        Some(asked_to_end) => tokio::select! {
+        Some(termination) => tokio::select! {
             result = session => result,
             // kubectl's code for it; the terminal is restored on the way out.
-            () = asked_to_end => return Err(Failure::Here(End::silent(outcome::REFUSED))),
+            () = termination => return Err(Failure::Local(Exit::silent(outcome::REFUSED))),
         },
     };
     drop(raw);
@@ -83,8 +84,8 @@ fn with_ends(
     if local.tty { command.terminal(sizes) } else { command }
 }
 
-/// Ends as every filter does when its reader has had enough. It does not come back.
-pub fn follow_a_reader_that_left(result: &Result<Ended, Failure>) {
+/// Ends the program by SIGPIPE if its output was closed, as every filter does.
+pub fn exit_on_broken_pipe(result: &Result<Ended, Failure>) {
     if let Err(Failure::Session(Error::End(EndError::Write(_, error)))) = result
         && error.kind() == std::io::ErrorKind::BrokenPipe
     {
@@ -92,21 +93,21 @@ pub fn follow_a_reader_that_left(result: &Result<Ended, Failure>) {
     }
 }
 
-/// A pod that is over has nobody to talk to. `what` is what was to be done, in kubectl's words.
-pub fn refuse_completed(pod: &Pod, what: &str) -> Result<(), End> {
+/// Refuses a completed pod, which has no running container. `what` is the action in kubectl's text.
+pub fn refuse_completed(pod: &Pod, what: &str) -> Result<(), Exit> {
     match &*pod.status.phase {
-        phase @ ("Succeeded" | "Failed") => Err(End::refused(format_args!(
+        phase @ ("Succeeded" | "Failed") => Err(Exit::refused(format_args!(
             "cannot {what} a container in a completed pod; current phase is {phase}"
         ))),
         _ => Ok(()),
     }
 }
 
-/// `-t` means something with a terminal on this side.
+/// Whether stdin is a terminal, as `-t` needs; prints kubectl's warning if not.
 pub fn has_terminal(quiet: bool) -> bool {
     let is_terminal = console::input_is_terminal();
     if !is_terminal && !quiet {
-        say::line("Unable to use a TTY - input is not a terminal or the right kind of file");
+        print::line("Unable to use a TTY - input is not a terminal or the right kind of file");
     }
     is_terminal
 }

@@ -27,7 +27,7 @@ use crate::args;
 use crate::args::node::Pair;
 use crate::certificates::Authority;
 use crate::dev::{self, Dev};
-use crate::{logging, memory, say};
+use crate::{logging, memory, print};
 
 /// `bowline dev`.
 pub async fn dev(asked: args::dev::Dev) -> Result<()> {
@@ -41,7 +41,7 @@ pub async fn dev(asked: args::dev::Dev) -> Result<()> {
         drain: asked.output_drain_timeout,
     };
     let dev = Dev::start(&config).await?;
-    say::notice(format_args!(
+    print::notice(format_args!(
         "serving on https://{}, kubeconfig: {}",
         dev.address,
         dev.kubeconfig.display()
@@ -75,7 +75,7 @@ pub async fn node(asked: args::node::Node) -> Result<()> {
     let kubelet =
         Kubelet { runtime: runtime.clone(), sessions: sessions.clone(), admitted, forwards };
     let scheme = if tls.is_some() { "https" } else { "http" };
-    say::notice(format_args!("serving on {scheme}://{address}{open}"));
+    print::notice(format_args!("serving on {scheme}://{address}{open}"));
     let service = move |peer, request| kubelet.clone().answer(peer, request);
     let limits = Limits::new(asked.unauthenticated_per_address);
     until(end, &sessions, serve(listener, tls, limits, sessions.clone(), service)).await;
@@ -113,7 +113,7 @@ pub async fn gateway(asked: args::gateway::Gateway) -> Result<()> {
         rest: Arc::new(Api { cluster, address: address.to_string() }),
     };
     let gateway = Gateway::new(doors, asked.gates, sessions.clone());
-    say::notice(format_args!("serving on https://{address}"));
+    print::notice(format_args!("serving on https://{address}"));
     let service = move |peer, request| gateway.clone().answer(peer, request);
     let limits = Limits::new(asked.unauthenticated_per_address);
     until(end, &sessions, serve(listener, Some(tls), limits, sessions.clone(), service)).await;
@@ -173,6 +173,6 @@ async fn until(end: CancellationToken, sessions: &Sessions, server: impl Future<
     });
     tokio::select! {
         () = server => {}
-        () = memory::give_back(sessions) => {}
+        () = memory::trim_after_sessions(sessions) => {}
     }
 }

@@ -7,7 +7,7 @@ use bowline_io::observe::Observer;
 use bowline_io::text::sanitized;
 use http::{HeaderMap, StatusCode};
 
-use crate::say;
+use crate::print;
 
 /// How much of one header's value is shown.
 const VALUE_BYTES: usize = 4096;
@@ -34,7 +34,7 @@ impl Verbose {
         for value in headers.get_all(http::header::WARNING) {
             let Some(text) = value.to_str().ok().and_then(warning) else { continue };
             self.warnings.fetch_add(1, Ordering::Relaxed);
-            say::line(format_args!("Warning: {}", sanitized(&text, VALUE_BYTES)));
+            print::line(format_args!("Warning: {}", sanitized(&text, VALUE_BYTES)));
         }
     }
 }
@@ -43,10 +43,10 @@ impl Observer for Verbose {
     fn request(&self, method: &str, url: &str, headers: &HeaderMap) {
         match self.level {
             7 | 8 => {
-                say::line(format_args!("{method} {url}"));
+                print::line(format_args!("{method} {url}"));
                 say_headers("Request Headers:", headers);
             }
-            9.. => say::line(curl(method, url, headers)),
+            9.. => print::line(curl(method, url, headers)),
             _ => {}
         }
     }
@@ -62,8 +62,8 @@ impl Observer for Verbose {
         self.warn(headers);
         let took = format!("in {} milliseconds", took.as_millis());
         match self.level {
-            6 | 9.. => say::line(format_args!("{method} {url} {status} {took}")),
-            7 | 8 => say::line(format_args!("Response Status: {status} {took}")),
+            6 | 9.. => print::line(format_args!("{method} {url} {status} {took}")),
+            7 | 8 => print::line(format_args!("Response Status: {status} {took}")),
             _ => {}
         }
         if self.level >= 8 {
@@ -83,21 +83,21 @@ impl Observer for Verbose {
             0 => String::new(),
             rest => format!(" [truncated {rest} chars]"),
         };
-        say::long_line(format_args!("Response Body: {shown}{rest}"));
+        print::long_line(format_args!("Response Body: {shown}{rest}"));
     }
 
     fn note(&self, level: u8, text: &str) {
         if self.level >= i32::from(level) {
-            say::line(sanitized(text, VALUE_BYTES));
+            print::line(sanitized(text, VALUE_BYTES));
         }
     }
 }
 
 fn say_headers(title: &str, headers: &HeaderMap) {
-    say::line(title);
+    print::line(title);
     for (name, value) in headers {
         let value = masked(name.as_str(), &String::from_utf8_lossy(value.as_bytes()));
-        say::line(format_args!("    {}: {value}", canonical(name.as_str())));
+        print::line(format_args!("    {}: {value}", canonical(name.as_str())));
     }
 }
 

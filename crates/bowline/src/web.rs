@@ -9,7 +9,7 @@ use http::{Response, header};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use tokio::net::TcpSocket;
 
-use crate::say;
+use crate::print;
 
 /// The hidden command that starts it, followed by an address.
 pub const COMMAND: &str = "__web";
@@ -35,7 +35,7 @@ pub async fn run(address: SocketAddr) -> Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL)).context("follow dev's end")?;
     let socket = reserve(address).with_context(|| format!("listen on {address}"))?;
     let listener = socket.listen(BACKLOG).with_context(|| format!("listen on {address}"))?;
-    say::notice(format_args!("{READY} http://{address}"));
+    print::notice(format_args!("{READY} http://{address}"));
     let service = |peer: Peer, _request| async move {
         peer.mark_authenticated();
         let mut reply = Response::new(body(PAGE));

@@ -25,7 +25,7 @@ use self::table::{Command, Flag, Kind, Words};
 
 /// What is asked for.
 #[derive(Debug)]
-pub enum Asked {
+pub enum Invocation {
     /// Run a command in a container.
     Exec(Box<exec::Exec>),
     /// Attach to a container's main process.
@@ -283,7 +283,7 @@ pub static COMMANDS: [&Command; 11] = [
 ///
 /// # Errors
 /// [`Refusal`] for the first thing that cannot be followed.
-pub fn read(args: &[OsString]) -> Result<Asked, Refusal> {
+pub fn read(args: &[OsString]) -> Result<Invocation, Refusal> {
     let Some(at) = command_position(args) else {
         return read_root(args).map_err(|usage| Refusal { command: &ROOT, usage });
     };
@@ -296,29 +296,29 @@ pub fn read(args: &[OsString]) -> Result<Asked, Refusal> {
     read_command(command, &rest).map_err(|usage| Refusal { command, usage })
 }
 
-fn read_root(args: &[OsString]) -> Result<Asked, BadUsage> {
+fn read_root(args: &[OsString]) -> Result<Invocation, BadUsage> {
     let values = pflag::read(&ROOT, args)?;
     let version = values.is_on("version") && !values.is_on(HELP.long);
-    Ok(if version { Asked::Version } else { Asked::Help(&ROOT) })
+    Ok(if version { Invocation::Version } else { Invocation::Help(&ROOT) })
 }
 
-fn read_command(command: &'static Command, args: &[OsString]) -> Result<Asked, BadUsage> {
+fn read_command(command: &'static Command, args: &[OsString]) -> Result<Invocation, BadUsage> {
     let values = pflag::read(command, args)?;
     if values.is_on(HELP.long) {
-        return Ok(Asked::Help(command));
+        return Ok(Invocation::Help(command));
     }
     Ok(match command.name {
-        "exec" => Asked::Exec(Box::new(exec::read(&values)?)),
-        "attach" => Asked::Attach(Box::new(attach::read(&values)?)),
-        "cp" => Asked::Cp(Box::new(cp::read(&values)?)),
-        "port-forward" => Asked::PortForward(Box::new(port_forward::read(&values)?)),
-        "node" => Asked::Node(node::read(&values)?),
-        "gateway" => Asked::Gateway(gateway::read(&values)?),
-        "dev" => Asked::Dev(dev::read(&values)?),
-        "demo" => Asked::Demo,
-        "version" => Asked::Version,
-        "completion" => Asked::Completion(completion::read(&values)?),
-        _ => Asked::Help(explained(&values)?),
+        "exec" => Invocation::Exec(Box::new(exec::read(&values)?)),
+        "attach" => Invocation::Attach(Box::new(attach::read(&values)?)),
+        "cp" => Invocation::Cp(Box::new(cp::read(&values)?)),
+        "port-forward" => Invocation::PortForward(Box::new(port_forward::read(&values)?)),
+        "node" => Invocation::Node(node::read(&values)?),
+        "gateway" => Invocation::Gateway(gateway::read(&values)?),
+        "dev" => Invocation::Dev(dev::read(&values)?),
+        "demo" => Invocation::Demo,
+        "version" => Invocation::Version,
+        "completion" => Invocation::Completion(completion::read(&values)?),
+        _ => Invocation::Help(explained(&values)?),
     })
 }
 

@@ -1,41 +1,41 @@
-//! Lines to this program's own stderr and stdout. All that it says goes through here, and nothing
-//! in it gives orders to a terminal, whoever wrote it: names, phases, reasons, whole answers.
+//! Messages to lines on stderr and stdout, without what a terminal would take for a command: names,
+//! phases, reasons and whole answers may come from anybody.
 //!
-//! What is not said but passed on is not here: the output of a remote command, a shell's completion
-//! script, the progress bar. `crates/clippy.toml` forbids every other way to stderr and stdout.
+//! The output of a remote command and the progress bar do not pass here. `crates/clippy.toml`
+//! forbids every other way to stderr and stdout.
 
 use std::fmt::Display;
 use std::io::{self, Write};
 
 use bowline_io::text::sanitized;
 
-/// The longest line: a message of 32 KiB with all that is said around it.
+/// The longest line in bytes: a message of 32 KiB with the text around it.
 const LINE_BYTES: usize = 64 * 1024;
 
-/// One line on stderr. Line ends inside become blanks; if nobody reads there, so be it.
+/// Prints a line on stderr. Line ends inside become blanks, and errors are ignored.
 #[expect(clippy::disallowed_methods, reason = "the one way to stderr")]
 pub fn line(text: impl Display) {
     let _ = io::stderr().write_all(shown(text, LINE_BYTES).as_bytes());
 }
 
-/// One line on stderr, of any length: what somebody asked to see all of.
+/// Prints a line of any length on stderr.
 #[expect(clippy::disallowed_methods, reason = "the one way to stderr")]
 pub fn long_line(text: impl Display) {
     let _ = io::stderr().write_all(shown(text, usize::MAX).as_bytes());
 }
 
-/// One line on stdout, for those who read it; if nobody does, the rest is of use without.
+/// Prints a line on stdout. Errors are ignored: the command is of use without it.
 #[expect(clippy::disallowed_methods, reason = "the one way to stdout")]
 pub fn notice(text: impl Display) {
     let _ = io::stdout().write_all(shown(text, LINE_BYTES).as_bytes());
 }
 
-/// Text of our own on stdout, as it is: help, a version, a script.
+/// Prints text of the program's own on stdout, unchanged: help, a version, a script.
 ///
 /// # Errors
-/// What the system says.
+/// The system's error, if stdout cannot be written to.
 #[expect(clippy::disallowed_methods, reason = "the one way to stdout")]
-pub fn own(text: &[u8]) -> io::Result<()> {
+pub fn raw(text: &[u8]) -> io::Result<()> {
     io::stdout().write_all(text)
 }
 
@@ -44,11 +44,11 @@ fn shown(text: impl Display, bytes: usize) -> String {
     format!("{}\n", sanitized(text.strip_suffix('\n').unwrap_or(&text), bytes))
 }
 
-/// The log's way to stderr: each write is one event.
+/// The writer of the log, which prints each write as a line on stderr.
 #[derive(Debug)]
-pub struct Log;
+pub struct LogWriter;
 
-impl Write for Log {
+impl Write for LogWriter {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         line(String::from_utf8_lossy(event));
         Ok(event.len())
