@@ -335,11 +335,11 @@ impl Model {
             if count > 0 {
                 let count = self.random.random_range(1..=count);
                 let bytes: Bytes = pipe.waiting.drain(..count).collect();
-                return Some(if index == 0 { Done::Out(bytes) } else { Done::Err(bytes) });
+                return Some(if index == 0 { Done::Stdout(bytes) } else { Done::Stderr(bytes) });
             }
             if !pipe.open && !self.told[index] {
                 self.told[index] = true;
-                return Some(if index == 0 { Done::OutEnded } else { Done::ErrEnded });
+                return Some(if index == 0 { Done::StdoutEnded } else { Done::StderrEnded });
             }
         }
         None
@@ -383,7 +383,7 @@ impl Process for Model {
         self.advance(cx);
         // What it has read just now made room for more.
         if took || self.poll_stdin(cx, stdin) {
-            return Poll::Ready(Done::Took);
+            return Poll::Ready(Done::TookInput);
         }
         let done = if room { self.poll_out() } else { None };
         match done {
@@ -392,7 +392,7 @@ impl Process for Model {
         }
     }
 
-    fn is_silent(&self) -> bool {
+    fn output_ended(&self) -> bool {
         self.told == [true, true]
     }
 

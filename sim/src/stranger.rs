@@ -83,7 +83,7 @@ impl Stranger {
             };
             let strikes = self.strikes_at.is_some_and(|at| now >= at);
             let is_done =
-                self.ending.is_some() && self.process.as_ref().is_some_and(Model::is_silent);
+                self.ending.is_some() && self.process.as_ref().is_some_and(Model::output_ended);
             if !self.over && (strikes || is_done) {
                 self.end(now);
                 continue;
@@ -150,15 +150,15 @@ impl Stranger {
 
     fn act(&mut self, act: Act) {
         match act {
-            Act::Out(bytes) if matches!(self.defect, Runtime::CutsTail) => {
+            Act::Stdout(bytes) if matches!(self.defect, Runtime::CutsTail) => {
                 let before = std::mem::replace(&mut self.tail, bytes);
                 self.send(Channel::Stdout, before);
             }
-            Act::Out(bytes) => self.send(Channel::Stdout, bytes),
-            Act::Err(bytes) => self.send(Channel::Stderr, bytes),
-            Act::OutEnded => self.session.finish(Channel::Stdout),
-            Act::ErrEnded => self.session.finish(Channel::Stderr),
-            Act::Took | Act::Broken(_) => {}
+            Act::Stdout(bytes) => self.send(Channel::Stdout, bytes),
+            Act::Stderr(bytes) => self.send(Channel::Stderr, bytes),
+            Act::StdoutEnded => self.session.finish(Channel::Stdout),
+            Act::StderrEnded => self.session.finish(Channel::Stderr),
+            _ => {}
         }
     }
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::runtime::{Act, Command, ExitStatus, Process, StartError};
 
-/// The command, and its process.
+/// The command, and at the same time its process.
 pub struct Endless;
 
 impl Display for Endless {
@@ -31,10 +31,10 @@ impl Process for Endless {
 
     fn poll(&mut self, _: &mut Context<'_>, _: &mut WriteQueue, room: bool) -> Poll<Act> {
         let bytes = Bytes::from_static(&[b'x'; 64 * 1024]);
-        if room { Poll::Ready(Act::Out(bytes)) } else { Poll::Pending }
+        if room { Poll::Ready(Act::Stdout(bytes)) } else { Poll::Pending }
     }
 
-    fn is_silent(&self) -> bool {
+    fn output_ended(&self) -> bool {
         false
     }
 

@@ -21,35 +21,35 @@ use tracing::{debug, info};
 
 use crate::runtime::{BoxFuture, LocalForward, Ports};
 
-/// Connections that one forward makes at a time. On one host each takes microseconds, so that more
-/// would only hold descriptors for nothing.
+/// How many connections one forward dials at a time. On one host a dial takes microseconds, so that
+/// more of them would hold descriptors for nothing.
 const DIALS: usize = 64;
 
-/// What the port-forwards of a node may hold.
+/// How many connections the port-forwards of a node may have: each of them, and all together.
 #[derive(Clone, Debug)]
 pub struct Slots {
-    each: usize,
+    per_forward: usize,
     all: Arc<Semaphore>,
 }
 
 impl Slots {
-    /// At most `each` connections of one forward, and all of them together half of the descriptors
-    /// that this process may have: the rest is for everything else.
+    /// Allows `per_forward` connections of one forward, and for all forwards together half of the
+    /// descriptors that this process may have: the rest is for everything else.
     #[must_use]
-    pub fn new(each: usize) -> Slots {
+    pub fn new(per_forward: usize) -> Slots {
         let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         let all = usize::try_from(descriptors / 2).unwrap_or(usize::MAX);
-        Slots { each, all: Arc::new(Semaphore::new(all.min(Semaphore::MAX_PERMITS))) }
+        Slots { per_forward, all: Arc::new(Semaphore::new(all.min(Semaphore::MAX_PERMITS))) }
     }
 
-    /// How many connections one forward may have.
+    /// Returns how many connections one forward may have.
     #[must_use]
-    pub fn each(&self) -> usize {
-        self.each
+    pub fn per_forward(&self) -> usize {
+        self.per_forward
     }
 }
 
-/// Ports whose connections count.
+/// Ports whose connections take a place in [`Slots`].
 #[derive(Clone, Debug)]
 struct Counted<P> {
     ports: P,
@@ -73,7 +73,7 @@ impl<P: Ports> Ports for Counted<P> {
     }
 }
 
-/// A connection that counts for as long as it is there.
+/// A connection that holds a place in [`Slots`] until it is dropped.
 #[derive(Debug)]
 struct CountedStream<L> {
     stream: L,
@@ -134,18 +134,21 @@ impl<P: Ports> LocalForward for P {
         slots: Slots,
         end: CancellationToken,
     ) -> BoxFuture<'static, (End, Traffic)> {
-        let most = slots.each();
-        Box::pin(run(Counted { ports: *self, slots }, forward, connection, most, end))
+        let limit = slots.per_forward();
+        Box::pin(run(Counted { ports: *self, slots }, forward, connection, limit, end))
     }
 }
 
-/// Runs a port-forward for the client at the other end of `connection`, with at most `most`
-/// connections at once, until it has gone or `end`. Gives how it ended, and how many bytes it read.
+/// Runs a port-forward for the client at the other end of `connection`, with at most `limit`
+/// connections at once, until the client has gone or `end` is cancelled. Returns how it ended, and
+/// how many bytes were read.
+///
+/// Dropped before that, it cuts all connections off without a word to the client.
 pub async fn run<S: Connection, P: Ports>(
     pod: P,
     forward: Forward,
     connection: Upgraded<S>,
-    most: usize,
+    limit: usize,
     end: CancellationToken,
 ) -> (End, Traffic) {
     let mut driver: ForwardDriver<S, P::Stream> = ForwardDriver::new(forward, connection);
@@ -170,10 +173,10 @@ pub async fn run<S: Connection, P: Ports>(
             },
             happening = driver.next() => match happening {
                 None => return (ended, driver.traffic()),
-                Some(ForwardEvent::Requested(id, port)) if driver.connections() > most => {
+                Some(ForwardEvent::Requested(id, port)) if driver.connections() > limit => {
                     let pod = &dials.pod;
                     let why = format!(
-                        "error forwarding port {port} to pod {pod}, uid : {most} connections are \
+                        "error forwarding port {port} to pod {pod}, uid : {limit} connections are \
                          open already"
                     );
                     info!("{why}");
@@ -196,13 +199,13 @@ pub async fn run<S: Connection, P: Ports>(
     }
 }
 
-/// Connections that are being made. One that is given up is dropped, and counts until it is gone.
+/// The connections that are being dialled. One that is given up counts until its task is gone.
 struct Dials<P: Ports> {
     pod: P,
-    /// Until there is room for them, in the order in which they were asked for.
+    /// Connections that wait for room among the tasks, in the order in which they were asked for.
     waiting: BTreeMap<Id, u16>,
     tasks: JoinSet<(Id, u16, Dialled<P::Stream>)>,
-    /// Those that were not given up.
+    /// The tasks whose connections were not given up.
     wanted: BTreeMap<Id, AbortHandle>,
 }
 
@@ -222,7 +225,7 @@ impl<P: Ports> Dials<P> {
         {
             let pod = self.pod.clone();
             let task = self.tasks.spawn(async move {
-                (id, port, pod.dial(port).await.map(|stream| Fresh(Some(stream))))
+                (id, port, pod.dial(port).await.map(|stream| Unclaimed(Some(stream))))
             });
             self.wanted.insert(id, task);
         }
@@ -241,21 +244,20 @@ impl<P: Ports> Dials<P> {
         self.tasks.abort_all();
     }
 
-    /// The next that is wanted. `None` where none is being made. Nothing is lost if it is dropped
-    /// before.
+    /// Waits for the next dial that was not given up; `None` if there is none. Cancel safe.
     async fn next(&mut self) -> Option<(Id, u16, Result<P::Stream, String>)> {
         loop {
             let joined = self.tasks.join_next().await?;
             self.begin();
-            // One that was given up has gone.
+            // Its task was aborted: it was given up.
             let Ok((id, port, dialled)) = joined else { continue };
             if self.wanted.remove(&id).is_none() {
                 continue;
             }
             match dialled {
                 Err(error) => return Some((id, port, Err(error))),
-                Ok(mut fresh) => {
-                    if let Some(stream) = fresh.0.take() {
+                Ok(mut unclaimed) => {
+                    if let Some(stream) = unclaimed.0.take() {
                         return Some((id, port, Ok(stream)));
                     }
                 }
@@ -264,13 +266,13 @@ impl<P: Ports> Dials<P> {
     }
 }
 
-type Dialled<L> = Result<Fresh<L>, String>;
+type Dialled<L> = Result<Unclaimed<L>, String>;
 
-/// A connection that nobody has taken yet. Given up, it must not look like one that had nothing to
-/// say.
-struct Fresh<L: Local>(Option<L>);
+/// A connection that nobody has taken yet. Dropped, it is reset: it must not look like one that
+/// ended without data.
+struct Unclaimed<L: Local>(Option<L>);
 
-impl<L: Local> Drop for Fresh<L> {
+impl<L: Local> Drop for Unclaimed<L> {
     fn drop(&mut self) {
         if let Some(stream) = self.0.take() {
             stream.abort(Failure::Lost);

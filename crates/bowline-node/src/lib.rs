@@ -5,7 +5,7 @@
 //! command, [`forward`] with the ports of a pod. Nothing but [`process`] knows of processes.
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests play peers and processes"))]
 
-pub mod admitted;
+pub mod allowed_clients;
 pub mod forward;
 pub mod kubelet;
 pub mod process;

@@ -13,26 +13,26 @@ use tracing::warn;
 
 use crate::runtime::{LINE_BYTES, Log, LogRecord, LogRecords, LogRequest, Source};
 
-/// What one piece of the answer holds, more or less.
+/// About how many bytes one piece of the answer has.
 pub(crate) const PIECE_BYTES: usize = 64 * 1024;
 
-/// What is asked for.
+/// What a query asks for of a log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Options {
-    /// What the runtime has to know.
+pub(crate) struct Options {
+    /// The part of it that the runtime answers.
     pub request: LogRequest,
-    /// Put the time in front of each line.
+    /// Whether each line begins with its time.
     pub timestamps: bool,
-    /// Only so many bytes in all.
+    /// The most bytes of the whole answer.
     pub limit_bytes: Option<u64>,
-    /// Only lines from then on.
+    /// The time of the oldest line that is wanted.
     pub since: Option<SystemTime>,
 }
 
 /// A parameter that cannot be followed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("invalid {name} {value:?}: {why}")]
-pub struct BadOption {
+pub(crate) struct BadOption {
     name: String,
     value: String,
     why: &'static str,
@@ -42,8 +42,8 @@ impl Options {
     /// Reads a query.
     ///
     /// # Errors
-    /// [`BadOption`] for the first value that is none.
-    pub fn parse(query: &str) -> Result<Options, BadOption> {
+    /// [`BadOption`] for the first parameter whose value does not fit it.
+    pub(crate) fn parse(query: &str) -> Result<Options, BadOption> {
         let mut options = Options::default();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             let bad = |why| BadOption { name: name.to_string(), value: value.to_string(), why };
@@ -74,8 +74,8 @@ impl Options {
                 }
                 "stream" => {
                     options.request.source = match &*value {
-                        "Stdout" => Some(Source::Out),
-                        "Stderr" => Some(Source::Err),
+                        "Stdout" => Some(Source::Stdout),
+                        "Stderr" => Some(Source::Stderr),
                         "All" | "" => None,
                         _ => return Err(bad("must be All, Stdout or Stderr")),
                     };
@@ -92,47 +92,48 @@ impl Options {
 }
 
 /// The lines of a log, as the body of an answer.
-pub struct LogLines {
+pub(crate) struct LogLines {
     /// The container's name.
     name: String,
     records: Box<dyn LogRecords>,
     options: Options,
-    /// Lines that are not wanted before the first that is.
+    /// How many lines are still passed over before the first one that is wanted.
     skip_lines: u64,
     left_bytes: u64,
-    /// What was read and not looked at.
+    /// What was read from the runtime and not looked at yet.
     piece: Option<LogRecord>,
-    begun: [Option<Begun>; 2],
+    /// The unfinished line of each output.
+    partial: [Option<PartialLine>; 2],
     is_over: bool,
-    /// Why there is no more, behind what was given.
+    /// Why the log ends here, told behind what was given before.
     fault: Option<io::Error>,
-    /// What was there when it was asked for.
+    /// What the log had when the answer began.
     first: BytesMut,
 }
 
-/// Why there is no more for now.
+/// Why filling a piece stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Filled {
-    /// It is a piece, or the end.
+    /// There is enough for a piece, or the log has ended.
     Enough,
-    /// It has not been written yet.
+    /// The next record has not been written yet.
     Waits,
-    /// It cannot be had.
+    /// The log cannot be read any further.
     Failed,
 }
 
-/// A line without its end so far.
+/// A line whose end has not come yet.
 #[derive(Debug)]
-struct Begun {
+struct PartialLine {
     time: SystemTime,
     bytes: BytesMut,
-    /// A part of it was given already.
+    /// A part of the line was given already.
     is_continued: bool,
 }
 
 impl LogLines {
-    /// The log of a container of this name.
-    pub fn new(name: &str, log: Log, options: Options) -> LogLines {
+    /// Makes the lines of a container's log. `name` is the container's, for this program's own log.
+    pub(crate) fn new(name: &str, log: Log, options: Options) -> LogLines {
         let Log { records, skip_lines } = log;
         let left_bytes = options.limit_bytes.unwrap_or(u64::MAX);
         let mut lines = LogLines {
@@ -142,19 +143,19 @@ impl LogLines {
             skip_lines,
             left_bytes,
             piece: None,
-            begun: [None, None],
+            partial: [None, None],
             is_over: false,
             fault: None,
             first: BytesMut::new(),
         };
-        // Before anything of it can be overwritten.
+        // Read now, before it can be overwritten.
         let mut first = BytesMut::new();
         lines.fill(&mut Context::from_waker(Waker::noop()), &mut first);
         lines.first = first;
         lines
     }
 
-    /// Adds what comes next, until there is enough for now.
+    /// Adds lines to `out`, until there is enough for a piece.
     fn fill(&mut self, cx: &mut Context<'_>, out: &mut BytesMut) -> Filled {
         while !self.is_over && out.len() < PIECE_BYTES {
             if self.fault.is_some() {
@@ -181,17 +182,18 @@ impl LogLines {
         Filled::Enough
     }
 
-    /// Adds what is wanted of the piece in hand, until there is enough for now.
+    /// Adds to `out` what is wanted of the record in `self.piece`, until there is enough for a
+    /// piece.
     fn take(&mut self, out: &mut BytesMut) {
         while out.len() < PIECE_BYTES
             && let Some(LogRecord { source, time, bytes }) = &mut self.piece
         {
             let (source, time) = (*source, *time);
-            let lane = source as usize;
-            // Where each line is as it comes, many go at once.
+            let index = source as usize;
+            // Where lines are given as they are, many are moved at once.
             let is_plain =
                 !self.options.timestamps && self.options.since.is_none() && self.skip_lines == 0;
-            if is_plain && self.begun[lane].is_none() {
+            if is_plain && self.partial[index].is_none() {
                 let room = bytes.len().min(PIECE_BYTES - out.len());
                 if let Some(end) = bytes[..room].iter().rposition(|byte| *byte == b'\n') {
                     let lines = bytes.split_to(end + 1);
@@ -207,8 +209,8 @@ impl LogLines {
             if !bytes.has_remaining() {
                 self.piece = None;
             }
-            let fresh = || Begun { time, bytes: BytesMut::new(), is_continued: false };
-            let mut line = self.begun[lane].take().unwrap_or_else(fresh);
+            let fresh = || PartialLine { time, bytes: BytesMut::new(), is_continued: false };
+            let mut line = self.partial[index].take().unwrap_or_else(fresh);
             line.bytes.extend_from_slice(&part);
             let is_whole = end.is_some();
             if is_whole || line.bytes.len() >= LINE_BYTES {
@@ -219,12 +221,12 @@ impl LogLines {
                     line.bytes = BytesMut::new();
                     line.is_continued = true;
                 }
-                self.begun[lane] = Some(line);
+                self.partial[index] = Some(line);
             }
         }
     }
 
-    fn put(&mut self, line: &Begun, is_whole: bool, out: &mut BytesMut) {
+    fn put(&mut self, line: &PartialLine, is_whole: bool, out: &mut BytesMut) {
         if self.skip_lines > 0 {
             self.skip_lines -= u64::from(is_whole);
             return;
@@ -240,10 +242,10 @@ impl LogLines {
         self.add(out, stamp.as_bytes(), &line.bytes);
     }
 
-    /// Adds bytes, as far as they are wanted.
-    fn add(&mut self, out: &mut BytesMut, before_them: &[u8], bytes: &[u8]) {
+    /// Adds a prefix and bytes to `out`, as far as `limit_bytes` allows.
+    fn add(&mut self, out: &mut BytesMut, prefix: &[u8], bytes: &[u8]) {
         let before = out.len();
-        out.extend_from_slice(before_them);
+        out.extend_from_slice(prefix);
         out.extend_from_slice(bytes);
         let added = (out.len() - before) as u64;
         if added >= self.left_bytes {
@@ -254,10 +256,10 @@ impl LogLines {
         self.left_bytes = self.left_bytes.saturating_sub(added);
     }
 
-    /// What has no end, and will have none.
+    /// Adds the unfinished lines at the end of the log.
     fn put_rest(&mut self, out: &mut BytesMut) {
-        for lane in 0..self.begun.len() {
-            if let Some(line) = self.begun[lane].take().filter(|line| !line.bytes.is_empty()) {
+        for index in 0..self.partial.len() {
+            if let Some(line) = self.partial[index].take().filter(|line| !line.bytes.is_empty()) {
                 self.put(&line, true, out);
             }
         }

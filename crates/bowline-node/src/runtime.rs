@@ -33,38 +33,39 @@ use crate::forward::Slots;
 /// A future of a trait object.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// What a runtime is asked for, or its refusal.
+/// A runtime's answer, when it is there, or its refusal.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, Refusal>>;
 
 /// What runs the containers of a node.
 ///
-/// The answers of the first three are asked for before the client's handshake is judged, and
-/// dropped if that is bad: nothing may have begun by then. Each future may be dropped at any time.
+/// [`exec`](Self::exec), [`attach`](Self::attach) and [`port_forward`](Self::port_forward) are
+/// asked before the client's handshake is judged, and their answers dropped if that is bad: nothing
+/// may have begun by then. Each future may be dropped at any time.
 pub trait Runtime: Debug + Send + Sync + 'static {
-    /// Finds a running container in which a command shall run.
+    /// Finds a running container for a command.
     fn exec<'a>(&'a self, target: &'a Target, request: ExecRequest) -> Answer<'a, Session>;
 
-    /// Finds a running container whose main process a client shall see. The client misses nothing
-    /// from here on.
+    /// Finds a running container for a client that attaches to its main process. The client misses
+    /// nothing that is written from here on.
     fn attach<'a>(&'a self, target: &'a Target, request: AttachRequest) -> Answer<'a, Attachment>;
 
-    /// Finds a pod to whose ports connections shall be made. `ports` are known beforehand where the
-    /// client speaks channels, and empty elsewhere.
+    /// Finds a pod for connections to its ports. `ports` are known beforehand where the client
+    /// speaks channels, and empty elsewhere.
     fn port_forward<'a>(
         &'a self,
         target: &'a PodTarget,
         ports: &'a [u16],
     ) -> Answer<'a, Forwarding>;
 
-    /// Finds a container, running or not, and what it has written.
+    /// Finds a container, running or not, and its log.
     fn logs<'a>(&'a self, target: &'a Target, request: LogRequest) -> Answer<'a, Log>;
 
-    /// Whether it can be used, for who asks after this node's health.
+    /// Says whether the runtime can be used, for the node's health check. Default: it can.
     fn ready(&self) -> Answer<'_, ()> {
         Box::pin(std::future::ready(Ok(())))
     }
 
-    /// Ends what it has started. All sessions have ended by then.
+    /// Ends what the runtime has started. All sessions have ended by then.
     fn shut_down(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }
@@ -77,7 +78,7 @@ pub struct PodTarget {
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// The uid that it must have, where one is given.
+    /// The uid that the pod must have, where one is given.
     pub uid: Option<String>,
 }
 
@@ -90,8 +91,9 @@ pub struct Target {
     pub container: String,
 }
 
-/// A command that shall run.
+/// A request for a command.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ExecRequest {
     /// Its words.
     pub command: Vec<String>,
@@ -99,33 +101,36 @@ pub struct ExecRequest {
     pub wants: Wants,
 }
 
-/// A client that shall see a main process.
+/// A request to attach to a main process.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct AttachRequest {
     /// The channels that the client wants.
     pub wants: Wants,
-    /// So many lines of the log come first, if the runtime has such a thing.
+    /// How many lines of the log come first, if the runtime can do that.
     pub replay: Option<usize>,
 }
 
-/// What is wanted of a log. Everything else that a client may ask for is done with its records.
+/// A request for a log. Everything else that a client may ask for is done with its records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LogRequest {
-    /// Go on while the container runs.
+    /// Whether the log goes on while the container runs.
     pub follow: bool,
-    /// Only so many lines of what there is, of the wanted source.
+    /// How many of the last lines are wanted, of the wanted source; `None` is all.
     pub tail: Option<u64>,
-    /// Only one of the outputs. A runtime may give both; the other one's records are passed over.
+    /// The output that is wanted; `None` is both. A runtime may give both in any case: records of
+    /// the other one are passed over.
     pub source: Option<Source>,
-    /// Of the run before this one.
+    /// Whether the log of the container's previous run is wanted.
     pub previous: bool,
 }
 
 /// Who serves what was asked for.
 pub enum Served<L: ?Sized> {
-    /// It is here, to be driven.
+    /// The node does, with this.
     Local(Box<L>),
-    /// It is behind another server, which is asked once the client's handshake is good.
+    /// Another server does, which is asked once the client's handshake is good.
     Upstream(Answer<'static, Upstream>),
 }
 
@@ -135,7 +140,7 @@ pub type Session = Served<dyn LocalSession>;
 /// Who serves a port-forward. [`Ports`] in a box are local ones.
 pub type Forwarding = Served<dyn LocalForward>;
 
-/// Who serves an attach, and what was heard of its request.
+/// Who serves an attach, and what of its request was granted.
 #[derive(Debug)]
 pub struct Attachment {
     /// Who serves it.
@@ -154,90 +159,93 @@ pub struct Refusal {
     pub text: String,
     /// Header lines that go with it.
     pub headers: Vec<(&'static str, String)>,
-    /// For the log, where the text does not say it.
+    /// What this program's log says; empty if that is `text`.
     pub cause: String,
 }
 
-/// A server that streams what was asked for, as container runtimes have one.
+/// The address of a server that streams what was asked for, as container runtimes have one.
 pub struct Upstream {
-    /// Where it is. `//HOST:PORT/…`, without a scheme, is plain HTTP.
+    /// The server's URL. `//HOST:PORT/…`, without a scheme, is plain HTTP.
     pub url: String,
-    /// Whom this node trusts there and who it is, for `https`.
+    /// For `https`: whom this node trusts, and with which certificate it asks.
     pub tls: Option<Arc<rustls::ClientConfig>>,
-    /// What it speaks in exec and attach. Port-forwards are SPDY in any case.
+    /// What the server speaks in exec and attach. Port-forwards are SPDY in any case.
     pub carrier: Carrier,
-    /// Called if the session ends without an outcome: what runs there would run on.
+    /// Called if the session ends without an outcome, so that the runtime can end what still runs.
     pub on_lost: Option<Box<dyn FnOnce() + Send>>,
 }
 
-/// A command and where it would run. It shows itself as a log names it.
+/// A command and where it would run. Its `Display` is its name in logs.
 pub trait Command: Display {
-    /// What it is once it runs.
+    /// The running command.
     type Process: Process;
 
-    /// Starts it, with a terminal of this size where there is one.
+    /// Starts the command, with a terminal of this size where there is one.
     ///
     /// # Errors
-    /// [`StartError`].
+    /// [`StartError`] if it cannot be started; the session fails with its text.
     fn start(&mut self, size: Option<Size>) -> Result<Self::Process, StartError>;
 
-    /// Its words; none where it is no command of the client's.
+    /// Returns the words of the command; none where it is no command of the client's.
     fn words(&self) -> &[String] {
         &[]
     }
 
-    /// How its output is read on after it has ended.
+    /// Says how the output is read on after the process has ended.
     fn drain(&self) -> Drain {
         Drain::default()
     }
 }
 
-/// What a session needs of a process. Dropped, it is hung up.
+/// A running process, as a session sees it. Dropped, it is hung up.
 pub trait Process {
-    /// Tells its terminal the size.
+    /// Sets the size of its terminal.
     fn resize(&self, size: Size);
 
-    /// What it does next. It takes its input from `stdin`; its output is read only while `room`.
+    /// Polls for what the process does next. It takes its input from `stdin`; its output is read
+    /// only while there is `room`.
     fn poll(&mut self, cx: &mut Context<'_>, stdin: &mut WriteQueue, room: bool) -> Poll<Act>;
 
-    /// Whether all output was read to its end.
-    fn is_silent(&self) -> bool;
+    /// Returns whether all output was read to its end.
+    fn output_ended(&self) -> bool;
 
-    /// How it ended, once it has.
+    /// Polls for the end of the process, and returns how it ended.
     fn poll_exit(&mut self, cx: &mut Context<'_>) -> Poll<ExitStatus>;
 
-    /// It has ended, and so has the session: what it left behind lives on.
-    fn leave(&mut self) {}
+    /// Lets go of a process that has ended, at the end of its session: what it left behind lives
+    /// on.
+    fn release(&mut self) {}
 }
 
 /// What a process did.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Act {
-    /// It wrote to its output.
-    Out(Bytes),
-    /// It wrote to its errors.
-    Err(Bytes),
-    /// Nobody can write to its output any more.
-    OutEnded,
-    /// Nobody can write to its errors any more.
-    ErrEnded,
-    /// It took some input, or refused any more.
-    Took,
-    /// Its output cannot be had as it was, and why.
+    /// It wrote to stdout, or to its terminal.
+    Stdout(Bytes),
+    /// It wrote to stderr.
+    Stderr(Bytes),
+    /// Nobody can write to its stdout any more.
+    StdoutEnded,
+    /// Nobody can write to its stderr any more.
+    StderrEnded,
+    /// It took some input, or refused to take more.
+    TookInput,
+    /// A part of its output is lost, for this reason. The session fails.
     Broken(String),
 }
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExitStatus {
-    /// By itself, with this code.
+    /// It ended by itself, with this code.
     Exited(u8),
-    /// By this signal.
+    /// This signal ended it.
     Signaled(u8),
 }
 
 impl ExitStatus {
-    /// The code that shells and runtimes give it.
+    /// Returns the exit code that shells and runtimes give it: 128 + N for signal N.
     #[must_use]
     pub fn code(self) -> u8 {
         match self {
@@ -250,11 +258,11 @@ impl ExitStatus {
 /// How the output of a process that has ended is read on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Drain {
-    /// How long something else may hold the other end, once what the process wrote was read; `None`
-    /// is as long as that does.
+    /// How long others may hold the other end, once what the process wrote was read; `None`, the
+    /// default, is without a limit.
     pub patience: Option<Duration>,
-    /// The most that the process itself can have left to read. What comes behind that was written
-    /// by others.
+    /// The most bytes that the process itself can have left to read: what comes behind them was
+    /// written by others.
     pub held_bytes: usize,
 }
 
@@ -263,61 +271,63 @@ pub struct Drain {
 #[error("{0}")]
 pub struct StartError(pub String);
 
-/// A pod whose ports can be reached. It shows itself as a log names it.
+/// A pod whose ports can be reached. Its `Display` is its name in logs.
 pub trait Ports: Display + Clone + Send + 'static {
-    /// What a connection is.
+    /// A connection to a port.
     type Stream: Local + Send + 'static;
 
     /// Connects to one of its ports.
     ///
     /// # Errors
-    /// Why not, in words for the user.
+    /// The reason in words for the user, if there is no connection.
     fn dial(self, port: u16) -> impl Future<Output = Result<Self::Stream, String>> + Send;
 }
 
-/// A longer line is given in parts, as the runtimes do (theirs have 16 KiB).
+/// The longest line that is given whole, in bytes. A longer one is given in parts, as by the
+/// runtimes, whose parts have 16 KiB.
 pub const LINE_BYTES: usize = 64 * 1024;
 
-/// Which of its outputs a container wrote to.
+/// One of the outputs of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// Its output, or its terminal.
-    Out,
-    /// Its errors.
-    Err,
+    /// Its stdout, or its terminal.
+    Stdout,
+    /// Its stderr.
+    Stderr,
 }
 
 /// A container's log, from where it was asked for.
 pub struct Log {
-    /// What is in it.
+    /// The records.
     pub records: Box<dyn LogRecords>,
-    /// So many of the first lines that come to their end do not count: both outputs have a line
-    /// that is not at its end, and fewer are wanted.
+    /// How many of the first lines are passed over. A `tail` begins with too many where both
+    /// outputs have an unfinished line.
     pub skip_lines: u64,
 }
 
 /// The records of a log, in their order.
 pub trait LogRecords: Send {
-    /// The next of them; `None` is the end. An error cuts the answer off, so that nobody takes it
-    /// for complete.
+    /// Polls for the next record; `None` is the end. An error cuts the answer off, so that nobody
+    /// takes it for complete.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<LogRecord>>>;
 }
 
 /// A part of what a container wrote.
 #[derive(Clone, Debug)]
 pub struct LogRecord {
-    /// What it was written to.
+    /// The output that it was written to.
     pub source: Source,
-    /// When it was written, or read.
+    /// When it was written, or read from the container.
     pub time: SystemTime,
     /// One or more lines, or parts of them: what has no line end goes on in the next record of the
     /// same source.
     pub bytes: Bytes,
 }
 
-/// An exec or an attach to be driven. Each [`Command`] is one.
+/// An exec or an attach that the node drives. Each [`Command`] is one.
 pub trait LocalSession: Send {
-    /// Runs it for the client at the other end of `connection`, as [`run`](crate::session::run).
+    /// Runs it for the client at the other end of `connection`, as [`run`](crate::session::run)
+    /// does.
     fn run(
         self: Box<Self>,
         wants: Wants,
@@ -327,10 +337,10 @@ pub trait LocalSession: Send {
     ) -> BoxFuture<'static, (End, Traffic)>;
 }
 
-/// A port-forward to be driven. All [`Ports`] are one.
+/// A port-forward that the node drives. All [`Ports`] are one.
 pub trait LocalForward: Send {
-    /// Runs it for the client at the other end of `connection`, as [`run`](crate::forward::run).
-    /// Its connections count in `slots`.
+    /// Runs it for the client at the other end of `connection`, as [`run`](crate::forward::run)
+    /// does. Its connections take places in `slots`.
     fn run(
         self: Box<Self>,
         forward: Forward,
@@ -341,14 +351,16 @@ pub trait LocalForward: Send {
 }
 
 impl Refusal {
-    /// With this code and text.
+    /// Makes a refusal with this code and text.
+    #[must_use]
     pub fn new(code: u16, text: impl Into<String>) -> Refusal {
         Refusal { code, text: text.into(), ..Refusal::default() }
     }
 }
 
 impl Upstream {
-    /// A server that speaks SPDY, as those of container runtimes do.
+    /// Makes the address of a server that speaks SPDY, as those of container runtimes do.
+    #[must_use]
     pub fn spdy(url: impl Into<String>) -> Upstream {
         Upstream { url: url.into(), tls: None, carrier: Carrier::Spdy, on_lost: None }
     }
@@ -365,7 +377,7 @@ impl<L: ?Sized> Debug for Served<L> {
 
 impl Debug for Upstream {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        // Who knows the URL may use it.
+        // The URL is a credential: whoever knows it may use it.
         f.debug_struct("Upstream").field("carrier", &self.carrier).finish_non_exhaustive()
     }
 }

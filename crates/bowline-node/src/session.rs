@@ -23,9 +23,11 @@ use crate::runtime::{Act, BoxFuture, Command, Drain, ExitStatus, LocalSession, P
 /// program that asks at once must not be told 0 by 0.
 const FIRST_SIZE_PATIENCE: Duration = Duration::from_millis(500);
 
-/// Runs `command` for the client at the other end of `connection`, until both have ended or `end`.
-/// `wants` are the channels that the client wants, `protocol` is what it speaks. Gives how it
-/// ended, and how many bytes were read.
+/// Runs `command` for the client at the other end of `connection`, until both have ended or `end`
+/// is cancelled. `wants` are the channels that the client wants, `protocol` is what it speaks.
+/// Returns how the session ended, and how many bytes were read.
+///
+/// Dropped before that, it hangs the process up, and the client is not told.
 pub async fn run<S: Connection, C: Command>(
     command: C,
     wants: Wants,
@@ -36,7 +38,7 @@ pub async fn run<S: Connection, C: Command>(
     let seed = bowline_io::random::bytes();
     let session = Session::new(Side::Server, protocol, wants, seed);
     let mut driver = Driver::new(connection, session);
-    let mut running = Running {
+    let mut session = CommandSession {
         drain: command.drain(),
         command,
         wants,
@@ -49,14 +51,14 @@ pub async fn run<S: Connection, C: Command>(
     };
     let aborted = tokio::select! {
         biased;
-        () = running.run(&mut driver) => false,
+        () = session.run(&mut driver) => false,
         () = end.cancelled() => true,
     };
     if aborted {
-        running.abort(&mut driver).await;
+        session.abort(&mut driver).await;
     }
-    // Without an end the client has only ever set up.
-    let end = running.end.unwrap_or_else(|| End::ClientGone("before the command began".into()));
+    // Without an end, the client has gone before all of its streams were there.
+    let end = session.end.unwrap_or_else(|| End::ClientGone("before the command began".into()));
     (end, Traffic { from_client: driver.received(), to_client: driver.sent() })
 }
 
@@ -76,7 +78,7 @@ where
     }
 }
 
-struct Running<C: Command> {
+struct CommandSession<C: Command> {
     command: C,
     wants: Wants,
     /// Input that the process has not taken yet.
@@ -85,50 +87,52 @@ struct Running<C: Command> {
     drain: Drain,
     size: Option<Size>,
     state: State<C::Process>,
-    /// How it ended: the session has given its last event, or was given its Status.
+    /// How the session ended, once it has given its last event or was given its Status.
     end: Option<End>,
-    /// Its errors have come to their end.
+    /// The process's stderr has come to its end.
     err_ended: bool,
 }
 
 enum State<P> {
-    /// The client has not opened all streams.
+    /// The client has not opened all of its streams.
     Setup,
-    /// Everything is there but the terminal's size, which may still come until then.
+    /// Everything is there but the terminal's size, which is waited for until this time.
     Size(Time),
-    /// It runs.
+    /// The process runs.
     Process(Box<P>),
-    /// It has ended; what it wrote is still to be read.
+    /// The process has ended; what it wrote is still to be read.
     Drain(Draining<P>),
     /// Nothing is left to run.
     Over,
 }
 
-/// What a process that has ended wrote is in its pipes: it is read until they are dry, however slow
-/// the client is. Then whoever else holds them is waited for, or has until a deadline to end.
+/// A process that has ended. What it wrote is in its pipes, and is read until they are empty,
+/// however slow the client is. Then whoever else holds them is waited for, until a deadline where
+/// there is one.
 struct Draining<P> {
     process: Box<P>,
     exit: ExitStatus,
     until: Option<Time>,
-    /// So much was read since, and then nothing was there.
+    /// How many bytes were read since the process ended.
     read: usize,
-    dry: bool,
+    /// All that the process itself wrote was read.
+    drained: bool,
 }
 
 enum Acted {
     Act(Act),
     Ended(ExitStatus),
-    /// All that the process itself wrote was read: from here on others are waited for.
-    Dry,
+    /// All that the process itself wrote was read: from here on only others are waited for.
+    Drained,
 }
 
-/// The client's session at one moment.
+/// The client's session, and what time it is.
 struct Client<'a> {
     session: &'a mut Session,
     now: Time,
 }
 
-impl<C: Command> Running<C> {
+impl<C: Command> CommandSession<C> {
     async fn run<S: Connection>(&mut self, driver: &mut Driver<S, Session>) {
         loop {
             let step = driver.next(self).await;
@@ -138,18 +142,18 @@ impl<C: Command> Running<C> {
                 Step::Event(event) => self.event(client, event),
                 Step::Act(Acted::Act(act)) => self.act(client, act),
                 Step::Act(Acted::Ended(exit)) => self.drain(exit),
-                Step::Act(Acted::Dry) => self.dry(now),
-                Step::Deadline => self.late(client),
+                Step::Act(Acted::Drained) => self.drained(now),
+                Step::Deadline => self.deadline_passed(client),
                 Step::Gone => self.lost(&Loss::new(Cause::Cut, "while the process takes no input")),
                 Step::Done => return,
             }
-            if matches!(&self.state, State::Drain(drain) if drain.process.is_silent()) {
+            if matches!(&self.state, State::Drain(drain) if drain.process.output_ended()) {
                 self.conclude(&mut Client { session: driver.machine(), now });
             }
         }
     }
 
-    fn late(&mut self, client: &mut Client<'_>) {
+    fn deadline_passed(&mut self, client: &mut Client<'_>) {
         match &self.state {
             State::Size(_) => self.start(client),
             State::Drain(_) => self.conclude(client),
@@ -168,7 +172,7 @@ impl<C: Command> Running<C> {
                 if !matches!(self.state, State::Drain(_) | State::Over) {
                     self.stdin.push(bytes);
                 }
-                // Whoever types does not wait for a size.
+                // Input means that the client is there: no size is waited for.
                 if matches!(self.state, State::Size(_)) {
                     self.start(client);
                 }
@@ -205,18 +209,20 @@ impl<C: Command> Running<C> {
     }
 
     fn act(&mut self, client: &mut Client<'_>, act: Act) {
-        if let (State::Drain(drain), Act::Out(bytes) | Act::Err(bytes)) = (&mut self.state, &act) {
+        if let (State::Drain(drain), Act::Stdout(bytes) | Act::Stderr(bytes)) =
+            (&mut self.state, &act)
+        {
             drain.read += bytes.len();
         }
         match act {
-            Act::Out(bytes) => client.session.send(Channel::Stdout, bytes),
-            Act::Err(bytes) => client.session.send(Channel::Stderr, bytes),
-            Act::OutEnded => client.session.finish(Channel::Stdout),
-            Act::ErrEnded => {
+            Act::Stdout(bytes) => client.session.send(Channel::Stdout, bytes),
+            Act::Stderr(bytes) => client.session.send(Channel::Stderr, bytes),
+            Act::StdoutEnded => client.session.finish(Channel::Stdout),
+            Act::StderrEnded => {
                 self.err_ended = true;
                 client.session.finish(Channel::Stderr);
             }
-            Act::Took => {}
+            Act::TookInput => {}
             Act::Broken(why) => {
                 warn!("{}: {why}", self.command);
                 self.end(client, &Status::failed(&why));
@@ -227,7 +233,7 @@ impl<C: Command> Running<C> {
     fn drain(&mut self, exit: ExitStatus) {
         self.state = match std::mem::replace(&mut self.state, State::Over) {
             State::Process(process) => {
-                State::Drain(Draining { process, exit, until: None, read: 0, dry: false })
+                State::Drain(Draining { process, exit, until: None, read: 0, drained: false })
             }
             other => other,
         };
@@ -235,8 +241,8 @@ impl<C: Command> Running<C> {
 
     fn conclude(&mut self, client: &mut Client<'_>) {
         let State::Drain(drain) = &mut self.state else { return };
-        let (code, is_cut) = (drain.exit.code(), !drain.process.is_silent());
-        drain.process.leave();
+        let (code, is_cut) = (drain.exit.code(), !drain.process.output_ended());
+        drain.process.release();
         if is_cut && !self.say_cut(client) {
             return;
         }
@@ -244,9 +250,9 @@ impl<C: Command> Running<C> {
         self.end(client, &Status::exited(code, &why));
     }
 
-    /// The output ends while others still write to it. That is said where a person reads it; where
-    /// there is no such place, the session fails, and this is `false`: nobody shall take what came
-    /// for all of it.
+    /// Says that the output ends while others still hold it: to the terminal or on stderr. Without
+    /// either the session fails, and this returns `false`: nobody shall take what came for all of
+    /// it.
     fn say_cut(&mut self, client: &mut Client<'_>) -> bool {
         let patience = self.drain.patience.unwrap_or_default();
         let why = format!(
@@ -270,22 +276,22 @@ impl<C: Command> Running<C> {
             .into_owned()
     }
 
-    /// The client is gone. Dropping the process hangs it up.
+    /// Ends the session of a client that is gone. Dropping the process hangs it up.
     fn lost(&mut self, loss: &Loss) {
         self.end.get_or_insert_with(|| End::ClientGone(loss.to_string()));
         self.state = State::Over;
     }
 
-    fn dry(&mut self, now: Time) {
+    fn drained(&mut self, now: Time) {
         if let State::Drain(drain) = &mut self.state {
-            drain.dry = true;
+            drain.drained = true;
             drain.until = self.drain.patience.map(|patience| now + patience);
         }
     }
 
-    /// The node ends: the outcome will not be known, unless it was said before. The client is told
-    /// so behind what waits for it: one that is cut off without a word may take what it has for all
-    /// of it.
+    /// Ends the session because the node shuts down: its outcome will not be known, unless it was
+    /// said before. The client is told so behind the output that waits for it: a client that is cut
+    /// off without a word may take what it has for all of it.
     async fn abort<S: Connection>(&mut self, driver: &mut Driver<S, Session>) {
         if self.end.is_none() {
             let now = driver.now();
@@ -297,7 +303,7 @@ impl<C: Command> Running<C> {
     }
 }
 
-impl<C: Command> Ends<Session> for Running<C> {
+impl<C: Command> Ends<Session> for CommandSession<C> {
     type Act = Acted;
 
     fn poll(&mut self, cx: &mut Context<'_>, session: &mut Session) -> Poll<(Acted, usize)> {
@@ -305,18 +311,19 @@ impl<C: Command> Ends<Session> for Running<C> {
         let process = match &mut self.state {
             State::Process(process) => process,
             // What comes behind all that the pipes can hold was written by others.
-            State::Drain(drain) if !drain.dry && drain.read > self.drain.held_bytes => {
-                return Poll::Ready((Acted::Dry, 0));
+            State::Drain(drain) if !drain.drained && drain.read > self.drain.held_bytes => {
+                return Poll::Ready((Acted::Drained, 0));
             }
             State::Drain(drain) => &mut drain.process,
             State::Setup | State::Size(_) | State::Over => return Poll::Pending,
         };
         if let Poll::Ready(act) = process.poll(cx, &mut self.stdin, room) {
-            let bytes = if let Act::Out(bytes) | Act::Err(bytes) = &act { bytes.len() } else { 0 };
+            let bytes =
+                if let Act::Stdout(bytes) | Act::Stderr(bytes) = &act { bytes.len() } else { 0 };
             return Poll::Ready((Acted::Act(act), bytes));
         }
         match &self.state {
-            State::Drain(drain) if room && !drain.dry => Poll::Ready((Acted::Dry, 0)),
+            State::Drain(drain) if room && !drain.drained => Poll::Ready((Acted::Drained, 0)),
             _ => Poll::Pending,
         }
     }
@@ -343,7 +350,7 @@ impl<C: Command> Ends<Session> for Running<C> {
         }
     }
 
-    /// While the process takes no input, the client is not read.
+    /// The client is not read while the process takes no input.
     fn blocked(&self, _: &Session) -> Option<Blocked> {
         let is_blocked = matches!(self.state, State::Process(_)) && !self.has_room();
         let grace = if self.half_closes { Duration::ZERO } else { limits::CLOSED_CLIENT_GRACE };
@@ -369,7 +376,8 @@ mod tests {
 
     const WANTS: Wants = Wants { stdin: false, stdout: true, stderr: false, tty: false };
 
-    /// Reads nothing between the first output and `end`. How it was lost.
+    /// Plays a client that reads nothing between the first output and `end`. Returns how it was
+    /// lost.
     async fn client(stream: TcpStream, end: CancellationToken) -> String {
         let clock = Clock::start();
         let mut socket = Socket::new(Stream::plain(stream), BytesMut::new());

@@ -7,14 +7,18 @@ use bowline_proto::negotiate::Offer;
 
 use crate::runtime::{Refusal, Upstream};
 
-/// What the runtime's server is told of who asks.
+/// The `User-Agent` for the runtime's server.
 const AGENT: &str = concat!("bowline-node/", env!("CARGO_PKG_VERSION"));
 
-/// Upgrades to what `offer` offers. From here on the runtime is told of a loss.
+/// Upgrades a connection to the runtime's server to what `offer` offers. From here on the runtime
+/// is told of a loss.
 ///
 /// # Errors
 /// The server's refusal, with its code and text, or 500 and why it could not be asked.
-pub(crate) async fn reach(upstream: Upstream, offer: Offer) -> Result<(Switched, OnLost), Refusal> {
+pub(crate) async fn upgrade(
+    upstream: Upstream,
+    offer: Offer,
+) -> Result<(Switched, OnLost), Refusal> {
     let Upstream { url, tls, on_lost, .. } = upstream;
     let at = Server::at(&url, tls, AGENT);
     let Some((server, path)) = at else {
@@ -43,13 +47,13 @@ fn refusal(error: UpstreamError) -> Refusal {
     Refusal { cause, ..Refusal::new(code, text) }
 }
 
-/// Tells a runtime of a session whose outcome is not known, whatever has become of the session.
+/// Tells a runtime that a session was lost: when it is dropped, unless an outcome was seen before.
 pub(crate) struct OnLost(Option<Box<dyn FnOnce() + Send>>);
 
 impl OnLost {
-    /// The session has ended, well or not.
-    pub(crate) fn unless(mut self, is_well: bool) {
-        if is_well {
+    /// Ends the watch for a loss: nothing is told if the session has an outcome.
+    pub(crate) fn finish(mut self, has_outcome: bool) {
+        if has_outcome {
             self.0 = None;
         }
     }

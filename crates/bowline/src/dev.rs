@@ -19,7 +19,7 @@ use bowline_io::auth::User;
 use bowline_io::objects::Object;
 use bowline_io::serve::{Limits, Sessions, serve};
 use bowline_io::{random, tls};
-use bowline_node::admitted::{self, Admitted};
+use bowline_node::allowed_clients::{self, AllowedClients};
 use bowline_node::forward::Slots;
 use bowline_node::kubelet::Kubelet;
 use bowline_node::process::{ProcessRuntime, RunningPod, Settings, manifest};
@@ -94,7 +94,7 @@ impl Dev {
         cluster.add(node_object(node_address.port()))?;
         let known = runtime.clone();
         let cluster = cluster.refreshed_by(Arc::new(move |pod| pod_status::refresh(&known, pod)));
-        let client = authority.client(admitted::API_SERVER, admitted::MASTERS)?;
+        let client = authority.client(allowed_clients::API_SERVER, allowed_clients::MASTERS)?;
         let trust = tls::Trust::Ca(authority.pem().as_bytes().to_vec());
         let cluster = Arc::new(cluster);
         let nodes = Nodes {
@@ -159,8 +159,9 @@ async fn start_node(
     let tls = tls::server(&identity, Some(authority.pem().as_bytes()), true)?;
     let sessions = Sessions::default();
     let forwards = Slots::new(config.forward_connections.unwrap_or(FORWARD_CONNECTIONS));
-    let admitted = Some(Admitted::default());
-    let kubelet = Kubelet { runtime, sessions: sessions.clone(), admitted, forwards };
+    let admitted = Some(AllowedClients::default());
+    let kubelet =
+        Kubelet { runtime, sessions: sessions.clone(), allowed_clients: admitted, forwards };
     let service = move |peer, request| kubelet.clone().answer(peer, request);
     #[expect(clippy::disallowed_methods, reason = "it is waited for")]
     let server =

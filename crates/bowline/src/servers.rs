@@ -72,8 +72,12 @@ pub async fn node(asked: args::node::Node) -> Result<()> {
     let admitted = client_ca.is_some().then_some(asked.admitted);
     let open = if admitted.is_some() { "" } else { " (loopback only: no --client-ca-file)" };
     let forwards = Slots::new(asked.max_connections_per_forward);
-    let kubelet =
-        Kubelet { runtime: runtime.clone(), sessions: sessions.clone(), admitted, forwards };
+    let kubelet = Kubelet {
+        runtime: runtime.clone(),
+        sessions: sessions.clone(),
+        allowed_clients: admitted,
+        forwards,
+    };
     let scheme = if tls.is_some() { "https" } else { "http" };
     print::notice(format_args!("serving on {scheme}://{address}{open}"));
     let service = move |peer, request| kubelet.clone().answer(peer, request);

@@ -246,7 +246,7 @@ impl Process for Deaf {
         Poll::Pending
     }
 
-    fn is_silent(&self) -> bool {
+    fn output_ended(&self) -> bool {
         false
     }
 

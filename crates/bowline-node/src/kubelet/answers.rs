@@ -10,7 +10,8 @@ use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
 
 use crate::runtime::Refusal;
 
-/// The kubelet's words. A certificate's name is text of others, and the answer is shown as it is.
+/// Words a refusal as the kubelet does. The name is sanitized: it is text of others, and clients
+/// show the answer as it is.
 pub(super) fn forbidden(user: &str, method: &Method) -> String {
     let verb = match method.as_str() {
         "POST" => "create",

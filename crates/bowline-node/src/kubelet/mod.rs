@@ -21,26 +21,29 @@ use tracing::debug;
 
 use self::answers::{forbidden, refuse, text, too_many};
 use self::route::{Route, record, route};
-use crate::admitted::Admitted;
+use crate::allowed_clients::AllowedClients;
 use crate::forward::Slots;
 use crate::lines::{LogLines, Options};
 use crate::runtime::{Refusal, Runtime, Target};
 
-/// A kubelet's streaming side.
+/// The kubelet's streaming endpoints and its logs, over one runtime.
 #[derive(Clone, Debug)]
 pub struct Kubelet {
-    /// What runs here.
+    /// The runtime of this node.
     pub runtime: Arc<dyn Runtime>,
-    /// The sessions, and their end.
+    /// The sessions of this node, and what ends them all.
     pub sessions: Sessions,
-    /// Who may, by the certificate that a client has to show; `None` asks nobody.
-    pub admitted: Option<Admitted>,
-    /// What port-forwards may hold.
+    /// Who may use the node, by the certificate that a client has to show; `None` is everybody who
+    /// reaches it.
+    pub allowed_clients: Option<AllowedClients>,
+    /// How many connections port-forwards may have.
     pub forwards: Slots,
 }
 
 impl Kubelet {
-    /// Answers a request; a stream goes on as a session of its own.
+    /// Answers a request. A stream goes on as a task of `sessions` after the answer.
+    ///
+    /// Dropped before it has answered, it starts no session.
     pub async fn answer(self, peer: Peer, request: Request<Incoming>) -> Reply {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let user = peer.identity.as_ref().map(|identity| Subject {
@@ -70,7 +73,7 @@ impl Kubelet {
         requester: &Requester,
         request: Request<Incoming>,
     ) -> Result<Reply, Refusal> {
-        if self.admitted.is_none() {
+        if self.allowed_clients.is_none() {
             local::check(&request).map_err(|error| Refusal::new(403, error.to_string()))?;
         }
         let route = route(request.uri().path())?;
@@ -93,10 +96,10 @@ impl Kubelet {
     }
 
     fn admit(&self, peer: &Peer, method: &Method) -> Result<(), Refusal> {
-        let Some(admitted) = &self.admitted else { return Ok(()) };
+        let Some(allowed) = &self.allowed_clients else { return Ok(()) };
         let identity = peer.identity.as_ref();
         let identity = identity.ok_or_else(|| Refusal::new(401, "Unauthorized"))?;
-        if admitted.admits(identity) {
+        if allowed.contains(identity) {
             return Ok(());
         }
         Err(Refusal::new(403, forbidden(&identity.user, method)))

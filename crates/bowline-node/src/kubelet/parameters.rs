@@ -6,7 +6,7 @@ use bowline_proto::session::Wants;
 
 use crate::runtime::Refusal;
 
-/// The lines that an attach begins with.
+/// Reads how many lines of the log an attach is to begin with.
 pub(super) fn replay(query: &str) -> Result<Option<usize>, Refusal> {
     let asked = form_urlencoded::parse(query.as_bytes()).find(|pair| pair.0 == REPLAY.asked);
     let Some((_, value)) = asked else { return Ok(None) };
@@ -16,7 +16,7 @@ pub(super) fn replay(query: &str) -> Result<Option<usize>, Refusal> {
     number.map(Some).map_err(bad)
 }
 
-/// The ports of a forward in channels, which cannot be asked for later
+/// Reads the ports of a forward in channels, which cannot be asked for later
 /// (docs/protocols/endpoints.md, 1.2).
 pub(super) fn ports(query: &str) -> Result<Vec<u16>, Refusal> {
     let bad = |text: String| Refusal::new(400, text);
@@ -52,7 +52,8 @@ pub(super) fn ports(query: &str) -> Result<Vec<u16>, Refusal> {
     Ok(ports)
 }
 
-/// The kubelet's reading: only `1` counts, the first of several; a terminal swallows stderr.
+/// Reads the command and the channels as the kubelet does: only `1` is true, the first of several
+/// values counts, and a terminal has no stderr of its own.
 pub(super) fn parameters(query: &str) -> Result<(Vec<String>, Wants), Refusal> {
     let pairs: Vec<_> = form_urlencoded::parse(query.as_bytes()).collect();
     let set = |name: &str| pairs.iter().find(|pair| pair.0 == name).is_some_and(|p| p.1 == "1");

@@ -5,7 +5,7 @@ use bowline_io::request_target::{BadPath, Parts, parts};
 
 use crate::runtime::{PodTarget, Refusal, Target};
 
-/// The part of a URL that says what is asked for.
+/// What a path asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Route {
     Healthz,
@@ -20,9 +20,9 @@ pub(super) fn record(verb: &'static str, requester: &Requester, target: &Target)
     Record { container: container.clone(), ..requester.record(verb, &pod.namespace, &pod.name) }
 }
 
-/// `/exec/NAMESPACE/POD/CONTAINER`, or with a uid before the container, and `/attach` likewise;
-/// `/containerLogs/NAMESPACE/POD/CONTAINER`; `/portForward/NAMESPACE/POD`, or with a uid behind the
-/// pod.
+/// Reads `/exec/NAMESPACE/POD/CONTAINER`, or with a uid before the container, and `/attach`
+/// likewise; `/containerLogs/NAMESPACE/POD/CONTAINER`; `/portForward/NAMESPACE/POD`, or with a uid
+/// behind the pod.
 pub(super) fn route(path: &str) -> Result<Route, Refusal> {
     let unknown = || Refusal::new(404, "404 page not found");
     let Parts { names, ends_with_slash } = parts(path).map_err(|bad| match bad {

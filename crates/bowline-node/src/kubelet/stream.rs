@@ -31,9 +31,9 @@ use crate::runtime::{
     AttachRequest, Attachment, BoxFuture, ExecRequest, Forwarding, PodTarget, Refusal, Session,
     Target,
 };
-use crate::upstream::reach;
+use crate::upstream::upgrade;
 
-/// What both sides of a relayed stream are told when the node ends.
+/// What both ends of a relayed stream are told when the node shuts down.
 const SHUTDOWN: &str = "the node shuts down";
 
 impl Kubelet {
@@ -45,9 +45,9 @@ impl Kubelet {
     ) -> Result<Reply, Refusal> {
         let (command, wants) = parameters(query(&request))?;
         let record = Record { command: command.clone(), ..record("exec", requester, target) };
-        let admitted = self.admit_session(record)?;
+        let pending = self.admit_session(record)?;
         let session = self.runtime.exec(target, ExecRequest { command, wants }).await?;
-        self.session(admitted, request, Attachment { session, replay: None }, wants).await
+        self.session(pending, request, Attachment { session, replay: None }, wants).await
     }
 
     pub(super) async fn attach(
@@ -58,15 +58,15 @@ impl Kubelet {
     ) -> Result<Reply, Refusal> {
         let (_, wants) = parameters(query(&request))?;
         let replay = replay(query(&request))?;
-        let admitted = self.admit_session(record("attach", requester, target))?;
+        let pending = self.admit_session(record("attach", requester, target))?;
         let attachment = self.runtime.attach(target, AttachRequest { wants, replay }).await?;
-        self.session(admitted, request, attachment, wants).await
+        self.session(pending, request, attachment, wants).await
     }
 
-    /// Upgrades a request to a session.
+    /// Upgrades a request for an exec or an attach, and runs its session.
     async fn session(
         &self,
-        mut admitted: Pending,
+        mut pending: Pending,
         request: Request<Incoming>,
         attachment: Attachment,
         wants: Wants,
@@ -75,15 +75,15 @@ impl Kubelet {
         let accepted = negotiate(&request, |method, lines| accept(method, lines, taken))?;
         let mut reply = switch(&accepted);
         let protocol = accepted.protocol;
-        admitted.record.near = protocol.label();
+        pending.record.near = protocol.label();
         let Attachment { session, replay } = attachment;
         let upstream = match session {
             Session::Local(session) => {
-                // Whoever asks for lines must know whether it was heard.
-                let heard = replay.map(|lines| (REPLAY.answered, lines.to_string()));
-                set_headers(&mut reply, heard.as_slice());
+                // A client that asks for lines must know whether it gets them.
+                let granted = replay.map(|lines| (REPLAY.answered, lines.to_string()));
+                set_headers(&mut reply, granted.as_slice());
                 let run = move |connection, end| session.run(wants, protocol, connection, end);
-                self.go_on(admitted.begin(), request, run);
+                self.spawn_session(pending.begin(), request, run);
                 return Ok(reply);
             }
             Session::Upstream(upstream) => upstream.await?,
@@ -92,27 +92,27 @@ impl Kubelet {
             Carrier::Spdy => Offer::spdy(),
             Carrier::WebSocket => Offer::websocket(random::bytes()),
         };
-        let (far, on_lost) = reach(upstream, offer).await?;
-        for extension in handed_on(admitted.record.verb) {
-            if let Some(heard) = far.head.headers.get(extension.answered) {
-                reply.headers_mut().insert(extension.answered, heard.clone());
+        let (far, on_lost) = upgrade(upstream, offer).await?;
+        for extension in handed_on(pending.record.verb) {
+            if let Some(granted) = far.head.headers.get(extension.answered) {
+                reply.headers_mut().insert(extension.answered, granted.clone());
             }
         }
-        admitted.record.far = far.protocol.label();
-        let mut running = admitted.begin();
+        pending.record.far = far.protocol.label();
+        let mut running = pending.begin();
         let relay = Relay::with_tap(
             session::Session::new(Side::Server, protocol, wants, random::bytes()),
             session::Session::new(Side::Client, far.protocol, wants, random::bytes()),
             running.tap(),
         )
         .with_hop("node to runtime");
-        self.go_on(running, request, move |near, end| {
-            // In a box, its place is not there twice.
+        self.spawn_session(running, request, move |near, end| {
+            // In a box: the task would otherwise have room for the future twice.
             let relayed = Box::pin(join(near, far.connection, relay, end, SHUTDOWN));
             Box::pin(async move {
                 let (ending, traffic) = relayed.await;
                 let end = End::from(ending);
-                on_lost.unless(matches!(end, End::Outcome(_)));
+                on_lost.finish(matches!(end, End::Outcome(_)));
                 (end, traffic)
             })
         });
@@ -132,12 +132,12 @@ impl Kubelet {
             if channels { ports(query(&request))? } else { Vec::new() }
         };
         let record = requester.record("portforward", &target.namespace, &target.name);
-        let mut admitted = self.admit_session(record)?;
+        let mut pending = self.admit_session(record)?;
         let forwarding = self.runtime.port_forward(target, &ports).await?;
         let accepted = negotiate(&request, accept_forward)?;
         let reply = switch(&accepted);
         let protocol = accepted.protocol;
-        admitted.record.near = protocol.label();
+        pending.record.near = protocol.label();
         let upstream = match forwarding {
             Forwarding::Local(local) => {
                 let forward = match wire(protocol) {
@@ -146,7 +146,7 @@ impl Kubelet {
                 };
                 let slots = self.forwards.clone();
                 let run = move |connection, end| local.run(forward, connection, slots, end);
-                self.go_on(admitted.begin(), request, run);
+                self.spawn_session(pending.begin(), request, run);
                 return Ok(reply);
             }
             Forwarding::Upstream(upstream) => upstream,
@@ -156,22 +156,22 @@ impl Kubelet {
                 "this node's runtime forwards ports over SPDY or the tunnel, not in channels";
             Refusal::new(501, text)
         })?;
-        let (far, on_lost) = reach(upstream.await?, Offer::forward()).await?;
-        admitted.record.far = far.protocol.label();
-        self.go_on(admitted.begin(), request, move |near, end| {
+        let (far, on_lost) = upgrade(upstream.await?, Offer::forward()).await?;
+        pending.record.far = far.protocol.label();
+        self.spawn_session(pending.begin(), request, move |near, end| {
             let splice = Splice::new(wire).with_failure_text("the connection to the runtime broke");
             let passed = Box::pin(join(near, far.connection, splice, end, SHUTDOWN));
             Box::pin(async move {
                 let (ending, traffic) = passed.await;
-                on_lost.unless(ending.is_some());
+                on_lost.finish(ending.is_some());
                 (if ending.is_some() { End::Over } else { End::Shutdown }, traffic)
             })
         });
         Ok(reply)
     }
 
-    /// Goes on with a session once its 101 was written.
-    fn go_on(
+    /// Runs a session in a task of its own, once its 101 was written.
+    fn spawn_session(
         &self,
         running: Running,
         request: Request<Incoming>,
@@ -193,7 +193,7 @@ impl Kubelet {
     }
 }
 
-/// How SPDY comes from a client that forwards ports; `None` if it speaks channels.
+/// Returns how SPDY comes from a client that forwards ports; `None` if it speaks channels.
 fn wire(protocol: &'static Protocol) -> Option<Wire> {
     if *protocol == FORWARD_TUNNEL {
         Some(Wire::tunnel(Role::Server, random::bytes()))

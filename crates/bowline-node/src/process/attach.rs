@@ -22,19 +22,19 @@ const QUIET: Duration = Duration::from_secs(2);
 
 /// One client that attaches. It misses nothing from its making on.
 #[derive(Debug)]
-pub struct Attach {
+pub(super) struct Attach {
     container: Arc<Container>,
     wants: Wants,
     reader: Option<Reader>,
 }
 
 impl Attach {
-    /// At the end of what the container has written so far, or `replay` lines before that.
+    /// Attaches at the end of what the container has written so far, or `replay` lines before that.
     ///
     /// # Errors
     /// 400 where client and process do not agree about a terminal. Each would be a hang, or a loss,
     /// with the runtimes that people know (trap T33 in docs/protocols/traps.md).
-    pub fn new(
+    pub(super) fn new(
         container: Arc<Container>,
         wants: Wants,
         replay: Option<usize>,
@@ -85,14 +85,14 @@ impl Command for Attach {
 
 /// An attached client. Dropped, it is detached, and the process goes on.
 #[derive(Debug)]
-pub struct Attached {
+pub(super) struct Attached {
     reader: Reader,
     wants: Wants,
     tty: bool,
     /// The process's input ends with this client's (`stdinOnce`).
     ends_input: bool,
     input_ended: bool,
-    /// Runs while nothing comes.
+    /// The timer that runs while the container writes nothing.
     quiet: Option<Pin<Box<Sleep>>>,
     /// The client has detached: it gets what was written until then.
     until: Option<Position>,
@@ -101,7 +101,7 @@ pub struct Attached {
 impl Attached {
     fn poll_input(&mut self, cx: &mut Context<'_>, stdin: &mut WriteQueue) -> Poll<()> {
         if !stdin.is_empty() {
-            return self.reader.poll_type(cx, stdin);
+            return self.reader.poll_write(cx, stdin);
         }
         if !stdin.is_over() || self.input_ended {
             return Poll::Pending;
@@ -126,7 +126,7 @@ impl Process for Attached {
 
     fn poll(&mut self, cx: &mut Context<'_>, stdin: &mut WriteQueue, room: bool) -> Poll<Act> {
         if self.poll_input(cx, stdin).is_ready() {
-            return Poll::Ready(Act::Took);
+            return Poll::Ready(Act::TookInput);
         }
         if !room {
             self.reader.watch(cx);
@@ -138,11 +138,11 @@ impl Process for Attached {
                 quiet.as_mut().reset(Instant::now() + QUIET);
             }
             match next {
-                Next::Piece(Source::Out, _, bytes) if self.wants.stdout => {
-                    return Poll::Ready(Act::Out(bytes));
+                Next::Piece(Source::Stdout, _, bytes) if self.wants.stdout => {
+                    return Poll::Ready(Act::Stdout(bytes));
                 }
-                Next::Piece(Source::Err, _, bytes) if self.wants.stderr => {
-                    return Poll::Ready(Act::Err(bytes));
+                Next::Piece(Source::Stderr, _, bytes) if self.wants.stderr => {
+                    return Poll::Ready(Act::Stderr(bytes));
                 }
                 Next::Piece(..) => {}
                 Next::Over => return Poll::Pending,
@@ -151,13 +151,13 @@ impl Process for Attached {
         }
     }
 
-    fn is_silent(&self) -> bool {
+    fn output_ended(&self) -> bool {
         self.reader.is_over(self.until)
     }
 
     /// The end of the attachment is a good one, whatever becomes of the process.
     fn poll_exit(&mut self, cx: &mut Context<'_>) -> Poll<ExitStatus> {
-        if self.is_silent() {
+        if self.output_ended() {
             return Poll::Ready(ExitStatus::Exited(0));
         }
         if let Some(quiet) = &mut self.quiet
@@ -168,7 +168,7 @@ impl Process for Attached {
         }
         self.reader.watch(cx);
         // It may have ended in between.
-        if self.is_silent() { Poll::Ready(ExitStatus::Exited(0)) } else { Poll::Pending }
+        if self.output_ended() { Poll::Ready(ExitStatus::Exited(0)) } else { Poll::Pending }
     }
 }
 

@@ -10,13 +10,13 @@ use std::process::Command;
 use bowline_io::descriptors;
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-/// Linux numbers its signals up to this.
+/// The highest number of a signal on Linux.
 const LAST_SIGNAL: i32 = 64;
 
 /// Lets `command` begin a session and process group; its stdin becomes the session's terminal if
 /// that is asked for. Signals act as by default, only the standard descriptors stay open, and the
 /// limit of descriptors is the one that the node found, whatever the node itself was started with.
-pub fn begin_session(command: &mut Command, terminal: bool) {
+pub(super) fn begin_session(command: &mut Command, terminal: bool) {
     let limit = descriptors::original_limit();
     // SAFETY: the closure runs in the forked child of a program with threads, where only
     // async-signal-safe calls are allowed. `prepare` makes system calls alone: it allocates
@@ -51,7 +51,7 @@ fn default_signals() {
     }
 }
 
-/// Descriptors that the node inherited, or that a library opened, are nobody else's business.
+/// Keeps descriptors that the node inherited, or that a library opened, from the new program.
 fn close_on_exec() {
     // SAFETY: no descriptor is closed here; those above the standard ones are marked for exec to
     // close. A kernel before 5.11 refuses the flag, and then the marks they have must do.

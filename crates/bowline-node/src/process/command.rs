@@ -23,19 +23,19 @@ use super::spawn::{self, Descriptors, SpawnError};
 use super::terminal::Terminal;
 use crate::runtime::{Act, Command, Drain, ExitStatus, Process, StartError};
 
-/// The most that a process's two pipes hold when it ends.
+/// The most bytes that a process's two pipes hold when it ends.
 const HELD_BYTES: usize = 2 * PIPE_BYTES;
 
 /// A command to run in a container.
 #[derive(Debug)]
-pub struct Exec {
+pub(super) struct Exec {
     /// Where it runs.
     pub container: Arc<Container>,
     /// Its words.
     pub words: Vec<String>,
     /// The channels that the client wants.
     pub wants: Wants,
-    /// How it is ended once its client has gone.
+    /// How its processes are ended once its client has gone.
     pub termination: Termination,
     /// How long its output is read on after it has ended.
     pub patience: Option<Duration>,
@@ -72,29 +72,30 @@ impl Command for Exec {
 
 /// A process of this host and its ends.
 #[derive(Debug)]
-pub struct HostProcess {
+pub(super) struct HostProcess {
     group: ProcessGroup,
     ends: Ends,
     stdin: Stdin,
     line_begun: bool,
     out: ReadBuffer,
     err: ReadBuffer,
-    /// Neither output waits for a pause of the other.
+    /// Which output is looked at first: they take turns, so that neither waits for a pause of the
+    /// other.
     err_first: bool,
 }
 
-type Outflow = Option<Pipe<Receiver>>;
+type OutputPipe = Option<Pipe<Receiver>>;
 
 #[derive(Debug)]
 enum Ends {
-    Pipes { stdin: Option<Pipe<Sender>>, stdout: Outflow, stderr: Outflow },
+    Pipes { stdin: Option<Pipe<Sender>>, stdout: OutputPipe, stderr: OutputPipe },
     Terminal { terminal: Terminal, open: bool },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stdin {
     Open,
-    /// It takes no more: it ended, or we said the end.
+    /// It takes no more: the process closed it, or the end of the input was written.
     Closed,
 }
 
@@ -102,8 +103,9 @@ impl HostProcess {
     /// Starts `words` in a container, with the ends that are wanted.
     ///
     /// # Errors
-    /// [`SpawnError`].
-    pub fn start(
+    /// [`SpawnError`] if there is no such program, it cannot be run, or the system is out of what a
+    /// process needs.
+    pub(super) fn start(
         words: &[String],
         container: &ContainerSpec,
         wants: Wants,
@@ -124,9 +126,9 @@ impl HostProcess {
         })
     }
 
-    /// Its process id.
+    /// Returns its process id.
     #[must_use]
-    pub fn id(&self) -> u32 {
+    pub(super) fn id(&self) -> u32 {
         self.group.id()
     }
 
@@ -138,10 +140,10 @@ impl HostProcess {
             if let Poll::Ready(bytes) = poll_pipe(cx, pipe, buffer) {
                 self.err_first = !err;
                 return Poll::Ready(match (bytes, err) {
-                    (Some(bytes), false) => Act::Out(bytes.freeze()),
-                    (Some(bytes), true) => Act::Err(bytes.freeze()),
-                    (None, false) => Act::OutEnded,
-                    (None, true) => Act::ErrEnded,
+                    (Some(bytes), false) => Act::Stdout(bytes.freeze()),
+                    (Some(bytes), true) => Act::Stderr(bytes.freeze()),
+                    (None, false) => Act::StdoutEnded,
+                    (None, true) => Act::StderrEnded,
                 });
             }
         }
@@ -203,7 +205,7 @@ impl Process for HostProcess {
 
     fn poll(&mut self, cx: &mut Context<'_>, stdin: &mut WriteQueue, room: bool) -> Poll<Act> {
         if self.poll_stdin(cx, stdin).is_ready() {
-            return Poll::Ready(Act::Took);
+            return Poll::Ready(Act::TookInput);
         }
         if !room {
             return Poll::Pending;
@@ -211,10 +213,10 @@ impl Process for HostProcess {
         match &mut self.ends {
             Ends::Terminal { terminal, open } if *open => {
                 match ready!(self.out.poll(cx, terminal)) {
-                    Ok(bytes) if !bytes.is_empty() => Poll::Ready(Act::Out(bytes.freeze())),
+                    Ok(bytes) if !bytes.is_empty() => Poll::Ready(Act::Stdout(bytes.freeze())),
                     _ => {
                         *open = false;
-                        Poll::Ready(Act::OutEnded)
+                        Poll::Ready(Act::StdoutEnded)
                     }
                 }
             }
@@ -223,7 +225,7 @@ impl Process for HostProcess {
         }
     }
 
-    fn is_silent(&self) -> bool {
+    fn output_ended(&self) -> bool {
         match &self.ends {
             Ends::Pipes { stdout, stderr, .. } => stdout.is_none() && stderr.is_none(),
             Ends::Terminal { open, .. } => !open,
@@ -234,14 +236,14 @@ impl Process for HostProcess {
         self.group.poll_exit(cx)
     }
 
-    fn leave(&mut self) {
-        self.group.leave();
+    fn release(&mut self) {
+        self.group.release();
     }
 }
 
 fn poll_pipe(
     cx: &mut Context<'_>,
-    pipe: &mut Outflow,
+    pipe: &mut OutputPipe,
     buffer: &mut ReadBuffer,
 ) -> Poll<Option<BytesMut>> {
     let Some(open) = pipe else { return Poll::Pending };

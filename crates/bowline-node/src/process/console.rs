@@ -18,39 +18,39 @@ use bowline_proto::session::Size;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::log::{LOG_BYTES, Log, Position};
+use super::log::{LOG_BYTES, LogBuffer, Position};
 use crate::runtime::{Act, Process, Source};
 
 /// How far a reader may be behind before the process waits for it: the next read must not push out
 /// what it has not had.
 const BEHIND_BYTES: u64 = LOG_BYTES - 2 * READ_BYTES as u64;
-/// How long the process waits for one reader,
+/// How long the process waits for one reader that takes less than [`PROGRESS_BYTES`] meanwhile.
 const HOLD: Duration = Duration::from_secs(1);
-/// unless that has taken so much meanwhile.
+/// How much a reader has to take within [`HOLD`] to be waited for once more.
 const PROGRESS_BYTES: u64 = 1024 * 1024;
 
-/// The console.
+/// The output and the input of a container's main process.
 #[derive(Debug, Default)]
-pub struct Console {
+pub(super) struct Console {
     inner: Mutex<Inner>,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
-    log: Log,
+    log: LogBuffer,
     readers: BTreeMap<u64, ReaderState>,
     next_reader: u64,
-    /// Those of them for whom the process waits.
+    /// The readers for whom the process waits when they are behind.
     holding: BTreeSet<u64>,
-    /// Those who wait for something to read.
+    /// The tasks of readers that wait for something to read.
     waiting: BTreeMap<u64, Waker>,
-    /// Nothing will be written any more.
+    /// The process has ended, and all of its output is in the log.
     is_over: bool,
     stdin: WriteQueue,
-    /// For the process's terminal. A client asks for a redraw by another size before its own, so
-    /// the last two count.
+    /// Sizes for the process's terminal. A client asks for a redraw by another size before its own,
+    /// so the last two count.
     sizes: VecDeque<Size>,
-    /// The task that has the process.
+    /// The task that runs the process.
     main: Option<Waker>,
 }
 
@@ -58,17 +58,17 @@ struct Inner {
 struct ReaderState {
     at: Position,
     taken_bytes: u64,
-    /// The process waits for it since then, when it had taken so much.
+    /// Since when the process waits for this reader, and what it had taken then.
     awaited: Option<(Instant, u64)>,
     given_up: bool,
 }
 
 /// What comes next for a reader.
 #[derive(Debug)]
-pub enum Next {
+pub(super) enum Next {
     /// Some of the output.
     Piece(Source, SystemTime, Bytes),
-    /// There is no more, and will not be.
+    /// The output has ended.
     Over,
     /// The reader was too slow: what comes next is not there any more.
     GivenUp,
@@ -76,10 +76,10 @@ pub enum Next {
 
 /// What the process's task has to do.
 #[derive(Debug)]
-pub enum Turn {
-    /// The process did this; it is in the log.
+pub(super) enum Turn {
+    /// The process did something, and moved so many bytes of output into the log.
     Acted(usize),
-    /// It waits for a reader, until then at most.
+    /// The process waits for a reader, at most until this time.
     Held(Instant),
 }
 
@@ -88,8 +88,8 @@ impl Console {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Somebody who reads from a place on that is chosen with a look at the log.
-    pub fn reader(self: &Arc<Console>, from: impl FnOnce(&Log) -> Position) -> Reader {
+    /// Adds a reader that begins at the position that `from` chooses in the log.
+    pub(super) fn reader(self: &Arc<Console>, from: impl FnOnce(&LogBuffer) -> Position) -> Reader {
         let mut inner = self.lock();
         let at = from(&inner.log);
         let id = inner.next_reader;
@@ -100,20 +100,23 @@ impl Console {
         Reader { console: self.clone(), id }
     }
 
-    /// The same, and the process waits for it as long as it goes on.
-    pub fn holding_reader(self: &Arc<Console>, from: impl FnOnce(&Log) -> Position) -> Reader {
+    /// Adds a reader for which the process waits, as long as it takes output.
+    pub(super) fn holding_reader(
+        self: &Arc<Console>,
+        from: impl FnOnce(&LogBuffer) -> Position,
+    ) -> Reader {
         let reader = self.reader(from);
         self.lock().holding.insert(reader.id);
         reader
     }
 
-    /// A look at the log.
-    pub fn with_log<T>(&self, look: impl FnOnce(&Log) -> T) -> T {
+    /// Calls `look` with the log.
+    pub(super) fn with_log<T>(&self, look: impl FnOnce(&LogBuffer) -> T) -> T {
         look(&self.lock().log)
     }
 
-    /// Lets the process do one thing. Pending if there is nothing that it can do.
-    pub fn poll_process(
+    /// Lets the process do one thing. Pending if there is nothing that it can do now.
+    pub(super) fn poll_process(
         &self,
         cx: &mut Context<'_>,
         process: &mut (impl Process + ?Sized),
@@ -130,26 +133,26 @@ impl Console {
             }
         };
         let moved = match act {
-            Act::Out(bytes) => inner.push(Source::Out, &bytes),
-            Act::Err(bytes) => inner.push(Source::Err, &bytes),
-            Act::Took => {
+            Act::Stdout(bytes) => inner.push(Source::Stdout, &bytes),
+            Act::Stderr(bytes) => inner.push(Source::Stderr, &bytes),
+            Act::TookInput => {
                 // There is room for more input.
                 inner.wake_all();
                 0
             }
-            Act::OutEnded | Act::ErrEnded | Act::Broken(_) => 0,
+            Act::StdoutEnded | Act::StderrEnded | Act::Broken(_) => 0,
         };
         Poll::Ready(Turn::Acted(moved))
     }
 
-    /// Adds to the log what a process would have written.
+    /// Adds output to the log, as if a process had written it.
     #[cfg(test)]
     pub fn write(&self, source: Source, bytes: &[u8]) {
         self.lock().push(source, bytes);
     }
 
-    /// The process has ended and all of its output is here.
-    pub fn end(&self) {
+    /// Tells all readers that the process has ended and all of its output was read.
+    pub(super) fn end(&self) {
         let mut inner = self.lock();
         inner.is_over = true;
         inner.stdin.discard();
@@ -169,8 +172,8 @@ impl Inner {
         std::mem::take(&mut self.waiting).into_values().for_each(Waker::wake);
     }
 
-    /// Until when the process waits for slow readers; `None` if there are none. Those for whom it
-    /// has waited long enough are given up.
+    /// Returns until when the process waits for slow readers; `None` if there are none. Gives up
+    /// those for whom it has waited long enough.
     fn held(&mut self) -> Option<Instant> {
         let mut until: Option<Instant> = None;
         let (log, holding) = (&self.log, &self.holding);
@@ -204,7 +207,7 @@ impl Inner {
         until
     }
 
-    /// What comes next for a reader. `None` if that is still to come.
+    /// Returns what comes next for a reader; `None` if it has not been written yet.
     fn next(&mut self, id: u64, until: Option<Position>) -> Option<Next> {
         let Some(reader) = self.readers.get_mut(&id) else { return Some(Next::Over) };
         if until.is_some_and(|until| reader.at >= until) {
@@ -233,16 +236,16 @@ impl Inner {
     }
 }
 
-/// One reader's part of a console, and its way to the input. Dropped, nobody waits for it.
+/// A reader of a console, which can also write input. Dropped, the process waits for it no more.
 #[derive(Debug)]
-pub struct Reader {
+pub(super) struct Reader {
     console: Arc<Console>,
     id: u64,
 }
 
 impl Reader {
-    /// What comes next. At most until `until`, where that is known.
-    pub fn poll_next(&self, cx: &mut Context<'_>, until: Option<Position>) -> Poll<Next> {
+    /// Reads what comes next, up to `until` where that is given.
+    pub(super) fn poll_next(&self, cx: &mut Context<'_>, until: Option<Position>) -> Poll<Next> {
         let mut inner = self.console.lock();
         let next = inner.next(self.id, until);
         if next.is_none() {
@@ -251,8 +254,8 @@ impl Reader {
         next.map_or(Poll::Pending, Poll::Ready)
     }
 
-    /// Whether all that there will be was read, up to `until`.
-    pub fn is_over(&self, until: Option<Position>) -> bool {
+    /// Returns whether everything up to `until`, or to the end of the process's output, was read.
+    pub(super) fn is_over(&self, until: Option<Position>) -> bool {
         let inner = self.console.lock();
         inner.readers.get(&self.id).is_none_or(|reader| {
             until.is_some_and(|until| reader.at >= until)
@@ -260,18 +263,18 @@ impl Reader {
         })
     }
 
-    /// Whether it was too slow for the process to wait for it any longer.
-    pub fn is_given_up(&self) -> bool {
+    /// Returns whether it was too slow for the process to wait for it any longer.
+    pub(super) fn is_given_up(&self) -> bool {
         self.console.lock().readers.get(&self.id).is_some_and(|reader| reader.given_up)
     }
 
     /// Wakes the task at the next change.
-    pub fn watch(&self, cx: &Context<'_>) {
+    pub(super) fn watch(&self, cx: &Context<'_>) {
         self.console.lock().waiting.insert(self.id, cx.waker().clone());
     }
 
-    /// Moves input on its way to the process. Pending if none could be.
-    pub fn poll_type(&self, cx: &mut Context<'_>, input: &mut WriteQueue) -> Poll<()> {
+    /// Moves input into the process's queue. Pending if that is full.
+    pub(super) fn poll_write(&self, cx: &mut Context<'_>, input: &mut WriteQueue) -> Poll<()> {
         let mut inner = self.console.lock();
         let mut moved = false;
         while let room @ 1.. = STDIN_BYTES.saturating_sub(inner.stdin.len())
@@ -280,7 +283,8 @@ impl Reader {
             inner.stdin.push(bytes);
             moved = true;
         }
-        // Nobody else's buffers wait here.
+        // Copied, so that no read buffer of a connection is kept alive by a process that does not
+        // read.
         inner.stdin.compact();
         if moved {
             inner.wake_main();
@@ -291,19 +295,19 @@ impl Reader {
     }
 
     /// Ends the process's input.
-    pub fn end_input(&self) {
+    pub(super) fn end_input(&self) {
         let mut inner = self.console.lock();
         inner.stdin.end();
         inner.wake_main();
     }
 
-    /// Where the output has come to.
-    pub fn end(&self) -> Position {
-        self.console.with_log(Log::end)
+    /// Returns the position behind the last byte of output.
+    pub(super) fn end(&self) -> Position {
+        self.console.with_log(LogBuffer::end)
     }
 
     /// Tells the process's terminal a size.
-    pub fn resize(&self, size: Size) {
+    pub(super) fn resize(&self, size: Size) {
         let mut inner = self.console.lock();
         if inner.sizes.len() == 2 {
             inner.sizes.pop_front();
@@ -343,7 +347,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_reads_a_log_holds_nothing() {
         let console = Arc::new(Console::default());
-        let readers: Vec<_> = (0..20).map(|_| console.reader(Log::begin)).collect();
+        let readers: Vec<_> = (0..20).map(|_| console.reader(LogBuffer::begin)).collect();
         assert!(runs(&console));
         assert!(readers.iter().all(is_given_up));
     }
@@ -351,7 +355,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_is_attached_holds_it_for_a_while() {
         let console = Arc::new(Console::default());
-        let reader = console.holding_reader(Log::begin);
+        let reader = console.holding_reader(LogBuffer::begin);
         assert!(!runs(&console));
         tokio::time::advance(HOLD).await;
         assert!(runs(&console));

@@ -1,5 +1,5 @@
-//! A container of this host: what its manifest says, how its main process is, and what runs that to
-//! its end.
+//! A container of this host: its manifest, the state of its main process, and what runs that to its
+//! end.
 
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use super::command::HostProcess;
 use super::console::{Console, Next, Turn};
 use super::descendants::ContainerProcesses;
-use super::log::Log;
+use super::log::LogBuffer;
 use super::manifest::ContainerSpec;
 use super::process_group::Termination;
 use crate::runtime::Process;
@@ -25,18 +25,18 @@ use crate::runtime::Process;
 /// other end.
 const END_DRAIN: Duration = Duration::from_secs(2);
 
-/// One container: what its manifest says, and how its main process is.
+/// One container: its manifest, and the state of its main process.
 #[derive(Debug)]
 pub struct Container {
     /// What its manifest says.
     pub spec: ContainerSpec,
     state: Mutex<State>,
-    /// Its main process, for those who look at it.
+    /// The output and the input of its main process.
     pub(super) console: Arc<Console>,
     pub(super) processes: ContainerProcesses,
 }
 
-/// How a container is.
+/// The state of a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
     /// Its main process runs, or it has none and idles.
@@ -46,7 +46,7 @@ pub enum State {
     },
     /// Its main process has ended; it is not started again.
     Exited {
-        /// Its code, 128 + N for death by signal N.
+        /// Its exit code, 128 + N where signal N ended it.
         code: u8,
         /// Since when it ran.
         since: SystemTime,
@@ -57,28 +57,29 @@ pub enum State {
     Failed {
         /// What the system said.
         why: String,
-        /// When that was tried.
+        /// When the start was tried.
         at: SystemTime,
     },
 }
 
 impl Container {
-    /// How it is.
+    /// Returns its state.
     #[must_use]
     pub fn state(&self) -> State {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// What its main process writes first, once it has; `None` if it never will.
+    /// Waits for the first output of its main process, and returns it; `None` if there is none.
+    /// Cancel safe.
     pub async fn first_output(&self) -> Option<Bytes> {
-        let reader = self.console.reader(Log::begin);
+        let reader = self.console.reader(LogBuffer::begin);
         match poll_fn(|cx| reader.poll_next(cx, None)).await {
             Next::Piece(_, _, bytes) => Some(bytes),
             Next::Over | Next::GivenUp => None,
         }
     }
 
-    /// One without a main process.
+    /// Makes a container without a main process.
     pub(super) fn idle(spec: ContainerSpec) -> Arc<Container> {
         Arc::new(Container {
             spec,
@@ -123,13 +124,13 @@ pub(super) async fn supervise(
     info!(container = spec.name, code = ended.code(), "the main process has ended");
     #[expect(clippy::disallowed_methods, reason = "its status has a date")]
     container.set(State::Exited { code: ended.code(), since, at: SystemTime::now() });
-    process.leave();
+    process.release();
     container.processes.end();
     // What it wrote is read. All that ran beside it was killed; what has left the container's
     // sessions, as none can in a real one, has a while to end.
     let mut until = None;
     let dry = run(console, &mut process, |process, cx| {
-        if process.is_silent() {
+        if process.output_ended() {
             return Poll::Ready(true);
         }
         let until = until.get_or_insert_with(|| Box::pin(sleep(END_DRAIN)));

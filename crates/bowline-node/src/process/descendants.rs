@@ -27,12 +27,13 @@ use super::procfs::{children, own_session};
 /// Held for reading from fork until the child is known here, and for writing by who looks for
 /// orphans: a child that is not known yet looks like one.
 static FORKS: RwLock<()> = RwLock::new(());
-static KNOWN: Mutex<Known> =
-    Mutex::new(Known { containers: BTreeSet::new(), sessions: BTreeMap::new() });
+static REGISTRY: Mutex<Registry> =
+    Mutex::new(Registry { containers: BTreeSet::new(), sessions: BTreeMap::new() });
 static NEXT_CONTAINER: AtomicU64 = AtomicU64::new(0);
 
+/// Whose children are whose.
 #[derive(Debug)]
-struct Known {
+struct Registry {
     /// The containers that live.
     containers: BTreeSet<u64>,
     /// Sessions that commands began, by the id of their leader.
@@ -42,17 +43,18 @@ struct Known {
 #[derive(Debug)]
 struct Session {
     container: u64,
-    /// Its leader was not waited for: its id names nothing else, and it is not an orphan.
-    led: bool,
+    /// Its leader was not waited for: the id names no other process yet, and the leader is no
+    /// orphan.
+    has_leader: bool,
 }
 
-impl Known {
-    fn lock() -> MutexGuard<'static, Known> {
-        KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
+impl Registry {
+    fn lock() -> MutexGuard<'static, Registry> {
+        REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn is_led(&self, process: RawPid) -> bool {
-        self.sessions.get(&process).is_some_and(|session| session.led)
+    fn is_leader(&self, process: RawPid) -> bool {
+        self.sessions.get(&process).is_some_and(|session| session.has_leader)
     }
 
     fn is_orphaned(&self, session: RawPid) -> bool {
@@ -62,104 +64,106 @@ impl Known {
         }
     }
 
-    fn is_at(&self, session: RawPid, container: u64) -> bool {
+    fn belongs_to(&self, session: RawPid, container: u64) -> bool {
         self.sessions.get(&session).is_some_and(|session| session.container == container)
     }
 }
 
 /// The processes of a container that lives.
 #[derive(Debug)]
-pub struct ContainerProcesses(u64);
+pub(super) struct ContainerProcesses(u64);
 
 impl ContainerProcesses {
-    /// Of a new container.
-    pub fn new() -> ContainerProcesses {
+    /// Registers a new container.
+    pub(super) fn new() -> ContainerProcesses {
         let id = NEXT_CONTAINER.fetch_add(1, Ordering::Relaxed);
-        Known::lock().containers.insert(id);
+        Registry::lock().containers.insert(id);
         ContainerProcesses(id)
     }
 
-    /// Starts a command that begins a session of its own. What is started after the end is killed
-    /// at once.
-    pub fn spawn(&self, command: &mut Command) -> io::Result<Child> {
+    /// Starts a command that begins a session of its own. One that is started after [`Self::end`]
+    /// is killed at once.
+    pub(super) fn spawn(&self, command: &mut Command) -> io::Result<Child> {
         let _forking = FORKS.read().unwrap_or_else(PoisonError::into_inner);
         let child = command.spawn()?;
-        let mut known = Known::lock();
+        let mut registry = Registry::lock();
         if let Some(pid) = pid(&child) {
-            known
-                .sessions
-                .insert(pid.as_raw_nonzero().get(), Session { container: self.0, led: true });
-            if !known.containers.contains(&self.0) {
+            registry.sessions.insert(
+                pid.as_raw_nonzero().get(),
+                Session { container: self.0, has_leader: true },
+            );
+            if !registry.containers.contains(&self.0) {
                 let _ = kill_process_group(pid, Signal::KILL);
             }
         }
         Ok(child)
     }
 
-    /// Asks all orphans of this container to end.
-    pub fn ask_orphans(&self) {
-        let known = Known::lock();
+    /// Sends SIGTERM to all orphans of this container.
+    pub(super) fn terminate_orphans(&self) {
+        let registry = Registry::lock();
         for child in children() {
-            let orphan = !known.is_led(child.pid) && known.is_at(child.session, self.0);
+            let orphan =
+                !registry.is_leader(child.pid) && registry.belongs_to(child.session, self.0);
             if orphan && let Some(pid) = Pid::from_raw(child.pid) {
                 let _ = kill_process(pid, Signal::TERM);
             }
         }
     }
 
-    /// Ends all that belong here, as the end of a container's first process does.
-    pub fn end(&self) {
-        let mut known = Known::lock();
-        known.containers.remove(&self.0);
-        for (leader, session) in &known.sessions {
+    /// Kills all processes of this container, as the end of a container's first process does.
+    pub(super) fn end(&self) {
+        let mut registry = Registry::lock();
+        registry.containers.remove(&self.0);
+        for (leader, session) in &registry.sessions {
             if session.container == self.0
-                && session.led
+                && session.has_leader
                 && let Some(group) = Pid::from_raw(*leader)
             {
                 let _ = kill_process_group(group, Signal::KILL);
             }
         }
-        drop(known);
-        tend();
+        drop(registry);
+        reap_orphans();
     }
 }
 
 impl Drop for ContainerProcesses {
     fn drop(&mut self) {
-        Known::lock().containers.remove(&self.0);
+        Registry::lock().containers.remove(&self.0);
     }
 }
 
 /// Makes orphans of this program's children its own children.
-pub fn adopt_orphans() {
+pub(super) fn adopt_orphans() {
     if let Err(error) = set_child_subreaper(Some(getpid())) {
         warn!("background processes of commands cannot be followed: {error}");
     }
 }
 
-/// Waits for a leader that has ended.
-pub fn wait(child: &mut Child) -> io::Result<ExitStatus> {
+/// Waits for the leader of a session, which has ended.
+pub(super) fn wait(child: &mut Child) -> io::Result<ExitStatus> {
     // Under the lock, so that nobody else's child of the same id is forgotten here.
-    let mut known = Known::lock();
+    let mut registry = Registry::lock();
     let status = child.wait();
     if let Some(pid) = pid(child)
-        && let Some(session) = known.sessions.get_mut(&pid.as_raw_nonzero().get())
+        && let Some(session) = registry.sessions.get_mut(&pid.as_raw_nonzero().get())
     {
-        session.led = false;
+        session.has_leader = false;
     }
     status
 }
 
-/// The id of a child.
-pub fn pid(child: &Child) -> Option<Pid> {
+/// Returns the id of a child.
+pub(super) fn pid(child: &Child) -> Option<Pid> {
     i32::try_from(child.id()).ok().and_then(Pid::from_raw)
 }
 
-/// Waits for orphans that have ended and kills those whose container has. Gives the number of those
-/// that still have to end.
-pub fn tend() -> usize {
+/// Waits for orphans that have ended and kills those whose container has ended. Returns how many
+/// still have to end.
+pub(super) fn reap_orphans() -> usize {
     let _no_forks = FORKS.write().unwrap_or_else(PoisonError::into_inner);
-    let mut known = Known::lock();
+    let mut registry = Registry::lock();
     // Without it nobody can tell whose a child is.
     let Some(own) = own_session() else { return 0 };
     let mut living = BTreeSet::new();
@@ -167,16 +171,16 @@ pub fn tend() -> usize {
     for child in children() {
         living.insert(child.session);
         let Some(pid) = Pid::from_raw(child.pid) else { continue };
-        if child.session == own || known.is_led(child.pid) {
+        if child.session == own || registry.is_leader(child.pid) {
             continue;
         }
         if child.has_ended {
             let _ = waitpid(Some(pid), WaitOptions::NOHANG);
-        } else if known.is_orphaned(child.session) {
+        } else if registry.is_orphaned(child.session) {
             ending += 1;
             let _ = kill_process(pid, Signal::KILL);
         }
     }
-    known.sessions.retain(|id, session| session.led || living.contains(id));
+    registry.sessions.retain(|id, session| session.has_leader || living.contains(id));
     ending
 }

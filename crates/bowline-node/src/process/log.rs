@@ -1,4 +1,4 @@
-//! What a container's main process wrote: the newest of it, in the order in which it was read.
+//! The newest output of a container's main process, in the order in which it was read.
 
 use std::cell::OnceCell;
 use std::collections::VecDeque;
@@ -8,25 +8,25 @@ use bytes::{Bytes, BytesMut};
 
 use crate::runtime::{LINE_BYTES, LogRecord, Source};
 
-/// What is kept of it. Kubernetes' own default for a container's log.
-pub const LOG_BYTES: u64 = 10 * 1024 * 1024;
-/// What is kept beyond that for those who began to read it before it was overwritten.
+/// How much output is shown. Kubernetes' own default for a container's log.
+pub(super) const LOG_BYTES: u64 = 10 * 1024 * 1024;
+/// How much is kept beyond [`LOG_BYTES`], for those who began to read before it was overwritten.
 const SLACK_BYTES: u64 = 4 * 1024 * 1024;
 /// What a record costs beside its bytes: many small ones must not cost much more than few big ones.
 const RECORD_BYTES: u64 = 64;
 
-/// What was read at once, or a part of it.
+/// What one read gave, or a part of it.
 #[derive(Clone, Debug)]
-pub struct Record {
+pub(super) struct Record {
     /// When it was read.
     pub time: SystemTime,
-    /// What it was written to.
+    /// The output that it was written to.
     pub source: Source,
-    /// Never empty.
+    /// The bytes; never empty.
     pub bytes: Bytes,
     /// What all records before it cost.
     before: u64,
-    /// Its line ends, once they were counted.
+    /// How many line ends it has, once they were counted.
     line_ends: OnceCell<u64>,
 }
 
@@ -40,7 +40,7 @@ impl Record {
     }
 }
 
-/// How many there are. In pieces that a byte can count, which processors do many of at once.
+/// Counts line ends. In pieces that a byte can count, which compilers turn into vector code.
 fn line_ends(bytes: &[u8]) -> u64 {
     let count = |piece: &[u8]| piece.iter().map(|byte| u8::from(*byte == b'\n')).sum::<u8>();
     bytes.chunks(u8::MAX.into()).map(|piece| u64::from(count(piece))).sum()
@@ -48,7 +48,7 @@ fn line_ends(bytes: &[u8]) -> u64 {
 
 /// A place between two bytes of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Position {
+pub(super) struct Position {
     /// The record, counted from the container's beginning.
     pub record: u64,
     /// So many of its bytes are before this position.
@@ -57,33 +57,34 @@ pub struct Position {
 
 /// Where the last lines begin.
 #[derive(Debug)]
-pub struct Tail {
-    /// From here on all are read.
+pub(super) struct Tail {
+    /// Where to read from.
     pub position: Position,
-    /// So many of the first do not count: both outputs have a line that is not at its end.
+    /// How many of the first lines to pass over: more than one where both outputs have an
+    /// unfinished line and fewer are wanted.
     pub skip_lines: u64,
-    /// What one output has of a line before that position.
-    pub begun: Option<LogRecord>,
+    /// The part before `position` of the other output's unfinished line.
+    pub partial_line: Option<LogRecord>,
 }
 
-/// The log.
+/// The output that is kept, in records.
 #[derive(Debug, Default)]
-pub struct Log {
+pub(super) struct LogBuffer {
     records: VecDeque<Record>,
-    /// The number of the oldest record that is kept,
+    /// The number of the oldest record that is kept.
     oldest: u64,
-    /// and of the oldest that is given to who begins to read.
+    /// The number of the oldest record that is shown to those who begin to read.
     begin: u64,
-    /// The newest of each output.
+    /// The number of the newest record of each output.
     last: [Option<u64>; 2],
-    /// What all records, kept or not, have cost.
+    /// The cost of all records, kept or not.
     total: u64,
 }
 
-impl Log {
+impl LogBuffer {
     /// Adds what was read, in records of at most [`LINE_BYTES`]: whoever reads slowly keeps one
     /// alive. The bytes are copied: a slice would keep the whole read buffer alive.
-    pub fn push(&mut self, source: Source, bytes: &[u8], time: SystemTime) {
+    pub(super) fn push(&mut self, source: Source, bytes: &[u8], time: SystemTime) {
         for bytes in bytes.chunks(LINE_BYTES) {
             self.add(source, bytes, time);
         }
@@ -110,29 +111,29 @@ impl Log {
         self.records.front().map_or(0, |first| self.total - first.before)
     }
 
-    /// Where the oldest byte is that is given to who begins to read.
-    pub fn begin(&self) -> Position {
+    /// Returns where those who begin to read begin.
+    pub(super) fn begin(&self) -> Position {
         Position { record: self.begin, skip: 0 }
     }
 
-    /// Where the next byte will be.
-    pub fn end(&self) -> Position {
+    /// Returns where the next byte will be.
+    pub(super) fn end(&self) -> Position {
         Position { record: self.oldest + self.records.len() as u64, skip: 0 }
     }
 
-    /// Whether what comes next at `position` was there and is kept no more.
-    pub fn is_overwritten(&self, position: Position) -> bool {
+    /// Returns whether what was at `position` is not kept any more.
+    pub(super) fn is_overwritten(&self, position: Position) -> bool {
         position.record < self.oldest
     }
 
-    /// The record at `position`, if it is there.
-    pub fn at(&self, position: Position) -> Option<&Record> {
+    /// Returns the record at `position`, if it is there.
+    pub(super) fn at(&self, position: Position) -> Option<&Record> {
         let index = position.record.checked_sub(self.oldest)?;
         self.records.get(usize::try_from(index).ok()?)
     }
 
-    /// What the records from `position` on cost.
-    pub fn backlog(&self, position: Position) -> u64 {
+    /// Returns what the records from `position` on cost; `u64::MAX` if some were overwritten.
+    pub(super) fn backlog(&self, position: Position) -> u64 {
         match self.at(position) {
             Some(record) => self.total - record.before,
             None if self.is_overwritten(position) => u64::MAX,
@@ -140,7 +141,7 @@ impl Log {
         }
     }
 
-    /// The records that are given to who begins to read, with their numbers.
+    /// The records that are shown to those who begin to read, with their numbers.
     fn shown(&self) -> impl DoubleEndedIterator<Item = (u64, &Record)> {
         let hidden = usize::try_from(self.begin - self.oldest).unwrap_or(usize::MAX);
         let shown = self.records.range(hidden.min(self.records.len())..);
@@ -149,8 +150,8 @@ impl Log {
 
     /// Where the last `lines` lines of the outputs that are wanted begin. A line that both outputs
     /// have begun counts for each.
-    pub fn last_lines(&self, lines: u64, wants: impl Fn(Source) -> bool) -> Tail {
-        let unfinished = [Source::Out, Source::Err].into_iter().filter(|source| {
+    pub(super) fn last_lines(&self, lines: u64, wants: impl Fn(Source) -> bool) -> Tail {
+        let unfinished = [Source::Stdout, Source::Stderr].into_iter().filter(|source| {
             let last = self.last[*source as usize].filter(|last| *last >= self.begin);
             let last = last.and_then(|record| self.at(Position { record, skip: 0 }));
             wants(*source) && last.is_some_and(|last| last.bytes.last() != Some(&b'\n'))
@@ -170,13 +171,13 @@ impl Log {
             return Tail {
                 position,
                 skip_lines,
-                begun: self.line_before(number, record.source, wants),
+                partial_line: self.line_before(number, record.source, wants),
             };
         }
-        Tail { position: self.begin(), skip_lines, begun: None }
+        Tail { position: self.begin(), skip_lines, partial_line: None }
     }
 
-    /// What the other output has of a line that is not at its end at a record.
+    /// Returns what the other output has, before a record, of a line that is unfinished there.
     fn line_before(
         &self,
         number: u64,
@@ -205,8 +206,9 @@ impl Log {
         Some(LogRecord { source: first.source, time: first.time, bytes: line.freeze() })
     }
 
-    /// Where the last `lines` lines begin. An unfinished one at the end counts as one, as for tail.
-    pub fn tail(&self, lines: usize) -> Position {
+    /// Returns where the last `lines` lines begin. An unfinished one at the end counts, as for
+    /// tail(1).
+    pub(super) fn tail(&self, lines: usize) -> Position {
         if lines == 0 {
             return self.end();
         }
@@ -237,15 +239,15 @@ impl Log {
 mod tests {
     use super::*;
 
-    fn log(pieces: &[&str]) -> Log {
-        let mut log = Log::default();
+    fn log(pieces: &[&str]) -> LogBuffer {
+        let mut log = LogBuffer::default();
         for piece in pieces {
-            log.push(Source::Out, piece.as_bytes(), SystemTime::UNIX_EPOCH);
+            log.push(Source::Stdout, piece.as_bytes(), SystemTime::UNIX_EPOCH);
         }
         log
     }
 
-    fn text_from(log: &Log, mut position: Position) -> String {
+    fn text_from(log: &LogBuffer, mut position: Position) -> String {
         let mut text = String::new();
         while let Some(record) = log.at(position) {
             text.push_str(std::str::from_utf8(&record.bytes[position.skip..]).unwrap());
@@ -271,14 +273,14 @@ mod tests {
         let log = log(&["a\nb\n"]);
         assert_eq!(text_from(&log, log.tail(1)), "b\n");
         assert_eq!(text_from(&log, log.tail(2)), "a\nb\n");
-        assert_eq!(Log::default().tail(3), Position::default());
+        assert_eq!(LogBuffer::default().tail(3), Position::default());
     }
 
     #[test]
     fn a_long_read_becomes_short_records() {
-        let mut log = Log::default();
+        let mut log = LogBuffer::default();
         let read: Vec<u8> = (0..1_000_000_u32).map(|number| (number / 7) as u8).collect();
-        log.push(Source::Out, &read, SystemTime::UNIX_EPOCH);
+        log.push(Source::Stdout, &read, SystemTime::UNIX_EPOCH);
         assert!(log.records.iter().all(|record| record.bytes.len() <= LINE_BYTES));
         let kept: Vec<u8> = log.records.iter().flat_map(|record| record.bytes.to_vec()).collect();
         assert!(kept == read);
@@ -286,10 +288,10 @@ mod tests {
 
     #[test]
     fn it_is_bounded_however_small_the_pieces_are() {
-        let mut log = Log::default();
+        let mut log = LogBuffer::default();
         let first = log.begin();
         for _ in 0..1_000_000 {
-            log.push(Source::Err, b"x", SystemTime::UNIX_EPOCH);
+            log.push(Source::Stderr, b"x", SystemTime::UNIX_EPOCH);
         }
         assert!(log.kept() <= LOG_BYTES + SLACK_BYTES);
         assert!(log.is_overwritten(first) && log.backlog(first) == u64::MAX);
@@ -298,7 +300,7 @@ mod tests {
         // Who begins to read now has time until that is overwritten.
         let begin = log.begin();
         for _ in 0..1000 {
-            log.push(Source::Err, &[0; 4096], SystemTime::UNIX_EPOCH);
+            log.push(Source::Stderr, &[0; 4096], SystemTime::UNIX_EPOCH);
         }
         assert!(!log.is_overwritten(begin) && begin < log.begin());
         assert_eq!(log.backlog(log.end()), 0);

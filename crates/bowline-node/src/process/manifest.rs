@@ -29,30 +29,31 @@ pub struct ContainerSpec {
     pub command: Vec<String>,
     /// The environment of all its processes.
     pub env: Vec<(String, String)>,
-    /// Where its processes start.
+    /// The working directory of its processes; `/` if it is not set.
     pub working_dir: Option<String>,
-    /// Its main process has an open stdin.
+    /// Whether its main process has an open stdin.
     pub stdin: bool,
-    /// That stdin ends with the first client that attaches to it.
+    /// Whether that stdin ends with the first client that attaches to it.
     pub stdin_once: bool,
-    /// Its main process has a terminal.
+    /// Whether its main process has a terminal.
     pub tty: bool,
 }
 
-/// What every process finds in its environment before the manifest has its say.
+/// The `PATH` of every process whose manifest has none.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Reads the Pods of a file; other objects are an error, since nothing here would honour them.
 ///
 /// # Errors
-/// [`ObjectsError`], naming file, document and field.
+/// [`ObjectsError`], naming file, document and field, if the file cannot be read, or an object is
+/// no Pod that can be run here.
 pub fn read(path: &Path) -> Result<Vec<PodSpec>, ObjectsError> {
     let mut pods = Vec::new();
     read_into(path, &mut pods)?;
     Ok(pods)
 }
 
-/// Reads the Pods of a file to those of others. Two of one name would hide each other.
+/// Reads the Pods of a file into `pods`. Two of one name are an error: they would hide each other.
 pub(super) fn read_into(path: &Path, pods: &mut Vec<PodSpec>) -> Result<(), ObjectsError> {
     for object in objects::read(path)? {
         let new = pod(&object)?;
@@ -64,10 +65,10 @@ pub(super) fn read_into(path: &Path, pods: &mut Vec<PodSpec>) -> Result<(), Obje
     Ok(())
 }
 
-/// The pod that an object describes.
+/// Reads the pod that an object describes.
 ///
 /// # Errors
-/// [`ObjectsError::NotAnObject`].
+/// [`ObjectsError::NotAnObject`] if it is no Pod, or lacks a name or containers.
 pub fn pod(object: &Object) -> Result<PodSpec, ObjectsError> {
     if object.kind() != "Pod" {
         return Err(object.error(format!("kind {:?} is not Pod", object.kind())));
@@ -115,13 +116,13 @@ fn container(pod: &str, spec: &Container) -> ContainerSpec {
     }
 }
 
-/// The home of who runs the processes, who is the user that this one runs as: `given`, or the root
-/// where it is none, as runtimes have it.
+/// Returns `HOME` for the processes, which run as this program's user: `given`, or `/` if that is
+/// no absolute path, as runtimes have it.
 fn home(given: Option<String>) -> String {
     given.filter(|home| home.starts_with('/')).unwrap_or_else(|| "/".to_owned())
 }
 
-/// Kubernetes' `$(NAME)`; `$$` is one `$`, and an unknown name stays as it is.
+/// Expands Kubernetes' `$(NAME)`; `$$` is one `$`, and an unknown name stays as it is.
 fn expand(text: &str, env: &[(String, String)]) -> String {
     let mut expanded = String::with_capacity(text.len());
     let mut rest = text;

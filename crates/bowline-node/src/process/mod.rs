@@ -46,22 +46,24 @@ use crate::runtime::{
     PodTarget, Refusal, Runtime, Session, Target,
 };
 
-/// What a runtime waits for its processes at its end before they are killed.
+/// How long processes have to end at the runtime's end before they are killed.
 const END_GRACE: Duration = Duration::from_millis(300);
-/// What it waits for those that were killed. With the grace, a runtime ends within a second.
+/// How long the runtime waits for processes that were killed. With [`END_GRACE`] it ends within a
+/// second.
 const END_PATIENCE: Duration = Duration::from_millis(500);
-/// Between two looks for orphans that have ended: looking reads all of `/proc`.
-const TEND_AT_MOST_EVERY: Duration = Duration::from_millis(100);
-/// The same while they are waited for.
-const LOOK_EVERY: Duration = Duration::from_millis(2);
+/// The least time between two looks for orphans that have ended: each reads all of `/proc`.
+const REAP_INTERVAL: Duration = Duration::from_millis(100);
+/// The time between two looks for orphans while their end is waited for.
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 /// How processes are ended and drained.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// After a client has gone: between SIGHUP and SIGKILL for its process group.
+    /// After a client has gone: the time between SIGHUP and SIGKILL for its process group. Default:
+    /// 2 s.
     pub hangup_grace: Duration,
     /// After a command has ended: how long its output is read on while something else holds the
-    /// other end; `None` for as long as that does, as containerd and CRI-O do.
+    /// other end; `None`, the default, is for as long as that does, as with containerd and CRI-O.
     pub drain: Option<Duration>,
 }
 
@@ -80,10 +82,11 @@ impl Default for Settings {
 pub struct ProcessRuntime {
     pods: Vec<RunningPod>,
     settings: Settings,
-    /// How the processes of clients that have gone are ended.
+    /// How the processes of a client that has gone are ended.
     termination: Termination,
     end: CancellationToken,
-    mains: TaskTracker,
+    /// The tasks that run main processes.
+    supervisors: TaskTracker,
 }
 
 /// One pod and its containers.
@@ -96,13 +99,13 @@ pub struct RunningPod {
 /// Why a request names nothing that is here.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 enum NotFound {
-    /// No such pod, or one with another uid.
+    /// There is no such pod, or it has another uid.
     #[error("pod does not exist")]
     Pod,
     /// The pod has no such container.
     #[error("container not found (\"{0}\")")]
     Container(String),
-    /// Its main process has ended.
+    /// The container's main process has ended.
     #[error("container is in CONTAINER_EXITED state")]
     Exited,
 }
@@ -115,13 +118,13 @@ impl From<NotFound> for Refusal {
 }
 
 impl RunningPod {
-    /// What its manifest says.
+    /// Returns what its manifest says.
     #[must_use]
     pub fn spec(&self) -> &PodSpec {
         &self.spec
     }
 
-    /// Its containers.
+    /// Returns its containers.
     #[must_use]
     pub fn containers(&self) -> &[Arc<Container>] {
         &self.containers
@@ -134,8 +137,11 @@ impl RunningPod {
 }
 
 impl ProcessRuntime {
-    /// Starts the main processes of `pods`. Must be called in a tokio runtime with I/O and time.
-    /// Makes this program the parent of what its children leave behind.
+    /// Starts the main processes of `pods`, and makes this program the parent of what its children
+    /// leave behind.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime, or in one without I/O or time.
     #[must_use]
     pub fn start(pods: Vec<PodSpec>, settings: Settings) -> ProcessRuntime {
         descendants::adopt_orphans();
@@ -146,16 +152,16 @@ impl ProcessRuntime {
             reaper: TaskTracker::new(),
             tasks: Handle::current(),
         };
-        let (end, mains) = (CancellationToken::new(), TaskTracker::new());
+        let (end, supervisors) = (CancellationToken::new(), TaskTracker::new());
         #[expect(clippy::disallowed_methods, reason = "it ends with the runtime")]
-        tokio::spawn(tend(end.clone()));
+        tokio::spawn(reap_orphans(end.clone()));
         let begin = |spec: &ContainerSpec| {
             let container = Container::idle(spec.clone());
             if !spec.command.is_empty() {
                 let termination =
                     Termination { signal: Signal::TERM, grace: END_GRACE, ..termination.clone() };
                 let (container, end) = (container.clone(), end.clone());
-                mains.spawn(supervise(container, termination, end));
+                supervisors.spawn(supervise(container, termination, end));
             }
             container
         };
@@ -166,13 +172,14 @@ impl ProcessRuntime {
                 spec,
             })
             .collect();
-        ProcessRuntime { pods, settings, termination, end, mains }
+        ProcessRuntime { pods, settings, termination, end, supervisors }
     }
 
     /// Reads manifests and starts what they describe.
     ///
     /// # Errors
-    /// [`ObjectsError`]; nothing was started then.
+    /// [`ObjectsError`] if a file cannot be read, holds anything else than Pods, or two Pods have
+    /// one name. Nothing was started then.
     pub fn from_files(
         files: &[impl AsRef<Path>],
         settings: Settings,
@@ -184,20 +191,20 @@ impl ProcessRuntime {
         Ok(ProcessRuntime::start(pods, settings))
     }
 
-    /// The pods.
+    /// Returns the pods.
     #[must_use]
     pub fn pods(&self) -> &[RunningPod] {
         &self.pods
     }
 
-    /// The pod of this name.
+    /// Returns the pod of this name.
     #[must_use]
     pub fn pod(&self, namespace: &str, name: &str) -> Option<&RunningPod> {
         let is_it = |pod: &&RunningPod| pod.spec.namespace == namespace && pod.spec.name == name;
         self.pods.iter().find(is_it)
     }
 
-    /// A container, however it is.
+    /// Returns a container, in whatever state it is.
     fn container(&self, target: &Target) -> Result<Arc<Container>, NotFound> {
         let PodTarget { namespace, name, uid } = &target.pod;
         let pod = self.pod(namespace, name);
@@ -205,7 +212,7 @@ impl ProcessRuntime {
         pod.ok_or(NotFound::Pod)?.container(&target.container)
     }
 
-    /// A container that runs.
+    /// Returns a container that runs.
     fn running(&self, target: &Target) -> Result<Arc<Container>, NotFound> {
         let found = self.container(target)?;
         match found.state() {
@@ -260,14 +267,14 @@ impl ProcessRuntime {
                 format!("previous terminated container {container:?} in pod {pod:?} not found");
             return Err(Refusal::new(400, text));
         }
-        Ok(records::of(&found.console, request))
+        Ok(records::answer(&found.console, request))
     }
 
     async fn end(&self) {
         self.end.cancel();
-        self.mains.close();
-        self.mains.wait().await;
-        self.processes().for_each(ContainerProcesses::ask_orphans);
+        self.supervisors.close();
+        self.supervisors.wait().await;
+        self.processes().for_each(ContainerProcesses::terminate_orphans);
         let reaper = &self.termination.reaper;
         reaper.close();
         if timeout(END_GRACE, reaper.wait()).await.is_err() {
@@ -275,10 +282,10 @@ impl ProcessRuntime {
         }
         self.processes().for_each(ContainerProcesses::end);
         let killed = Instant::now();
-        while descendants::tend() + reaper.len() > 0 && killed.elapsed() < END_PATIENCE {
-            sleep(LOOK_EVERY).await;
+        while descendants::reap_orphans() + reaper.len() > 0 && killed.elapsed() < END_PATIENCE {
+            sleep(POLL_INTERVAL).await;
         }
-        let left = descendants::tend() + reaper.len();
+        let left = descendants::reap_orphans() + reaper.len();
         if left > 0 {
             warn!("{left} processes were killed and are still there");
         }
@@ -310,7 +317,8 @@ impl Runtime for ProcessRuntime {
         Box::pin(async move { self.find_log(target, request) })
     }
 
-    /// Asks, waits, kills: within a second.
+    /// Asks all processes to end, and kills those that have not ended after a grace: within a
+    /// second.
     fn shut_down(&self) -> BoxFuture<'_, ()> {
         Box::pin(self.end())
     }
@@ -323,14 +331,14 @@ impl Drop for ProcessRuntime {
 }
 
 /// Looks after orphans whenever children have ended, until the runtime ends.
-async fn tend(end: CancellationToken) {
+async fn reap_orphans(end: CancellationToken) {
     let mut deaths = match signal(SignalKind::child()) {
         Ok(deaths) => deaths,
         Err(error) => return warn!("orphans are looked after at the end only: {error}"),
     };
     while end.run_until_cancelled(deaths.recv()).await.flatten().is_some() {
         #[expect(clippy::disallowed_methods, reason = "it is waited for")]
-        let _ = spawn_blocking(descendants::tend).await;
-        let _ = end.run_until_cancelled(sleep(TEND_AT_MOST_EVERY)).await;
+        let _ = spawn_blocking(descendants::reap_orphans).await;
+        let _ = end.run_until_cancelled(sleep(REAP_INTERVAL)).await;
     }
 }

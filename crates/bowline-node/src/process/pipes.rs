@@ -22,50 +22,50 @@ use tokio::time::{Instant, Sleep, sleep};
 
 /// Pipes of this size cost memory only while they are full. Only such a one is big enough for what
 /// comes in a pause.
-pub const PIPE_BYTES: usize = 1024 * 1024;
+pub(super) const PIPE_BYTES: usize = 1024 * 1024;
 
-/// Our end of a pipe: a [`Receiver`] to read from, a [`Sender`] to write to.
+/// This program's end of a pipe: a [`Receiver`] to read from, a [`Sender`] to write to.
 #[derive(Debug)]
-pub struct Pipe<E> {
+pub(super) struct Pipe<E> {
     state: State<E>,
-    /// It holds what comes in a pause.
+    /// Whether the pipe is big enough for what comes in a pause.
     big: bool,
     coalescing: Coalescing,
 }
 
-/// Who tells that something can be moved.
+/// What tells that bytes can be moved.
 #[derive(Debug)]
 enum State<E> {
-    /// The system.
-    Waited(E),
-    /// A timer.
+    /// The system does, by its readiness.
+    Registered(E),
+    /// A timer does.
     Paused(OwnedFd, Pin<Box<Sleep>>),
 }
 
-/// What tokio has for both ends.
-pub trait End: AsFd + Sized {
-    /// Waits for it.
+/// What tokio's two kinds of ends have in common.
+pub(super) trait PipeEnd: AsFd + Sized {
+    /// Registers a descriptor with the runtime.
     fn of(fd: OwnedFd) -> io::Result<Self>;
 }
 
-impl End for Receiver {
+impl PipeEnd for Receiver {
     fn of(fd: OwnedFd) -> io::Result<Receiver> {
         Receiver::from_owned_fd_unchecked(fd)
     }
 }
 
-impl End for Sender {
+impl PipeEnd for Sender {
     fn of(fd: OwnedFd) -> io::Result<Sender> {
         Sender::from_owned_fd_unchecked(fd)
     }
 }
 
-impl<E: End> Pipe<E> {
-    /// Makes it big: best effort, a system may not allow it.
-    pub fn new(end: E) -> Pipe<E> {
+impl<E: PipeEnd> Pipe<E> {
+    /// Takes an end of a pipe and makes the pipe big, if the system allows it.
+    pub(super) fn new(end: E) -> Pipe<E> {
         let _ = fcntl_setpipe_size(&end, PIPE_BYTES);
         let big = fcntl_getpipe_size(&end).is_ok_and(|size| size >= PIPE_BYTES);
-        Pipe { state: State::Waited(end), big, coalescing: Coalescing::default() }
+        Pipe { state: State::Registered(end), big, coalescing: Coalescing::default() }
     }
 
     /// Moves something, if something can be moved, by one of two ways: as tokio does, which has the
@@ -81,7 +81,7 @@ impl<E: End> Pipe<E> {
         }
         loop {
             let moved = match &mut self.state {
-                State::Waited(end) => waited(end, cx),
+                State::Registered(end) => waited(end, cx),
                 State::Paused(fd, _) => match at_once(fd) {
                     Err(Errno::AGAIN) => Poll::Pending,
                     Err(Errno::INTR) => continue,
@@ -110,7 +110,7 @@ impl<E: End> Pipe<E> {
     /// Begins a pause. Where the system has no descriptor for it, the pipe is waited for as before.
     fn pause(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match &mut self.state {
-            State::Waited(end) => {
+            State::Registered(end) => {
                 let Ok(fd) = end.as_fd().try_clone_to_owned() else { return Poll::Pending };
                 self.state = State::Paused(fd, Box::pin(sleep(PAUSE)));
             }
@@ -120,13 +120,13 @@ impl<E: End> Pipe<E> {
         pause.as_mut().poll(cx)
     }
 
-    /// Has the system tell again. If it will not, the timer goes on: nothing may be missed.
+    /// Has the system tell again. If it refuses, the timer goes on: nothing may be missed.
     fn wait(&mut self) -> bool {
         let State::Paused(fd, _) = &self.state else { return true };
         let end = fd.try_clone().and_then(E::of);
         let waits = end.is_ok();
         if let Ok(end) = end {
-            self.state = State::Waited(end);
+            self.state = State::Registered(end);
         }
         waits
     }
@@ -267,6 +267,6 @@ mod tests {
         // It waits for the system again once nothing came in a pause.
         tokio::time::advance(PAUSE * 2).await;
         let nothing = tokio::time::timeout(PAUSE * 3, pipe.read_u8()).await;
-        assert!(nothing.is_err() && matches!(pipe.state, State::Waited(_)));
+        assert!(nothing.is_err() && matches!(pipe.state, State::Registered(_)));
     }
 }

@@ -17,7 +17,7 @@ const DIAL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The ports of a pod.
 #[derive(Clone, Debug)]
-pub struct HostPorts {
+pub(super) struct HostPorts {
     /// `NAMESPACE/NAME`.
     pub pod: String,
 }
@@ -36,8 +36,8 @@ impl Ports for HostPorts {
     }
 }
 
-/// IPv4 first, as containerd, and with its words. Whoever may only reach a pod's ports must not
-/// reach the node itself, which could believe what comes from its own host.
+/// Connects over IPv4 first, as containerd does, and with its words. The node's own ports are
+/// refused: it may trust what comes from its own host.
 async fn reach(pod: &str, port: u16) -> Result<TcpStream, String> {
     if local::is_own(port) {
         return Err(format!("port {port} is the node's own"));

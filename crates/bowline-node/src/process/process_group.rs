@@ -1,5 +1,5 @@
-//! A child to its process group: the first process is watched and waited for, and ended with its
-//! group when nobody wants it.
+//! A child to its process group: the first process is watched and waited for, and the group is
+//! ended when its owner is dropped.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -23,16 +23,16 @@ use super::async_fd::register;
 use super::{descendants, procfs};
 use crate::runtime::ExitStatus;
 
-/// What is waited for a killed process where no task can wait for it.
+/// How long a killed process is waited for where no task can wait for it.
 const KILLED_SECONDS: i64 = 1;
-/// How often to look whether a group without its leader has ended, at first.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// The first pause between two looks whether a group without its leader has ended; it doubles.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// What is not known of a child's end.
+/// The exit status of a child whose end is not known.
 const UNKNOWN: ExitStatus = ExitStatus::Exited(255);
 
-/// How a child ended that was waited for.
-fn waited(status: process::ExitStatus) -> ExitStatus {
+/// Converts the status of a child that was waited for.
+fn exit_status(status: process::ExitStatus) -> ExitStatus {
     match (status.code(), status.signal()) {
         (Some(code), _) => ExitStatus::Exited((code & 0xff) as u8),
         (None, Some(signal)) => ExitStatus::Signaled((signal & 0x7f) as u8),
@@ -41,8 +41,8 @@ fn waited(status: process::ExitStatus) -> ExitStatus {
     }
 }
 
-/// How a child ended that was not waited for. `None` if the system does not say.
-fn seen(child: &Child) -> Option<ExitStatus> {
+/// Returns how a child ended without waiting for it; `None` if the system does not say.
+fn peek_exit(child: &Child) -> Option<ExitStatus> {
     let flags = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
     let status = waitid(WaitId::Pid(descendants::pid(child)?), flags).ok()??;
     let signal = || status.terminating_signal().map(|signal| (signal & 0x7f) as u8);
@@ -50,25 +50,25 @@ fn seen(child: &Child) -> Option<ExitStatus> {
     exited.or_else(|| signal().map(ExitStatus::Signaled))
 }
 
-/// How processes are ended that nobody wants any more.
+/// How the processes of a group are ended once its owner is dropped.
 #[derive(Clone, Debug)]
-pub struct Termination {
-    /// What the group is asked with.
+pub(super) struct Termination {
+    /// The signal that asks the group to end.
     pub signal: Signal,
-    /// Between that and SIGKILL.
+    /// The time between that signal and SIGKILL.
     pub grace: Duration,
-    /// Ends the grace of all, when the runtime ends.
+    /// Ends the grace of all groups, when the runtime ends.
     pub kill_now: CancellationToken,
-    /// Those who wait for processes without an owner.
+    /// The tasks that wait for processes without an owner.
     pub reaper: TaskTracker,
-    /// Where they run, wherever the owner was dropped.
+    /// Where those tasks run, wherever the owner was dropped.
     pub tasks: Handle,
 }
 
 /// A process group, by its first process. As long as that was not waited for, its id names nothing
 /// else: only then is the group signalled.
 #[derive(Debug)]
-pub struct ProcessGroup {
+pub(super) struct ProcessGroup {
     watched: Option<Watched>,
     termination: Termination,
     exit: Option<ExitStatus>,
@@ -84,7 +84,7 @@ struct Watched {
 impl ProcessGroup {
     /// Watches a child that was started with
     /// [`ContainerProcesses::spawn`](descendants::ContainerProcesses::spawn).
-    pub fn new(mut child: Child, termination: Termination) -> io::Result<ProcessGroup> {
+    pub(super) fn new(mut child: Child, termination: Termination) -> io::Result<ProcessGroup> {
         let id = child.id();
         let exits = descendants::pid(&child)
             .ok_or(io::ErrorKind::InvalidData.into())
@@ -103,62 +103,61 @@ impl ProcessGroup {
         }
     }
 
-    /// Its process id, also after its end.
-    pub fn id(&self) -> u32 {
+    /// Returns the id of its first process, also after that has ended.
+    pub(super) fn id(&self) -> u32 {
         self.id
     }
 
-    /// How it ended, once it has. Its group can still be signalled then: until
-    /// [`leave`](Self::leave).
-    pub fn poll_exit(&mut self, cx: &mut Context<'_>) -> Poll<ExitStatus> {
+    /// Waits until the first process has ended, and returns how. The group can still be signalled
+    /// then, until [`release`](Self::release).
+    pub(super) fn poll_exit(&mut self, cx: &mut Context<'_>) -> Poll<ExitStatus> {
         if self.exit.is_none()
             && let Some(watched) = &mut self.watched
         {
             if ready!(watched.exits.poll_read_ready(cx)).is_err() {
-                // It cannot be watched any more, and nobody shall wait for it without an end.
+                // It cannot be watched any more: killed, it is not waited for without an end.
                 let _ = watched.child.kill();
             }
-            self.exit = seen(&watched.child);
+            self.exit = peek_exit(&watched.child);
         }
         if self.exit.is_none() {
-            self.leave();
+            self.release();
         }
         Poll::Ready(self.exit.unwrap_or(UNKNOWN))
     }
 
-    /// Waits for it, once it has ended. What it left behind lives on.
-    pub fn leave(&mut self) {
+    /// Reaps the first process, once it has ended. What it left behind lives on.
+    pub(super) fn release(&mut self) {
         if let Some(mut watched) = self.watched.take() {
-            let exit = descendants::wait(&mut watched.child).map_or(UNKNOWN, waited);
+            let exit = descendants::wait(&mut watched.child).map_or(UNKNOWN, exit_status);
             self.exit.get_or_insert(exit);
         }
     }
 }
 
 impl Drop for ProcessGroup {
-    /// The owner is gone and the process, or what it left behind, may not be: the group is asked to
-    /// end, and then made to.
+    /// Asks the group to end, and then kills it.
     fn drop(&mut self) {
         let Some(Watched { child, exits }) = self.watched.take() else { return };
         let Some(group) = descendants::pid(&child) else { return };
-        let dying = Dying { child, group, reaped: false, exits };
+        let terminating = Terminating { child, group, reaped: false, exits };
         let termination = self.termination.clone();
-        let task = termination.reaper.track_future(dying.reap(termination.clone()));
+        let task = termination.reaper.track_future(terminating.reap(termination.clone()));
         #[expect(clippy::disallowed_methods, reason = "the reaper waits for it")]
         drop(termination.tasks.spawn(task));
     }
 }
 
-/// A process that has to end. Dropped before that, as when its task is, it is killed on the spot.
+/// A group that was asked to end. Dropped before it has, as when its task is, it is killed at once.
 #[derive(Debug)]
-struct Dying {
+struct Terminating {
     child: Child,
     group: Pid,
     reaped: bool,
     exits: AsyncFd<OwnedFd>,
 }
 
-impl Dying {
+impl Terminating {
     async fn reap(mut self, termination: Termination) {
         let group = self.group.as_raw_nonzero().get();
         info!(
@@ -180,11 +179,11 @@ impl Dying {
         self.reaped = true;
     }
 
-    /// The leader, and then whoever else is in the group. Nothing tells of the others' ends, so
+    /// Waits for the leader, and then for the rest of the group. Nothing tells of their ends, so
     /// they are looked for; most have ended with the leader.
     async fn group_ends(&self) {
         let _ = self.exits.readable().await;
-        let mut pause = LOOK_EVERY;
+        let mut pause = POLL_INTERVAL;
         while procfs::is_alive(self.group).await {
             sleep(pause).await;
             pause *= 2;
@@ -192,7 +191,7 @@ impl Dying {
     }
 }
 
-impl Drop for Dying {
+impl Drop for Terminating {
     fn drop(&mut self) {
         if self.reaped {
             return;

@@ -1,7 +1,7 @@
 //! `/proc` to what it tells of processes; and many questions whether a process group lives, to few
-//! readings of it.
+//! snapshots of it.
 //!
-//! A reading costs as much as there are processes. If each of the sessions that end together made
+//! A snapshot costs as much as there are processes. If each of the sessions that end together took
 //! its own, the cost would grow with the square of their number.
 
 use std::collections::BTreeSet;
@@ -12,44 +12,44 @@ use rustix::process::{Pid, RawPid, getpid};
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 
-/// The one that all process groups of this program ask.
-static SHARED: Readings = Readings::new();
+/// The snapshots that all process groups of this program share.
+static SHARED: Snapshots = Snapshots::new();
 
-/// Whether any process of `group` has not ended, as of a moment after this was called.
-pub async fn is_alive(group: Pid) -> bool {
+/// Returns whether any process of `group` has not ended, as of a moment after this was called.
+pub(super) async fn is_alive(group: Pid) -> bool {
     SHARED.is_alive(group).await
 }
 
 #[derive(Debug)]
-struct Readings {
-    /// Readings that were begun.
+struct Snapshots {
+    /// How many snapshots were begun.
     begun: AtomicU64,
-    latest: Mutex<Reading>,
+    latest: Mutex<Snapshot>,
 }
 
 #[derive(Debug)]
-struct Reading {
-    /// Which it was, from 1.
+struct Snapshot {
+    /// Its number, from 1.
     number: u64,
     living: BTreeSet<RawPid>,
 }
 
-impl Readings {
-    const fn new() -> Readings {
-        let latest = Reading { number: 0, living: BTreeSet::new() };
-        Readings { begun: AtomicU64::new(0), latest: Mutex::const_new(latest) }
+impl Snapshots {
+    const fn new() -> Snapshots {
+        let latest = Snapshot { number: 0, living: BTreeSet::new() };
+        Snapshots { begun: AtomicU64::new(0), latest: Mutex::const_new(latest) }
     }
 
     async fn is_alive(&self, group: Pid) -> bool {
-        // Only a reading that begins after the question answers it.
+        // Only a snapshot that begins after the question answers it.
         let asked = self.begun.load(Ordering::SeqCst);
         let mut latest = self.latest.lock().await;
         if latest.number <= asked {
             let number = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
-            // A reading that fails tells nothing: all count as alive, until the next.
+            // A snapshot that fails tells nothing: all count as alive, until the next.
             #[expect(clippy::disallowed_methods, reason = "it is waited for")]
             let Ok(living) = spawn_blocking(living_groups).await else { return true };
-            *latest = Reading { number, living };
+            *latest = Snapshot { number, living };
         }
         latest.living.contains(&group.as_raw_nonzero().get())
     }
@@ -57,31 +57,31 @@ impl Readings {
 
 /// What `/proc` tells of a process.
 #[derive(Debug, PartialEq, Eq)]
-pub struct ProcessStat {
+pub(super) struct ProcessStat {
     /// Its id.
     pub pid: RawPid,
     parent: RawPid,
     group: RawPid,
     /// The id of its session's first process.
     pub session: RawPid,
-    /// It has ended, and nobody has waited for it.
+    /// Whether it has ended, and was not waited for yet.
     pub has_ended: bool,
 }
 
-/// The session of this program, as `/proc` tells it: 0 if its leader is outside of the PID
+/// Returns the session of this program, as `/proc` tells it: 0 if its leader is outside of the PID
 /// namespace. (rustix's `getsid` ends the program in that case.)
-pub fn own_session() -> Option<RawPid> {
+pub(super) fn own_session() -> Option<RawPid> {
     let own = getpid().as_raw_nonzero().get();
     parse(own, &fs::read("/proc/self/stat").ok()?).map(|own| own.session)
 }
 
-/// The children of this program. They are what the list says until somebody waits for them.
-pub fn children() -> impl Iterator<Item = ProcessStat> {
+/// Lists the children of this program. Their ids stay theirs until somebody waits for them.
+pub(super) fn children() -> impl Iterator<Item = ProcessStat> {
     let own = getpid().as_raw_nonzero().get();
     processes().filter(move |process| process.parent == own)
 }
 
-/// The groups with a process that has not ended.
+/// Returns the groups with a process that has not ended.
 fn living_groups() -> BTreeSet<RawPid> {
     processes().filter(|process| !process.has_ended).map(|process| process.group).collect()
 }
@@ -96,7 +96,7 @@ fn processes() -> impl Iterator<Item = ProcessStat> {
     })
 }
 
-/// proc_pid_stat(5): the name is in parentheses, and may hold any.
+/// Reads a line of proc_pid_stat(5): the name is in parentheses, and may hold parentheses itself.
 fn parse(pid: RawPid, stat: &[u8]) -> Option<ProcessStat> {
     let name_end = stat.iter().rposition(|byte| *byte == b')')?;
     let rest = std::str::from_utf8(&stat[name_end + 1..]).ok()?;
@@ -137,8 +137,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn those_who_ask_together_share_a_reading() {
-        static SHARED: Readings = Readings::new();
+    async fn those_who_ask_together_share_a_snapshot() {
+        static SHARED: Snapshots = Snapshots::new();
         let living = Living::start();
         let mut asking = JoinSet::new();
         for _ in 0..100 {
@@ -146,20 +146,20 @@ mod tests {
         }
         assert!(asking.join_all().await.into_iter().all(|alive| alive));
         let begun = SHARED.begun.load(Ordering::SeqCst);
-        assert!(begun <= 2, "{begun} readings");
+        assert!(begun <= 2, "{begun} snapshots");
     }
 
     #[tokio::test]
-    async fn who_asks_later_gets_a_later_reading() {
-        let readings = Readings::new();
+    async fn who_asks_later_gets_a_later_snapshot() {
+        let snapshots = Snapshots::new();
         let living = Living::start();
         let group = living.group();
         for number in 1..=3 {
-            assert!(readings.is_alive(group).await);
-            assert_eq!(readings.begun.load(Ordering::SeqCst), number);
+            assert!(snapshots.is_alive(group).await);
+            assert_eq!(snapshots.begun.load(Ordering::SeqCst), number);
         }
         drop(living);
-        assert!(!readings.is_alive(group).await);
+        assert!(!snapshots.is_alive(group).await);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A console's log, from where it was asked for, as the records that an answer is made of.
+//! A console's log to the records of an answer, from where it was asked for.
 
 use std::io;
 use std::sync::Arc;
@@ -8,34 +8,34 @@ use super::console::{Console, Next, Reader};
 use super::log::Position;
 use crate::runtime::{Log, LogRecord, LogRecords, LogRequest};
 
-/// A reader's part of a log.
+/// The records of one answer.
 struct Records {
     reader: Reader,
-    /// A line that goes on at the reader's position.
-    begun: Option<LogRecord>,
-    /// Where it ends, if it does not follow.
+    /// The beginning of a line that goes on at the reader's position.
+    partial_line: Option<LogRecord>,
+    /// Where the answer ends, if it does not follow the log.
     until: Option<Position>,
 }
 
-/// What is wanted of a log.
-pub fn of(console: &Arc<Console>, request: LogRequest) -> Log {
+/// Returns what `request` wants of a console's log.
+pub(super) fn answer(console: &Arc<Console>, request: LogRequest) -> Log {
     let LogRequest { follow, tail, source: wanted, .. } = request;
-    let (mut until, mut skip_lines, mut begun) = (None, 0, None);
+    let (mut until, mut skip_lines, mut partial_line) = (None, 0, None);
     let reader = console.reader(|log| {
         until = (!follow).then(|| log.end());
         let Some(lines) = tail else { return log.begin() };
         let tail = log.last_lines(lines, |source| wanted.is_none_or(|wanted| wanted == source));
         skip_lines = tail.skip_lines;
-        begun = tail.begun;
+        partial_line = tail.partial_line;
         tail.position
     });
-    Log { records: Box::new(Records { reader, begun, until }), skip_lines }
+    Log { records: Box::new(Records { reader, partial_line, until }), skip_lines }
 }
 
 impl LogRecords for Records {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<LogRecord>>> {
-        if let Some(begun) = self.begun.take() {
-            return Poll::Ready(Some(Ok(begun)));
+        if let Some(partial_line) = self.partial_line.take() {
+            return Poll::Ready(Some(Ok(partial_line)));
         }
         Poll::Ready(match ready!(self.reader.poll_next(cx, self.until)) {
             Next::Piece(source, time, bytes) => Some(Ok(LogRecord { source, time, bytes })),
@@ -68,7 +68,7 @@ mod tests {
 
     fn lines(container: &Container, query: &str) -> LogLines {
         let options = Options::parse(query).unwrap();
-        LogLines::new("c", of(&container.console, options.request), options)
+        LogLines::new("c", answer(&container.console, options.request), options)
     }
 
     async fn read(container: &Container, query: &str) -> String {
@@ -76,7 +76,7 @@ mod tests {
         String::from_utf8(lines.collect().await.unwrap().to_bytes().to_vec()).unwrap()
     }
 
-    use Source::{Err as E, Out as O};
+    use Source::{Stderr as E, Stdout as O};
 
     #[tokio::test]
     async fn lines_of_both_outputs_stay_whole() {

@@ -22,10 +22,10 @@ pub enum SpawnError {
     /// There is no such program on the container's `PATH`.
     #[error("exec: {0:?}: executable file not found in $PATH")]
     NotFound(String),
-    /// A path that leads nowhere.
+    /// There is no such file.
     #[error("exec: {0:?}: stat {0}: no such file or directory")]
     NoFile(String),
-    /// It is there and may not be run.
+    /// The file is there and may not be run.
     #[error("exec: {0:?}: permission denied")]
     Denied(String),
     /// A directory cannot be run.
@@ -38,6 +38,7 @@ pub enum SpawnError {
         /// The file.
         program: String,
         /// What the kernel said.
+        #[source]
         error: io::Error,
     },
     /// The container's working directory is not there.
@@ -46,9 +47,10 @@ pub enum SpawnError {
         /// The directory.
         dir: String,
         /// What the system said.
+        #[source]
         error: io::Error,
     },
-    /// Nothing to run.
+    /// The command has no words.
     #[error("args must not be empty")]
     Empty,
     /// The system did not give what a process needs.
@@ -57,7 +59,7 @@ pub enum SpawnError {
 }
 
 impl From<SpawnError> for StartError {
-    /// As the runtimes that people know begin it.
+    /// Puts the beginning of the runtimes' messages in front of the reason.
     fn from(error: SpawnError) -> StartError {
         StartError(format!(
             "error executing command in container: exec failed: unable to start container \
@@ -67,7 +69,7 @@ impl From<SpawnError> for StartError {
 }
 
 /// The three standard descriptors of a child.
-pub struct Descriptors {
+pub(super) struct Descriptors {
     /// Its input.
     pub stdin: Stdio,
     /// Its output.
@@ -79,7 +81,7 @@ pub struct Descriptors {
 }
 
 /// Starts `words` with a container's environment and working directory.
-pub fn spawn(
+pub(super) fn spawn(
     words: &[String],
     container: &ContainerSpec,
     descriptors: Descriptors,
@@ -121,7 +123,7 @@ fn working_dir(dir: &str) -> io::Result<()> {
     Ok(access(dir, Access::EXEC_OK)?)
 }
 
-/// What a shell would run: a path as it is, a name from the container's own `PATH`.
+/// Finds what a shell would run: a path as it is, a name from the container's own `PATH`.
 fn find(name: &str, dir: &str, container: &ContainerSpec) -> Result<PathBuf, SpawnError> {
     let runs = |path: &Path| path.is_file() && access(path, Access::EXEC_OK).is_ok();
     if name.contains('/') {
@@ -134,15 +136,15 @@ fn find(name: &str, dir: &str, container: &ContainerSpec) -> Result<PathBuf, Spa
         };
     }
     let path = container.env.iter().find(|pair| pair.0 == "PATH").map_or("", |pair| &*pair.1);
-    // Places that depend on where somebody stands are not looked at, as Go's programs do not.
+    // Relative entries of PATH are not looked at, as in Go's programs.
     let places = path.split(':').filter(|place| place.starts_with('/'));
     let mut candidates = places.map(|place| Path::new(place).join(name));
     let found = if name.is_empty() { None } else { candidates.find(|path| runs(path)) };
     found.ok_or_else(|| SpawnError::NotFound(name.to_owned()))
 }
 
-/// Three descriptors of one terminal.
-pub fn terminal_descriptors(slave: &OwnedFd) -> io::Result<Descriptors> {
+/// Makes the standard descriptors of a process from its side of a terminal.
+pub(super) fn terminal_descriptors(slave: &OwnedFd) -> io::Result<Descriptors> {
     let again = || -> io::Result<Stdio> { Ok(slave.try_clone()?.into()) };
     Ok(Descriptors { stdin: again()?, stdout: again()?, stderr: again()?, controls: true })
 }

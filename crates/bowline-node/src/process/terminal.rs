@@ -18,15 +18,15 @@ use super::async_fd::register;
 
 const CTRL_D: u8 = 4;
 
-/// The side that we hold.
+/// The side of a terminal that this program holds.
 #[derive(Debug)]
-pub struct Terminal {
+pub(super) struct Terminal {
     master: AsyncFd<OwnedFd>,
 }
 
 impl Terminal {
-    /// A new pair. The process's side comes back as a plain descriptor.
-    pub fn open(size: Option<Size>) -> io::Result<(Terminal, OwnedFd)> {
+    /// Opens a new pair. The process's side is returned as a plain descriptor.
+    pub(super) fn open(size: Option<Size>) -> io::Result<(Terminal, OwnedFd)> {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let master = openpt(flags)?;
         grantpt(&master)?;
@@ -43,7 +43,7 @@ impl Terminal {
     }
 
     /// Sets the size; the kernel tells the foreground group. Sizes of zero are no sizes.
-    pub fn resize(&self, size: Size) -> io::Result<()> {
+    pub(super) fn resize(&self, size: Size) -> io::Result<()> {
         if size.width == 0 || size.height == 0 {
             return Ok(());
         }
@@ -51,9 +51,9 @@ impl Terminal {
         Ok(tcsetwinsize(self.master.get_ref(), size)?)
     }
 
-    /// What a person would type to end the input now: the terminal's EOF character, twice if a
-    /// line is begun. A program that reads the terminal raw gets Ctrl-D, and decides.
-    pub fn end_of_input(&self, line_begun: bool) -> Bytes {
+    /// Returns what a person would type to end the input now: the terminal's EOF character, twice
+    /// if a line is begun. A program that reads the terminal raw gets Ctrl-D, and decides.
+    pub(super) fn end_of_input(&self, line_begun: bool) -> Bytes {
         match tcgetattr(self.master.get_ref()) {
             Ok(attributes) if attributes.local_modes.contains(LocalModes::ICANON) => {
                 let eof = attributes.special_codes[SpecialCodeIndex::VEOF];

@@ -1,4 +1,4 @@
-//! The door from outside: runtimes of the tests behind a real kubelet, with real clients. One
+//! The crate from outside: runtimes of the tests behind a real kubelet, with real clients. One
 //! binary for all.
 
 #![allow(

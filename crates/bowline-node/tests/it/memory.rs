@@ -32,7 +32,7 @@ pub struct Memory {
 
 /// What the container has written.
 const LINES: [(Source, &str); 3] =
-    [(Source::Out, "one\n"), (Source::Err, "two\n"), (Source::Out, "three\n")];
+    [(Source::Stdout, "one\n"), (Source::Stderr, "two\n"), (Source::Stdout, "three\n")];
 
 impl Memory {
     fn note(&self, method: &'static str) {
@@ -180,19 +180,19 @@ impl Process for Echoing {
             return Poll::Pending;
         }
         if !self.first.is_empty() {
-            return Poll::Ready(Act::Out(std::mem::take(&mut self.first)));
+            return Poll::Ready(Act::Stdout(std::mem::take(&mut self.first)));
         }
         if let Some(bytes) = stdin.pop(usize::MAX) {
-            return Poll::Ready(Act::Out(bytes));
+            return Poll::Ready(Act::Stdout(bytes));
         }
         if stdin.is_over() {
             self.ended = true;
-            return Poll::Ready(Act::Err("over".into()));
+            return Poll::Ready(Act::Stderr("over".into()));
         }
         Poll::Pending
     }
 
-    fn is_silent(&self) -> bool {
+    fn output_ended(&self) -> bool {
         self.ended
     }
 

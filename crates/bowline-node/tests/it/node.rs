@@ -29,7 +29,8 @@ impl Node {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let forwards = Slots::new(CONNECTIONS);
-        let kubelet = Kubelet { runtime, sessions: sessions.clone(), admitted: None, forwards };
+        let kubelet =
+            Kubelet { runtime, sessions: sessions.clone(), allowed_clients: None, forwards };
         let service = move |peer, request| kubelet.clone().answer(peer, request);
         let serving = serve(listener, None, Limits::default(), sessions.clone(), service);
         Node { address, sessions, serving: tokio::spawn(serving) }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bowline_io::serve::UNAUTHENTICATED_PER_ADDRESS;
-use bowline_node::admitted::{self, Admitted};
+use bowline_node::allowed_clients::{self, AllowedClients};
 use bowline_proto::limits;
 
 use super::pflag::{BadFlag, BadValue, Values, bad_value};
@@ -28,7 +28,7 @@ pub struct Node {
     /// Who may connect: those with a certificate of this CA,
     pub client_ca: Option<PathBuf>,
     /// and of these names.
-    pub admitted: Admitted,
+    pub admitted: AllowedClients,
     /// HTTP without TLS.
     pub plain_http: bool,
     /// From the hangup of a client that has gone to the kill.
@@ -137,13 +137,13 @@ const CLIENT_NAME: Flag = Flag::each(
     "Serve clients whose certificate has this common name. May be repeated. With --client-name or \
      --client-group nobody else is served.",
 )
-.default(admitted::API_SERVER);
+.default(allowed_clients::API_SERVER);
 const CLIENT_GROUP: Flag = Flag::each(
     "client-group",
     "GROUP",
     "Serve clients whose certificate has this organisation. May be repeated.",
 )
-.default(admitted::MASTERS);
+.default(allowed_clients::MASTERS);
 /// As `--client-ca-file` of the gateway, which knows what each user may.
 const NODE_CLIENT_CA: Flag = Flag::text(
     "client-ca-file",
@@ -249,16 +249,16 @@ pub fn read(values: &Values) -> Result<Node, BadUsage> {
 }
 
 /// Who may: who is named, or those that are usual.
-fn admitted(values: &Values) -> Result<Admitted, BadUsage> {
+fn admitted(values: &Values) -> Result<AllowedClients, BadUsage> {
     let (names, groups) = (values.each(CLIENT_NAME.long), values.each(CLIENT_GROUP.long));
     if names.is_empty() && groups.is_empty() {
-        return Ok(Admitted::default());
+        return Ok(AllowedClients::default());
     }
     if values.path(CLIENT_CA.long).is_none() {
         let given = if names.is_empty() { CLIENT_GROUP.long } else { CLIENT_NAME.long };
         return Err(BadUsage::Pair { given, missing: CLIENT_CA.long });
     }
-    Ok(Admitted { names, groups })
+    Ok(AllowedClients { names, groups })
 }
 
 /// Reads [`FORWARD_CONNECTIONS`].
