@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use anyhow::{Context as _, Result};
-use bowline_gateway::doors::Doors;
+use bowline_gateway::components::Components;
 use bowline_gateway::files::api::Api;
 use bowline_gateway::files::cluster::Cluster;
 use bowline_gateway::files::policies::Policies;
@@ -85,13 +85,13 @@ async fn relay(listener: TcpListener, both: Both, node: u16) -> Result<()> {
     let (cluster, gates) = (Arc::new(cluster), Gates::default());
     let nodes = Nodes { facts: cluster.clone(), address_types, tls: both.client, gates };
     let sessions = Sessions::default();
-    let doors = Doors {
+    let components = Components {
         authenticator: Arc::new(tokens),
         authorizer: Arc::new(Policies::default()),
         backend: Arc::new(nodes),
         rest: Arc::new(Api { cluster, address: listener.local_addr()?.to_string() }),
     };
-    let gateway = Gateway::new(doors, gates, sessions.clone());
+    let gateway = Gateway::new(components, gates, sessions.clone());
     let service = move |peer, request| gateway.clone().answer(peer, request);
     serve(listener, both.server, Limits::default(), sessions, service).await;
     Ok(())

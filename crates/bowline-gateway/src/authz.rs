@@ -5,7 +5,7 @@ use bowline_io::auth::{Attributes, Authorizer, Decision, User};
 use crate::names::quoted;
 use crate::status::{Details, Refusal};
 
-/// Demands that `user` may.
+/// Demands that `user` may do what `attributes` say.
 ///
 /// # Errors
 /// 403 if the authorizer does not allow it, 500 if it cannot be asked.
@@ -23,7 +23,8 @@ pub async fn demand(
     }
 }
 
-/// That `user` may not: in Kubernetes' words, and with a reason where there is one.
+/// Makes the refusal for a `user` who may not, in Kubernetes' words and with `reason` if that is
+/// not empty.
 #[must_use]
 pub fn forbidden(user: &User, attributes: &Attributes, reason: &str) -> Refusal {
     let (verb, user) = (attributes.verb(), quoted(&user.name));

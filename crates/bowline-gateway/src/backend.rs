@@ -10,7 +10,7 @@ use bowline_io::stream::Upgraded;
 use bowline_proto::session::Protocol;
 use http::{HeaderMap, Method};
 
-use crate::doors::{Answer, Caller};
+use crate::components::{Answer, Caller};
 use crate::options::{ExecOptions, ForwardOptions, LogOptions, Verb};
 
 /// What a stream is to reach.
@@ -20,15 +20,14 @@ pub struct Target<'a> {
     pub namespace: &'a str,
     /// The pod.
     pub pod: &'a str,
-    /// The container that was asked for: empty for the only one, `None` where the whole pod is
-    /// meant.
+    /// The name of the container: empty for the only one, `None` where the whole pod is meant.
     pub container: Option<&'a str>,
 }
 
-/// The far leg: a connection that was upgraded there.
+/// The far leg of a stream: an upgraded connection to its destination.
 #[derive(Debug)]
-pub struct Far {
-    /// The headers of the 101.
+pub struct FarLeg {
+    /// The headers of the destination's 101.
     pub headers: HeaderMap,
     /// The connection.
     pub connection: Upgraded,
@@ -36,10 +35,11 @@ pub struct Far {
 
 /// Finds what streams go to.
 pub trait Backend: Debug + Send + Sync {
-    /// Finds it. Nothing is dialled, and nothing that a client could notice is done.
+    /// Finds the destination of a stream. Dials nothing, and does nothing that a client could
+    /// notice.
     ///
     /// # Errors
-    /// The refusal to answer with: it is not there, or cannot be found out.
+    /// The refusal to answer with, if there is no such target or that cannot be found out.
     fn find<'a>(
         &'a self,
         caller: &'a Caller,
@@ -47,49 +47,49 @@ pub trait Backend: Debug + Send + Sync {
     ) -> Answer<'a, Box<dyn Destination>>;
 }
 
-/// A target that was found. Each of its methods dials; what is refused behind it is the refusal to
-/// answer with, in its own code and words.
+/// A target that was found. Each method that opens something dials; what the destination refuses is
+/// the refusal to answer with, in its own code and words.
 pub trait Destination: Send + Sync {
-    /// The container that is meant; empty where the whole pod is.
+    /// Returns the container that is meant; empty where the whole pod is.
     fn container(&self) -> &str;
 
-    /// Whether a port-forward's tunnel may be passed on as it is.
+    /// Returns whether a port-forward's tunnel may be passed on as it is.
     fn takes_tunnels(&self) -> bool;
 
-    /// Opens a remote command, in the protocol that the backend would rather speak.
+    /// Opens a remote command, in the protocol that the destination prefers.
     ///
     /// # Errors
-    /// What was refused, or why nothing was reached.
+    /// The refusal to answer with, if the destination refuses or cannot be reached.
     fn command<'a>(
         &'a self,
         verb: Verb,
         options: &'a ExecOptions,
-    ) -> Answer<'a, (Far, &'static Protocol)>;
+    ) -> Answer<'a, (FarLeg, &'static Protocol)>;
 
     /// Opens a port-forward over SPDY.
     ///
     /// # Errors
-    /// What was refused, or why nothing was reached.
+    /// The refusal to answer with, if the destination refuses or cannot be reached.
     fn port_forward<'a>(
         &'a self,
         options: &'a ForwardOptions,
-    ) -> Answer<'a, (Far, &'static Protocol)>;
+    ) -> Answer<'a, (FarLeg, &'static Protocol)>;
 
-    /// Opens a port-forward in a client's own words. Whether the answer fits them is for the caller
-    /// to see.
+    /// Opens a port-forward with the method and the headers of a client's own request. The caller
+    /// checks that the answer fits them.
     ///
     /// # Errors
-    /// What was refused, or why nothing was reached.
+    /// The refusal to answer with, if the destination refuses or cannot be reached.
     fn pass_port_forward<'a>(
         &'a self,
         options: &'a ForwardOptions,
         method: &'a Method,
         headers: &'a [(&'static str, String)],
-    ) -> Answer<'a, Far>;
+    ) -> Answer<'a, FarLeg>;
 
-    /// Reads a log, as it comes. A body that fails was cut off.
+    /// Reads a log as it is written. A body that ends with an error was cut off.
     ///
     /// # Errors
-    /// What was refused, or why nothing was reached.
+    /// The refusal to answer with, if the destination refuses or cannot be reached.
     fn log<'a>(&'a self, options: &'a LogOptions) -> Answer<'a, Body>;
 }

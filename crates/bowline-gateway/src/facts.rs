@@ -1,5 +1,5 @@
-//! Which pods and nodes there are, as far as a stream has to know: small types, whatever says so.
-//! A source reads its own form of them once, at its border.
+//! Which pods and nodes there are, as far as a stream has to know. The types are small: a source
+//! converts its own form of a pod or node to them once, when it learns of it.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -11,13 +11,13 @@ pub use bowline_io::auth::{Answer, Unavailable};
 pub struct Pod {
     /// Its name.
     pub name: String,
-    /// The node that it is on, once it is on one.
+    /// The name of its node, once it has one.
     pub node: Option<String>,
     /// The names of its containers.
     pub containers: Vec<String>,
-    /// The names of those that run before them, or beside.
+    /// The names of its init containers.
     pub init_containers: Vec<String>,
-    /// The names of those that were added to look at the others.
+    /// The names of its ephemeral containers.
     pub ephemeral_containers: Vec<String>,
 }
 
@@ -43,16 +43,16 @@ pub struct NodeAddress {
     pub host: String,
 }
 
-/// Says which pods and nodes there are. That one is absent is an answer; that the source cannot be
-/// asked is [`Unavailable`].
+/// Says which pods and nodes there are. That there is none of a name is an answer; that the source
+/// cannot be asked is [`Unavailable`].
 pub trait Facts: Debug + Send + Sync {
-    /// The pod of this name, if there is one.
+    /// Returns the pod of this name, if there is one.
     ///
     /// # Errors
     /// [`Unavailable`] if that cannot be found out now.
     fn pod<'a>(&'a self, namespace: &'a str, name: &'a str) -> Answer<'a, Option<Arc<Pod>>>;
 
-    /// The node of this name, if there is one.
+    /// Returns the node of this name, if there is one.
     ///
     /// # Errors
     /// [`Unavailable`] if that cannot be found out now.

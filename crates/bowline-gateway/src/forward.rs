@@ -1,8 +1,8 @@
-//! A port-forward: from a request that may, to bytes between its client and the node.
+//! A port-forward: from an authorized request to bytes between its client and the node.
 //!
-//! SPDY and the numbered channels of old go to the node as they come: both ends of them know what
-//! they mean, and nothing in between has to. Out of a tunnel comes SPDY, except where the node
-//! takes tunnels itself.
+//! SPDY and the old numbered channels go to the node as they come: only the two ends have to know
+//! what they mean. A tunnel is unpacked to the SPDY in it, except where the node takes tunnels
+//! itself.
 
 use bowline_io::drive::join;
 use bowline_io::http::lines;
@@ -20,15 +20,15 @@ use http::{HeaderMap, Method, Request, Version};
 use hyper::body::Incoming;
 
 use crate::backend::{Destination, Target};
-use crate::doors::Caller;
+use crate::components::Caller;
 use crate::gates::Gate;
 use crate::options::ForwardOptions;
 use crate::server::Gateway;
 use crate::status::Refusal;
 use crate::stream::{SHUTDOWN, accept, switch};
 
-/// The lines of a request, and of a 101, that make an upgrade. Nothing else of a client's goes to a
-/// node: no credentials, and no extension that changes what the bytes mean.
+/// The header lines of a request, and of a 101, that make an upgrade. Only these go from a client
+/// to a node: no credentials, and no extension that changes what the bytes mean.
 const UPGRADE: [&str; 7] = [
     "Connection",
     "Upgrade",
@@ -39,7 +39,7 @@ const UPGRADE: [&str; 7] = [
     "X-Stream-Protocol-Version",
 ];
 
-/// Serves a port-forward: finds what is behind it, upgrades there, and only then here.
+/// Serves a port-forward: finds its destination, upgrades the far leg, and only then the near one.
 pub(crate) async fn port_forward(
     gateway: &Gateway,
     caller: &Caller,
@@ -50,7 +50,7 @@ pub(crate) async fn port_forward(
     let options = ForwardOptions::parse(query(&request))?;
     let record = &mut session.record;
     let target = Target { namespace: &record.namespace, pod: &record.pod, container: None };
-    let destination = gateway.doors.backend.find(caller, target).await?;
+    let destination = gateway.components.backend.find(caller, target).await?;
     let tunnel = asks_for_tunnel(Lines(&lines(request.headers())));
     if tunnel && !gateway.gates.is_on(Gate::PortForwardWebsockets) {
         // What a cluster before 1.30 does with it, so that clients fall back.
@@ -90,7 +90,7 @@ pub(crate) async fn port_forward(
     Ok(reply)
 }
 
-/// Asks the node in the client's words, and answers the client in the node's.
+/// Passes the client's own upgrade to the node, and the node's answer to the client.
 async fn pass(
     destination: &dyn Destination,
     options: &ForwardOptions,

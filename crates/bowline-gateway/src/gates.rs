@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-/// A gate, by its Kubernetes name. Code asks by these, so that no name can be misspelt.
+/// A feature gate, by its Kubernetes name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gate {
     /// Exec and attach over WebSocket v5.
@@ -15,20 +15,20 @@ pub enum Gate {
     AuthorizePodWebsocketUpgradeCreatePermission,
 }
 
-/// What is said of a gate.
+/// A row of the table of gates.
 #[derive(Debug)]
 pub struct Row {
-    /// The gate that was named.
+    /// The gate.
     pub gate: Gate,
     /// Its Kubernetes name.
     pub name: &'static str,
-    /// Whether it is on if nothing is said.
+    /// Whether it is on by default.
     pub default: bool,
-    /// What it does here.
+    /// What it does here, for the help text.
     pub about: &'static str,
 }
 
-/// All of them, in the order of [`Gate`].
+/// All gates, in the order of [`Gate`].
 pub static TABLE: [Row; 4] = [
     Row {
         gate: Gate::TranslateStreamCloseWebsocketRequests,
@@ -57,7 +57,7 @@ pub static TABLE: [Row; 4] = [
     },
 ];
 
-/// Which gates are on, in the order of the table.
+/// Which gates are on, in the order of [`TABLE`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gates([bool; TABLE.len()]);
 
@@ -70,10 +70,10 @@ impl Default for Gates {
 /// Why `--feature-gates` is not understood, in Kubernetes' words.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum GateError {
-    /// Not `name=bool`.
+    /// An entry is not `name=bool`.
     #[error("missing bool value for feature gate {0:?}")]
     NoValue(String),
-    /// Not a Boolean.
+    /// A value is no Boolean.
     #[error(
         "invalid value of {name}={value}, err: strconv.ParseBool: parsing {value:?}: invalid syntax"
     )]
@@ -83,22 +83,22 @@ pub enum GateError {
         /// What was given.
         value: String,
     },
-    /// Not in the table.
+    /// There is no such gate.
     #[error("unrecognized feature gate: {0}")]
     Unknown(String),
 }
 
 impl Gates {
-    /// Whether a gate is on.
+    /// Returns whether a gate is on.
     #[must_use]
     pub fn is_on(self, gate: Gate) -> bool {
         self.0[gate as usize]
     }
 
-    /// `A=true,B=false` on top of the defaults.
+    /// Reads `A=true,B=false`; what is not named has its default.
     ///
     /// # Errors
-    /// [`GateError`].
+    /// [`GateError`] for the first entry that names no gate, or has no Boolean for it.
     pub fn parse(text: &str) -> Result<Gates, GateError> {
         let mut gates = Gates::default();
         for entry in text.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {

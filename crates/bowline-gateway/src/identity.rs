@@ -1,5 +1,5 @@
-//! The headers that say who asks, and as whom, to one value. They are read here alone, once, and
-//! taken out of the request: nothing behind this sees them, and nothing of them travels on.
+//! The headers that say who asks, and as whom, to one value. They are read only here, once, and
+//! taken out of the request: nothing behind this sees them, and none of them reaches a node.
 //!
 //! A header that cannot be read is refused, and never counts as absent: whoever gives up rights by
 //! a header must not keep them because of a typo.
@@ -27,34 +27,34 @@ const IMPERSONATE_USER: &str = "impersonate-user";
 const IMPERSONATE_UID: &str = "impersonate-uid";
 const IMPERSONATE_GROUP: &str = "impersonate-group";
 const IMPERSONATE_EXTRA: &str = "impersonate-extra-";
-/// What a proxy in front of an API server says of its users. No proxy is believed here.
+/// The prefix of headers in which a proxy names its users. No proxy is believed here.
 const REMOTE: &str = "x-remote-";
 
 /// What a request says of its sender.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Claims {
-    /// The token, where there is one.
-    pub token: Result<Option<Token>, Unreadable>,
-    /// As whom to act, where that is asked for.
-    pub impersonation: Result<Option<Impersonation>, Unreadable>,
+    /// The token, if there is one.
+    pub token: Result<Option<Token>, IdentityError>,
+    /// The user as whom to act, if one is asked for.
+    pub impersonation: Result<Option<Impersonation>, IdentityError>,
 }
 
-/// Why a header of identity is refused. No value is in the words.
+/// Why a header of identity is refused. The texts have no value of a header in them.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum Unreadable {
-    /// One of these says one thing.
+pub enum IdentityError {
+    /// A header that may be there once is there twice.
     #[error("header {0} is given more than once")]
     Repeated(String),
-    /// It is no text.
+    /// The value is no text.
     #[error("header {0} is not UTF-8")]
     NotText(String),
-    /// It is there, and says nothing.
+    /// The value is empty.
     #[error("header {0} is empty")]
     Empty(String),
-    /// Nobody here knows what it asks for.
+    /// It begins as a header of impersonation, and is none.
     #[error("header {0} is not known")]
     Unknown(String),
-    /// Not a token.
+    /// It holds something that is no token.
     #[error("header {0} holds a token that is none")]
     Token(String),
     /// Details of a user, without the user; in the API server's words.
@@ -62,7 +62,7 @@ pub enum Unreadable {
     Details(Impersonation),
 }
 
-/// Reads the headers of identity, and takes them out.
+/// Reads the headers of identity, and takes them out of `headers`.
 pub fn take(headers: &mut HeaderMap) -> Claims {
     let claims = Claims { token: token(headers), impersonation: impersonation(headers) };
     let is_ours = |name: &HeaderName| {
@@ -76,39 +76,40 @@ pub fn take(headers: &mut HeaderMap) -> Claims {
     claims
 }
 
-/// The token of `Authorization`, or else of a WebSocket's subprotocols.
-fn token(headers: &mut HeaderMap) -> Result<Option<Token>, Unreadable> {
+/// Reads the token of `Authorization`, or else of a WebSocket's subprotocols.
+fn token(headers: &mut HeaderMap) -> Result<Option<Token>, IdentityError> {
     let websocket = {
         let lines = bowline_io::http::lines(headers);
         negotiate::requested_carrier(Lines(&lines)) == Some(Carrier::WebSocket)
     };
-    // Taken out in any case: it is a secret, whoever counts.
+    // Taken out in any case: it is a secret, even where the other token counts.
     let from_subprotocol = subprotocol_token(headers);
     let from_subprotocol = if websocket { from_subprotocol? } else { None };
     Ok(bearer_token(headers)?.or(from_subprotocol))
 }
 
-/// `None` for other schemes and for nothing, as kube-apiserver: they are no credentials here.
-fn bearer_token(headers: &HeaderMap) -> Result<Option<Token>, Unreadable> {
-    let Some(value) = only(headers, header::AUTHORIZATION.as_str())? else { return Ok(None) };
+/// Reads the token of `Authorization`; `None` for other schemes and for an empty value, as in
+/// kube-apiserver.
+fn bearer_token(headers: &HeaderMap) -> Result<Option<Token>, IdentityError> {
+    let Some(value) = single(headers, header::AUTHORIZATION.as_str())? else { return Ok(None) };
     let Some((scheme, token)) = value.trim().split_once(' ') else { return Ok(None) };
     let token = token.trim();
     if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() {
         return Ok(None);
     }
     if token.contains(|letter: char| letter.is_whitespace()) {
-        return Err(Unreadable::Token(header::AUTHORIZATION.to_string()));
+        return Err(IdentityError::Token(header::AUTHORIZATION.to_string()));
     }
     Ok(Some(Token(token.to_owned())))
 }
 
-/// Takes tokens out of the subprotocols of all lines, and gives the one that is right.
-fn subprotocol_token(headers: &mut HeaderMap) -> Result<Option<Token>, Unreadable> {
+/// Takes the token out of the subprotocols of all lines. More than one are an error.
+fn subprotocol_token(headers: &mut HeaderMap) -> Result<Option<Token>, IdentityError> {
     let lines: Result<Vec<&str>, _> =
         headers.get_all(SUBPROTOCOL).iter().map(HeaderValue::to_str).collect();
     let Ok(lines) = lines else {
         headers.remove(SUBPROTOCOL);
-        return Err(Unreadable::NotText(SUBPROTOCOL.to_string()));
+        return Err(IdentityError::NotText(SUBPROTOCOL.to_string()));
     };
     let names = lines.iter().flat_map(|line| line.split(',')).map(|name| name.trim().to_owned());
     let is_token = |name: &String| {
@@ -119,7 +120,7 @@ fn subprotocol_token(headers: &mut HeaderMap) -> Result<Option<Token>, Unreadabl
     if tokens.is_empty() {
         return Ok(None);
     }
-    let bad = || Unreadable::Token(SUBPROTOCOL.to_string());
+    let bad = || IdentityError::Token(SUBPROTOCOL.to_string());
     // One line for all, as kube-apiserver: of several the first one counts.
     let rest = HeaderValue::try_from(others.join(",")).map_err(|_| bad());
     headers.remove(SUBPROTOCOL);
@@ -128,20 +129,20 @@ fn subprotocol_token(headers: &mut HeaderMap) -> Result<Option<Token>, Unreadabl
         return Err(bad());
     }
     headers.insert(SUBPROTOCOL, rest?);
-    let [token] = &tokens[..] else { return Err(Unreadable::Repeated(SUBPROTOCOL.to_string())) };
+    let [token] = &tokens[..] else { return Err(IdentityError::Repeated(SUBPROTOCOL.to_string())) };
     let token = URL_SAFE_NO_PAD.decode(&token[BEARER_SUBPROTOCOL.len()..]).map_err(|_| bad())?;
     let token = String::from_utf8(token).map_err(|_| bad())?;
     if token.is_empty() { Err(bad()) } else { Ok(Some(Token(token))) }
 }
 
-fn impersonation(headers: &HeaderMap) -> Result<Option<Impersonation>, Unreadable> {
+fn impersonation(headers: &HeaderMap) -> Result<Option<Impersonation>, IdentityError> {
     let mut wanted = Impersonation::default();
     let (mut name, mut any) = (None, false);
     for key in headers.keys().map(HeaderName::as_str).filter(|key| key.starts_with(IMPERSONATE)) {
         any = true;
         match key {
-            IMPERSONATE_USER => name = Some(only_said(headers, key)?),
-            IMPERSONATE_UID => wanted.uid = only_said(headers, key)?,
+            IMPERSONATE_USER => name = Some(single_non_empty(headers, key)?),
+            IMPERSONATE_UID => wanted.uid = single_non_empty(headers, key)?,
             IMPERSONATE_GROUP => {
                 for value in headers.get_all(key) {
                     wanted.groups.push(text(key, value)?.to_owned());
@@ -152,24 +153,24 @@ fn impersonation(headers: &HeaderMap) -> Result<Option<Impersonation>, Unreadabl
     }
     match name {
         Some(name) => Ok(Some(Impersonation { name, ..wanted })),
-        None if any => Err(Unreadable::Details(wanted)),
+        None if any => Err(IdentityError::Details(wanted)),
         None => Ok(None),
     }
 }
 
-/// The part of the name behind the prefix is a key, escaped as in a path.
+/// Reads a header of extra: what is behind the prefix in its name is a key, escaped as in a path.
 fn extra(
     headers: &HeaderMap,
     name: &str,
     extra: &mut BTreeMap<String, Vec<String>>,
-) -> Result<(), Unreadable> {
+) -> Result<(), IdentityError> {
     let key = name.strip_prefix(IMPERSONATE_EXTRA);
-    let key = key.ok_or_else(|| Unreadable::Unknown(name.to_owned()))?;
+    let key = key.ok_or_else(|| IdentityError::Unknown(name.to_owned()))?;
     let unescaped = if is_escaped_well(key) {
         let bytes = percent_decode_str(key).decode_utf8();
-        bytes.map_err(|_| Unreadable::NotText(name.to_owned()))?.into_owned()
+        bytes.map_err(|_| IdentityError::NotText(name.to_owned()))?.into_owned()
     } else {
-        // As kube-apiserver, to which a stray `%` is a letter.
+        // As in kube-apiserver, a stray `%` stands for itself.
         key.to_owned()
     };
     let values = extra.entry(unescaped).or_default();
@@ -185,23 +186,23 @@ fn is_escaped_well(key: &str) -> bool {
         .all(|part| part.len() >= 2 && part.bytes().take(2).all(|digit| digit.is_ascii_hexdigit()))
 }
 
-fn only_said(headers: &HeaderMap, name: &str) -> Result<String, Unreadable> {
-    let said = only(headers, name)?.filter(|value| !value.is_empty());
-    said.map(ToOwned::to_owned).ok_or_else(|| Unreadable::Empty(name.to_owned()))
+fn single_non_empty(headers: &HeaderMap, name: &str) -> Result<String, IdentityError> {
+    let said = single(headers, name)?.filter(|value| !value.is_empty());
+    said.map(ToOwned::to_owned).ok_or_else(|| IdentityError::Empty(name.to_owned()))
 }
 
-/// The value of a header that may be there once.
-fn only<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Unreadable> {
+/// Returns the value of a header that may be there once.
+fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, IdentityError> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (None, _) => Ok(None),
         (Some(value), None) => text(name, value).map(Some),
-        _ => Err(Unreadable::Repeated(name.to_owned())),
+        _ => Err(IdentityError::Repeated(name.to_owned())),
     }
 }
 
-fn text<'a>(name: &str, value: &'a HeaderValue) -> Result<&'a str, Unreadable> {
-    str::from_utf8(value.as_bytes()).map_err(|_| Unreadable::NotText(name.to_owned()))
+fn text<'a>(name: &str, value: &'a HeaderValue) -> Result<&'a str, IdentityError> {
+    str::from_utf8(value.as_bytes()).map_err(|_| IdentityError::NotText(name.to_owned()))
 }
 
 #[cfg(test)]
@@ -226,7 +227,7 @@ mod tests {
         (take(&mut headers), headers)
     }
 
-    fn bearer(lines: &[(&str, &[u8])]) -> Result<Option<String>, Unreadable> {
+    fn bearer(lines: &[(&str, &[u8])]) -> Result<Option<String>, IdentityError> {
         read(lines).0.token.map(|token| token.map(|token| token.0))
     }
 
@@ -243,13 +244,13 @@ mod tests {
         for value in ["Basic t2", "", "Bearer", "Bearer ", "t2"] {
             assert_eq!(of(value), Ok(None), "{value}");
         }
-        assert_eq!(of("Bearer t2 x"), Err(Unreadable::Token("authorization".into())));
+        assert_eq!(of("Bearer t2 x"), Err(IdentityError::Token("authorization".into())));
         let latin: &[u8] = b"Bearer \xfc";
-        let not_text = Err(Unreadable::NotText("authorization".into()));
+        let not_text = Err(IdentityError::NotText("authorization".into()));
         assert_eq!(bearer(&[("authorization", latin)]), not_text);
         let twice: [(&str, &[u8]); 2] =
             [("authorization", b"Bearer a"), ("authorization", b"Bearer a")];
-        assert_eq!(bearer(&twice), Err(Unreadable::Repeated("authorization".into())));
+        assert_eq!(bearer(&twice), Err(IdentityError::Repeated("authorization".into())));
     }
 
     #[test]

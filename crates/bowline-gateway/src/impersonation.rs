@@ -18,10 +18,11 @@ use crate::authz::{demand, forbidden};
 use crate::names;
 use crate::status::Refusal;
 
-/// The group of what is impersonated, but for users, groups and service accounts of old.
+/// The API group of what is impersonated; only the old way has users, groups and service accounts
+/// in the core group.
 const GROUP: &str = "authentication.k8s.io";
 
-/// As whom a request wants to act. It shows itself as Go shows the API server's value.
+/// As whom a request wants to act. Its `Display` is Go's of the API server's value.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Impersonation {
     /// The user's name.
@@ -34,7 +35,7 @@ pub struct Impersonation {
     pub extra: BTreeMap<String, Vec<String>>,
 }
 
-/// The constrained ways, each for users of its own.
+/// The modes of constrained impersonation, each for one kind of users.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
     ArbitraryNode,
@@ -53,10 +54,11 @@ impl Mode {
 }
 
 impl Impersonation {
-    /// The user that `requestor` becomes to do what `attributes` say.
+    /// Returns the user as whom `requestor` does what `attributes` say.
     ///
     /// # Errors
-    /// 403 for the first thing that `requestor` may not, 500 if the authorizer cannot be asked.
+    /// 403 if `requestor` may not impersonate a part of this, 500 if the authorizer cannot be
+    /// asked.
     pub async fn assume(
         &self,
         requestor: &User,
@@ -74,9 +76,9 @@ impl Impersonation {
         };
         match constrained.await {
             Ok(()) => return Ok(self.user(mode == Mode::ArbitraryNode)),
-            // Nobody was asked to the end: that is no "no" which the old way could overrule.
+            // The authorizer did not answer: that is no refusal, which the old way could overrule.
             Err(refusal) if refusal.code != 403 => return Err(refusal),
-            // The first refusal is the one that is told.
+            // Of two refusals the first one is told.
             Err(first) => {
                 let old = self.demand(requestor, None, authorizer).await;
                 old.map_err(|other| if other.code == 403 { first } else { other })?;
@@ -154,7 +156,7 @@ impl Impersonation {
         Ok(())
     }
 
-    /// With the groups that the API server gives.
+    /// Makes the user, with the groups that the API server adds.
     fn user(&self, is_node: bool) -> User {
         let mut groups = self.groups.clone();
         if is_node {

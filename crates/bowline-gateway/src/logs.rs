@@ -6,15 +6,16 @@ use bowline_io::serve::Reply;
 use http::{HeaderValue, Response, header};
 
 use crate::backend::Target;
-use crate::doors::Caller;
+use crate::components::Caller;
 use crate::options::LogOptions;
 use crate::server::Gateway;
 use crate::status::Refusal;
 
-/// Answers a request for a log. The answer ends as the node's does: one that is cut off is cut off.
+/// Answers a request for a log. If the node's answer is cut off, so is this one.
 ///
 /// # Errors
-/// The refusal to answer with.
+/// The refusal to answer with, if there is no such container, too many logs are read, or the node
+/// refuses or cannot be reached.
 pub(crate) async fn answer(
     gateway: &Gateway,
     caller: &Caller,
@@ -25,7 +26,7 @@ pub(crate) async fn answer(
     let options = LogOptions::parse(query);
     let (namespace, pod) = (&*session.record.namespace, &*session.record.pod);
     let target = Target { namespace, pod, container: Some(&options.container) };
-    let destination = gateway.doors.backend.find(caller, target).await?;
+    let destination = gateway.components.backend.find(caller, target).await?;
     let place = sessions.long_answer().map_err(Refusal::too_many_requests)?;
     let body = destination.log(&options).await?;
     let mut reply = Response::new(session.begin().body(body, place, sessions.end.clone()));

@@ -1,23 +1,23 @@
-//! Names that Kubernetes gives a meaning, and text as Go quotes it.
+//! User names with a meaning in Kubernetes, and text as Go quotes it.
 
 use std::fmt::Write as _;
 
-/// The namespace and the name in a service account's user name.
+/// Returns the namespace and the name of a service account by its user name; `None` for others.
 #[must_use]
-pub fn service_account(user: &str) -> Option<(&str, &str)> {
+pub(crate) fn service_account(user: &str) -> Option<(&str, &str)> {
     let (namespace, name) = user.strip_prefix("system:serviceaccount:")?.split_once(':')?;
     (is_label(namespace) && is_subdomain(name)).then_some((namespace, name))
 }
 
-/// The node in a node's user name.
+/// Returns the name of a node by its user name; `None` for others.
 #[must_use]
-pub fn node(user: &str) -> Option<&str> {
+pub(crate) fn node(user: &str) -> Option<&str> {
     user.strip_prefix("system:node:").filter(|name| is_subdomain(name))
 }
 
-/// `example.com/path`, in lower case: what a key of a user's extra has to be.
+/// Returns whether a key is `example.com/path` in lower case, as a key of a user's extra has to be.
 #[must_use]
-pub fn is_prefixed_path(key: &str) -> bool {
+pub(crate) fn is_prefixed_path(key: &str) -> bool {
     let of_path = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&byte);
     key.split_once('/').is_some_and(|(domain, path)| {
         is_subdomain(domain)
@@ -26,7 +26,7 @@ pub fn is_prefixed_path(key: &str) -> bool {
     })
 }
 
-/// RFC 1123.
+/// Returns whether a text is a label of RFC 1123.
 fn is_label(text: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     (1..=63).contains(&text.len())
@@ -35,7 +35,8 @@ fn is_label(text: &str) -> bool {
         && !text.ends_with('-')
 }
 
-/// The same with dots; Kubernetes bounds the whole, not its parts.
+/// Returns whether a text is a subdomain of RFC 1123. Kubernetes bounds its length, not its
+/// labels'.
 fn is_subdomain(text: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     let part = |part: &str| {
@@ -47,9 +48,9 @@ fn is_subdomain(text: &str) -> bool {
     text.len() <= 253 && text.split('.').all(part)
 }
 
-/// Text in quotes, as Go's `%q`.
+/// Quotes text as Go's `%q` does.
 #[must_use]
-pub fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('"');
     for letter in text.chars() {

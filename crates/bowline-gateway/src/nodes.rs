@@ -1,5 +1,4 @@
-//! Streams to nodes: a pod's name to its node by what the facts say, and that to the kubelet's
-//! paths.
+//! A pod's name to its node, by the facts, and a stream to the paths of that node's kubelet.
 
 use std::io;
 use std::sync::Arc;
@@ -17,21 +16,21 @@ use bowline_proto::session::Protocol;
 use http::Method;
 use http_body_util::BodyExt;
 
-use crate::backend::{Backend, Destination, Far, Target};
-use crate::doors::{Answer, Caller};
+use crate::backend::{Backend, Destination, FarLeg, Target};
+use crate::components::{Answer, Caller};
 use crate::facts::{Facts, Node, Pod};
 use crate::gates::{Gate, Gates};
 use crate::options::{ExecOptions, ForwardOptions, LogOptions, Verb, container_in};
 use crate::status::Refusal;
 
-/// What nodes are told of who asks.
+/// The `User-Agent` for nodes.
 const AGENT: &str = concat!("bowline-gateway/", env!("CARGO_PKG_VERSION"));
 /// The kubelet's port where a node names none.
 const KUBELET_PORT: u16 = 10250;
-/// The feature by which a node says that it takes WebSocket.
+/// The declared feature of a node that takes WebSocket.
 const WEBSOCKETS: &str = "ExtendWebSocketsToKubelet";
-/// What a kubelet itself allows for one log. It answers when there is something to say, and a
-/// container that is silent may have nothing for long.
+/// How long a kubelet may take to answer for a log: as long as it allows itself. It answers with
+/// the first line, which a silent container may not write for long.
 const LOG_PATIENCE: Duration = Duration::from_secs(4 * 60 * 60);
 
 /// The nodes of a cluster.
@@ -39,12 +38,12 @@ const LOG_PATIENCE: Duration = Duration::from_secs(4 * 60 * 60);
 pub struct Nodes {
     /// Which pods and nodes there are.
     pub facts: Arc<dyn Facts>,
-    /// Which kinds of a node's addresses are used, best first.
+    /// The kinds of a node's addresses that are used, in the order of preference.
     pub address_types: Vec<String>,
-    /// Whom we trust as a kubelet and who we are to it; `None` speaks plain HTTP to nodes on
-    /// loopback.
+    /// Which certificates are trusted for kubelets, and which one they are shown; `None` is plain
+    /// HTTP, for nodes on loopback.
     pub tls: Option<Arc<rustls::ClientConfig>>,
-    /// The gates; here they say how nodes are spoken to.
+    /// The feature gates. Only `ExtendWebSocketsToKubelet` counts here.
     pub gates: Gates,
 }
 
@@ -65,8 +64,8 @@ impl Nodes {
         })
     }
 
-    /// Where the kubelet of a pod is, and whether it takes WebSocket: 400 for a pod that is on no
-    /// node, 404 for a node that is not known, or in no way that is used here.
+    /// Finds the kubelet of a pod, and whether it takes WebSocket: 400 for a pod without a node,
+    /// 404 for a node that is not known or has no address of a kind that is used.
     async fn node_of(&self, pod: &Pod) -> Result<(Upstream, bool), Refusal> {
         let homeless =
             || Refusal::bad_request(format!("pod {} does not have a host assigned", pod.name));
@@ -83,7 +82,7 @@ impl Nodes {
     }
 }
 
-/// A node's first address in the order of preference.
+/// Returns a node's first address in the order of preference.
 fn preferred<'a>(node: &'a Node, kinds: &[String]) -> Option<&'a str> {
     let of = |kind: &String| node.addresses.iter().find(|address| address.kind == *kind);
     kinds.iter().find_map(of).map(|address| &*address.host)
@@ -104,7 +103,7 @@ struct OnNode {
     pod: String,
     container: String,
     upstream: Upstream,
-    /// It is spoken to over WebSocket where there is a choice.
+    /// Whether the node is spoken to over WebSocket rather than SPDY.
     websockets: bool,
 }
 
@@ -113,12 +112,12 @@ impl OnNode {
         &self,
         path: &str,
         offer: &Offer,
-    ) -> Result<(Far, &'static Protocol), Refusal> {
+    ) -> Result<(FarLeg, &'static Protocol), Refusal> {
         let switched = self.upstream.upgrade(path, offer).await;
-        // What the node would take is an answer to our offer, not to the client's.
+        // The headers with what the node would take answer this gateway's offer, not the client's.
         let Switched { head, connection, protocol } =
             switched.map_err(|error| Refusal { headers: Vec::new(), ..refusal(error) })?;
-        Ok((Far { headers: head.headers, connection }, protocol))
+        Ok((FarLeg { headers: head.headers, connection }, protocol))
     }
 }
 
@@ -135,7 +134,7 @@ impl Destination for OnNode {
         &'a self,
         verb: Verb,
         options: &'a ExecOptions,
-    ) -> Answer<'a, (Far, &'static Protocol)> {
+    ) -> Answer<'a, (FarLeg, &'static Protocol)> {
         Box::pin(async move {
             let path = options.kubelet_path(verb, &self.namespace, &self.pod, &self.container);
             let offer =
@@ -147,7 +146,7 @@ impl Destination for OnNode {
     fn port_forward<'a>(
         &'a self,
         options: &'a ForwardOptions,
-    ) -> Answer<'a, (Far, &'static Protocol)> {
+    ) -> Answer<'a, (FarLeg, &'static Protocol)> {
         Box::pin(async move {
             let path = options.kubelet_path(&self.namespace, &self.pod);
             self.upgrade(&path, &Offer::forward()).await
@@ -159,12 +158,12 @@ impl Destination for OnNode {
         options: &'a ForwardOptions,
         method: &'a Method,
         headers: &'a [(&'static str, String)],
-    ) -> Answer<'a, Far> {
+    ) -> Answer<'a, FarLeg> {
         Box::pin(async move {
             let path = options.kubelet_path(&self.namespace, &self.pod);
             let asked = self.upstream.ask(&path, method.as_str(), headers).await;
             let (head, connection) = asked.map_err(refusal)?;
-            Ok(Far { headers: head.headers, connection })
+            Ok(FarLeg { headers: head.headers, connection })
         })
     }
 
@@ -188,7 +187,7 @@ fn refusal(error: UpstreamError) -> Refusal {
     }
 }
 
-/// What the node said instead of 101, for the client to see before its own handshake ends.
+/// Makes the client's answer of what the node said instead of 101.
 fn refused(said: &Refused) -> Refusal {
     let status = said.head.status;
     let message = said.text();

@@ -8,17 +8,17 @@ use form_urlencoded::Serializer;
 use crate::facts::Pod;
 use crate::status::Refusal;
 
-/// Which of the two kinds of remote command.
+/// One of the two kinds of remote command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
-    /// A process of its own.
+    /// A new process in the container.
     Exec,
     /// The container's main process.
     Attach,
 }
 
 impl Verb {
-    /// Its word in paths.
+    /// Returns its word in paths.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -33,9 +33,9 @@ impl Verb {
 pub struct ExecOptions {
     /// The words of the command; an attach has none.
     pub command: Vec<String>,
-    /// Extensions that were asked for, and with which value.
+    /// The extensions that were asked for, with their values.
     pub extensions: Vec<(&'static Extension, String)>,
-    /// The container; empty if the request leaves it open.
+    /// The name of the container; empty if the request names none.
     pub container: String,
     /// The channels.
     pub wants: Wants,
@@ -45,7 +45,7 @@ impl ExecOptions {
     /// Reads a query as the API server does (docs/protocols/endpoints.md, 1.1).
     ///
     /// # Errors
-    /// 400 for `dryRun`.
+    /// 400 if `dryRun` is given.
     pub fn parse(verb: Verb, query: &str) -> Result<ExecOptions, Refusal> {
         let pairs: Vec<_> = form_urlencoded::parse(query.as_bytes()).collect();
         if pairs.iter().any(|pair| pair.0 == "dryRun") {
@@ -73,7 +73,7 @@ impl ExecOptions {
         })
     }
 
-    /// The kubelet's path and query for it. Keys come in the order of Go's encoder.
+    /// Returns the kubelet's path and query for it, keys in the order of Go's encoder.
     #[must_use]
     pub fn kubelet_path(&self, verb: Verb, namespace: &str, pod: &str, container: &str) -> String {
         let mut pairs: Vec<(&str, &str)> = Vec::new();
@@ -91,10 +91,10 @@ impl ExecOptions {
     }
 }
 
-/// The container of `pod` that a name means, or the only one.
+/// Returns the container of `pod` of the name `asked`, or the only one if that is empty.
 ///
 /// # Errors
-/// 400 with the API server's texts.
+/// 400, with the API server's texts, if there is no such container, or not exactly one.
 pub fn container_in(pod: &Pod, asked: &str) -> Result<String, Refusal> {
     let Pod { name, containers, init_containers, ephemeral_containers, .. } = pod;
     let mut all = init_containers.iter().chain(containers).chain(ephemeral_containers);
@@ -128,7 +128,7 @@ impl ForwardOptions {
     /// Reads a query as the API server does.
     ///
     /// # Errors
-    /// 400 for `dryRun`, or for a port that is no number.
+    /// 400 if `dryRun` is given, or a port is no number.
     pub fn parse(query: &str) -> Result<ForwardOptions, Refusal> {
         let mut ports = Vec::new();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
@@ -149,7 +149,7 @@ impl ForwardOptions {
         Ok(ForwardOptions { ports })
     }
 
-    /// The kubelet's path and query for it: all ports in one value.
+    /// Returns the kubelet's path and query for it: all ports in one value.
     #[must_use]
     pub fn kubelet_path(&self, namespace: &str, pod: &str) -> String {
         let path = format!("/portForward/{namespace}/{pod}");
@@ -165,14 +165,14 @@ impl ForwardOptions {
 /// What a request to `pods/log` asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogOptions {
-    /// The container; empty if the request leaves it open.
+    /// The name of the container; empty if the request names none.
     pub container: String,
-    /// What is for the kubelet to read, in the order of Go's encoder.
+    /// The parameters for the kubelet, in the order of Go's encoder.
     pub parameters: Vec<(&'static str, String)>,
 }
 
 impl LogOptions {
-    /// What the API server hands on to the kubelet, in the order of Go's encoder.
+    /// The names of the parameters that go to the kubelet, in the order of Go's encoder.
     const PARAMETERS: [&str; 8] = [
         "follow",
         "limitBytes",
@@ -184,7 +184,7 @@ impl LogOptions {
         "timestamps",
     ];
 
-    /// Reads a query; what no kubelet knows is passed over.
+    /// Reads a query. Parameters that no kubelet knows are passed over.
     #[must_use]
     pub fn parse(query: &str) -> LogOptions {
         let pairs: Vec<_> = form_urlencoded::parse(query.as_bytes()).collect();
@@ -198,7 +198,7 @@ impl LogOptions {
         }
     }
 
-    /// The kubelet's path and query for it.
+    /// Returns the kubelet's path and query for it.
     #[must_use]
     pub fn kubelet_path(&self, namespace: &str, pod: &str, container: &str) -> String {
         let mut query = Serializer::new(String::new());

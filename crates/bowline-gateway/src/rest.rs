@@ -1,4 +1,4 @@
-//! What answers requests that are no streams.
+//! The answers to all requests that are no streams.
 
 use std::fmt::Debug;
 
@@ -6,21 +6,21 @@ use bowline_io::serve::{Reply, Sessions};
 use http::Request;
 use hyper::body::Incoming;
 
-use crate::doors::{Answer, Caller};
+use crate::components::{Answer, Caller};
 use crate::route::Route;
 
-/// Answers everything that is no stream of a pod: objects, discovery, and paths that only it may
-/// know.
+/// Answers everything that is no stream of a pod: objects, discovery, and paths that the gateway
+/// does not know.
 pub trait Rest: Debug + Send + Sync {
-    /// Answers a request that its caller may make, whatever its method is. `route` is what its path
-    /// was read as, and the path is clean. The headers that say who asks are taken out. An answer
-    /// that lasts takes a place in `sessions`; a connection that is upgraded is spawned on them.
+    /// Answers a request that was authorized, whatever its method is. `route` is what its path was
+    /// read as, and the path is clean. The headers that say who asks are taken out. A long answer
+    /// takes a place in `sessions`; an upgraded connection is spawned on them.
     ///
-    /// The body never comes: [`serve`](bowline_io::serve) gives the heads of requests, and nothing
+    /// The body never comes: [`serve`](bowline_io::serve) reads the heads of requests, and nothing
     /// behind them until they are answered.
     ///
     /// # Errors
-    /// The refusal to answer with, which is logged.
+    /// The refusal to answer with, if the request is refused. It is logged.
     fn answer<'a>(
         &'a self,
         caller: &'a Caller,

@@ -1,4 +1,4 @@
-//! A request's path to what it means. Past here nobody looks at a URL.
+//! A request's path to what it names. Nothing behind this looks at a path again.
 
 use bowline_io::auth::{Attributes, ResourceAttributes};
 use bowline_io::request_target::{BadPath, Parts, parts};
@@ -47,28 +47,28 @@ pub enum Route {
     },
     /// Objects of one kind.
     List {
-        /// Of which kind.
+        /// Their kind.
         kind: Kind,
-        /// In which namespace; `None` is all.
+        /// Their namespace; `None` is all namespaces.
         namespace: Option<String>,
     },
     /// One object.
     Get {
-        /// Of which kind.
+        /// Its kind.
         kind: Kind,
-        /// Its namespace; `None` for kinds without.
+        /// Its namespace; `None` for kinds that have none.
         namespace: Option<String>,
         /// Its name.
         name: String,
     },
-    /// None of these; who answers the rest may know it.
+    /// A path that the gateway does not know; its `rest` may know it.
     Other {
         /// The path as it came.
         path: String,
     },
 }
 
-/// What can be read.
+/// The kinds of objects that can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Pods.
@@ -84,7 +84,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// All kinds, with their resource names.
+    /// All kinds, with the names of their resources.
     pub const ALL: [(&'static str, Kind); 5] = [
         ("pods", Kind::Pods),
         ("nodes", Kind::Nodes),
@@ -97,13 +97,13 @@ impl Kind {
         Kind::ALL.into_iter().find(|row| row.0 == name).map(|row| row.1)
     }
 
-    /// The resource's name.
+    /// Returns the name of its resource.
     #[must_use]
     pub fn resource(self) -> &'static str {
         Kind::ALL.into_iter().find(|row| row.1 == self).map_or("", |row| row.0)
     }
 
-    /// Whether its objects are in namespaces.
+    /// Returns whether its objects are in namespaces.
     #[must_use]
     pub fn is_namespaced(self) -> bool {
         matches!(self, Kind::Pods | Kind::Events | Kind::Services)
@@ -114,7 +114,7 @@ impl Route {
     /// Reads a path.
     ///
     /// # Errors
-    /// [`BadPath`] for a path that two could read in two ways.
+    /// [`BadPath`] if the path could be read in more than one way, or is no text.
     pub fn parse(path: &str) -> Result<Route, BadPath> {
         let Parts { names, ends_with_slash } = parts(path)?;
         let parts: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -159,7 +159,7 @@ impl Route {
         Ok(found.unwrap_or_else(|| Route::Other { path: path.to_owned() }))
     }
 
-    /// What has to be allowed.
+    /// Returns what a request for it with this method has to be allowed.
     #[must_use]
     pub fn attributes(&self, method: &Method, path: &str) -> Attributes {
         let (resource, subresource, namespace, name) = match self {
@@ -193,7 +193,7 @@ impl Route {
     }
 }
 
-/// What has to be allowed for a path that names nothing.
+/// Returns what a request for a path that names no resource has to be allowed.
 #[must_use]
 pub fn path_attributes(method: &Method, path: &str) -> Attributes {
     Attributes::NonResource {
@@ -202,7 +202,7 @@ pub fn path_attributes(method: &Method, path: &str) -> Attributes {
     }
 }
 
-/// Kubernetes' verb for a method.
+/// Returns Kubernetes' verb for a method.
 fn verb(method: &Method, is_list: bool) -> &'static str {
     match (method.as_str(), is_list) {
         ("POST", _) => "create",
@@ -212,7 +212,7 @@ fn verb(method: &Method, is_list: bool) -> &'static str {
         ("DELETE", true) => "deletecollection",
         ("GET" | "HEAD", true) => "list",
         ("GET" | "HEAD", false) => "get",
-        // Of no verb at all, so that no policy but one for everything fits.
+        // No verb, so that only a policy for all verbs fits.
         _ => "",
     }
 }

@@ -1,4 +1,4 @@
-//! The walk of a request: who, what, may it, and then the answer.
+//! A request to its answer: what it asks for, who asks, whether they may, and then who answers.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 use tracing::debug;
 
 use crate::authz::demand;
-use crate::doors::{Caller, Doors};
+use crate::components::{Caller, Components};
 use crate::forward;
 use crate::gates::{Gate, Gates};
 use crate::identity;
@@ -25,22 +25,24 @@ use crate::route::{Route, path_attributes};
 use crate::status::Refusal;
 use crate::stream;
 
-/// An API server's streaming side.
+/// An API server's streaming endpoints. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Gateway {
-    pub(crate) doors: Arc<Doors>,
+    pub(crate) components: Arc<Components>,
     pub(crate) gates: Gates,
     pub(crate) sessions: Sessions,
 }
 
 impl Gateway {
-    /// A gateway that stands on `doors`.
+    /// Makes a gateway of its components.
     #[must_use]
-    pub fn new(doors: Doors, gates: Gates, sessions: Sessions) -> Gateway {
-        Gateway { doors: Arc::new(doors), gates, sessions }
+    pub fn new(components: Components, gates: Gates, sessions: Sessions) -> Gateway {
+        Gateway { components: Arc::new(components), gates, sessions }
     }
 
-    /// Answers a request; a stream goes on as a session of its own.
+    /// Answers a request. A stream goes on as a task of the sessions after the answer.
+    ///
+    /// Dropped before it has answered, it starts no session.
     pub async fn answer(self, peer: Peer, request: Request<Incoming>) -> Reply {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let mut requester = Requester { peer: peer.address, user: None };
@@ -52,7 +54,7 @@ impl Gateway {
             }
             Err(refusal) => {
                 let refusals = &self.sessions.refusals;
-                refusals.log(&requester, method.as_str(), &path, refusal.code, refusal.words());
+                refusals.log(&requester, method.as_str(), &path, refusal.code, refusal.log_text());
                 refusal.reply()
             }
         }
@@ -73,12 +75,12 @@ impl Gateway {
             Ok(route) => route.attributes(request.method(), &path),
             Err(_) => path_attributes(request.method(), &path),
         };
-        let user = self.who(peer, requester, request.headers_mut(), &attributes).await?;
+        let user = self.identify(peer, requester, request.headers_mut(), &attributes).await?;
         peer.mark_authenticated();
-        // Only who may ask for it learns that a path is nothing; only one that can be read is
-        // somebody's to allow.
+        // Only those who may ask for a path learn that nothing is there; a path that cannot be read
+        // cannot be allowed to anybody.
         if route != Err(BadPath::NotText) {
-            demand(&*self.doors.authorizer, &user, &attributes).await?;
+            demand(&*self.components.authorizer, &user, &attributes).await?;
         }
         let route = route.map_err(|bad| match bad {
             BadPath::NotText => Refusal::bad_request(bad.to_string()),
@@ -108,7 +110,7 @@ impl Gateway {
                 let session = self.admit(requester.record("log", namespace, name))?;
                 logs::answer(self, &caller, session, query(&request)).await
             }
-            _ => self.doors.rest.answer(&caller, &route, request, &self.sessions).await,
+            _ => self.components.rest.answer(&caller, &route, request, &self.sessions).await,
         }
     }
 
@@ -116,8 +118,8 @@ impl Gateway {
         self.sessions.admit(record).map_err(Refusal::too_many_requests)
     }
 
-    /// As whom the request runs. What it says of that is taken out of its headers.
-    async fn who(
+    /// Returns the user as whom the request runs. The headers of identity are taken out.
+    async fn identify(
         &self,
         peer: &Peer,
         requester: &mut Requester,
@@ -128,8 +130,9 @@ impl Gateway {
         let token = claims.token.map_err(|error| Refusal::unauthorized(error.to_string()))?;
         let credentials =
             Credentials { certificate: peer.identity.as_ref(), token: token.as_ref() };
-        let user = self.doors.authenticator.authenticate(credentials).await;
-        // As kube-apiserver: whom nobody can name now is nobody now. The log knows why.
+        let user = self.components.authenticator.authenticate(credentials).await;
+        // As in kube-apiserver, whoever cannot be authenticated now is nobody now. The log says
+        // why.
         let unasked = |error| Refusal::unauthorized(format!("cannot be authenticated: {error}"));
         let nobody = if token.is_some() { "an unknown token" } else { "no credentials" };
         let user = user.map_err(unasked)?.ok_or_else(|| Refusal::unauthorized(nobody))?;
@@ -137,7 +140,7 @@ impl Gateway {
         let asked = claims.impersonation;
         let asked = asked.map_err(|error| Refusal::bad_request(error.to_string()))?;
         let Some(impersonation) = asked else { return Ok(user) };
-        let other = impersonation.assume(&user, attributes, &*self.doors.authorizer).await?;
+        let other = impersonation.assume(&user, attributes, &*self.components.authorizer).await?;
         requester.user = Some(subject(&other, Some(user.name)));
         Ok(other)
     }
@@ -159,7 +162,7 @@ impl Gateway {
         if !websocket && request.method() == Method::POST || !self.gates.is_on(gate) {
             return Ok(());
         }
-        demand(&*self.doors.authorizer, &caller.user, &attributes.with_verb("create")).await
+        demand(&*self.components.authorizer, &caller.user, &attributes.with_verb("create")).await
     }
 }
 

@@ -17,17 +17,17 @@ use crate::names::quoted;
 pub struct Refusal {
     /// The HTTP status code.
     pub code: u16,
-    /// The machine's word for it; empty if there is none.
+    /// The `reason` of the Status, for programs; empty if there is none.
     pub reason: &'static str,
-    /// The person's words for it.
+    /// The `message` of the Status, for people.
     pub message: String,
     /// What it is about.
     pub details: Option<Box<Details>>,
     /// Header lines that go with it.
     pub headers: Vec<(&'static str, String)>,
-    /// For the log alone: what the sender is not told.
+    /// What only this program's log says; empty if that is the message.
     pub cause: String,
-    /// It has no body, as some of Kubernetes' have none.
+    /// Whether the answer has no body, as some of Kubernetes' have none.
     pub is_bare: bool,
 }
 
@@ -47,23 +47,23 @@ impl Refusal {
         Refusal { code, reason, message: message.into(), ..Refusal::default() }
     }
 
-    /// 400.
+    /// Makes a 400.
     pub fn bad_request(message: impl Into<String>) -> Refusal {
         Refusal::new(400, "BadRequest", message)
     }
 
-    /// 401; says no more than that. The cause is for the log.
+    /// Makes a 401, whose text does not say why. The cause is for the log.
     pub fn unauthorized(cause: impl Into<String>) -> Refusal {
         Refusal { cause: cause.into(), ..Refusal::new(401, "Unauthorized", "Unauthorized") }
     }
 
-    /// 403 without a word, as Kubernetes' WebSocket servers have it.
+    /// Makes a refusal without a body, as Kubernetes' WebSocket servers do.
     #[must_use]
     pub fn bare(code: u16, cause: impl Into<String>) -> Refusal {
         Refusal { cause: cause.into(), is_bare: true, ..Refusal::new(code, "", "") }
     }
 
-    /// 403.
+    /// Makes a 403 about `details`.
     #[must_use]
     pub fn forbidden(details: Details, why: &str) -> Refusal {
         let Details { name, group, kind } = &details;
@@ -78,7 +78,7 @@ impl Refusal {
         Refusal { details: Some(Box::new(details)), ..Refusal::new(403, "Forbidden", message) }
     }
 
-    /// 404 for an object.
+    /// Makes a 404 for an object.
     #[must_use]
     pub fn not_found(kind: &'static str, name: &str) -> Refusal {
         let details =
@@ -87,33 +87,33 @@ impl Refusal {
         Refusal { details, ..Refusal::new(404, "NotFound", message) }
     }
 
-    /// 404 for a path.
+    /// Makes a 404 for a path.
     #[must_use]
     pub fn no_such_path() -> Refusal {
         let message = "the server could not find the requested resource";
         Refusal::new(404, "NotFound", message)
     }
 
-    /// 405.
+    /// Makes a 405.
     #[must_use]
     pub fn method_not_allowed() -> Refusal {
         let message = "the server does not allow this method on the requested resource";
         Refusal::new(405, "MethodNotAllowed", message)
     }
 
-    /// 429, with when to ask again.
+    /// Makes a 429 that says when to ask again.
     #[must_use]
     pub fn too_many_requests(denied: Denied) -> Refusal {
         let headers = vec![("Retry-After", denied.seconds().to_string())];
         Refusal { headers, ..Refusal::new(429, "TooManyRequests", denied.why) }
     }
 
-    /// 500 without a reason, as for a node that cannot be reached.
+    /// Makes a 500 without a `reason`, as for a node that cannot be reached.
     pub fn internal(message: impl Into<String>) -> Refusal {
         Refusal::new(500, "", message)
     }
 
-    /// 500 for what could not be found out, in Kubernetes' words for that. It is no 403 and no 404:
+    /// Makes a 500 for what could not be found out, in Kubernetes' words. It is no 403 and no 404:
     /// nobody has said so.
     #[must_use]
     pub fn unavailable(error: &Unavailable) -> Refusal {
@@ -122,7 +122,7 @@ impl Refusal {
         Refusal::new(500, "InternalError", message)
     }
 
-    /// What a node answered instead of an upgrade.
+    /// Makes a refusal of what a node answered instead of an upgrade.
     pub fn of_node(code: u16, message: impl Into<String>) -> Refusal {
         let reason = match code {
             400 => "BadRequest",
@@ -157,7 +157,7 @@ impl Refusal {
         status
     }
 
-    /// The answer.
+    /// Makes the answer.
     #[must_use]
     pub fn reply(&self) -> Reply {
         let mut reply =
@@ -166,9 +166,9 @@ impl Refusal {
         reply
     }
 
-    /// What a log says of it.
+    /// Returns what a log says of it.
     #[must_use]
-    pub fn words(&self) -> &str {
+    pub fn log_text(&self) -> &str {
         if self.cause.is_empty() { &self.message } else { &self.cause }
     }
 }
@@ -183,7 +183,7 @@ pub fn set_headers(reply: &mut Reply, headers: &[(&'static str, String)]) {
     }
 }
 
-/// An answer of JSON.
+/// Makes an answer of JSON.
 #[must_use]
 pub fn json(code: u16, value: &Value) -> Reply {
     let mut reply = Response::new(body(format!("{value}\n")));
@@ -195,7 +195,7 @@ pub fn json(code: u16, value: &Value) -> Reply {
     reply
 }
 
-/// An answer of plain text.
+/// Makes an answer of plain text.
 #[must_use]
 pub fn text(code: u16, text: &str) -> Reply {
     let mut reply = Response::new(body(text.to_owned()));

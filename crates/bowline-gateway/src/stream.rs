@@ -1,4 +1,4 @@
-//! An exec or an attach: from a request that may, to a relay between its client and the node.
+//! An exec or an attach: from an authorized request to a relay between its client and the node.
 
 use bowline_io::drive::join;
 use bowline_io::http::lines;
@@ -13,17 +13,18 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
-use crate::backend::{Far, Target};
-use crate::doors::Caller;
+use crate::backend::{FarLeg, Target};
+use crate::components::Caller;
 use crate::gates::Gate;
 use crate::options::{ExecOptions, Verb};
 use crate::server::Gateway;
 use crate::status::{Refusal, set_headers};
 
-/// What both sides of a stream are told when the gateway ends.
+/// What both ends of a stream are told when the gateway shuts down.
 pub(crate) const SHUTDOWN: &str = "the gateway shuts down";
 
-/// Serves a remote command: finds what is behind it, upgrades there, and only then here.
+/// Serves a remote command: finds its destination, upgrades the far leg, and only then the near
+/// one.
 pub(crate) async fn remote_command(
     gateway: &Gateway,
     caller: &Caller,
@@ -36,11 +37,12 @@ pub(crate) async fn remote_command(
     let record = &mut session.record;
     let (namespace, pod) = (&*record.namespace, &*record.pod);
     let target = Target { namespace, pod, container: Some(&options.container) };
-    let destination = gateway.doors.backend.find(caller, target).await?;
+    let destination = gateway.components.backend.find(caller, target).await?;
     let v5 = gateway.gates.is_on(Gate::TranslateStreamCloseWebsocketRequests);
     let taken = Accepts { websocket_v5: v5 };
     let accepted = accept(&request, |method, lines| negotiate::accept(method, lines, taken))?;
-    let (Far { headers, connection: far }, protocol) = destination.command(verb, &options).await?;
+    let (FarLeg { headers, connection: far }, protocol) =
+        destination.command(verb, &options).await?;
     let far_session = Session::new(Side::Client, protocol, options.wants, random::bytes());
     let mut reply = switch(&accepted.response);
     for (extension, _) in &options.extensions {
@@ -64,8 +66,8 @@ pub(crate) async fn remote_command(
                 let end = legs.end.clone();
                 let relay = Relay::with_tap(near_session, far_session, running.tap());
                 let relay = join(near, far, relay, end, SHUTDOWN);
-                // In a task of its own, it holds nothing that only its beginning needs; in a box,
-                // its place is not there twice.
+                // In a task of its own, which has no room for what only the beginning needs; in a
+                // box, since the task would otherwise have room for the future twice.
                 let relay = Box::pin(relay);
                 legs.spawn(async move {
                     let (ending, traffic) = relay.await;
@@ -80,7 +82,7 @@ pub(crate) async fn remote_command(
     Ok(reply)
 }
 
-/// The near side's handshake.
+/// Judges the handshake of the near leg.
 pub(crate) fn accept(
     request: &Request<Incoming>,
     verdict: impl Fn(&str, Lines<'_>) -> Result<negotiate::Accepted, negotiate::Refusal>,
@@ -103,7 +105,7 @@ pub(crate) fn accept(
     })
 }
 
-/// The 101.
+/// Makes the 101 with these headers.
 pub(crate) fn switch(headers: &[(&'static str, String)]) -> Reply {
     let mut reply = Response::new(body(Bytes::new()));
     *reply.status_mut() = StatusCode::SWITCHING_PROTOCOLS;

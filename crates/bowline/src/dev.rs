@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use bowline_gateway::doors::Doors;
+use bowline_gateway::components::Components;
 use bowline_gateway::files::api::Api;
 use bowline_gateway::files::cluster::Cluster;
 use bowline_gateway::files::policies::Policies;
@@ -195,13 +195,13 @@ async fn start_gateway(
     let policies = Policies::parse(&policy.to_string())?;
     let sessions = Sessions::default();
     let gates = nodes.gates;
-    let doors = Doors {
+    let components = Components {
         authenticator: Arc::new(tokens),
         authorizer: Arc::new(policies),
         backend: Arc::new(nodes),
         rest: Arc::new(Api { cluster, address: address.to_string() }),
     };
-    let gateway = Gateway::new(doors, gates, sessions.clone());
+    let gateway = Gateway::new(components, gates, sessions.clone());
     let service = move |peer, request| gateway.clone().answer(peer, request);
     #[expect(clippy::disallowed_methods, reason = "it is waited for")]
     let server =

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use bowline_gateway::doors::Doors;
+use bowline_gateway::components::Components;
 use bowline_gateway::files::api::Api;
 use bowline_gateway::files::cluster::Cluster;
 use bowline_gateway::files::policies::Policies;
@@ -110,13 +110,13 @@ pub async fn gateway(asked: args::gateway::Gateway) -> Result<()> {
     let tls = tls::server(&identity, client_ca.as_deref(), false)?;
     let (listener, address) = listen(asked.bind_address, asked.secure_port).await?;
     let sessions = Sessions::default();
-    let doors = Doors {
+    let components = Components {
         authenticator: Arc::new(tokens.unwrap_or_default()),
         authorizer: Arc::new(policies.unwrap_or_default()),
         backend: Arc::new(nodes),
         rest: Arc::new(Api { cluster, address: address.to_string() }),
     };
-    let gateway = Gateway::new(doors, asked.gates, sessions.clone());
+    let gateway = Gateway::new(components, asked.gates, sessions.clone());
     print::notice(format_args!("serving on https://{address}"));
     let service = move |peer, request| gateway.clone().answer(peer, request);
     let limits = Limits::new(asked.unauthenticated_per_address);

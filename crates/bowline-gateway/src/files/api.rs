@@ -1,4 +1,4 @@
-//! What can be read of a cluster of files: version, discovery, pods, nodes, namespaces, services.
+//! A small API to read a cluster of files: version, discovery, pods, nodes, namespaces, services.
 
 use std::future::ready;
 use std::sync::Arc;
@@ -12,18 +12,18 @@ use serde_json::{Value, json};
 
 use super::cluster::Cluster;
 use super::{discovery, select, table};
-use crate::doors::{Answer, Caller};
+use crate::components::{Answer, Caller};
 use crate::rest::Rest;
 use crate::route::{Kind, Route};
 use crate::status::{self, Refusal};
 
-/// The Kubernetes whose behaviour is shown; clients check their skew against it.
+/// The version of Kubernetes that is shown; clients check their skew against it.
 const GIT_VERSION: &str = concat!("v1.37.0+bowline-", env!("CARGO_PKG_VERSION"));
 
-/// A small API to read what a cluster has.
+/// Answers requests for the objects of a cluster.
 #[derive(Debug)]
 pub struct Api {
-    /// What there is.
+    /// The objects.
     pub cluster: Arc<Cluster>,
     /// The server's own address, for discovery.
     pub address: String,
@@ -57,7 +57,7 @@ impl Rest for Api {
 impl Api {
     fn read(&self, method: &Method, route: &Route, asked: Asked<'_>) -> Result<Reply, Refusal> {
         let Api { cluster, address } = self;
-        // What is not there is so for every method.
+        // A path that is not there is so for every method.
         if let Route::Other { .. } = route {
             return Err(Refusal::no_such_path());
         }
@@ -82,7 +82,7 @@ impl Api {
                     object
                 }
             }
-            // Streams are the gateway's own.
+            // The gateway answers for streams itself.
             _ => return Err(Refusal::no_such_path()),
         };
         Ok(status::json(200, &body))
@@ -116,7 +116,7 @@ fn wants_table(accept: &str) -> bool {
     }) || accept.contains("as=Table;v=v1;g=meta.k8s.io")
 }
 
-/// `includeObject=Object` puts whole objects into a table's rows.
+/// Returns whether whole objects go into a table's rows: `includeObject=Object`.
 fn wants_objects(query: &str) -> bool {
     parameter(query, "includeObject").is_some_and(|include| include == "Object")
 }

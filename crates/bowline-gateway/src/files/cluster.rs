@@ -1,5 +1,5 @@
-//! The cluster as a file says it: Pods, Nodes and Services, served as they are; and facts for
-//! streams, read out of them once.
+//! Files of Pods, Nodes and Services to a cluster: the objects are served as they are, and the
+//! facts that streams need are read out of them once.
 
 use std::future::ready;
 use std::path::Path;
@@ -13,20 +13,20 @@ use serde_json::{Value, json};
 
 use crate::facts::{self, Answer, Facts, NodeAddress};
 
-/// Puts what is known right now into a pod that is about to be served.
+/// Updates a pod that is about to be served with its present status.
 pub type Refresh = Arc<dyn Fn(&mut Value) + Send + Sync>;
 
 /// Pods, nodes and services.
 #[derive(Default)]
 pub struct Cluster {
-    pods: Vec<Known<facts::Pod>>,
-    nodes: Vec<Known<facts::Node>>,
+    pods: Vec<Entry<facts::Pod>>,
+    nodes: Vec<Entry<facts::Node>>,
     services: Vec<Value>,
     refresh: Option<Refresh>,
 }
 
-/// An object as it is served, and what streams have to know of it.
-struct Known<T> {
+/// An object as it is served, and the facts that streams need of it.
+struct Entry<T> {
     value: Value,
     fact: Arc<T>,
 }
@@ -41,7 +41,8 @@ impl Cluster {
     /// Reads the objects of files.
     ///
     /// # Errors
-    /// [`ObjectsError`], also for objects of other kinds.
+    /// [`ObjectsError`] if a file cannot be read, or has an object of another kind or without a
+    /// name.
     pub fn read(files: &[impl AsRef<Path>]) -> Result<Cluster, ObjectsError> {
         let mut cluster = Cluster::default();
         for file in files {
@@ -55,16 +56,16 @@ impl Cluster {
     /// Adds one Pod, Node or Service.
     ///
     /// # Errors
-    /// [`ObjectsError::NotAnObject`].
+    /// [`ObjectsError::NotAnObject`] if it is of another kind, or has no name.
     pub fn add(&mut self, object: Object) -> Result<(), ObjectsError> {
         match object.kind() {
             "Pod" => {
                 let fact = Arc::new(pod(parse(&object)?));
-                self.pods.push(Known { value: served(object, true)?, fact });
+                self.pods.push(Entry { value: served(object, true)?, fact });
             }
             "Node" => {
                 let fact = Arc::new(node(parse(&object)?, &object.value));
-                self.nodes.push(Known { value: served(object, false)?, fact });
+                self.nodes.push(Entry { value: served(object, false)?, fact });
             }
             "Service" => {
                 parse::<Service>(&object)?;
@@ -79,14 +80,14 @@ impl Cluster {
         Ok(())
     }
 
-    /// Lets pods be refreshed before they are served.
+    /// Has pods refreshed before they are served.
     #[must_use]
     pub fn refreshed_by(mut self, refresh: Refresh) -> Cluster {
         self.refresh = Some(refresh);
         self
     }
 
-    /// All pods, or those of one namespace.
+    /// Returns all pods, or those of one namespace.
     #[must_use]
     pub fn pods(&self, namespace: Option<&str>) -> Vec<Value> {
         let pods = self.pods.iter().map(|pod| &pod.value);
@@ -94,27 +95,27 @@ impl Cluster {
         pods.filter(wanted).map(|pod| self.fresh(pod)).collect()
     }
 
-    /// One pod.
+    /// Returns one pod.
     #[must_use]
     pub fn pod(&self, namespace: &str, name: &str) -> Option<Value> {
         self.find_pod(namespace, name).map(|pod| self.fresh(&pod.value))
     }
 
-    fn find_pod(&self, namespace: &str, name: &str) -> Option<&Known<facts::Pod>> {
+    fn find_pod(&self, namespace: &str, name: &str) -> Option<&Entry<facts::Pod>> {
         self.pods.iter().find(|pod| {
             let metadata = &pod.value["metadata"];
             metadata["namespace"] == namespace && metadata["name"] == name
         })
     }
 
-    /// All services, or those of one namespace.
+    /// Returns all services, or those of one namespace.
     #[must_use]
     pub fn services(&self, namespace: Option<&str>) -> Vec<Value> {
         let wanted = |one: &&Value| namespace.is_none_or(|ns| one["metadata"]["namespace"] == ns);
         self.services.iter().filter(wanted).cloned().collect()
     }
 
-    /// One service.
+    /// Returns one service.
     #[must_use]
     pub fn service(&self, namespace: &str, name: &str) -> Option<Value> {
         let mut services = self.services(Some(namespace)).into_iter();
@@ -129,23 +130,23 @@ impl Cluster {
         pod
     }
 
-    /// All nodes.
+    /// Returns all nodes.
     #[must_use]
     pub fn nodes(&self) -> Vec<Value> {
         self.nodes.iter().map(|node| node.value.clone()).collect()
     }
 
-    /// One node.
+    /// Returns one node.
     #[must_use]
     pub fn node(&self, name: &str) -> Option<&Value> {
         self.find_node(name).map(|node| &node.value)
     }
 
-    fn find_node(&self, name: &str) -> Option<&Known<facts::Node>> {
+    fn find_node(&self, name: &str) -> Option<&Entry<facts::Node>> {
         self.nodes.iter().find(|node| node.value["metadata"]["name"] == name)
     }
 
-    /// The names of all namespaces that something is in.
+    /// Returns the names of all namespaces that have objects, and `default`.
     #[must_use]
     pub fn namespaces(&self) -> Vec<String> {
         let of = |pod: &Value| pod["metadata"]["namespace"].as_str().map(ToOwned::to_owned);
@@ -185,7 +186,7 @@ fn pod(pod: Pod) -> facts::Pod {
     }
 }
 
-/// The value has the features, which the type does not know yet.
+/// Reads the facts of a node. The features are read from `value`: the type does not have them yet.
 fn node(node: Node, value: &Value) -> facts::Node {
     let status = node.status.unwrap_or_default();
     let addresses = status.addresses.into_iter().flatten();
@@ -202,7 +203,7 @@ fn node(node: Node, value: &Value) -> facts::Node {
     }
 }
 
-/// An object as it is served: one that has a name, with its defaults.
+/// Returns an object as it is served, with defaults. An object without a name is an error.
 fn served(object: Object, namespaced: bool) -> Result<Value, ObjectsError> {
     if object.value["metadata"]["name"].as_str().is_none_or(str::is_empty) {
         return Err(object.error("metadata.name is not set"));
@@ -210,7 +211,7 @@ fn served(object: Object, namespaced: bool) -> Result<Value, ObjectsError> {
     Ok(with_defaults(object.value, namespaced))
 }
 
-/// What an API server would have filled in.
+/// Fills in the metadata that an API server would fill in.
 fn with_defaults(mut value: Value, namespaced: bool) -> Value {
     let name = value["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     let metadata = &mut value["metadata"];
@@ -230,7 +231,7 @@ fn with_defaults(mut value: Value, namespaced: bool) -> Value {
     value
 }
 
-/// What an API server would have filled in beside that.
+/// Fills in the spec of a service as an API server would.
 fn with_service_defaults(service: &mut Value) {
     let spec = &mut service["spec"];
     if spec["type"].is_null() {
@@ -250,7 +251,7 @@ fn with_service_defaults(service: &mut Value) {
     }
 }
 
-/// FNV-1a: the same name gives the same uid.
+/// Hashes a name with FNV-1a, so that the same name has the same uid.
 fn hash(text: &str) -> u64 {
     let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
     text.bytes().fold(0xcbf2_9ce4_8422_2325, mix) & 0xffff_ffff_ffff

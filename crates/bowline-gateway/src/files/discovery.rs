@@ -1,4 +1,4 @@
-//! What there is, in both forms in which clients ask: the old lists and the aggregated one.
+//! Discovery, in both forms in which clients ask for it: the old lists and the aggregated one.
 
 use serde_json::{Value, json};
 
@@ -7,14 +7,14 @@ use crate::route::Kind;
 /// The `Accept` parameters of aggregated discovery.
 const AGGREGATED: &str = "as=APIGroupDiscoveryList";
 
-/// Whether a client asks for the aggregated form.
-pub fn is_aggregated(accept: &str) -> bool {
+/// Returns whether a client asks for the aggregated form.
+pub(super) fn is_aggregated(accept: &str) -> bool {
     accept.split(',').any(|one| one.contains(AGGREGATED) && one.contains("v=v2;"))
         || accept.split(',').any(|one| one.contains(AGGREGATED) && one.trim_end().ends_with("v=v2"))
 }
 
 /// The content type of the aggregated form.
-pub const AGGREGATED_TYPE: &str =
+pub(super) const AGGREGATED_TYPE: &str =
     "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
 struct Resource {
@@ -24,7 +24,7 @@ struct Resource {
     short: &'static [&'static str],
 }
 
-/// What can be done with a pod beside reading it.
+/// The subresources of pods: name, kind and verbs.
 const SUBRESOURCES: [(&str, &str, &[&str]); 4] = [
     ("attach", "PodAttachOptions", &["create", "get"]),
     ("exec", "PodExecOptions", &["create", "get"]),
@@ -40,8 +40,8 @@ const RESOURCES: [Resource; 5] = [
     Resource { kind: Kind::Services, name: "Service", singular: "service", short: &["svc"] },
 ];
 
-/// `/api`.
-pub fn versions(address: &str) -> Value {
+/// Makes the answer to `/api`.
+pub(super) fn versions(address: &str) -> Value {
     json!({
         "kind": "APIVersions",
         "versions": ["v1"],
@@ -49,8 +49,8 @@ pub fn versions(address: &str) -> Value {
     })
 }
 
-/// `/api/v1`.
-pub fn core() -> Value {
+/// Makes the answer to `/api/v1`.
+pub(super) fn core() -> Value {
     let mut resources = Vec::new();
     for resource in &RESOURCES {
         resources.push(json!({
@@ -74,13 +74,13 @@ pub fn core() -> Value {
     json!({ "kind": "APIResourceList", "groupVersion": "v1", "resources": resources })
 }
 
-/// `/apis`: there are no groups but the core.
-pub fn groups() -> Value {
+/// Makes the answer to `/apis`: there are no groups but the core.
+pub(super) fn groups() -> Value {
     json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": [] })
 }
 
-/// `/api` in the aggregated form.
-pub fn aggregated_core() -> Value {
+/// Makes the answer to `/api` in the aggregated form.
+pub(super) fn aggregated_core() -> Value {
     let kind = |name: &str| json!({ "group": "", "version": "v1", "kind": name });
     let resources: Vec<Value> = RESOURCES
         .iter()
@@ -111,8 +111,8 @@ pub fn aggregated_core() -> Value {
     list(json!([{ "metadata": {}, "versions": versions }]))
 }
 
-/// `/apis` in the aggregated form.
-pub fn aggregated_groups() -> Value {
+/// Makes the answer to `/apis` in the aggregated form.
+pub(super) fn aggregated_groups() -> Value {
     list(json!([]))
 }
 

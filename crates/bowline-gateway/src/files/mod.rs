@@ -1,5 +1,5 @@
-//! All that a gateway without a cluster stands on: files to each of its doors. Pods, nodes and
-//! services, a small API to read them, users with tokens, and policies.
+//! Files to the components of a gateway without a cluster: pods, nodes and services, a small API to
+//! read them, users with tokens, and policies.
 
 pub mod api;
 pub mod cluster;

@@ -13,11 +13,11 @@ fn is_read(verb: &str) -> bool {
     matches!(verb, "get" | "list" | "watch")
 }
 
-/// The policies of `--authorization-policy-file`.
+/// The policies of `--authorization-policy-file`, beside `system:masters`, who may do everything.
 #[derive(Clone, Debug, Default)]
 pub struct Policies(Vec<Policy>);
 
-/// Kubernetes' ABAC policy, v1beta1.
+/// A line of Kubernetes' ABAC file, v1beta1.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Line {
@@ -43,12 +43,13 @@ struct Policy {
 /// Why a policy file cannot be used.
 #[derive(Debug, Error)]
 pub enum PoliciesError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("{}: {error}", path.display())]
     File {
         /// The file.
         path: PathBuf,
         /// What the system said.
+        #[source]
         error: std::io::Error,
     },
     /// A line is no policy.
@@ -65,17 +66,17 @@ impl Policies {
     /// Reads a file with a policy on each line; `#` begins a comment.
     ///
     /// # Errors
-    /// [`PoliciesError`].
+    /// [`PoliciesError`] if the file cannot be read, or a line is no policy.
     pub fn read(path: &Path) -> Result<Policies, PoliciesError> {
         let text = fs::read_to_string(path)
             .map_err(|error| PoliciesError::File { path: path.to_owned(), error })?;
         Policies::parse(&text)
     }
 
-    /// The same for text.
+    /// Reads the text of such a file.
     ///
     /// # Errors
-    /// [`PoliciesError::Line`].
+    /// [`PoliciesError::Line`] for the first line that is no policy.
     pub fn parse(text: &str) -> Result<Policies, PoliciesError> {
         let mut policies = Vec::new();
         for (line, text) in (1..).zip(text.lines()) {
@@ -94,7 +95,7 @@ impl Policies {
         Ok(Policies(policies))
     }
 
-    /// Whether `user` may.
+    /// Returns whether `user` may do what `attributes` say.
     #[must_use]
     pub fn allow(&self, user: &User, attributes: &Attributes) -> bool {
         user.groups.iter().any(|group| group == MASTERS)
@@ -103,7 +104,7 @@ impl Policies {
     }
 }
 
-/// What RBAC's `system:discovery` opens to everybody who is authenticated.
+/// Returns whether RBAC's `system:discovery` allows this to everybody who is authenticated.
 fn is_public(attributes: &Attributes) -> bool {
     let Attributes::NonResource { verb, path } = attributes else { return false };
     is_read(verb)
@@ -115,7 +116,8 @@ fn is_public(attributes: &Attributes) -> bool {
 }
 
 impl Policy {
-    /// A policy that names neither a user nor a group is about nobody.
+    /// Returns whether the policy is about `user`. One that names neither a user nor a group is
+    /// about nobody.
     fn is_about(&self, user: &User) -> bool {
         let named = !self.user.is_empty() || !self.group.is_empty();
         let user_fits = match &*self.user {

@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-/// Whether `object` has the labels that `selector` wants: `a=b`, `a==b`, `a!=b`, `a`, `!a`, and
-/// `a in (b,c)`, `a notin (b,c)`. `None` for a selector that is none of these.
-pub fn labels(selector: &str, object: &Value) -> Option<bool> {
+/// Returns whether `object` has the labels that `selector` wants: `a=b`, `a==b`, `a!=b`, `a`, `!a`,
+/// and `a in (b,c)`, `a notin (b,c)`. `None` for a selector that is none of these.
+pub(super) fn labels(selector: &str, object: &Value) -> Option<bool> {
     let labels = &object["metadata"]["labels"];
     let mut all = true;
     for term in terms(selector) {
@@ -48,8 +48,8 @@ fn terms(selector: &str) -> impl Iterator<Item = &str> {
     selector.split(split).map(str::trim).filter(|term| !term.is_empty())
 }
 
-/// Whether `object` has the fields that `selector` wants; paths are taken as they are written.
-pub fn fields(selector: &str, object: &Value) -> bool {
+/// Returns whether `object` has the fields that `selector` wants. A path may name any field.
+pub(super) fn fields(selector: &str, object: &Value) -> bool {
     terms(selector).all(|term| {
         let (path, value, equal) = match term.split_once("!=") {
             Some((path, value)) => (path, value, false),

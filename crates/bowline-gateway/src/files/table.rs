@@ -5,8 +5,9 @@ use serde_json::{Value, json};
 
 use crate::route::Kind;
 
-/// `meta.k8s.io/v1` Table of `objects`, with each object's metadata or the whole object in its row.
-pub fn table(kind: Kind, objects: &[Value], now: Timestamp, whole: bool) -> Value {
+/// Makes a `meta.k8s.io/v1` Table of `objects`. Each row has the metadata of its object, or the
+/// whole object.
+pub(super) fn table(kind: Kind, objects: &[Value], now: Timestamp, whole: bool) -> Value {
     let rows: Vec<Value> = objects
         .iter()
         .map(|object| {
@@ -120,16 +121,16 @@ fn pod_cells(pod: &Value, name: &Value, age: &str) -> Value {
     ])
 }
 
-/// A container's trouble says more than the pod's phase.
+/// Returns what a container waits for or ended with, and else the pod's phase, which says less.
 fn pod_status(pod: &Value) -> String {
     let statuses = pod["status"]["containerStatuses"].as_array();
-    let trouble = statuses.into_iter().flatten().find_map(|status| {
+    let container_reason = statuses.into_iter().flatten().find_map(|status| {
         let state = &status["state"];
         let reason = state["waiting"]["reason"].as_str().or(state["terminated"]["reason"].as_str());
         reason.map(ToOwned::to_owned)
     });
     let phase = pod["status"]["phase"].as_str().unwrap_or("Unknown");
-    trouble.unwrap_or_else(|| phase.to_owned())
+    container_reason.unwrap_or_else(|| phase.to_owned())
 }
 
 fn node_status(node: &Value) -> &'static str {
@@ -142,7 +143,7 @@ fn node_status(node: &Value) -> &'static str {
     }
 }
 
-/// kubectl's short ages: `5s`, `3m10s`, `4h`, `2d`.
+/// Formats an age as kubectl does: `5s`, `3m10s`, `4h`, `2d`.
 fn age(created: Option<&str>, now: Timestamp) -> String {
     let created = created.and_then(|text| text.parse::<Timestamp>().ok());
     let Some(created) = created else { return "<unknown>".into() };

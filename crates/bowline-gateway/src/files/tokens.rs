@@ -21,12 +21,13 @@ impl std::fmt::Debug for Tokens {
 /// Why a token file cannot be used.
 #[derive(Debug, Error)]
 pub enum TokensError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("{}: {error}", path.display())]
     File {
         /// The file.
         path: PathBuf,
         /// What the system said.
+        #[source]
         error: std::io::Error,
     },
     /// A line is not `token,user,uid[,"groups"]`.
@@ -43,17 +44,17 @@ impl Tokens {
     /// Reads a file of `token,user,uid,"group1,group2"` lines, as kube-apiserver's.
     ///
     /// # Errors
-    /// [`TokensError`].
+    /// [`TokensError`] if the file cannot be read, or a line is no such record.
     pub fn read(path: &Path) -> Result<Tokens, TokensError> {
         let text = fs::read_to_string(path)
             .map_err(|error| TokensError::File { path: path.to_owned(), error })?;
         Tokens::parse(&text)
     }
 
-    /// The same for text.
+    /// Reads the text of such a file.
     ///
     /// # Errors
-    /// [`TokensError::Line`].
+    /// [`TokensError::Line`] for the first line that is no such record.
     pub fn parse(text: &str) -> Result<Tokens, TokensError> {
         let mut tokens = Tokens::default();
         for (line, record) in (1..).zip(text.lines()) {
@@ -76,12 +77,12 @@ impl Tokens {
         Ok(tokens)
     }
 
-    /// Lets `user` in with `token`.
+    /// Adds a token of `user`.
     pub fn add(&mut self, token: &str, user: User) {
         self.0.push((token.to_owned(), user));
     }
 
-    /// The time it takes says nothing about the tokens.
+    /// Finds the user of a token, in a time that says nothing about the tokens.
     fn find(&self, token: &str) -> Option<&User> {
         let mut found = None;
         for (known, user) in &self.0 {
@@ -93,7 +94,9 @@ impl Tokens {
     }
 }
 
-/// One record of CSV: quotes hold commas, two of them are one.
+/// Reads one record of CSV: quotes hold commas, and two quotes in them are one. `None` for quotes
+/// that do not end, or not with their field: lenient readers would take the next lines, and so
+/// other users' tokens, into the field.
 fn fields(record: &str) -> Option<Vec<String>> {
     let mut fields = Vec::new();
     let mut rest = record.trim();
@@ -127,7 +130,8 @@ fn fields(record: &str) -> Option<Vec<String>> {
 }
 
 impl Tokens {
-    /// Who this is. A certificate counts before a token, as in kube-apiserver.
+    /// Returns the user of these credentials. A certificate counts before a token, as in
+    /// kube-apiserver.
     fn user(&self, Credentials { certificate, token }: Credentials<'_>) -> Option<User> {
         match (certificate, token) {
             (Some(peer), _) => Some(User::new(&peer.user, peer.groups.iter().cloned())),

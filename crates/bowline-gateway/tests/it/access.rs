@@ -3,21 +3,21 @@
 use std::future::ready;
 use std::sync::{Arc, Mutex};
 
-use bowline_gateway::doors::Doors;
+use bowline_gateway::components::Components;
 use bowline_io::auth::{
     Answer, Attributes, Authenticator, Authorizer, Credentials, Decision, Unavailable, User,
 };
 
 use crate::client::{WEBSOCKET, ask, get, message};
-use crate::doors::{doors, start};
+use crate::components::{components, start};
 
 const EXEC: &str = "/api/v1/namespaces/ns/pods/web/exec?command=id&stdout=1";
 
 /// Cannot be asked.
 #[derive(Debug)]
-struct Away;
+struct Unreachable;
 
-impl Authenticator for Away {
+impl Authenticator for Unreachable {
     fn authenticate<'a>(&'a self, _: Credentials<'a>) -> Answer<'a, Option<User>> {
         Box::pin(ready(Err(Unavailable::new("10.0.0.9 does not answer"))))
     }
@@ -25,14 +25,14 @@ impl Authenticator for Away {
 
 /// Decides as it is told, and keeps what it was asked: `user: verb what`.
 #[derive(Debug)]
-struct Told {
+struct Scripted {
     decide: fn(&str) -> Result<Decision, Unavailable>,
     asked: Mutex<Vec<String>>,
 }
 
-impl Told {
-    fn new(decide: fn(&str) -> Result<Decision, Unavailable>) -> Arc<Told> {
-        Arc::new(Told { decide, asked: Mutex::default() })
+impl Scripted {
+    fn new(decide: fn(&str) -> Result<Decision, Unavailable>) -> Arc<Scripted> {
+        Arc::new(Scripted { decide, asked: Mutex::default() })
     }
 
     fn asked(&self) -> Vec<String> {
@@ -40,7 +40,7 @@ impl Told {
     }
 }
 
-impl Authorizer for Told {
+impl Authorizer for Scripted {
     fn authorize<'a>(&'a self, user: &'a User, attributes: &'a Attributes) -> Answer<'a, Decision> {
         let what = match attributes {
             Attributes::Resource(asked) => format!("{} {}", asked.path(), asked.name),
@@ -59,7 +59,7 @@ impl Authorizer for Told {
 
 #[tokio::test]
 async fn a_token_is_somebody_or_nobody() {
-    let gateway = start(doors()).await;
+    let gateway = start(components()).await;
     assert_eq!(get(gateway, "/version").await.0, 404);
     for lines in ["", "Authorization: Bearer bad\r\n"] {
         let (code, body) = ask(gateway, "GET", "/version", lines).await;
@@ -71,9 +71,10 @@ async fn a_token_is_somebody_or_nobody() {
 /// a caller who is nobody learns nothing of what is behind.
 #[tokio::test]
 async fn whom_nobody_can_name_now_is_nobody_now() {
-    let authorizer = Told::new(|_| Ok(Decision::Allow));
-    let authenticator = Arc::new(Away);
-    let gateway = start(Doors { authenticator, authorizer: authorizer.clone(), ..doors() }).await;
+    let authorizer = Scripted::new(|_| Ok(Decision::Allow));
+    let authenticator = Arc::new(Unreachable);
+    let gateway =
+        start(Components { authenticator, authorizer: authorizer.clone(), ..components() }).await;
     let (code, body) = get(gateway, "/version").await;
     assert_eq!((code, &*message(&body)), (401, "Unauthorized"));
     assert!(!body.contains("10.0.0.9"));
@@ -94,7 +95,7 @@ async fn a_refusal_has_the_reason_of_who_refuses() {
         ),
         (|_| Ok(Decision::NoOpinion { reason: String::new() }), format!("forbidden: {cannot}")),
     ] {
-        let gateway = start(Doors { authorizer: Told::new(decide), ..doors() }).await;
+        let gateway = start(Components { authorizer: Scripted::new(decide), ..components() }).await;
         let (code, body) = get(gateway, "/x").await;
         assert_eq!((code, message(&body)), (403, expected));
     }
@@ -102,8 +103,8 @@ async fn a_refusal_has_the_reason_of_who_refuses() {
 
 #[tokio::test]
 async fn an_authorizer_that_cannot_be_asked_has_not_refused() {
-    let authorizer = Told::new(|_| Err(Unavailable::new("the reviewer is away")));
-    let gateway = start(Doors { authorizer: authorizer.clone(), ..doors() }).await;
+    let authorizer = Scripted::new(|_| Err(Unavailable::new("the reviewer is away")));
+    let gateway = start(Components { authorizer: authorizer.clone(), ..components() }).await;
     let (code, body) = get(gateway, "/x").await;
     assert_eq!((code, &*message(&body)), (500, "Internal error occurred: the reviewer is away"));
     let lines = "Authorization: Bearer good\r\nImpersonate-User: joe\r\n";
@@ -115,8 +116,8 @@ async fn an_authorizer_that_cannot_be_asked_has_not_refused() {
 
 #[tokio::test]
 async fn a_stream_over_websocket_needs_both_of_its_verbs() {
-    let authorizer = Told::new(|_| Ok(Decision::Allow));
-    let gateway = start(Doors { authorizer: authorizer.clone(), ..doors() }).await;
+    let authorizer = Scripted::new(|_| Ok(Decision::Allow));
+    let gateway = start(Components { authorizer: authorizer.clone(), ..components() }).await;
     let lines = format!(
         "Authorization: Bearer good\r\nImpersonate-User: joe\r\nConnection: Upgrade\r\n{WEBSOCKET}"
     );
@@ -140,8 +141,8 @@ async fn the_old_way_to_act_as_others_is_asked_when_the_new_one_is_closed() {
         _ if question.starts_with("joe: ") => Ok(Decision::Allow),
         _ => Ok(Decision::NoOpinion { reason: String::new() }),
     };
-    let authorizer = Told::new(decide);
-    let gateway = start(Doors { authorizer: authorizer.clone(), ..doors() }).await;
+    let authorizer = Scripted::new(decide);
+    let gateway = start(Components { authorizer: authorizer.clone(), ..components() }).await;
     for (user, expected) in [("joe", 404), ("away", 500), ("jim", 403)] {
         let lines = format!("Authorization: Bearer good\r\nImpersonate-User: {user}\r\n");
         let (code, body) = ask(gateway, "GET", "/x", &lines).await;

@@ -3,8 +3,8 @@
 use std::future::ready;
 use std::sync::Arc;
 
-use bowline_gateway::backend::{Backend, Destination, Far, Target};
-use bowline_gateway::doors::{Answer, Caller, Doors};
+use bowline_gateway::backend::{Backend, Destination, FarLeg, Target};
+use bowline_gateway::components::{Answer, Caller, Components};
 use bowline_gateway::options::{ExecOptions, ForwardOptions, LogOptions, Verb};
 use bowline_gateway::status::Refusal;
 use bowline_io::serve::{Body, body};
@@ -12,14 +12,14 @@ use bowline_proto::session::Protocol;
 use http::Method;
 
 use crate::client::{SPDY, WEBSOCKET, ask, get, message};
-use crate::doors::{doors, start};
+use crate::components::{components, start};
 
 /// Has logs, and says why it has nothing else.
 #[derive(Debug)]
 struct Archive;
 
 /// Whose log it is.
-struct Shelf(String);
+struct ArchivedLog(String);
 
 impl Backend for Archive {
     fn find<'a>(
@@ -28,17 +28,17 @@ impl Backend for Archive {
         Target { namespace, pod, container }: Target<'a>,
     ) -> Answer<'a, Box<dyn Destination>> {
         let shelf = format!("{}: {namespace}/{pod}/{}", caller.user.name, container.unwrap_or("-"));
-        Box::pin(async { Ok(Box::new(Shelf(shelf)) as Box<dyn Destination>) })
+        Box::pin(async { Ok(Box::new(ArchivedLog(shelf)) as Box<dyn Destination>) })
     }
 }
 
-impl Shelf {
+impl ArchivedLog {
     fn refuse<T: Send + 'static>(&self, what: &str) -> Answer<'static, T> {
         Box::pin(ready(Err(Refusal::of_node(501, format!("no {what} for {}", self.0)))))
     }
 }
 
-impl Destination for Shelf {
+impl Destination for ArchivedLog {
     fn container(&self) -> &str {
         ""
     }
@@ -51,11 +51,14 @@ impl Destination for Shelf {
         &'a self,
         verb: Verb,
         options: &'a ExecOptions,
-    ) -> Answer<'a, (Far, &'static Protocol)> {
+    ) -> Answer<'a, (FarLeg, &'static Protocol)> {
         self.refuse(&format!("{} of {:?}", verb.word(), options.command))
     }
 
-    fn port_forward<'a>(&'a self, _: &'a ForwardOptions) -> Answer<'a, (Far, &'static Protocol)> {
+    fn port_forward<'a>(
+        &'a self,
+        _: &'a ForwardOptions,
+    ) -> Answer<'a, (FarLeg, &'static Protocol)> {
         self.refuse("port-forward")
     }
 
@@ -64,7 +67,7 @@ impl Destination for Shelf {
         _: &'a ForwardOptions,
         method: &'a Method,
         _: &'a [(&'static str, String)],
-    ) -> Answer<'a, Far> {
+    ) -> Answer<'a, FarLeg> {
         self.refuse(&format!("port-forward by {method}"))
     }
 
@@ -75,7 +78,7 @@ impl Destination for Shelf {
 
 #[tokio::test]
 async fn each_kind_of_stream_is_asked_for_by_its_name() {
-    let gateway = start(Doors { backend: Arc::new(Archive), ..doors() }).await;
+    let gateway = start(Components { backend: Arc::new(Archive), ..components() }).await;
     let path = |what: &str| format!("/api/v1/namespaces/ns/pods/web/{what}");
     let log = get(gateway, &path("log?container=c&tailLines=1&x=y")).await;
     assert_eq!(log, (200, "jane: ns/web/c [(\"tailLines\", \"1\")]".into()));

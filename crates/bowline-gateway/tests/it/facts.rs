@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::future::ready;
 use std::sync::Arc;
 
-use bowline_gateway::doors::Doors;
+use bowline_gateway::components::Components;
 use bowline_gateway::facts::{Answer, Facts, Node, NodeAddress, Pod, Unavailable};
 use bowline_gateway::gates::Gates;
 use bowline_gateway::nodes::Nodes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::client::{SPDY, WEBSOCKET, ask, code, get, message, upgrade};
-use crate::doors::{doors, start};
+use crate::components::{components, start};
 use crate::kubelet::{self, Kubelet};
 
 /// Pods and nodes by name; pods are all in one namespace.
@@ -55,7 +55,7 @@ fn node(kind: &str, port: u16, features: &[&str]) -> Arc<Node> {
 
 /// A gateway before one kubelet: the node of `old` and, since it declares that it takes WebSocket,
 /// that of `new`.
-fn before(kubelet: &Kubelet) -> Doors {
+fn before(kubelet: &Kubelet) -> Components {
     let pods = [
         ("old", Some("old")),
         ("new", Some("new")),
@@ -79,7 +79,7 @@ fn before(kubelet: &Kubelet) -> Doors {
         tls: None,
         gates: Gates::default(),
     };
-    Doors { backend: Arc::new(nodes), ..doors() }
+    Components { backend: Arc::new(nodes), ..components() }
 }
 
 fn path(pod: &str, what: &str) -> String {

@@ -1,5 +1,5 @@
-//! The gateway from outside, over real sockets: each of its doors is opened by something that the
-//! tests make up. One binary for all.
+//! The gateway from outside, over real sockets, each of its components replaced by the tests' own.
+//! One binary for all.
 
 #![allow(
     clippy::unwrap_used,
@@ -12,7 +12,7 @@
 mod access;
 mod backend;
 mod client;
-mod doors;
+mod components;
 mod facts;
 mod kubelet;
 mod rest;

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
-use bowline_gateway::doors::{Answer, Caller, Doors};
+use bowline_gateway::components::{Answer, Caller, Components};
 use bowline_gateway::rest::Rest;
 use bowline_gateway::route::Route;
 use bowline_gateway::status::Refusal;
@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use crate::client::{ask, get, head_of, message};
-use crate::doors::{doors, start};
+use crate::components::{components, start};
 
 /// A body that comes in pieces.
 struct Pieces(mpsc::UnboundedReceiver<&'static str>);
@@ -77,7 +77,7 @@ impl Rest for Other {
 async fn an_answer_is_streamed_as_it_comes() {
     let (tell, pieces) = mpsc::unbounded_channel();
     let rest = Arc::new(Other { pieces: Mutex::new(Some(pieces)), ..Other::default() });
-    let gateway = start(Doors { rest, ..doors() }).await;
+    let gateway = start(Components { rest, ..components() }).await;
     let mut stream = TcpStream::connect(gateway).await.unwrap();
     let head = "GET /other/path HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\
                 Authorization: Bearer good\r\n\r\n";
@@ -99,7 +99,7 @@ async fn an_answer_is_streamed_as_it_comes() {
 #[tokio::test]
 async fn every_method_is_the_rests_to_answer() {
     let rest = Arc::new(Other::default());
-    let gateway = start(Doors { rest: rest.clone(), ..doors() }).await;
+    let gateway = start(Components { rest: rest.clone(), ..components() }).await;
     let lines = "Authorization: Bearer good\r\nImpersonate-User: joe\r\n";
     let answer = ask(gateway, "PUT", "/other/thing", lines).await;
     assert_eq!(answer, (200, "done".into()));
@@ -119,7 +119,7 @@ async fn every_method_is_the_rests_to_answer() {
 #[tokio::test]
 async fn a_path_that_is_not_clean_reaches_nobody() {
     let rest = Arc::new(Other::default());
-    let gateway = start(Doors { rest: rest.clone(), ..doors() }).await;
+    let gateway = start(Components { rest: rest.clone(), ..components() }).await;
     for (path, expected) in [("/other/../path", 404), ("//other/path", 404), ("/other/%ff", 400)] {
         let (code, body) = get(gateway, path).await;
         assert_eq!(code, expected, "{path}: {}", message(&body));

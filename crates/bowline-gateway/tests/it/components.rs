@@ -1,11 +1,11 @@
-//! Doors that let the token `good` do everything, each to be replaced by what a test is about.
+//! Components that let the token `good` do everything; a test replaces those that it is about.
 
 use std::future::ready;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use bowline_gateway::backend::{Backend, Destination, Target};
-use bowline_gateway::doors::{Answer, Caller, Doors};
+use bowline_gateway::components::{Answer, Caller, Components};
 use bowline_gateway::gates::Gates;
 use bowline_gateway::rest::Rest;
 use bowline_gateway::route::Route;
@@ -33,9 +33,9 @@ impl Authenticator for OneToken {
 
 /// Allows everything.
 #[derive(Debug)]
-pub struct Anything;
+pub struct AllowAll;
 
-impl Authorizer for Anything {
+impl Authorizer for AllowAll {
     fn authorize<'a>(&'a self, _: &'a User, _: &'a Attributes) -> auth::Answer<'a, Decision> {
         Box::pin(ready(Ok(Decision::Allow)))
     }
@@ -64,21 +64,21 @@ impl Rest for Nothing {
 }
 
 /// The token `good`, everything, and nothing behind it.
-pub fn doors() -> Doors {
-    Doors {
+pub fn components() -> Components {
+    Components {
         authenticator: Arc::new(OneToken),
-        authorizer: Arc::new(Anything),
+        authorizer: Arc::new(AllowAll),
         backend: Arc::new(Nothing),
         rest: Arc::new(Nothing),
     }
 }
 
 /// A gateway in plain HTTP, for as long as the test's runtime.
-pub async fn start(doors: Doors) -> SocketAddr {
+pub async fn start(components: Components) -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     let sessions = Sessions::default();
-    let gateway = Gateway::new(doors, Gates::default(), sessions.clone());
+    let gateway = Gateway::new(components, Gates::default(), sessions.clone());
     let service = move |peer, request| gateway.clone().answer(peer, request);
     tokio::spawn(serve(listener, None, Limits::default(), sessions, service));
     address
