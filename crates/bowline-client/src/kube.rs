@@ -54,9 +54,9 @@ impl Client {
     }
 
     fn configured(overrides: &Overrides, env: Env) -> Result<Client, ConfigureError> {
-        let chosen = config::choose(overrides, &*env)?;
-        let (server, namespace) = (chosen.server.clone(), chosen.namespace.clone());
-        let access: Arc<dyn Source> = Arc::new(Credentials::new(chosen, env, false)?);
+        let resolved = config::resolve(overrides, &*env)?;
+        let (server, namespace) = (resolved.server.clone(), resolved.namespace.clone());
+        let access: Arc<dyn Source> = Arc::new(Credentials::new(resolved, env, false)?);
         Ok(Client::new(server, access, namespace))
     }
 }

@@ -25,15 +25,15 @@ use crate::web::{REDIRECTS, redirect};
 const OBJECT_BYTES: usize = 16 * 1024 * 1024;
 /// The longest page of a list: 500 pods of 128 KiB each. Most have a tenth of that.
 const LIST_BYTES: usize = 64 * 1024 * 1024;
-/// How much of a server's message is shown.
+/// How many bytes of a server's message are shown.
 const MESSAGE_BYTES: usize = 4096;
 /// How long a server may take to accept a connection.
 const DIAL_PATIENCE: Duration = Duration::from_secs(30);
-/// How often a request is tried again: client-go's number.
+/// How many times a request is tried again: client-go's number.
 const TRIES: u32 = 10;
-/// Before the next try, where the server has not named a time.
+/// The pause before the next try, where the server has not named one.
 const PAUSE: Duration = Duration::from_secs(1);
-/// The longest time that a server may ask for. client-go waits for any.
+/// The longest pause that a server may ask for. client-go has no such limit.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// An API server and who asks it.
@@ -43,11 +43,11 @@ pub struct Api {
     pub access: Arc<dyn Source>,
     /// Its URL; a path in it is kept in front of every request's.
     pub server: Url,
-    /// `User-Agent` and what else every request carries.
+    /// The headers of every request, `User-Agent` among them.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// How long one request may take.
     pub patience: Duration,
-    /// Is told of every request.
+    /// Who is told of every request and answer.
     pub observer: Option<Arc<dyn Observer>>,
 }
 
@@ -63,45 +63,46 @@ pub enum ApiError {
     /// There are no credentials.
     #[error("Unable to connect to the server: {0}")]
     Access(#[from] AccessError),
-    /// Nobody listens there.
+    /// The connection was refused.
     #[error(
         "The connection to the server {0} was refused - did you specify the right host or port?"
     )]
     Closed(String),
-    /// Not reached for another reason.
+    /// The server is not reached for another reason.
     #[error("Unable to connect to the server: {0}")]
-    Dial(DialError),
-    /// Reached, and did not answer in HTTP.
+    Dial(#[source] DialError),
+    /// The server was reached, and did not answer in HTTP.
     #[error("Unable to connect to the server: {0}")]
-    Http(HttpError),
-    /// The server's refusal.
+    Http(#[source] HttpError),
+    /// The server refuses.
     #[error("{}", status_line(reason, message))]
     Status {
         /// The HTTP status code.
         code: u16,
         /// Such as `NotFound`; may be empty.
         reason: String,
-        /// What the server says.
+        /// The server's message.
         message: String,
     },
     /// The server sends the request to another one, credentials and all.
     #[error("error: the server redirects the request to {0}, which is not followed")]
     Redirected(String),
-    /// The answer is not what it should be.
+    /// The answer is no JSON, or not of the form that was expected.
     #[error("error: the server's answer to {path} is not understood: {error}")]
     Body {
-        /// What was asked for.
+        /// The path that was asked for.
         path: String,
         /// What is wrong with it.
-        error: String,
+        #[source]
+        error: serde_json::Error,
     },
-    /// The request cannot be written down.
+    /// The request cannot be built.
     #[error("error: the request cannot be built: {0}")]
     Request(#[from] http::Error),
 }
 
 impl ApiError {
-    /// Whether there is no such thing.
+    /// Returns whether the server says that there is no such thing.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
         matches!(self, ApiError::Status { code: 404, .. })
@@ -127,10 +128,11 @@ struct Status {
 
 impl Api {
     /// Gets one JSON document. `segments` are the path behind the server's own; they are escaped
-    /// here. What may do better at the next try is tried again, as client-go does.
+    /// here. What may succeed at another try is tried again, as by client-go.
     ///
     /// # Errors
-    /// [`ApiError`].
+    /// [`ApiError`] if there are no credentials, no answer, or an answer that is refused or
+    /// unreadable.
     pub async fn get<T: DeserializeOwned>(
         &self,
         segments: &[&str],
@@ -140,10 +142,11 @@ impl Api {
         self.document(segments, query, accept, OBJECT_BYTES).await
     }
 
-    /// The same for a list, or a page of one.
+    /// Gets a list, or a page of one, as [`get`](Self::get) does, with a larger bound for the
+    /// answer.
     ///
     /// # Errors
-    /// [`ApiError`].
+    /// [`ApiError`] as with [`get`](Self::get).
     pub async fn list<T: DeserializeOwned>(
         &self,
         segments: &[&str],
@@ -167,18 +170,16 @@ impl Api {
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
-        let (head, body) = self.answered(&url, accept, bytes).await?;
+        let (head, body) = self.exchange_until_final(&url, accept, bytes).await?;
         if !head.status.is_success() {
             return Err(refusal(head.status, &body));
         }
-        serde_json::from_slice(&body).map_err(|error| ApiError::Body {
-            path: url.path().to_owned(),
-            error: error.to_string(),
-        })
+        serde_json::from_slice(&body)
+            .map_err(|error| ApiError::Body { path: url.path().to_owned(), error })
     }
 
-    /// Asks until there is an answer to keep: to follow, with other credentials, or once more.
-    async fn answered(
+    /// Asks until there is a final answer: follows redirects, renews credentials, and tries again.
+    async fn exchange_until_final(
         &self,
         url: &Url,
         accept: &'static str,
@@ -192,7 +193,7 @@ impl Api {
             if let Ok((head, _)) = &result {
                 if let Some(to) = redirect(&url, head) {
                     redirects += 1;
-                    url = followed(&url, to, redirects)?;
+                    url = next_url(&url, to, redirects)?;
                     continue;
                 }
                 if head.status == StatusCode::UNAUTHORIZED && !renewed {
@@ -202,7 +203,7 @@ impl Api {
                     }
                 }
             }
-            match pause(&result).filter(|_| tries < TRIES) {
+            match retry_pause(&result).filter(|_| tries < TRIES) {
                 None => return result,
                 Some(pause) => {
                     tries += 1;
@@ -224,7 +225,7 @@ impl Api {
         })
     }
 
-    /// The server's host and port, as a message names it.
+    /// Returns the server's host and port, for messages.
     #[must_use]
     pub fn authority(&self) -> String {
         let port = self.server.port_or_known_default().unwrap_or_default();
@@ -284,8 +285,8 @@ impl Api {
     }
 }
 
-/// The next place to ask: of the same server, since credentials go to no other.
-fn followed(from: &Url, to: Result<Url, String>, redirects: u32) -> Result<Url, ApiError> {
+/// Returns the next URL to ask. It is of the same server: credentials go to no other.
+fn next_url(from: &Url, to: Result<Url, String>, redirects: u32) -> Result<Url, ApiError> {
     let to = to.map_err(ApiError::Redirected)?;
     if to.origin() != from.origin() || redirects > REDIRECTS {
         let shown = sanitized(&redacted(to.as_str()), MESSAGE_BYTES).into_owned();
@@ -294,9 +295,9 @@ fn followed(from: &Url, to: Result<Url, String>, redirects: u32) -> Result<Url, 
     Ok(to)
 }
 
-/// How long to wait before a request is sent again; `None` if its answer counts. client-go's rules
-/// for GET: a server that is busy says when; a connection that ended says nothing.
-fn pause(result: &Result<(Parts, Bytes), ApiError>) -> Option<Duration> {
+/// Returns how long to wait before a request is sent again; `None` if its answer is final. By
+/// client-go's rules for GET: a busy server says how long; after a cut connection it is [`PAUSE`].
+fn retry_pause(result: &Result<(Parts, Bytes), ApiError>) -> Option<Duration> {
     match result {
         Ok((head, _)) => {
             let status = head.status.as_u16();
@@ -324,7 +325,7 @@ fn refusal(status: StatusCode, body: &[u8]) -> ApiError {
     }
 }
 
-/// client-go's words for an answer that is no Status.
+/// Returns client-go's reason and message for an answer that is no Status.
 fn unexplained(status: StatusCode, body: &[u8]) -> (String, String) {
     let text = String::from_utf8_lossy(body);
     let text = text.trim();
@@ -370,7 +371,7 @@ mod tests {
                 response = response.header(RETRY_AFTER, value);
             }
             let (head, ()) = response.body(()).unwrap().into_parts();
-            pause(&Ok((head, Bytes::new()))).map(|pause| pause.as_secs())
+            retry_pause(&Ok((head, Bytes::new()))).map(|pause| pause.as_secs())
         };
         for (code, retry_after, expected) in [
             (429, Some("1"), Some(1)),
@@ -386,16 +387,16 @@ mod tests {
         ] {
             assert_eq!(answer(code, retry_after), expected, "{code} {retry_after:?}");
         }
-        assert_eq!(pause(&Err(ApiError::Http(HttpError::Cut))), Some(PAUSE));
-        assert_eq!(pause(&Err(ApiError::Http(HttpError::TooLong(1)))), None);
-        assert_eq!(pause(&Err(ApiError::Closed(String::new()))), None);
+        assert_eq!(retry_pause(&Err(ApiError::Http(HttpError::Cut))), Some(PAUSE));
+        assert_eq!(retry_pause(&Err(ApiError::Http(HttpError::TooLong(1)))), None);
+        assert_eq!(retry_pause(&Err(ApiError::Closed(String::new()))), None);
     }
 
     #[test]
     fn redirects_stay_at_their_server() {
         let from = Url::parse("https://a:1/b").unwrap();
         let to = |url: &str, redirects| {
-            let result = followed(&from, Ok(Url::parse(url).unwrap()), redirects);
+            let result = next_url(&from, Ok(Url::parse(url).unwrap()), redirects);
             result.map(|url| url.to_string()).map_err(|error| error.to_string())
         };
         assert_eq!(to("https://a:1/c", 10).unwrap(), "https://a:1/c");

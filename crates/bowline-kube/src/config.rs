@@ -1,5 +1,8 @@
 //! Flags, environment and kubeconfig files to one cluster and one user.
 
+mod in_cluster;
+mod overrides;
+
 use std::path::{Path, PathBuf};
 
 use bowline_io::{text::redacted, urls};
@@ -8,67 +11,29 @@ use secrecy::SecretString;
 use thiserror::Error;
 use url::Url;
 
+use self::in_cluster::InCluster;
+pub use self::overrides::Overrides;
 use crate::flaws::{self, Flaw};
-use crate::kubeconfig::{Cluster, Context, FileError, Key, Kubeconfig, User};
+use crate::kubeconfig::{Cluster, Context, FileError, Kubeconfig, User};
 
 /// kubectl's server where nothing names one.
 const DEFAULT_SERVER: &str = "http://localhost:8080";
 /// Where a pod finds its own service account.
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
-/// kubectl's global flags, as far as they choose a cluster and a user.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Overrides {
-    /// `--kubeconfig`: this file alone; it must exist.
-    pub kubeconfig: Option<String>,
-    /// `--context`.
-    pub context: Option<String>,
-    /// `--cluster`.
-    pub cluster: Option<String>,
-    /// `--user`.
-    pub user: Option<String>,
-    /// `--namespace`.
-    pub namespace: Option<String>,
-    /// `--server`.
-    pub server: Option<String>,
-    /// `--tls-server-name`.
-    pub tls_server_name: Option<String>,
-    /// `--insecure-skip-tls-verify`.
-    pub insecure_skip_tls_verify: Option<bool>,
-    /// `--certificate-authority`.
-    pub certificate_authority: Option<String>,
-    /// `--client-certificate`.
-    pub client_certificate: Option<String>,
-    /// `--client-key`.
-    pub client_key: Option<String>,
-    /// `--token`.
-    pub token: Option<String>,
-    /// `--username`.
-    pub username: Option<String>,
-    /// `--password`.
-    pub password: Option<String>,
-    /// `--as`.
-    pub impersonate: Option<String>,
-    /// `--as-group`.
-    pub impersonate_groups: Vec<String>,
-    /// `--as-uid`.
-    pub impersonate_uid: Option<String>,
-    /// `--as-user-extra`, `key=value` each.
-    pub impersonate_extra: Vec<String>,
-}
-
-/// A cluster and a user, chosen and complete.
+/// A cluster, a user and a namespace, as flags, environment and kubeconfig resolve them.
 #[derive(Clone, Debug)]
-pub struct Chosen {
+pub struct ResolvedConfig {
     /// The API server; a path in it is kept in front of every request's. No credentials are in it.
     pub server: Url,
-    /// The user's name and password were in that URL. Such are sent in the clear as well.
+    /// Whether the user's name and password were in that URL. Such credentials are sent in the
+    /// clear as well.
     pub user_in_url: bool,
-    /// The rest of the cluster's entry.
+    /// The cluster's entry, flags included.
     pub cluster: Cluster,
     /// The user's name in the kubeconfig; may be empty.
     pub user_name: String,
-    /// The user's entry.
+    /// The user's entry, flags included.
     pub user: User,
     /// The namespace.
     pub namespace: String,
@@ -83,25 +48,25 @@ pub enum ConfigError {
     /// A file is no kubeconfig.
     #[error(transparent)]
     File(#[from] FileError),
-    /// A context that is not there. The text is a whole line, as kubectl prints it.
+    /// There is no such context. The text is a whole line, as kubectl prints it.
     #[error("Error in configuration: context was not found for specified context: {0}")]
     NoContext(String),
-    /// A cluster that is not there.
+    /// There is no such cluster.
     #[error("no server found for cluster {0:?}")]
     NoCluster(String),
-    /// A user that is not there.
+    /// There is no such user.
     #[error("auth info {0:?} does not exist")]
     NoUser(String),
-    /// A server that is no URL.
+    /// The server is no URL.
     #[error("host must be a URL or a host:port pair: {0:?}")]
     Server(String),
-    /// What was chosen cannot be used. Several flaws are whole lines.
+    /// The cluster or the user cannot be used. The text of several flaws is whole lines.
     #[error("{}", flaws::lines(_0))]
     Flaws(Vec<Flaw>),
 }
 
 impl ConfigError {
-    /// Whether the text is a line of its own, to be printed without more words.
+    /// Returns whether the text is a whole line, to be printed without a prefix.
     #[must_use]
     pub fn is_line(&self) -> bool {
         match self {
@@ -114,16 +79,22 @@ impl ConfigError {
 
 type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// Chooses. `env` reads the environment.
+/// Resolves flags, environment and kubeconfig files to one cluster and one user. `env` reads the
+/// environment.
 ///
 /// # Errors
-/// [`ConfigError`].
-pub fn choose(overrides: &Overrides, env: Env<'_>) -> Result<Chosen, ConfigError> {
-    choose_at(overrides, env, Path::new(SERVICE_ACCOUNT))
+/// [`ConfigError`] if a file cannot be read, something that is named is not there, or what was
+/// found cannot be used.
+pub fn resolve(overrides: &Overrides, env: Env<'_>) -> Result<ResolvedConfig, ConfigError> {
+    resolve_at(overrides, env, Path::new(SERVICE_ACCOUNT))
 }
 
-/// With another place of the service account than a pod's.
-fn choose_at(overrides: &Overrides, env: Env<'_>, account: &Path) -> Result<Chosen, ConfigError> {
+/// Resolves with the folder of the service account as an argument, for tests.
+fn resolve_at(
+    overrides: &Overrides,
+    env: Env<'_>,
+    account: &Path,
+) -> Result<ResolvedConfig, ConfigError> {
     let config = load(overrides, env)?;
     let (context_name, context) = context(&config, overrides)?;
     let cluster_name = overrides.cluster.clone().unwrap_or_else(|| context.cluster.clone());
@@ -132,43 +103,43 @@ fn choose_at(overrides: &Overrides, env: Env<'_>, account: &Path) -> Result<Chos
         return Err(ConfigError::NoCluster(cluster_name));
     }
     let mut cluster = cluster.unwrap_or_default();
-    override_cluster(&mut cluster, overrides);
-    let default = set(env("KUBERNETES_MASTER")).unwrap_or_else(|| DEFAULT_SERVER.to_owned());
+    overrides.apply_to_cluster(&mut cluster);
+    let default = non_empty(env("KUBERNETES_MASTER")).unwrap_or_else(|| DEFAULT_SERVER.to_owned());
     if cluster.server.is_empty() {
         cluster.server.clone_from(&default);
     }
-    let pod = Pod::here(env, account);
-    let mut chosen = match &pod {
+    let pod = InCluster::detect(env, account);
+    let mut resolved = match &pod {
         // As client-go: where all that was found and given comes to its default.
         Some(pod) if is_default(&cluster, &default, overrides, &config, &context)? => {
             let (mut cluster, mut user) = (pod.cluster(), pod.user());
-            override_cluster(&mut cluster, overrides);
-            override_user(&mut user, overrides);
-            of(cluster, String::new(), user, overrides)?
+            overrides.apply_to_cluster(&mut cluster);
+            overrides.apply_to_user(&mut user);
+            complete(cluster, String::new(), user, overrides)?
         }
         _ => {
             let name = overrides.user.clone().unwrap_or_else(|| context.user.clone());
             let secure = is_secure(&cluster.server);
             let mut user = user(&config, &name, overrides.user.is_some(), secure)?;
-            override_user(&mut user, overrides);
-            of(cluster, name, user, overrides)?
+            overrides.apply_to_user(&mut user);
+            complete(cluster, name, user, overrides)?
         }
     };
-    let flaws = flaws::of(&cluster_name, &chosen, chosen.server.scheme() == "https");
+    let flaws = flaws::find(&cluster_name, &resolved, resolved.server.scheme() == "https");
     if !flaws.is_empty() {
         return Err(ConfigError::Flaws(flaws));
     }
-    let namespace = set(overrides.namespace.clone()).or(set(Some(context.namespace)));
+    let namespace = non_empty(overrides.namespace.clone()).or(non_empty(Some(context.namespace)));
     let namespace = namespace.or_else(|| pod.and_then(|pod| pod.namespace(env)));
-    chosen.namespace = namespace.unwrap_or_else(|| "default".to_owned());
-    if chosen.user_name.is_empty() {
-        chosen.user_name = context_name;
+    resolved.namespace = namespace.unwrap_or_else(|| "default".to_owned());
+    if resolved.user_name.is_empty() {
+        resolved.user_name = context_name;
     }
-    Ok(chosen)
+    Ok(resolved)
 }
 
-/// Empty is not set.
-fn set(text: Option<String>) -> Option<String> {
+/// Returns a text that is not empty: empty is not set.
+fn non_empty(text: Option<String>) -> Option<String> {
     text.filter(|text| !text.is_empty())
 }
 
@@ -181,7 +152,7 @@ fn load(overrides: &Overrides, env: Env<'_>) -> Result<Kubeconfig, ConfigError> 
         return Ok(Kubeconfig::read(&[PathBuf::from(path)])?);
     }
     let mut paths: Vec<PathBuf> = Vec::new();
-    match set(env("KUBECONFIG")) {
+    match non_empty(env("KUBECONFIG")) {
         Some(list) => {
             for path in std::env::split_paths(&list) {
                 if !path.as_os_str().is_empty() && !paths.contains(&path) {
@@ -190,13 +161,15 @@ fn load(overrides: &Overrides, env: Env<'_>) -> Result<Kubeconfig, ConfigError> 
             }
         }
         // Without a home there is none: the working directory is anybody's.
-        None => paths.extend(set(env("HOME")).map(|home| Path::new(&home).join(".kube/config"))),
+        None => {
+            paths.extend(non_empty(env("HOME")).map(|home| Path::new(&home).join(".kube/config")))
+        }
     }
     Ok(Kubeconfig::read(&paths)?)
 }
 
 fn context(config: &Kubeconfig, overrides: &Overrides) -> Result<(String, Context), ConfigError> {
-    let name = match set(overrides.context.clone()) {
+    let name = match non_empty(overrides.context.clone()) {
         Some(name) => name,
         None => config.current_context()?,
     };
@@ -208,7 +181,8 @@ fn context(config: &Kubeconfig, overrides: &Overrides) -> Result<(String, Contex
     Ok((name, found))
 }
 
-/// The user of this name. One that a context names is missed only where a user is needed.
+/// Returns the user of this name. That there is none is an error only if a flag names it, or the
+/// server takes credentials.
 fn user(config: &Kubeconfig, name: &str, asked: bool, secure: bool) -> Result<User, ConfigError> {
     if name.is_empty() {
         return Ok(User::default());
@@ -220,72 +194,8 @@ fn user(config: &Kubeconfig, name: &str, asked: bool, secure: bool) -> Result<Us
     }
 }
 
-fn override_cluster(cluster: &mut Cluster, overrides: &Overrides) {
-    if let Some(server) = &overrides.server {
-        cluster.server.clone_from(server);
-        // A name that was meant for another server says nothing about this one.
-        cluster.tls_server_name.clear();
-    }
-    if let Some(name) = &overrides.tls_server_name {
-        cluster.tls_server_name.clone_from(name);
-    }
-    let insecure = overrides.insecure_skip_tls_verify;
-    if insecure == Some(true) || overrides.certificate_authority.is_some() {
-        cluster.ca_data.clear();
-        cluster.ca_file = overrides.certificate_authority.clone().unwrap_or_default();
-        cluster.insecure = insecure.unwrap_or_default();
-    }
-    if let Some(insecure) = insecure {
-        cluster.insecure = insecure;
-    }
-}
-
-/// A way to authenticate on the command line replaces those of the file.
-fn override_user(user: &mut User, overrides: &Overrides) {
-    let basic = overrides.username.is_some() || overrides.password.is_some();
-    if overrides.token.is_some() || basic {
-        (user.exec, user.auth_provider) = (None, None);
-        user.token_file.clear();
-        user.token = SecretString::from(overrides.token.clone().unwrap_or_default());
-    }
-    if overrides.token.is_some() && !basic {
-        user.username.clear();
-        user.password = SecretString::default();
-    }
-    if let Some(name) = &overrides.username {
-        user.username.clone_from(name);
-    }
-    if let Some(password) = &overrides.password {
-        user.password = SecretString::from(password.clone());
-    }
-    if let Some(certificate) = &overrides.client_certificate {
-        user.certificate_file.clone_from(certificate);
-        user.certificate_data.clear();
-    }
-    if let Some(key) = &overrides.client_key {
-        user.key_file.clone_from(key);
-        user.key_data = Key::default();
-    }
-    if let Some(name) = &overrides.impersonate {
-        user.impersonate.clone_from(name);
-    }
-    if let Some(uid) = &overrides.impersonate_uid {
-        user.impersonate_uid.clone_from(uid);
-    }
-    if !overrides.impersonate_groups.is_empty() {
-        user.impersonate_groups.clone_from(&overrides.impersonate_groups);
-    }
-    for pair in &overrides.impersonate_extra {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let value = value.to_owned();
-        match user.impersonate_extra.iter_mut().find(|known| known.0 == key) {
-            Some(known) => known.1.push(value),
-            None => user.impersonate_extra.push((key.to_owned(), vec![value])),
-        }
-    }
-}
-
-/// Whether all that was said is the default, so that a pod may speak for itself.
+/// Returns whether flags and files come to the default, so that the service account of this pod is
+/// used.
 fn is_default(
     cluster: &Cluster,
     default: &str,
@@ -298,59 +208,23 @@ fn is_default(
     }
     let name = overrides.user.as_ref().unwrap_or(&context.user);
     let mut user = user(config, name, overrides.user.is_some(), false)?;
-    override_user(&mut user, overrides);
+    overrides.apply_to_user(&mut user);
     Ok(user.impersonate.is_empty())
-}
-
-/// The pod in which this program runs.
-struct Pod<'a> {
-    server: String,
-    account: &'a Path,
-}
-
-impl<'a> Pod<'a> {
-    fn here(env: Env<'_>, account: &'a Path) -> Option<Pod<'a>> {
-        let host = set(env("KUBERNETES_SERVICE_HOST"))?;
-        let port = set(env("KUBERNETES_SERVICE_PORT"))?;
-        let host = if host.contains(':') { format!("[{host}]") } else { host };
-        let is_there = account.join("token").is_file();
-        is_there.then(|| Pod { server: format!("https://{host}:{port}"), account })
-    }
-
-    fn file(&self, name: &str) -> String {
-        self.account.join(name).to_string_lossy().into_owned()
-    }
-
-    fn cluster(&self) -> Cluster {
-        let ca = self.account.join("ca.crt");
-        let ca_file = if ca.is_file() { self.file("ca.crt") } else { String::new() };
-        Cluster { server: self.server.clone(), ca_file, ..Cluster::default() }
-    }
-
-    fn user(&self) -> User {
-        User { token_file: self.file("token"), ..User::default() }
-    }
-
-    fn namespace(&self, env: Env<'_>) -> Option<String> {
-        set(env("POD_NAMESPACE")).or_else(|| {
-            let read = std::fs::read_to_string(self.account.join("namespace")).ok();
-            set(read.map(|text| text.trim().to_owned()))
-        })
-    }
 }
 
 fn is_secure(server: &str) -> bool {
     parse_server(server).is_ok_and(|url| url.scheme() == "https")
 }
 
-fn of(
+fn complete(
     cluster: Cluster,
     user_name: String,
     mut user: User,
     overrides: &Overrides,
-) -> Result<Chosen, ConfigError> {
+) -> Result<ResolvedConfig, ConfigError> {
     let mut server = parse_server(&cluster.server)?;
-    // As Go's HTTP client: who is in the URL is who asks. Here it is in no URL from now on.
+    // As in Go's HTTP client, the user in the URL is the one who asks. The URL is kept without
+    // them.
     let user_in_url = !server.username().is_empty() || server.password().is_some();
     let by_flag = overrides.token.is_some() || overrides.username.is_some();
     if user_in_url {
@@ -366,10 +240,10 @@ fn of(
         let _ = server.set_password(None);
     }
     let user_in_url = user_in_url && !by_flag;
-    Ok(Chosen { server, user_in_url, cluster, user_name, user, namespace: String::new() })
+    Ok(ResolvedConfig { server, user_in_url, cluster, user_name, user, namespace: String::new() })
 }
 
-/// A server without a scheme is plain HTTP, as in kubectl.
+/// Reads a server's URL. Without a scheme it is plain HTTP, as in kubectl.
 fn parse_server(text: &str) -> Result<Url, ConfigError> {
     let bad = || ConfigError::Server(redacted(text).into_owned());
     let with_scheme = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
@@ -419,7 +293,7 @@ contexts:
 - {name: nowhere, context: {}}
 ";
 
-    fn chosen(change: impl FnOnce(&mut Overrides)) -> Result<Chosen, String> {
+    fn chosen(change: impl FnOnce(&mut Overrides)) -> Result<ResolvedConfig, String> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("config");
         std::fs::write(&path, FILE).unwrap();
@@ -429,14 +303,14 @@ contexts:
         let missing = folder.path().join("missing");
         let list = std::env::join_paths([missing, path]).unwrap().into_string().unwrap();
         let env = |name: &str| (name == "KUBECONFIG").then(|| list.clone());
-        choose_at(&overrides, &env, folder.path()).map_err(|error| error.to_string())
+        resolve_at(&overrides, &env, folder.path()).map_err(|error| error.to_string())
     }
 
-    fn of_user(name: &str) -> Result<Chosen, String> {
+    fn of_user(name: &str) -> Result<ResolvedConfig, String> {
         chosen(|flags| flags.user = Some(name.to_owned()))
     }
 
-    fn of_cluster(name: &str) -> Result<Chosen, String> {
+    fn of_cluster(name: &str) -> Result<ResolvedConfig, String> {
         chosen(|flags| flags.cluster = Some(name.to_owned()))
     }
 
@@ -546,7 +420,7 @@ contexts:
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("none").to_str().unwrap().to_owned();
         let overrides = Overrides { kubeconfig: Some(path.clone()), ..Overrides::default() };
-        let error = choose(&overrides, &|_| None).unwrap_err().to_string();
+        let error = resolve(&overrides, &|_| None).unwrap_err().to_string();
         assert_eq!(error, format!("stat {path}: no such file or directory"));
     }
 
@@ -568,13 +442,16 @@ contexts:
     #[test]
     fn nothing_at_all_is_localhost() {
         let folder = tempfile::tempdir().unwrap();
-        let chosen = choose_at(&Overrides::default(), &|_| None, folder.path()).unwrap();
+        let chosen = resolve_at(&Overrides::default(), &|_| None, folder.path()).unwrap();
         assert_eq!(chosen.server.as_str(), "http://localhost:8080/");
         assert_eq!(chosen.namespace, "default");
     }
 
     /// In a pod, with this kubeconfig.
-    fn in_pod(kubeconfig: &str, change: impl FnOnce(&mut Overrides)) -> Result<Chosen, String> {
+    fn in_pod(
+        kubeconfig: &str,
+        change: impl FnOnce(&mut Overrides),
+    ) -> Result<ResolvedConfig, String> {
         let account = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| {
             std::fs::write(account.path().join(name), text).unwrap();
@@ -592,7 +469,7 @@ contexts:
             "KUBECONFIG" => Some(config.clone()),
             _ => None,
         };
-        choose_at(&overrides, &env, account.path()).map_err(|error| error.to_string())
+        resolve_at(&overrides, &env, account.path()).map_err(|error| error.to_string())
     }
 
     #[test]

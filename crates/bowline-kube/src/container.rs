@@ -4,16 +4,16 @@ use thiserror::Error;
 
 use crate::objects::Pod;
 
-/// The container, and what to say about the choice.
+/// The chosen container, and what to say about the choice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choice {
     /// Its name.
     pub name: String,
-    /// For everybody who did not ask for quiet.
+    /// kubectl's notice, where the container was chosen by default; not for `--quiet`.
     pub notice: Option<String>,
 }
 
-/// Why there is no container.
+/// Why no container could be chosen.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum NoContainer {
     /// The pod has none.
@@ -24,7 +24,7 @@ pub enum NoContainer {
         /// Its name.
         name: String,
     },
-    /// A name that the pod does not know.
+    /// The pod has no container of that name.
     #[error("container {container} is not valid for pod {pod} out of: {known}")]
     Unknown {
         /// What was asked for.
@@ -36,10 +36,11 @@ pub enum NoContainer {
     },
 }
 
-/// The container of `pod` in which to run: the one that is asked for, the annotated one, the first.
+/// Chooses a container of `pod`: the one that is asked for, or else the annotated one, or else the
+/// first.
 ///
 /// # Errors
-/// [`NoContainer`].
+/// [`NoContainer`] if the pod has no containers, or none of the name.
 pub fn choose(pod: &Pod, asked: Option<&str>) -> Result<Choice, NoContainer> {
     let pod_name = pod.metadata.name.clone();
     let regular: Vec<&str> = pod.spec.containers.iter().map(|one| &*one.name).collect();

@@ -1,4 +1,5 @@
-//! A chosen user to headers and TLS, as they are now: what goes to the server, and to nobody else.
+//! A resolved user to the headers and the TLS of each connection: what goes to the server, and to
+//! nobody else.
 
 use std::ffi::OsString;
 use std::fs;
@@ -19,10 +20,10 @@ use secrecy::ExposeSecret;
 use thiserror::Error;
 use tokio::sync::Mutex;
 
-use crate::config::Chosen;
+use crate::config::ResolvedConfig;
 use crate::kubeconfig::Exec;
 use crate::oidc::{Oidc, OidcError};
-use crate::plugin::{self, ClusterInfo, Given, PluginError};
+use crate::plugin::{self, ClusterInfo, ExecCredential, PluginError};
 
 /// What cannot stand in the name of an `Impersonate-Extra-` header (RFC 9110 §5.6.2), and `%`.
 const NOT_A_TOKEN: &AsciiSet = &CONTROLS
@@ -55,24 +56,25 @@ pub enum CredentialsError {
         /// The file.
         path: String,
         /// What the system said.
+        #[source]
         error: std::io::Error,
     },
     /// A token file without a token.
     #[error("read empty token from file {0:?}")]
     EmptyToken(String),
-    /// A certificate or key.
+    /// A certificate or a key cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// A plugin.
+    /// A plugin gave no credential.
     #[error(transparent)]
     Plugin(#[from] PluginError),
-    /// The auth provider `oidc`.
+    /// The auth provider `oidc` gave no token.
     #[error(transparent)]
     Oidc(#[from] OidcError),
-    /// An auth provider that nobody has.
+    /// There is no such auth provider.
     #[error("no Auth Provider found for name {0:?}")]
     AuthProvider(String),
-    /// An auth provider that kubectl had once.
+    /// An auth provider that kubectl does not have any more.
     #[error("The {name} auth plugin has been removed.\nPlease use the {instead}")]
     Removed {
         /// Its name.
@@ -80,7 +82,7 @@ pub enum CredentialsError {
         /// kubectl's advice.
         instead: &'static str,
     },
-    /// The proxy.
+    /// The proxy cannot be used.
     #[error(transparent)]
     Proxy(#[from] ProxyError),
     /// A value with characters that no header can carry.
@@ -90,31 +92,31 @@ pub enum CredentialsError {
 
 type Env = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
 
-/// A user's credentials. Files are read and plugins asked for each new connection, as far as what
-/// they said has ended.
+/// A user's credentials. Files are read for each new connection; a plugin or a provider is asked
+/// again once what it gave has expired.
 pub struct Credentials {
-    chosen: Chosen,
+    config: ResolvedConfig,
     secure: bool,
     proxy: Option<Proxy>,
     impersonation: Vec<(HeaderName, HeaderValue)>,
-    who: Who,
+    source: CredentialSource,
     env: Env,
-    kept: Mutex<Kept>,
+    cache: Mutex<Cache>,
 }
 
 impl std::fmt::Debug for Credentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Credentials").field("chosen", &self.chosen).finish_non_exhaustive()
+        f.debug_struct("Credentials").field("config", &self.config).finish_non_exhaustive()
     }
 }
 
 /// Where the token and the certificate come from.
-enum Who {
-    /// From the kubeconfig and the files that it names.
+enum CredentialSource {
+    /// The kubeconfig and the files that it names.
     Kubeconfig,
-    /// From a plugin.
+    /// A credential plugin.
     Plugin(Box<Plugin>),
-    /// From a provider.
+    /// The auth provider `oidc`.
     Oidc(Mutex<Oidc>),
 }
 
@@ -126,16 +128,16 @@ struct Plugin {
 }
 
 #[derive(Default)]
-struct Kept {
+struct Cache {
     /// What the plugin gave last.
-    given: Option<Given>,
-    /// The last access, and what it was made of.
-    made: Option<(Parts, Access)>,
+    plugin_credential: Option<ExecCredential>,
+    /// The last access, and the inputs that it was built of.
+    last: Option<(Inputs, Access)>,
 }
 
-/// Everything that may change.
+/// What an access is built of, as far as it may change.
 #[derive(Clone, Default, PartialEq, Eq)]
-struct Parts {
+struct Inputs {
     ca: Vec<u8>,
     certificate: Vec<u8>,
     key: Vec<u8>,
@@ -143,46 +145,59 @@ struct Parts {
 }
 
 impl Credentials {
-    /// The credentials of a chosen user. `env` reads the environment; `terminal` says whether a
-    /// person is there to be asked.
+    /// Makes the credentials of a resolved user. `env` reads the environment; `terminal` says
+    /// whether a person is there to be asked.
     ///
     /// # Errors
-    /// [`CredentialsError`] for what can be known before a connection is made.
-    pub fn new(chosen: Chosen, env: Env, terminal: bool) -> Result<Credentials, CredentialsError> {
-        let secure = chosen.server.scheme() == "https";
-        let who = if secure { who(&chosen, &*env, terminal)? } else { Who::Kubeconfig };
-        let proxy = proxy_for(&chosen, &*env)?;
-        let impersonation = impersonation(&chosen)?;
-        let kept = Mutex::default();
-        Ok(Credentials { chosen, secure, proxy, impersonation, who, env, kept })
+    /// [`CredentialsError`] if the auth provider, the plugin's API version, the proxy, or a value
+    /// for impersonation cannot be used. Tokens and certificates are read later, for each
+    /// connection.
+    pub fn new(
+        config: ResolvedConfig,
+        env: Env,
+        terminal: bool,
+    ) -> Result<Credentials, CredentialsError> {
+        let secure = config.server.scheme() == "https";
+        let source = if secure {
+            credential_source(&config, &*env, terminal)?
+        } else {
+            CredentialSource::Kubeconfig
+        };
+        let proxy = proxy_for(&config, &*env)?;
+        let impersonation = impersonation(&config)?;
+        let cache = Mutex::default();
+        Ok(Credentials { config, secure, proxy, impersonation, source, env, cache })
     }
 
-    /// The credentials of now; `refused` are to be changed if that can be.
-    async fn now(&self, kept: &mut Kept, refused: bool) -> Result<Access, CredentialsError> {
-        let (from_plugin, token) = match &self.who {
-            Who::Kubeconfig => (Given::default(), String::new()),
-            Who::Plugin(plugin) => {
+    /// Builds the access for a connection made now. If the last one was `refused`, another
+    /// credential is got where that is possible.
+    async fn current(&self, cache: &mut Cache, refused: bool) -> Result<Access, CredentialsError> {
+        let (from_plugin, token) = match &self.source {
+            CredentialSource::Kubeconfig => (ExecCredential::default(), String::new()),
+            CredentialSource::Plugin(plugin) => {
                 let Plugin { exec, cluster, terminal, path } = &**plugin;
                 #[expect(clippy::disallowed_methods, reason = "it ends at a date")]
-                let good = kept.given.as_ref().is_some_and(|it| it.is_good(Timestamp::now()));
+                let good =
+                    cache.plugin_credential.as_ref().is_some_and(|it| it.is_good(Timestamp::now()));
                 if refused || !good {
-                    kept.given = Some(plugin::run(exec, cluster, *terminal, path).await?);
+                    cache.plugin_credential =
+                        Some(plugin::run(exec, cluster, *terminal, path).await?);
                 }
-                (kept.given.clone().unwrap_or_default(), String::new())
+                (cache.plugin_credential.clone().unwrap_or_default(), String::new())
             }
-            Who::Oidc(oidc) => {
+            CredentialSource::Oidc(oidc) => {
                 #[expect(clippy::disallowed_methods, reason = "it ends at a date")]
                 let token = oidc.lock().await.token(refused, &*self.env, Timestamp::now()).await?;
-                (Given::default(), token)
+                (ExecCredential::default(), token)
             }
         };
-        let made = self.made(kept.made.as_ref(), &from_plugin, token);
-        match (made, &kept.made) {
-            (Ok((parts, access)), _) => {
-                kept.made = Some((parts, access.clone()));
+        let built = self.build(cache.last.as_ref(), &from_plugin, token);
+        match (built, &cache.last) {
+            (Ok((inputs, access)), _) => {
+                cache.last = Some((inputs, access.clone()));
                 Ok(access)
             }
-            // Files are being changed: what they said before is still worth a try.
+            // Files are being changed: what was read before is still worth a try.
             (Err(CredentialsError::File { .. } | CredentialsError::Tls(_)), Some((_, access))) => {
                 Ok(access.clone())
             }
@@ -190,45 +205,45 @@ impl Credentials {
         }
     }
 
-    fn made(
+    fn build(
         &self,
-        last: Option<&(Parts, Access)>,
-        from_plugin: &Given,
+        last: Option<&(Inputs, Access)>,
+        from_plugin: &ExecCredential,
         provided: String,
-    ) -> Result<(Parts, Access), CredentialsError> {
+    ) -> Result<(Inputs, Access), CredentialsError> {
         let last_token = last.map(|last| &*last.0.authorization);
-        let parts = if self.secure {
-            self.parts(from_plugin, provided, last_token)?
-        } else if self.chosen.user_in_url {
-            Parts { authorization: self.token(None)?.unwrap_or_default(), ..Parts::default() }
+        let inputs = if self.secure {
+            self.inputs(from_plugin, provided, last_token)?
+        } else if self.config.user_in_url {
+            Inputs { authorization: self.token(None)?.unwrap_or_default(), ..Inputs::default() }
         } else {
-            // Others are never sent in the clear; whom to act as is no credential.
-            Parts::default()
+            // Other credentials are never sent in the clear; impersonation is no credential.
+            Inputs::default()
         };
-        if let Some((known, access)) = last.filter(|last| last.0 == parts) {
+        if let Some((known, access)) = last.filter(|last| last.0 == inputs) {
             return Ok((known.clone(), access.clone()));
         }
         let mut headers = Vec::new();
-        if !parts.authorization.is_empty() {
-            let value = HeaderValue::try_from(&*parts.authorization);
+        if !inputs.authorization.is_empty() {
+            let value = HeaderValue::try_from(&*inputs.authorization);
             let mut value = value.map_err(|_| CredentialsError::Header("the token"))?;
             value.set_sensitive(true);
             headers.push((http::header::AUTHORIZATION, value));
         }
         headers.extend(self.impersonation.iter().cloned());
-        let tls = if self.secure { Some(self.tls(&parts)?) } else { None };
-        let endpoint = Endpoint::of(&self.chosen.server, tls, self.proxy.clone());
+        let tls = if self.secure { Some(self.tls(&inputs)?) } else { None };
+        let endpoint = Endpoint::of(&self.config.server, tls, self.proxy.clone());
         let generation = last.map_or(1, |last| last.1.generation + 1);
-        Ok((parts, Access { endpoint, headers, generation }))
+        Ok((inputs, Access { endpoint, headers, generation }))
     }
 
-    fn parts(
+    fn inputs(
         &self,
-        given: &Given,
+        given: &ExecCredential,
         provided: String,
         last: Option<&str>,
-    ) -> Result<Parts, CredentialsError> {
-        let (cluster, user) = (&self.chosen.cluster, &self.chosen.user);
+    ) -> Result<Inputs, CredentialsError> {
+        let (cluster, user) = (&self.config.cluster, &self.config.user);
         let mut certificate = data_or_file(&user.certificate_data, &user.certificate_file)?;
         let mut key = Vec::new();
         if certificate.is_empty() {
@@ -244,12 +259,12 @@ impl Credentials {
             None if !provided.is_empty() => format!("Bearer {provided}"),
             None => String::new(),
         };
-        Ok(Parts { ca, certificate, key, authorization })
+        Ok(Inputs { ca, certificate, key, authorization })
     }
 
-    /// What the kubeconfig's own token or password makes of `Authorization`.
+    /// Makes `Authorization` of the kubeconfig's own token or password; `None` if it has neither.
     fn token(&self, last: Option<&str>) -> Result<Option<String>, CredentialsError> {
-        let user = &self.chosen.user;
+        let user = &self.config.user;
         let token = user.token.expose_secret();
         let given = (!token.is_empty()).then(|| format!("Bearer {token}"));
         if !user.token_file.is_empty() {
@@ -265,16 +280,16 @@ impl Credentials {
         Ok(Some(format!("Basic {}", STANDARD.encode(both))))
     }
 
-    fn tls(&self, parts: &Parts) -> Result<Tls, CredentialsError> {
-        let trust = match (self.chosen.cluster.insecure, &parts.ca) {
+    fn tls(&self, inputs: &Inputs) -> Result<Tls, CredentialsError> {
+        let trust = match (self.config.cluster.insecure, &inputs.ca) {
             (true, _) => Trust::Anybody,
             (false, ca) if ca.is_empty() => Trust::System,
             (false, ca) => Trust::Ca(ca.clone()),
         };
-        let (certificate, key) = (parts.certificate.clone(), parts.key.clone());
+        let (certificate, key) = (inputs.certificate.clone(), inputs.key.clone());
         let identity = (!certificate.is_empty()).then_some(Identity { certificate, key });
         let config = tls::client(&trust, identity.as_ref())?;
-        let name = &self.chosen.cluster.tls_server_name;
+        let name = &self.config.cluster.tls_server_name;
         let server_name = (!name.is_empty()).then(|| name.clone());
         Ok(Tls { config, server_name })
     }
@@ -283,31 +298,31 @@ impl Credentials {
 impl Source for Credentials {
     fn access(&self) -> Answer<'_, Access> {
         Box::pin(async {
-            let mut kept = self.kept.lock().await;
-            self.now(&mut kept, false).await.map_err(AccessError::new)
+            let mut cache = self.cache.lock().await;
+            self.current(&mut cache, false).await.map_err(AccessError::new)
         })
     }
 
     fn renew<'a>(&'a self, refused: &'a Access) -> Answer<'a, bool> {
         Box::pin(async {
-            let mut kept = self.kept.lock().await;
-            let current = kept.made.as_ref().map(|made| made.1.generation);
-            // Somebody else has done it meanwhile.
+            let mut cache = self.cache.lock().await;
+            let current = cache.last.as_ref().map(|built| built.1.generation);
+            // Another task has renewed it meanwhile.
             if current.is_some_and(|current| current != refused.generation) {
                 return Ok(true);
             }
-            let access = self.now(&mut kept, true).await.map_err(AccessError::new)?;
+            let access = self.current(&mut cache, true).await.map_err(AccessError::new)?;
             Ok(access.generation != refused.generation)
         })
     }
 }
 
-fn who(
-    chosen: &Chosen,
+fn credential_source(
+    config: &ResolvedConfig,
     env: &dyn Fn(&str) -> Option<String>,
     terminal: bool,
-) -> Result<Who, CredentialsError> {
-    let user = &chosen.user;
+) -> Result<CredentialSource, CredentialsError> {
+    let user = &config.user;
     // A provider is made even where something else is used in the end, as in client-go.
     let provider = user.auth_provider.as_ref().map(|provider| match &*provider.name {
         "oidc" => Ok(Oidc::new(provider)?),
@@ -320,17 +335,17 @@ fn who(
     let explicit = has_token || !user.username.is_empty();
     let has_certificate = !user.certificate_file.is_empty() || !user.certificate_data.is_empty();
     match (provider, &user.exec) {
-        (Some(oidc), _) if !explicit => Ok(Who::Oidc(Mutex::new(oidc))),
+        (Some(oidc), _) if !explicit => Ok(CredentialSource::Oidc(Mutex::new(oidc))),
         (_, Some(exec)) => {
             plugin::check(exec)?;
             if explicit || has_certificate {
-                return Ok(Who::Kubeconfig);
+                return Ok(CredentialSource::Kubeconfig);
             }
-            let cluster = cluster_info(chosen, env)?;
+            let cluster = cluster_info(config, env)?;
             let (exec, path) = (exec.clone(), plugin::search_path());
-            Ok(Who::Plugin(Box::new(Plugin { exec, cluster, terminal, path })))
+            Ok(CredentialSource::Plugin(Box::new(Plugin { exec, cluster, terminal, path })))
         }
-        _ => Ok(Who::Kubeconfig),
+        _ => Ok(CredentialSource::Kubeconfig),
     }
 }
 
@@ -342,15 +357,15 @@ const AZURE: &str = "https://github.com/Azure/kubelogin kubectl/client-go creden
      #client-go-credential-plugins for further details";
 
 fn cluster_info(
-    chosen: &Chosen,
+    config: &ResolvedConfig,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<ClusterInfo, CredentialsError> {
-    let cluster = &chosen.cluster;
-    let server = chosen.server.as_str();
+    let cluster = &config.cluster;
+    let server = config.server.as_str();
     // Go writes a URL without a path as it came.
-    let server = if chosen.server.path() == "/" { server.trim_end_matches('/') } else { server };
+    let server = if config.server.path() == "/" { server.trim_end_matches('/') } else { server };
     let proxy_url = match &*cluster.proxy_url {
-        "" => proxy::url_from_env(&chosen.server, env).unwrap_or_default(),
+        "" => proxy::url_from_env(&config.server, env).unwrap_or_default(),
         url => url.to_owned(),
     };
     Ok(ClusterInfo {
@@ -360,7 +375,7 @@ fn cluster_info(
         ca: data_or_file(&cluster.ca_data, &cluster.ca_file)?,
         proxy_url,
         disable_compression: cluster.disable_compression,
-        config: cluster.for_plugin.clone(),
+        config: cluster.exec_extension.clone(),
     })
 }
 
@@ -380,8 +395,10 @@ fn data_or_file(data: &[u8], file: &str) -> Result<Vec<u8>, CredentialsError> {
     fs::read(file).map_err(|error| CredentialsError::File { path: file.to_owned(), error })
 }
 
-fn impersonation(chosen: &Chosen) -> Result<Vec<(HeaderName, HeaderValue)>, CredentialsError> {
-    let user = &chosen.user;
+fn impersonation(
+    config: &ResolvedConfig,
+) -> Result<Vec<(HeaderName, HeaderValue)>, CredentialsError> {
+    let user = &config.user;
     if user.impersonate.is_empty() {
         return Ok(Vec::new());
     }
@@ -408,11 +425,11 @@ fn impersonation(chosen: &Chosen) -> Result<Vec<(HeaderName, HeaderValue)>, Cred
 
 /// The cluster's own proxy beats the environment, `NO_PROXY` included.
 fn proxy_for(
-    chosen: &Chosen,
+    config: &ResolvedConfig,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Option<Proxy>, CredentialsError> {
-    match &*chosen.cluster.proxy_url {
-        "" => Ok(proxy::from_env(&chosen.server, env)?),
+    match &*config.cluster.proxy_url {
+        "" => Ok(proxy::from_env(&config.server, env)?),
         url => Ok(Some(Proxy::parse(url)?)),
     }
 }
@@ -423,7 +440,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::config::{Overrides, choose};
+    use crate::config::{self, Overrides};
 
     const V1: &str = "client.authentication.k8s.io/v1";
 
@@ -436,8 +453,9 @@ mod tests {
         );
         fs::write(&path, text).unwrap();
         let kubeconfig = path.to_str().map(ToOwned::to_owned);
-        let chosen = choose(&Overrides { kubeconfig, ..Overrides::default() }, &|_| None).unwrap();
-        Credentials::new(chosen, Arc::new(|_: &str| None), false)
+        let resolved =
+            config::resolve(&Overrides { kubeconfig, ..Overrides::default() }, &|_| None).unwrap();
+        Credentials::new(resolved, Arc::new(|_: &str| None), false)
     }
 
     fn write(folder: &Path, name: &str, text: &str) {

@@ -11,18 +11,18 @@ use url::Url;
 
 use crate::web::{Web, WebError};
 
-/// The most that is read of one place.
+/// The most bytes that are read from standard input or a URL.
 const BYTES: u64 = 3 * 1024 * 1024;
-/// The files that count in a directory.
-const ENDINGS: [&str; 3] = ["json", "yaml", "yml"];
+/// The extensions of the files that are read in a directory.
+const EXTENSIONS: [&str; 3] = ["json", "yaml", "yml"];
 
 /// Why there are no objects.
 #[derive(Debug, Error)]
 pub enum FilesError {
-    /// Nothing is there.
+    /// There is no such file or directory.
     #[error("the path {0:?} does not exist")]
     Missing(String),
-    /// A directory without a file that counts.
+    /// A directory has no file with a known extension.
     #[error("error reading [{0}]: recognized file extensions are [.json .yaml .yml]")]
     NoManifests(String),
     /// A directory or standard input cannot be read.
@@ -31,12 +31,13 @@ pub enum FilesError {
         /// What was read.
         path: String,
         /// Why it failed.
+        #[source]
         error: std::io::Error,
     },
-    /// Standard input is longer than we take.
+    /// Standard input is too long.
     #[error("{0}: longer than {BYTES} bytes")]
     TooLong(String),
-    /// What is there are no objects.
+    /// The text is no objects.
     #[error(transparent)]
     Objects(#[from] ObjectsError),
     /// The URL cannot be read.
@@ -45,14 +46,15 @@ pub enum FilesError {
         /// The URL, without its password.
         url: String,
         /// How the request failed.
+        #[source]
         error: WebError,
     },
-    /// The URL's server has nothing there.
+    /// The URL's server answers with an error.
     #[error("unable to read URL {url:?}, server reported {status}")]
     Status {
         /// The URL.
         url: String,
-        /// What it said.
+        /// The HTTP status.
         status: http::StatusCode,
     },
 }
@@ -78,7 +80,7 @@ pub async fn read(
     Ok(found)
 }
 
-/// Whether all of `places` that are paths lead somewhere; nothing is read.
+/// Checks that all of `places` that are paths exist, without reading them.
 ///
 /// # Errors
 /// [`FilesError::Missing`] for the first that does not.
@@ -116,8 +118,8 @@ fn local(place: &str) -> Result<Vec<Object>, FilesError> {
     let entries = std::fs::read_dir(path).map_err(failed)?.collect::<Result<Vec<_>, _>>();
     let mut files: Vec<_> = entries.map_err(failed)?.iter().map(std::fs::DirEntry::path).collect();
     files.retain(|file| {
-        let ending = file.extension().and_then(|ending| ending.to_str());
-        file.is_file() && ending.is_some_and(|ending| ENDINGS.contains(&ending))
+        let extension = file.extension().and_then(|extension| extension.to_str());
+        file.is_file() && extension.is_some_and(|extension| EXTENSIONS.contains(&extension))
     });
     if files.is_empty() {
         return Err(FilesError::NoManifests(place.to_owned()));
@@ -130,7 +132,7 @@ fn local(place: &str) -> Result<Vec<Object>, FilesError> {
     Ok(found)
 }
 
-/// No credential of a cluster goes along.
+/// Gets the objects of a URL, without any credential of a cluster.
 async fn fetched(
     url: &Url,
     env: &(dyn Fn(&str) -> Option<String> + Send + Sync),

@@ -1,4 +1,4 @@
-//! A chosen cluster and user to what makes them unusable, in client-go's words.
+//! A resolved cluster and user to what makes them unusable, in client-go's words.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -7,16 +7,16 @@ use bowline_io::text::{go_error, redacted};
 use secrecy::ExposeSecret;
 use thiserror::Error;
 
-use crate::config::Chosen;
+use crate::config::ResolvedConfig;
 use crate::kubeconfig::{Cluster, Exec, User};
 
 /// Something that makes a cluster or a user unusable.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Flaw {
-    /// A CA and no check at all contradict each other.
+    /// There is a CA, and certificates are not to be checked.
     #[error("specifying a root certificates file with the insecure flag is not allowed")]
     InsecureWithCa,
-    /// `proxy-url` of a kind that is not spoken.
+    /// The scheme of `proxy-url` is not spoken.
     #[error(
         "invalid 'proxy-url' {url:?} for cluster {cluster:?}: unsupported scheme {scheme:?}, must \
          be http, https, or socks5"
@@ -29,14 +29,14 @@ pub enum Flaw {
         /// Its scheme.
         scheme: String,
     },
-    /// A file and data for the same thing.
+    /// A file and data are given for the same thing.
     #[error("{data} and {file} are both specified for {name}. {data} will override.")]
     Twice {
         /// The field of the data.
         data: &'static str,
         /// The field of the file.
         file: &'static str,
-        /// Whose.
+        /// The name of the entry.
         name: String,
     },
     /// A file that cannot be read.
@@ -46,12 +46,12 @@ pub enum Flaw {
         what: &'static str,
         /// The file.
         path: String,
-        /// Whose.
+        /// The name of the entry.
         name: String,
         /// What is wrong with it.
         error: String,
     },
-    /// Half of a certificate and its key.
+    /// A certificate is given without its key, or a key without its certificate.
     #[error(
         "{data} or {file} must be specified for {name} to use the clientCert authentication method."
     )]
@@ -60,32 +60,32 @@ pub enum Flaw {
         data: &'static str,
         /// The field of the file.
         file: &'static str,
-        /// Whose.
+        /// The name of the entry.
         name: String,
     },
-    /// A plugin beside an auth provider.
+    /// A plugin and an auth provider are given.
     #[error("authProvider cannot be provided in combination with an exec plugin for {0}")]
     PluginAndProvider(String),
     /// A plugin's entry lacks something.
     #[error("{what} must be specified for {name} to use exec authentication plugin")]
     Plugin {
-        /// What.
+        /// The field that is missing.
         what: &'static str,
-        /// Whose.
+        /// The name of the entry.
         name: String,
     },
-    /// `interactiveMode` that is none.
+    /// `interactiveMode` is none of the three.
     #[error("invalid interactiveMode for {name}: {mode:?}")]
     InteractiveMode {
-        /// Whose.
+        /// The name of the entry.
         name: String,
-        /// What was said.
+        /// The value that was given.
         mode: String,
     },
-    /// Impersonated details without whom.
+    /// A uid, groups or extra are impersonated without a user.
     #[error("requesting uid, groups or user-extra for {0} without impersonating a user")]
     NoImpersonatedUser(String),
-    /// Several ways to say who one is.
+    /// More than one way to authenticate is given.
     #[error(
         "more than one authentication method found for {user}; found [{}], only one is allowed",
         methods.join(" ")
@@ -93,12 +93,12 @@ pub enum Flaw {
     AuthMethods {
         /// The user's name.
         user: String,
-        /// What was found.
+        /// The ways that were found.
         methods: Vec<&'static str>,
     },
 }
 
-/// One flaw is a text, several are lines with a head.
+/// Formats flaws: one as its text, several as lines with a head.
 pub(crate) fn lines(flaws: &[Flaw]) -> String {
     if let [flaw] = flaws {
         return flaw.to_string();
@@ -110,12 +110,13 @@ pub(crate) fn lines(flaws: &[Flaw]) -> String {
     text
 }
 
-/// Everything that is wrong. Credentials are used, and so judged, only where `secure`.
-pub(crate) fn of(cluster_name: &str, chosen: &Chosen, secure: bool) -> Vec<Flaw> {
-    let mut flaws = of_user(&chosen.user_name, &chosen.user);
-    flaws.extend(of_cluster(cluster_name, &chosen.cluster));
+/// Finds everything that is wrong. Credentials are used, and so judged, only where the connection
+/// is `secure`.
+pub(crate) fn find(cluster_name: &str, config: &ResolvedConfig, secure: bool) -> Vec<Flaw> {
+    let mut flaws = user_flaws(&config.user_name, &config.user);
+    flaws.extend(cluster_flaws(cluster_name, &config.cluster));
     if secure && flaws.is_empty() {
-        flaws.extend(of_both(chosen));
+        flaws.extend(connection_flaws(config));
     }
     flaws
 }
@@ -126,7 +127,7 @@ fn unreadable(what: &'static str, path: &str, name: &str) -> Option<Flaw> {
     Some(Flaw::Unreadable { what, path, name, error: go_error(&error) })
 }
 
-fn of_user(name: &str, user: &User) -> Vec<Flaw> {
+fn user_flaws(name: &str, user: &User) -> Vec<Flaw> {
     let mut flaws = Vec::new();
     let named = || name.to_owned();
     if !user.certificate_file.is_empty() || !user.certificate_data.is_empty() {
@@ -145,7 +146,7 @@ fn of_user(name: &str, user: &User) -> Vec<Flaw> {
         flaws.extend(unreadable("client-key", &user.key_file, name));
     }
     if let Some(exec) = &user.exec {
-        flaws.extend(of_plugin(name, user, exec));
+        flaws.extend(plugin_flaws(name, user, exec));
     }
     let mut methods = Vec::new();
     if !user.token.expose_secret().is_empty() {
@@ -166,7 +167,7 @@ fn of_user(name: &str, user: &User) -> Vec<Flaw> {
     flaws
 }
 
-fn of_plugin(name: &str, user: &User, exec: &Exec) -> Vec<Flaw> {
+fn plugin_flaws(name: &str, user: &User, exec: &Exec) -> Vec<Flaw> {
     let mut flaws = Vec::new();
     let named = || name.to_owned();
     if user.auth_provider.is_some() {
@@ -190,7 +191,7 @@ fn of_plugin(name: &str, user: &User, exec: &Exec) -> Vec<Flaw> {
     flaws
 }
 
-fn of_cluster(name: &str, cluster: &Cluster) -> Vec<Flaw> {
+fn cluster_flaws(name: &str, cluster: &Cluster) -> Vec<Flaw> {
     let mut flaws = Vec::new();
     if !cluster.proxy_url.is_empty() {
         let scheme = cluster.proxy_url.split_once("://").map_or("", |parts| parts.0);
@@ -208,16 +209,16 @@ fn of_cluster(name: &str, cluster: &Cluster) -> Vec<Flaw> {
     flaws
 }
 
-/// What shows when the connection is made.
-fn of_both(chosen: &Chosen) -> Vec<Flaw> {
-    let (cluster, user) = (&chosen.cluster, &chosen.user);
+/// Finds what client-go finds only when it makes a connection.
+fn connection_flaws(config: &ResolvedConfig) -> Vec<Flaw> {
+    let (cluster, user) = (&config.cluster, &config.user);
     let mut flaws = Vec::new();
     if cluster.insecure && !(cluster.ca_file.is_empty() && cluster.ca_data.is_empty()) {
         flaws.push(Flaw::InsecureWithCa);
     }
     if !user.token_file.is_empty() && !user.username.is_empty() {
         let methods = vec!["token", "basicAuth"];
-        flaws.push(Flaw::AuthMethods { user: chosen.user_name.clone(), methods });
+        flaws.push(Flaw::AuthMethods { user: config.user_name.clone(), methods });
     }
     // client-go would go on as nobody.
     let key = !user.key_file.is_empty() || !user.key_data.0.is_empty();
@@ -229,7 +230,7 @@ fn of_both(chosen: &Chosen) -> Vec<Flaw> {
         || user.auth_provider.is_some();
     if key && !certificate && !other {
         let (data, file) = ("client-certificate-data", "client-certificate");
-        flaws.push(Flaw::Half { data, file, name: chosen.user_name.clone() });
+        flaws.push(Flaw::Half { data, file, name: config.user_name.clone() });
     }
     flaws
 }
@@ -241,7 +242,7 @@ mod tests {
     #[test]
     fn a_proxys_scheme_is_in_any_case() {
         let flaws = |url: &str| {
-            of_cluster("c", &Cluster { proxy_url: url.to_owned(), ..Cluster::default() })
+            cluster_flaws("c", &Cluster { proxy_url: url.to_owned(), ..Cluster::default() })
         };
         for known in ["http://a", "HTTPS://a", "Socks5://a"] {
             assert_eq!(flaws(known), [], "{known}");

@@ -3,6 +3,8 @@
 //! Empty is not set; the first file that says something wins; a file's relative paths are meant
 //! from its folder. An entry is read when it is asked for, so what is not used is not judged.
 
+mod fields;
+
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -11,28 +13,33 @@ use bowline_io::text::go_file_error;
 use secrecy::SecretString;
 use thiserror::Error;
 
-use crate::yaml::{self, Fault, Node, Value};
+use self::fields::{
+    base64_data, boolean, exec_extension, extra, list, mapping, text, text_list, wrong,
+};
+use crate::yaml::{self, Node, Value, YamlError};
 
-/// Why a file is no kubeconfig.
+/// Why a kubeconfig file cannot be used.
 #[derive(Debug, Error)]
 pub enum FileError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("error loading config file \"{}\": {}", path.display(), go_file_error(path, error))]
     Read {
         /// The file.
         path: PathBuf,
         /// What the system said.
+        #[source]
         error: io::Error,
     },
-    /// What is in it.
+    /// The file is no YAML, or a value in it does not fit its field.
     #[error("error loading config file \"{path}\": {fault}", path = path.display())]
     Content {
         /// The file.
         path: PathBuf,
-        /// Where and what.
-        fault: Fault,
+        /// What is wrong, and on which line.
+        #[source]
+        fault: YamlError,
     },
-    /// Two entries of the name that is asked for.
+    /// Two entries have the name that is asked for.
     #[error(
         "error loading config file \"{path}\": line {line}: {list}: duplicate name {name:?}",
         path = path.display()
@@ -40,17 +47,17 @@ pub enum FileError {
     Duplicate {
         /// The file.
         path: PathBuf,
-        /// Where the second begins.
+        /// The line of the second one.
         line: usize,
-        /// Of which list.
+        /// The list that they are in.
         list: &'static str,
-        /// The name that was given.
+        /// Their name.
         name: String,
     },
 }
 
 impl FileError {
-    /// Whether there is no such file.
+    /// Returns whether there is no such file.
     #[must_use]
     pub fn is_missing(&self) -> bool {
         matches!(self, FileError::Read { error, .. } if error.kind() == io::ErrorKind::NotFound)
@@ -74,8 +81,8 @@ pub struct Cluster {
     pub proxy_url: String,
     /// `disable-compression`.
     pub disable_compression: bool,
-    /// The extension `client.authentication.k8s.io/exec`, which is for the plugin.
-    pub for_plugin: Option<serde_json::Value>,
+    /// The extension `client.authentication.k8s.io/exec`, which plugins are told.
+    pub exec_extension: Option<serde_json::Value>,
 }
 
 /// A user's entry. Paths are absolute.
@@ -111,7 +118,7 @@ pub struct User {
     pub auth_provider: Option<AuthProvider>,
 }
 
-/// A private key that is not shown.
+/// A private key, which `Debug` does not show.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Key(pub Vec<u8>);
 
@@ -124,19 +131,19 @@ impl std::fmt::Debug for Key {
 /// A credential plugin.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Exec {
-    /// What to run: a name to look for, or an absolute path.
+    /// The program: a name to look for in `PATH`, or an absolute path.
     pub command: String,
     /// Its arguments.
     pub args: Vec<String>,
-    /// What is added to its environment.
+    /// The variables that are added to its environment.
     pub env: Vec<(String, String)>,
     /// `apiVersion`.
     pub api_version: String,
-    /// What its author says about getting it.
+    /// `installHint`: how to get the program.
     pub install_hint: String,
-    /// Whether it is told about the cluster.
+    /// `provideClusterInfo`: whether it is told about the cluster.
     pub provide_cluster_info: bool,
-    /// `Never`, `IfAvailable`, `Always`; may be empty or wrong.
+    /// `interactiveMode`: `Never`, `IfAvailable` or `Always`; may be empty or wrong.
     pub interactive_mode: String,
 }
 
@@ -147,14 +154,14 @@ impl std::fmt::Debug for Exec {
     }
 }
 
-/// An auth provider that is built in.
+/// An entry `auth-provider`.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct AuthProvider {
     /// Its name.
     pub name: String,
-    /// What it needs; holds tokens.
+    /// `config`, which may hold tokens.
     pub config: Vec<(String, String)>,
-    /// Where it was written, for what is written back: the file and the user's name.
+    /// The file and the user's name, to which new tokens are written back.
     pub origin: (PathBuf, String),
 }
 
@@ -175,16 +182,16 @@ pub struct Context {
     pub namespace: String,
 }
 
-/// One file.
+/// One kubeconfig file.
 #[derive(Clone, Debug)]
 pub struct Document {
     path: PathBuf,
-    /// The folder from which its paths are meant.
+    /// The folder to which its paths are relative.
     folder: PathBuf,
     root: Node,
 }
 
-/// All files, the first one first.
+/// All kubeconfig files that were found, in the order of preference.
 #[derive(Clone, Debug, Default)]
 pub struct Kubeconfig {
     documents: Vec<Document>,
@@ -194,7 +201,7 @@ impl Kubeconfig {
     /// Reads files; those that are not there are passed over.
     ///
     /// # Errors
-    /// [`FileError`].
+    /// [`FileError`] for the first file that cannot be read or is no kubeconfig.
     pub fn read(paths: &[PathBuf]) -> Result<Kubeconfig, FileError> {
         let mut documents = Vec::new();
         for path in paths {
@@ -207,10 +214,10 @@ impl Kubeconfig {
         Ok(Kubeconfig { documents })
     }
 
-    /// `current-context`, of the first file that names one.
+    /// Returns `current-context` of the first file that has one; empty if none has.
     ///
     /// # Errors
-    /// [`FileError::Content`].
+    /// [`FileError::Content`] if it is no text.
     pub fn current_context(&self) -> Result<String, FileError> {
         for document in &self.documents {
             let name = document.at(text(&document.root, "", "current-context"))?;
@@ -221,17 +228,16 @@ impl Kubeconfig {
         Ok(String::new())
     }
 
-    /// The context of this name.
+    /// Returns the context of this name, of the first file that has it.
     ///
     /// # Errors
-    /// [`FileError`].
+    /// [`FileError`] if its entry cannot be read, or a file has two of the name.
     pub fn context(&self, name: &str) -> Result<Option<Context>, FileError> {
-        self.entry("contexts", name, |document, entry| {
+        self.entry("contexts", name, |_, entry| {
             let Some(context) = mapping(entry, "contexts", "context")? else {
                 return Ok(Context::default());
             };
             let text = |key| text(context, "contexts.context", key);
-            let _ = document;
             Ok(Context {
                 cluster: text("cluster")?,
                 user: text("user")?,
@@ -240,10 +246,10 @@ impl Kubeconfig {
         })
     }
 
-    /// The cluster of this name.
+    /// Returns the cluster of this name, of the first file that has it.
     ///
     /// # Errors
-    /// [`FileError`].
+    /// [`FileError`] if its entry cannot be read, or a file has two of the name.
     pub fn cluster(&self, name: &str) -> Result<Option<Cluster>, FileError> {
         self.entry("clusters", name, |document, entry| {
             match mapping(entry, "clusters", "cluster")? {
@@ -253,10 +259,10 @@ impl Kubeconfig {
         })
     }
 
-    /// The user of this name.
+    /// Returns the user of this name, of the first file that has it.
     ///
     /// # Errors
-    /// [`FileError`].
+    /// [`FileError`] if its entry cannot be read, or a file has two of the name.
     pub fn user(&self, name: &str) -> Result<Option<User>, FileError> {
         self.entry("users", name, |document, entry| match mapping(entry, "users", "user")? {
             None => Ok(User::default()),
@@ -264,12 +270,12 @@ impl Kubeconfig {
         })
     }
 
-    /// The entry of this name, of the first file that has one.
+    /// Reads the entry of this name, of the first file that has it.
     fn entry<T>(
         &self,
         list: &'static str,
         name: &str,
-        read: impl Fn(&Document, &Node) -> Result<T, Fault>,
+        read: impl Fn(&Document, &Node) -> Result<T, YamlError>,
     ) -> Result<Option<T>, FileError> {
         for document in &self.documents {
             if let Some(entry) = document.entry(list, name)? {
@@ -284,7 +290,7 @@ impl Document {
     /// Reads one file.
     ///
     /// # Errors
-    /// [`FileError`].
+    /// [`FileError`] if it cannot be read or is no kubeconfig.
     pub fn read(path: &Path) -> Result<Document, FileError> {
         let failed = |error| FileError::Read { path: path.to_owned(), error };
         let mut bytes = Vec::new();
@@ -299,7 +305,7 @@ impl Document {
         Ok(Document { path: path.to_owned(), folder, root })
     }
 
-    fn at<T>(&self, result: Result<T, Fault>) -> Result<T, FileError> {
+    fn at<T>(&self, result: Result<T, YamlError>) -> Result<T, FileError> {
         result.map_err(|fault| FileError::Content { path: self.path.clone(), fault })
     }
 
@@ -321,7 +327,7 @@ impl Document {
         Ok(first)
     }
 
-    /// The absolute form of one of its paths; empty stays empty.
+    /// Returns the absolute form of one of its paths; empty stays empty.
     fn path(&self, path: String) -> String {
         if path.is_empty() || Path::new(&path).is_absolute() {
             return path;
@@ -339,36 +345,36 @@ impl Document {
         clean.to_string_lossy().into_owned()
     }
 
-    fn cluster(&self, node: &Node) -> Result<Cluster, Fault> {
+    fn cluster(&self, node: &Node) -> Result<Cluster, YamlError> {
         const AT: &str = "clusters.cluster";
         let text = |key| text(node, AT, key);
         Ok(Cluster {
             server: text("server")?,
             tls_server_name: text("tls-server-name")?,
-            insecure: truth(node, AT, "insecure-skip-tls-verify")?,
+            insecure: boolean(node, AT, "insecure-skip-tls-verify")?,
             ca_file: self.path(text("certificate-authority")?),
-            ca_data: data(node, AT, "certificate-authority-data")?,
+            ca_data: base64_data(node, AT, "certificate-authority-data")?,
             proxy_url: text("proxy-url")?,
-            disable_compression: truth(node, AT, "disable-compression")?,
-            for_plugin: for_plugin(node)?,
+            disable_compression: boolean(node, AT, "disable-compression")?,
+            exec_extension: exec_extension(node)?,
         })
     }
 
-    fn user(&self, name: &str, node: &Node) -> Result<User, Fault> {
+    fn user(&self, name: &str, node: &Node) -> Result<User, YamlError> {
         const AT: &str = "users.user";
         let text = |key| text(node, AT, key);
         Ok(User {
             certificate_file: self.path(text("client-certificate")?),
-            certificate_data: data(node, AT, "client-certificate-data")?,
+            certificate_data: base64_data(node, AT, "client-certificate-data")?,
             key_file: self.path(text("client-key")?),
-            key_data: Key(data(node, AT, "client-key-data")?),
+            key_data: Key(base64_data(node, AT, "client-key-data")?),
             token: text("token")?.into(),
             token_file: self.path(text("tokenFile")?),
             username: text("username")?,
             password: text("password")?.into(),
             impersonate: text("as")?,
             impersonate_uid: text("as-uid")?,
-            impersonate_groups: texts(node, AT, "as-groups")?,
+            impersonate_groups: text_list(node, AT, "as-groups")?,
             impersonate_extra: extra(node)?,
             exec: mapping(node, AT, "exec")?.map(|exec| self.exec(exec)).transpose()?,
             auth_provider: mapping(node, AT, "auth-provider")?
@@ -377,7 +383,7 @@ impl Document {
         })
     }
 
-    fn exec(&self, node: &Node) -> Result<Exec, Fault> {
+    fn exec(&self, node: &Node) -> Result<Exec, YamlError> {
         const AT: &str = "users.user.exec";
         let text = |key| text(node, AT, key);
         let mut env = Vec::new();
@@ -398,16 +404,16 @@ impl Document {
         }
         Ok(Exec {
             command,
-            args: texts(node, AT, "args")?,
+            args: text_list(node, AT, "args")?,
             env,
             api_version,
             install_hint: text("installHint")?,
-            provide_cluster_info: truth(node, AT, "provideClusterInfo")?,
+            provide_cluster_info: boolean(node, AT, "provideClusterInfo")?,
             interactive_mode,
         })
     }
 
-    fn auth_provider(&self, user: &str, node: &Node) -> Result<AuthProvider, Fault> {
+    fn auth_provider(&self, user: &str, node: &Node) -> Result<AuthProvider, YamlError> {
         const AT: &str = "users.user.auth-provider";
         let mut config = Vec::new();
         if let Some(given) = mapping(node, AT, "config")?
@@ -421,8 +427,8 @@ impl Document {
         Ok(AuthProvider { name: text(node, AT, "name")?, config, origin })
     }
 
-    /// This file with other values in the configuration of a user's auth provider; `None` if it
-    /// has no such user, or it no provider.
+    /// Returns the text of this file with other values in the configuration of a user's auth
+    /// provider; `None` if there is no such user, or the user has no provider.
     #[must_use]
     pub fn with_provider_config(
         mut self,
@@ -447,7 +453,7 @@ impl Document {
     }
 }
 
-fn parse(bytes: &[u8]) -> Result<Node, Fault> {
+fn parse(bytes: &[u8]) -> Result<Node, YamlError> {
     let empty = || Node { line: 1, value: Value::Map(Vec::new()) };
     let root = yaml::parse(&decoded(bytes)?)?.unwrap_or_else(empty);
     match root.value {
@@ -460,14 +466,14 @@ fn parse(bytes: &[u8]) -> Result<Node, Fault> {
         if !said.is_empty() && said != known {
             let line = root.get(key).map_or(root.line, |node| node.line);
             let what = "it is of no kind and version that is known here";
-            return Err(Fault::Value { line, field: key.to_owned(), what });
+            return Err(YamlError::Value { line, field: key.to_owned(), what });
         }
     }
     Ok(root)
 }
 
-/// UTF-8, or UTF-16 with its mark, as some editors and shells write it.
-fn decoded(bytes: &[u8]) -> Result<String, Fault> {
+/// Decodes UTF-8, or UTF-16 with a byte order mark, as some editors and shells write it.
+fn decoded(bytes: &[u8]) -> Result<String, YamlError> {
     let units = |read: fn([u8; 2]) -> u16, rest: &[u8]| -> Option<String> {
         let units: Vec<u16> = rest.as_chunks().0.iter().map(|&pair| read(pair)).collect();
         String::from_utf16(&units).ok()
@@ -481,90 +487,8 @@ fn decoded(bytes: &[u8]) -> Result<String, Fault> {
     text.ok_or_else(|| {
         let good = bytes.utf8_chunks().next().map_or("", |chunk| chunk.valid());
         let line = good.matches('\n').count() + 1;
-        Fault::Syntax { line, what: "text that is not UTF-8".to_owned() }
+        YamlError::Syntax { line, what: "text that is not UTF-8".to_owned() }
     })
-}
-
-fn path_of(at: &str, key: &str) -> String {
-    if at.is_empty() { key.to_owned() } else { format!("{at}.{key}") }
-}
-
-fn wrong(node: &Node, field: String, wanted: &'static str) -> Fault {
-    Fault::Kind { line: node.line, field, found: node.value.kind(), wanted }
-}
-
-fn text(node: &Node, at: &str, key: &str) -> Result<String, Fault> {
-    match node.get(key) {
-        None => Ok(String::new()),
-        Some(Node { value: Value::Text(text), .. }) => Ok(text.clone()),
-        Some(other) => Err(wrong(other, path_of(at, key), "text")),
-    }
-}
-
-fn truth(node: &Node, at: &str, key: &str) -> Result<bool, Fault> {
-    match node.get(key) {
-        None => Ok(false),
-        Some(Node { value: Value::Bool(truth), .. }) => Ok(*truth),
-        Some(other) => Err(wrong(other, path_of(at, key), "a truth value")),
-    }
-}
-
-fn data(node: &Node, at: &str, key: &str) -> Result<Vec<u8>, Fault> {
-    use base64::Engine;
-    let text = text(node, at, key)?;
-    // As Go's decoder: line ends are passed over, nothing else is.
-    let text: String = text.chars().filter(|letter| !matches!(letter, '\r' | '\n')).collect();
-    base64::engine::general_purpose::STANDARD.decode(text).map_err(|_| {
-        let line = node.get(key).map_or(node.line, |node| node.line);
-        Fault::Value { line, field: path_of(at, key), what: "illegal base64 data" }
-    })
-}
-
-fn mapping<'a>(node: &'a Node, at: &str, key: &str) -> Result<Option<&'a Node>, Fault> {
-    match node.get(key) {
-        None => Ok(None),
-        Some(found @ Node { value: Value::Map(_), .. }) => Ok(Some(found)),
-        Some(other) => Err(wrong(other, path_of(at, key), "a mapping")),
-    }
-}
-
-fn list<'a>(node: &'a Node, at: &str, key: &str) -> Result<&'a [Node], Fault> {
-    match node.get(key) {
-        None => Ok(&[]),
-        Some(Node { value: Value::List(items), .. }) => Ok(items),
-        Some(other) => Err(wrong(other, path_of(at, key), "a list")),
-    }
-}
-
-fn texts(node: &Node, at: &str, key: &str) -> Result<Vec<String>, Fault> {
-    let items = list(node, at, key)?.iter();
-    let text = |item: &Node| match &item.value {
-        Value::Text(text) => Ok(text.clone()),
-        Value::Null => Ok(String::new()),
-        _ => Err(wrong(item, path_of(at, key), "text")),
-    };
-    items.map(text).collect()
-}
-
-fn extra(user: &Node) -> Result<Vec<(String, Vec<String>)>, Fault> {
-    const AT: &str = "users.user";
-    let Some(node) = mapping(user, AT, "as-user-extra")? else { return Ok(Vec::new()) };
-    let Value::Map(pairs) = &node.value else { return Ok(Vec::new()) };
-    let each = |(key, _): &(String, Node)| {
-        Ok((key.clone(), texts(node, "users.user.as-user-extra", key)?))
-    };
-    pairs.iter().map(each).collect()
-}
-
-/// What a cluster's entry has for plugins alone.
-fn for_plugin(cluster: &Node) -> Result<Option<serde_json::Value>, Fault> {
-    for extension in list(cluster, "clusters.cluster", "extensions")? {
-        let name = text(extension, "clusters.cluster.extensions", "name")?;
-        if name == "client.authentication.k8s.io/exec" {
-            return Ok(extension.get("extension").map(Node::to_json));
-        }
-    }
-    Ok(None)
 }
 
 #[cfg(test)]

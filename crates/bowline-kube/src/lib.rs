@@ -1,8 +1,8 @@
-//! What a client has to know before it can stream: which cluster, as whom, which pod.
+//! What a client has to know before it can stream: which cluster, as which user, which pod.
 //!
 //! In reading order: [`config`] finds the cluster and the user in flags and [`kubeconfig`] files,
 //! [`credentials`] makes headers of the user, for each connection, [`api`] asks the API server,
-//! [`target`] finds the pod ([`files`] where `-f` says it), [`container`] the container, and
+//! [`target`] finds the pod (with [`files`] for `-f`), [`container`] the container, and
 //! [`ports`] the ports of a forward. Every error has kubectl's words.
 //!
 //! Published because `bowline-client` and the program stand on it; not meant for use of its own.

@@ -1,8 +1,8 @@
 //! The API server's JSON to what a client needs of it, and no more: pods, services, workloads.
 //!
-//! A server may be hostile. Everything else is passed over while it is read, an element of a list
-//! has a field that it must name, and lists have a bound: what is kept is small beside what was
-//! sent.
+//! A server may be hostile, so what is kept is small beside what was sent: all other fields are
+//! passed over while they are read, each element of a list has a field that is required, and lists
+//! have a bound.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-/// The longest list in an object: one of etcd's 1.5 MiB has no more containers, ports or rules.
+/// The most elements of a list in an object: one of etcd's 1.5 MiB has no more containers or ports.
 const ELEMENTS: usize = 16 * 1024;
 /// The annotation that names a pod's container.
 const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
@@ -20,25 +20,25 @@ const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Pod {
-    /// Who it is.
+    /// `metadata`.
     #[serde(deserialize_with = "or_default")]
     pub metadata: Metadata,
-    /// What it should be.
+    /// `spec`.
     #[serde(deserialize_with = "or_default")]
     pub spec: PodSpec,
-    /// What it is.
+    /// `status`.
     #[serde(deserialize_with = "or_default")]
     pub status: PodStatus,
 }
 
 impl Pod {
-    /// Its regular and its initial containers.
+    /// Returns its regular containers, and behind them its init containers.
     pub fn regular_and_initial(&self) -> impl Iterator<Item = &Container> {
         self.spec.containers.iter().chain(&self.spec.init_containers)
     }
 }
 
-/// Who an object is.
+/// `metadata` of an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Metadata {
@@ -48,35 +48,35 @@ pub struct Metadata {
     /// Its namespace.
     #[serde(deserialize_with = "or_default")]
     pub namespace: String,
-    /// Which of all that had or will have this name.
+    /// Its uid, which no other object of the same name has.
     #[serde(deserialize_with = "or_default")]
     pub uid: String,
-    /// When it was made.
-    #[serde(deserialize_with = "moment")]
+    /// When it was created.
+    #[serde(deserialize_with = "timestamp")]
     pub creation_timestamp: Option<Timestamp>,
-    /// When it is to go.
-    #[serde(deserialize_with = "moment")]
+    /// When it is to be deleted.
+    #[serde(deserialize_with = "timestamp")]
     pub deletion_timestamp: Option<Timestamp>,
     /// The container that its annotations name; may be empty.
     #[serde(rename = "annotations", deserialize_with = "annotated_container")]
     pub default_container: String,
 }
 
-/// What a pod should be.
+/// `spec` of a pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct PodSpec {
-    /// Where it runs; may be empty.
+    /// The name of its node; may be empty.
     #[serde(deserialize_with = "or_default")]
     pub node_name: String,
-    /// The regular ones.
-    #[serde(deserialize_with = "few")]
+    /// Its regular containers.
+    #[serde(deserialize_with = "bounded_list")]
     pub containers: Vec<Container>,
-    /// Those that come first.
-    #[serde(deserialize_with = "few")]
+    /// Its init containers.
+    #[serde(deserialize_with = "bounded_list")]
     pub init_containers: Vec<Container>,
-    /// Those that were added.
-    #[serde(deserialize_with = "few")]
+    /// Its ephemeral containers.
+    #[serde(deserialize_with = "bounded_list")]
     pub ephemeral_containers: Vec<Container>,
 }
 
@@ -86,12 +86,12 @@ pub struct Container {
     /// Its name.
     pub name: String,
     /// Its ports.
-    #[serde(default, deserialize_with = "few")]
+    #[serde(default, deserialize_with = "bounded_list")]
     pub ports: Vec<ContainerPort>,
-    /// Its console takes input.
+    /// Whether its main process has an open stdin.
     #[serde(default, deserialize_with = "or_default")]
     pub stdin: bool,
-    /// Its console is a terminal.
+    /// Whether its main process has a terminal.
     #[serde(default, deserialize_with = "or_default")]
     pub tty: bool,
 }
@@ -105,46 +105,46 @@ pub struct ContainerPort {
     /// Its name; may be empty.
     #[serde(default, deserialize_with = "or_default")]
     pub name: String,
-    /// `UDP`, or another word.
+    /// `TCP`, `UDP` or `SCTP`; may be empty.
     #[serde(default, deserialize_with = "or_default")]
     pub protocol: String,
 }
 
-/// What a pod is.
+/// `status` of a pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct PodStatus {
-    /// Such as `Running`; may be empty.
+    /// Its phase, such as `Running`; may be empty.
     #[serde(deserialize_with = "or_default")]
     pub phase: String,
-    /// What holds of it.
-    #[serde(deserialize_with = "few")]
+    /// Its conditions.
+    #[serde(deserialize_with = "bounded_list")]
     pub conditions: Vec<Condition>,
-    /// How its containers fare.
-    #[serde(deserialize_with = "few")]
+    /// The statuses of its regular containers.
+    #[serde(deserialize_with = "bounded_list")]
     pub container_statuses: Vec<ContainerStatus>,
 }
 
-/// What holds of a pod.
+/// A condition of a pod.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
-    /// Such as `Ready`.
+    /// Its type, such as `Ready`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// `True`, or another word.
+    /// `True`, `False` or `Unknown`; may be empty.
     #[serde(default, deserialize_with = "or_default")]
     pub status: String,
-    /// Since when.
-    #[serde(default, deserialize_with = "moment")]
+    /// Since when it has this status.
+    #[serde(default, deserialize_with = "timestamp")]
     pub last_transition_time: Option<Timestamp>,
 }
 
-/// How a container fares.
+/// The status of a container.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ContainerStatus {
-    /// How often it was begun again.
+    /// How many times it was restarted.
     #[serde(default, deserialize_with = "or_default")]
     pub restart_count: i32,
 }
@@ -153,52 +153,52 @@ pub struct ContainerStatus {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Owner {
-    /// Such as `Deployment`.
+    /// Its kind, such as `Deployment`.
     #[serde(deserialize_with = "or_default")]
     pub kind: String,
-    /// Who it is.
+    /// `metadata`.
     #[serde(deserialize_with = "or_default")]
     pub metadata: Metadata,
-    /// What it should be.
+    /// `spec`.
     #[serde(deserialize_with = "or_default")]
     pub spec: OwnerSpec,
 }
 
-/// What a service or a workload should be.
+/// `spec` of a service or a workload.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct OwnerSpec {
-    /// Whom it selects.
+    /// Which pods it selects.
     #[serde(deserialize_with = "or_default")]
     pub selector: Selector,
-    /// A service's address.
+    /// The address of a service; `None`, as a text, for headless ones.
     #[serde(rename = "clusterIP", deserialize_with = "or_default")]
     pub cluster_ip: String,
-    /// A service's ports.
-    #[serde(deserialize_with = "few")]
+    /// The ports of a service.
+    #[serde(deserialize_with = "bounded_list")]
     pub ports: Vec<ServicePort>,
 }
 
-/// Labels, as old kinds and services have them, or labels and rules.
+/// A selector: labels alone, as in services and old kinds, or labels and expressions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selector {
-    /// Labels, where they stand alone.
+    /// The labels of a selector that has nothing else.
     pub labels: Vec<(String, String)>,
-    /// Labels, where rules may be beside them.
+    /// `matchLabels`.
     pub match_labels: Vec<(String, String)>,
-    /// Rules.
-    pub rules: Vec<Rule>,
+    /// `matchExpressions`.
+    pub match_expressions: Vec<Requirement>,
 }
 
-/// A rule about one label.
+/// A requirement about one label.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct Rule {
+pub struct Requirement {
     /// The label.
     pub key: String,
     /// `In`, `NotIn`, `Exists`, `DoesNotExist`.
     pub operator: String,
-    /// What for.
-    #[serde(default, deserialize_with = "few")]
+    /// The values of `In` and `NotIn`.
+    #[serde(default, deserialize_with = "bounded_list")]
     pub values: Vec<String>,
 }
 
@@ -211,25 +211,25 @@ pub struct ServicePort {
     /// Its name; may be empty.
     #[serde(default, deserialize_with = "or_default")]
     pub name: String,
-    /// `UDP`, or another word.
+    /// `TCP`, `UDP` or `SCTP`; may be empty.
     #[serde(default, deserialize_with = "or_default")]
     pub protocol: String,
-    /// Where it leads.
+    /// The pod's port; the same number if it is not set.
     #[serde(default)]
     pub target_port: Option<TargetPort>,
 }
 
-/// Where a service's port leads.
+/// The port of a pod to which a service's port leads.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(untagged)]
 pub enum TargetPort {
-    /// To a number.
+    /// The number.
     Number(i32),
-    /// To a port of this name.
+    /// The name of a container's port.
     Name(String),
 }
 
-/// Go's null: the value that nothing has set.
+/// Reads null as the default, as Go does.
 pub(crate) fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
@@ -238,15 +238,15 @@ where
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// A list that is not too long; null is an empty one.
-pub(crate) fn few<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+/// Reads a list of at most [`ELEMENTS`]; null is an empty one.
+pub(crate) fn bounded_list<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
     D: Deserializer<'de>,
     T: Deserialize<'de>,
 {
-    struct Few<T>(PhantomData<T>);
+    struct BoundedList<T>(PhantomData<T>);
 
-    impl<'de, T: Deserialize<'de>> Visitor<'de> for Few<T> {
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for BoundedList<T> {
         type Value = Vec<T>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -269,17 +269,17 @@ where
         }
     }
 
-    deserializer.deserialize_any(Few(PhantomData))
+    deserializer.deserialize_any(BoundedList(PhantomData))
 }
 
-/// Kubernetes' times are RFC 3339.
-fn moment<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+/// Reads a time of RFC 3339.
+fn timestamp<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
     let text: Option<String> = Option::deserialize(deserializer)?;
     let parsed = text.map(|text| text.parse()).transpose();
     parsed.map_err(|_| serde::de::Error::custom("a time that is none"))
 }
 
-/// Of all annotations, the one that counts.
+/// Reads the value of [`DEFAULT_CONTAINER`] out of all annotations.
 fn annotated_container<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     struct Annotations;
 
@@ -326,7 +326,9 @@ impl<'de> Deserialize<'de> for Selector {
                 while let Some(key) = map.next_key::<String>()? {
                     match map.next_value::<Term>()? {
                         Term::Label(value) => selector.labels.push((key, value)),
-                        Term::Rules(rules) => selector.rules.extend(rules),
+                        Term::Expressions(expressions) => {
+                            selector.match_expressions.extend(expressions)
+                        }
                         Term::Labels(Pairs(pairs)) => selector.match_labels.extend(pairs),
                         Term::Nothing(()) => {}
                     }
@@ -343,7 +345,7 @@ impl<'de> Deserialize<'de> for Selector {
 #[serde(untagged)]
 enum Term {
     Label(String),
-    Rules(Vec<Rule>),
+    Expressions(Vec<Requirement>),
     Labels(Pairs),
     Nothing(()),
 }
@@ -374,19 +376,19 @@ impl<'de> Deserialize<'de> for Pairs {
     }
 }
 
-/// A list, of which one item is kept: the first in `F`'s order.
+/// A page of a list, of which only the best item is kept, in `F`'s order.
 #[derive(Debug, Deserialize)]
 #[serde(bound = "")]
-pub struct Best<T: DeserializeOwned, F: Order<T>> {
-    /// More of it, for another request; may be empty.
+pub struct ListPage<T: DeserializeOwned, F: Order<T>> {
+    /// The metadata of the list.
     #[serde(default, deserialize_with = "or_default")]
     pub metadata: ListMetadata,
-    /// The best item.
+    /// The best item of the page.
     #[serde(default)]
-    pub items: First<T, F>,
+    pub items: BestItem<T, F>,
 }
 
-/// A list's.
+/// `metadata` of a list.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct ListMetadata {
@@ -395,28 +397,28 @@ pub struct ListMetadata {
     pub next: String,
 }
 
-/// Which of two is better.
+/// An order of items.
 pub trait Order<T> {
-    /// Whether `one` is better than `other`.
+    /// Returns whether `one` is better than `other`.
     fn is_better(one: &T, other: &T) -> bool;
 }
 
-/// The best of a list.
+/// The best item of a list.
 #[derive(Debug)]
-pub struct First<T, F> {
-    /// It, if the list is not empty.
+pub struct BestItem<T, F> {
+    /// The item; `None` if the list is empty.
     pub best: Option<T>,
     order: PhantomData<F>,
 }
 
-impl<T, F> Default for First<T, F> {
+impl<T, F> Default for BestItem<T, F> {
     fn default() -> Self {
-        First { best: None, order: PhantomData }
+        BestItem { best: None, order: PhantomData }
     }
 }
 
-impl<T, F: Order<T>> First<T, F> {
-    /// Takes another one into account.
+impl<T, F: Order<T>> BestItem<T, F> {
+    /// Keeps `item` if it is better than the one so far.
     pub fn add(&mut self, item: T) {
         if self.best.as_ref().is_none_or(|best| F::is_better(&item, best)) {
             self.best = Some(item);
@@ -424,23 +426,26 @@ impl<T, F: Order<T>> First<T, F> {
     }
 }
 
-impl<'de, T: DeserializeOwned, F: Order<T>> Deserialize<'de> for First<T, F> {
+impl<'de, T: DeserializeOwned, F: Order<T>> Deserialize<'de> for BestItem<T, F> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Each<T, F>(PhantomData<(T, F)>);
 
         impl<'de, T: DeserializeOwned, F: Order<T>> Visitor<'de> for Each<T, F> {
-            type Value = First<T, F>;
+            type Value = BestItem<T, F>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("items")
             }
 
-            fn visit_unit<E>(self) -> Result<First<T, F>, E> {
-                Ok(First::default())
+            fn visit_unit<E>(self) -> Result<BestItem<T, F>, E> {
+                Ok(BestItem::default())
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<First<T, F>, A::Error> {
-                let mut first = First::default();
+            fn visit_seq<A: SeqAccess<'de>>(
+                self,
+                mut items: A,
+            ) -> Result<BestItem<T, F>, A::Error> {
+                let mut first = BestItem::default();
                 while let Some(item) = items.next_element()? {
                     first.add(item);
                 }
@@ -494,6 +499,6 @@ mod tests {
             "matchExpressions": [{"key": "c", "operator": "Exists"}]}}}))
         .unwrap();
         assert_eq!(owner.spec.selector.match_labels, [pair("a", "b")]);
-        assert_eq!(owner.spec.selector.rules.len(), 1);
+        assert_eq!(owner.spec.selector.match_expressions.len(), 1);
     }
 }

@@ -1,5 +1,5 @@
-//! The auth provider `oidc`: an ID token, and another one from the identity provider when it has
-//! ended, as client-go gets it.
+//! The auth provider `oidc`: an ID token, and a new one from the identity provider when it has
+//! expired, as client-go gets it.
 //!
 //! A provider may give each refresh token for one use. So what it gave is written back to the
 //! kubeconfig, where the next program finds it.
@@ -26,13 +26,14 @@ use url::Url;
 use crate::kubeconfig::{AuthProvider, Document};
 use crate::web::{Web, WebError};
 
-/// A token is taken for ended so long before its end: clocks differ.
+/// How long before its end a token is taken for expired: clocks differ.
 const LEEWAY: Duration = Duration::from_secs(10);
 /// The longest answer of a provider that is read.
 const ANSWER_BYTES: usize = 1024 * 1024;
-/// How much of its words is shown.
+/// How many bytes of a provider's words are shown.
 const WORDS_BYTES: usize = 400;
-/// Another program writes the kubeconfig: how often that is waited for, and for how long.
+/// How many times the lock of a kubeconfig that another program writes is tried, and how long the
+/// pause between two tries is.
 const LOCK_TRIES: u32 = 50;
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
@@ -42,50 +43,51 @@ pub enum OidcError {
     /// The kubeconfig does not say who the provider is.
     #[error("Must provide {0}")]
     Missing(&'static str),
-    /// The ID token is none.
+    /// The ID token is no JWT.
     #[error("ID Token is not a valid JWT")]
     NotAToken,
-    /// It has ended and nothing gets another one.
+    /// The ID token has expired, and there is no refresh token.
     #[error("No valid id-token, and cannot refresh without refresh-token")]
     NoRefreshToken,
-    /// A URL that is none.
+    /// A field or an answer has a text that is no URL.
     #[error("oidc: {0} is no URL")]
     Url(&'static str),
-    /// The provider's CA.
+    /// The provider's CA is not base64.
     #[error("idp-certificate-authority-data is not base64")]
     Base64,
-    /// The provider's CA.
+    /// The provider's CA cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
     /// The provider cannot be asked.
     #[error("oidc: {what}: {error}")]
     Web {
-        /// For what.
+        /// What it was asked for.
         what: &'static str,
         /// How the request failed.
+        #[source]
         error: WebError,
     },
-    /// The provider does not describe itself.
+    /// The provider's discovery document cannot be got.
     #[error("oidc: failed to query metadata endpoint: {0}")]
     Metadata(StatusCode),
-    /// Its description is of no use.
+    /// The discovery document names no token endpoint.
     #[error("oidc: discovery object doesn't contain a token_endpoint")]
     NoEndpoint,
-    /// The provider refuses.
+    /// The provider refuses to refresh the token.
     #[error("failed to refresh token: oauth2: cannot fetch token: {status}{words}")]
     Refused {
         /// The HTTP status.
         status: StatusCode,
-        /// Its words, sanitized.
+        /// The provider's words, sanitized.
         words: String,
     },
-    /// It answers without an ID token.
+    /// The provider answers without an ID token.
     #[error(
         "token response did not contain an id_token, either the scope \"openid\" wasn't requested \
          upon login, or the provider doesn't support id_tokens as part of the refresh response"
     )]
     NoIdToken,
-    /// What it gave cannot be kept.
+    /// The new tokens cannot be written to the kubeconfig.
     #[error("could not persist new tokens: {0}")]
     Persist(String),
 }
@@ -117,7 +119,7 @@ struct Tokens {
     refresh_token: String,
 }
 
-/// RFC 6749 §5.2.
+/// An error response (RFC 6749 §5.2).
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Refusal {
@@ -129,7 +131,8 @@ impl Oidc {
     /// Reads a provider's entry.
     ///
     /// # Errors
-    /// [`OidcError`].
+    /// [`OidcError`] if the issuer or the client's id is missing, or the provider's CA cannot be
+    /// used.
     pub fn new(provider: &AuthProvider) -> Result<Oidc, OidcError> {
         let (config, origin) = (provider.config.clone(), provider.origin.clone());
         let mut oidc = Oidc { config, origin, trust: Trust::System };
@@ -152,11 +155,11 @@ impl Oidc {
         self.config.iter().find(|pair| pair.0 == key).map_or("", |pair| &pair.1)
     }
 
-    /// The ID token; another one if it has ended, or if it is `refused`, has been refused by a
-    /// server, and there is a way to another one. `env` reads the environment.
+    /// Returns the ID token: a new one if it has expired, or if a server has `refused` it and there
+    /// is a refresh token. `env` reads the environment.
     ///
     /// # Errors
-    /// [`OidcError`].
+    /// [`OidcError`] if the token has expired and cannot be refreshed, or a new one cannot be kept.
     pub async fn token(
         &mut self,
         refused: bool,
@@ -168,7 +171,7 @@ impl Oidc {
             return Ok(old);
         }
         // Another program may have got one since the file was read.
-        self.read_again();
+        self.reload();
         let other = self.get("id-token");
         if other != old && is_valid(other, now).unwrap_or(false) {
             return Ok(other.to_owned());
@@ -176,7 +179,7 @@ impl Oidc {
         if self.get("refresh-token").is_empty() {
             return if refused { Ok(old) } else { Err(OidcError::NoRefreshToken) };
         }
-        let tokens = self.refreshed(env).await?;
+        let tokens = self.refresh(env).await?;
         let mut config = self.config.clone();
         let mut set = |key: &str, value: String| match config.iter_mut().find(|pair| pair.0 == key)
         {
@@ -192,7 +195,7 @@ impl Oidc {
         Ok(tokens.id_token)
     }
 
-    fn read_again(&mut self) {
+    fn reload(&mut self) {
         let (path, user) = &self.origin;
         let read = crate::kubeconfig::Kubeconfig::read(std::slice::from_ref(path));
         let user = read.ok().and_then(|config| config.user(user).ok().flatten());
@@ -206,8 +209,8 @@ impl Oidc {
         }
     }
 
-    /// Asks for new tokens with the one that refreshes.
-    async fn refreshed(
+    /// Asks for new tokens with the refresh token.
+    async fn refresh(
         &self,
         env: &(dyn Fn(&str) -> Option<String> + Send + Sync),
     ) -> Result<Tokens, OidcError> {
@@ -217,7 +220,8 @@ impl Oidc {
         let grant = [("grant_type", "refresh_token"), ("refresh_token", self.get("refresh-token"))];
         let form = Serializer::new(String::new()).extend_pairs(grant).finish();
         let failed = |error| OidcError::Web { what: "failed to refresh token", error };
-        // As Go's client: who asks is in a header, and for those that do not take it, in the form.
+        // As in Go's client, the client's id is in a header; a provider that refuses it gets it in
+        // the form.
         let escaped = |text: &str| byte_serialize(text.as_bytes()).collect::<String>();
         let both = STANDARD.encode(format!("{}:{}", escaped(id), escaped(secret)));
         let mut basic = HeaderValue::try_from(format!("Basic {both}")).ok();
@@ -238,7 +242,7 @@ impl Oidc {
         if tokens.id_token.is_empty() { Err(OidcError::NoIdToken) } else { Ok(tokens) }
     }
 
-    /// Where tokens are got (OpenID Connect Discovery 1.0 §4).
+    /// Finds the token endpoint (OpenID Connect Discovery 1.0 §4).
     async fn endpoint(&self, web: &Web<'_>) -> Result<Url, OidcError> {
         let issuer = self.get("idp-issuer-url");
         let issuer = issuer.strip_suffix('/').unwrap_or(issuer);
@@ -258,7 +262,7 @@ impl Oidc {
         urls::parse(&endpoint).ok_or(OidcError::Url("the token_endpoint"))
     }
 
-    /// Writes a configuration back to where this one was read, beside what is there now.
+    /// Writes a configuration back to the kubeconfig that it was read from, as that is now.
     async fn persist(&self, config: &[(String, String)]) -> Result<(), OidcError> {
         let (path, user) = &self.origin;
         let failed = |error: &io::Error| OidcError::Persist(go_error(error));
@@ -272,7 +276,7 @@ impl Oidc {
     }
 }
 
-/// Whether a token is of use for some more seconds.
+/// Returns whether a token is valid for longer than [`LEEWAY`].
 fn is_valid(token: &str, now: Timestamp) -> Result<bool, OidcError> {
     #[derive(Deserialize)]
     struct Claims {
@@ -294,7 +298,7 @@ fn words(body: &[u8]) -> String {
     if words.is_empty() { words } else { format!(": {words}") }
 }
 
-/// client-go's lock of a kubeconfig: a file beside it that must not be there yet.
+/// client-go's lock of a kubeconfig: a file beside it, which only one program can create.
 struct Lock(PathBuf);
 
 impl Lock {

@@ -17,13 +17,13 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use crate::kubeconfig::Exec;
-use crate::yaml::{self, Fault, Node, Value};
+use crate::yaml::{self, Node, Value, YamlError};
 
 /// How long a plugin may take; it may have to open a browser and wait for a person.
 const PATIENCE: Duration = Duration::from_secs(300);
-/// A credential is small.
+/// The longest answer that is read: a credential is small.
 const OUTPUT_BYTES: u64 = 1024 * 1024;
-/// How much of its author's hint is shown.
+/// How many bytes of an install hint are shown.
 const HINT_BYTES: usize = 4096;
 const VERSIONS: [&str; 2] =
     ["client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1"];
@@ -37,25 +37,25 @@ To learn more about this feature, consult the documentation available at:
 
 /// What a plugin gave.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Given {
+pub struct ExecCredential {
     /// A bearer token; may be empty.
     pub token: String,
     /// A client certificate, PEM; may be empty.
     pub certificate: String,
-    /// Its key, PEM; there if the certificate is.
+    /// The key of the certificate, PEM; there if the certificate is.
     pub key: String,
-    /// When it is of no use any more.
+    /// When it expires; `None` is never.
     pub expires: Option<Timestamp>,
 }
 
-impl std::fmt::Debug for Given {
+impl std::fmt::Debug for ExecCredential {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Given").finish_non_exhaustive()
+        f.debug_struct("ExecCredential").finish_non_exhaustive()
     }
 }
 
-impl Given {
-    /// Whether it is of use at this time.
+impl ExecCredential {
+    /// Returns whether it has not expired at this time.
     #[must_use]
     pub fn is_good(&self, now: Timestamp) -> bool {
         self.expires.is_none_or(|expires| now <= expires)
@@ -67,41 +67,41 @@ impl Given {
 pub struct ClusterInfo {
     /// The server's URL.
     pub server: String,
-    /// The name that its certificate has to have; may be empty.
+    /// The name that the server's certificate has to have; may be empty.
     pub tls_server_name: String,
-    /// Nobody looks at its certificate.
+    /// Whether the server's certificate is not checked.
     pub insecure: bool,
-    /// Its CA, PEM; may be empty.
+    /// The CA of the server's certificate, PEM; may be empty.
     pub ca: Vec<u8>,
-    /// The proxy in front of it; may be empty.
+    /// The URL of the proxy in front of the server; may be empty.
     pub proxy_url: String,
-    /// No compression.
+    /// Whether answers must not be compressed.
     pub disable_compression: bool,
-    /// What the kubeconfig has for plugins alone.
+    /// The extension of the cluster's entry that is for plugins.
     pub config: Option<Json>,
 }
 
 /// Why a plugin gave nothing, in client-go's words.
 #[derive(Debug, Error)]
 pub enum PluginError {
-    /// An API version that nobody speaks any more.
+    /// The API version of the plugin's entry is not spoken.
     #[error("exec plugin: invalid apiVersion {0:?}")]
     ApiVersion(String),
-    /// It is not there.
+    /// There is no such program.
     #[error("getting credentials: exec: executable {command} not found{HELP}{hint}")]
     NotFound {
         /// The program.
         command: String,
-        /// What its author says about getting it.
+        /// The install hint, if there is one.
         hint: String,
     },
-    /// It is where nothing is run from.
+    /// A relative entry of `PATH` has it, from which nothing is run.
     #[error(
         "getting credentials: exec: executable {0} not found: PATH finds it relative to the \
          current directory, from where no plugin is run"
     )]
     Relative(String),
-    /// It ended badly.
+    /// It failed.
     #[error("getting credentials: exec: executable {command} failed with exit code {code}")]
     Failed {
         /// The program.
@@ -109,39 +109,39 @@ pub enum PluginError {
         /// Its exit code.
         code: i32,
     },
-    /// It could not be run or was not done in time.
+    /// It could not be run, or its answer not be read.
     #[error("getting credentials: exec: {0}")]
     Io(#[from] std::io::Error),
     /// It did not answer in time.
     #[error("getting credentials: exec: executable {0} did not end in time")]
     Late(String),
-    /// It needs a person and there is none.
+    /// It needs a person to ask, and there is none.
     #[error(
         "getting credentials: exec plugin cannot support interactive mode: standard input is not \
          a terminal"
     )]
     NeedsTerminal,
-    /// It said something else than a credential.
+    /// Its answer cannot be read.
     #[error("getting credentials: decoding stdout: {0}")]
-    Output(Fault),
+    Output(#[source] YamlError),
     /// Its answer is of another kind or version.
     #[error(
         "getting credentials: exec plugin is configured to use API version {0}, plugin returned \
          another kind or version"
     )]
     Version(String),
-    /// Its answer says nothing.
+    /// Its answer has no credential.
     #[error("getting credentials: exec plugin didn't return a {0}")]
     Nothing(&'static str),
-    /// Half a pair.
+    /// Its answer has a certificate without a key, or a key without a certificate.
     #[error("getting credentials: exec plugin returned only certificate or key, not both")]
     Half,
 }
 
-/// Whether this version of the plugins' protocol is spoken.
+/// Checks that the plugin's API version is spoken.
 ///
 /// # Errors
-/// [`PluginError::ApiVersion`].
+/// [`PluginError::ApiVersion`] if it is not.
 pub fn check(exec: &Exec) -> Result<(), PluginError> {
     if VERSIONS.contains(&&*exec.api_version) {
         return Ok(());
@@ -150,16 +150,16 @@ pub fn check(exec: &Exec) -> Result<(), PluginError> {
 }
 
 /// Runs a plugin once. `terminal` says whether a person is there to be asked, `path` is this
-/// program's `PATH`. Dropped, it ends the plugin.
+/// program's `PATH`. Dropped, it kills the plugin.
 ///
 /// # Errors
-/// [`PluginError`].
+/// [`PluginError`] if the plugin cannot be run, fails, is too slow, or gives no credential.
 pub async fn run(
     exec: &Exec,
     cluster: &ClusterInfo,
     terminal: bool,
     path: &OsStr,
-) -> Result<Given, PluginError> {
+) -> Result<ExecCredential, PluginError> {
     check(exec)?;
     let interactive = match &*exec.interactive_mode {
         "Never" => false,
@@ -192,7 +192,7 @@ pub async fn run(
     parse(&output, &exec.api_version)
 }
 
-/// The file of a plugin: a path, or the first of this name in `PATH`. As Go: one that would be
+/// Finds the file of a plugin: a path, or the first of this name in `PATH`. As in Go, one that is
 /// found from the working directory is not run.
 fn program(exec: &Exec, path: &OsStr) -> Result<PathBuf, PluginError> {
     let command = Path::new(&exec.command);
@@ -220,7 +220,7 @@ fn program(exec: &Exec, path: &OsStr) -> Result<PathBuf, PluginError> {
     Err(missing())
 }
 
-/// A hint of several lines, sanitized.
+/// Formats an install hint, each line sanitized.
 fn shown(hint: &str) -> String {
     let lines: Vec<_> = hint.lines().map(|line| sanitized(line, HINT_BYTES)).collect();
     let mut text = lines.join("\n");
@@ -250,14 +250,14 @@ fn info(exec: &Exec, cluster: &ClusterInfo, interactive: bool) -> Json {
 }
 
 /// Reads an answer, in JSON or YAML.
-fn parse(output: &[u8], version: &str) -> Result<Given, PluginError> {
+fn parse(output: &[u8], version: &str) -> Result<ExecCredential, PluginError> {
     let text = String::from_utf8_lossy(output);
     let empty = || Node { line: 1, value: Value::Null };
     let root = yaml::parse(&text).map_err(PluginError::Output)?.unwrap_or_else(empty);
     let text = |node: &Node, key: &'static str| match node.get(key) {
         None => Ok(String::new()),
         Some(Node { value: Value::Text(text), .. }) => Ok(text.clone()),
-        Some(other) => Err(PluginError::Output(Fault::Kind {
+        Some(other) => Err(PluginError::Output(YamlError::Kind {
             line: other.line,
             field: format!("status.{key}"),
             found: other.value.kind(),
@@ -274,26 +274,27 @@ fn parse(output: &[u8], version: &str) -> Result<Given, PluginError> {
     } else {
         let wrong = || {
             let (field, what) = ("status.expirationTimestamp".to_owned(), "that is no time");
-            PluginError::Output(Fault::Value { line: status.line, field, what })
+            PluginError::Output(YamlError::Value { line: status.line, field, what })
         };
         Some(expires.parse().map_err(|_| wrong())?)
     };
-    let given = Given {
+    let credential = ExecCredential {
         token: text(status, "token")?,
         certificate: text(status, "clientCertificateData")?,
         key: text(status, "clientKeyData")?,
         expires,
     };
-    if given.token.is_empty() && given.certificate.is_empty() && given.key.is_empty() {
+    if credential.token.is_empty() && credential.certificate.is_empty() && credential.key.is_empty()
+    {
         return Err(PluginError::Nothing("token or cert/key pair"));
     }
-    if given.certificate.is_empty() != given.key.is_empty() {
+    if credential.certificate.is_empty() != credential.key.is_empty() {
         return Err(PluginError::Half);
     }
-    Ok(given)
+    Ok(credential)
 }
 
-/// This program's `PATH`.
+/// Returns this program's `PATH`.
 #[must_use]
 pub fn search_path() -> OsString {
     std::env::var_os("PATH").unwrap_or_default()
@@ -305,24 +306,27 @@ mod tests {
 
     const V1: &str = "client.authentication.k8s.io/v1";
 
-    fn said(status: &str) -> Result<Given, String> {
+    fn said(status: &str) -> Result<ExecCredential, String> {
         let text = format!("apiVersion: {V1}\nkind: ExecCredential\nstatus: {status}\n");
         parse(text.as_bytes(), V1).map_err(|error| error.to_string())
     }
 
     #[test]
     fn answers_are_read_as_client_go_reads_them() {
-        let given = said("{token: t, clientCertificateData: '', clientKeyData: null}").unwrap();
-        assert_eq!((&*given.token, given.expires), ("t", None));
+        let credential =
+            said("{token: t, clientCertificateData: '', clientKeyData: null}").unwrap();
+        assert_eq!((&*credential.token, credential.expires), ("t", None));
         let pretty = format!(
             "{{\n\t\"apiVersion\": \"{V1}\",\n\t\"kind\": \"ExecCredential\",\n\
             \t\"status\": {{\"token\":\"t\\u00e9\", \
              \"expirationTimestamp\":\"2026-01-01T00:00:00Z\"}}\n}}"
         );
-        let given = parse(pretty.as_bytes(), V1).unwrap();
-        assert_eq!(given.token, "té");
+        let credential = parse(pretty.as_bytes(), V1).unwrap();
+        assert_eq!(credential.token, "té");
         let expires: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
-        assert!(given.is_good(expires) && !given.is_good(expires + Duration::from_secs(1)));
+        assert!(
+            credential.is_good(expires) && !credential.is_good(expires + Duration::from_secs(1))
+        );
         for (status, why) in [
             ("null", "didn't return a status field"),
             ("{}", "didn't return a token or cert/key pair"),
@@ -425,8 +429,8 @@ mod tests {
             ..Exec::default()
         };
         let cluster = ClusterInfo::default();
-        let given = run(&exec, &cluster, false, OsStr::new("")).await.unwrap();
-        assert_eq!(given.token, "a-b");
+        let credential = run(&exec, &cluster, false, OsStr::new("")).await.unwrap();
+        assert_eq!(credential.token, "a-b");
         exec.command = bad.to_str().unwrap().to_owned();
         let error = run(&exec, &cluster, false, OsStr::new("")).await.unwrap_err();
         assert!(error.to_string().ends_with("failed with exit code 7"), "{error}");

@@ -5,16 +5,16 @@ use thiserror::Error;
 
 use crate::objects::{Owner, Pod, ServicePort, TargetPort};
 
-/// What can be wrong with a port.
+/// Why a port cannot be forwarded.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum PortError {
-    /// `8080:`.
+    /// There is no remote port, as in `8080:`.
     #[error("remote port cannot be empty")]
     Empty,
-    /// Not a number from 1 on.
+    /// The remote port is 0.
     #[error("remote port must be > 0")]
     Zero,
-    /// A name or number that is none.
+    /// A text is no number of a port.
     #[error("error parsing {side} port '{text}': strconv.ParseUint: parsing {text:?}: {why}")]
     Number {
         /// `local` or `remote`.
@@ -24,7 +24,7 @@ pub enum PortError {
         /// Go's words.
         why: &'static str,
     },
-    /// A name that the pod's containers do not have.
+    /// The pod's containers have no port of that name.
     #[error("Pod '{pod}' does not have a named port '{name}'")]
     PodName {
         /// The pod.
@@ -32,7 +32,7 @@ pub enum PortError {
         /// The name that was given.
         name: String,
     },
-    /// A name that the service does not have.
+    /// The service has no port of that name.
     #[error("Service '{service}' does not have a named port '{name}'")]
     ServiceName {
         /// The service.
@@ -40,7 +40,7 @@ pub enum PortError {
         /// The name that was given.
         name: String,
     },
-    /// A number that the service does not have.
+    /// The service has no port of that number.
     #[error("Service {service} does not have a service port {number}")]
     ServicePort {
         /// The service.
@@ -48,7 +48,7 @@ pub enum PortError {
         /// The number.
         number: i32,
     },
-    /// A port for datagrams.
+    /// The port is for UDP.
     #[error("UDP protocol is not supported for {0}")]
     Udp(String),
 }
@@ -56,9 +56,9 @@ pub enum PortError {
 /// One port to forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ForwardedPort {
-    /// On this side; 0 lets the system choose.
+    /// The local port; 0 lets the system choose.
     pub local: u16,
-    /// At the pod.
+    /// The pod's port.
     pub remote: u16,
 }
 
@@ -66,16 +66,16 @@ pub struct ForwardedPort {
 /// chosen for a service, the ports are the service's.
 ///
 /// # Errors
-/// [`PortError`].
+/// [`PortError`] for the first word that names no port of TCP.
 pub fn resolve(
     words: &[String],
     pod: &Pod,
     service: Option<&Owner>,
 ) -> Result<Vec<ForwardedPort>, PortError> {
-    words.iter().map(|word| one(word, pod, service)).collect()
+    words.iter().map(|word| resolve_one(word, pod, service)).collect()
 }
 
-fn one(word: &str, pod: &Pod, service: Option<&Owner>) -> Result<ForwardedPort, PortError> {
+fn resolve_one(word: &str, pod: &Pod, service: Option<&Owner>) -> Result<ForwardedPort, PortError> {
     // Of three fields or more, the first is all that counts.
     let parts: Vec<&str> = word.split(':').collect();
     let (local, remote) = match parts[..] {
@@ -144,7 +144,7 @@ fn container_port(pod: &Pod, name: &str) -> Result<i32, PortError> {
     }
 }
 
-/// A number that the pod declares for datagrams alone.
+/// Refuses a number that the pod declares for UDP only.
 fn refuse_udp(pod: &Pod, text: &str) -> Result<(), PortError> {
     let mut declared = pod
         .regular_and_initial()

@@ -5,25 +5,25 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use crate::api::{Api, ApiError};
-use crate::objects::{few, or_default};
+use crate::objects::{bounded_list, or_default};
 
-/// A kind of object and where it is served.
+/// A kind of object, and the path at which it is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resource {
-    /// The API group; empty for the first one.
+    /// The API group; empty for the core group.
     pub group: String,
     /// Its version.
     pub version: String,
-    /// The word in URLs.
+    /// The plural name, as in URLs.
     pub plural: String,
     /// Such as `Deployment`.
     pub kind: String,
-    /// Whether a namespace stands in its URLs.
+    /// Whether its objects are in namespaces.
     pub namespaced: bool,
 }
 
 impl Resource {
-    /// What every server has; nobody needs to be asked.
+    /// Returns the resource of pods, for which no server has to be asked.
     #[must_use]
     pub fn pods() -> Resource {
         Resource {
@@ -35,14 +35,14 @@ impl Resource {
         }
     }
 
-    /// Whether it is that.
+    /// Returns whether it is the resource of pods.
     #[must_use]
     pub fn is_pods(&self) -> bool {
         self.group.is_empty() && self.plural == "pods"
     }
 }
 
-/// Why a word means nothing.
+/// Why a word could not be looked up.
 #[derive(Debug, Error)]
 pub enum ResourceError {
     /// The server could not be asked.
@@ -57,22 +57,22 @@ const AGGREGATED: &str =
     "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
 const JSON: &str = "application/json";
 
-/// What a server has, in any of the four forms.
+/// A discovery document, in any of its four forms.
 #[derive(Deserialize)]
 struct Discovery {
     #[serde(default, deserialize_with = "or_default")]
     kind: String,
-    /// The aggregated form.
-    #[serde(default, deserialize_with = "few")]
+    /// The aggregated form: groups with their versions and resources.
+    #[serde(default, deserialize_with = "bounded_list")]
     items: Vec<Group>,
-    /// The old form of the first group,
-    #[serde(default, deserialize_with = "few")]
+    /// The old form of `/api`: the versions of the core group.
+    #[serde(default, deserialize_with = "bounded_list")]
     versions: Vec<String>,
-    /// and of all others.
-    #[serde(default, deserialize_with = "few")]
+    /// The old form of `/apis`: all other groups.
+    #[serde(default, deserialize_with = "bounded_list")]
     groups: Vec<OldGroup>,
-    /// Of one version.
-    #[serde(default, deserialize_with = "few")]
+    /// The old form of one group and version: its resources.
+    #[serde(default, deserialize_with = "bounded_list")]
     resources: Vec<OldResource>,
 }
 
@@ -80,7 +80,7 @@ struct Discovery {
 struct Group {
     #[serde(default, deserialize_with = "or_default")]
     metadata: Name,
-    #[serde(deserialize_with = "few")]
+    #[serde(deserialize_with = "bounded_list")]
     versions: Vec<Version>,
 }
 
@@ -93,19 +93,19 @@ struct Name {
 #[derive(Deserialize)]
 struct Version {
     version: String,
-    #[serde(default, deserialize_with = "few")]
-    resources: Vec<NewResource>,
+    #[serde(default, deserialize_with = "bounded_list")]
+    resources: Vec<AggregatedResource>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct NewResource {
+struct AggregatedResource {
     resource: String,
     #[serde(default)]
     response_kind: Option<Kind>,
     #[serde(default, deserialize_with = "or_default")]
     singular_resource: String,
-    #[serde(default, deserialize_with = "few")]
+    #[serde(default, deserialize_with = "bounded_list")]
     short_names: Vec<String>,
     #[serde(default, deserialize_with = "or_default")]
     scope: String,
@@ -139,7 +139,7 @@ struct OldResource {
     namespaced: bool,
     #[serde(default, deserialize_with = "or_default")]
     singular_name: String,
-    #[serde(default, deserialize_with = "few")]
+    #[serde(default, deserialize_with = "bounded_list")]
     short_names: Vec<String>,
 }
 
@@ -150,10 +150,10 @@ fn yes() -> bool {
 /// Looks a word up: plural, singular, short name or kind, with `.group` behind it or not.
 ///
 /// # Errors
-/// [`ResourceError`].
+/// [`ResourceError`] if the server cannot be asked, or knows no such word.
 pub async fn find(api: &Api, word: &str) -> Result<Resource, ResourceError> {
     let wanted = word.to_lowercase();
-    // The first group has the words that are asked for most, and wins over all others.
+    // The core group has the words that are asked for most, and wins over all others.
     for root in ["api", "apis"] {
         let list: Discovery = match api.get(&[root], &[], AGGREGATED).await {
             // A server before 1.7 or a proxy in front of it may not serve both.
@@ -172,7 +172,7 @@ pub async fn find(api: &Api, word: &str) -> Result<Resource, ResourceError> {
     Err(ResourceError::Unknown(word.to_owned()))
 }
 
-/// Whether `wanted` is one of `names`, or that and the group.
+/// Returns whether `wanted` is one of `names`, with or without the group behind it.
 fn is_called<'a>(
     wanted: &str,
     group: &str,
@@ -181,7 +181,7 @@ fn is_called<'a>(
     short_names: &'a [String],
 ) -> bool {
     let (word, rest) = wanted.split_once('.').unwrap_or((wanted, ""));
-    // The first group has no name: `pods.v1.`.
+    // The core group has no name: `pods.v1.`.
     if !(rest.is_empty() || rest == group || rest == format!("{version}.{group}")) {
         return false;
     }
@@ -207,7 +207,7 @@ fn aggregated(list: Discovery, wanted: &str) -> Option<Resource> {
     None
 }
 
-/// The form before 1.26: one request for each group and version.
+/// Looks a word up by the old form of discovery, with one request for each group and version.
 async fn one_by_one(
     api: &Api,
     root: &str,

@@ -1,4 +1,4 @@
-//! What a person names to the pod that is meant, with kubectl's rules and words.
+//! A name such as `deploy/web` to the pod that is meant, with kubectl's rules and words.
 
 use std::cmp::Ordering;
 use std::time::Duration;
@@ -10,37 +10,37 @@ use thiserror::Error;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::api::{Api, ApiError};
-use crate::objects::{Best, Condition, First, Order, Owner, Pod};
+use crate::objects::{BestItem, Condition, ListPage, Order, Owner, Pod};
 use crate::resources::{self, Resource, ResourceError};
 
 const JSON: &str = "application/json";
-/// How often a selector without a pod is asked again.
+/// The pause before a selector without a pod is asked again.
 const PERIOD: Duration = Duration::from_secs(1);
 /// How many pods are asked for at once: pages of small pods are small, pages of large ones bounded.
 const PAGE: &str = "500";
 
-/// Why there is no pod.
+/// Why no pod was found.
 #[derive(Debug, Error)]
 pub enum TargetError {
-    /// The server said so.
+    /// The server has no such object, or cannot be asked.
     #[error(transparent)]
     Api(#[from] ApiError),
-    /// The word before the slash.
+    /// The word before the slash is no resource.
     #[error(transparent)]
     Resource(ResourceError),
-    /// `pod/a/b`.
+    /// There is more than one slash, as in `pod/a/b`.
     #[error("arguments in resource/name form may not have more than one slash")]
     Slashes,
-    /// `pod/`, `/name`.
+    /// The type or the name is missing, as in `pod/` or `/name`.
     #[error("arguments in resource/name form must have a single resource and name")]
     Incomplete,
-    /// A name of no letters.
+    /// The name is empty.
     #[error("resource name may not be empty")]
     NoName,
-    /// A name, and of what is not said.
+    /// A name is given without its type.
     #[error("the argument {0:?} must be RESOURCE/NAME")]
     NoKind(String),
-    /// A name that no object can have.
+    /// No object can have this name.
     #[error("invalid resource name {name:?}: [{why}]")]
     Name {
         /// The name that was given.
@@ -48,18 +48,18 @@ pub enum TargetError {
         /// The rule.
         why: &'static str,
     },
-    /// A kind without pods of its own.
+    /// Objects of this kind select no pods.
     #[error("cannot attach to {0}: selector for {0} not implemented")]
     NoSelector(String),
-    /// A service that selects nothing.
+    /// The service has no selector.
     #[error(
         "cannot attach to *v1.Service: invalid service '{0}': Service is defined without a selector"
     )]
     EmptyService(String),
-    /// No pod appeared.
+    /// No pod appeared in time.
     #[error("timed out waiting for the condition")]
     Timeout,
-    /// An object that is not what its kind says.
+    /// An object is not of the form of its kind.
     #[error("{what} is not understood: {error}")]
     Malformed {
         /// The object.
@@ -78,7 +78,7 @@ impl From<ResourceError> for TargetError {
     }
 }
 
-/// A pod, and what it was chosen for.
+/// A pod, and the object that it was chosen for.
 #[derive(Clone, Debug)]
 pub struct Target {
     /// The pod.
@@ -87,10 +87,10 @@ pub struct Target {
     pub chosen_for: Option<Owner>,
 }
 
-/// The pod that [`resolve`] finds.
+/// Finds the pod of a target, as [`resolve`] does.
 ///
 /// # Errors
-/// [`TargetError`].
+/// [`TargetError`] as with [`resolve`].
 pub async fn named(
     api: &Api,
     namespace: &str,
@@ -104,7 +104,7 @@ pub async fn named(
 /// waits up to `wait` for the first one.
 ///
 /// # Errors
-/// [`TargetError`].
+/// [`TargetError`] if the name is malformed, there is no such object, or no pod of it in time.
 pub async fn resolve(
     api: &Api,
     namespace: &str,
@@ -113,20 +113,20 @@ pub async fn resolve(
 ) -> Result<Target, TargetError> {
     let parts: Vec<&str> = asked.split('/').collect();
     match parts[..] {
-        [name] => called(api, namespace, None, name, wait).await,
+        [name] => by_name(api, namespace, None, name, wait).await,
         [word, name] if !word.is_empty() && !name.is_empty() => {
-            called(api, namespace, Some(word), name, wait).await
+            by_name(api, namespace, Some(word), name, wait).await
         }
         [_, _] => Err(TargetError::Incomplete),
         _ => Err(TargetError::Slashes),
     }
 }
 
-/// The pod that a name means where the kind is a word of its own. A name that says its kind itself
-/// is believed, as by kubectl.
+/// Finds the pod of a target whose kind is a word of its own. A name that has its own kind, as
+/// `TYPE/NAME`, is read by that, as in kubectl.
 ///
 /// # Errors
-/// [`TargetError`].
+/// [`TargetError`] as with [`resolve`].
 pub async fn of_kind(
     api: &Api,
     namespace: &str,
@@ -140,17 +140,17 @@ pub async fn of_kind(
     if kind.is_empty() {
         return Err(TargetError::NoKind(name.to_owned()));
     }
-    Ok(called(api, namespace, Some(kind), name, wait).await?.pod)
+    Ok(by_name(api, namespace, Some(kind), name, wait).await?.pod)
 }
 
-async fn called(
+async fn by_name(
     api: &Api,
     namespace: &str,
     kind: Option<&str>,
     name: &str,
     wait: Duration,
 ) -> Result<Target, TargetError> {
-    // With such names a request would go to another path.
+    // With these names a request would go to another path.
     if name.is_empty() {
         return Err(TargetError::NoName);
     }
@@ -176,17 +176,17 @@ async fn called(
     Ok(Target { pod, chosen_for: Some(owner) })
 }
 
-/// The pod of this name, and no more than that is asked for.
+/// Gets the pod of this name with one request.
 ///
 /// # Errors
-/// [`TargetError`].
+/// [`TargetError::Api`] if there is none, or the server cannot be asked.
 pub async fn pod(api: &Api, namespace: &str, name: &str) -> Result<Pod, TargetError> {
     let path = ["api", "v1", "namespaces", namespace, "pods", name];
     Ok(api.get(&path, &[], JSON).await?)
 }
 
-/// Gets an object. Where it is missing because its whole namespace is, that is said instead.
-async fn found<T: DeserializeOwned>(
+/// Gets an object of a namespace. If the namespace is missing as well, that is the error.
+async fn get_in_namespace<T: DeserializeOwned>(
     api: &Api,
     namespace: &str,
     path: &[&str],
@@ -217,13 +217,13 @@ async fn get<T: DeserializeOwned>(
         return Ok(api.get(&path, &[], JSON).await?);
     }
     let path = [root, &[version, "namespaces", namespace, plural, name]].concat();
-    Ok(found(api, namespace, &path).await?)
+    Ok(get_in_namespace(api, namespace, &path).await?)
 }
 
-/// The pod that an object means: itself, or one that it selects.
+/// Finds the pod of an object: itself, or one that it selects.
 ///
 /// # Errors
-/// [`TargetError`].
+/// [`TargetError`] if the object is malformed, selects no pods, or none appears within `wait`.
 pub async fn of_object(
     api: &Api,
     namespace: &str,
@@ -243,7 +243,7 @@ pub async fn of_object(
     selected(api, namespace, &of_value(object)?, &format!("*{version}.{kind}"), wait).await
 }
 
-/// What Go calls an object of this kind; kubectl's messages do.
+/// Returns Go's name for objects of this kind, which is in kubectl's messages.
 fn go_type(resource: &Resource) -> String {
     format!("*{}.{}", resource.version, resource.kind)
 }
@@ -268,17 +268,17 @@ async fn selected(
     timeout_at(deadline, first).await.unwrap_or(Err(TargetError::Timeout))
 }
 
-/// The best pod that is selected now, over all pages of the list.
+/// Returns the best of the selected pods, over all pages of the list.
 async fn best(api: &Api, namespace: &str, selector: &str) -> Result<Option<Pod>, TargetError> {
     let path = ["api", "v1", "namespaces", namespace, "pods"];
-    let mut first = First::<Pod, Better>::default();
+    let mut first = BestItem::<Pod, PodOrder>::default();
     let mut next = String::new();
     loop {
         let mut query = vec![("labelSelector", selector), ("limit", PAGE)];
         if !next.is_empty() {
             query.push(("continue", &next));
         }
-        let page: Best<Pod, Better> = api.list(&path, &query, JSON).await?;
+        let page: ListPage<Pod, PodOrder> = api.list(&path, &query, JSON).await?;
         if let Some(pod) = page.items.best {
             first.add(pod);
         }
@@ -289,7 +289,7 @@ async fn best(api: &Api, namespace: &str, selector: &str) -> Result<Option<Pod>,
     }
 }
 
-/// The selector of a workload or a service, as a query wants it.
+/// Formats the selector of a workload or a service for a query.
 fn selector(owner: &Owner, go_type: &str) -> Result<String, TargetError> {
     let (name, spec) = (&owner.metadata.name, &owner.spec.selector);
     let labels = |pairs: &[(String, String)]| -> Vec<String> {
@@ -302,9 +302,9 @@ fn selector(owner: &Owner, go_type: &str) -> Result<String, TargetError> {
         "Service" | "ReplicationController" => labels(&spec.labels),
         "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet" | "Job" => {
             let mut terms = labels(&spec.match_labels);
-            for rule in &spec.rules {
-                let (key, values) = (&rule.key, rule.values.join(","));
-                terms.push(match &*rule.operator {
+            for requirement in &spec.match_expressions {
+                let (key, values) = (&requirement.key, requirement.values.join(","));
+                terms.push(match &*requirement.operator {
                     "In" => format!("{key} in ({values})"),
                     "NotIn" => format!("{key} notin ({values})"),
                     "Exists" => key.to_owned(),
@@ -336,17 +336,17 @@ fn of_value<T: DeserializeOwned>(value: &Value) -> Result<T, TargetError> {
     })
 }
 
-/// The pod that is more likely to work.
+/// Prefers the pod that is more likely to work.
 #[derive(Debug)]
-struct Better;
+struct PodOrder;
 
-impl Order<Pod> for Better {
+impl Order<Pod> for PodOrder {
     fn is_better(one: &Pod, other: &Pod) -> bool {
         order(one, other) == Ordering::Less
     }
 }
 
-/// Which of two pods is the better one for a person: the one that is more likely to work.
+/// Orders two pods: the one that is more likely to work comes first.
 fn order(one: &Pod, other: &Pod) -> Ordering {
     let unscheduled = |pod: &Pod| pod.spec.node_name.is_empty();
     let phase = |pod: &Pod| match &*pod.status.phase {
@@ -366,7 +366,7 @@ fn order(one: &Pod, other: &Pod) -> Ordering {
         .then_with(|| created(one).cmp(&created(other)))
 }
 
-/// The condition that says that the pod is ready; `None` if it is not.
+/// Returns the condition by which the pod is ready; `None` if it is not.
 fn ready(pod: &Pod) -> Option<&Condition> {
     pod.status.conditions.iter().find(|one| one.kind == "Ready" && one.status == "True")
 }
@@ -428,7 +428,7 @@ mod tests {
             pod("g", "Running", "", long, 0),
         ];
         for first in 0..ranked.len() {
-            let mut best = First::<Pod, Better>::default();
+            let mut best = BestItem::<Pod, PodOrder>::default();
             for pod in ranked[first..].iter().rev() {
                 best.add(pod.clone());
             }

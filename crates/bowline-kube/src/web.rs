@@ -1,4 +1,4 @@
-//! A URL of anybody's to what is there: no credential of a cluster goes along.
+//! Requests to servers that are no API servers: no credential of a cluster goes along.
 
 use std::time::Duration;
 
@@ -14,14 +14,14 @@ use http::{HeaderMap, HeaderValue};
 use thiserror::Error;
 use url::Url;
 
-/// How often another place is asked: Go's own limit.
+/// How many redirects are followed: Go's own limit.
 pub(crate) const REDIRECTS: u32 = 10;
 /// How long one answer may take.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How much of a foreign URL is shown.
+/// How many bytes of a URL in a redirect are shown.
 const URL_BYTES: usize = 1024;
 
-/// Why there is nothing.
+/// Why a request has no answer.
 #[derive(Debug, Error)]
 pub enum WebError {
     /// The server cannot be reached.
@@ -30,55 +30,55 @@ pub enum WebError {
     /// The server did not answer.
     #[error(transparent)]
     Http(#[from] HttpError),
-    /// The environment's proxy.
+    /// The proxy of the environment cannot be used.
     #[error(transparent)]
     Proxy(#[from] ProxyError),
-    /// Certificates.
+    /// The trusted certificates cannot be read.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// The URL cannot be asked for.
+    /// The request cannot be built.
     #[error(transparent)]
     Request(#[from] http::Error),
-    /// It leads elsewhere, and on.
+    /// There are too many redirects.
     #[error("stopped after {REDIRECTS} redirects")]
-    Redirects,
-    /// It leads nowhere.
+    TooManyRedirects,
+    /// A redirect is no URL of HTTP.
     #[error("redirected to {0:?}, which is no URL")]
-    Nowhere(String),
+    BadRedirect(String),
 }
 
-/// How a client of the web asks.
+/// How requests are made.
 #[derive(Clone, Copy)]
 pub(crate) struct Web<'a> {
-    /// Whom it trusts.
+    /// The certificates that are trusted.
     pub trust: &'a Trust,
-    /// Reads the environment, for its proxy.
+    /// Reads the environment, for the proxy.
     pub env: &'a (dyn Fn(&str) -> Option<String> + Send + Sync),
-    /// The longest answer that it reads.
+    /// The longest answer that is read, in bytes.
     pub bytes: usize,
 }
 
 impl Web<'_> {
-    /// Gets a document, wherever it is now.
+    /// Gets a document, following redirects.
     ///
     /// # Errors
-    /// [`WebError`].
+    /// [`WebError`] if there is no answer. An answer of any status but a redirect is one.
     pub(crate) async fn get(&self, url: &Url) -> Result<(Parts, Bytes), WebError> {
         let mut url = url.clone();
         for _ in 0..=REDIRECTS {
             let (head, body) = self.exchange("GET", &url, HeaderMap::new(), Bytes::new()).await?;
             match redirect(&url, &head) {
                 None => return Ok((head, body)),
-                Some(to) => url = to.map_err(WebError::Nowhere)?,
+                Some(to) => url = to.map_err(WebError::BadRedirect)?,
             }
         }
-        Err(WebError::Redirects)
+        Err(WebError::TooManyRedirects)
     }
 
-    /// Posts a form, to this place alone.
+    /// Posts a form, without following redirects.
     ///
     /// # Errors
-    /// [`WebError`].
+    /// [`WebError`] if there is no answer.
     pub(crate) async fn post(
         &self,
         url: &Url,
@@ -110,8 +110,8 @@ impl Web<'_> {
     }
 }
 
-/// Where an answer to `url` sends its reader; `None` if it is the answer. An error is what cannot
-/// be followed, sanitized.
+/// Returns where an answer to `url` redirects to; `None` if it is no redirect. The error is the
+/// sanitized text of one that cannot be followed.
 pub(crate) fn redirect(url: &Url, head: &Parts) -> Option<Result<Url, String>> {
     if !matches!(head.status.as_u16(), 301 | 302 | 303 | 307 | 308) {
         return None;

@@ -1,23 +1,27 @@
-//! YAML text to a tree, each value with its line, as Kubernetes' Go clients read it: the first
-//! document, YAML 1.1's words for truth, the last of two equal keys, `<<` merges.
+//! YAML text to a tree of values with lines, as Kubernetes' Go clients read it: the first document,
+//! YAML 1.1's words for truth, the last of two equal keys, `<<` merges.
 //!
 //! Errors never show a value: the texts here hold tokens and keys.
 
-use std::collections::HashMap;
-use std::fmt::Write as _;
+mod emit;
+mod scalar;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use granit_parser::{ErrorKind, Event, Options, Parser, ScalarStyle, Span, Tag};
+use std::collections::HashMap;
+
+use granit_parser::{ErrorKind, Event, Options, Parser, ScalarStyle, Span};
 use thiserror::Error;
 
-/// The longest text that is read: a kubeconfig of thousands of clusters with their CAs fits.
+use self::emit::emit;
+use self::scalar::{key, number, scalar};
+
+/// The longest text that is read, in bytes: a kubeconfig of thousands of clusters with their CAs
+/// fits.
 pub const BYTES: usize = 16 * 1024 * 1024;
 /// How deep collections may nest. A kubeconfig needs nine levels, an extension may have some more.
 const DEPTH: usize = 64;
-/// How many values a text may have, those of aliases counted where they are used.
+/// How many values a text may have. Those of an alias count wherever it is used.
 const NODES: usize = 256 * 1024;
-/// How much text aliases may copy.
+/// How many bytes of text aliases may copy.
 const COPIED_BYTES: usize = 16 * 1024 * 1024;
 
 /// A value and the line on which it begins, from 1.
@@ -36,7 +40,7 @@ pub enum Value {
     Null,
     /// `true`, `yes`, `on`, `y`, and their opposites.
     Bool(bool),
-    /// As it was written.
+    /// A number, as it was written.
     Number(String),
     /// Text.
     Text(String),
@@ -54,8 +58,8 @@ impl std::fmt::Debug for Value {
 
 /// What is wrong with a text, and where.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum Fault {
-    /// It is no YAML.
+pub enum YamlError {
+    /// The text is no YAML.
     #[error("yaml: line {line}: {what}")]
     Syntax {
         /// The line.
@@ -63,12 +67,12 @@ pub enum Fault {
         /// The parser's words, without any of the text.
         what: String,
     },
-    /// It asks for more than a reader should give.
+    /// The text is too long, too deep, or has too many values.
     #[error("yaml: line {line}: {what}")]
     TooMuch {
         /// The line.
         line: usize,
-        /// Of what.
+        /// Of what there is too much.
         what: &'static str,
     },
     /// A value is not of the kind that belongs to its field.
@@ -83,7 +87,7 @@ pub enum Fault {
         /// What belongs there.
         wanted: &'static str,
     },
-    /// A value of the right kind that says nothing which is understood.
+    /// A value of the right kind cannot be used.
     #[error("line {line}: {field}: {what}")]
     Value {
         /// The line.
@@ -104,7 +108,7 @@ fn hint(found: &str, wanted: &str) -> &'static str {
 }
 
 impl Value {
-    /// What it is, in words.
+    /// Returns the name of its kind, for messages.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
@@ -119,7 +123,7 @@ impl Value {
 }
 
 impl Node {
-    /// The value of a key; nothing if it is null, or this no mapping.
+    /// Returns the value of a key; `None` if there is none or it is null, or this is no mapping.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&Node> {
         let Value::Map(pairs) = &self.value else { return None };
@@ -127,7 +131,7 @@ impl Node {
         found.filter(|node| node.value != Value::Null)
     }
 
-    /// As JSON; numbers that JSON cannot write become text.
+    /// Converts to JSON. Numbers that JSON cannot write become text.
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {
         use serde_json::Value as Json;
@@ -143,7 +147,7 @@ impl Node {
         }
     }
 
-    /// As YAML, with everything that was read but comments and notation.
+    /// Writes YAML that reads as this tree. Comments and notation of what was read are gone.
     #[must_use]
     pub fn to_yaml(&self) -> String {
         let mut text = String::new();
@@ -154,7 +158,7 @@ impl Node {
         text
     }
 
-    /// Nodes and bytes of text, for the budget of aliases.
+    /// Counts nodes and bytes of text, for the bounds of aliases.
     fn size(&self) -> (usize, usize) {
         let sum = |sizes: &mut dyn Iterator<Item = (usize, usize)>| {
             sizes.fold((1, 0), |all, one| (all.0 + one.0, all.1 + one.1))
@@ -171,33 +175,13 @@ impl Node {
     }
 }
 
-fn number(text: &str) -> Option<serde_json::Value> {
-    let plain = text.replace('_', "");
-    let (sign, digits) = match plain.strip_prefix('-') {
-        Some(digits) => (-1, digits),
-        None => (1, plain.strip_prefix('+').unwrap_or(&plain)),
-    };
-    let radix = |prefix: &str, radix| {
-        let digits = digits.strip_prefix(prefix)?;
-        i64::from_str_radix(digits, radix).ok().map(|number| (sign * number).into())
-    };
-    let octal = digits.len() > 1 && digits.starts_with('0') && !digits.contains('.');
-    radix("0x", 16)
-        .or_else(|| radix("0b", 2))
-        .or_else(|| radix("0o", 8))
-        .or_else(|| octal.then(|| radix("0", 8)).flatten())
-        .or_else(|| plain.parse::<i64>().ok().map(Into::into))
-        .or_else(|| plain.parse::<u64>().ok().map(Into::into))
-        .or_else(|| plain.parse::<f64>().ok().map(Into::into))
-}
-
 /// Reads the first document of a text; `None` if it is empty.
 ///
 /// # Errors
-/// [`Fault::Syntax`], [`Fault::TooMuch`].
-pub fn parse(text: &str) -> Result<Option<Node>, Fault> {
+/// [`YamlError::Syntax`] if it is no YAML, [`YamlError::TooMuch`] if it is beyond a bound.
+pub fn parse(text: &str) -> Result<Option<Node>, YamlError> {
     if text.len() > BYTES {
-        return Err(Fault::TooMuch { line: 1, what: "longer than 16 MiB" });
+        return Err(YamlError::TooMuch { line: 1, what: "longer than 16 MiB" });
     }
     let mut options = Options::default();
     options.set_emit_comments(false);
@@ -227,7 +211,7 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn next(&mut self) -> Result<(Event<'a>, Span), Fault> {
+    fn next(&mut self) -> Result<(Event<'a>, Span), YamlError> {
         match self.events.next_event() {
             Some(Ok(event)) => Ok(event),
             Some(Err(error)) => {
@@ -237,26 +221,26 @@ impl<'a> Reader<'a> {
                     }
                     kind => kind.to_string(),
                 };
-                Err(Fault::Syntax { line: error.marker().line(), what })
+                Err(YamlError::Syntax { line: error.marker().line(), what })
             }
             None => Ok((Event::StreamEnd, Span::default())),
         }
     }
 
-    fn count(&mut self, nodes: usize, line: usize) -> Result<(), Fault> {
+    fn count(&mut self, nodes: usize, line: usize) -> Result<(), YamlError> {
         self.nodes += nodes;
         if self.nodes > NODES {
-            return Err(Fault::TooMuch { line, what: "too many values" });
+            return Err(YamlError::TooMuch { line, what: "too many values" });
         }
         Ok(())
     }
 
-    /// The node that begins with `event`.
-    fn node(&mut self, event: Event<'a>, span: &Span, depth: usize) -> Result<Node, Fault> {
+    /// Reads the node that begins with `event`.
+    fn node(&mut self, event: Event<'a>, span: &Span, depth: usize) -> Result<Node, YamlError> {
         let line = span.start.line();
         self.count(1, line)?;
         if depth > DEPTH {
-            return Err(Fault::TooMuch { line, what: "nested too deep" });
+            return Err(YamlError::TooMuch { line, what: "nested too deep" });
         }
         let (anchor, value) = match event {
             Event::Alias(anchor) => return self.alias(anchor, line),
@@ -266,7 +250,7 @@ impl<'a> Reader<'a> {
             }
             Event::SequenceStart(_, anchor, _) => (anchor, self.list(depth)?),
             Event::MappingStart(_, anchor, _) => (anchor, self.map(depth)?),
-            _ => return Err(Fault::Syntax { line, what: "a value is missing".to_owned() }),
+            _ => return Err(YamlError::Syntax { line, what: "a value is missing".to_owned() }),
         };
         let node = Node { line, value };
         if anchor != 0 {
@@ -276,19 +260,19 @@ impl<'a> Reader<'a> {
         Ok(node)
     }
 
-    fn copied(&mut self, node: &Node, line: usize) -> Result<(), Fault> {
+    fn copied(&mut self, node: &Node, line: usize) -> Result<(), YamlError> {
         let (nodes, bytes) = node.size();
         self.count(nodes, line)?;
         self.copied += bytes;
         if self.copied > COPIED_BYTES {
-            return Err(Fault::TooMuch { line, what: "aliases for too much text" });
+            return Err(YamlError::TooMuch { line, what: "aliases for too much text" });
         }
         Ok(())
     }
 
-    fn alias(&mut self, anchor: usize, line: usize) -> Result<Node, Fault> {
+    fn alias(&mut self, anchor: usize, line: usize) -> Result<Node, YamlError> {
         let Some(node) = self.anchors.remove(&anchor) else {
-            return Err(Fault::Syntax { line, what: "an alias for what it is in".to_owned() });
+            return Err(YamlError::Syntax { line, what: "an alias for what it is in".to_owned() });
         };
         let counted = self.copied(&node, line);
         let value = counted.map(|()| node.value.clone())?;
@@ -296,7 +280,7 @@ impl<'a> Reader<'a> {
         Ok(Node { line, value })
     }
 
-    fn list(&mut self, depth: usize) -> Result<Value, Fault> {
+    fn list(&mut self, depth: usize) -> Result<Value, YamlError> {
         let mut items = Vec::new();
         loop {
             match self.next()? {
@@ -306,8 +290,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Pairs in their order. As in go-yaml what stands below wins, also where it is a merge.
-    fn map(&mut self, depth: usize) -> Result<Value, Fault> {
+    /// Reads pairs, in their order. As in go-yaml, what stands below wins, also if it is a merge.
+    fn map(&mut self, depth: usize) -> Result<Value, YamlError> {
         let mut pairs = Pairs::default();
         loop {
             let (event, span) = self.next()?;
@@ -329,7 +313,7 @@ impl<'a> Reader<'a> {
                 Event::Alias(anchor) => Some(key(&self.alias(anchor, line)?.value)),
                 _ => Some(None),
             };
-            let no_key = || Fault::Syntax { line, what: NO_KEY.to_owned() };
+            let no_key = || YamlError::Syntax { line, what: NO_KEY.to_owned() };
             let key = key.map(|key| key.ok_or_else(no_key)).transpose()?;
             let (event, span) = self.next()?;
             let node = self.node(event, &span, depth + 1)?;
@@ -357,8 +341,8 @@ impl Pairs {
         }
     }
 
-    /// One mapping, or a list of them of which the first to say something wins.
-    fn merge(&mut self, node: Node) -> Result<(), Fault> {
+    /// Merges one mapping, or a list of mappings, of which the first to have a key wins.
+    fn merge(&mut self, node: Node) -> Result<(), YamlError> {
         let sources = match node.value {
             Value::List(sources) => sources,
             _ => vec![node],
@@ -366,7 +350,7 @@ impl Pairs {
         for source in sources.into_iter().rev() {
             let Value::Map(more) = source.value else {
                 let what = "a merge of what is no mapping".to_owned();
-                return Err(Fault::Syntax { line: source.line, what });
+                return Err(YamlError::Syntax { line: source.line, what });
             };
             for (key, node) in more {
                 self.set(key, node);
@@ -376,117 +360,7 @@ impl Pairs {
     }
 }
 
-/// The text of a key, as Kubernetes' library makes JSON of it: `yes` is `true`, `0x10` is `16`.
-fn key(value: &Value) -> Option<String> {
-    match value {
-        Value::Text(text) => Some(text.clone()),
-        Value::Bool(truth) => Some(truth.to_string()),
-        Value::Number(text) => match number(text)? {
-            serde_json::Value::Number(number) if number.is_f64() => {
-                number.as_f64().map(|number| number.to_string())
-            }
-            number => Some(number.to_string()),
-        },
-        _ => None,
-    }
-}
-
 const NO_KEY: &str = "a key that is no text";
-
-/// What a scalar means: by its tag, or, if it is plain, by YAML 1.1 as go-yaml knows it.
-fn scalar(text: &str, plain: bool, tag: Option<&Tag>, line: usize) -> Result<Value, Fault> {
-    let kind = tag.filter(|tag| tag.handle() == "tag:yaml.org,2002:").map(Tag::suffix);
-    match kind {
-        Some("str") => return Ok(Value::Text(text.to_owned())),
-        Some("binary") => {
-            let data: String = text.split_whitespace().collect();
-            let bytes = STANDARD.decode(data).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-            let wrong = || Fault::Syntax { line, what: "binary data that is no text".to_owned() };
-            return bytes.map(Value::Text).ok_or_else(wrong);
-        }
-        // A tag of somebody's own says that it is nothing that is known here.
-        None if !plain || tag.is_some() => return Ok(Value::Text(text.to_owned())),
-        _ => {}
-    }
-    Ok(match text {
-        "" | "~" | "null" | "Null" | "NULL" => Value::Null,
-        "y" | "Y" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" | "true" | "True" | "TRUE" => {
-            Value::Bool(true)
-        }
-        "n" | "N" | "no" | "No" | "NO" | "off" | "Off" | "OFF" | "false" | "False" | "FALSE" => {
-            Value::Bool(false)
-        }
-        text if is_number(text) => Value::Number(text.to_owned()),
-        text => Value::Text(text.to_owned()),
-    })
-}
-
-fn is_number(text: &str) -> bool {
-    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
-    if matches!(unsigned, ".inf" | ".Inf" | ".INF") || matches!(text, ".nan" | ".NaN" | ".NAN") {
-        return true;
-    }
-    let first = unsigned.bytes().next().unwrap_or_default();
-    let known = first.is_ascii_digit() || first == b'.';
-    // Not `1e5f` and not an address: what Go's and Rust's parsers both take, `_` left out.
-    known
-        && unsigned.bytes().all(|byte| byte.is_ascii_hexdigit() || b"._+-xo".contains(&byte))
-        && number(text).is_some()
-}
-
-fn emit(node: &Node, indent: usize, text: &mut String) {
-    let quoted = |text: &str| serde_json::Value::from(text).to_string();
-    match &node.value {
-        Value::Null => text.push_str("null"),
-        Value::Bool(truth) => text.push_str(if *truth { "true" } else { "false" }),
-        Value::Number(number) => text.push_str(number),
-        Value::Text(line) => text.push_str(&quoted(line)),
-        Value::List(items) if items.is_empty() => text.push_str("[]"),
-        Value::Map(pairs) if pairs.is_empty() => text.push_str("{}"),
-        Value::List(items) => {
-            for item in items {
-                begin(indent, text);
-                text.push_str("- ");
-                emit(item, indent + 1, text);
-            }
-        }
-        Value::Map(pairs) => {
-            for (index, (key, item)) in pairs.iter().enumerate() {
-                // The first one may stand behind its dash.
-                if index > 0 || !text.ends_with("- ") {
-                    begin(indent, text);
-                }
-                let key = if is_bare(key) { key.clone() } else { quoted(key) };
-                let _ = write!(text, "{key}: ");
-                let nested = match &item.value {
-                    Value::List(items) => !items.is_empty(),
-                    Value::Map(pairs) => !pairs.is_empty(),
-                    _ => false,
-                };
-                if nested {
-                    text.pop();
-                }
-                emit(item, indent + 1, text);
-            }
-        }
-    }
-}
-
-fn begin(indent: usize, text: &mut String) {
-    if !text.is_empty() {
-        text.push('\n');
-    }
-    text.push_str(&"  ".repeat(indent));
-}
-
-/// Whether a key needs no quotes: those of a kubeconfig do not.
-fn is_bare(key: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-    key.len() > 1
-        && key.starts_with(|first: char| first.is_ascii_alphabetic())
-        && key.bytes().all(plain)
-        && matches!(scalar(key, true, None, 0), Ok(Value::Text(_)))
-}
 
 #[cfg(test)]
 mod tests {
@@ -583,9 +457,9 @@ mod tests {
             let all = vec![last; 9].join(",");
             format!("{text}a{level}: &a{level} [{all}]\n")
         });
-        assert!(matches!(parse(&bomb), Err(Fault::TooMuch { .. })));
+        assert!(matches!(parse(&bomb), Err(YamlError::TooMuch { .. })));
         let long = format!("a: &a {}\nb: [{}]", "x".repeat(100_000), vec!["*a"; 1000].join(","));
-        assert!(matches!(parse(&long), Err(Fault::TooMuch { .. })));
+        assert!(matches!(parse(&long), Err(YamlError::TooMuch { .. })));
         for deep in ["[".repeat(100_000), "- ".repeat(100_000), "{a: ".repeat(100_000)] {
             assert!(parse(&deep).is_err());
         }

@@ -71,10 +71,10 @@ pub async fn of(
     program: &str,
     observer: Arc<dyn Observer>,
 ) -> Result<ClusterAccess, Exit> {
-    let chosen = config::choose(&global.overrides, &env)
+    let resolved = config::resolve(&global.overrides, &env)
         .map_err(|error| if error.is_line() { Exit::line(error) } else { Exit::refused(error) })?;
-    let (server, namespace) = (chosen.server.clone(), chosen.namespace.clone());
-    let access = Credentials::new(chosen, Arc::new(env), console::input_is_terminal());
+    let (server, namespace) = (resolved.server.clone(), resolved.namespace.clone());
+    let access = Credentials::new(resolved, Arc::new(env), console::input_is_terminal());
     let access = Arc::new(access.map_err(|error| Exit::refused(error).with_its_lines())?);
     // What is wrong with them is said before anybody is asked.
     access.access().await.map_err(|error| no_access(&error))?;
