@@ -116,12 +116,21 @@ impl Client {
         self
     }
 
-    /// Adds an admission, which is asked before each session, and whose hook gets the session's
-    /// begin and end. The first one, a log of both at debug, is always there.
+    /// Adds an admission, which is asked before each command, attach, port-forward and copy, and
+    /// whose hook gets its begin and end. A copy is one session (`cp`), however many commands it
+    /// runs. The first admission, a log of both at debug, is always there.
     #[must_use]
     pub fn admission(mut self, admission: Arc<dyn Admission>) -> Client {
         self.admissions.push(admission);
         self
+    }
+
+    /// Returns a client for sessions that are parts of one that was admitted: they are only logged.
+    #[cfg(feature = "copy")]
+    pub(crate) fn inside(&self) -> Client {
+        let mut inside = self.clone();
+        inside.admissions.truncate(1);
+        inside
     }
 
     /// Returns the record of a session of this client's. The peer is known once there is a

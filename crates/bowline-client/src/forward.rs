@@ -203,10 +203,7 @@ impl PortForward {
         let forward = Forward::Spdy(OverSpdy::new(Side::Client, wire));
         let driver = ForwardDriver::new(forward, connection);
         #[expect(clippy::disallowed_methods, reason = "it ends with the forward that is given")]
-        tokio::spawn(async move {
-            let (end, traffic) = drive(driver, receiver, lost).await;
-            running.and_then(|running| running.end(end, Some(traffic)))
-        });
+        tokio::spawn(drive(driver, receiver, lost, running));
         PortForward { requests, lost: loss }
     }
 
@@ -268,22 +265,27 @@ impl PortForward {
 }
 
 /// Drives a forward until it is lost or its [`PortForward`] is dropped, and sends that to `lost`.
-/// After a loss, local ends still get the bytes that came before it. Returns how it ended, and the
-/// bytes that were moved.
+/// After a loss, local ends still get the bytes that came before it. Hooks are told first: what a
+/// session holds is free when its owner knows of its end.
 async fn drive<S: Connection>(
     mut driver: ForwardDriver<S, LocalEnd>,
     mut requests: mpsc::Receiver<ConnectRequest>,
     lost: watch::Sender<Option<Loss>>,
-) -> (End, Traffic) {
-    let mut end = None;
+    mut running: Option<Running>,
+) {
+    let mut is_lost = false;
+    let mut end = |end: End, traffic: Traffic| {
+        running.take().and_then(|running| running.end(end, Some(traffic.turned())))
+    };
     loop {
         tokio::select! {
             biased;
-            request = requests.recv(), if end.is_none() => match request {
+            request = requests.recv(), if !is_lost => match request {
                 None => {
                     driver.leave("").await;
+                    end(End::Over, driver.traffic());
                     lost.send_replace(Some(Loss::new(Cause::Closed, "by this side")));
-                    return (End::Over, driver.traffic().turned());
+                    return;
                 }
                 Some(ConnectRequest { port, stream }) => {
                     if let Err(stream) = driver.connect(port, stream) {
@@ -294,7 +296,8 @@ async fn drive<S: Connection>(
             event = driver.next() => match event {
                 None => break,
                 Some(ForwardEvent::Lost(loss)) => {
-                    end = Some(End::Lost(loss.to_string()));
+                    is_lost = true;
+                    end(End::Lost(loss.to_string()), driver.traffic());
                     refuse(&mut requests);
                     lost.send_replace(Some(loss));
                 }
@@ -302,14 +305,12 @@ async fn drive<S: Connection>(
             },
         }
     }
-    let end = end.unwrap_or_else(|| {
+    if !is_lost {
         let loss = Loss::new(Cause::Cut, "");
-        let end = End::Lost(loss.to_string());
+        end(End::Lost(loss.to_string()), driver.traffic());
         refuse(&mut requests);
         lost.send_replace(Some(loss));
-        end
-    });
-    (end, driver.traffic().turned())
+    }
 }
 
 /// Refuses further requests, and those that wait.

@@ -35,9 +35,10 @@ pub trait Tap {
     /// the session's end is dropped without a call.
     fn event(&mut self, now: Time, leg: Leg, event: &Event);
 
-    /// Ready while more may come. While pending, neither side is read, which holds back their peers
-    /// and loses nothing; events of what was read before, one read at most, still come. The tap
-    /// wakes the task once it has room again.
+    /// Ready while more may come; asked once both sides are set up, until the session's end. While
+    /// pending, neither side is read, which holds back their peers and loses nothing; events of
+    /// what was read before, one read at most, still come. The tap wakes the task once it has room
+    /// again.
     fn poll_room(&mut self, _cx: &mut Context<'_>) -> Poll<()> {
         Poll::Ready(())
     }
@@ -168,7 +169,9 @@ impl<T: Tap> Intermediary for Relay<T> {
     }
 
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.ended { Poll::Ready(()) } else { self.tap.poll_room(cx) }
+        // Setting up carries no bytes, and has a deadline of its own on either side.
+        let flows = self.near_ready && self.far_ready && !self.ended;
+        if flows { self.tap.poll_room(cx) } else { Poll::Ready(()) }
     }
 
     fn is_done(&self, leg: Leg) -> bool {

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bowline_io::record::{End, Pending, Record};
+use bowline_proto::session::Outcome;
 use tokio_util::sync::CancellationToken;
 
 use super::{CopyError, Options, Remote, Sink, Stdin, Watcher, download, upload};
@@ -36,7 +38,7 @@ impl Remote for Container {
         stderr: Sink,
     ) -> Result<Ended, Error> {
         let ends = Ends { stdin, stdout, stderr, ..Ends::default() };
-        let command = self.client.exec(&self.pod, words).ends(ends);
+        let command = self.client.inside().exec(&self.pod, words).ends(ends);
         match &self.name {
             Some(name) => command.container(name).run().await,
             None => command.run().await,
@@ -72,6 +74,19 @@ impl Client {
         target: impl Into<String>,
     ) -> Copy {
         Copy::new(self.container(pod), Direction::To, target.into(), source.as_ref())
+    }
+}
+
+/// What a copy's hooks are told of its end.
+fn end_of(copied: &Result<(), CopyError>) -> End {
+    match copied {
+        Ok(()) => End::Outcome(Outcome::Success),
+        Err(CopyError::Stopped) => End::ClientGone("it was stopped".to_owned()),
+        Err(error) if error.is_loss() => End::Lost(error.to_string()),
+        Err(error) => {
+            let message = error.to_string();
+            End::Outcome(Outcome::Failed { message, code: None, reason: String::new() })
+        }
     }
 }
 
@@ -157,8 +172,9 @@ impl Copy {
     /// # Errors
     /// [`CopyError`] if the target is not a complete copy.
     pub async fn run(self) -> Result<(), CopyError> {
+        let running = self.admitted()?.begin();
         let Copy { container, direction, remote_path, local_path, options, watcher, stop } = self;
-        match direction {
+        let copied = match direction {
             Direction::From => {
                 let copy = download(&container, &remote_path, &local_path, &options, watcher);
                 stop.run_until_cancelled(copy).await.unwrap_or(Err(CopyError::Stopped))
@@ -166,6 +182,15 @@ impl Copy {
             Direction::To => {
                 upload(&container, &local_path, &remote_path, &options, watcher, &stop).await
             }
-        }
+        };
+        running.end(end_of(&copied), None);
+        copied
+    }
+
+    fn admitted(&self) -> Result<Pending, CopyError> {
+        let Container { client, pod, name } = &self.container;
+        let container = name.clone().unwrap_or_default();
+        let pending = client.admit(Record { container, ..client.record("cp", pod) });
+        pending.map_err(|error| CopyError::Exec(error.into()))
     }
 }

@@ -3,6 +3,7 @@
 use std::future::{pending, poll_fn};
 use std::io::Write;
 use std::net::Shutdown;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -13,11 +14,11 @@ use bowline_io::stream::{Stream, Upgraded};
 use bowline_proto::relay::{Ending, Relay, Tap};
 use bowline_proto::session::protocol::{SPDY_V4, WEBSOCKET_V4};
 use bowline_proto::session::{Channel, Event, Outcome, Protocol, Session, Side, Status, Wants};
-use bowline_proto::{Leg, Machine, Next, Time};
+use bowline_proto::{Leg, Machine, Next, Time, limits};
 use bytes::BytesMut;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{Sleep, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 const WANTS: Wants = Wants { stdin: true, stdout: true, stderr: false, tty: false };
@@ -193,7 +194,7 @@ impl Tap for Recorder {
         if let Some(full) = self.full.take() {
             full.send(()).unwrap();
         }
-        std::pin::Pin::new(&mut self.room).poll(cx).map(|_| ())
+        Pin::new(&mut self.room).poll(cx).map(|_| ())
     }
 }
 
@@ -235,4 +236,55 @@ async fn a_tap_without_room_delays_a_session_and_loses_nothing() {
     let is = |leg: Leg, event: &Event| seen.iter().any(|one| one.0 == leg && one.1 == *event);
     assert!(is(Leg::Near, &Event::Eof(Channel::Stdin)));
     assert!(matches!(seen.last(), Some((Leg::Far, Event::Status(_)))), "{:?}", seen.last());
+}
+
+/// Has no room before this.
+struct Late(Pin<Box<Sleep>>);
+
+impl Tap for Late {
+    fn event(&mut self, _: Time, _: Leg, _: &Event) {}
+
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.0.is_elapsed() { Poll::Ready(()) } else { self.0.as_mut().poll(cx) }
+    }
+}
+
+/// A session's end whose loop is given: it asks for nothing, or answers with success.
+async fn plays(stream: TcpStream, side: Side) -> String {
+    let clock = Clock::start();
+    let (upgraded, mut session) = leg(stream, side, &SPDY_V4);
+    let mut socket = Socket::new(upgraded.stream, upgraded.early);
+    session.begin(clock.now());
+    loop {
+        match session.poll(clock.now()) {
+            Next::Event(Event::Ready) if side == Side::Server => {
+                session.status(clock.now(), &Status::success());
+            }
+            Next::Event(Event::Lost(loss)) => return loss.to_string(),
+            Next::Event(Event::Status(status)) => return format!("{:?}", status.outcome()),
+            Next::Event(_) => {}
+            Next::Done => return "done".to_owned(),
+            Next::Idle(_) => match poll_fn(|cx| socket.poll(cx, session.outbox(), true)).await {
+                SocketEvent::Read(bytes) => session.receive(clock.now(), bytes),
+                SocketEvent::Ended(_) => session.receive_end(clock.now()),
+                SocketEvent::Wrote => {}
+            },
+        }
+    }
+}
+
+/// Setting up has a deadline, and is not the tap's to hold up.
+#[tokio::test(start_paused = true)]
+async fn a_tap_that_has_no_room_at_first_ends_no_session() {
+    let (client, near) = wire().await;
+    let (far, behind) = wire().await;
+    let near = leg(near, Side::Server, &SPDY_V4);
+    let far = leg(far, Side::Client, &SPDY_V4);
+    let late = Late(Box::pin(sleep(2 * limits::STREAMS_PATIENCE)));
+    let relay = Relay::with_tap(near.1, far.1, late);
+    let relay = join(near.0, far.0, relay, CancellationToken::new(), "");
+    let (client, node) = (plays(client, Side::Client), plays(behind, Side::Server));
+    let ((ending, _), told, _) = tokio::join!(relay, client, node);
+    assert_eq!(told, "Success");
+    assert_eq!(ending, Some(Ending::Status(Outcome::Success)));
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bowline_client::record::{Admission, Denied, Ended, Hook, Record};
+use bowline_client::record::{Admission, Denied, End, Ended, Hook, Record};
 use bowline_client::{Client, Error, Outcome, Size};
 use bowline_interop::forward::app::App;
 use bowline_interop::server::{Server, until};
@@ -227,7 +227,7 @@ impl Hook for Recorder {
 
     fn ended(self: Box<Self>, ended: &Ended) {
         let traffic = ended.traffic.unwrap();
-        assert!(traffic.to_client > 0, "{traffic:?}");
+        assert!(traffic.to_client > 0 || matches!(ended.end, End::Lost(_)), "{ended:?}");
         self.told.lock().unwrap().push(ended.end.to_string());
     }
 }
@@ -270,4 +270,43 @@ async fn a_clients_sessions_are_told_from_their_beginning_to_their_end() {
     assert!(child.wait_with_output().await.is_err());
     let lines = told();
     assert!(lines.len() == 2 && lines[1].starts_with("lost: "), "{lines:?}");
+}
+
+/// So many sessions at once.
+#[derive(Clone, Debug)]
+struct AtMost(usize, Arc<()>);
+
+#[derive(Debug)]
+struct Held(#[expect(dead_code, reason = "it counts")] Arc<()>);
+
+impl Hook for Held {}
+
+impl Admission for AtMost {
+    fn admit(&self, _: &Record) -> Result<Box<dyn Hook>, Denied> {
+        if Arc::strong_count(&self.1) <= self.0 {
+            return Ok(Box::new(Held(self.1.clone())));
+        }
+        Err(Denied { why: "no more sessions".into(), retry_after: Duration::ZERO })
+    }
+}
+
+/// A copy runs many commands and is one session; one that has ended makes room at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_limit_of_one_session_is_enough_for_each_kind() {
+    let dev = Server::dev(bowline(), &[]);
+    let client = client(&dev, true).admission(Arc::new(AtMost(1, Arc::new(()))));
+    let place = tempfile::tempdir().unwrap();
+    let (source, there) = (place.path().join("source"), place.path().join("there"));
+    std::fs::create_dir(&source).unwrap();
+    std::fs::write(source.join("file"), "text").unwrap();
+    client.copy_to("nginx", &source, there.to_str().unwrap()).run().await.unwrap();
+    assert_eq!(std::fs::read(there.join("file")).unwrap(), b"text");
+    for _ in 0..50 {
+        client.port_forward("nginx").open().await.unwrap().close().await;
+        assert_eq!(client.exec("nginx", ["true"]).status().await.unwrap(), Outcome::Success);
+    }
+    let held = client.exec("nginx", ["cat"]).stdin_piped().spawn().await.unwrap();
+    let refused = client.copy_to("nginx", &source, "/tmp/x").run().await.unwrap_err().to_string();
+    assert_eq!(refused, "no more sessions");
+    held.leave().await;
 }
