@@ -6,6 +6,7 @@
 //! [`Problem`] is about one entry; the copy goes on with the others.
 //!
 //! Published because `bowline-client` uses it; not meant for use on its own.
+#![warn(unnameable_types, unreachable_pub)]
 
 pub mod destination;
 pub mod filter;

@@ -28,9 +28,24 @@ const OUTPUT_BYTES: usize = 64 * 1024 * 1024;
 /// it, and [`run`](Self::run) moves bytes between the caller's ends without a copy or a task.
 ///
 /// All but `run` are driven by a task of their own and must be called in a tokio runtime with I/O
-/// and time. That task leaves the session in order when its caller is dropped, so a timeout is
-/// [`tokio::time::timeout`] around any of them. The command is hung up on, as by a terminal that
-/// is closed; whether it ends by that is up to the node.
+/// and time. That task leaves the session in order when its caller is dropped, and needs the
+/// runtime for that. So a timeout is [`tokio::time::timeout`] around `output` or `status`, or,
+/// where the program ends soon after it:
+///
+/// ```no_run
+/// # async fn example(client: bowline_client::Client) -> Result<(), bowline_client::Error> {
+/// # use std::time::Duration;
+/// let mut child = client.exec("nginx", ["sleep", "100"]).spawn().await?;
+/// match tokio::time::timeout(Duration::from_secs(2), child.wait()).await {
+///     Ok(outcome) => println!("{:?}", outcome?),
+///     Err(_) => child.leave().await,
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// The command is hung up on, as by a terminal that is closed. Bowline's node ends it; others may
+/// let it run on, and a command that must not wants `timeout` in front of it.
 #[must_use = "nothing is asked for before it is run"]
 pub struct RemoteCommand {
     client: Client,

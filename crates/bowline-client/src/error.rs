@@ -7,6 +7,10 @@ use crate::session::EndError;
 use crate::upgrade::UpgradeError;
 
 /// Why a command's outcome is not known.
+///
+/// A server that refuses (403, 404) or cannot be reached is [`Upgrade`](Error::Upgrade). A command
+/// that was not found in the container, or has failed, is no error but an
+/// [`Outcome`](crate::Outcome).
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {

@@ -24,9 +24,14 @@
 //!
 //! `kube` has `Client::try_default`, and `copy` has the module of that name; both are on by
 //! default. A program that only runs commands, with [credentials](access) of its own, needs
-//! neither. TLS uses `aws-lc-rs` by default, and *ring* with `--no-default-features` and the
-//! feature `ring`.
+//! neither. TLS uses `aws-lc-rs` by default, and *ring* with the feature `ring`; without default
+//! features one of the two must be named:
+//!
+//! ```toml
+//! bowline-client = { version = "0.1", default-features = false, features = ["aws-lc-rs"] }
+//! ```
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests play peers and processes"))]
+#![warn(unnameable_types, unreachable_pub)]
 
 pub mod access;
 mod child;

@@ -116,7 +116,7 @@ pub(crate) struct Opened {
 
 impl Opened {
     /// Runs it to its end, or leaves it once `stop` resolves: then nothing is known.
-    pub async fn run_until(
+    pub(crate) async fn run_until(
         self,
         ends: Ends,
         stop: impl Future<Output = ()>,
@@ -128,7 +128,7 @@ impl Opened {
     }
 
     /// Runs it to its end.
-    pub async fn run(self, ends: Ends) -> Result<Ended, EndError> {
+    pub(crate) async fn run(self, ends: Ends) -> Result<Ended, EndError> {
         settled(self.run_until(ends, pending()).await)
     }
 }

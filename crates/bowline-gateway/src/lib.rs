@@ -10,6 +10,7 @@
 //! alone.
 //!
 //! Published because the program stands on it; not meant for use of its own.
+#![warn(unnameable_types, unreachable_pub)]
 
 pub mod authz;
 pub mod backend;

@@ -3,6 +3,7 @@
 //! Published because `bowline-client` and `bowline-node` are built on it; not meant to be used by
 //! itself.
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests play peers and processes"))]
+#![warn(unnameable_types, unreachable_pub)]
 
 pub mod access;
 #[cfg(feature = "server")]

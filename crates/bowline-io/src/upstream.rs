@@ -94,9 +94,11 @@ impl Upstream {
         tls: Option<Arc<ClientConfig>>,
         agent: &'static str,
     ) -> Option<(Upstream, String)> {
+        // A query may hold a URL of its own.
+        let before_query = url.split('?').next().unwrap_or_default();
         let url = match url.strip_prefix("//") {
             Some(rest) => urls::parse(&format!("http://{rest}"))?,
-            None if url.contains("://") => urls::parse(url)?,
+            None if before_query.contains("://") => urls::parse(url)?,
             None => urls::parse(&format!("http://{url}"))?,
         };
         let tls = match url.scheme() {
@@ -201,6 +203,8 @@ mod tests {
         for url in ["http://127.0.0.1:1234", "//127.0.0.1:1234", "127.0.0.1:1234"] {
             assert_eq!(read(&format!("{url}/exec/x?a=b")), expected, "{url}");
         }
+        let nested = read("127.0.0.1:1234/exec?to=http://x").map(|read| read.2);
+        assert_eq!(nested.as_deref(), Some("/exec?to=http://x"));
         assert_eq!(read("http://[::1]/x").map(|read| (read.0, read.1)), Some(("::1".into(), 80)));
         for bad in ["", "/exec/x", "///exec/x", "http:///exec/x", "https://a/x", "unix:///a", " a"]
         {

@@ -7,6 +7,7 @@
 //!
 //! Published because `bowline-client` and the program stand on it; not meant for use of its own.
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests play peers and processes"))]
+#![warn(unnameable_types, unreachable_pub)]
 
 pub mod api;
 pub mod config;

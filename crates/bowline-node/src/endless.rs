@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crate::runtime::{Act, Command, ExitStatus, Process, StartError};
 
 /// The command, and at the same time its process.
-pub struct Endless;
+pub(crate) struct Endless;
 
 impl Display for Endless {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {

@@ -4,6 +4,7 @@
 //! host. [`kubelet`] answers the API server, [`session`] joins an upgraded connection with one
 //! command, [`forward`] with the ports of a pod. Nothing but [`process`] knows of processes.
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests play peers and processes"))]
+#![warn(unnameable_types, unreachable_pub)]
 
 pub mod allowed_clients;
 pub mod forward;

@@ -308,7 +308,8 @@ pub struct Log {
 /// The records of a log, in their order.
 pub trait LogRecords: Send {
     /// Polls for the next record; `None` is the end. An error cuts the answer off, so that nobody
-    /// takes it for complete.
+    /// takes it for complete. Each poll may be another task's, or nobody's: the latest waker is the
+    /// one to wake.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<LogRecord>>>;
 }
 

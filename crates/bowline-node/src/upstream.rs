@@ -10,8 +10,8 @@ use crate::runtime::{Refusal, Upstream};
 /// The `User-Agent` for the runtime's server.
 const AGENT: &str = concat!("bowline-node/", env!("CARGO_PKG_VERSION"));
 
-/// Upgrades a connection to the runtime's server to what `offer` offers. From here on the runtime
-/// is told of a loss.
+/// Upgrades a connection to the runtime's server to what `offer` offers. The runtime is told of a
+/// loss from when it is asked: something may have begun there, whatever its answer was.
 ///
 /// # Errors
 /// The server's refusal, with its code and text, or 500 and why it could not be asked.
@@ -24,8 +24,20 @@ pub(crate) async fn upgrade(
     let Some((server, path)) = at else {
         return Err(Refusal::new(500, "the runtime's URL for the stream cannot be used"));
     };
-    let far = server.upgrade(&path, &offer).await.map_err(refusal)?;
-    Ok((far, OnLost(on_lost)))
+    let on_lost = OnLost(on_lost);
+    match server.upgrade(&path, &offer).await {
+        Ok(far) => Ok((far, on_lost)),
+        Err(error) => {
+            on_lost.finish(is_before_anything(&error));
+            Err(refusal(error))
+        }
+    }
+}
+
+/// Whether nothing can have begun there.
+fn is_before_anything(error: &UpstreamError) -> bool {
+    use UpstreamError::{Dial, Refused, Request};
+    matches!(error, Dial(_) | Refused(_) | Request(_))
 }
 
 fn refusal(error: UpstreamError) -> Refusal {
@@ -51,9 +63,10 @@ fn refusal(error: UpstreamError) -> Refusal {
 pub(crate) struct OnLost(Option<Box<dyn FnOnce() + Send>>);
 
 impl OnLost {
-    /// Ends the watch for a loss: nothing is told if the session has an outcome.
-    pub(crate) fn finish(mut self, has_outcome: bool) {
-        if has_outcome {
+    /// Ends the watch for a loss: nothing is told if `is_settled`, because the session has an
+    /// outcome, or did not begin.
+    pub(crate) fn finish(mut self, is_settled: bool) {
+        if is_settled {
             self.0 = None;
         }
     }

@@ -3,8 +3,8 @@
 //!
 //! Two kinds of silence say nothing about the peer. Either we have stopped reading, and what it
 //! says is not heard (see [`Heartbeat::paused`]); or it has yet to read bulk data of ours before it
-//! gets to our ping. In the second case the kernel watches the peer: a host that is gone stops
-//! acknowledging, one that merely does not read goes on answering window probes.
+//! gets to our ping. In the second case the owner's socket tells: a host that is gone
+//! stops acknowledging, one that merely does not read goes on answering window probes.
 
 use core::time::Duration;
 

@@ -23,6 +23,7 @@
 //! spoken; [`extension`] has what two Bowlines agree on beyond that.
 #![no_std]
 #![forbid(unsafe_code)]
+#![warn(unnameable_types, unreachable_pub)]
 
 extern crate alloc;
 #[cfg(test)]

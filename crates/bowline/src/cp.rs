@@ -227,11 +227,7 @@ fn end_of(result: Result<(), Failure>, asked: &Cp, server: &str, program: &str) 
         }
         CopyError::Unpack(UnpackError::Io { path, error }) | CopyError::Local { path, error } => {
             let path = path.to_string_lossy();
-            Exit::refused(format_args!(
-                "{}: {}",
-                sanitized(&path, MESSAGE_BYTES),
-                go_error(&error)
-            ))
+            Exit::refused(format_args!("{}: {}", sanitized(&path, MESSAGE_BYTES), go_error(&error)))
         }
         CopyError::Stopped => Exit::refused("interrupted"),
         error => Exit::refused(sanitized(&error.to_string(), MESSAGE_BYTES)),

@@ -62,7 +62,8 @@ pub struct Options {
     /// Whether SHA-256 sums of both sides are compared at the end; `false` by default.
     pub verify: bool,
     /// Whether symbolic links that stay in the tree are copied out of a container; `false` by
-    /// default.
+    /// default, as kubectl has it. Links that are not copied are told to [`Watcher::problem`] and
+    /// are no failure.
     pub symlinks: bool,
     /// How much may come out of a container; 1 TiB and ten million entries by default.
     pub limits: Limits,

@@ -147,7 +147,7 @@ impl Console {
 
     /// Adds output to the log, as if a process had written it.
     #[cfg(test)]
-    pub fn write(&self, source: Source, bytes: &[u8]) {
+    pub(super) fn write(&self, source: Source, bytes: &[u8]) {
         self.lock().push(source, bytes);
     }
 

@@ -18,7 +18,7 @@ use crate::runtime::StartError;
 
 /// Why a command did not start, in the words of the runtimes that people know.
 #[derive(Debug, Error)]
-pub enum SpawnError {
+pub(crate) enum SpawnError {
     /// There is no such program on the container's `PATH`.
     #[error("exec: {0:?}: executable file not found in $PATH")]
     NotFound(String),

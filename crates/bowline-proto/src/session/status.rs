@@ -34,6 +34,24 @@ pub enum Outcome {
     },
 }
 
+impl Outcome {
+    /// Returns whether the command exited with 0.
+    #[must_use]
+    pub fn is_success(&self) -> bool {
+        *self == Outcome::Success
+    }
+
+    /// Returns the command's exit code, 0 included; none if it could not be run.
+    #[must_use]
+    pub fn code(&self) -> Option<u8> {
+        match self {
+            Outcome::Success => Some(0),
+            Outcome::Exited(code) => Some(*code),
+            Outcome::Failed { .. } => None,
+        }
+    }
+}
+
 /// Why some bytes are not a Status that says how a command ended.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
