@@ -1,4 +1,4 @@
-//! Verifies certificates for rustls, with the verdicts of [`trust`](super::trust).
+//! Verifies certificates for rustls, with the verdicts of [`trust`].
 
 use std::sync::Arc;
 
