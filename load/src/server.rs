@@ -19,6 +19,8 @@ pub const LOOK_EVERY: Duration = Duration::from_millis(50);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Holds {
     pub rss_kib: u64,
+    /// Of that, what is no file's.
+    pub own_kib: u64,
     pub peak_kib: u64,
     pub threads: u64,
     pub descriptors: u64,
@@ -37,6 +39,7 @@ impl Holds {
         let children = children(id)?.len() as u64;
         Ok(Holds {
             rss_kib: field("VmRSS:"),
+            own_kib: field("RssAnon:"),
             peak_kib: field("VmHWM:"),
             threads: field("Threads:"),
             descriptors: fs::read_dir(format!("/proc/{id}/fd"))?.count() as u64,

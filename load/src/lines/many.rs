@@ -25,8 +25,8 @@ const OPENING: usize = 32;
 /// A session, beyond the process itself (design goal of the project).
 const GATEWAY_KIB: f64 = 32.0;
 const NODE_KIB: f64 = 64.0;
-/// A client, all of it.
-const CLIENT_MIB: f64 = 6.0;
+/// A client's own memory: its program's text is a file's, and shared.
+const CLIENT_MIB: f64 = 2.0;
 
 /// Runs `count` sessions, `at_once` at a time.
 async fn each<F>(row: &mut Row, count: usize, at_once: usize, session: impl Fn(usize) -> F)
@@ -171,7 +171,7 @@ pub async fn idle(place: &Place, row: &mut Row) -> Result<()> {
     row.at_most("node per session", node, NODE_KIB, "KiB");
     row.at_most(
         "client",
-        quiet_client(&clients, 2 * PING_EVERY).await?.rss_kib as f64 / 1024.0,
+        quiet_client(&clients, 2 * PING_EVERY).await?.own_kib as f64 / 1024.0,
         CLIENT_MIB,
         "MiB",
     );
