@@ -44,7 +44,8 @@ impl System {
             ("kubelet", id("kubelet")?),
             ("containerd", id("containerd")?),
         ];
-        // One for the pod; it carries what its processes read and write.
+        // One for each pod, which carries what its processes read and write. That of `box` stays.
+        cluster.kubectl(&["delete", "pod", "gnu", "--now"]);
         let shims = Command::new("pgrep")
             .args(["-P", &id("node")?.to_string(), "-x", "containerd-shim"])
             .output()?;
