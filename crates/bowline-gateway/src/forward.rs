@@ -9,14 +9,14 @@ use bowline_io::http::lines;
 use bowline_io::random;
 use bowline_io::record::{End, Pending};
 use bowline_io::request_target::query;
-use bowline_io::serve::{Reply, has_body, upgraded};
+use bowline_io::serve::Reply;
 use bowline_io::stream::Upgraded;
 use bowline_proto::negotiate::{self, Lines, asks_for_tunnel, requested_carrier};
 use bowline_proto::session::protocol::Carrier;
 use bowline_proto::splice::Splice;
 use bowline_proto::tunnel::Wire;
 use bowline_proto::websocket::Role;
-use http::{HeaderMap, Method, Request, Version};
+use http::{HeaderMap, Method, Request};
 use hyper::body::Incoming;
 
 use crate::backend::{Destination, Target};
@@ -25,7 +25,7 @@ use crate::gates::Gate;
 use crate::options::ForwardOptions;
 use crate::server::Gateway;
 use crate::status::Refusal;
-use crate::stream::{SHUTDOWN, accept, switch};
+use crate::stream::{SHUTDOWN, accept, demand_upgradable, switch};
 
 /// The header lines of a request, and of a 101, that make an upgrade. Only these go from a client
 /// to a node: no credentials, and no extension that changes what the bytes mean.
@@ -46,7 +46,6 @@ pub(crate) async fn port_forward(
     mut session: Pending,
     request: Request<Incoming>,
 ) -> Result<Reply, Refusal> {
-    let sessions = &gateway.sessions;
     let options = ForwardOptions::parse(query(&request))?;
     let record = &mut session.record;
     let target = Target { namespace: &record.namespace, pod: &record.pod, container: None };
@@ -69,22 +68,11 @@ pub(crate) async fn port_forward(
         record.far = "as it comes".into();
         (reply, far, Wire::plain())
     };
-    let running = session.begin();
-    let legs = sessions.clone();
-    sessions.spawn(async move {
-        match upgraded(request).await {
-            Ok(near) => {
-                let end = legs.end.clone();
-                let splice = Box::pin(join(near, far, Splice::new(wire), end, SHUTDOWN));
-                legs.spawn(async move {
-                    let (ending, traffic) = splice.await;
-                    let end = if ending.is_some() { End::Over } else { End::Shutdown };
-                    running.end(end, Some(traffic));
-                });
-            }
-            Err(error) => {
-                running.end(End::ClientGone(error.to_string()), None);
-            }
+    gateway.sessions.run(session.begin(), request, |near, end| {
+        let spliced = Box::pin(join(near, far, Splice::new(wire), end, SHUTDOWN));
+        async move {
+            let (ending, traffic) = spliced.await;
+            (if ending.is_some() { End::Over } else { End::Shutdown }, traffic)
         }
     });
     Ok(reply)
@@ -96,12 +84,7 @@ async fn pass(
     options: &ForwardOptions,
     request: &Request<Incoming>,
 ) -> Result<(Reply, Upgraded, Carrier), Refusal> {
-    if request.version() != Version::HTTP_11 {
-        return Err(Refusal::internal("request connection cannot be hijacked"));
-    }
-    if has_body(request.headers()) {
-        return Err(Refusal::bad_request("an upgrade request must not have a body"));
-    }
+    demand_upgradable(request)?;
     let carrier = requested_carrier(Lines(&lines(request.headers())));
     let carrier = carrier.ok_or_else(|| Refusal::bad_request("Upgrade request required"))?;
     if carrier == Carrier::WebSocket && request.method() != Method::GET {

@@ -3,9 +3,9 @@
 use bowline_io::drive::join;
 use bowline_io::http::lines;
 use bowline_io::random;
-use bowline_io::record::{End, Pending};
+use bowline_io::record::Pending;
 use bowline_io::request_target::query;
-use bowline_io::serve::{Reply, body, has_body, upgraded};
+use bowline_io::serve::{Reply, body, has_body};
 use bowline_proto::negotiate::{self, Accepts, Lines};
 use bowline_proto::relay::Relay;
 use bowline_proto::session::{Session, Side};
@@ -32,7 +32,6 @@ pub(crate) async fn remote_command(
     mut session: Pending,
     request: Request<Incoming>,
 ) -> Result<Reply, Refusal> {
-    let sessions = &gateway.sessions;
     let options = ExecOptions::parse(verb, query(&request))?;
     let record = &mut session.record;
     let (namespace, pod) = (&*record.namespace, &*record.pod);
@@ -59,27 +58,26 @@ pub(crate) async fn remote_command(
     record.near = accepted.protocol.label();
     record.far = protocol.label();
     let mut running = session.begin();
-    let legs = sessions.clone();
-    sessions.spawn(async move {
-        match upgraded(request).await {
-            Ok(near) => {
-                let end = legs.end.clone();
-                let relay = Relay::with_tap(near_session, far_session, running.tap());
-                let relay = join(near, far, relay, end, SHUTDOWN);
-                // In a task of its own, which has no room for what only the beginning needs; in a
-                // box, since the task would otherwise have room for the future twice.
-                let relay = Box::pin(relay);
-                legs.spawn(async move {
-                    let (ending, traffic) = relay.await;
-                    running.end(ending.into(), Some(traffic));
-                });
-            }
-            Err(error) => {
-                running.end(End::ClientGone(error.to_string()), None);
-            }
+    let relay = Relay::with_tap(near_session, far_session, running.tap());
+    gateway.sessions.run(running, request, |near, end| {
+        let relayed = Box::pin(join(near, far, relay, end, SHUTDOWN));
+        async move {
+            let (ending, traffic) = relayed.await;
+            (ending.into(), traffic)
         }
     });
     Ok(reply)
+}
+
+/// Demands a request whose connection can be taken over behind its head.
+pub(crate) fn demand_upgradable(request: &Request<Incoming>) -> Result<(), Refusal> {
+    if request.version() != Version::HTTP_11 {
+        return Err(Refusal::internal("request connection cannot be hijacked"));
+    }
+    if has_body(request.headers()) {
+        return Err(Refusal::bad_request("an upgrade request must not have a body"));
+    }
+    Ok(())
 }
 
 /// Judges the handshake of the near leg.
@@ -87,12 +85,7 @@ pub(crate) fn accept(
     request: &Request<Incoming>,
     verdict: impl Fn(&str, Lines<'_>) -> Result<negotiate::Accepted, negotiate::Refusal>,
 ) -> Result<negotiate::Accepted, Refusal> {
-    if request.version() != Version::HTTP_11 {
-        return Err(Refusal::internal("request connection cannot be hijacked"));
-    }
-    if has_body(request.headers()) {
-        return Err(Refusal::bad_request("an upgrade request must not have a body"));
-    }
+    demand_upgradable(request)?;
     let lines = lines(request.headers());
     verdict(request.method().as_str(), Lines(&lines)).map_err(|refusal| match refusal {
         negotiate::Refusal::NoUpgrade => Refusal::bad_request("Upgrade request required"),

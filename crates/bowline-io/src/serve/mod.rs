@@ -36,7 +36,7 @@ pub use self::connections::{Limits, UNAUTHENTICATED_PER_ADDRESS};
 use self::heads::{AnswerBody, Exchange, Heads, LIBRARY_BYTES, Refused};
 use crate::local::OwnPort;
 use crate::read_ahead::ReadAhead;
-use crate::record::{Admission, Denied, Log, Pending, Record, Refusals};
+use crate::record::{Admission, Denied, End, Log, Pending, Record, Refusals, Running, Traffic};
 use crate::stream::{Stream, Upgraded, prepare};
 use crate::tls::{self, ClientCertificate, PeerIdentity};
 
@@ -141,6 +141,35 @@ impl Sessions {
         self.tracker.spawn(session);
     }
 
+    /// Runs a session that has begun, once its 101 was written, and tells its hooks of its end.
+    /// `run` gets the connection, and what tells that the server ends. Its future should be small,
+    /// as one that awaits a box is: a task has room for it twice.
+    pub fn run<F>(
+        &self,
+        running: Running,
+        request: Request<Incoming>,
+        run: impl FnOnce(Upgraded, CancellationToken) -> F + Send + 'static,
+    ) where
+        F: Future<Output = (End, Traffic)> + Send + 'static,
+    {
+        let sessions = self.clone();
+        self.spawn(async move {
+            match upgraded(request).await {
+                Ok(connection) => {
+                    let session = run(connection, sessions.end.clone());
+                    // In a task of its own, which has no room for what only the beginning needs.
+                    sessions.spawn(async move {
+                        let (end, traffic) = session.await;
+                        running.end(end, Some(traffic));
+                    });
+                }
+                Err(error) => {
+                    running.end(End::ClientGone(error.to_string()), None);
+                }
+            }
+        });
+    }
+
     /// How many connections and sessions have ended so far.
     #[must_use]
     pub fn ended(&self) -> usize {
@@ -163,7 +192,7 @@ pub type Reply = Response<Body>;
 
 /// Serves `listener` until `sessions.end` is cancelled; then waits 0.8 s at most for the sessions
 /// and returns. `service` answers requests. It has to say which connections are authenticated
-/// ([`Peer::mark_authenticated`]), and to run sessions by [`Sessions::spawn`].
+/// ([`Peer::mark_authenticated`]), and to run sessions by [`Sessions::run`].
 pub async fn serve<S, F>(
     listener: TcpListener,
     tls: Option<tls::Server>,

@@ -3,10 +3,9 @@
 use bowline_io::drive::join;
 use bowline_io::http::lines;
 use bowline_io::random;
-use bowline_io::record::{End, Pending, Record, Requester, Running, Traffic};
+use bowline_io::record::{End, Pending, Record, Requester};
 use bowline_io::request_target::query;
-use bowline_io::serve::{Reply, has_body, upgraded};
-use bowline_io::stream::Upgraded;
+use bowline_io::serve::{Reply, has_body};
 use bowline_proto::extension::{REPLAY, handed_on};
 use bowline_proto::negotiate::{
     self, Accepted, Accepts, Lines, Offer, accept, accept_forward, asks_for_tunnel,
@@ -21,15 +20,13 @@ use bowline_proto::tunnel::Wire;
 use bowline_proto::websocket::Role;
 use http::{Request, Version};
 use hyper::body::Incoming;
-use tokio_util::sync::CancellationToken;
 
 use super::Kubelet;
 use super::answers::{set_headers, switch};
 use super::parameters::{parameters, ports, replay};
 use super::route::record;
 use crate::runtime::{
-    AttachRequest, Attachment, BoxFuture, ExecRequest, Forwarding, PodTarget, Refusal, Session,
-    Target,
+    AttachRequest, Attachment, ExecRequest, Forwarding, PodTarget, Refusal, Session, Target,
 };
 use crate::upstream::upgrade;
 
@@ -83,7 +80,7 @@ impl Kubelet {
                 let granted = replay.map(|lines| (REPLAY.answered, lines.to_string()));
                 set_headers(&mut reply, granted.as_slice());
                 let run = move |connection, end| session.run(wants, protocol, connection, end);
-                self.spawn_session(pending.begin(), request, run);
+                self.sessions.run(pending.begin(), request, run);
                 return Ok(reply);
             }
             Session::Upstream(upstream) => upstream.await?,
@@ -106,15 +103,14 @@ impl Kubelet {
             running.tap(),
         )
         .with_hop("node to runtime");
-        self.spawn_session(running, request, move |near, end| {
-            // In a box: the task would otherwise have room for the future twice.
+        self.sessions.run(running, request, |near, end| {
             let relayed = Box::pin(join(near, far.connection, relay, end, SHUTDOWN));
-            Box::pin(async move {
+            async move {
                 let (ending, traffic) = relayed.await;
                 let end = End::from(ending);
                 on_lost.finish(matches!(end, End::Outcome(_)));
                 (end, traffic)
-            })
+            }
         });
         Ok(reply)
     }
@@ -146,7 +142,7 @@ impl Kubelet {
                 };
                 let slots = self.forwards.clone();
                 let run = move |connection, end| local.run(forward, connection, slots, end);
-                self.spawn_session(pending.begin(), request, run);
+                self.sessions.run(pending.begin(), request, run);
                 return Ok(reply);
             }
             Forwarding::Upstream(upstream) => upstream,
@@ -158,38 +154,16 @@ impl Kubelet {
         })?;
         let (far, on_lost) = upgrade(upstream.await?, Offer::forward()).await?;
         pending.record.far = far.protocol.label();
-        self.spawn_session(pending.begin(), request, move |near, end| {
-            let splice = Splice::new(wire).with_failure_text("the connection to the runtime broke");
-            let passed = Box::pin(join(near, far.connection, splice, end, SHUTDOWN));
-            Box::pin(async move {
-                let (ending, traffic) = passed.await;
+        let splice = Splice::new(wire).with_failure_text("the connection to the runtime broke");
+        self.sessions.run(pending.begin(), request, |near, end| {
+            let spliced = Box::pin(join(near, far.connection, splice, end, SHUTDOWN));
+            async move {
+                let (ending, traffic) = spliced.await;
                 on_lost.finish(ending.is_some());
                 (if ending.is_some() { End::Over } else { End::Shutdown }, traffic)
-            })
+            }
         });
         Ok(reply)
-    }
-
-    /// Runs a session in a task of its own, once its 101 was written.
-    fn spawn_session(
-        &self,
-        running: Running,
-        request: Request<Incoming>,
-        run: impl FnOnce(Upgraded, CancellationToken) -> BoxFuture<'static, (End, Traffic)>
-        + Send
-        + 'static,
-    ) {
-        let end = self.sessions.end.clone();
-        self.sessions.spawn(async move {
-            let (ended, traffic) = match upgraded(request).await {
-                Ok(connection) => {
-                    let (ended, traffic) = run(connection, end).await;
-                    (ended, Some(traffic))
-                }
-                Err(error) => (End::ClientGone(error.to_string()), None),
-            };
-            running.end(ended, traffic);
-        });
     }
 }
 
