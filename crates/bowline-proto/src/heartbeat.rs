@@ -6,8 +6,10 @@
 //! gets to our ping. In the second case the owner's socket tells: a host that is gone
 //! stops acknowledging, one that merely does not read goes on answering window probes.
 
+use alloc::format;
 use core::time::Duration;
 
+use crate::session::{Cause, Loss};
 use crate::time::{Time, earlier};
 
 /// What a [`Heartbeat`] asks its owner to do.
@@ -104,6 +106,25 @@ impl Heartbeat {
     #[must_use]
     pub fn is_paused(&self) -> bool {
         self.paused
+    }
+
+    /// Pings where that is due, by `ping`, which returns the ping's number or has no room for one.
+    /// Returns the next deadline.
+    ///
+    /// # Errors
+    /// [`Loss`] if the peer is dead.
+    pub fn beat(&mut self, now: Time, mut ping: impl FnMut() -> Option<u32>) -> Result<Time, Loss> {
+        loop {
+            match self.poll(now) {
+                Beat::Wait(until) => return Ok(until),
+                Beat::Ping => self.pinged(now, ping()),
+                Beat::Dead => {
+                    let patience = self.patience.as_secs();
+                    let why = format!("no answer to a ping for {patience} s");
+                    return Err(Loss::new(Cause::Silent, why));
+                }
+            }
+        }
     }
 
     /// What is due at `now`.

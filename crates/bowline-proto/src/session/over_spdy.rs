@@ -12,7 +12,7 @@ use super::protocol::Protocol;
 use super::resize::{self, Sizes};
 use super::status::Status;
 use super::{Cause, Event, LOST, Loss, Side};
-use crate::heartbeat::{Beat, Heartbeat};
+use crate::heartbeat::Heartbeat;
 use crate::limits;
 use crate::machine::{Machine, Next};
 use crate::outbox::Outbox;
@@ -464,22 +464,10 @@ impl OverSpdy {
         if self.side == Side::Server {
             return None;
         }
-        loop {
-            match self.heartbeat.poll(now) {
-                Beat::Wait(until) => return Some(until),
-                Beat::Ping => {
-                    let has_room = self.spdy.outbox().len() < limits::OUTBOX_BYTES;
-                    let ping = if has_room { self.spdy.ping() } else { None };
-                    self.heartbeat.pinged(now, ping);
-                }
-                Beat::Dead => {
-                    let patience = limits::SILENCE_PATIENCE.as_secs();
-                    let why = format!("no answer to a ping for {patience} s");
-                    self.lost(now, Loss::new(Cause::Silent, why));
-                    return None;
-                }
-            }
-        }
+        let has_room = self.spdy.outbox().len() < limits::OUTBOX_BYTES;
+        let ping = || if has_room { self.spdy.ping() } else { None };
+        let beat = self.heartbeat.beat(now, ping);
+        beat.map_err(|loss| self.lost(now, loss)).ok()
     }
 }
 

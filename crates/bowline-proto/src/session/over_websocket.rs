@@ -15,7 +15,7 @@ use super::protocol::{Encoding, Protocol};
 use super::resize::{self, Sizes};
 use super::status::Status;
 use super::{Cause, Event, LOST, Loss, Side};
-use crate::heartbeat::{Beat, Heartbeat};
+use crate::heartbeat::Heartbeat;
 use crate::limits;
 use crate::machine::{Machine, Next};
 use crate::outbox::Outbox;
@@ -458,16 +458,6 @@ impl OverWebSocket {
         self.side == Side::Server && !self.input_ended && self.websocket.is_undelivered()
     }
 
-    /// Sends a ping and returns its number, which the answer repeats; `None` where too much waits.
-    fn ping(&mut self) -> Option<u32> {
-        if self.websocket.unsent() >= limits::OUTBOX_BYTES {
-            return None;
-        }
-        self.pings += 1;
-        self.websocket.ping(&self.pings.to_be_bytes());
-        Some(self.pings)
-    }
-
     /// Records the answer to a ping of ours. A pong that answers none is no more than traffic.
     fn pong(&mut self, payload: &[u8]) {
         if let Some(number) = payload.first_chunk() {
@@ -481,21 +471,16 @@ impl OverWebSocket {
         if self.side == Side::Server {
             return None;
         }
-        loop {
-            match self.heartbeat.poll(now) {
-                Beat::Wait(until) => return Some(until),
-                Beat::Ping => {
-                    let ping = self.ping();
-                    self.heartbeat.pinged(now, ping);
-                }
-                Beat::Dead => {
-                    let patience = limits::SILENCE_PATIENCE.as_secs();
-                    let detail = format!("no answer to a ping for {patience} s");
-                    self.lost(now, Cause::Silent, &detail);
-                    return None;
-                }
-            }
-        }
+        let has_room = self.websocket.unsent() < limits::OUTBOX_BYTES;
+        let ping = || {
+            has_room.then(|| {
+                self.pings += 1;
+                self.websocket.ping(&self.pings.to_be_bytes());
+                self.pings
+            })
+        };
+        let beat = self.heartbeat.beat(now, ping);
+        beat.map_err(|Loss { cause, detail }| self.lost(now, cause, &detail)).ok()
     }
 }
 

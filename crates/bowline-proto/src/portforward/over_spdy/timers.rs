@@ -3,10 +3,9 @@
 use alloc::format;
 
 use super::{OverSpdy, State};
-use crate::heartbeat::Beat;
 use crate::limits;
 use crate::portforward::Event;
-use crate::session::{Cause, Loss, Side};
+use crate::session::Side;
 use crate::time::{Time, earlier};
 
 impl OverSpdy {
@@ -60,21 +59,9 @@ impl OverSpdy {
         if self.side == Side::Server {
             return None;
         }
-        loop {
-            match self.heartbeat.poll(now) {
-                Beat::Wait(until) => return Some(until),
-                Beat::Ping => {
-                    let has_room = self.unsent() < limits::OUTBOX_BYTES;
-                    let ping = if has_room { self.spdy.ping() } else { None };
-                    self.heartbeat.pinged(now, ping);
-                }
-                Beat::Dead => {
-                    let patience = limits::SILENCE_PATIENCE.as_secs();
-                    let why = format!("no answer to a ping for {patience} s");
-                    self.lost(now, Loss::new(Cause::Silent, why));
-                    return None;
-                }
-            }
-        }
+        let has_room = self.unsent() < limits::OUTBOX_BYTES;
+        let ping = || if has_room { self.spdy.ping() } else { None };
+        let beat = self.heartbeat.beat(now, ping);
+        beat.map_err(|loss| self.lost(now, loss)).ok()
     }
 }
