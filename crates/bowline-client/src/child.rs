@@ -60,6 +60,7 @@ impl Child {
         stdin: Option<ChildStdin>,
         has_stderr: bool,
         resize: Option<watch::Sender<Size>>,
+        max_output: usize,
     ) -> Child {
         let completion = Completion::default();
         let (stdout, output) = pipe(&completion);
@@ -71,11 +72,7 @@ impl Child {
         });
         let task = Task::spawn_telling(opened, ends, completion);
         let stdout = Some(ChildStdout(stdout));
-        Child { stdin, stdout, stderr, resize, task, max_output: usize::MAX }
-    }
-
-    pub(crate) fn keeping(self, max_output: usize) -> Child {
-        Child { max_output, ..self }
+        Child { stdin, stdout, stderr, resize, task, max_output }
     }
 
     /// Tells the command that its terminal has another size. Without a terminal, or with one whose

@@ -238,7 +238,7 @@ impl RemoteCommand {
         let opened = open(&self.client, &self.options, stdin).await?;
         let stdin = self.piped.map(ChildStdin::new);
         let has_stderr = self.options.wants(false).stderr;
-        Ok(Child::new(opened, self.ends, stdin, has_stderr, self.resize).keeping(self.max_output))
+        Ok(Child::new(opened, self.ends, stdin, has_stderr, self.resize, self.max_output))
     }
 }
 

@@ -20,11 +20,11 @@ use tokio_util::sync::CancellationToken;
 use super::attempts::{Attempts, until_stopped};
 use super::capture::{Shared, bounded_sink, outcome, remote_failure, run_captured, stderr_lines};
 use super::changed_files::{self, Judgement};
-use super::compare::{Expected, ReceivedItems, compare_upload};
+use super::compare::{Expected, ReceivedItems};
 use super::error::local_error;
-use super::query::{Answer, query_listing, query_sums, resolve_link};
+use super::query::{query_listing, query_sums, resolve_link};
 use super::staging::{Published, Staging};
-use super::upload::{not_compared, staged_name};
+use super::upload::{judge, staged_name};
 use super::{CopyError, Options, Remote, Watcher, scripts};
 
 /// The most bytes that are buffered between the two sessions.
@@ -228,19 +228,8 @@ impl<From: Remote, To: Remote> Attempt<'_, From, To> {
     /// Compares what was sent with what is in the staging directory.
     async fn compare(&self, expected: &Expected, attempts: &mut Attempts) -> Result<(), CopyError> {
         let (dir, root) = (&self.staging.path, "./0/tree");
-        match query_listing(self.to, dir, root, None, attempts, self.watcher).await? {
-            Answer::Unknown(why) => self.watcher.note(&not_compared(&why)),
-            Answer::Known(listed) => {
-                let found = compare_upload(expected, &listed);
-                if let Some(failure) = found.failure(false) {
-                    return Err(failure);
-                }
-                if let Some(name) = found.unknown {
-                    self.watcher.note(&not_compared(&format!("{name} cannot be looked at")));
-                }
-            }
-        }
-        Ok(())
+        let listed = query_listing(self.to, dir, root, None, attempts, self.watcher).await?;
+        judge(expected, listed, &**self.watcher)
     }
 
     /// Compares sums of both sides, except of files that have grown: theirs were compared before.

@@ -391,19 +391,7 @@ impl<R: Remote> Upload<'_, R> {
 
     /// Compares what was sent with what is in the staging directory.
     async fn compare(&self, expected: &Expected, attempts: &mut Attempts) -> Result<(), CopyError> {
-        match self.list(None, attempts).await? {
-            Answer::Unknown(why) => self.watcher.note(&not_compared(&why)),
-            Answer::Known(listed) => {
-                let found = compare_upload(expected, &listed);
-                if let Some(failure) = found.failure(false) {
-                    return Err(failure);
-                }
-                if let Some(name) = found.unknown {
-                    self.watcher.note(&not_compared(&format!("{name} cannot be looked at")));
-                }
-            }
-        }
-        Ok(())
+        judge(expected, self.list(None, attempts).await?, &*self.watcher)
     }
 
     async fn verify(&self, expected: &Expected, attempts: &mut Attempts) -> Result<(), CopyError> {
@@ -431,6 +419,27 @@ impl<R: Remote> Upload<'_, R> {
 
 /// The most bytes that are kept of the script's stdout and stderr.
 const SCRIPT_OUTPUT_BYTES: usize = 256;
+
+/// Judges what arrived by its listing, if there is one.
+pub(super) fn judge(
+    expected: &Expected,
+    listed: Answer<Listing>,
+    watcher: &dyn Watcher,
+) -> Result<(), CopyError> {
+    match listed {
+        Answer::Unknown(why) => watcher.note(&not_compared(&why)),
+        Answer::Known(listed) => {
+            let found = compare_upload(expected, &listed);
+            if let Some(failure) = found.failure(false) {
+                return Err(failure);
+            }
+            if let Some(name) = found.unknown {
+                watcher.note(&not_compared(&format!("{name} cannot be looked at")));
+            }
+        }
+    }
+    Ok(())
+}
 
 /// Returns the notice that both sides cannot be compared.
 pub(super) fn not_compared(why: &str) -> String {

@@ -38,6 +38,15 @@ fn leg(stream: TcpStream, side: Side, protocol: &'static Protocol) -> (Upgraded,
     (upgraded, Session::new(side, protocol, WANTS, [7; 32]))
 }
 
+/// Writes what waits, or takes what comes.
+async fn go_on(clock: &Clock, socket: &mut Socket<Stream>, session: &mut Session) {
+    match poll_fn(|cx| socket.poll(cx, session.outbox(), true)).await {
+        SocketEvent::Read(bytes) => session.receive(clock.now(), bytes),
+        SocketEvent::Ended(_) => session.receive_end(clock.now()),
+        SocketEvent::Wrote => {}
+    }
+}
+
 /// All its input, a Close, the end: what fabric8 does over v4. It asks for no answer.
 fn upload(stream: TcpStream) -> std::net::TcpStream {
     let mut stream = stream.into_std().unwrap();
@@ -75,14 +84,7 @@ async fn node(stream: TcpStream, uploaded: oneshot::Receiver<()>) -> usize {
             Next::Event(Event::Lost(loss)) => panic!("{loss} after {input} bytes"),
             Next::Event(_) => {}
             Next::Done => return input,
-            Next::Idle(_) => {
-                let moment = poll_fn(|cx| socket.poll(cx, session.outbox(), true)).await;
-                match moment {
-                    SocketEvent::Read(bytes) => session.receive(clock.now(), bytes),
-                    SocketEvent::Ended(_) => session.receive_end(clock.now()),
-                    SocketEvent::Wrote => {}
-                }
-            }
+            Next::Idle(_) => go_on(&clock, &mut socket, &mut session).await,
         }
     }
 }
@@ -99,11 +101,7 @@ async fn talkative(stream: TcpStream) {
             }
             Next::Event(Event::Lost(_)) | Next::Done => return,
             Next::Event(_) => {}
-            Next::Idle(_) => match poll_fn(|cx| socket.poll(cx, session.outbox(), true)).await {
-                SocketEvent::Read(bytes) => session.receive(clock.now(), bytes),
-                SocketEvent::Ended(_) => session.receive_end(clock.now()),
-                SocketEvent::Wrote => {}
-            },
+            Next::Idle(_) => go_on(&clock, &mut socket, &mut session).await,
         }
     }
 }
@@ -121,11 +119,7 @@ async fn stalled(stream: TcpStream, end: CancellationToken) -> String {
             Next::Event(Event::Status(status)) => panic!("{status:?}"),
             Next::Event(_) => {}
             Next::Done => return "done".to_owned(),
-            Next::Idle(_) => match poll_fn(|cx| socket.poll(cx, session.outbox(), true)).await {
-                SocketEvent::Read(bytes) => session.receive(clock.now(), bytes),
-                SocketEvent::Ended(_) => session.receive_end(clock.now()),
-                SocketEvent::Wrote => {}
-            },
+            Next::Idle(_) => go_on(&clock, &mut socket, &mut session).await,
         }
     }
 }
@@ -264,11 +258,7 @@ async fn plays(stream: TcpStream, side: Side) -> String {
             Next::Event(Event::Status(status)) => return format!("{:?}", status.outcome()),
             Next::Event(_) => {}
             Next::Done => return "done".to_owned(),
-            Next::Idle(_) => match poll_fn(|cx| socket.poll(cx, session.outbox(), true)).await {
-                SocketEvent::Read(bytes) => session.receive(clock.now(), bytes),
-                SocketEvent::Ended(_) => session.receive_end(clock.now()),
-                SocketEvent::Wrote => {}
-            },
+            Next::Idle(_) => go_on(&clock, &mut socket, &mut session).await,
         }
     }
 }
