@@ -9,7 +9,7 @@ use bowline_proto::negotiate::{Lines, NotUpgraded, Offer};
 use bowline_proto::session::Protocol;
 use bytes::Bytes;
 use http::response::Parts;
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use rustls::ClientConfig;
 use thiserror::Error;
@@ -134,11 +134,28 @@ impl Upstream {
         headers: &[(&str, String)],
     ) -> Result<(Parts, Upgraded), UpstreamError> {
         let stream = self.dial().await?;
-        let request = self.request(path, method, headers)?;
-        match upgrade(stream, request, UPGRADE_PATIENCE).await? {
-            UpgradeAnswer::Refused { head, body } => Err(Box::new(Refused { head, body }).into()),
-            UpgradeAnswer::Switched { head, connection } => Ok((head, connection)),
+        switched(stream, self.request(path, method, headers)?).await
+    }
+
+    /// Connects, and passes on a client's request for an upgrade, whatever it asks for, with its
+    /// own headers. The server's 101 is the client's to judge.
+    ///
+    /// # Errors
+    /// [`UpstreamError`] if it cannot be connected to or does not answer with 101.
+    pub async fn pass_on(
+        &self,
+        path: &str,
+        method: &str,
+        headers: &HeaderMap,
+    ) -> Result<(Parts, Upgraded), UpstreamError> {
+        let stream = self.dial().await?;
+        let mut request = self.request(path, method, &[])?;
+        let host = request.headers_mut().remove(header::HOST);
+        request.headers_mut().clone_from(headers);
+        if let Some(host) = host {
+            request.headers_mut().insert(header::HOST, host);
         }
+        switched(stream, request).await
     }
 
     /// Connects, and sends a plain GET. The answer's body can be read as it comes; `patience` is
@@ -186,6 +203,16 @@ impl Upstream {
             request.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
         Ok(request)
+    }
+}
+
+async fn switched(
+    stream: Stream,
+    request: Request<()>,
+) -> Result<(Parts, Upgraded), UpstreamError> {
+    match upgrade(stream, request, UPGRADE_PATIENCE).await? {
+        UpgradeAnswer::Refused { head, body } => Err(Box::new(Refused { head, body }).into()),
+        UpgradeAnswer::Switched { head, connection } => Ok((head, connection)),
     }
 }
 

@@ -13,7 +13,9 @@ pub mod process;
 pub mod runtime;
 pub mod session;
 
+mod answers;
 #[cfg(test)]
 mod endless;
 mod lines;
+mod relay;
 mod upstream;

@@ -60,6 +60,16 @@ pub trait Runtime: Debug + Send + Sync + 'static {
     /// Finds a container, running or not, and its log.
     fn logs<'a>(&'a self, target: &'a Target, request: LogRequest) -> Answer<'a, Log>;
 
+    /// Runs a command to its end, without input, and returns what it wrote: stdout, then stderr.
+    /// Default: a refusal, for runtimes that only stream.
+    ///
+    /// That the command fails is a refusal as well.
+    fn run<'a>(&'a self, target: &'a Target, command: Vec<String>) -> Answer<'a, Bytes> {
+        let _ = (target, command);
+        let text = "this node's runtime runs commands in streams only";
+        Box::pin(std::future::ready(Err(Refusal::new(501, text))))
+    }
+
     /// Says whether the runtime can be used, for the node's health check. Default: it can.
     fn ready(&self) -> Answer<'_, ()> {
         Box::pin(std::future::ready(Ok(())))
@@ -99,6 +109,9 @@ pub struct ExecRequest {
     pub command: Vec<String>,
     /// The channels that the client wants.
     pub wants: Wants,
+    /// Variables of its environment, names and values. A runtime that cannot set them refuses a
+    /// request that has some.
+    pub env: Vec<(String, String)>,
 }
 
 /// A request to attach to a main process.
@@ -124,6 +137,9 @@ pub struct LogRequest {
     pub source: Option<Source>,
     /// Whether the log of the container's previous run is wanted.
     pub previous: bool,
+    /// The time of the oldest line that is wanted. A runtime may give older ones in any case: they
+    /// are passed over.
+    pub since: Option<SystemTime>,
 }
 
 /// Who serves what was asked for.
@@ -171,9 +187,16 @@ pub struct Upstream {
     pub tls: Option<Arc<rustls::ClientConfig>>,
     /// What the server speaks in exec and attach. Port-forwards are SPDY in any case.
     pub carrier: Carrier,
-    /// Called if the session ends without an outcome, so that the runtime can end what still runs.
-    pub on_lost: Option<Box<dyn FnOnce() + Send>>,
+    /// The channels that the server serves, where they are not those that the client wants: it is
+    /// the container that says whether an attach has a terminal.
+    pub wants: Option<Wants>,
+    /// Called if the session ends without an outcome, so that the runtime can end what still runs;
+    /// with how it ended, or with `None` if it did not begin.
+    pub on_lost: Option<OnLost>,
 }
+
+/// Called once, for a session that ended without an outcome.
+pub type OnLost = Box<dyn FnOnce(Option<&End>) + Send>;
 
 /// A command and where it would run. Its `Display` is its name in logs.
 pub trait Command: Display {
@@ -363,7 +386,7 @@ impl Upstream {
     /// Makes the address of a server that speaks SPDY, as those of container runtimes do.
     #[must_use]
     pub fn spdy(url: impl Into<String>) -> Upstream {
-        Upstream { url: url.into(), tls: None, carrier: Carrier::Spdy, on_lost: None }
+        Upstream { url: url.into(), tls: None, carrier: Carrier::Spdy, wants: None, on_lost: None }
     }
 }
 

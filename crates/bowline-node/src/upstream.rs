@@ -1,11 +1,15 @@
 //! A runtime's own server to an upgraded connection, or to its refusal.
 
+use bowline_io::record::End;
+use bowline_io::stream::Upgraded;
 use bowline_io::text::sanitized;
-use bowline_io::upstream::{Switched, Upstream as Server, UpstreamError};
+use bowline_io::upstream::{Refused, Switched, Upstream as Server, UpstreamError};
 use bowline_proto::limits::REASON_BYTES;
 use bowline_proto::negotiate::Offer;
+use http::response::Parts;
+use http::{HeaderMap, Method};
 
-use crate::runtime::{Refusal, Upstream};
+use crate::runtime::{OnLost, Refusal, Upstream};
 
 /// The `User-Agent` for the runtime's server.
 const AGENT: &str = concat!("bowline-node/", env!("CARGO_PKG_VERSION"));
@@ -18,26 +22,53 @@ const AGENT: &str = concat!("bowline-node/", env!("CARGO_PKG_VERSION"));
 pub(crate) async fn upgrade(
     upstream: Upstream,
     offer: Offer,
-) -> Result<(Switched, OnLost), Refusal> {
+) -> Result<(Switched, Watch), Refusal> {
+    let (server, path, watch) = server(upstream)?;
+    match server.upgrade(&path, &offer).await {
+        Ok(far) => Ok((far, watch)),
+        Err(error) => Err(failed(error, watch)),
+    }
+}
+
+/// The 101 of a runtime's server and its connection, or its other answer.
+pub(crate) type Passed = Result<(Parts, Upgraded), Box<Refused>>;
+
+/// Passes a client's request on to the runtime's server, with the client's own headers.
+///
+/// # Errors
+/// 500 and why the server could not be asked.
+pub(crate) async fn pass_on(
+    upstream: Upstream,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Result<(Passed, Watch), Refusal> {
+    let (server, path, watch) = server(upstream)?;
+    match server.pass_on(&path, method.as_str(), headers).await {
+        Ok(switched) => Ok((Ok(switched), watch)),
+        Err(UpstreamError::Refused(refused)) => Ok((Err(refused), watch)),
+        Err(error) => Err(failed(error, watch)),
+    }
+}
+
+fn server(upstream: Upstream) -> Result<(Server, String, Watch), Refusal> {
     let Upstream { url, tls, on_lost, .. } = upstream;
-    let at = Server::at(&url, tls, AGENT);
-    let Some((server, path)) = at else {
+    let Some((server, path)) = Server::at(&url, tls, AGENT) else {
         return Err(Refusal::new(500, "the runtime's URL for the stream cannot be used"));
     };
-    let on_lost = OnLost(on_lost);
-    match server.upgrade(&path, &offer).await {
-        Ok(far) => Ok((far, on_lost)),
-        Err(error) => {
-            on_lost.finish(is_before_anything(&error));
-            Err(refusal(error))
-        }
+    Ok((server, path, Watch(on_lost)))
+}
+
+fn failed(error: UpstreamError, watch: Watch) -> Refusal {
+    if is_before_anything(&error) {
+        watch.finish_unbegun();
     }
+    refusal(error)
 }
 
 /// Whether nothing can have begun there.
 fn is_before_anything(error: &UpstreamError) -> bool {
-    use UpstreamError::{Dial, Refused, Request};
-    matches!(error, Dial(_) | Refused(_) | Request(_))
+    use UpstreamError as E;
+    matches!(error, E::Dial(_) | E::Refused(_) | E::Request(_))
 }
 
 fn refusal(error: UpstreamError) -> Refusal {
@@ -59,23 +90,29 @@ fn refusal(error: UpstreamError) -> Refusal {
     Refusal { cause, ..Refusal::new(code, text) }
 }
 
-/// Tells a runtime that a session was lost: when it is dropped, unless an outcome was seen before.
-pub(crate) struct OnLost(Option<Box<dyn FnOnce() + Send>>);
+/// Tells a runtime that a session was lost: when it is dropped, unless it was finished before.
+pub(crate) struct Watch(Option<OnLost>);
 
-impl OnLost {
-    /// Ends the watch for a loss: nothing is told if `is_settled`, because the session has an
-    /// outcome, or did not begin.
-    pub(crate) fn finish(mut self, is_settled: bool) {
-        if is_settled {
-            self.0 = None;
+impl Watch {
+    /// Ends the watch: the runtime is told, unless the session has an outcome, or is over by its
+    /// own ends.
+    pub(crate) fn finish(mut self, end: &End) {
+        let tell = self.0.take().filter(|_| !matches!(end, End::Outcome(_) | End::Over));
+        if let Some(tell) = tell {
+            tell(Some(end));
         }
+    }
+
+    /// Ends the watch: nothing has begun, and nothing is told.
+    pub(crate) fn finish_unbegun(mut self) {
+        self.0 = None;
     }
 }
 
-impl Drop for OnLost {
+impl Drop for Watch {
     fn drop(&mut self) {
         if let Some(tell) = self.0.take() {
-            tell();
+            tell(None);
         }
     }
 }

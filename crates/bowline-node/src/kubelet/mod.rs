@@ -1,7 +1,6 @@
 //! The kubelet's streaming endpoints and its logs: requests to sessions, with its rules, texts and
 //! codes.
 
-mod answers;
 mod parameters;
 mod route;
 mod stream;
@@ -19,9 +18,9 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tracing::debug;
 
-use self::answers::{forbidden, refuse, text, too_many};
 use self::route::{Route, record, route};
 use crate::allowed_clients::AllowedClients;
+use crate::answers::{forbidden, refuse, text, too_many};
 use crate::forward::Slots;
 use crate::lines::{LogLines, Options};
 use crate::runtime::{Refusal, Runtime, Target};

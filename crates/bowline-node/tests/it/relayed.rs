@@ -9,7 +9,7 @@ use bowline_io::record::{Admission, Denied, Hook, Record};
 use bowline_io::serve::Sessions;
 use bowline_node::process::{ProcessRuntime, Settings, manifest};
 use bowline_node::runtime::{
-    Answer, AttachRequest, Attachment, ExecRequest, Forwarding, Log, LogRequest, PodTarget,
+    Answer, AttachRequest, Attachment, ExecRequest, Forwarding, Log, LogRequest, OnLost, PodTarget,
     Refusal, Runtime, Served, Session, Target, Upstream,
 };
 use bowline_proto::relay::Tap;
@@ -55,7 +55,7 @@ impl Relaying {
         let (asked, lost, refusal) = (self.asked.clone(), self.lost.clone(), self.refusal.clone());
         Served::Upstream(Box::pin(async move {
             asked.fetch_add(1, Ordering::SeqCst);
-            let on_lost: Box<dyn FnOnce() + Send> = Box::new(move || lost.add_permits(1));
+            let on_lost: OnLost = Box::new(move |_| lost.add_permits(1));
             let upstream = Upstream { carrier, on_lost: Some(on_lost), ..Upstream::spdy(url) };
             refusal.map_or(Ok(upstream), Err)
         }))
@@ -76,8 +76,13 @@ impl Runtime for Relaying {
         Box::pin(async move { Ok(Attachment { session, replay: None }) })
     }
 
-    fn port_forward<'a>(&'a self, target: &'a PodTarget, _: &'a [u16]) -> Answer<'a, Forwarding> {
-        let forwarding = self.upstream(&format!("/portForward/ns/{}", target.name));
+    fn port_forward<'a>(
+        &'a self,
+        target: &'a PodTarget,
+        ports: &'a [u16],
+    ) -> Answer<'a, Forwarding> {
+        let ports: String = ports.iter().map(|port| format!("&port={port}")).collect();
+        let forwarding = self.upstream(&format!("/portForward/ns/{}?{ports}", target.name));
         Box::pin(async move { Ok(forwarding) })
     }
 
@@ -167,25 +172,34 @@ async fn a_forward_passes_in_both_carriers() {
     }
 }
 
-/// Channels say nothing of what they are, so nothing could make SPDY of them.
+/// The servers of runtimes speak them, by the older name.
 #[tokio::test]
-async fn channels_are_refused_before_anybody_is_asked() {
+async fn channels_pass_as_they_are() {
     let behind = memory().await;
-    let relaying = Relaying::before(behind.address);
-    let asked = relaying.asked.clone();
-    let node = Node::start(Arc::new(relaying)).await;
-    let channels = [
-        ("Connection", "Upgrade".to_owned()),
-        ("Upgrade", "websocket".to_owned()),
-        ("Sec-WebSocket-Key", "AAAAAAAAAAAAAAAAAAAAAA==".to_owned()),
-        ("Sec-WebSocket-Version", "13".to_owned()),
-        ("Sec-WebSocket-Protocol", "v4.channel.k8s.io".to_owned()),
-    ];
-    let answer = server(node.address).ask("/portForward/ns/p?port=80", "GET", &channels).await;
-    let (code, text) = refused(answer);
-    assert_eq!(code, 501);
-    assert!(text.contains("SPDY or the tunnel, not in channels"), "{text}");
-    assert_eq!(asked.load(Ordering::SeqCst), 0);
+    let node = Node::start(Arc::new(Relaying::before(behind.address))).await;
+    for (offered, chosen) in [
+        (Some("v4.channel.k8s.io"), Some("v4.channel.k8s.io")),
+        (Some("v5.channel.k8s.io"), Some("v5.channel.k8s.io")),
+        (None, None),
+    ] {
+        let mut channels = vec![
+            ("Connection", "Upgrade".to_owned()),
+            ("Upgrade", "websocket".to_owned()),
+            ("Sec-WebSocket-Key", "AAAAAAAAAAAAAAAAAAAAAA==".to_owned()),
+            ("Sec-WebSocket-Version", "13".to_owned()),
+        ];
+        channels.extend(offered.map(|name| ("Sec-WebSocket-Protocol", name.to_owned())));
+        let answer = server(node.address).ask("/portForward/ns/p?port=80", "GET", &channels).await;
+        let (head, mut connection) = answer.unwrap();
+        let named = head.headers.get("Sec-WebSocket-Protocol").map(|name| name.to_str().unwrap());
+        assert_eq!(named, chosen);
+        // Each channel begins with the port, which comes from the runtime's server.
+        let mut first = connection.early.to_vec();
+        while first.len() < 10 {
+            assert!(connection.stream.read_buf(&mut first).await.unwrap() > 0, "{first:x?}");
+        }
+        assert_eq!(first[..10], [0x82, 3, 0, 80, 0, 0x82, 3, 1, 80, 0]);
+    }
 }
 
 #[tokio::test]

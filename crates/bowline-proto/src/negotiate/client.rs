@@ -70,6 +70,15 @@ impl Offer {
         Offer { carrier: Carrier::WebSocket, protocols, key: STANDARD.encode(nonce) }
     }
 
+    /// Offers a port-forward in numbered channels, by one of
+    /// [`FORWARD_CHANNELS`](protocol::FORWARD_CHANNELS). `nonce` must be fresh from a cryptographic
+    /// source.
+    #[must_use]
+    pub fn channels(protocol: &'static Protocol, nonce: [u8; 16]) -> Offer {
+        let protocols = alloc::vec![protocol];
+        Offer { carrier: Carrier::WebSocket, protocols, key: STANDARD.encode(nonce) }
+    }
+
     /// Offers a port-forward over SPDY.
     #[must_use]
     pub fn forward() -> Offer {
@@ -92,13 +101,19 @@ impl Offer {
         let connection = ("Connection", "Upgrade".to_owned());
         let names = self.protocols.iter().map(|row| row.name);
         match self.carrier {
-            Carrier::WebSocket => alloc::vec![
-                connection,
-                ("Upgrade", "websocket".to_owned()),
-                (WEBSOCKET_KEY, self.key.clone()),
-                (WEBSOCKET_VERSION, "13".to_owned()),
-                (WEBSOCKET_PROTOCOL, names.collect::<Vec<_>>().join(", ")),
-            ],
+            Carrier::WebSocket => {
+                let offered = names.collect::<Vec<_>>().join(", ");
+                let lines = alloc::vec![
+                    connection,
+                    ("Upgrade", "websocket".to_owned()),
+                    (WEBSOCKET_KEY, self.key.clone()),
+                    (WEBSOCKET_VERSION, "13".to_owned()),
+                    (WEBSOCKET_PROTOCOL, offered),
+                ];
+                // The one without a name is asked for by naming none.
+                let named = lines.iter().filter(|line| !line.1.is_empty()).count();
+                lines.into_iter().take(named).collect()
+            }
             Carrier::Spdy => [connection, ("Upgrade", SPDY.to_owned())]
                 .into_iter()
                 .chain(names.map(|name| (STREAM_PROTOCOL, name.to_owned())))

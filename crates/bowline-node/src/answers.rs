@@ -1,18 +1,20 @@
-//! Answers in plain text, as the kubelet's are, and the 101.
+//! Answers in plain text, as the kubelet's and the runtimes' are, and the 101.
 
+use bowline_io::http::lines;
 use bowline_io::record::Denied;
-use bowline_io::serve::{Reply, body};
+use bowline_io::serve::{Reply, body, has_body};
 use bowline_io::text::sanitized;
 use bowline_proto::limits::REASON_BYTES;
-use bowline_proto::negotiate::Accepted;
+use bowline_proto::negotiate::{self, Accepted, Lines};
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
+use hyper::body::Incoming;
 
 use crate::runtime::Refusal;
 
 /// Words a refusal as the kubelet does. The name is sanitized: it is text of others, and clients
 /// show the answer as it is.
-pub(super) fn forbidden(user: &str, method: &Method) -> String {
+pub(crate) fn forbidden(user: &str, method: &Method) -> String {
     let verb = match method.as_str() {
         "POST" => "create",
         "GET" | "HEAD" => "get",
@@ -25,25 +27,25 @@ pub(super) fn forbidden(user: &str, method: &Method) -> String {
     format!("Forbidden (user={user}, verb={verb}, resource=nodes, subresource(s)=[proxy])")
 }
 
-pub(super) fn too_many(denied: Denied) -> Refusal {
+pub(crate) fn too_many(denied: Denied) -> Refusal {
     let headers = vec![("Retry-After", denied.seconds().to_string())];
     Refusal { headers, ..Refusal::new(429, denied.why) }
 }
 
-pub(super) fn switch(accepted: &Accepted) -> Reply {
+pub(crate) fn switch(accepted: &Accepted) -> Reply {
     let mut reply = Response::new(body(Bytes::new()));
     *reply.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     set_headers(&mut reply, &accepted.response);
     reply
 }
 
-pub(super) fn refuse(refusal: &Refusal) -> Reply {
+pub(crate) fn refuse(refusal: &Refusal) -> Reply {
     let mut reply = text(refusal.code, &refusal.text);
     set_headers(&mut reply, &refusal.headers);
     reply
 }
 
-pub(super) fn text(code: u16, text: &str) -> Reply {
+pub(crate) fn text(code: u16, text: &str) -> Reply {
     let said = if text.is_empty() { Bytes::new() } else { Bytes::from(format!("{text}\n")) };
     let mut reply = Response::new(body(said));
     *reply.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -52,13 +54,32 @@ pub(super) fn text(code: u16, text: &str) -> Reply {
     reply
 }
 
-pub(super) fn set_headers(reply: &mut Reply, headers: &[(&'static str, String)]) {
+pub(crate) fn set_headers(reply: &mut Reply, headers: &[(&'static str, String)]) {
     for (name, value) in headers {
         let name = HeaderName::try_from(*name);
         if let (Ok(name), Ok(value)) = (name, HeaderValue::try_from(value)) {
             reply.headers_mut().append(name, value);
         }
     }
+}
+
+/// Turns a request into the 101 that `accept` makes of it, or its refusal.
+pub(crate) fn negotiate(
+    request: &Request<Incoming>,
+    accept: impl Fn(&str, Lines<'_>) -> Result<Accepted, negotiate::Refusal>,
+) -> Result<Accepted, Refusal> {
+    if has_body(request.headers()) || request.version() != Version::HTTP_11 {
+        return Err(Refusal::new(400, "an upgrade is a request of HTTP/1.1 without a body"));
+    }
+    let lines = lines(request.headers());
+    accept(request.method().as_str(), Lines(&lines)).map_err(|refusal| {
+        // The kubelet answers every request without an upgrade so (docs/protocols/endpoints.md,
+        // 1.2).
+        let code = if refusal == negotiate::Refusal::NoUpgrade { 500 } else { refusal.code() };
+        let cause = refusal.to_string();
+        let text = if refusal.is_bare() { String::new() } else { cause.clone() };
+        Refusal { code, text, headers: refusal.headers(), cause }
+    })
 }
 
 #[cfg(test)]
