@@ -2,7 +2,8 @@
 //!
 //! [`runtime`] is what a runtime has to do, and [`process`] one that runs Pods as processes of this
 //! host. [`kubelet`] answers the API server, [`session`] joins an upgraded connection with one
-//! command, [`forward`] with the ports of a pod. Nothing but [`process`] knows of processes.
+//! command, [`forward`] with the ports of a pod. [`streaming`] serves the same streams behind URLs, as
+//! the servers of container runtimes do. Nothing but [`process`] knows of processes.
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests play peers and processes"))]
 #![warn(unnameable_types, unreachable_pub)]
 
@@ -12,10 +13,12 @@ pub mod kubelet;
 pub mod process;
 pub mod runtime;
 pub mod session;
+pub mod streaming;
 
 mod answers;
 #[cfg(test)]
 mod endless;
 mod lines;
 mod relay;
+mod streams;
 mod upstream;

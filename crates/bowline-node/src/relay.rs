@@ -108,7 +108,6 @@ pub(crate) async fn forward(
 ///
 /// # Errors
 /// That the runtime cannot be asked. Its refusal is an answer.
-#[expect(dead_code, reason = "for the streaming server in front of a runtime's own")]
 pub(crate) async fn as_it_is(
     sessions: &Sessions,
     mut pending: Pending,

@@ -14,3 +14,4 @@ mod local;
 mod memory;
 mod node;
 mod relayed;
+mod streaming;

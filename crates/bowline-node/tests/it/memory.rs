@@ -119,6 +119,17 @@ impl Runtime for Memory {
     }
 }
 
+/// A session of a command, without a pod around it.
+pub fn echo(words: &[&str]) -> Session {
+    let words = words.iter().map(|&word| word.to_owned()).collect();
+    Session::Local(Box::new(Echo { words, ..Echo::default() }))
+}
+
+/// The ports, without a pod around them.
+pub fn ports() -> Forwarding {
+    Forwarding::Local(Box::new(MemoryPorts))
+}
+
 /// The records that are left. Nobody can follow them, and who wants to gets an error behind them.
 struct Lines {
     records: VecDeque<LogRecord>,

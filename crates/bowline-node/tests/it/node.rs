@@ -7,6 +7,7 @@ use bowline_io::serve::{Limits, Sessions, serve};
 use bowline_node::forward::Slots;
 use bowline_node::kubelet::Kubelet;
 use bowline_node::runtime::Runtime;
+use bowline_node::streaming::Streaming;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -34,6 +35,18 @@ impl Node {
         let service = move |peer, request| kubelet.clone().answer(peer, request);
         let serving = serve(listener, None, Limits::default(), sessions.clone(), service);
         Node { address, sessions, serving: tokio::spawn(serving) }
+    }
+
+    /// The streaming server of a runtime, on loopback as well.
+    pub async fn streaming() -> (Node, Streaming) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (sessions, forwards) = (Sessions::default(), Slots::new(CONNECTIONS));
+        let streaming = Streaming::new(&format!("http://{address}"), sessions.clone(), forwards);
+        let answering = streaming.clone();
+        let service = move |peer, request| answering.clone().answer(peer, request);
+        let serving = serve(listener, None, Limits::default(), sessions.clone(), service);
+        (Node { address, sessions, serving: tokio::spawn(serving) }, streaming)
     }
 
     /// Ends it as a signal does.

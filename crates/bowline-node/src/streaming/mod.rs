@@ -1,0 +1,246 @@
+//! A runtime's streaming server: URLs that can be used once, and what is behind them.
+//!
+//! A container runtime answers the kubelet's Exec, Attach and PortForward with a URL of a server of
+//! its own ([endpoints.md, 1.4](https://github.com/bowline/bowline/blob/main/docs/protocols/endpoints.md)).
+//! This is such a server. It speaks whatever the [kubelet's paths](crate::kubelet) speak, for
+//! sessions that are driven here and for those of a [runtime](crate::runtime) that streams by
+//! itself. To such a one it also passes, as it came, what it does not know itself: the runtime may,
+//! and if not, the answer is in the runtime's words.
+
+mod tokens;
+
+use std::fmt::{self, Debug, Formatter};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bowline_io::clock::Clock;
+use bowline_io::http::lines;
+use bowline_io::record::{Pending, Record, Requester};
+use bowline_io::request_target::parts;
+use bowline_io::serve::{Peer, Reply, Sessions, has_body};
+use bowline_io::text::sanitized;
+use bowline_proto::limits::REASON_BYTES;
+use bowline_proto::negotiate::{self, Accepted, Accepts, Lines, accept, accept_forward};
+use bowline_proto::session::Wants;
+use http::{Method, Request, Version};
+use hyper::body::Incoming;
+use tracing::debug;
+
+use self::tokens::Tokens;
+use crate::answers::{refuse, set_headers, text, too_many};
+use crate::forward::Slots;
+use crate::relay;
+use crate::runtime::{Attachment, Forwarding, Refusal, Session};
+use crate::streams;
+
+/// What a URL is for.
+pub struct Offer {
+    /// What the log calls it: the id of a container or of a pod's sandbox.
+    pub name: String,
+    /// The stream behind it.
+    pub stream: Stream,
+}
+
+/// A stream, found but not begun.
+pub enum Stream {
+    /// A command.
+    Exec {
+        /// The channels that were asked for.
+        wants: Wants,
+        /// Who serves it.
+        session: Session,
+    },
+    /// A client attached to a main process.
+    Attach {
+        /// The channels that were asked for.
+        wants: Wants,
+        /// Who serves it.
+        session: Session,
+    },
+    /// Connections to the ports of a pod.
+    PortForward {
+        /// The ports, where a client that speaks channels named them.
+        ports: Vec<u16>,
+        /// Who serves them.
+        forwarding: Forwarding,
+    },
+}
+
+/// A streaming server, cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Streaming {
+    /// What its URLs begin with: a scheme, an address and a port.
+    base: Arc<str>,
+    sessions: Sessions,
+    forwards: Slots,
+    clock: Clock,
+    tokens: Arc<Mutex<Tokens<Offer>>>,
+}
+
+impl Streaming {
+    /// Makes a server whose URLs begin with `base`, as in `http://127.0.0.1:10010`. Its sessions
+    /// are some of `sessions`, and connections that it makes itself take places in `forwards`.
+    #[must_use]
+    pub fn new(base: &str, sessions: Sessions, forwards: Slots) -> Streaming {
+        let base = base.trim_end_matches('/').into();
+        Streaming { base, sessions, forwards, clock: Clock::start(), tokens: Arc::default() }
+    }
+
+    /// Makes a URL that can be used once, within a minute. It has `length` bytes if the token in it
+    /// can be made as long, from 8 to 32 characters. `None` if 1,000 others wait to be used.
+    #[must_use]
+    pub fn url(&self, offer: Offer, length: usize) -> Option<String> {
+        let before = format!("{}/{}/", self.base, offer.stream.path());
+        let token = length.saturating_sub(before.len());
+        let token = self.tokens().insert(self.clock.now(), offer, token)?;
+        Some(before + &token)
+    }
+
+    /// Answers a request. A stream goes on as a task of the server's sessions after the answer.
+    ///
+    /// Dropped before it has answered, it starts no session; the token is used in any case.
+    pub async fn answer(self, peer: Peer, request: Request<Incoming>) -> Reply {
+        let requester = Requester { peer: peer.address, user: None };
+        let method = request.method().clone();
+        match self.serve(&peer, &requester, request).await {
+            Ok(reply) => {
+                debug!("{}: {method}: {}", peer.address, reply.status());
+                reply
+            }
+            Err(refusal) => {
+                // The path has the token.
+                let Refusal { code, text, cause, .. } = &refusal;
+                let why = sanitized(if cause.is_empty() { text } else { cause }, REASON_BYTES);
+                self.sessions.refusals.log(&requester, method.as_str(), "a stream", *code, &why);
+                refuse(&refusal)
+            }
+        }
+    }
+
+    async fn serve(
+        &self,
+        peer: &Peer,
+        requester: &Requester,
+        request: Request<Incoming>,
+    ) -> Result<Reply, Refusal> {
+        let Some((kind, token)) = route(request.uri().path()) else {
+            return Ok(text(404, "404: Page Not Found"));
+        };
+        if !matches!(*request.method(), Method::GET | Method::POST) {
+            return Err(Refusal::new(405, "405: Method Not Allowed"));
+        }
+        let offer = self.tokens().take(self.clock.now(), &token);
+        let unknown = || Refusal::new(404, "404 page not found");
+        let Offer { name, stream } =
+            offer.filter(|offer| offer.stream.path() == kind).ok_or_else(unknown)?;
+        peer.mark_authenticated();
+        let record = Record { container: name, ..requester.record(stream.path(), "", "") };
+        let pending = self.sessions.admit(record).map_err(too_many)?;
+        self.run(pending, request, stream).await
+    }
+
+    async fn run(
+        &self,
+        pending: Pending,
+        request: Request<Incoming>,
+        stream: Stream,
+    ) -> Result<Reply, Refusal> {
+        let judged = judge(&request, matches!(stream, Stream::PortForward { .. }))?;
+        let sessions = &self.sessions;
+        match (judged, stream) {
+            (Ok(accepted), Stream::Exec { wants, session } | Stream::Attach { wants, session }) => {
+                let attachment = Attachment { session, replay: None };
+                streams::session(sessions, pending, request, accepted, attachment, wants).await
+            }
+            (Ok(accepted), Stream::PortForward { ports, forwarding }) => {
+                let slots = &self.forwards;
+                let at = (forwarding, &*ports);
+                streams::forward(sessions, slots, pending, request, accepted, at).await
+            }
+            (
+                Err(_),
+                Stream::Exec { session: Session::Upstream(upstream), .. }
+                | Stream::Attach { session: Session::Upstream(upstream), .. }
+                | Stream::PortForward { forwarding: Forwarding::Upstream(upstream), .. },
+            ) => relay::as_it_is(sessions, pending, request, upstream.await?).await,
+            (Err(refusal), _) => Ok(refused(&refusal)),
+        }
+    }
+
+    fn tokens(&self) -> std::sync::MutexGuard<'_, Tokens<Offer>> {
+        self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Stream {
+    /// The first part of its path.
+    fn path(&self) -> &'static str {
+        match self {
+            Stream::Exec { .. } => "exec",
+            Stream::Attach { .. } => "attach",
+            Stream::PortForward { .. } => "portforward",
+        }
+    }
+}
+
+impl Debug for Offer {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Offer").field("name", &self.name).field("stream", &self.stream).finish()
+    }
+}
+
+impl Debug for Stream {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(self.path())
+    }
+}
+
+/// Reads `/exec/TOKEN`, `/attach/TOKEN` or `/portforward/TOKEN`.
+fn route(path: &str) -> Option<(&'static str, String)> {
+    let names = parts(path).ok()?.names;
+    let [kind, token] = <[String; 2]>::try_from(names).ok()?;
+    let kinds = ["exec", "attach", "portforward"];
+    let kind = kinds.into_iter().find(|known| *known == kind)?;
+    Some((kind, token))
+}
+
+/// Returns what a request can be accepted as, or why it cannot.
+///
+/// # Errors
+/// [`Refusal`] for one that is not passed on either, as proxies could disagree about its end.
+fn judge(
+    request: &Request<Incoming>,
+    is_forward: bool,
+) -> Result<Result<Accepted, negotiate::Refusal>, Refusal> {
+    if has_body(request.headers()) || request.version() != Version::HTTP_11 {
+        return Err(Refusal::new(400, "an upgrade is a request of HTTP/1.1 without a body"));
+    }
+    let (method, lines) = (request.method().as_str(), lines(request.headers()));
+    Ok(if is_forward {
+        accept_forward(method, Lines(&lines))
+    } else {
+        accept(method, Lines(&lines), Accepts { websocket_v5: true })
+    })
+}
+
+fn refused(refusal: &negotiate::Refusal) -> Reply {
+    let said = if refusal.is_bare() { String::new() } else { refusal.to_string() };
+    let mut reply = text(refusal.code(), &said);
+    set_headers(&mut reply, &refusal.headers());
+    reply
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths() {
+        let token = |kind| Some((kind, "a-_b0".to_owned()));
+        assert_eq!(route("/exec/a-_b0"), token("exec"));
+        assert_eq!(route("/attach/a-_b0"), token("attach"));
+        assert_eq!(route("/portforward/a-_b0"), token("portforward"));
+        for other in ["/", "/exec", "/exec/", "/exec/a/b", "/portForward/a", "/run/a", "exec/a"] {
+            assert!(route(other).is_none_or(|found| found.1.is_empty()), "{other}");
+        }
+    }
+}
