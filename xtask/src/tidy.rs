@@ -30,8 +30,9 @@ const THERE_SOMETIMES: &str = "\"/nonexistent";
 
 /// Folders that are one implementation of a contract: nothing else in the crate's sources names what
 /// is in them, but for tests.
-const ROOMS: [Room; 2] = [
+const ROOMS: [Room; 3] = [
     Room { of: "crates/bowline-node/src/", name: "process" },
+    Room { of: "crates/bowline-node/src/", name: "cri" },
     Room { of: "crates/bowline-gateway/src/", name: "files" },
 ];
 

@@ -1,0 +1,106 @@
+//! What a runtime says of a container beyond the interface: the JSON of a verbose status.
+//!
+//! containerd has `config`, as the container was asked for, and `runtimeSpec`, the specification of
+//! OCI; CRI-O has the latter. Both leave out what is false. Whatever else is there, or is not what
+//! it should be, is as if nothing were said.
+
+use serde::Deserialize;
+
+use super::client::{ANSWER_PATIENCE, CallError, Client};
+use super::messages::{ContainerStatusRequest, ContainerStatusResponse, Strings};
+
+/// What is known of a container's process; `None` is what was not said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct ContainerInfo {
+    /// Whether it has a terminal.
+    pub tty: Option<bool>,
+    /// Whether it has a stdin.
+    pub stdin: Option<bool>,
+}
+
+#[derive(Deserialize)]
+struct Verbose {
+    config: Option<Config>,
+    #[serde(rename = "runtimeSpec")]
+    spec: Option<Spec>,
+}
+
+#[derive(Deserialize)]
+struct Config {
+    #[serde(default)]
+    tty: bool,
+    #[serde(default)]
+    stdin: bool,
+}
+
+#[derive(Deserialize)]
+struct Spec {
+    process: Option<Process>,
+}
+
+#[derive(Deserialize)]
+struct Process {
+    #[serde(default)]
+    terminal: bool,
+}
+
+impl ContainerInfo {
+    /// Asks for what is known of a container.
+    ///
+    /// # Errors
+    /// [`CallError`] if the runtime does not answer.
+    pub(super) async fn of(
+        client: &Client,
+        container_id: &str,
+    ) -> Result<ContainerInfo, CallError> {
+        let request =
+            ContainerStatusRequest { container_id: container_id.to_owned(), verbose: true };
+        let answer: ContainerStatusResponse =
+            client.call("ContainerStatus", request, Some(ANSWER_PATIENCE)).await?;
+        Ok(ContainerInfo::read(&answer.info))
+    }
+
+    fn read(info: &Strings) -> ContainerInfo {
+        let text = info.get("info").map_or("", String::as_str);
+        let Ok(Verbose { config, spec }) = serde_json::from_str(text) else {
+            return ContainerInfo::default();
+        };
+        let terminal = spec.and_then(|spec| spec.process).map(|process| process.terminal);
+        ContainerInfo {
+            tty: config.as_ref().map(|config| config.tty).or(terminal),
+            stdin: config.map(|config| config.stdin),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_runtime_says_it_in_its_own_way() {
+        let read = |text: &str| {
+            let info = ContainerInfo::read(&[("info".to_owned(), text.to_owned())].into());
+            (info.tty, info.stdin)
+        };
+        for (text, expected) in [
+            // containerd
+            (r#"{"pid":1,"config":{"tty":true,"stdin":true}}"#, (Some(true), Some(true))),
+            (r#"{"config":{},"runtimeSpec":{"process":{}}}"#, (Some(false), Some(false))),
+            // CRI-O
+            (r#"{"runtimeSpec":{"process":{"terminal":true}},"pid":1}"#, (Some(true), None)),
+            (r#"{"runtimeSpec":{"process":{"args":[]}}}"#, (Some(false), None)),
+            // Nobody
+            ("{}", (None, None)),
+            ("", (None, None)),
+            ("[]", (None, None)),
+            (r#"{"config":null,"runtimeSpec":{"process":null}}"#, (None, None)),
+            (r#"{"config":{"tty":"yes"}}"#, (None, None)),
+            (r#"{"config":{"tty":true}"#, (None, None)),
+        ] {
+            assert_eq!(read(text), expected, "{text}");
+        }
+        assert_eq!(read(&"[".repeat(100_000)), (None, None));
+        assert_eq!(ContainerInfo::read(&Strings::new()), ContainerInfo::default());
+    }
+}

@@ -1,0 +1,188 @@
+//! The pods of a container runtime that speaks the container runtime interface (CRI): containerd,
+//! CRI-O, and what stands in for them.
+//!
+//! The runtime streams by itself: it is asked for a URL of its own server, to which the node then
+//! relays. What the node adds is finding what a request names, in the words and with the codes of
+//! the kubelet, and everything that such servers do not speak. The runtime is trusted: it is what
+//! runs all that is here, with all rights on the host.
+
+mod client;
+mod endpoint;
+mod find;
+mod health;
+mod info;
+mod messages;
+
+use std::sync::{Arc, OnceLock};
+
+use bowline_io::tls::{self, TlsError, Trust};
+use bowline_proto::session::Wants;
+use prost::Message;
+use rustls::ClientConfig;
+
+use self::client::{ANSWER_PATIENCE, Client};
+pub use self::endpoint::{BadEndpoint, Endpoint};
+use self::find::{FindError, full_name};
+use self::health::Health;
+use self::info::ContainerInfo;
+use crate::runtime::{
+    Answer, AttachRequest, Attachment, ExecRequest, Forwarding, Log, LogRequest, PodTarget,
+    Refusal, Runtime, Served, Session, Target, Upstream,
+};
+
+/// How a runtime is reached.
+#[derive(Clone, Debug)]
+pub struct CriSettings {
+    /// Its socket.
+    pub endpoint: Endpoint,
+    /// Whom to trust as its streaming server, if that speaks TLS. Default: as the kubelet, the CAs of
+    /// the operating system, so that a certificate that the runtime has made for itself is refused.
+    pub streaming_trust: Trust,
+}
+
+impl CriSettings {
+    /// Makes the settings for a runtime, all others as by default.
+    #[must_use]
+    pub fn new(endpoint: Endpoint) -> CriSettings {
+        CriSettings { endpoint, streaming_trust: Trust::System }
+    }
+}
+
+/// The pods of a container runtime.
+///
+/// It is connected to when it is first asked for something, and again after it was restarted.
+#[derive(Debug)]
+pub struct CriRuntime {
+    shared: Arc<Shared>,
+    health: Health,
+}
+
+/// What streams need that begin later.
+#[derive(Debug)]
+struct Shared {
+    client: Client,
+    streaming_trust: Trust,
+    /// Made for the first URL that wants it: most want none.
+    tls: OnceLock<Arc<ClientConfig>>,
+}
+
+impl CriRuntime {
+    /// Makes the runtime behind a socket, which need not be there yet.
+    #[must_use]
+    pub fn new(settings: CriSettings) -> CriRuntime {
+        let CriSettings { endpoint, streaming_trust } = settings;
+        let client = Client::new(endpoint);
+        let shared = Shared { client, streaming_trust, tls: OnceLock::new() };
+        CriRuntime { shared: Arc::new(shared), health: Health::default() }
+    }
+
+    async fn find_exec(&self, target: &Target, request: ExecRequest) -> Result<Session, Refusal> {
+        let ExecRequest { command, wants } = request;
+        let Wants { stdin, stdout, stderr, tty } = wants;
+        let container_id = find::running_container(&self.shared.client, target).await?;
+        let request =
+            messages::ExecRequest { container_id, cmd: command, tty, stdin, stdout, stderr };
+        Ok(self.stream("Exec", request))
+    }
+
+    async fn find_attach(
+        &self,
+        target: &Target,
+        request: AttachRequest,
+    ) -> Result<Attachment, Refusal> {
+        let client = &self.shared.client;
+        let found = find::running_container(client, target).await;
+        let container_id = found.map_err(|missing| match missing {
+            // The kubelet's words for it differ from those of exec.
+            FindError::NoContainer(name) => {
+                let pod = full_name(&target.pod);
+                Refusal::new(500, format!("container {name} not found in pod {pod}"))
+            }
+            missing => missing.into(),
+        })?;
+        let info = ContainerInfo::of(client, &container_id).await?;
+        let Wants { stdin, stdout, stderr, tty } = attached(request.wants, info);
+        let request = messages::AttachRequest { container_id, stdin, tty, stdout, stderr };
+        Ok(Attachment { session: self.stream("Attach", request), replay: None })
+    }
+
+    async fn find_ports(&self, target: &PodTarget, ports: &[u16]) -> Result<Forwarding, Refusal> {
+        let pod_sandbox_id = find::sandbox(&self.shared.client, target).await?;
+        let port = ports.iter().copied().map(i32::from).collect();
+        let request = messages::PortForwardRequest { pod_sandbox_id, port };
+        Ok(self.stream("PortForward", request))
+    }
+
+    /// Asks for a URL once a stream may begin. A URL is good for one minute and one request.
+    fn stream<L: ?Sized>(
+        &self,
+        method: &'static str,
+        request: impl Message + Clone + 'static,
+    ) -> Served<L> {
+        let shared = self.shared.clone();
+        Served::Upstream(Box::pin(async move {
+            let asked = shared.client.call(method, request, Some(ANSWER_PATIENCE));
+            let messages::StreamResponse { url } = asked.await?;
+            if url.is_empty() {
+                return Err(Refusal::new(500, "URL is not set"));
+            }
+            let tls = if is_https(&url) { Some(shared.tls()?) } else { None };
+            Ok(Upstream { tls, ..Upstream::spdy(url) })
+        }))
+    }
+}
+
+impl Shared {
+    fn tls(&self) -> Result<Arc<ClientConfig>, Refusal> {
+        if let Some(made) = self.tls.get() {
+            return Ok(made.clone());
+        }
+        let bad = |error: TlsError| Refusal::new(500, format!("the runtime's streams: {error}"));
+        let made = tls::client(&self.streaming_trust, None).map_err(bad)?;
+        Ok(self.tls.get_or_init(|| made).clone())
+    }
+}
+
+fn is_https(url: &str) -> bool {
+    url.split_once(':').is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("https"))
+}
+
+/// Returns what an attach is to ask the runtime for. The terminal is the container's, whatever the
+/// client has said: it cannot be changed any more (docs/protocols/traps.md, T33). With one there is
+/// no stderr. A container without a stdin takes no input: what nobody reads would hold up the
+/// stream.
+fn attached(wants: Wants, info: ContainerInfo) -> Wants {
+    let tty = info.tty.unwrap_or(wants.tty);
+    let stdin = wants.stdin && info.stdin.unwrap_or(true);
+    Wants { stdin, stdout: wants.stdout, stderr: wants.stderr && !tty, tty }
+}
+
+impl Runtime for CriRuntime {
+    fn exec<'a>(&'a self, target: &'a Target, request: ExecRequest) -> Answer<'a, Session> {
+        Box::pin(self.find_exec(target, request))
+    }
+
+    fn attach<'a>(&'a self, target: &'a Target, request: AttachRequest) -> Answer<'a, Attachment> {
+        Box::pin(self.find_attach(target, request))
+    }
+
+    fn port_forward<'a>(
+        &'a self,
+        target: &'a PodTarget,
+        ports: &'a [u16],
+    ) -> Answer<'a, Forwarding> {
+        Box::pin(self.find_ports(target, ports))
+    }
+
+    fn logs<'a>(&'a self, target: &'a Target, request: LogRequest) -> Answer<'a, Log> {
+        Box::pin(async move {
+            let client = &self.shared.client;
+            let _id = find::logged_container(client, target, request.previous).await?;
+            Err(Refusal::new(501, "this node gives no logs of its runtime yet"))
+        })
+    }
+
+    fn ready(&self) -> Answer<'_, ()> {
+        Box::pin(self.health.check(&self.shared.client))
+    }
+}
