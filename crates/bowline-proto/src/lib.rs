@@ -29,6 +29,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod ends;
 pub mod extension;
 pub mod heartbeat;
 pub mod limits;
