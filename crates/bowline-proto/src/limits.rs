@@ -95,3 +95,28 @@ pub const CLOSING_PATIENCE: Duration = Duration::from_secs(5);
 /// half-close: closing is how a client ends stdin there. Likewise, how long a port of a pod that
 /// takes nothing is waited for once its client has gone.
 pub const CLOSED_CLIENT_GRACE: Duration = Duration::from_secs(30);
+
+/// The largest dynamic table of header compression that is kept for a client of a container
+/// runtime. Runtimes allow the default of 4 KiB, which is also what Go's clients use at most; past
+/// this one the client's headers are no longer read.
+pub const HPACK_TABLE_BYTES: usize = 64 * 1024;
+
+/// The most that is held of an answer with a URL, as it travels. Real ones are below 200 bytes; a
+/// longer one passes as it came.
+pub const CRI_ANSWER_BYTES: usize = 64 * 1024;
+
+/// The most that is held of such answers on one connection; past it they pass as they come.
+/// Runtimes write each of them in one piece, so that next to nothing is.
+pub const CRI_HELD_BYTES: usize = 1024 * 1024;
+
+/// How many calls for a URL are watched at once on one connection; the answers to further ones pass
+/// as they come. A runtime answers one in milliseconds, but has no bound of its own: containerd
+/// allows any number of streams.
+pub const CRI_CALLS: usize = 1024;
+
+/// The longest id of a container or a sandbox in a call for a URL. Runtimes use 64 bytes.
+pub const CRI_ID_BYTES: usize = 256;
+
+/// The most ports in one call for a port-forward's URL. The kubelet names those of one request, and
+/// none for SPDY and the tunnel.
+pub const CRI_PORTS: usize = 1024;
