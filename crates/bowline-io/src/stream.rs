@@ -2,6 +2,7 @@
 #![allow(unsafe_code, reason = "what the kernel knows of a connection, for which std has no way")]
 
 use std::io::{self, IoSlice};
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use bytes::BytesMut;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_rustls::{client, server};
 
@@ -78,10 +79,7 @@ pub trait Connection: AsyncRead + AsyncWrite + Unpin {
 
 impl Connection for Stream {
     fn is_peer_gone(&self) -> bool {
-        let mut watched = [PollFd::new(self.tcp(), PollFlags::RDHUP)];
-        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
-        poll(&mut watched, Some(&at_once)).is_ok_and(|_| watched[0].revents().intersects(gone))
+        is_peer_gone(self.tcp())
     }
 
     fn unacknowledged(&self) -> usize {
@@ -92,6 +90,20 @@ impl Connection for Stream {
     fn reset_on_drop(&self) {
         let _ = SockRef::from(self.tcp()).set_linger(Some(Duration::ZERO));
     }
+}
+
+/// Within one host what is written has arrived, and is read also after the connection was closed.
+/// There are no resets: an end is all that a peer can see.
+impl Connection for UnixStream {
+    fn is_peer_gone(&self) -> bool {
+        is_peer_gone(self)
+    }
+
+    fn unacknowledged(&self) -> usize {
+        0
+    }
+
+    fn reset_on_drop(&self) {}
 }
 
 /// Within one process what is written has arrived, and nothing breaks.
@@ -105,6 +117,13 @@ impl Connection for DuplexStream {
     }
 
     fn reset_on_drop(&self) {}
+}
+
+fn is_peer_gone(socket: &impl AsFd) -> bool {
+    let mut watched = [PollFd::new(socket, PollFlags::RDHUP)];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+    poll(&mut watched, Some(&at_once)).is_ok_and(|_| watched[0].revents().intersects(gone))
 }
 
 /// Sets the socket options of every connection, as far as the system has them.

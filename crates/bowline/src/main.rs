@@ -14,6 +14,7 @@ mod help;
 mod listen;
 mod logging;
 mod memory;
+mod node;
 mod outcome;
 
 mod pod_status;
@@ -60,7 +61,7 @@ fn end_of(words: &[std::ffi::OsString], base: &str, program: &str) -> Exit {
         Ok(Invocation::Cp(asked)) => cp::run(&asked, program),
         Ok(Invocation::PortForward(asked)) => port_forward::run(&asked, base),
         Ok(Invocation::Dev(asked)) => serve(servers::dev(asked)),
-        Ok(Invocation::Node(asked)) => serve(servers::node(asked)),
+        Ok(Invocation::Node(asked)) => serve(node::node(asked)),
         Ok(Invocation::Gateway(asked)) => serve(servers::gateway(asked)),
         Ok(Invocation::Demo) => serve(demo::run()),
         Ok(Invocation::Version) => print_text(format!(

@@ -16,10 +16,6 @@ use bowline_gateway::server::Gateway;
 use bowline_io::serve::{Limits, Sessions, serve};
 use bowline_io::tls::{self, Identity};
 use bowline_io::{descriptors, objects, shutdown};
-use bowline_node::forward::Slots;
-use bowline_node::kubelet::Kubelet;
-use bowline_node::process::{ProcessRuntime, Settings};
-use bowline_node::runtime::Runtime as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -51,39 +47,6 @@ pub async fn dev(asked: args::dev::Dev) -> Result<()> {
         () = dev.give_back() => {}
     }
     dev.stop().await;
-    Ok(())
-}
-
-/// `bowline node`.
-pub async fn node(asked: args::node::Node) -> Result<()> {
-    let end = start(asked.verbosity)?;
-    let settings =
-        Settings { hangup_grace: asked.stream_hangup_grace, drain: asked.output_drain_timeout };
-    let client_ca = asked.client_ca.as_deref().map(tls::read).transpose()?;
-    let tls = if asked.plain_http {
-        None
-    } else {
-        let identity = identity(asked.certificate.as_ref(), asked.address)?;
-        Some(tls::server(&identity, client_ca.as_deref(), false)?)
-    };
-    let (listener, address) = listen(asked.address, asked.port).await?;
-    let runtime = Arc::new(ProcessRuntime::from_files(&asked.filenames, settings)?);
-    let sessions = Sessions::default();
-    let admitted = client_ca.is_some().then_some(asked.admitted);
-    let open = if admitted.is_some() { "" } else { " (loopback only: no --client-ca-file)" };
-    let forwards = Slots::new(asked.max_connections_per_forward);
-    let kubelet = Kubelet {
-        runtime: runtime.clone(),
-        sessions: sessions.clone(),
-        allowed_clients: admitted,
-        forwards,
-    };
-    let scheme = if tls.is_some() { "https" } else { "http" };
-    print::notice(format_args!("serving on {scheme}://{address}{open}"));
-    let service = move |peer, request| kubelet.clone().answer(peer, request);
-    let limits = Limits::new(asked.unauthenticated_per_address);
-    until(end, &sessions, serve(listener, tls, limits, sessions.clone(), service)).await;
-    runtime.shut_down().await;
     Ok(())
 }
 
@@ -126,7 +89,7 @@ pub async fn gateway(asked: args::gateway::Gateway) -> Result<()> {
 
 /// What every server does first: it logs, has as many descriptors as it may, and gives what ends
 /// it.
-fn start(verbosity: i32) -> Result<CancellationToken> {
+pub(crate) fn start(verbosity: i32) -> Result<CancellationToken> {
     logging::start(verbosity);
     if let Err(error) = descriptors::raise_limit() {
         tracing::warn!("the limit of descriptors stays as it is: {error}");
@@ -148,7 +111,7 @@ fn kubelet_tls(
 }
 
 /// The certificate that was given, or one of our own for this address.
-fn identity(given: Option<&Pair>, address: IpAddr) -> Result<Identity> {
+pub(crate) fn identity(given: Option<&Pair>, address: IpAddr) -> Result<Identity> {
     match given {
         Some(pair) => Ok(Identity::read(&pair.certificate, &pair.key)?),
         None => {
@@ -159,7 +122,7 @@ fn identity(given: Option<&Pair>, address: IpAddr) -> Result<Identity> {
     }
 }
 
-async fn listen(address: IpAddr, port: u16) -> Result<(TcpListener, SocketAddr)> {
+pub(crate) async fn listen(address: IpAddr, port: u16) -> Result<(TcpListener, SocketAddr)> {
     let wanted = SocketAddr::new(address, port);
     let listener = TcpListener::bind(wanted).await;
     let listener = listener.with_context(|| format!("listen on {wanted}"))?;
@@ -168,7 +131,11 @@ async fn listen(address: IpAddr, port: u16) -> Result<(TcpListener, SocketAddr)>
 }
 
 /// Runs a server until the token, and then to its own end.
-async fn until(end: CancellationToken, sessions: &Sessions, server: impl Future<Output = ()>) {
+pub(crate) async fn until(
+    end: CancellationToken,
+    sessions: &Sessions,
+    server: impl Future<Output = ()>,
+) {
     let all = sessions.end.clone();
     #[expect(clippy::disallowed_methods, reason = "it waits for the end of the run")]
     tokio::spawn(async move {

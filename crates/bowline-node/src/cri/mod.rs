@@ -8,6 +8,7 @@
 
 mod client;
 mod endpoint;
+mod face;
 mod find;
 mod health;
 mod info;
@@ -17,11 +18,13 @@ use std::sync::{Arc, OnceLock};
 
 use bowline_io::tls::{self, TlsError, Trust};
 use bowline_proto::session::Wants;
+use bytes::Bytes;
 use prost::Message;
 use rustls::ClientConfig;
 
 use self::client::{ANSWER_PATIENCE, Client};
 pub use self::endpoint::{BadEndpoint, Endpoint};
+pub use self::face::Face;
 use self::find::{FindError, full_name};
 use self::health::Health;
 use self::info::ContainerInfo;
@@ -60,6 +63,7 @@ pub struct CriRuntime {
 /// What streams need that begin later.
 #[derive(Debug)]
 struct Shared {
+    endpoint: Endpoint,
     client: Client,
     streaming_trust: Trust,
     /// Made for the first URL that wants it: most want none.
@@ -71,18 +75,25 @@ impl CriRuntime {
     #[must_use]
     pub fn new(settings: CriSettings) -> CriRuntime {
         let CriSettings { endpoint, streaming_trust } = settings;
-        let client = Client::new(endpoint);
-        let shared = Shared { client, streaming_trust, tls: OnceLock::new() };
+        let client = Client::new(endpoint.clone());
+        let shared = Shared { endpoint, client, streaming_trust, tls: OnceLock::new() };
         CriRuntime { shared: Arc::new(shared), health: Health::default() }
     }
 
     async fn find_exec(&self, target: &Target, request: ExecRequest) -> Result<Session, Refusal> {
-        let ExecRequest { command, wants } = request;
+        let ExecRequest { command, wants, env } = request;
         let Wants { stdin, stdout, stderr, tty } = wants;
+        if !env.is_empty() {
+            // No version of the interface can say it yet.
+            return Err(Refusal::new(
+                400,
+                "this node's container runtime takes no env for a command",
+            ));
+        }
         let container_id = find::running_container(&self.shared.client, target).await?;
         let request =
             messages::ExecRequest { container_id, cmd: command, tty, stdin, stdout, stderr };
-        Ok(self.stream("Exec", request))
+        Ok(self.stream("Exec", request, None))
     }
 
     async fn find_attach(
@@ -101,23 +112,48 @@ impl CriRuntime {
             missing => missing.into(),
         })?;
         let info = ContainerInfo::of(client, &container_id).await?;
-        let Wants { stdin, stdout, stderr, tty } = attached(request.wants, info);
+        let wants = attached(request.wants, info);
+        let Wants { stdin, stdout, stderr, tty } = wants;
         let request = messages::AttachRequest { container_id, stdin, tty, stdout, stderr };
-        Ok(Attachment { session: self.stream("Attach", request), replay: None })
+        let session = self.stream("Attach", request, Some(wants));
+        Ok(Attachment { session, replay: None })
     }
 
     async fn find_ports(&self, target: &PodTarget, ports: &[u16]) -> Result<Forwarding, Refusal> {
         let pod_sandbox_id = find::sandbox(&self.shared.client, target).await?;
         let port = ports.iter().copied().map(i32::from).collect();
         let request = messages::PortForwardRequest { pod_sandbox_id, port };
-        Ok(self.stream("PortForward", request))
+        Ok(self.stream("PortForward", request, None))
     }
 
-    /// Asks for a URL once a stream may begin. A URL is good for one minute and one request.
+    /// Runs a command to its end, for as long as it takes: as with the kubelet, it is the asker who
+    /// gives up.
+    async fn run_to_its_end(
+        &self,
+        target: &Target,
+        command: Vec<String>,
+    ) -> Result<Bytes, Refusal> {
+        let client = &self.shared.client;
+        let container_id = find::running_container(client, target).await?;
+        let words = command.join(" ");
+        let request = messages::ExecSyncRequest { container_id, cmd: command };
+        let answer: messages::ExecSyncResponse = client.call("ExecSync", request, None).await?;
+        let messages::ExecSyncResponse { stdout, stderr, exit_code } = answer;
+        if exit_code != 0 {
+            let stderr = String::from_utf8_lossy(&stderr);
+            let text = format!("command '{words}' exited with {exit_code}: {stderr}");
+            return Err(Refusal::new(500, text));
+        }
+        Ok([stdout, stderr].concat().into())
+    }
+
+    /// Asks for a URL once a stream may begin: it is good for a minute, and for one request. `wants`
+    /// are its channels, where they may be others than the client's.
     fn stream<L: ?Sized>(
         &self,
         method: &'static str,
         request: impl Message + Clone + 'static,
+        wants: Option<Wants>,
     ) -> Served<L> {
         let shared = self.shared.clone();
         Served::Upstream(Box::pin(async move {
@@ -126,13 +162,18 @@ impl CriRuntime {
             if url.is_empty() {
                 return Err(Refusal::new(500, "URL is not set"));
             }
-            let tls = if is_https(&url) { Some(shared.tls()?) } else { None };
-            Ok(Upstream { tls, ..Upstream::spdy(url) })
+            shared.upstream(url, wants)
         }))
     }
 }
 
 impl Shared {
+    /// The runtime's own server, at a URL of it.
+    fn upstream(&self, url: String, wants: Option<Wants>) -> Result<Upstream, Refusal> {
+        let tls = if is_https(&url) { Some(self.tls()?) } else { None };
+        Ok(Upstream { tls, wants, ..Upstream::spdy(url) })
+    }
+
     fn tls(&self) -> Result<Arc<ClientConfig>, Refusal> {
         if let Some(made) = self.tls.get() {
             return Ok(made.clone());
@@ -179,6 +220,17 @@ impl Runtime for CriRuntime {
             let client = &self.shared.client;
             let _id = find::logged_container(client, target, request.previous).await?;
             Err(Refusal::new(501, "this node gives no logs of its runtime yet"))
+        })
+    }
+
+    fn run<'a>(&'a self, target: &'a Target, command: Vec<String>) -> Answer<'a, Bytes> {
+        Box::pin(async move {
+            let ran = self.run_to_its_end(target, command).await;
+            // The kubelet has one code for whatever fails here, but not for a pod that is not there.
+            ran.map_err(|refusal| match refusal.code {
+                404 if !refusal.text.starts_with("rpc error") => refusal,
+                _ => Refusal { code: 500, ..refusal },
+            })
         })
     }
 

@@ -3,6 +3,7 @@
 pub mod attach;
 pub mod completion;
 pub mod cp;
+pub mod cri;
 pub mod dev;
 pub mod exec;
 pub mod gates;
@@ -145,6 +146,9 @@ pub enum BadUsage {
     /// A server without something to serve.
     #[error("--filename must say which objects there are")]
     NoObjects,
+    /// A flag for container runtimes without one.
+    #[error("--{0} needs --runtime=cri or --cri-listen")]
+    NoContainerRuntime(&'static str),
 }
 
 impl BadUsage {

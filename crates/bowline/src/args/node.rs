@@ -8,6 +8,7 @@ use bowline_io::serve::UNAUTHENTICATED_PER_ADDRESS;
 use bowline_node::allowed_clients::{self, AllowedClients};
 use bowline_proto::limits;
 
+use super::cri::{self, Cri};
 use super::pflag::{BadFlag, BadValue, Values, bad_value};
 use super::table::{Command, Flag, Words};
 use super::{BadUsage, HELP, LOG_LEVEL};
@@ -15,10 +16,10 @@ use super::{BadUsage, HELP, LOG_LEVEL};
 /// Be a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
-    /// Where its containers come from.
-    pub runtime: Runtime,
-    /// Files with the Pods that it runs.
-    pub filenames: Vec<String>,
+    /// Where the containers of its kubelet's paths come from; `None` if it has no such paths.
+    pub runtime: Option<Runtime>,
+    /// The container runtime, where there is one.
+    pub cri: Option<Cri>,
     /// Where it listens.
     pub address: IpAddr,
     /// Its port; 0 picks one.
@@ -53,16 +54,19 @@ pub struct Pair {
 }
 
 /// Where containers come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Runtime {
-    /// They are processes of this host.
-    Process,
+    /// They are processes of this host, as files say.
+    Process(Vec<String>),
+    /// A container runtime has them.
+    Cri,
 }
 
 const RUNTIME: Flag = Flag::text(
     "runtime",
     "NAME",
-    "What runs the containers. process: they are processes of this host, and see all of it.",
+    "What runs the containers. process: they are processes of this host, and see all of it. cri: \
+     the container runtime at --container-runtime-endpoint.",
 )
 .default("process");
 
@@ -156,14 +160,25 @@ const NODE_CLIENT_CA: Flag = Flag::text(
 pub static COMMAND: Command = Command {
     name: "node",
     about: "Serve a node's streaming paths, as kubelet does.",
-    text: "Runs the containers of the Pods in the given files and serves exec, attach, \
-           port-forward and logs for them on kubelet's paths, over WebSocket and SPDY.\n\n\
+    text: "Serves exec, attach, port-forward and logs on kubelet's paths, over WebSocket and SPDY: \
+           for the pods of a container runtime, or for the Pods in the given files, whose \
+           containers it runs itself.\n\n\
+           With --cri-listen it is also, or only, a container runtime interface in front of the \
+           real one, by which a kubelet of any age gets WebSocket and true ends.\n\n\
            Whoever can reach a node can run commands on it. Without --client-ca-file nobody is \
            asked who they are, and the node serves on loopback only. With it, whoever has a \
            certificate of that CA and one of the names of --client-name or --client-group may do \
            everything: name those in front of the node, API servers or gateways.",
-    usage: "-f FILE [flags]",
+    usage: "(-f FILE | --runtime=cri | --cri-listen=ENDPOINT) [flags]",
     examples: &[
+        (
+            "Stand in front of containerd for a kubelet that is pointed at this socket",
+            "{bowline} node --cri-listen=unix:///run/bowline/cri.sock",
+        ),
+        (
+            "Serve the streams of containerd's pods beside a kubelet",
+            "{bowline} node --runtime=cri --port=10260 --client-ca-file ca.crt",
+        ),
         (
             "Try it on this machine, without certificates",
             "{bowline} node --plain-http -f pods.yaml",
@@ -184,14 +199,22 @@ pub static COMMAND: Command = Command {
         NODE_CLIENT_CA,
         CLIENT_GROUP,
         CLIENT_NAME,
+        cri::ENDPOINT,
+        cri::LISTEN,
         FILENAME,
         UNAUTHENTICATED,
         DRAIN_TIMEOUT,
         FORWARD_CONNECTIONS,
         Flag::switch("plain-http", "Serve HTTP without TLS, on loopback only."),
         Flag::port("port", "The port to listen on. 0 picks a free one.").default("10250"),
+        cri::PORT_FORWARD,
         RUNTIME,
+        cri::HANGUP,
         HANGUP_GRACE,
+        cri::STREAMING_ADDRESS,
+        cri::STREAMING_PORT,
+        cri::STREAMING_CERT,
+        cri::STREAMING_KEY,
         TLS_CERT,
         TLS_KEY,
         LOG_LEVEL,
@@ -206,10 +229,24 @@ pub static COMMAND: Command = Command {
 /// # Errors
 /// [`BadUsage`] for the first rule that is broken.
 pub fn read(values: &Values) -> Result<Node, BadUsage> {
+    let filenames = values.list(FILENAME.long);
+    let cri = cri::read(values)?;
+    let is_in_front = cri.listen.is_some();
     let runtime = match values.text(RUNTIME.long).as_deref() {
-        None | Some("process") => Runtime::Process,
-        Some(other) => return Err(bad_value(&RUNTIME, other, BadValue::Choice("process")).into()),
+        None if is_in_front && filenames.is_empty() => None,
+        None | Some("process") if filenames.is_empty() => return Err(BadUsage::NoObjects),
+        None | Some("process") => Some(Runtime::Process(filenames)),
+        Some("cri") if filenames.is_empty() => Some(Runtime::Cri),
+        Some("cri") => return Err(BadUsage::Conflict("runtime=cri", FILENAME.long)),
+        Some(other) => {
+            return Err(bad_value(&RUNTIME, other, BadValue::Choice("process, cri")).into());
+        }
     };
+    let cri = (is_in_front || runtime == Some(Runtime::Cri)).then_some(cri);
+    let useless = cri::FLAGS.iter().find(|flag| cri.is_none() && values.is_given(flag.long));
+    if let Some(flag) = useless {
+        return Err(BadUsage::NoContainerRuntime(flag.long));
+    }
     let client_ca = values.path(CLIENT_CA.long);
     let certificate = pair(values, TLS_CERT.long, TLS_KEY.long)?;
     let plain_http = values.is_on("plain-http");
@@ -218,10 +255,6 @@ pub fn read(values: &Values) -> Result<Node, BadUsage> {
     }
     if plain_http && client_ca.is_some() {
         return Err(BadUsage::Conflict("plain-http", CLIENT_CA.long));
-    }
-    let filenames = values.list(FILENAME.long);
-    if filenames.is_empty() {
-        return Err(BadUsage::NoObjects);
     }
     let everywhere = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     let here = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -232,7 +265,7 @@ pub fn read(values: &Values) -> Result<Node, BadUsage> {
     }
     Ok(Node {
         runtime,
-        filenames,
+        cri,
         address,
         port: values.port("port").unwrap_or(PORT),
         certificate,

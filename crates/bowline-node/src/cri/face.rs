@@ -1,0 +1,279 @@
+//! A socket in front of a runtime's: everything passes as it is, but the URLs of streams, which
+//! become those of a [streaming server](crate::streaming) of ours.
+
+use std::fs::{self, Permissions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
+use std::os::unix::net::UnixStream as BlockingStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bowline_io::drive::join;
+use bowline_io::stream::Upgraded;
+use bowline_proto::cri::{self, Asked, Call, Exchange, Kept};
+use bytes::BytesMut;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+use super::{CriRuntime, Endpoint, Shared};
+use crate::runtime::Served;
+use crate::streaming::{Offer, Stream, Streaming};
+
+/// How many clients there may be at once. A kubelet has two or three connections, and crictl one.
+const CONNECTIONS: usize = 1024;
+/// How long connecting to the runtime may take: what listens on a full backlog is stuck.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
+/// How long to wait after a failed accept, for descriptors to be closed.
+const PAUSE: Duration = Duration::from_millis(10);
+/// The mode of the socket where the runtime's cannot be seen yet.
+const MODE: u32 = 0o660;
+/// What both sides are told when the node ends. Neither is: a connection to a socket has no words
+/// for it.
+const SHUTDOWN: &str = "the node shuts down";
+
+/// A socket in front of a runtime's, until it is dropped.
+#[derive(Debug)]
+pub struct Face {
+    listener: UnixListener,
+    socket: Socket,
+    endpoint: Endpoint,
+    streams: Streams,
+    end: CancellationToken,
+}
+
+/// A socket's file, which goes when this is dropped.
+#[derive(Debug)]
+struct Socket {
+    path: PathBuf,
+    /// Its device and number: what is there later may be another's.
+    file: (u64, u64),
+}
+
+impl Face {
+    /// Listens at `endpoint`, with the mode and the owner of the runtime's socket. Directories
+    /// above it are made; what a face that has ended left behind is replaced.
+    ///
+    /// Must be called in a tokio runtime with I/O.
+    ///
+    /// # Errors
+    /// If somebody listens there already, or a socket cannot be made there.
+    pub fn bind(
+        endpoint: &Endpoint,
+        runtime: &CriRuntime,
+        streaming: Streaming,
+        end: CancellationToken,
+    ) -> io::Result<Face> {
+        let (path, behind) = (endpoint.path(), &runtime.shared.endpoint);
+        if path == behind.path() {
+            return Err(io::Error::new(
+                ErrorKind::InvalidInput,
+                "that is the runtime's own socket",
+            ));
+        }
+        let (listener, socket) = bind(path, behind.path())?;
+        let streams = Streams { shared: runtime.shared.clone(), streaming };
+        Ok(Face { listener, socket, endpoint: behind.clone(), streams, end })
+    }
+
+    /// Serves until the token that ends it is cancelled, and the connections have ended then.
+    pub async fn serve(self) {
+        let Face { listener, socket, endpoint, streams, end } = self;
+        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        let tracker = TaskTracker::new();
+        loop {
+            let accepted = tokio::select! {
+                () = end.cancelled() => break,
+                accepted = listener.accept() => accepted,
+            };
+            let near = match accepted {
+                Ok((near, _)) => near,
+                Err(error) => {
+                    warn!("accept: {error}");
+                    sleep(PAUSE).await;
+                    continue;
+                }
+            };
+            let Ok(place) = places.clone().try_acquire_owned() else {
+                warn!(
+                    "{}: a client of the runtime is turned away: {CONNECTIONS} are here",
+                    socket.path.display()
+                );
+                continue;
+            };
+            let (endpoint, streams, end) = (endpoint.clone(), streams.clone(), end.clone());
+            tracker.spawn(async move {
+                connection(near, &endpoint, streams, end).await;
+                drop(place);
+            });
+        }
+        drop((listener, socket));
+        tracker.close();
+        tracker.wait().await;
+    }
+}
+
+/// Passes one client's connection, to a connection to the runtime of its own.
+async fn connection(
+    near: UnixStream,
+    endpoint: &Endpoint,
+    streams: Streams,
+    end: CancellationToken,
+) {
+    let late = |_| io::Error::from(ErrorKind::TimedOut);
+    let far = timeout(CONNECT_PATIENCE, UnixStream::connect(endpoint.path())).await;
+    let far = match far.map_err(late).flatten() {
+        Ok(far) => far,
+        // To the client it is as if nobody had been here either.
+        Err(error) => return warn!("{endpoint}: {error}"),
+    };
+    let upgraded = |stream| Upgraded { stream, early: BytesMut::new() };
+    let face = cri::Face::new(streams);
+    let (ending, traffic) = join(upgraded(near), upgraded(far), face, end, SHUTDOWN).await;
+    debug!(?ending, ?traffic, "{endpoint}: a client's connection has ended");
+}
+
+/// The runtime's streams, behind URLs of ours.
+#[derive(Clone, Debug)]
+struct Streams {
+    shared: Arc<Shared>,
+    streaming: Streaming,
+}
+
+impl Exchange for Streams {
+    fn exchange(&mut self, call: Call, url: &str) -> Option<String> {
+        let Call { asked, id } = call;
+        let stream = match asked {
+            Asked::Exec(wants) => Stream::Exec { wants, session: self.served(url) },
+            Asked::Attach(wants) => Stream::Attach { wants, session: self.served(url) },
+            Asked::PortForward { ports } => {
+                Stream::PortForward { ports, forwarding: self.served(url) }
+            }
+        };
+        let ours = self.streaming.url(Offer { name: id, stream }, url.len());
+        if ours.is_none() {
+            warn!("too many streams wait to be begun: one is left to the runtime's own server");
+        }
+        ours
+    }
+
+    fn kept(&mut self, why: Kept) {
+        warn!("a stream is left to the runtime's own server: {why:?}");
+    }
+}
+
+impl Streams {
+    fn served<L: ?Sized>(&self, url: &str) -> Served<L> {
+        let upstream = self.shared.upstream(url.to_owned(), None);
+        Served::Upstream(Box::pin(std::future::ready(upstream)))
+    }
+}
+
+/// Makes a socket at `path` that is used as the one at `model` is: it is not there before it has
+/// its mode and owner.
+fn bind(path: &Path, model: &Path) -> io::Result<(UnixListener, Socket)> {
+    refuse_taken(path)?;
+    let named = || io::Error::new(ErrorKind::InvalidInput, "the socket has no name");
+    let directory = path.parent().ok_or_else(named)?;
+    fs::create_dir_all(directory)?;
+    // No longer than most names: a socket's path may have 108 bytes.
+    let hidden = directory.join(format!(".{}", std::process::id()));
+    let _ = fs::remove_file(&hidden);
+    let listener = UnixListener::bind(&hidden)?;
+    let made = prepare(&hidden, model).and_then(|()| fs::rename(&hidden, path));
+    if let Err(error) = made {
+        let _ = fs::remove_file(&hidden);
+        return Err(error);
+    }
+    let file = fs::metadata(path)?;
+    Ok((listener, Socket { path: path.to_owned(), file: (file.dev(), file.ino()) }))
+}
+
+fn prepare(path: &Path, model: &Path) -> io::Result<()> {
+    let Ok(model) = fs::metadata(model) else {
+        return fs::set_permissions(path, Permissions::from_mode(MODE));
+    };
+    fs::set_permissions(path, Permissions::from_mode(model.mode() & 0o777))?;
+    let ours = fs::metadata(path)?;
+    if (ours.uid(), ours.gid()) != (model.uid(), model.gid()) {
+        chown(path, Some(model.uid()), Some(model.gid()))?;
+    }
+    Ok(())
+}
+
+/// Refuses a path at which somebody listens, or which is no socket.
+fn refuse_taken(path: &Path) -> io::Result<()> {
+    let file = match fs::symlink_metadata(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    if !file.file_type().is_socket() {
+        return Err(io::Error::new(ErrorKind::AlreadyExists, "there is a file that is no socket"));
+    }
+    match BlockingStream::connect(path) {
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(()),
+        Err(error) => Err(error),
+        Ok(_) => Err(ErrorKind::AddrInUse.into()),
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let file = fs::symlink_metadata(&self.path).map(|file| (file.dev(), file.ino()));
+        if file.is_ok_and(|file| file == self.file) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().mode() & 0o777
+    }
+
+    #[tokio::test]
+    async fn a_socket_is_used_as_its_model_is_and_goes_with_its_owner() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, model) = (directory.path().join("new/cri.sock"), directory.path().join("model"));
+        let bound = bind(&path, &model).unwrap();
+        assert_eq!(mode(&path), MODE);
+        assert_eq!(bind(&path, &model).unwrap_err().kind(), ErrorKind::AddrInUse);
+        drop(bound);
+        assert!(!path.exists());
+        let _model = BlockingListener::bind(&model).unwrap();
+        fs::set_permissions(&model, Permissions::from_mode(0o600)).unwrap();
+        let (listener, socket) = bind(&path, &model).unwrap();
+        assert_eq!(mode(&path), 0o600);
+        // What a killed one leaves behind is in nobody's way.
+        drop(listener);
+        std::mem::forget(socket);
+        let (listener, socket) = bind(&path, &model).unwrap();
+        assert!(BlockingStream::connect(&path).is_ok());
+        let left: Vec<_> = fs::read_dir(path.parent().unwrap()).unwrap().collect();
+        assert_eq!(left.len(), 1);
+        // Another's stays.
+        fs::remove_file(&path).unwrap();
+        let _other = BlockingListener::bind(&path).unwrap();
+        drop((listener, socket));
+        assert!(path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_file_is_not_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        fs::write(&path, "kept").unwrap();
+        assert_eq!(bind(&path, &path).unwrap_err().kind(), ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&path).unwrap(), b"kept");
+    }
+
+    use std::os::unix::net::UnixListener as BlockingListener;
+}

@@ -1,0 +1,169 @@
+//! The flags of `node` for container runtimes, named as kubelet's and containerd's where they have
+//! them.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use bowline_node::cri::Endpoint;
+
+use super::BadUsage;
+use super::node::{Pair, pair};
+use super::pflag::{BadFlag, BadValue, Values, bad_value};
+use super::table::Flag;
+
+/// A container runtime, and what is between it and those that use it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cri {
+    /// Where the runtime listens.
+    pub endpoint: Endpoint,
+    /// Where we listen in front of it, for kubelets and others.
+    pub listen: Option<Endpoint>,
+    /// The streaming server behind that.
+    pub streaming_address: IpAddr,
+    /// Its port; 0 picks one.
+    pub streaming_port: u16,
+    /// Its certificate and key; without them it speaks HTTP.
+    pub streaming_certificate: Option<Pair>,
+    /// What becomes of a command whose client has gone.
+    pub hangup: Hangup,
+    /// Who connects to the ports of pods.
+    pub forwarding: Forwarding,
+}
+
+/// What becomes of a command whose client has gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hangup {
+    /// It ends where its processes can be seen.
+    Auto,
+    /// It ends.
+    End,
+    /// It runs on.
+    None,
+}
+
+/// Who connects to the ports of pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forwarding {
+    /// The runtime.
+    Runtime,
+    /// This node, in the pod's network namespace.
+    Netns,
+}
+
+/// `--container-runtime-endpoint`.
+pub const ENDPOINT: Flag =
+    Flag::text("container-runtime-endpoint", "ENDPOINT", "The socket of the container runtime.")
+        .default("unix:///run/containerd/containerd.sock");
+
+/// `--cri-listen`.
+pub const LISTEN: Flag = Flag::text(
+    "cri-listen",
+    "ENDPOINT",
+    "Listen there in front of the container runtime, for a kubelet, k3s or crictl that is pointed \
+     at it, as in unix:///run/bowline/cri.sock. What is no stream passes as it is. The socket has \
+     the mode and the owner of the runtime's. Without --runtime nothing else is served.",
+);
+
+/// `--streaming-address`.
+pub const STREAMING_ADDRESS: Flag = Flag::address(
+    "streaming-address",
+    "Where the streams of --cri-listen are served. Whoever uses that socket must reach it.",
+)
+.default("127.0.0.1");
+
+/// `--streaming-port`.
+pub const STREAMING_PORT: Flag =
+    Flag::port("streaming-port", "The port of that address. 0 picks a free one.").default("0");
+
+/// `--streaming-tls-cert-file`.
+pub const STREAMING_CERT: Flag = Flag::text(
+    "streaming-tls-cert-file",
+    "FILE",
+    "The certificate of that address and those above it, in PEM. Without it streams are in plain \
+     HTTP, as the runtimes' own.",
+);
+
+/// `--streaming-tls-private-key-file`.
+pub const STREAMING_KEY: Flag = Flag::text(
+    "streaming-tls-private-key-file",
+    "FILE",
+    "The private key of that certificate, in PEM.",
+);
+
+/// `--stream-hangup`.
+pub const HANGUP: Flag = Flag::text(
+    "stream-hangup",
+    "WHAT",
+    "What becomes of a command in a container runtime when its client goes away. none: it runs on, \
+     as runtimes have it. end: it gets SIGHUP, and SIGKILL after --stream-hangup-grace. auto: end \
+     where this node can see the host's processes.",
+)
+.default("auto");
+
+/// `--port-forward`.
+pub const PORT_FORWARD: Flag = Flag::text(
+    "port-forward",
+    "WHO",
+    "Who connects to the ports of a container runtime's pods. runtime: the runtime. netns: this \
+     node, in the pod's network namespace, which ends and resets each direction as it was.",
+)
+.default("runtime");
+
+/// All that are of no use without a container runtime.
+pub const FLAGS: [&Flag; 8] = [
+    &ENDPOINT,
+    &LISTEN,
+    &STREAMING_ADDRESS,
+    &STREAMING_PORT,
+    &STREAMING_CERT,
+    &STREAMING_KEY,
+    &HANGUP,
+    &PORT_FORWARD,
+];
+
+/// Reads them.
+///
+/// # Errors
+/// [`BadUsage`] for the first rule that is broken.
+pub fn read(values: &Values) -> Result<Cri, BadUsage> {
+    let listen = values.text(LISTEN.long).map(|text| endpoint(&LISTEN, &text)).transpose()?;
+    let given = values.text(ENDPOINT.long);
+    let runtime = given.as_deref().unwrap_or(ENDPOINT.default);
+    Ok(Cri {
+        endpoint: endpoint(&ENDPOINT, runtime)?,
+        listen,
+        streaming_address: values
+            .address(STREAMING_ADDRESS.long)
+            .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        streaming_port: values.port(STREAMING_PORT.long).unwrap_or(0),
+        streaming_certificate: pair(values, STREAMING_CERT.long, STREAMING_KEY.long)?,
+        hangup: choice(
+            values,
+            &HANGUP,
+            &[("auto", Hangup::Auto), ("end", Hangup::End), ("none", Hangup::None)],
+            "auto, end, none",
+        )?,
+        forwarding: choice(
+            values,
+            &PORT_FORWARD,
+            &[("runtime", Forwarding::Runtime), ("netns", Forwarding::Netns)],
+            "runtime, netns",
+        )?,
+    })
+}
+
+fn endpoint(flag: &Flag, text: &str) -> Result<Endpoint, BadFlag> {
+    Endpoint::parse(text).map_err(|_| bad_value(flag, text, BadValue::Endpoint))
+}
+
+/// Returns the value that a word stands for; the first one without a word.
+fn choice<T: Copy>(
+    values: &Values,
+    flag: &Flag,
+    words: &[(&str, T)],
+    all: &'static str,
+) -> Result<T, BadFlag> {
+    let given = values.text(flag.long);
+    let word = given.as_deref().unwrap_or(flag.default);
+    let found = words.iter().find(|known| known.0 == word);
+    found.map(|known| known.1).ok_or_else(|| bad_value(flag, word, BadValue::Choice(all)))
+}
