@@ -5,6 +5,9 @@
 #                          with the pods default/box (busybox) and default/gnu (Debian) on it;
 #                          returns when they are ready
 #   cluster.sh down DIR    ends what `up DIR` started and nothing else; logs and keys stay in DIR
+#   cluster.sh enter DIR COMMAND...
+#                          a command inside of the node's namespaces, where containerd's socket, the
+#                          pods' processes and their network namespaces are; `down` ends it
 #
 # Everything is in DIR: env (addresses, to be sourced), admin.kubeconfig (system:masters, by
 # certificate), viewer.kubeconfig (may get pods and `get` their exec, but not `create` it; by token),
@@ -12,6 +15,13 @@
 #
 #   BOWLINE_PARTS            where the parts are; default: target/parts in this checkout
 #   NO_KUBELET=1             no node and no pod: the tests register a node of theirs
+#   ONLY=containerd          no Kubernetes: containerd, and a registry with the images of critest
+#   CONTAINERD=old           containerd 1.7, which has the CRI of old kubelets (v1alpha2) as well
+#   KUBERNETES=1.20          kube-apiserver and kubelet of that version; wants CONTAINERD=old
+#   FACE=COMMAND             a program in the node's namespaces that serves the CRI on a socket of its
+#                            own, split at spaces. {face} is that socket, {containerd} containerd's, {dir}
+#                            is DIR. It is up before the kubelet, which is pointed at it
+#   RUNTIME_ENDPOINT         what the kubelet is pointed at; default: FACE's socket, or containerd's
 #   APISERVER_FEATURE_GATES  KUBELET_FEATURE_GATES     A=true,B=false
 #   APISERVER_ARGS           KUBELET_ARGS              more flags, split at spaces
 #   APISERVER_PORT  ETCD_PORT  ETCD_PEER_PORT  KUBELET_PORT       fixed ports instead
@@ -87,10 +97,13 @@ start_etcd() {
 }
 
 start_apiserver() {
+  local own=(--kubelet-preferred-address-types=Hostname,InternalIP)
+  # Since 1.21 there is no other port.
+  [ "$KUBERNETES" != 1.20 ] || own+=(--insecure-port=0)
   # ServiceAccount and the not-ready taint want controllers, and none runs here. The address to
   # advertise may not be a loopback one; nothing uses it.
   # shellcheck disable=SC2086  # flags are split at spaces
-  start kube-apiserver "$parts/bin/kube-apiserver" \
+  start kube-apiserver "$kubernetes/kube-apiserver" \
     --etcd-servers="http://127.0.0.1:$ETCD_PORT" \
     --bind-address=127.0.0.1 --secure-port="$APISERVER_PORT" \
     --advertise-address=192.0.2.2 --endpoint-reconciler-type=none --service-cluster-ip-range=10.0.0.0/24 \
@@ -100,7 +113,7 @@ start_apiserver() {
     --service-account-key-file=pki/service-account.key \
     --service-account-signing-key-file=pki/service-account.key \
     --disable-admission-plugins=ServiceAccount,TaintNodesByCondition --allow-privileged=true \
-    --kubelet-certificate-authority=pki/ca.crt --kubelet-preferred-address-types=Hostname,InternalIP \
+    --kubelet-certificate-authority=pki/ca.crt "${own[@]}" \
     --kubelet-client-certificate=pki/apiserver-kubelet-client.crt \
     --kubelet-client-key=pki/apiserver-kubelet-client.key \
     --feature-gates="${APISERVER_FEATURE_GATES:-}" ${APISERVER_ARGS:-}
@@ -128,14 +141,30 @@ YAML
 # ends every shim and container and drops every mount: nothing can outlive `down`.
 start_node() {
   write_containerd_config
-  write_kubelet_config
+  [ -n "$ONLY" ] || write_kubelet_config
   start unshare unshare --mount --pid --fork --kill-child --mount-proc bash "$self" node-inside "$dir"
-  wait_for 30 containerd test -e containerd/ready
-  wait_for 60 node node_is_ready
+  wait_for 30 node test -e containerd/ready
+  local name pid
   # As the rest of the machine knows them, for `down` and for tests that end one of them.
   pgrep -P "$(cat pids/unshare)" >pids/node
-  pgrep -P "$(cat pids/node)" -x containerd >pids/containerd
-  pgrep -P "$(cat pids/node)" -x kubelet >pids/kubelet
+  while read -r name pid; do echo "$pid" >"pids/$name"; done < <(name_processes)
+}
+
+# Each program of the node's with its process id, by the log that it writes.
+name_processes() {
+  local pid log
+  for pid in $(pgrep -P "$(cat pids/node)"); do
+    log=$(readlink "/proc/$pid/fd/2")
+    case $log in */containerd.log | */kubelet.log | */face.log | */registry.log)
+      log=${log##*/}
+      echo "${log%.log} $pid"
+      ;;
+    esac
+  done
+}
+
+start_pods() {
+  wait_for 60 node node_is_ready
   kubectl apply -f - >>log/kubectl.log <<'YAML'
 apiVersion: v1
 kind: Pod
@@ -160,12 +189,25 @@ YAML
   kubectl wait --for=condition=Ready --timeout=60s pod/box pod/gnu >>log/kubectl.log
 }
 
+filled_in() { # COMMAND
+  local command=${1//'{dir}'/$dir}
+  command=${command//'{face}'/$face_socket}
+  echo "${command//'{containerd}'/$containerd_socket}"
+}
+
+# A program that goes with whoever has started it, however that one ends; nsenter alone would leave it.
+enter() { # COMMAND...
+  exec nsenter --target "$(cat pids/node)" --mount --pid --wdns="$dir" setpriv --pdeathsig TERM "$@"
+}
+
 node_is_ready() {
   [ "$(kubectl get node localhost -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status}')" = True ]
 }
 
 # The first process in the namespaces: starts the node, adopts its orphans, and ends it on SIGTERM.
 node_inside() {
+  # As on a machine that systemd has started: what is mounted here, pods may be shown.
+  mount --make-rshared /
   # kubelet and CNI set these for the whole machine; here they get copies to write to. (Pods and
   # this machine reach each other without forwarding.)
   mkdir -p sysctl
@@ -184,52 +226,108 @@ node_inside() {
     mount --bind "machine/$path" "/$path"
   done
 
-  "$parts/bin/containerd" --config "$dir/containerd/config.toml" >log/containerd.log 2>&1 &
-  local containerd=$!
-  wait_for 30 containerd "$parts/bin/ctr" --address "$dir/containerd/containerd.sock" version
+  local started=()
+  inside containerd "$containerd/containerd" --config "$dir/containerd/config.toml"
+  wait_for 30 containerd ctr version
   local image
   for image in image/box.tar image-gnu/gnu.tar; do
-    "$parts/bin/ctr" --address "$dir/containerd/containerd.sock" --namespace k8s.io \
-      images import "$parts/$image"
+    ctr --namespace k8s.io images import "$parts/$image"
   done
+  [ -z "$ONLY" ] || start_registry
+  if [ -n "${FACE:-}" ]; then
+    local face
+    read -r -a face < <(filled_in "$FACE")
+    inside face "${face[@]}"
+    wait_for 10 face test -S "$face_socket"
+  fi
+  [ -n "$ONLY" ] || start_kubelet
+  trap 'kill "${started[@]}" 2>/dev/null || true' TERM
   : >containerd/ready
-  # shellcheck disable=SC2086  # flags are split at spaces
-  "$parts/bin/kubelet" --config="$dir/kubelet.yaml" --kubeconfig="$dir/node.kubeconfig" \
-    --root-dir="$dir/kubelet" --cert-dir="$dir/kubelet/pki" --hostname-override=localhost --v=2 \
-    ${KUBELET_ARGS:-} >log/kubelet.log 2>&1 &
-  local kubelet=$!
-  trap 'kill "$kubelet" "$containerd"' TERM
   # `wait` also returns when the trap ran; the second one is for their end.
   wait || true
   wait || true
 }
 
+inside() { # NAME COMMAND...
+  "${@:2}" >"log/$1.log" 2>&1 &
+  started+=($!)
+}
+
+ctr() { "$containerd/ctr" --address "$containerd_socket" "$@"; }
+
+# Its images have the names that they have in registries of the world; whoever pulls gets them here.
+start_registry() {
+  inside registry python3 "$here/registry.py" "$parts/critest-images" "$dir/containerd/registry"
+  wait_for 10 registry test -s containerd/registry
+  mkdir -p containerd/registries/_default
+  cat >containerd/registries/_default/hosts.toml <<TOML
+[host."http://$(cat containerd/registry)"]
+  capabilities = ["pull", "resolve"]
+TOML
+}
+
+start_kubelet() {
+  local own=()
+  # Later ones have this in their configuration, and know no other kind of runtime.
+  [ "$KUBERNETES" != 1.20 ] ||
+    own+=(--container-runtime=remote --container-runtime-endpoint="$RUNTIME_ENDPOINT")
+  # shellcheck disable=SC2086  # flags are split at spaces
+  inside kubelet "$kubernetes/kubelet" --config="$dir/kubelet.yaml" --kubeconfig="$dir/node.kubeconfig" \
+    --root-dir="$dir/kubelet" --cert-dir="$dir/kubelet/pki" --hostname-override=localhost --v=2 \
+    "${own[@]}" ${KUBELET_ARGS:-}
+}
+
 write_containerd_config() {
   mkdir -p containerd/cni
   # An OOM score below one's own needs CAP_SYS_RESOURCE, which machines of CI often lack.
-  cat >containerd/config.toml <<TOML
-version = 3
-root = "$dir/containerd/root"
-state = "$dir/containerd/state"
+  local runc='runtime_type = "io.containerd.runc.v2"'
+  local of_all="root = \"$dir/containerd/root\"
+state = \"$dir/containerd/state\"
 [grpc]
-  address = "$dir/containerd/containerd.sock"
+  address = \"$containerd_socket\"
 [ttrpc]
-  address = "$dir/containerd/containerd.sock.ttrpc"
+  address = \"$containerd_socket.ttrpc\""
+  if [ "$CONTAINERD" = old ]; then
+    cat >containerd/config.toml <<TOML
+version = 2
+$of_all
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "localhost/pause:1"
+  restrict_oom_score_adj = true
+  stream_server_address = "127.0.0.1"
+  stream_server_port = "0"
+[plugins."io.containerd.grpc.v1.cri".cni]
+  bin_dir = "$parts/cni"
+  conf_dir = "$dir/containerd/cni"
+[plugins."io.containerd.grpc.v1.cri".registry]
+  config_path = "$dir/containerd/registries"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+  $runc
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+  BinaryName = "$parts/bin/runc"
+TOML
+  else
+    cat >containerd/config.toml <<TOML
+version = 3
+$of_all
 [plugins."io.containerd.cri.v1.images".pinned_images]
   sandbox = "localhost/pause:1"
+[plugins."io.containerd.cri.v1.images".registry]
+  config_path = "$dir/containerd/registries"
 [plugins."io.containerd.cri.v1.runtime"]
   restrict_oom_score_adj = true
 [plugins."io.containerd.cri.v1.runtime".cni]
   bin_dirs = ["$parts/cni"]
   conf_dir = "$dir/containerd/cni"
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
-  runtime_type = "io.containerd.runc.v2"
+  $runc
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
   BinaryName = "$parts/bin/runc"
 [plugins."io.containerd.grpc.v1.cri"]
   stream_server_address = "127.0.0.1"
   stream_server_port = "0"
 TOML
+  fi
   cat >containerd/cni/pods.conflist <<JSON
 {"cniVersion": "0.4.0", "name": "pods", "plugins": [{"type": "ptp", "ipMasq": false, "ipam": {
   "type": "host-local", "dataDir": "$dir/containerd/addresses",
@@ -240,6 +338,14 @@ JSON
 write_kubelet_config() {
   local gates=${KUBELET_FEATURE_GATES:+, $KUBELET_FEATURE_GATES}
   gates=${gates//,/, } && gates=${gates//=/: }
+  local own
+  own="containerRuntimeEndpoint: $RUNTIME_ENDPOINT
+failCgroupV1: false
+localStorageCapacityIsolation: false
+# Errors at things that only a whole machine allows are warnings with this gate.
+featureGates: {KubeletInUserNamespace: true$gates}"
+  # What 1.20 knows of these; it has the endpoint as a flag.
+  [ "$KUBERNETES" != 1.20 ] || own="featureGates: {LocalStorageCapacityIsolation: false$gates}"
   cat >kubelet.yaml <<YAML
 apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
@@ -251,7 +357,6 @@ authentication: {anonymous: {enabled: false}, webhook: {enabled: false}, x509: {
 authorization: {mode: AlwaysAllow}
 tlsCertFile: $dir/pki/kubelet.crt
 tlsPrivateKeyFile: $dir/pki/kubelet.key
-containerRuntimeEndpoint: unix://$dir/containerd/containerd.sock
 resolvConf: /dev/null
 volumePluginDir: $dir/kubelet/plugins
 makeIPTablesUtilChains: false
@@ -259,15 +364,12 @@ makeIPTablesUtilChains: false
 cgroupDriver: cgroupfs
 cgroupsPerQOS: false
 enforceNodeAllocatable: []
-failCgroupV1: false
 failSwapOn: false
-localStorageCapacityIsolation: false
 oomScoreAdj: 0
 evictionHard: {memory.available: "0%", nodefs.available: "0%", nodefs.inodesFree: "0%", imagefs.available: "0%"}
 nodeStatusUpdateFrequency: 1s
 nodeStatusReportFrequency: 1s
-# Errors at things that only a whole machine allows are warnings with this gate.
-featureGates: {KubeletInUserNamespace: true$gates}
+$own
 YAML
 }
 
@@ -277,33 +379,58 @@ up() {
   [ ! -e pids ] || [ -z "$(ls pids)" ] || die "$dir is up already: run cluster.sh down $dir"
   # A Unix socket's path has 107 bytes at most, and containerd's come after this.
   [ ${#dir} -le 70 ] || die "the path $dir is too long for sockets in it"
-  need tools etcd kube-apiserver kubectl-1.37
-  [ -n "${NO_KUBELET:-}" ] || need runc cni containerd image image-gnu kubelet
+  need_parts
   rm -rf etcd containerd kubelet machine
   mkdir -p pki log pids
+  printf '%s=%s\n' CONTAINERD_SOCKET "$containerd_socket" RUNTIME_ENDPOINT "$RUNTIME_ENDPOINT" >./env
+  trap 'echo "cluster.sh: not up; the logs are in $dir/log" >&2; down' EXIT
+  [ -n "$ONLY" ] || start_control_plane
+  [ -n "${NO_KUBELET:-}" ] || start_node
+  [ -n "$ONLY${NO_KUBELET:-}" ] || start_pods
+  trap - EXIT
+}
+
+need_parts() {
+  local names=(tools)
+  [ -n "$ONLY" ] && names+=(critest-images) || names+=(etcd kubectl-1.37)
+  [ -n "${NO_KUBELET:-}" ] || names+=(runc cni image image-gnu)
+  case $CONTAINERD in
+  '') [ -n "${NO_KUBELET:-}" ] || names+=(containerd) ;;
+  old) names+=(containerd-1.7) ;;
+  *) die "there is no containerd $CONTAINERD" ;;
+  esac
+  case $KUBERNETES in
+  '')
+    [ -n "$ONLY" ] || names+=(kube-apiserver)
+    [ -n "$ONLY${NO_KUBELET:-}" ] || names+=(kubelet)
+    ;;
+  1.20) names+=(kubernetes-1.20) ;;
+  *) die "there is no Kubernetes $KUBERNETES" ;;
+  esac
+  [ -z "$ONLY" ] || [ "$ONLY" = containerd ] || die "there is nothing that is only $ONLY"
+  need "${names[@]}"
+}
+
+start_control_plane() {
   choose_ports
-  cat >./env <<ENV
+  cat >>./env <<ENV
 APISERVER_URL=$APISERVER_URL
 APISERVER_PORT=$APISERVER_PORT
 KUBELET_PORT=$KUBELET_PORT
 ETCD_PORT=$ETCD_PORT
-CONTAINERD_SOCKET=$dir/containerd/containerd.sock
 ENV
   [ -e pki/tokens.csv ] || make_keys
   kubeconfig admin.kubeconfig "$(by_certificate admin)"
   kubeconfig node.kubeconfig "$(by_certificate node)"
   kubeconfig viewer.kubeconfig 'token: viewer-token'
-  trap 'echo "cluster.sh: not up; the logs are in $dir/log" >&2; down' EXIT
   start_etcd
   start_apiserver
-  [ -n "${NO_KUBELET:-}" ] || start_node
-  trap - EXIT
 }
 
 down() {
   local name
   [ -e pids ] || return 0
-  if [ -e pids/node ]; then
+  if [ -e pids/kubelet ]; then
     # Gently first: then kubelet and the CNI plugin clean up after the pods themselves.
     kubectl delete pods --all --all-namespaces --timeout=20s --request-timeout=20s >>log/kubectl.log 2>&1 || true
   fi
@@ -368,13 +495,25 @@ die() {
 }
 
 command=${1:-} dir=${2:-}
-[ -n "$dir" ] || die 'usage: cluster.sh up DIR | cluster.sh down DIR'
+[ -n "$dir" ] || die 'usage: cluster.sh up DIR | cluster.sh down DIR | cluster.sh enter DIR COMMAND...'
 mkdir -p "$dir"
 dir=$(readlink -f "$dir")
 cd "$dir"
+
+ONLY=${ONLY:-} CONTAINERD=${CONTAINERD:-} KUBERNETES=${KUBERNETES:-}
+containerd=$parts/${CONTAINERD:+$CONTAINERD/}bin
+kubernetes=$parts/${KUBERNETES:+k120/}bin
+containerd_socket=$dir/containerd/containerd.sock
+face_socket=$dir/containerd/face.sock
+[ -n "${RUNTIME_ENDPOINT:-}" ] || {
+  RUNTIME_ENDPOINT=unix://$containerd_socket
+  [ -z "${FACE:-}" ] || RUNTIME_ENDPOINT=unix://$face_socket
+}
+
 case $command in
 up) up ;;
 down) down ;;
+enter) enter "${@:3}" ;;
 node-inside) node_inside ;;
 *) die "there is no command $command" ;;
 esac

@@ -18,11 +18,13 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 go_module=$here/../go
 clients=$here/../clients
 parts=${BOWLINE_PARTS:-$(cd "$here/../.." && pwd)/target/parts}
-every=(tools runc cni etcd containerd image image-gnu kubectl-1.20 kubectl-1.32 kubectl-1.36 kubectl-1.37
-  kubelet kube-apiserver handlers python node autobahn services)
+every=(tools runc cni etcd containerd containerd-1.7 image image-gnu critest-images kubectl-1.20
+  kubectl-1.32 kubectl-1.36 kubectl-1.37 kubelet kube-apiserver handlers crictl critest python node
+  autobahn services)
 
 # The one place that says which Kubernetes is built is the Go module.
 kubernetes=$(grep -oE 'k8s.io/kubernetes v[0-9.]+' "$go_module/go.mod" | cut -d' ' -f2)
+cri_tools=$(grep -oE 'sigs.k8s.io/cri-tools v[0-9.]+' "$go_module/cri/go.mod" | cut -d' ' -f2)
 
 # ── What each part is: is it right, and how is it got ────────────────────────────────────────────
 
@@ -32,14 +34,14 @@ right() {
   runc) says 'runc version 1\.' "$parts/bin/runc" --version ;;
   cni) [ -x "$parts/cni/ptp" ] && [ -x "$parts/cni/host-local" ] && [ -x "$parts/cni/loopback" ] ;;
   etcd) says 'etcd Version: 3\.[5-9]' "$parts/bin/etcd" --version ;;
-  containerd)
-    says ' v?2\.' "$parts/bin/containerd" --version && says ' v?2\.' "$parts/bin/ctr" --version &&
-      says 'Version: +v?2\.' "$parts/bin/containerd-shim-runc-v2" -v
-    ;;
+  containerd) containerd_says "$parts/bin" 'v?2\.' ;;
+  containerd-1.7) containerd_says "$parts/old/bin" 'v?1\.7\.' ;;
   image) stamped "$parts/image" "$here/image.sh" && [ -s "$parts/image/box.tar" ] ;;
   image-gnu)
     stamped "$parts/image-gnu" "$here/image.sh" && [ -s "$parts/image-gnu/gnu.tar" ]
     ;;
+  critest-images) images_of_critest_right ;;
+  crictl | critest) says "version:? $cri_tools" "$parts/bin/$1" --version ;;
   kubectl-1.37) says "$kubernetes" "$parts/kubectl/1.37/kubectl" version --client ;;
   kubectl-*) says "v${1#kubectl-}\\." "$parts/kubectl/${1#kubectl-}/kubectl" version --client ;;
   handlers)
@@ -82,12 +84,8 @@ get() {
     from_debian sid etcd-server
     put usr/bin/etcd bin/etcd
     ;;
-  containerd)
-    from_debian sid containerd
-    for program in containerd containerd-shim-runc-v2 ctr; do
-      put "usr/bin/$program" "bin/$program"
-    done
-    ;;
+  containerd) get_containerd sid bin ;;
+  containerd-1.7) get_containerd trixie old/bin ;;
   image)
     from_debian bookworm busybox-static
     mkdir -p "$parts/image"
@@ -95,6 +93,8 @@ get() {
     stamp "$parts/image" "$here/image.sh"
     ;;
   image-gnu) get_image_gnu ;;
+  critest-images) get_images_of_critest ;;
+  crictl | critest) build_cri_tool "$1" ;;
   kubectl-1.20)
     from_debian bookworm kubernetes-client
     put usr/bin/kubectl kubectl/1.20/kubectl
@@ -145,6 +145,37 @@ get_tools() {
   apt-get update
   DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${packages[@]}"
   tools_right
+}
+
+containerd_says() { # DIRECTORY VERSION
+  says " $2" "$1/containerd" --version && says " $2" "$1/ctr" --version &&
+    says "Version: +$2" "$1/containerd-shim-runc-v2" -v
+}
+
+get_containerd() { # SUITE DIRECTORY
+  local program
+  from_debian "$1" containerd
+  for program in containerd containerd-shim-runc-v2 ctr; do
+    put "usr/bin/$program" "$2/$program"
+  done
+}
+
+# An image that is to show what a set-user-ID program may do wants one that says who it is.
+get_images_of_critest() {
+  local to=$parts/critest-images
+  from_debian bookworm busybox-static
+  rm -rf "$to" && mkdir -p "$to"
+  cc -static -Os -s -o "$to/nnp" -x c - <<'C'
+#include <stdio.h>
+#include <unistd.h>
+int main(void) { return printf("Effective uid: %d\n", (int)geteuid()) < 0; }
+C
+  python3 "$here/critest-images.py" "$unpacked/bin/busybox" "$to/nnp" "$to"
+  stamp "$to" "$here/critest-images.py"
+}
+
+images_of_critest_right() {
+  stamped "$parts/critest-images" "$here/critest-images.py" && [ -s "$parts/critest-images/index.json" ]
 }
 
 # What a copy, a shell and the tests' commands use, with the libraries that those link.
@@ -231,6 +262,18 @@ build() {
       -X k8s.io/client-go/pkg/version.gitVersion=$version" \
     -o "$target.new" "k8s.io/kubernetes/cmd/$2")
   mv "$target.new" "$target"
+}
+
+# build_cri_tool PROGRAM: crictl, or critest, which is a program of tests.
+build_cri_tool() {
+  local how=build
+  [ "$1" = crictl ] || how='test -c'
+  mkdir -p "$parts/bin"
+  # shellcheck disable=SC2086  # two words
+  (cd "$go_module/cri" && CGO_ENABLED=0 nice go $how -trimpath -buildvcs=false \
+    -ldflags "-s -w -X sigs.k8s.io/cri-tools/pkg/version.Version=$cri_tools" \
+    -o "$parts/bin/$1.new" "sigs.k8s.io/cri-tools/cmd/$1")
+  mv "$parts/bin/$1.new" "$parts/bin/$1"
 }
 
 # from_debian SUITE PACKAGE: unpacks a package of any Debian suite into $unpacked. It is never
