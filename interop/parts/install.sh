@@ -19,8 +19,8 @@ go_module=$here/../go
 clients=$here/../clients
 parts=${BOWLINE_PARTS:-$(cd "$here/../.." && pwd)/target/parts}
 every=(tools runc cni etcd containerd containerd-1.7 image image-gnu critest-images kubectl-1.20
-  kubectl-1.32 kubectl-1.36 kubectl-1.37 kubelet kube-apiserver handlers crictl critest python node
-  autobahn services)
+  kubectl-1.32 kubectl-1.36 kubectl-1.37 kubelet kube-apiserver handlers crictl critest kubernetes-1.20
+  python node autobahn services)
 
 # The one place that says which Kubernetes is built is the Go module.
 kubernetes=$(grep -oE 'k8s.io/kubernetes v[0-9.]+' "$go_module/go.mod" | cut -d' ' -f2)
@@ -47,6 +47,10 @@ right() {
   handlers)
     stamped "$parts/handlers" "$go_module/handlers/main.go" &&
       go version -m "$parts/handlers/handlers" | grep -E "k8s.io/apiserver\s+v0\.${kubernetes#v1.}"
+    ;;
+  kubernetes-1.20)
+    says 'Kubernetes v1\.20\.' "$parts/k120/bin/kubelet" --version &&
+      says 'Kubernetes v1\.20\.' "$parts/k120/bin/kube-apiserver" --version
     ;;
   kubelet | kube-apiserver) says "Kubernetes $kubernetes" "$parts/bin/$1" --version ;;
   python)
@@ -117,6 +121,7 @@ get() {
       -o "$parts/handlers/handlers" ./handlers)
     stamp "$parts/handlers" "$go_module/handlers/main.go"
     ;;
+  kubernetes-1.20) get_old_kubernetes ;;
   python) get_python ;;
   node) get_node ;;
   autobahn) get_autobahn ;;
@@ -192,6 +197,44 @@ get_image_gnu() {
   done
   bash "$here/image.sh" gnu "$tree" "$parts/image-gnu"
   stamp "$parts/image-gnu" "$here/image.sh"
+}
+
+# Debian has the source of an old Kubernetes and the Go of that time, both of them used where they are
+# unpacked. One file is not in the source, because a generator that is in it makes it.
+get_old_kubernetes() {
+  local work=$parts/debian/k120 package directories program
+  local module=k8s.io/kubernetes
+  local tree=$work/gopath/src/$module go=$work/usr/lib/go-1.19/bin/go
+  mkdir -p "$tree" "$parts/k120/bin"
+  # That Kubernetes has a reflect2 which knows no maps of Go 1.18 or later.
+  for package in golang-1.19-go golang-1.19-src golang-github-modern-go-reflect2-dev; do
+    from_debian bookworm "$package"
+    cp -a "$unpacked/." "$work"
+  done
+  source_from_debian bookworm kubernetes "$tree"
+  rm -r "$tree/vendor/github.com/modern-go/reflect2"
+  mv "$work/usr/share/gocode/src/github.com/modern-go/reflect2" "$tree/vendor/github.com/modern-go"
+
+  cd "$tree"
+  export GOROOT=$work/usr/lib/go-1.19 GOPATH=$work/gopath GOCACHE=$work/cache GOFLAGS=
+  export GO111MODULE=off CGO_ENABLED=0
+  "$go" build -o "$work/openapi-gen" $module/vendor/k8s.io/kube-openapi/cmd/openapi-gen
+  directories=$(grep --recursive --files-with-matches '+k8s:openapi-gen=' \
+    --include='*.go' vendor/k8s.io/*/ pkg/apis | xargs -n 1 dirname | LC_ALL=C sort --unique |
+    grep --extended-regexp --invert-match 'k8s.io/(code-generator|sample-apiserver|kube-openapi)|/testdata/')
+  "$work/openapi-gen" --logtostderr --output-package $module/pkg/generated/openapi \
+    --input-dirs "$(printf '%s\n' "$directories" | sed "s,^,$module/," | paste --serial --delimiters=,)" \
+    --output-file-base zz_generated.openapi --report-filename "$work/violations" \
+    --go-header-file vendor/k8s.io/code-generator/hack/boilerplate.go.txt
+  # Without the clouds of that time, which are most of it.
+  for program in kubelet kube-apiserver; do
+    nice "$go" build -tags providerless -trimpath -ldflags "-s -w
+        -X $module/vendor/k8s.io/component-base/version.gitVersion=v1.20.2
+        -X $module/vendor/k8s.io/component-base/version.gitMajor=1
+        -X $module/vendor/k8s.io/component-base/version.gitMinor=20" \
+      -o "$parts/k120/bin/$program.new" "$module/cmd/$program"
+    mv "$parts/k120/bin/$program.new" "$parts/k120/bin/$program"
+  done
 }
 
 get_python() {
@@ -288,13 +331,23 @@ from_debian() {
   rm "$apt/download/${package}"_*.deb
 }
 
+# source_from_debian SUITE PACKAGE DIRECTORY: unpacks what the package's authors have released.
+source_from_debian() {
+  local suite=$1 package=$2 apt=$parts/debian/$1-sources
+  private_apt "$suite" "$apt" deb-src
+  mkdir -p "$apt/download"
+  (cd "$apt/download" && apt-get -c "$apt/apt.conf" source --download-only "$package")
+  tar -xf "$apt/download/${package}"_*.orig.tar.* -C "$3" --strip-components=1
+  rm "$apt/download/${package}"_*
+}
+
 # An apt with lists, cache and status of its own, for one suite of the mirror.
 private_apt() {
-  local suite=$1 apt=$2 keys=/usr/share/keyrings/debian-archive-keyring.gpg
+  local suite=$1 apt=$2 kind=${3:-deb} keys=/usr/share/keyrings/debian-archive-keyring.gpg
   [ ! -e "$apt/fresh" ] || return 0
   mkdir -p "$apt"/{lists/partial,cache/archives/partial,preferences}
   : >"$apt/status"
-  echo "deb [signed-by=$keys] $(debian_mirror) $suite main" >"$apt/sources.list"
+  echo "$kind [signed-by=$keys] $(debian_mirror) $suite main" >"$apt/sources.list"
   cat >"$apt/apt.conf" <<CONF
 Dir::Etc::SourceList "$apt/sources.list";
 Dir::Etc::SourceParts "/dev/null";

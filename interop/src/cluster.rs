@@ -1,9 +1,12 @@
 //! A real Kubernetes for the time of a test.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, PoisonError};
+
+use rustix::process::Pid;
 
 use crate::parts::{cluster_script, part};
 
@@ -15,6 +18,13 @@ const SHARED: &str = "BOWLINE_CLUSTER";
 /// Clusters that can be up at the same time; their pods share `POD_SUBNET`. The last part is for
 /// whoever brings up one that is shared.
 const PARTS: usize = 7;
+
+/// A container runtime and no Kubernetes: for tests that speak its own language.
+pub const RUNTIME_ALONE: (&str, &str) = ("ONLY", "containerd");
+/// The last line of containerd that serves old kubelets as well.
+pub const OLD_RUNTIME: (&str, &str) = ("CONTAINERD", "old");
+/// Kubernetes as it was in 2020, which needs [`OLD_RUNTIME`].
+pub const OLD_KUBERNETES: (&str, &str) = ("KUBERNETES", "1.20");
 
 /// A running cluster; dropped, it goes down if it is a test's own.
 #[derive(Debug)]
@@ -35,6 +45,14 @@ impl Cluster {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         cluster.read_env();
         cluster
+    }
+
+    /// Brings one up whose kubelet is pointed at a program that serves the CRI itself.
+    /// Of its words, split at spaces, `{face}` becomes its socket, `{containerd}` containerd's and
+    /// `{dir}` the cluster's directory.
+    #[must_use]
+    pub fn behind(face: &str, settings: &[(&str, &str)]) -> Cluster {
+        Cluster::up(&[&[("FACE", face)], settings].concat())
     }
 
     /// One for tests that add objects of names of their own and harm nothing else: the one that
@@ -137,9 +155,38 @@ impl Cluster {
 
     /// Sends one of its programs a signal.
     pub fn signal(&self, name: &str, signal: rustix::process::Signal) {
+        rustix::process::kill_process(self.id(name), signal).unwrap();
+    }
+
+    /// The process of one of its programs.
+    #[must_use]
+    pub fn id(&self, name: &str) -> Pid {
         let id = std::fs::read_to_string(self.path("pids").join(name)).unwrap();
-        let id = rustix::process::Pid::from_raw(id.trim().parse().unwrap()).unwrap();
-        rustix::process::kill_process(id, signal).unwrap();
+        Pid::from_raw(id.trim().parse().unwrap()).unwrap()
+    }
+
+    /// A command inside of the node's namespaces: it sees the processes of the pods and their
+    /// network namespaces. It ends with the process that this starts, of which it is the
+    /// [`only_child`].
+    #[must_use]
+    pub fn enter(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new("bash");
+        command.arg(cluster_script()).arg("enter").arg(self.place.path()).arg(program);
+        command
+    }
+
+    /// crictl at an endpoint of a runtime's: containerd's own, or what is in front of it.
+    #[must_use]
+    pub fn crictl(&self, endpoint: &str) -> Command {
+        let mut crictl = Command::new(part("bin/crictl"));
+        crictl.args(["--config", "/dev/null", "--runtime-endpoint", endpoint]);
+        crictl
+    }
+
+    /// containerd's own endpoint.
+    #[must_use]
+    pub fn containerd(&self) -> String {
+        format!("unix://{}", self.env("CONTAINERD_SOCKET"))
     }
 }
 
@@ -152,6 +199,15 @@ impl Drop for Cluster {
         }
         TAKEN.lock().unwrap_or_else(PoisonError::into_inner)[part] = false;
     }
+}
+
+/// The process that another has started, if that is one.
+#[must_use]
+pub fn only_child(parent: Pid) -> Option<Pid> {
+    let parent = parent.as_raw_nonzero();
+    let children =
+        std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;
+    Pid::from_raw(children.trim().parse().ok()?)
 }
 
 static TAKEN: Mutex<[bool; PARTS]> = Mutex::new([false; PARTS]);

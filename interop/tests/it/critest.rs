@@ -1,0 +1,94 @@
+//! The runtimes' own conformance tests, critest, at an endpoint of the container runtime interface.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bowline_interop::cluster::{Cluster, RUNTIME_ALONE};
+use serde_json::Value;
+
+use crate::parts::part;
+
+/// What became of each spec, by its whole name: `passed`, `failed` or `skipped`.
+pub type Results = BTreeMap<String, String>;
+
+/// The specs about exec, attach and port-forward.
+pub const STREAMING: &str = "Streaming";
+/// All but the benchmarks, which critest leaves out by itself.
+pub const ALL: &str = "";
+/// Makes critest ask for WebSocket v5 and for the tunnel.
+pub const OVER_WEBSOCKET: [&str; 3] =
+    ["--websocket-exec", "--websocket-attach", "--websocket-portforward"];
+
+/// Runs the specs whose names have `focus` in them; the other ones count as skipped.
+pub fn run(cluster: &Cluster, endpoint: &str, focus: &str, flags: &[&str]) -> Results {
+    let report = cluster.path("critest.json");
+    // From the inside, since the runtime has to see what the specs mount.
+    let mut critest = cluster.enter(part("bin/critest"));
+    critest.arg(format!("--runtime-endpoint={endpoint}")).arg("--ginkgo.no-color");
+    critest.arg(format!("--ginkgo.json-report={}", report.display()));
+    // The same order each time.
+    critest.args(["--ginkgo.seed=1", &format!("--ginkgo.focus={focus}")]).args(flags);
+    let output = critest.output().unwrap();
+    let text = std::fs::read(&report).unwrap_or_else(|error| {
+        panic!("{error}: {}", String::from_utf8_lossy(&output.stdout));
+    });
+    std::fs::remove_file(&report).unwrap();
+    results(&serde_json::from_slice(&text).unwrap())
+}
+
+/// Reads ginkgo's report.
+fn results(report: &Value) -> Results {
+    let suites = report.as_array().unwrap().iter();
+    let reports = suites.flat_map(|suite| suite["SpecReports"].as_array().unwrap());
+    let specs = reports.filter(|report| report["LeafNodeType"] == "It");
+    specs.map(|spec| (name(spec), spec["State"].as_str().unwrap().to_owned())).collect()
+}
+
+fn name(spec: &Value) -> String {
+    let containers = spec["ContainerHierarchyTexts"].as_array().into_iter().flatten();
+    let names = containers.chain([&spec["LeafNodeText"]]);
+    names.map(|name| name.as_str().unwrap()).collect::<Vec<_>>().join(" ")
+}
+
+/// How many specs have come out so.
+pub fn count(results: &Results, state: &str) -> usize {
+    results.values().filter(|one| *one == state).count()
+}
+
+/// All specs at one endpoint and at another one of the same runtime: what differs in each of two
+/// rounds is different. A spec that waits for a busy machine fails once.
+#[expect(dead_code, reason = "for what is in front of a runtime")]
+pub fn must_agree(cluster: &Cluster, straight: &str, through: &str) {
+    let all = run(cluster, straight, ALL, &[]);
+    assert!(count(&all, "passed") >= 90, "of the runtime alone: {all:#?}");
+    let differ = differing(&all, &run(cluster, through, ALL, &[]));
+    if differ.is_empty() {
+        return;
+    }
+    let again = differ.iter().map(|name| escaped(name)).collect::<Vec<_>>().join("|");
+    let [straight, through] = [straight, through].map(|one| run(cluster, one, &again, &[]));
+    let differ = differing(&straight, &through);
+    assert!(differ.is_empty(), "twice: {differ:#?}");
+}
+
+fn differing(straight: &Results, through: &Results) -> Vec<String> {
+    let names = straight.keys().chain(through.keys()).collect::<BTreeSet<_>>();
+    let differ = names.into_iter().filter(|name| straight.get(*name) != through.get(*name));
+    differ.cloned().collect()
+}
+
+/// A name as a regular expression.
+fn escaped(name: &str) -> String {
+    let special = |one: char| ".+*?()|[]{}^$\\".contains(one);
+    name.chars().flat_map(|one| special(one).then_some('\\').into_iter().chain([one])).collect()
+}
+
+#[test]
+fn containerd_alone_streams_over_spdy_and_knows_no_websocket_v5() {
+    let cluster = Cluster::up(&[RUNTIME_ALONE]);
+    let over_spdy = run(&cluster, &cluster.containerd(), STREAMING, &[]);
+    assert_eq!(count(&over_spdy, "passed"), 5, "{over_spdy:#?}");
+    // Those about ports would wait two minutes for what never comes.
+    let others = "Streaming.*(exec|attach)";
+    let over_websocket = run(&cluster, &cluster.containerd(), others, &OVER_WEBSOCKET);
+    assert_eq!(count(&over_websocket, "failed"), 3, "{over_websocket:#?}");
+}
