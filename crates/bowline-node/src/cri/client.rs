@@ -1,6 +1,7 @@
 //! Calls of the container runtime interface over the runtime's socket, with deadlines and in the
 //! version that the runtime has.
 
+use std::borrow::Cow;
 use std::error::Error as _;
 use std::future::Future;
 use std::io;
@@ -58,7 +59,7 @@ pub(super) struct Client {
 #[derive(Debug, Error)]
 pub(super) enum CallError {
     /// The runtime refused, or failed.
-    #[error("rpc error: code = {} desc = {}", go_name(.0.code()), sanitized(.0.message(), REASON_BYTES))]
+    #[error("rpc error: code = {} desc = {}", go_name(.0.code()), shown(.0.message()))]
     Status(Status),
     /// There is no connection to the runtime, or it has broken.
     #[error(
@@ -73,8 +74,8 @@ pub(super) enum CallError {
     },
     /// The runtime has not answered in time.
     #[error(
-        "rpc error: code = DeadlineExceeded desc = context deadline exceeded: the container runtime \
-         at {endpoint} did not answer {method} within {} s", patience.as_secs()
+        "rpc error: code = DeadlineExceeded desc = context deadline exceeded: the container \
+         runtime at {endpoint} did not answer {method} within {} s", patience.as_secs()
     )]
     Late {
         /// The runtime's address.
@@ -178,7 +179,7 @@ impl Client {
         if status.source().is_none() {
             return CallError::Status(status);
         }
-        let why = sanitized(&root_cause(&status), REASON_BYTES).into_owned();
+        let why = shown(&root_cause(&status)).into_owned();
         CallError::Connection { endpoint: self.endpoint.clone(), why }
     }
 }
@@ -225,6 +226,10 @@ fn root_cause(status: &Status) -> String {
             error.downcast_ref::<io::Error>().map_or_else(|| error.to_string(), go_error)
         }
     }
+}
+
+fn shown(text: &str) -> Cow<'_, str> {
+    sanitized(text, REASON_BYTES)
 }
 
 /// A code's name in Go's texts.

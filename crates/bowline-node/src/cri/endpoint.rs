@@ -1,5 +1,5 @@
-//! The address of a runtime, as the kubelet's `--container-runtime-endpoint` takes it, to the path of
-//! its socket.
+//! The address of a runtime, as the kubelet's `--container-runtime-endpoint` takes it, to the path
+//! of its socket.
 
 use std::fmt::{self, Display, Formatter};
 use std::path::{Path, PathBuf};

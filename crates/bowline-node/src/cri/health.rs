@@ -23,8 +23,8 @@ const READY: &str = "RuntimeReady";
 pub(super) struct Health(Mutex<Option<(Instant, Result<(), Refusal>)>>);
 
 impl Health {
-    /// Says whether the runtime is ready. Of several that ask at once, one does, and all others have
-    /// its answer.
+    /// Says whether the runtime is ready. Of several that ask at once, one does, and all others
+    /// have its answer.
     ///
     /// # Errors
     /// 503 and why it is not.

@@ -38,8 +38,9 @@ use crate::runtime::{
 pub struct CriSettings {
     /// Its socket.
     pub endpoint: Endpoint,
-    /// Whom to trust as its streaming server, if that speaks TLS. Default: as the kubelet, the CAs of
-    /// the operating system, so that a certificate that the runtime has made for itself is refused.
+    /// Whom to trust as its streaming server, if that speaks TLS. Default: as the kubelet, the CAs
+    /// of the operating system, so that a certificate that the runtime has made for itself is
+    /// refused.
     pub streaming_trust: Trust,
 }
 
@@ -137,7 +138,9 @@ impl CriRuntime {
         let container_id = find::running_container(client, target).await?;
         let words = command.join(" ");
         let request = messages::ExecSyncRequest { container_id, cmd: command };
-        let answer: messages::ExecSyncResponse = client.call("ExecSync", request, None).await?;
+        let answer = client.call("ExecSync", request, None).await;
+        // The kubelet has one code for whatever fails here.
+        let answer = answer.map_err(|error| Refusal::new(500, error.to_string()))?;
         let messages::ExecSyncResponse { stdout, stderr, exit_code } = answer;
         if exit_code != 0 {
             let stderr = String::from_utf8_lossy(&stderr);
@@ -147,8 +150,8 @@ impl CriRuntime {
         Ok([stdout, stderr].concat().into())
     }
 
-    /// Asks for a URL once a stream may begin: it is good for a minute, and for one request. `wants`
-    /// are its channels, where they may be others than the client's.
+    /// Asks for a URL once a stream may begin: it is good for a minute, and for one request.
+    /// `wants` are its channels, where they may be others than the client's.
     fn stream<L: ?Sized>(
         &self,
         method: &'static str,
@@ -224,14 +227,7 @@ impl Runtime for CriRuntime {
     }
 
     fn run<'a>(&'a self, target: &'a Target, command: Vec<String>) -> Answer<'a, Bytes> {
-        Box::pin(async move {
-            let ran = self.run_to_its_end(target, command).await;
-            // The kubelet has one code for whatever fails here, but not for a pod that is not there.
-            ran.map_err(|refusal| match refusal.code {
-                404 if !refusal.text.starts_with("rpc error") => refusal,
-                _ => Refusal { code: 500, ..refusal },
-            })
-        })
+        Box::pin(self.run_to_its_end(target, command))
     }
 
     fn ready(&self) -> Answer<'_, ()> {

@@ -10,6 +10,8 @@
 )]
 
 mod client;
+mod cri;
+mod cri_server;
 mod local;
 mod memory;
 mod node;

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bowline_io::serve::{Limits, Sessions, serve};
+use bowline_io::tls::{self, Identity};
 use bowline_node::forward::Slots;
 use bowline_node::kubelet::Kubelet;
 use bowline_node::runtime::Runtime;
@@ -27,13 +28,27 @@ impl Node {
     }
 
     pub async fn with(runtime: Arc<dyn Runtime>, sessions: Sessions) -> Node {
+        Node::serve(runtime, sessions, None).await
+    }
+
+    /// One that speaks TLS, with this certificate.
+    pub async fn over_tls(runtime: Arc<dyn Runtime>, identity: &Identity) -> Node {
+        let tls = tls::server(identity, None, false).unwrap();
+        Node::serve(runtime, Sessions::default(), Some(tls)).await
+    }
+
+    async fn serve(
+        runtime: Arc<dyn Runtime>,
+        sessions: Sessions,
+        tls: Option<tls::Server>,
+    ) -> Node {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let forwards = Slots::new(CONNECTIONS);
         let kubelet =
             Kubelet { runtime, sessions: sessions.clone(), allowed_clients: None, forwards };
         let service = move |peer, request| kubelet.clone().answer(peer, request);
-        let serving = serve(listener, None, Limits::default(), sessions.clone(), service);
+        let serving = serve(listener, tls, Limits::default(), sessions.clone(), service);
         Node { address, sessions, serving: tokio::spawn(serving) }
     }
 
