@@ -21,6 +21,7 @@ mod answers;
 #[cfg(test)]
 mod endless;
 mod lines;
+mod log_options;
 mod relay;
 mod streams;
 mod upstream;

@@ -1,95 +1,26 @@
-//! A container's log as lines, in the form in which the kubelet gives it (docs/protocols has no
-//! section on it; the parameters are those of `PodLogOptions`).
+//! A container's log as lines, in the form in which the kubelet gives it.
 
+use std::fmt::Write;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use bytes::{Buf, Bytes, BytesMut};
 use http_body::{Body, Frame};
-use thiserror::Error;
 use tracing::warn;
 
+use crate::log_options::Options;
 use crate::runtime::{LINE_BYTES, Log, LogRecord, LogRecords, LogRequest, Source};
 
 /// About how many bytes one piece of the answer has.
 pub(crate) const PIECE_BYTES: usize = 64 * 1024;
 
-/// What a query asks for of a log.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Options {
-    /// The part of it that the runtime answers.
-    pub request: LogRequest,
-    /// Whether each line begins with its time.
-    pub timestamps: bool,
-    /// The most bytes of the whole answer.
-    pub limit_bytes: Option<u64>,
-    /// The time of the oldest line that is wanted.
-    pub since: Option<SystemTime>,
-}
+/// How much of a log is looked at before others have their turn: of some, little is wanted.
+const TURN_BYTES: usize = 256 * 1024;
 
-/// A parameter that cannot be followed.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("invalid {name} {value:?}: {why}")]
-pub(crate) struct BadOption {
-    name: String,
-    value: String,
-    why: &'static str,
-}
-
-impl Options {
-    /// Reads a query.
-    ///
-    /// # Errors
-    /// [`BadOption`] for the first parameter whose value does not fit it.
-    pub(crate) fn parse(query: &str) -> Result<Options, BadOption> {
-        let mut options = Options::default();
-        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-            let bad = |why| BadOption { name: name.to_string(), value: value.to_string(), why };
-            let number = || value.parse().map_err(|_| bad("must be a whole number, 0 or more"));
-            let set = || match &*value {
-                "true" | "1" => Ok(true),
-                "false" | "0" | "" => Ok(false),
-                _ => Err(bad("must be true or false")),
-            };
-            match &*name {
-                "follow" => options.request.follow = set()?,
-                "timestamps" => options.timestamps = set()?,
-                "previous" => options.request.previous = set()?,
-                "tailLines" => options.request.tail = Some(number()?),
-                "limitBytes" => match number()? {
-                    0 => return Err(bad("must be greater than 0")),
-                    bytes => options.limit_bytes = Some(bytes),
-                },
-                #[expect(clippy::disallowed_methods, reason = "a log is asked for by date")]
-                "sinceSeconds" => {
-                    let ago = Duration::from_secs(number()?);
-                    options.since = SystemTime::now().checked_sub(ago);
-                }
-                "sinceTime" => {
-                    let time: Result<jiff::Timestamp, _> = value.parse();
-                    let time = time.map_err(|_| bad("must be a time such as 2026-01-31T12:00:00Z"));
-                    options.since = Some(time?.into());
-                }
-                "stream" => {
-                    options.request.source = match &*value {
-                        "Stdout" => Some(Source::Stdout),
-                        "Stderr" => Some(Source::Stderr),
-                        "All" | "" => None,
-                        _ => return Err(bad("must be All, Stdout or Stderr")),
-                    };
-                }
-                _ => {}
-            }
-        }
-        Ok(options)
-    }
-
-    fn wants(&self, source: Source) -> bool {
-        self.request.source.is_none_or(|wanted| wanted == source)
-    }
-}
+/// What one record counts for beside its bytes: of some, all are short.
+const RECORD_BYTES: usize = 64;
 
 /// The lines of a log, as the body of an answer.
 pub(crate) struct LogLines {
@@ -116,7 +47,7 @@ pub(crate) struct LogLines {
 enum Filled {
     /// There is enough for a piece, or the log has ended.
     Enough,
-    /// The next record has not been written yet.
+    /// The next record has not been written yet, or others have their turn.
     Waits,
     /// The log cannot be read any further.
     Failed,
@@ -157,9 +88,14 @@ impl LogLines {
 
     /// Adds lines to `out`, until there is enough for a piece.
     fn fill(&mut self, cx: &mut Context<'_>, out: &mut BytesMut) -> Filled {
+        let mut looked_at_bytes = 0;
         while !self.is_over && out.len() < PIECE_BYTES {
             if self.fault.is_some() {
                 return Filled::Failed;
+            }
+            if looked_at_bytes >= TURN_BYTES {
+                cx.waker().wake_by_ref();
+                return Filled::Waits;
             }
             if self.piece.is_some() {
                 self.take(out);
@@ -167,6 +103,7 @@ impl LogLines {
             }
             match self.records.poll_next(cx) {
                 Poll::Ready(Some(Ok(record))) => {
+                    looked_at_bytes += RECORD_BYTES + record.bytes.len();
                     if self.options.wants(record.source) {
                         self.piece = Some(record);
                     }
@@ -191,61 +128,91 @@ impl LogLines {
             let (source, time) = (*source, *time);
             let index = source as usize;
             // Where lines are given as they are, many are moved at once.
-            let is_plain =
-                !self.options.timestamps && self.options.since.is_none() && self.skip_lines == 0;
+            let LogRequest { timestamps, since, .. } = self.options.request;
+            let is_plain = !timestamps && since.is_none() && self.skip_lines == 0;
             if is_plain && self.partial[index].is_none() {
                 let room = bytes.len().min(PIECE_BYTES - out.len());
-                if let Some(end) = bytes[..room].iter().rposition(|byte| *byte == b'\n') {
+                if let Some(end) = memchr::memrchr(b'\n', &bytes[..room]) {
                     let lines = bytes.split_to(end + 1);
                     if !bytes.has_remaining() {
                         self.piece = None;
                     }
-                    self.add(out, &[], &lines);
+                    self.add(out, None, &lines);
                     continue;
                 }
             }
-            let end = bytes.iter().position(|byte| *byte == b'\n');
+            let end = memchr::memchr(b'\n', bytes);
             let part = bytes.split_to(end.map_or(bytes.len(), |end| end + 1));
             if !bytes.has_remaining() {
                 self.piece = None;
             }
-            let fresh = || PartialLine { time, bytes: BytesMut::new(), is_continued: false };
-            let mut line = self.partial[index].take().unwrap_or_else(fresh);
-            line.bytes.extend_from_slice(&part);
-            let is_whole = end.is_some();
-            if is_whole || line.bytes.len() >= LINE_BYTES {
-                self.put(&line, is_whole, out);
-            }
-            if !is_whole {
-                if line.bytes.len() >= LINE_BYTES {
-                    line.bytes = BytesMut::new();
-                    line.is_continued = true;
-                }
-                self.partial[index] = Some(line);
-            }
+            self.take_part(source, time, &part, end.is_some(), out);
         }
     }
 
-    fn put(&mut self, line: &PartialLine, is_whole: bool, out: &mut BytesMut) {
+    /// Adds a part of a line to `out`, once the line has ended or is too long.
+    fn take_part(
+        &mut self,
+        source: Source,
+        time: SystemTime,
+        part: &[u8],
+        is_whole: bool,
+        out: &mut BytesMut,
+    ) {
+        let partial = self.partial[source as usize].take();
+        // Most lines come in one piece and need no memory of their own.
+        let Some(mut line) = partial else {
+            let is_put = is_whole || part.len() >= LINE_BYTES;
+            if is_put {
+                self.put(time, false, part, is_whole, out);
+            }
+            let bytes = if is_put { BytesMut::new() } else { part.into() };
+            let rest = PartialLine { time, bytes, is_continued: is_put };
+            self.partial[source as usize] = (!is_whole).then_some(rest);
+            return;
+        };
+        line.bytes.extend_from_slice(part);
+        let is_put = is_whole || line.bytes.len() >= LINE_BYTES;
+        if is_put {
+            self.put(line.time, line.is_continued, &line.bytes, is_whole, out);
+        }
+        if !is_whole {
+            if is_put {
+                line.bytes = BytesMut::new();
+                line.is_continued = true;
+            }
+            self.partial[source as usize] = Some(line);
+        }
+    }
+
+    /// Adds a line, or what came of it, if it is wanted.
+    fn put(
+        &mut self,
+        time: SystemTime,
+        is_continued: bool,
+        bytes: &[u8],
+        is_whole: bool,
+        out: &mut BytesMut,
+    ) {
         if self.skip_lines > 0 {
             self.skip_lines -= u64::from(is_whole);
             return;
         }
-        if self.options.since.is_some_and(|since| line.time < since) {
+        let LogRequest { timestamps, since, .. } = self.options.request;
+        if since.is_some_and(|since| time < since) {
             return;
         }
-        let mut stamp = String::new();
-        if self.options.timestamps && !line.is_continued {
-            let time = jiff::Timestamp::try_from(line.time).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-            stamp = format!("{time:.9} ");
-        }
-        self.add(out, stamp.as_bytes(), &line.bytes);
+        self.add(out, (timestamps && !is_continued).then_some(time), bytes);
     }
 
-    /// Adds a prefix and bytes to `out`, as far as `limit_bytes` allows.
-    fn add(&mut self, out: &mut BytesMut, prefix: &[u8], bytes: &[u8]) {
+    /// Adds bytes to `out`, behind a time, as far as `limit_bytes` allows.
+    fn add(&mut self, out: &mut BytesMut, time: Option<SystemTime>, bytes: &[u8]) {
         let before = out.len();
-        out.extend_from_slice(prefix);
+        if let Some(time) = time {
+            let time = jiff::Timestamp::try_from(time).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+            // Memory takes all that is written to it.
+            let _ = write!(out, "{time:.9} ");
+        }
         out.extend_from_slice(bytes);
         let added = (out.len() - before) as u64;
         if added >= self.left_bytes {
@@ -260,7 +227,7 @@ impl LogLines {
     fn put_rest(&mut self, out: &mut BytesMut) {
         for index in 0..self.partial.len() {
             if let Some(line) = self.partial[index].take().filter(|line| !line.bytes.is_empty()) {
-                self.put(&line, true, out);
+                self.put(line.time, line.is_continued, &line.bytes, true, out);
             }
         }
         self.is_over = true;
@@ -296,16 +263,36 @@ impl Body for LogLines {
 
 #[cfg(test)]
 mod tests {
+    use std::future::{Future, poll_fn};
+
+    use http_body_util::BodyExt;
+
     use super::*;
 
-    #[test]
-    fn bad_values_are_named() {
-        for (query, expected) in [
-            ("tailLines=-1", "invalid tailLines \"-1\": must be a whole number, 0 or more"),
-            ("limitBytes=0", "invalid limitBytes \"0\": must be greater than 0"),
-            ("follow=x", "invalid follow \"x\": must be true or false"),
-        ] {
-            assert_eq!(Options::parse(query).unwrap_err().to_string(), expected);
+    /// Records without an end, of which none is wanted.
+    struct Endless;
+
+    impl LogRecords for Endless {
+        fn poll_next(&mut self, _: &mut Context<'_>) -> Poll<Option<io::Result<LogRecord>>> {
+            let (source, time) = (Source::Stderr, SystemTime::UNIX_EPOCH);
+            Poll::Ready(Some(Ok(LogRecord { source, time, bytes: "x\n".into() })))
+        }
+    }
+
+    #[tokio::test]
+    async fn who_passes_over_records_lets_others_have_their_turn() {
+        for query in ["stream=Stdout", "sinceTime=2026-01-31T12:00:00Z"] {
+            let log = Log { records: Box::new(Endless), skip_lines: 0 };
+            let mut lines = LogLines::new("c", log, Options::parse(query).unwrap());
+            let mut turns = 0;
+            let mut frame = Box::pin(lines.frame());
+            poll_fn(|cx| {
+                turns += 1;
+                assert!(frame.as_mut().poll(cx).is_pending());
+                // It has woken this task itself.
+                if turns < 3 { Poll::Pending } else { Poll::Ready(()) }
+            })
+            .await;
         }
     }
 }

@@ -140,6 +140,9 @@ pub struct LogRequest {
     /// The time of the oldest line that is wanted. A runtime may give older ones in any case: they
     /// are passed over.
     pub since: Option<SystemTime>,
+    /// Whether the client is told the time of each line. If it is not, nor is there a `since`, a
+    /// runtime may give lines of different times as one record, with the time of the first.
+    pub timestamps: bool,
 }
 
 /// Who serves what was asked for.

@@ -22,7 +22,8 @@ use self::route::{Route, record, route};
 use crate::allowed_clients::AllowedClients;
 use crate::answers::{forbidden, refuse, text, too_many};
 use crate::forward::Slots;
-use crate::lines::{LogLines, Options};
+use crate::lines::LogLines;
+use crate::log_options::Options;
 use crate::runtime::{Refusal, Runtime, Target};
 
 /// The kubelet's streaming endpoints and its logs, over one runtime.
@@ -117,8 +118,7 @@ impl Kubelet {
         if *request.method() != Method::GET {
             return Err(Refusal::new(405, "405: Method Not Allowed"));
         }
-        let options = Options::parse(query(request));
-        let options = options.map_err(|bad| Refusal::new(400, bad.to_string()))?;
+        let options = Options::parse(query(request))?;
         let session = self.admit_session(record("log", requester, target))?;
         let log = self.runtime.logs(target, options.request).await?;
         let place = self.sessions.long_answer().map_err(too_many)?;

@@ -55,7 +55,8 @@ mod tests {
     use super::super::container::Container;
     use super::super::manifest::ContainerSpec;
     use super::*;
-    use crate::lines::{LogLines, Options, PIECE_BYTES};
+    use crate::lines::{LogLines, PIECE_BYTES};
+    use crate::log_options::Options;
     use crate::runtime::{LINE_BYTES, Source};
 
     fn container(pieces: &[(Source, &str)]) -> Arc<Container> {
