@@ -18,6 +18,7 @@ pub mod session;
 pub mod streaming;
 
 mod answers;
+mod async_fd;
 #[cfg(test)]
 mod endless;
 mod lines;

@@ -12,6 +12,8 @@ mod face;
 mod find;
 mod health;
 mod info;
+#[allow(dead_code, reason = "the runtime that opens them comes next")]
+mod log_files;
 mod messages;
 
 use std::sync::{Arc, OnceLock};

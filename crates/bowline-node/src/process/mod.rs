@@ -1,7 +1,6 @@
 //! Pods to processes of this host: a runtime without images or namespaces, for development and
 //! tests.
 
-mod async_fd;
 mod attach;
 mod child;
 mod command;

@@ -19,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use super::async_fd::register;
 use super::{descendants, procfs};
+use crate::async_fd::register;
 use crate::runtime::ExitStatus;
 
 /// How long a killed process is waited for where no task can wait for it.

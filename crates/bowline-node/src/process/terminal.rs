@@ -14,7 +14,7 @@ use rustix::termios::{LocalModes, SpecialCodeIndex, Winsize, tcgetattr, tcsetwin
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::async_fd::register;
+use crate::async_fd::register;
 
 const CTRL_D: u8 = 4;
 
