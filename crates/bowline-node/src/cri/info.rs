@@ -4,10 +4,15 @@
 //! OCI; CRI-O has the latter. Both leave out what is false. Whatever else is there, or is not what
 //! it should be, is as if nothing were said.
 
+use std::io;
+
 use serde::Deserialize;
+use tonic::Code;
 
 use super::client::{ANSWER_PATIENCE, CallError, Client};
-use super::messages::{ContainerStatusRequest, ContainerStatusResponse, Strings};
+use super::messages::{
+    CONTAINER_RUNNING, ContainerStatusRequest, ContainerStatusResponse, Strings,
+};
 
 /// What is known of a container's process; `None` is what was not said.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,11 +58,7 @@ impl ContainerInfo {
         client: &Client,
         container_id: &str,
     ) -> Result<ContainerInfo, CallError> {
-        let request =
-            ContainerStatusRequest { container_id: container_id.to_owned(), verbose: true };
-        let answer: ContainerStatusResponse =
-            client.call("ContainerStatus", request, Some(ANSWER_PATIENCE)).await?;
-        Ok(ContainerInfo::read(&answer.info))
+        Ok(ContainerInfo::read(&status(client, container_id, true).await?.info))
     }
 
     fn read(info: &Strings) -> ContainerInfo {
@@ -70,6 +71,31 @@ impl ContainerInfo {
             tty: config.as_ref().map(|config| config.tty).or(terminal),
             stdin: config.map(|config| config.stdin),
         }
+    }
+}
+
+/// Asks for a container's status.
+///
+/// # Errors
+/// [`CallError`] if the runtime does not answer.
+pub(super) async fn status(
+    client: &Client,
+    container_id: &str,
+    verbose: bool,
+) -> Result<ContainerStatusResponse, CallError> {
+    let request = ContainerStatusRequest { container_id: container_id.to_owned(), verbose };
+    client.call("ContainerStatus", request, Some(ANSWER_PATIENCE)).await
+}
+
+/// Asks whether a container runs. One that the runtime does not know any more does not.
+///
+/// # Errors
+/// If the runtime does not answer.
+pub(super) async fn is_running(client: &Client, container_id: &str) -> io::Result<bool> {
+    match status(client, container_id, false).await {
+        Ok(answer) => Ok(answer.status.is_some_and(|status| status.state == CONTAINER_RUNNING)),
+        Err(CallError::Status(status)) if status.code() == Code::NotFound => Ok(false),
+        Err(error) => Err(io::Error::other(error)),
     }
 }
 

@@ -12,10 +12,10 @@ mod face;
 mod find;
 mod health;
 mod info;
-#[allow(dead_code, reason = "the runtime that opens them comes next")]
 mod log_files;
 mod messages;
 
+use std::io;
 use std::sync::{Arc, OnceLock};
 
 use bowline_io::tls::{self, TlsError, Trust};
@@ -29,10 +29,10 @@ pub use self::endpoint::{BadEndpoint, Endpoint};
 pub use self::face::Face;
 use self::find::{FindError, full_name};
 use self::health::Health;
-use self::info::ContainerInfo;
+use self::info::{ContainerInfo, is_running, status};
 use crate::runtime::{
-    Answer, AttachRequest, Attachment, ExecRequest, Forwarding, Log, LogRequest, PodTarget,
-    Refusal, Runtime, Served, Session, Target, Upstream,
+    Answer, AttachRequest, Attachment, BoxFuture, ExecRequest, Forwarding, Log, LogRequest,
+    PodTarget, Refusal, Runtime, Served, Session, Target, Upstream,
 };
 
 /// How a runtime is reached.
@@ -129,6 +129,19 @@ impl CriRuntime {
         Ok(self.stream("PortForward", request, None))
     }
 
+    async fn find_log(&self, target: &Target, request: LogRequest) -> Result<Log, Refusal> {
+        let client = &self.shared.client;
+        let id = find::logged_container(client, target, request.previous).await?;
+        let status = status(client, &id, false).await?.status.unwrap_or_default();
+        let shared = self.shared.clone();
+        let is_running = move || -> BoxFuture<'static, io::Result<bool>> {
+            let (shared, id) = (shared.clone(), id.clone());
+            Box::pin(async move { is_running(&shared.client, &id).await })
+        };
+        let log = log_files::open(status.log_path.as_ref(), &request, Box::new(is_running)).await;
+        log.map_err(|error| Refusal::new(400, error.to_string()))
+    }
+
     /// Runs a command to its end, for as long as it takes: as with the kubelet, it is the asker who
     /// gives up.
     async fn run_to_its_end(
@@ -221,11 +234,7 @@ impl Runtime for CriRuntime {
     }
 
     fn logs<'a>(&'a self, target: &'a Target, request: LogRequest) -> Answer<'a, Log> {
-        Box::pin(async move {
-            let client = &self.shared.client;
-            let _id = find::logged_container(client, target, request.previous).await?;
-            Err(Refusal::new(501, "this node gives no logs of its runtime yet"))
-        })
+        Box::pin(self.find_log(target, request))
     }
 
     fn run<'a>(&'a self, target: &'a Target, command: Vec<String>) -> Answer<'a, Bytes> {

@@ -14,7 +14,7 @@ use prost::Message;
 use crate::client::{CARRIERS, attach, exec, get, refused, run, server, through};
 use crate::cri_server::{
     Attach, CriServer, EXITED, Exec, ExecSync, PortForward, RUNNING, Reply, condition, containers,
-    sandboxes, url, verbose,
+    logged, sandboxes, url, verbose,
 };
 use crate::memory::Memory;
 use crate::node::Node;
@@ -252,6 +252,25 @@ async fn answers_that_are_none_are_failures() {
         assert_eq!(code, 500, "{text}");
         assert!(text.starts_with(expected), "{reply:?}: {text}");
     }
+}
+
+/// Who follows a log is answered until the container has ended.
+#[tokio::test]
+async fn a_log_is_where_the_runtime_says() {
+    let cri = CriServer::start();
+    let node = node(&cri).await;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "2026-01-31T12:00:00.5Z stdout F one\n").unwrap();
+    for (state, query) in [(RUNNING, ""), (EXITED, "?follow=true")] {
+        cri.reply("ContainerStatus", &logged(state, file.path()));
+        let log = get(node.address, &format!("/containerLogs/ns/p/c{query}")).await.unwrap();
+        assert_eq!(log, "one\n");
+    }
+    cri.answer("ContainerStatus", Reply::Status(5, "gone".into()));
+    let answer = refused(get(node.address, "/containerLogs/ns/p/c").await);
+    assert_eq!(answer, (404, "rpc error: code = NotFound desc = gone".into()));
+    cri.reply("ContainerStatus", &logged(RUNNING, Path::new("")));
+    assert_eq!(refused(get(node.address, "/containerLogs/ns/p/c").await).0, 400);
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -299,8 +299,18 @@ pub struct ExecSync {
 
 #[derive(Clone, PartialEq, Message)]
 pub struct ContainerStatus {
+    #[prost(message, optional, tag = "1")]
+    status: Option<State>,
     #[prost(map = "string, string", tag = "2")]
-    pub info: HashMap<String, String>,
+    info: HashMap<String, String>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct State {
+    #[prost(int32, tag = "3")]
+    state: i32,
+    #[prost(string, tag = "15")]
+    log_path: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -362,7 +372,13 @@ pub fn url(url: impl Into<String>) -> Url {
 }
 
 pub fn verbose(info: &str) -> ContainerStatus {
-    ContainerStatus { info: [("info".to_owned(), info.to_owned())].into() }
+    ContainerStatus { status: None, info: [("info".to_owned(), info.to_owned())].into() }
+}
+
+/// A container's state, and where its log is.
+pub fn logged(state: i32, log_path: &Path) -> ContainerStatus {
+    let log_path = log_path.to_str().unwrap().to_owned();
+    ContainerStatus { status: Some(State { state, log_path }), info: HashMap::new() }
 }
 
 /// A runtime's condition, and whether it holds.
