@@ -8,6 +8,9 @@
 #   cluster.sh enter DIR COMMAND...
 #                          a command inside of the node's namespaces, where containerd's socket, the
 #                          pods' processes and their network namespaces are; `down` ends it
+#   cluster.sh restart DIR NAME
+#                          starts containerd, kubelet or face with its own words again, after a test has
+#                          ended it; pids/NAME is the new one
 #
 # Everything is in DIR: env (addresses, to be sourced), admin.kubeconfig (system:masters, by
 # certificate), viewer.kubeconfig (may get pods and `get` their exec, but not `create` it; by token),
@@ -195,6 +198,19 @@ filled_in() { # COMMAND
   echo "${command//'{containerd}'/$containerd_socket}"
 }
 
+restart() { # NAME
+  local words
+  mapfile -d '' words <"machine/$1.words"
+  [ "$1" != face ] || rm -f "$face_socket"
+  start "$1-again" nsenter --target "$(cat pids/node)" --mount --pid --wdns="$dir" "${words[@]}"
+  wait_for 10 "$1" pgrep -P "$(cat "pids/$1-again")"
+  pgrep -P "$(cat "pids/$1-again")" >"pids/$1"
+  case $1 in
+  containerd) wait_for 30 containerd ctr version ;;
+  face) wait_for 10 face test -S "$face_socket" ;;
+  esac
+}
+
 # A program that goes with whoever has started it, however that one ends; nsenter alone would leave it.
 enter() { # COMMAND...
   exec nsenter --target "$(cat pids/node)" --mount --pid --wdns="$dir" setpriv --pdeathsig TERM "$@"
@@ -249,6 +265,7 @@ node_inside() {
 }
 
 inside() { # NAME COMMAND...
+  printf '%s\0' "${@:2}" >"machine/$1.words"
   "${@:2}" >"log/$1.log" 2>&1 &
   started+=($!)
 }
@@ -495,7 +512,8 @@ die() {
 }
 
 command=${1:-} dir=${2:-}
-[ -n "$dir" ] || die 'usage: cluster.sh up DIR | cluster.sh down DIR | cluster.sh enter DIR COMMAND...'
+[ -n "$dir" ] || die 'usage: cluster.sh up DIR | cluster.sh down DIR | cluster.sh enter DIR COMMAND... |
+  cluster.sh restart DIR NAME'
 mkdir -p "$dir"
 dir=$(readlink -f "$dir")
 cd "$dir"
@@ -514,6 +532,7 @@ case $command in
 up) up ;;
 down) down ;;
 enter) enter "${@:3}" ;;
+restart) restart "$3" ;;
 node-inside) node_inside ;;
 *) die "there is no command $command" ;;
 esac

@@ -41,7 +41,7 @@ impl Cluster {
     pub fn up(settings: &[(&str, &str)]) -> Cluster {
         let place = tempfile::Builder::new().prefix("bowline-").tempdir().unwrap();
         let mut cluster = Cluster { place, env: HashMap::new(), own: Some(take_part()) };
-        let output = cluster.script("up", settings);
+        let output = cluster.script(&["up"], settings);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         cluster.read_env();
         cluster
@@ -78,9 +78,10 @@ impl Cluster {
         self.env = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     }
 
-    fn script(&self, command: &str, settings: &[(&str, &str)]) -> Output {
+    /// Runs the script: the command that is the first word, for this directory.
+    fn script(&self, words: &[&str], settings: &[(&str, &str)]) -> Output {
         let mut script = Command::new("bash");
-        script.arg(cluster_script()).arg(command).arg(self.place.path());
+        script.arg(cluster_script()).arg(words[0]).arg(self.place.path()).args(&words[1..]);
         if let Some(part) = self.own {
             script.env("POD_SUBNET", subnet(part));
         }
@@ -165,6 +166,12 @@ impl Cluster {
         Pid::from_raw(id.trim().parse().unwrap()).unwrap()
     }
 
+    /// Starts one of the node's programs again, with the words that it had, once it was ended.
+    pub fn restart(&self, name: &str) {
+        let output = self.script(&["restart", name], &[]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
     /// A command inside of the node's namespaces: it sees the processes of the pods and their
     /// network namespaces. It ends with the process that this starts, of which it is the
     /// [`only_child`].
@@ -193,7 +200,7 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         let Some(part) = self.own else { return };
-        let output = self.script("down", &[]);
+        let output = self.script(&["down"], &[]);
         if !output.status.success() {
             eprintln!("{}", String::from_utf8_lossy(&output.stderr));
         }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bowline_interop::cluster::{Cluster, RUNTIME_ALONE};
 use serde_json::Value;
 
-use crate::parts::part;
+use crate::parts::{bowline, part};
 
 /// What became of each spec, by its whole name: `passed`, `failed` or `skipped`.
 pub type Results = BTreeMap<String, String>;
@@ -56,7 +56,6 @@ pub fn count(results: &Results, state: &str) -> usize {
 
 /// All specs at one endpoint and at another one of the same runtime: what differs in each of two
 /// rounds is different. A spec that waits for a busy machine fails once.
-#[expect(dead_code, reason = "for what is in front of a runtime")]
 pub fn must_agree(cluster: &Cluster, straight: &str, through: &str) {
     let all = run(cluster, straight, ALL, &[]);
     assert!(count(&all, "passed") >= 90, "of the runtime alone: {all:#?}");
@@ -91,4 +90,21 @@ fn containerd_alone_streams_over_spdy_and_knows_no_websocket_v5() {
     let others = "Streaming.*(exec|attach)";
     let over_websocket = run(&cluster, &cluster.containerd(), others, &OVER_WEBSOCKET);
     assert_eq!(count(&over_websocket, "failed"), 3, "{over_websocket:#?}");
+}
+
+/// Our face in front of containerd, in the cluster's words.
+fn our_face() -> String {
+    let of = "node --cri-listen unix://{face} --container-runtime-endpoint unix://{containerd}";
+    format!("{} {of}", bowline().display())
+}
+
+#[test]
+fn through_our_face_every_spec_is_as_straight_and_websocket_v5_streams() {
+    let cluster = Cluster::behind(&our_face(), &[RUNTIME_ALONE]);
+    let (straight, face) = (cluster.containerd(), cluster.env("RUNTIME_ENDPOINT").to_owned());
+    for flags in [&[][..], &OVER_WEBSOCKET] {
+        let streamed = run(&cluster, &face, STREAMING, flags);
+        assert_eq!(count(&streamed, "passed"), 5, "{flags:?}: {streamed:#?}");
+    }
+    must_agree(&cluster, &straight, &face);
 }
