@@ -257,6 +257,9 @@ node_inside() {
     wait_for 10 face test -S "$face_socket"
   fi
   [ -n "$ONLY" ] || start_kubelet
+  # The node is there until it is ended, also once a test has ended all that was started here.
+  sleep infinity &
+  started+=($!)
   trap 'kill "${started[@]}" 2>/dev/null || true' TERM
   : >containerd/ready
   # `wait` also returns when the trap ran; the second one is for their end.
@@ -447,7 +450,7 @@ ENV
 down() {
   local name
   [ -e pids ] || return 0
-  if [ -e pids/kubelet ]; then
+  if [ -e pids/kubelet ] && is_ours "$(cat pids/kubelet)"; then
     # Gently first: then kubelet and the CNI plugin clean up after the pods themselves.
     kubectl delete pods --all --all-namespaces --timeout=20s --request-timeout=20s >>log/kubectl.log 2>&1 || true
   fi
