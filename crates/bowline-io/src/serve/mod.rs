@@ -339,6 +339,7 @@ async fn greet(
     tls: Option<tls::Server>,
 ) -> io::Result<(Stream, Option<ClientCertificate>, bool)> {
     let Some(server) = tls else { return Ok((Stream::plain(tcp), None, false)) };
+    let server = server.current().await;
     let acceptor = TlsAcceptor::from(server.config.clone());
     let late = |_| io::Error::from(io::ErrorKind::TimedOut);
     let tcp = ReadAhead::new(tcp).held();

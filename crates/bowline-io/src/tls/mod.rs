@@ -1,5 +1,7 @@
 //! Makes TLS configurations of PEM, and reads identities from certificates.
 
+#[cfg(feature = "server")]
+mod files;
 mod go_compat;
 pub(crate) mod go_errors;
 mod parse;
@@ -25,6 +27,10 @@ use thiserror::Error;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::x509::SubjectPublicKeyInfo;
 
+#[cfg(feature = "server")]
+use self::files::Changing;
+#[cfg(feature = "server")]
+pub use self::files::{OwnIdentity, ServerFiles};
 use self::trust::{Purpose, Roots};
 use self::verifiers::{ClientVerifier, ServerVerifier};
 
@@ -73,7 +79,7 @@ pub enum TlsError {
 }
 
 /// A certificate chain and its key, in PEM.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Identity {
     /// The certificate, then its intermediates.
     pub certificate: Vec<u8>,
@@ -173,9 +179,31 @@ pub struct Server {
     /// rustls' part of it, for handshakes.
     pub config: Arc<ServerConfig>,
     clients: Option<Arc<ClientVerifier>>,
+    #[cfg(feature = "server")]
+    changing: Option<Arc<Changing>>,
 }
 
 impl Server {
+    /// Returns the configuration for a connection that is made now.
+    #[cfg(feature = "server")]
+    pub async fn current(&self) -> Server {
+        match &self.changing {
+            None => self.clone(),
+            Some(changing) => {
+                Server { changing: self.changing.clone(), ..changing.current().await }
+            }
+        }
+    }
+
+    /// Returns the CAs of clients, as they were read last.
+    fn known_clients(&self) -> Option<Arc<ClientVerifier>> {
+        #[cfg(feature = "server")]
+        if let Some(changing) = &self.changing {
+            return changing.known().clients;
+        }
+        self.clients.clone()
+    }
+
     /// Returns the certificate that a client has sent, if it has.
     #[must_use]
     pub fn client_certificate(
@@ -183,20 +211,15 @@ impl Server {
         certificates: Option<&[CertificateDer<'static>]>,
     ) -> Option<ClientCertificate> {
         let chain = certificates?.to_vec();
-        Some(ClientCertificate {
-            config: self.config.clone(),
-            clients: self.clients.clone()?,
-            chain,
-        })
+        self.clients.is_some().then(|| ClientCertificate { server: self.clone(), chain })
     }
 }
 
 /// The certificate that a client sent when it connected, with its intermediates. All of them may
-/// expire before the connection ends, so they are judged for each request.
+/// expire before the connection ends, and CAs may go, so they are judged for each request.
 #[derive(Clone, Debug)]
 pub struct ClientCertificate {
-    config: Arc<ServerConfig>,
-    clients: Arc<ClientVerifier>,
+    server: Server,
     chain: Vec<CertificateDer<'static>>,
 }
 
@@ -205,9 +228,13 @@ impl ClientCertificate {
     /// valid.
     #[must_use]
     pub fn identity(&self) -> Option<PeerIdentity> {
-        let now = self.config.time_provider.current_time()?;
+        let now = self.server.config.time_provider.current_time()?;
         let (leaf, intermediates) = self.chain.split_first()?;
-        self.clients.roots().judge(Purpose::Client, leaf, intermediates, now).ok()?;
+        self.server
+            .known_clients()?
+            .roots()
+            .judge(Purpose::Client, leaf, intermediates, now)
+            .ok()?;
         PeerIdentity::of(leaf)
     }
 }
@@ -246,7 +273,12 @@ pub fn server(
     // Our order decides, not the client's.
     config.ignore_client_order = true;
     config.alpn_protocols = vec![ALPN.to_vec()];
-    Ok(Server { config: Arc::new(config), clients })
+    Ok(Server {
+        config: Arc::new(config),
+        clients,
+        #[cfg(feature = "server")]
+        changing: None,
+    })
 }
 
 /// Which servers a client trusts.

@@ -11,6 +11,7 @@
 
 mod admissions;
 mod certificates;
+mod changes;
 mod expiry;
 mod informational;
 mod join;
