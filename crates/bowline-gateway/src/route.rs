@@ -185,6 +185,7 @@ impl Route {
         Attributes::Resource(ResourceAttributes {
             verb: verb(method, name.is_empty()).into(),
             group: "".into(),
+            version: "v1".into(),
             resource: resource.into(),
             subresource: subresource.into(),
             namespace: namespace.to_owned(),

@@ -90,6 +90,8 @@ pub struct ResourceAttributes {
     pub verb: Cow<'static, str>,
     /// The API group; empty for the core's.
     pub group: Cow<'static, str>,
+    /// The version of the API; empty where none is meant.
+    pub version: Cow<'static, str>,
     /// The resource, as in `pods`.
     pub resource: Cow<'static, str>,
     /// The subresource, as in `exec`; empty where there is none.

@@ -1,4 +1,4 @@
-//! Plain GET requests to an API server, with kubectl's words for what goes wrong.
+//! Plain requests to an API server, with kubectl's words for what goes wrong.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,11 +9,11 @@ use bowline_io::http::{HttpError, head as http_head, request};
 use bowline_io::observe::Observer;
 use bowline_io::text::{redacted, sanitized};
 use bytes::Bytes;
-use http::header::{ACCEPT, RETRY_AFTER, USER_AGENT};
+use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
 use http::response::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::time::{Instant, sleep};
 use url::Url;
@@ -35,6 +35,9 @@ const TRIES: u32 = 10;
 const PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause that a server may ask for. client-go has no such limit.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// The media type of Kubernetes' objects.
+const JSON: &str = "application/json";
 
 /// An API server and who asks it.
 #[derive(Clone)]
@@ -99,6 +102,9 @@ pub enum ApiError {
     /// The request cannot be built.
     #[error("error: the request cannot be built: {0}")]
     Request(#[from] http::Error),
+    /// The object that is to be sent cannot be written as JSON.
+    #[error("error: the request cannot be built: {0}")]
+    Object(#[source] serde_json::Error),
 }
 
 impl ApiError {
@@ -107,6 +113,30 @@ impl ApiError {
     pub fn is_not_found(&self) -> bool {
         matches!(self, ApiError::Status { code: 404, .. })
     }
+
+    /// Returns whether the same request may have an answer a moment later: the server is busy, or is
+    /// being restarted.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            ApiError::Closed(_) => true,
+            ApiError::Dial(error) => error.is_cut(),
+            ApiError::Http(error) => error.is_cut(),
+            ApiError::Status { code, .. } => matches!(code, 429 | 500 | 503 | 504),
+            _ => false,
+        }
+    }
+}
+
+/// A request, but for who asks.
+struct Question<'a> {
+    method: &'static str,
+    url: &'a Url,
+    accept: &'static str,
+    /// An object in JSON, or nothing.
+    object: Bytes,
+    /// The longest answer that is read.
+    bytes: usize,
 }
 
 fn status_line(reason: &str, message: &str) -> String {
@@ -163,19 +193,50 @@ impl Api {
         accept: &'static str,
         bytes: usize,
     ) -> Result<T, ApiError> {
-        let mut url = self.server.clone();
-        if let Ok(mut path) = url.path_segments_mut() {
-            path.pop_if_empty().extend(segments);
-        }
+        let mut url = self.url(segments);
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
         let (head, body) = self.exchange_until_final(&url, accept, bytes).await?;
-        if !head.status.is_success() {
-            return Err(refusal(head.status, &body));
+        read(&url, &head, &body)
+    }
+
+    /// Posts one object, and reads the object that is the answer, which may have `bytes`. After a
+    /// 401 it is asked once more with other credentials, if there are any; nothing else is tried
+    /// again.
+    ///
+    /// # Errors
+    /// [`ApiError`] as with [`get`](Self::get).
+    pub async fn post<T: DeserializeOwned>(
+        &self,
+        segments: &[&str],
+        object: &impl Serialize,
+        bytes: usize,
+    ) -> Result<T, ApiError> {
+        let object = serde_json::to_vec(object).map_err(ApiError::Object)?.into();
+        let url = self.url(segments);
+        let question = Question { method: "POST", url: &url, accept: JSON, object, bytes };
+        let mut access = self.access.access().await?;
+        let mut answer = self.exchange(&access, &question).await?;
+        if answer.0.status == StatusCode::UNAUTHORIZED && self.renew(&access).await {
+            access = self.access.access().await?;
+            answer = self.exchange(&access, &question).await?;
         }
-        serde_json::from_slice(&body)
-            .map_err(|error| ApiError::Body { path: url.path().to_owned(), error })
+        let (head, body) = answer;
+        if let Some(to) = redirect(&url, &head) {
+            // Whatever it is: an object is sent to nobody else.
+            return Err(ApiError::Redirected(to.map_or_else(|text| text, |to| shown(&to))));
+        }
+        read(&url, &head, &body)
+    }
+
+    /// Makes the URL of what is behind the server's own path.
+    fn url(&self, segments: &[&str]) -> Url {
+        let mut url = self.server.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().extend(segments);
+        }
+        url
     }
 
     /// Asks until there is a final answer: follows redirects, renews credentials, and tries again.
@@ -189,7 +250,9 @@ impl Api {
         let (mut tries, mut redirects, mut renewed) = (0, 0, false);
         loop {
             let access = self.access.access().await?;
-            let result = self.exchange(&access, &url, accept, bytes).await;
+            let question =
+                Question { method: "GET", url: &url, accept, object: Bytes::new(), bytes };
+            let result = self.exchange(&access, &question).await;
             if let Ok((head, _)) = &result {
                 if let Some(to) = redirect(&url, head) {
                     redirects += 1;
@@ -235,12 +298,11 @@ impl Api {
     async fn exchange(
         &self,
         access: &Access,
-        url: &Url,
-        accept: &'static str,
-        bytes: usize,
+        question: &Question<'_>,
     ) -> Result<(Parts, Bytes), ApiError> {
-        let head = self.head(access, url, accept)?;
-        self.observe(|observer| observer.request("GET", url.as_str(), head.headers()));
+        let Question { method, url, .. } = question;
+        let head = self.head(access, question)?;
+        self.observe(|observer| observer.request(method, url.as_str(), head.headers()));
         let begun = Instant::now();
         let patience = self.patience.min(DIAL_PATIENCE);
         let stream = dial(&access.endpoint, patience).await.map_err(|error| {
@@ -250,10 +312,10 @@ impl Api {
                 ApiError::Dial(error)
             }
         })?;
-        let answer = request(stream, head, bytes, self.patience).await;
+        let answer = request(stream, head, question.bytes, self.patience).await;
         let (head, body) = answer.map_err(ApiError::Http)?;
         self.observe(|observer| {
-            observer.response("GET", url.as_str(), head.status, &head.headers, begun.elapsed());
+            observer.response(method, url.as_str(), head.status, &head.headers, begun.elapsed());
             observer.body(&body);
         });
         Ok((head, body))
@@ -262,12 +324,15 @@ impl Api {
     fn head(
         &self,
         access: &Access,
-        url: &Url,
-        accept: &'static str,
+        question: &Question<'_>,
     ) -> Result<Request<Bytes>, http::Error> {
-        let mut head = http_head("GET", url, Bytes::new())?;
+        let mut head = http_head(question.method, question.url, question.object.clone())?;
+        let is_object = !question.object.is_empty();
         let headers: &mut HeaderMap = head.headers_mut();
-        headers.insert(ACCEPT, HeaderValue::from_static(accept));
+        headers.insert(ACCEPT, HeaderValue::from_static(question.accept));
+        if is_object {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
+        }
         for (name, value) in self.headers.iter().chain(&access.headers) {
             if name == USER_AGENT {
                 headers.insert(name, value.clone());
@@ -285,12 +350,25 @@ impl Api {
     }
 }
 
+/// Reads the object in an answer.
+fn read<T: DeserializeOwned>(url: &Url, head: &Parts, body: &[u8]) -> Result<T, ApiError> {
+    if !head.status.is_success() {
+        return Err(refusal(head.status, body));
+    }
+    serde_json::from_slice(body)
+        .map_err(|error| ApiError::Body { path: url.path().to_owned(), error })
+}
+
+/// Returns a URL as it is shown, without a password.
+fn shown(url: &Url) -> String {
+    sanitized(&redacted(url.as_str()), MESSAGE_BYTES).into_owned()
+}
+
 /// Returns the next URL to ask. It is of the same server: credentials go to no other.
 fn next_url(from: &Url, to: Result<Url, String>, redirects: u32) -> Result<Url, ApiError> {
     let to = to.map_err(ApiError::Redirected)?;
     if to.origin() != from.origin() || redirects > REDIRECTS {
-        let shown = sanitized(&redacted(to.as_str()), MESSAGE_BYTES).into_owned();
-        return Err(ApiError::Redirected(shown));
+        return Err(ApiError::Redirected(shown(&to)));
     }
     Ok(to)
 }

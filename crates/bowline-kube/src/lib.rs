@@ -3,7 +3,8 @@
 //! In reading order: [`config`] finds the cluster and the user in flags and [`kubeconfig`] files,
 //! [`credentials`] makes headers of the user, for each connection, [`api`] asks the API server,
 //! [`target`] finds the pod (with [`files`] for `-f`), [`container`] the container, and
-//! [`ports`] the ports of a forward. Every error has kubectl's words.
+//! [`ports`] the ports of a forward. Every error has kubectl's words. Servers ask an API server by
+//! `reviews` who somebody is and what they may.
 //!
 //! Published because `bowline-client` and the program stand on it; not meant for use of its own.
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests play peers and processes"))]
@@ -22,6 +23,8 @@ pub mod oidc;
 pub mod plugin;
 pub mod ports;
 pub mod resources;
+#[cfg(feature = "reviews")]
+pub mod reviews;
 pub mod target;
 pub mod web;
 pub mod yaml;
