@@ -3,6 +3,13 @@
 //!
 //! Both answer by a future, as they may have to ask another server. That it cannot be asked is an
 //! error, and neither "nobody" nor "no".
+//!
+//! [`headers`] reads a request's token, [`in_order`] makes one of several, and [`allowed_clients`]
+//! is for set-ups where nobody can be asked.
+
+pub mod allowed_clients;
+pub mod headers;
+pub mod in_order;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

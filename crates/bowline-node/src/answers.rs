@@ -3,29 +3,12 @@
 use bowline_io::http::lines;
 use bowline_io::record::Denied;
 use bowline_io::serve::{Reply, body, has_body};
-use bowline_io::text::sanitized;
-use bowline_proto::limits::REASON_BYTES;
 use bowline_proto::negotiate::{self, Accepted, Lines};
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 use crate::runtime::Refusal;
-
-/// Words a refusal as the kubelet does. The name is sanitized: it is text of others, and clients
-/// show the answer as it is.
-pub(crate) fn forbidden(user: &str, method: &Method) -> String {
-    let verb = match method.as_str() {
-        "POST" => "create",
-        "GET" | "HEAD" => "get",
-        "PUT" => "update",
-        "PATCH" => "patch",
-        "DELETE" => "delete",
-        _ => "",
-    };
-    let user = sanitized(user, REASON_BYTES);
-    format!("Forbidden (user={user}, verb={verb}, resource=nodes, subresource(s)=[proxy])")
-}
 
 pub(crate) fn too_many(denied: Denied) -> Refusal {
     let headers = vec![("Retry-After", denied.seconds().to_string())];
@@ -80,17 +63,4 @@ pub(crate) fn negotiate(
         let text = if refusal.is_bare() { String::new() } else { cause.clone() };
         Refusal { code, text, headers: refusal.headers(), cause }
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_refused_name_gives_no_orders_to_who_reads_the_refusal() {
-        let text = forbidden("jane\u{1b}]0;x\u{7}\nroot", &Method::GET);
-        let expected = "Forbidden (user=jane\u{fffd}]0;x\u{fffd} root, verb=get, resource=nodes, \
-                        subresource(s)=[proxy])";
-        assert_eq!(text, expected);
-    }
 }

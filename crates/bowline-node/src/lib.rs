@@ -8,7 +8,6 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests play peers and processes"))]
 #![warn(unnameable_types, unreachable_pub)]
 
-pub mod allowed_clients;
 pub mod cri;
 pub mod forward;
 pub mod kubelet;

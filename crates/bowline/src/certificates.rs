@@ -31,12 +31,17 @@ impl Authority {
         &self.pem
     }
 
-    /// A server's certificate for these names and addresses.
-    pub fn server(&self, names: &[&str], addresses: &[IpAddr]) -> Result<Identity, rcgen::Error> {
+    /// A server's certificate of this common name, for these names and addresses.
+    pub fn server(
+        &self,
+        common_name: &str,
+        names: &[&str],
+        addresses: &[IpAddr],
+    ) -> Result<Identity, rcgen::Error> {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names)?;
         params.subject_alt_names.extend(addresses.iter().map(|ip| SanType::IpAddress(*ip)));
-        params.distinguished_name.push(DnType::CommonName, "bowline");
+        params.distinguished_name.push(DnType::CommonName, common_name);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         self.sign(params)
     }

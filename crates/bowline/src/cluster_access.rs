@@ -78,9 +78,7 @@ pub async fn of(
     let access = Arc::new(access.map_err(|error| Exit::refused(error).with_its_lines())?);
     // What is wrong with them is said before anybody is asked.
     access.access().await.map_err(|error| no_access(&error))?;
-    let agent = format!("{program}/v{} ({})", env!("CARGO_PKG_VERSION"), platform());
-    let agent = HeaderValue::try_from(agent).unwrap_or(HeaderValue::from_static("bowline"));
-    let headers: Vec<(HeaderName, HeaderValue)> = vec![(USER_AGENT, agent)];
+    let headers: Vec<(HeaderName, HeaderValue)> = vec![(USER_AGENT, agent(program))];
     let timeout = global.request_timeout.and_then(crate::args::go_duration::GoDuration::positive);
     let api = Api {
         access,
@@ -103,6 +101,12 @@ fn no_access(error: &AccessError) -> Exit {
         _ => Exit::refused(error),
     };
     end.with_its_lines()
+}
+
+/// What requests say of the program that sends them.
+pub fn agent(program: &str) -> HeaderValue {
+    let agent = format!("{program}/v{} ({})", env!("CARGO_PKG_VERSION"), platform());
+    HeaderValue::try_from(agent).unwrap_or(HeaderValue::from_static("bowline"))
 }
 
 /// The platform as Go names it.

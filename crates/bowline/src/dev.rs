@@ -15,13 +15,14 @@ use bowline_gateway::files::tokens::Tokens;
 use bowline_gateway::gates::Gates;
 use bowline_gateway::nodes::Nodes;
 use bowline_gateway::server::Gateway;
-use bowline_io::auth::User;
+use bowline_io::auth::allowed_clients::{API_SERVER, AllowedClients};
+use bowline_io::auth::in_order::Certificates;
+use bowline_io::auth::{MASTERS, User};
 use bowline_io::objects::Object;
 use bowline_io::serve::{Limits, Sessions, serve};
 use bowline_io::{random, tls};
-use bowline_node::allowed_clients::{self, AllowedClients};
 use bowline_node::forward::Slots;
-use bowline_node::kubelet::Kubelet;
+use bowline_node::kubelet::{Access, Kubelet, Readiness};
 use bowline_node::process::{ProcessRuntime, RunningPod, Settings, manifest};
 use bowline_node::runtime::Runtime as _;
 use bowline_proto::limits::FORWARD_CONNECTIONS;
@@ -94,7 +95,7 @@ impl Dev {
         cluster.add(node_object(node_address.port()))?;
         let known = runtime.clone();
         let cluster = cluster.refreshed_by(Arc::new(move |pod| pod_status::refresh(&known, pod)));
-        let client = authority.client(allowed_clients::API_SERVER, allowed_clients::MASTERS)?;
+        let client = authority.client(API_SERVER, MASTERS)?;
         let trust = tls::Trust::Ca(authority.pem().as_bytes().to_vec());
         let cluster = Arc::new(cluster);
         let nodes = Nodes {
@@ -155,13 +156,24 @@ async fn start_node(
 ) -> Result<(SocketAddr, (Sessions, JoinHandle<()>))> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let address = listener.local_addr()?;
-    let identity = authority.server(&["localhost"], &[Ipv4Addr::LOCALHOST.into()])?;
+    let identity = authority.server(
+        &format!("system:node:{NODE}"),
+        &["localhost"],
+        &[Ipv4Addr::LOCALHOST.into()],
+    )?;
     let tls = tls::server(&identity, Some(authority.pem().as_bytes()), true)?;
     let sessions = Sessions::default();
     let forwards = Slots::new(config.forward_connections.unwrap_or(FORWARD_CONNECTIONS));
-    let admitted = Some(AllowedClients::default());
+    // Clients must show a certificate, and the CA signs nothing but what is made here.
+    let access = Access {
+        authenticator: Arc::new(Certificates),
+        authorizer: Arc::new(AllowedClients::default()),
+        node_name: NODE.to_owned(),
+        allow_get_streams: false,
+    };
+    let readiness = Readiness::default();
     let kubelet =
-        Kubelet { runtime, sessions: sessions.clone(), allowed_clients: admitted, forwards };
+        Kubelet { runtime, sessions: sessions.clone(), access: Some(access), forwards, readiness };
     let service = move |peer, request| kubelet.clone().answer(peer, request);
     #[expect(clippy::disallowed_methods, reason = "it is waited for")]
     let server =
@@ -180,7 +192,7 @@ async fn start_gateway(
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
     let listener = listener.with_context(|| format!("listen on 127.0.0.1:{port}"))?;
     let address = listener.local_addr()?;
-    let identity = authority.server(&["localhost"], &[Ipv4Addr::LOCALHOST.into()])?;
+    let identity = authority.server("bowline", &["localhost"], &[Ipv4Addr::LOCALHOST.into()])?;
     let tls = tls::server(&identity, Some(authority.pem().as_bytes()), false)?;
     let mut tokens = Tokens::default();
     tokens.add(admin, User::new("admin", ["system:masters".to_owned()]));

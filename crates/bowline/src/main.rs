@@ -15,6 +15,7 @@ mod listen;
 mod logging;
 mod memory;
 mod node;
+mod node_access;
 mod outcome;
 
 mod pod_status;

@@ -8,18 +8,18 @@ use std::task::Poll;
 
 use anyhow::{Context, Result};
 use bowline_io::serve::{Limits, Sessions, serve};
-use bowline_io::tls::{self, Identity};
+use bowline_io::tls::{OwnIdentity, ServerFiles};
 use bowline_node::cri::{CriRuntime, CriSettings, Endpoint, Face};
 use bowline_node::forward::Slots;
-use bowline_node::kubelet::Kubelet;
+use bowline_node::kubelet::{Kubelet, Readiness};
 use bowline_node::process::{ProcessRuntime, Settings};
 use bowline_node::runtime::Runtime;
 use bowline_node::streaming::Streaming;
 
 use crate::args::cri::Cri;
-use crate::args::node::{self, Node};
-use crate::print;
+use crate::args::node::{self, Node, Pair};
 use crate::servers::{identity, listen, start, until};
+use crate::{node_access, print};
 
 /// A server, to be run to its end.
 type Server = Pin<Box<dyn Future<Output = ()>>>;
@@ -74,21 +74,22 @@ fn settings(asked: &Node, cri: &Cri) -> CriSettings {
 
 /// A kubelet's paths.
 async fn kubelet(asked: &Node, runtime: Arc<dyn Runtime>, shared: &Shared) -> Result<Server> {
-    let client_ca = asked.client_ca.as_deref().map(tls::read).transpose()?;
+    let node_name = node_access::node_name(&asked.access);
+    let access = node_access::access(&asked.access, asked.client_ca.is_some(), &node_name).await?;
     let tls = if asked.plain_http {
         None
     } else {
-        let identity = identity(asked.certificate.as_ref(), asked.address)?;
-        Some(tls::server(&identity, client_ca.as_deref(), false)?)
+        let name = format!("system:node:{node_name}");
+        let identity = identity(asked.certificate.as_ref(), asked.address, &name)?;
+        Some(ServerFiles { identity, client_ca: asked.client_ca.clone() }.server()?)
     };
     let (listener, address) = listen(asked.address, asked.port).await?;
-    let admitted = client_ca.is_some().then(|| asked.admitted.clone());
-    let open = if admitted.is_some() { "" } else { " (loopback only: no --client-ca-file)" };
+    let open = if access.is_some() { "" } else { " (loopback only: no --client-ca-file)" };
     let scheme = if tls.is_some() { "https" } else { "http" };
     print::notice(format_args!("serving on {scheme}://{address}{open}"));
     let (sessions, forwards) = (shared.sessions.clone(), shared.forwards.clone());
-    let kubelet =
-        Kubelet { runtime, sessions: sessions.clone(), allowed_clients: admitted, forwards };
+    let readiness = Readiness::default();
+    let kubelet = Kubelet { runtime, sessions: sessions.clone(), access, forwards, readiness };
     let service = move |peer, request| kubelet.clone().answer(peer, request);
     Ok(Box::pin(serve(listener, tls, shared.limits, sessions, service)))
 }
@@ -100,9 +101,12 @@ async fn face(
     cri: &Arc<CriRuntime>,
     shared: &Shared,
 ) -> Result<[Server; 2]> {
-    let pair = flags.streaming_certificate.as_ref();
-    let identity = pair.map(|pair| Identity::read(&pair.certificate, &pair.key)).transpose()?;
-    let tls = identity.map(|identity| tls::server(&identity, None, false)).transpose()?;
+    let pair = flags.streaming_certificate.clone();
+    let files = pair.map(|Pair { certificate, key }| ServerFiles {
+        identity: OwnIdentity::Files { certificate, key },
+        client_ca: None,
+    });
+    let tls = files.map(ServerFiles::server).transpose()?;
     let (listener, address) = listen(flags.streaming_address, flags.streaming_port).await?;
     let scheme = if tls.is_some() { "https" } else { "http" };
     let base = format!("{scheme}://{}", reachable(address));

@@ -14,7 +14,7 @@ use bowline_gateway::files::tokens::Tokens;
 use bowline_gateway::nodes::Nodes;
 use bowline_gateway::server::Gateway;
 use bowline_io::serve::{Limits, Sessions, serve};
-use bowline_io::tls::{self, Identity};
+use bowline_io::tls::{self, Identity, OwnIdentity, ServerFiles};
 use bowline_io::{descriptors, objects, shutdown};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -68,9 +68,8 @@ pub async fn gateway(asked: args::gateway::Gateway) -> Result<()> {
         tls: Some(kubelet_tls(asked.kubelet_ca.as_deref(), asked.kubelet_client.as_ref())?),
         gates: asked.gates,
     };
-    let identity = identity(asked.certificate.as_ref(), asked.bind_address)?;
-    let client_ca = asked.client_ca.as_deref().map(tls::read).transpose()?;
-    let tls = tls::server(&identity, client_ca.as_deref(), false)?;
+    let identity = identity(asked.certificate.as_ref(), asked.bind_address, "bowline")?;
+    let tls = ServerFiles { identity, client_ca: asked.client_ca }.server()?;
     let (listener, address) = listen(asked.bind_address, asked.secure_port).await?;
     let sessions = Sessions::default();
     let components = Components {
@@ -110,14 +109,14 @@ fn kubelet_tls(
     Ok(tls::client(&trust, client.as_ref())?)
 }
 
-/// The certificate that was given, or one of our own for this address.
-pub(crate) fn identity(given: Option<&Pair>, address: IpAddr) -> Result<Identity> {
-    match given {
-        Some(pair) => Ok(Identity::read(&pair.certificate, &pair.key)?),
+/// The certificate that was given, or one of our own of this name for this address.
+pub(crate) fn identity(given: Option<&Pair>, address: IpAddr, name: &str) -> Result<OwnIdentity> {
+    match given.cloned() {
+        Some(Pair { certificate, key }) => Ok(OwnIdentity::Files { certificate, key }),
         None => {
             let local = IpAddr::from(Ipv4Addr::LOCALHOST);
             let authority = Authority::new("bowline").context("make a certificate")?;
-            Ok(authority.server(&["localhost"], &[address, local])?)
+            Ok(OwnIdentity::Made(authority.server(name, &["localhost"], &[address, local])?))
         }
     }
 }

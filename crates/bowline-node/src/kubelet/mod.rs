@@ -1,12 +1,16 @@
 //! The kubelet's streaming endpoints and its logs: requests to sessions, with its rules, texts and
 //! codes.
 
+mod access;
 mod parameters;
+mod readiness;
 mod route;
 mod stream;
 
 use std::sync::Arc;
 
+use bowline_io::auth::User;
+use bowline_io::auth::headers::take_token;
 use bowline_io::local;
 use bowline_io::record::{Pending, Record, Requester, Subject};
 use bowline_io::request_target::query;
@@ -18,9 +22,11 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tracing::debug;
 
+pub use self::access::Access;
+use self::access::Denied;
+pub use self::readiness::Readiness;
 use self::route::{Route, record, route};
-use crate::allowed_clients::AllowedClients;
-use crate::answers::{forbidden, refuse, text, too_many};
+use crate::answers::{refuse, text, too_many};
 use crate::forward::Slots;
 use crate::lines::LogLines;
 use crate::log_options::Options;
@@ -33,11 +39,12 @@ pub struct Kubelet {
     pub runtime: Arc<dyn Runtime>,
     /// The sessions of this node, and what ends them all.
     pub sessions: Sessions,
-    /// Who may use the node, by the certificate that a client has to show; `None` is everybody who
-    /// reaches it.
-    pub allowed_clients: Option<AllowedClients>,
+    /// Who may use the node; `None` is everybody who reaches it.
+    pub access: Option<Access>,
     /// How many connections port-forwards may have.
     pub forwards: Slots,
+    /// Whether its runtime is there.
+    pub readiness: Readiness,
 }
 
 impl Kubelet {
@@ -46,13 +53,8 @@ impl Kubelet {
     /// Dropped before it has answered, it starts no session.
     pub async fn answer(self, peer: Peer, request: Request<Incoming>) -> Reply {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-        let user = peer.identity.as_ref().map(|identity| Subject {
-            name: identity.user.clone(),
-            groups: identity.groups.clone(),
-            by: None,
-        });
-        let requester = Requester { peer: peer.address, user };
-        match self.serve(&peer, &requester, request).await {
+        let mut requester = Requester { peer: peer.address, user: None };
+        match self.serve(&peer, &mut requester, request).await {
             Ok(reply) => {
                 let path = sanitized(&path, REASON_BYTES);
                 debug!("{}: {method} {path}: {}", peer.address, reply.status());
@@ -70,24 +72,30 @@ impl Kubelet {
     async fn serve(
         &self,
         peer: &Peer,
-        requester: &Requester,
-        request: Request<Incoming>,
+        requester: &mut Requester,
+        mut request: Request<Incoming>,
     ) -> Result<Reply, Refusal> {
-        if self.allowed_clients.is_none() {
+        if self.access.is_none() {
             local::check(&request).map_err(|error| Refusal::new(403, error.to_string()))?;
         }
-        let route = route(request.uri().path())?;
-        if route == Route::Healthz {
-            self.runtime.ready().await?;
-            return Ok(text(200, "ok"));
+        let route = route(request.uri().path());
+        match &route {
+            Ok(Route::Healthz) => return Ok(text(200, "ok")),
+            Ok(Route::Readyz) => {
+                self.readiness.of(&*self.runtime).await?;
+                return Ok(text(200, "ok"));
+            }
+            _ => {}
         }
-        self.admit(peer, request.method())?;
+        self.admit(peer, requester, &mut request, route.as_ref().ok()).await?;
         peer.mark_authenticated();
+        // Only those who may use the node learn that nothing is there.
+        let route = route?;
         if !matches!(*request.method(), Method::GET | Method::POST) {
             return Err(Refusal::new(405, "405: Method Not Allowed"));
         }
         match route {
-            Route::Healthz => Ok(text(200, "ok")),
+            Route::Healthz | Route::Readyz => Ok(text(200, "ok")),
             Route::Exec(target) => self.exec(requester, request, &target).await,
             Route::Attach(target) => self.attach(requester, request, &target).await,
             Route::Logs(target) => self.logs(requester, &request, &target).await,
@@ -95,14 +103,27 @@ impl Kubelet {
         }
     }
 
-    fn admit(&self, peer: &Peer, method: &Method) -> Result<(), Refusal> {
-        let Some(allowed) = &self.allowed_clients else { return Ok(()) };
-        let identity = peer.identity.as_ref();
-        let identity = identity.ok_or_else(|| Refusal::new(401, "Unauthorized"))?;
-        if allowed.contains(identity) {
+    /// Takes the request's token out of it, and asks who it is and whether they may.
+    async fn admit(
+        &self,
+        peer: &Peer,
+        requester: &mut Requester,
+        request: &mut Request<Incoming>,
+        route: Option<&Route>,
+    ) -> Result<(), Refusal> {
+        let method = request.method().clone();
+        let Some(access) = &self.access else {
+            // Nobody is asked for one; it travels on to nobody either.
+            let _unread = take_token(request.headers_mut());
             return Ok(());
-        }
-        Err(Refusal::new(403, forbidden(&identity.user, method)))
+        };
+        let admitted = access.admit(peer, request.headers_mut(), route, &method).await;
+        let (user, result) = match admitted {
+            Ok(user) => (Some(user), Ok(())),
+            Err(Denied { user, refusal }) => (user, Err(refusal)),
+        };
+        requester.user = user.map(|User { name, groups, .. }| Subject { name, groups, by: None });
+        result
     }
 
     fn admit_session(&self, record: Record) -> Result<Pending, Refusal> {

@@ -9,10 +9,21 @@ use crate::runtime::{PodTarget, Refusal, Target};
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Route {
     Healthz,
+    Readyz,
     Exec(Target),
     Attach(Target),
     Logs(Target),
     PortForward(PodTarget),
+}
+
+impl Route {
+    /// Whether it lets a client do something in a container, and not only read.
+    pub(super) fn is_stream(&self) -> bool {
+        match self {
+            Route::Exec(_) | Route::Attach(_) | Route::PortForward(_) => true,
+            Route::Healthz | Route::Readyz | Route::Logs(_) => false,
+        }
+    }
 }
 
 pub(super) fn record(verb: &'static str, requester: &Requester, target: &Target) -> Record {
@@ -35,6 +46,9 @@ pub(super) fn route(path: &str) -> Result<Route, Refusal> {
         let is_health =
             !ends_with_slash && matches!(parts, [] | [_] if parts.iter().all(|one| one == "ping"));
         return is_health.then_some(Route::Healthz).ok_or_else(unknown);
+    }
+    if verb == "readyz" && parts.is_empty() && !ends_with_slash {
+        return Ok(Route::Readyz);
     }
     let pod = |namespace: &String, name: &String, uid: Option<&String>| PodTarget {
         namespace: namespace.clone(),
@@ -81,6 +95,7 @@ mod tests {
         assert_eq!(route("/containerLogs/ns/p/c%20d"), Ok(Route::Logs(named(None))));
         assert_eq!(route("/healthz"), Ok(Route::Healthz));
         assert_eq!(route("/healthz/ping"), Ok(Route::Healthz));
+        assert_eq!(route("/readyz"), Ok(Route::Readyz));
         assert_eq!(route("/exec/ns/p/c%20d/"), Ok(Route::Exec(named(None))));
         let forward = |uid| Route::PortForward(pod(uid));
         assert_eq!(route("/portForward/ns/p"), Ok(forward(None)));
@@ -103,6 +118,8 @@ mod tests {
             ("//healthz", 404),
             ("/healthz/", 404),
             ("/healthz/x", 404),
+            ("/readyz/", 404),
+            ("/readyz/ping", 404),
             ("/exec/%ff/b/c", 400),
         ] {
             assert_eq!(route(path).unwrap_err().code, code, "{path}");

@@ -159,12 +159,14 @@ async fn a_runtime_is_not_asked_for_what_there_is_no_room_for() {
 }
 
 #[tokio::test]
-async fn a_node_is_as_well_as_its_runtime() {
-    assert_eq!(get(node().await.address, "/healthz").await.unwrap(), "ok\n");
+async fn a_node_is_as_ready_as_its_runtime() {
+    assert_eq!(get(node().await.address, "/readyz").await.unwrap(), "ok\n");
     let unready = Memory { unready: Some("memory is full"), ..Memory::default() };
     let unready = Node::start(Arc::new(unready)).await;
-    let answer = refused(get(unready.address, "/healthz").await);
+    let answer = refused(get(unready.address, "/readyz").await);
     assert_eq!(answer, (503, "memory is full".into()));
+    // Whoever restarts what is not healthy would end all sessions because of the runtime.
+    assert_eq!(get(unready.address, "/healthz").await.unwrap(), "ok\n");
 }
 
 #[tokio::test]

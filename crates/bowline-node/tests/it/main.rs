@@ -9,6 +9,7 @@
     reason = "in a test, helpers included, a panic is the report; tests play peers"
 )]
 
+mod access;
 mod client;
 mod cri;
 mod cri_server;

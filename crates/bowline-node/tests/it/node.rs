@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bowline_io::serve::{Limits, Sessions, serve};
 use bowline_io::tls::{self, Identity};
 use bowline_node::forward::Slots;
-use bowline_node::kubelet::Kubelet;
+use bowline_node::kubelet::{Access, Kubelet, Readiness};
 use bowline_node::runtime::Runtime;
 use bowline_node::streaming::Streaming;
 use tokio::net::TcpListener;
@@ -28,25 +28,35 @@ impl Node {
     }
 
     pub async fn with(runtime: Arc<dyn Runtime>, sessions: Sessions) -> Node {
-        Node::serve(runtime, sessions, None).await
+        Node::serve(runtime, sessions, None, None).await
     }
 
     /// One that speaks TLS, with this certificate.
     pub async fn over_tls(runtime: Arc<dyn Runtime>, identity: &Identity) -> Node {
         let tls = tls::server(identity, None, false).unwrap();
-        Node::serve(runtime, Sessions::default(), Some(tls)).await
+        Node::serve(runtime, Sessions::default(), Some(tls), None).await
+    }
+
+    /// One that asks who it is.
+    pub async fn guarded(
+        runtime: Arc<dyn Runtime>,
+        sessions: Sessions,
+        access: Option<Access>,
+    ) -> Node {
+        Node::serve(runtime, sessions, None, access).await
     }
 
     async fn serve(
         runtime: Arc<dyn Runtime>,
         sessions: Sessions,
         tls: Option<tls::Server>,
+        access: Option<Access>,
     ) -> Node {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let forwards = Slots::new(CONNECTIONS);
-        let kubelet =
-            Kubelet { runtime, sessions: sessions.clone(), allowed_clients: None, forwards };
+        let readiness = Readiness::default();
+        let kubelet = Kubelet { runtime, sessions: sessions.clone(), access, forwards, readiness };
         let service = move |peer, request| kubelet.clone().answer(peer, request);
         let serving = serve(listener, tls, Limits::default(), sessions.clone(), service);
         Node { address, sessions, serving: tokio::spawn(serving) }

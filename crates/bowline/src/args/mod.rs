@@ -12,6 +12,7 @@ pub mod global;
 
 pub mod go_duration;
 pub mod node;
+pub mod node_access;
 pub mod pflag;
 pub mod port_forward;
 pub mod suggestions;
@@ -138,7 +139,9 @@ pub enum BadUsage {
     #[error("--{0} and --{1} exclude each other")]
     Conflict(&'static str, &'static str),
     /// A server that would let in everybody.
-    #[error("--address {0} needs --client-ca-file: without it, only loopback is served")]
+    #[error(
+        "--address {0} needs --client-ca-file or --kubeconfig: without them, only loopback is served"
+    )]
     OpenToAll(std::net::IpAddr),
     /// A feature gate.
     #[error(transparent)]

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bowline_io::serve::UNAUTHENTICATED_PER_ADDRESS;
-use bowline_node::allowed_clients::{self, AllowedClients};
 use bowline_proto::limits;
 
 use super::cri::{self, Cri};
+use super::node_access::{self, NodeAccess};
 use super::pflag::{BadFlag, BadValue, Values, bad_value};
 use super::table::{Command, Flag, Words};
 use super::{BadUsage, HELP, LOG_LEVEL};
@@ -26,10 +26,10 @@ pub struct Node {
     pub port: u16,
     /// Its certificate and key; without them it makes its own.
     pub certificate: Option<Pair>,
-    /// Who may connect: those with a certificate of this CA,
+    /// The CA of clients' certificates.
     pub client_ca: Option<PathBuf>,
-    /// and of these names.
-    pub admitted: AllowedClients,
+    /// Who may use it.
+    pub access: NodeAccess,
     /// HTTP without TLS.
     pub plain_http: bool,
     /// From the hangup of a client that has gone to the kill.
@@ -135,25 +135,12 @@ pub const CLIENT_CA: Flag = Flag::text(
      organisations are the groups.",
 );
 
-const CLIENT_NAME: Flag = Flag::each(
-    "client-name",
-    "NAME",
-    "Serve clients whose certificate has this common name. May be repeated. With --client-name or \
-     --client-group nobody else is served.",
-)
-.default(allowed_clients::API_SERVER);
-const CLIENT_GROUP: Flag = Flag::each(
-    "client-group",
-    "GROUP",
-    "Serve clients whose certificate has this organisation. May be repeated.",
-)
-.default(allowed_clients::MASTERS);
 /// As `--client-ca-file` of the gateway, which knows what each user may.
 const NODE_CLIENT_CA: Flag = Flag::text(
     "client-ca-file",
     "FILE",
-    "Let in clients with a certificate of one of these CAs, if --client-name or --client-group has \
-     its name.",
+    "Know clients by certificates of one of these CAs: the common name is the user, the \
+     organisations are the groups.",
 );
 
 /// Its table.
@@ -165,10 +152,12 @@ pub static COMMAND: Command = Command {
            containers it runs itself.\n\n\
            With --cri-listen it is also, or only, a container runtime interface in front of the \
            real one, by which a kubelet of any age gets WebSocket and true ends.\n\n\
-           Whoever can reach a node can run commands on it. Without --client-ca-file nobody is \
-           asked who they are, and the node serves on loopback only. With it, whoever has a \
-           certificate of that CA and one of the names of --client-name or --client-group may do \
-           everything: name those in front of the node, API servers or gateways.",
+           Whoever can reach a node can run commands on it. Without --client-ca-file and \
+           --kubeconfig nobody is asked who they are, and the node serves on loopback only. With \
+           --client-ca-file, whoever has a certificate of that CA and one of the names of \
+           --client-name or --client-group may do everything: name those in front of the node, API \
+           servers or gateways. With --kubeconfig its API server is asked, as by kubelet: who has a \
+           token, and who may `create` (for logs `get`) nodes/proxy of this node.",
     usage: "(-f FILE | --runtime=cri | --cri-listen=ENDPOINT) [flags]",
     examples: &[
         (
@@ -192,16 +181,29 @@ pub static COMMAND: Command = Command {
             "{bowline} node -f pods.yaml --client-ca-file ca.crt \
              --tls-cert-file node.crt --tls-private-key-file node.key",
         ),
+        (
+            "Ask the API server who has a token, and who may",
+            "{bowline} node -f pods.yaml --client-ca-file ca.crt --kubeconfig node.kubeconfig \
+             --hostname-override node1",
+        ),
     ],
     flags: &[
-        Flag::address("address", "Where to listen; 127.0.0.1 without --client-ca-file.")
-            .default("0.0.0.0"),
+        Flag::address(
+            "address",
+            "Where to listen; 127.0.0.1 without --client-ca-file and --kubeconfig.",
+        )
+        .default("0.0.0.0"),
+        node_access::ALLOW_GET_STREAMS,
+        node_access::TOKEN_WEBHOOK,
+        node_access::AUTHORIZATION_MODE,
         NODE_CLIENT_CA,
-        CLIENT_GROUP,
-        CLIENT_NAME,
+        node_access::CLIENT_GROUP,
+        node_access::CLIENT_NAME,
         cri::ENDPOINT,
         cri::LISTEN,
         FILENAME,
+        node_access::HOSTNAME,
+        node_access::KUBECONFIG,
         UNAUTHENTICATED,
         DRAIN_TIMEOUT,
         FORWARD_CONNECTIONS,
@@ -256,11 +258,16 @@ pub fn read(values: &Values) -> Result<Node, BadUsage> {
     if plain_http && client_ca.is_some() {
         return Err(BadUsage::Conflict("plain-http", CLIENT_CA.long));
     }
+    let access = node_access::read(values)?;
+    if plain_http && access.kubeconfig.is_some() {
+        return Err(BadUsage::Conflict("plain-http", node_access::KUBECONFIG.long));
+    }
     let everywhere = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     let here = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let address = values.address("address");
-    let address = address.unwrap_or(if client_ca.is_some() { everywhere } else { here });
-    if client_ca.is_none() && !address.is_loopback() {
+    let is_asked = client_ca.is_some() || access.kubeconfig.is_some();
+    let address = address.unwrap_or(if is_asked { everywhere } else { here });
+    if !is_asked && !address.is_loopback() {
         return Err(BadUsage::OpenToAll(address));
     }
     Ok(Node {
@@ -270,7 +277,7 @@ pub fn read(values: &Values) -> Result<Node, BadUsage> {
         port: values.port("port").unwrap_or(PORT),
         certificate,
         client_ca,
-        admitted: admitted(values)?,
+        access,
         plain_http,
         stream_hangup_grace: values.not_negative(&HANGUP_GRACE, HANGUP_GRACE_DEFAULT)?,
         output_drain_timeout: drain_timeout(values)?,
@@ -279,19 +286,6 @@ pub fn read(values: &Values) -> Result<Node, BadUsage> {
         max_connections_per_forward: forward_connections(values)?,
         verbosity: values.number(LOG_LEVEL.long).unwrap_or(0),
     })
-}
-
-/// Who may: who is named, or those that are usual.
-fn admitted(values: &Values) -> Result<AllowedClients, BadUsage> {
-    let (names, groups) = (values.each(CLIENT_NAME.long), values.each(CLIENT_GROUP.long));
-    if names.is_empty() && groups.is_empty() {
-        return Ok(AllowedClients::default());
-    }
-    if values.path(CLIENT_CA.long).is_none() {
-        let given = if names.is_empty() { CLIENT_GROUP.long } else { CLIENT_NAME.long };
-        return Err(BadUsage::Pair { given, missing: CLIENT_CA.long });
-    }
-    Ok(AllowedClients { names, groups })
 }
 
 /// Reads [`FORWARD_CONNECTIONS`].
