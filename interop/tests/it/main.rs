@@ -12,6 +12,7 @@ mod autobahn;
 mod certificates;
 mod changes;
 mod copy;
+mod cri;
 mod critest;
 mod cuts;
 mod dev;

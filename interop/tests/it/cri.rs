@@ -1,0 +1,140 @@
+//! The node on a real container runtime: the whole list through a socket in front of containerd's
+//! that a real kubelet uses, and through our node in the kubelet's place, both behind a real API
+//! server.
+
+use std::time::Instant;
+
+use bowline_interop::attach::{Pods, talks, types};
+use bowline_interop::client::Client;
+use bowline_interop::cluster::{Cluster, PODS, RUNTIME_ALONE};
+use bowline_interop::copy::{keeps_all, there_and_back};
+use bowline_interop::list::{Amounts, FULL};
+use bowline_interop::server::Server;
+use bowline_interop::{forward, list};
+
+use crate::critest::{self, OVER_WEBSOCKET, STREAMING};
+use crate::parts::{KUBECTLS, bowline, kubectl, ours};
+
+/// How much is transferred: what fails with more has been tried at `dev` and in a real cluster, and
+/// there are many clients here.
+const AMOUNTS: Amounts =
+    Amounts { times: 1, both_ways: 5_000_000, one_way: 50_000_000, truncations: 5, ..FULL };
+/// The same of a port-forward.
+const FORWARDED: forward::Amounts =
+    forward::Amounts { parallel: 100, sequential: 200, bulk: 16 << 20 };
+/// What is written at once, to two attached clients.
+const WRITTEN_BYTES: usize = 10_000_000;
+
+/// No kubectl has a half-close from the pod: the end of that direction is the end of all for it.
+const KUBECTL: &[forward::Point] = &[forward::Point::ServerEnds];
+
+/// The words of a socket in front of the cluster's containerd.
+pub fn face(flags: &str) -> String {
+    let program = bowline();
+    let program = program.display();
+    format!(
+        "{program} node --cri-listen=unix://{{face}} \
+         --container-runtime-endpoint=unix://{{containerd}} -v=2 {flags}"
+    )
+}
+
+/// Each client, for a pod.
+fn clients(cluster: &Cluster, pod: &str) -> Vec<Client> {
+    let ours = ours(&cluster.admin(), &[pod]).named(pod);
+    let kubectls = KUBECTLS.map(|age| kubectl(age, &cluster.admin(), &[pod]).named(pod));
+    kubectls.into_iter().chain([ours.over_spdy(), ours]).collect()
+}
+
+const HOST_POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: host, namespace: default}\n\
+                        spec:\n  nodeName: localhost\n  hostNetwork: true\n  \
+                        automountServiceAccountToken: false\n  terminationGracePeriodSeconds: 0\n  \
+                        containers:\n  - {name: box, image: \"localhost/box:1\", imagePullPolicy: \
+                        Never, command: [sleep, \"2147483647\"]}\n";
+
+/// Creates the pods that [`everything`] needs, beside those that are there.
+fn run_pods(cluster: &Cluster) {
+    cluster.run_pods(HOST_POD, &["host"]);
+    for tools in PODS {
+        let suffix = format!("-{tools}");
+        let pods = Pods { node: Some("localhost"), tools, suffix: &suffix, runs: false };
+        let names = pods.names();
+        cluster.run_pods(&pods.manifests().join("---\n"), &names.each_ref().map(|name| &**name));
+    }
+}
+
+/// All that exec, cp, attach and port-forward have to show. containerd's shortfalls are none here.
+fn everything(cluster: &Cluster) {
+    for tools in PODS {
+        for client in clients(cluster, tools) {
+            let begun = Instant::now();
+            list::check(&client, &AMOUNTS, &[]);
+            there_and_back(&client, tools);
+            if client.name.contains("bowline") {
+                keeps_all(&client, tools);
+            }
+            println!("{}: {:.1} s", client.name, begun.elapsed().as_secs_f64());
+        }
+        for client in clients(cluster, &format!("talker-{tools}")) {
+            talks(&client, WRITTEN_BYTES);
+            let keys = ["1.36", "1.37", "bowline"].iter().any(|name| client.name.contains(name));
+            types(&client, keys);
+        }
+    }
+    for client in clients(cluster, "host") {
+        let client = client.forwarding();
+        let except = if client.name.contains("kubectl") { KUBECTL } else { &[] };
+        forward::check(&client, &FORWARDED, except);
+    }
+}
+
+#[test]
+fn a_kubelet_on_our_socket_streams_everything() {
+    let cluster = Cluster::behind(&face("--port-forward=netns"), &[]);
+    run_pods(&cluster);
+    everything(&cluster);
+}
+
+#[test]
+fn our_node_streams_everything_of_containerds_pods() {
+    let cluster = Cluster::up(&[]);
+    run_pods(&cluster);
+    let node = in_the_kubelets_place(&cluster, &["--port-forward=netns"]);
+    everything(&cluster);
+    drop(node);
+}
+
+/// Our node on the cluster's containerd. The API server is told that it is the kubelet, which is
+/// there no more.
+pub fn in_the_kubelets_place(cluster: &Cluster, flags: &[&str]) -> Server {
+    let mut node = cluster.enter(bowline());
+    node.args(["node", "--runtime=cri", "--port=0", "--address=127.0.0.1", "-v=2"]).args(flags);
+    node.args(["--container-runtime-endpoint", &cluster.containerd()]);
+    for (flag, file) in [
+        ("--tls-cert-file", "pki/kubelet.crt"),
+        ("--tls-private-key-file", "pki/kubelet.key"),
+        ("--client-ca-file", "pki/kubelet-client-ca.crt"),
+    ] {
+        node.arg(flag).arg(cluster.path(file));
+    }
+    let node = Server::start(&mut node);
+    cluster.signal("kubelet", rustix::process::Signal::KILL);
+    let address = node.address();
+    let port = address.rsplit(':').next().unwrap();
+    let status = format!(
+        "{{\"status\":{{\"daemonEndpoints\":{{\"kubeletEndpoint\":{{\"Port\":{port}}}}}}}}}"
+    );
+    let patch = ["patch", "node", "localhost", "--subresource=status", "--type=merge", "-p"];
+    cluster.kubectl(&[&patch[..], &[&status]].concat());
+    node
+}
+
+#[test]
+fn the_runtimes_own_tests_pass_through_our_socket() {
+    let cluster = Cluster::behind(&face(""), &[RUNTIME_ALONE]);
+    let face = cluster.env("RUNTIME_ENDPOINT").to_owned();
+    let over_spdy = critest::run(&cluster, &face, STREAMING, &[]);
+    assert_eq!(critest::count(&over_spdy, "passed"), 5, "{over_spdy:#?}");
+    let over_websocket = critest::run(&cluster, &face, STREAMING, &OVER_WEBSOCKET);
+    assert_eq!(critest::count(&over_websocket, "passed"), 5, "{over_websocket:#?}");
+    critest::must_agree(&cluster, &cluster.containerd(), &face);
+}
