@@ -138,7 +138,7 @@ impl CriRuntime {
             let (shared, id) = (shared.clone(), id.clone());
             Box::pin(async move { is_running(&shared.client, &id).await })
         };
-        let log = log_files::open(status.log_path.as_ref(), &request, Box::new(is_running)).await;
+        let log = log_files::open(status.log_path.as_ref(), request, Box::new(is_running)).await;
         log.map_err(|error| Refusal::new(400, error.to_string()))
     }
 
