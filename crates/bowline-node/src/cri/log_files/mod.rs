@@ -108,7 +108,7 @@ async fn open_watched(
     let (files, batch, changes) = blocking(move || {
         let changes = request.follow.then(|| watch(&path));
         let failed = |why| OpenError::Read { path: path.clone(), why };
-        let mut files = Rotated::new(path.clone(), file, until, form, now).map_err(failed)?;
+        let mut files = Rotated::new(path.clone(), file, until, form, now);
         let batch = files.next(now).map_err(failed)?;
         Ok((Box::new(files), batch, changes))
     })

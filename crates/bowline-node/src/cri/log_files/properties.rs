@@ -80,7 +80,20 @@ struct Followed {
     files: Rotated,
     writer: File,
     rotations: u32,
+    /// How many rotations it has not seen.
+    unseen: u32,
     found: Vec<LogRecord>,
+}
+
+/// Returns when the clock of the files shows another time than that of the beginning of a file. Real
+/// rotations are seconds apart.
+pub(super) fn after(path: &Path) {
+    let began = path.metadata().unwrap().created().unwrap();
+    let is_later = || {
+        let probe = tempfile::NamedTempFile::new_in(path.parent().unwrap()).unwrap();
+        probe.as_file().metadata().unwrap().created().unwrap() > began
+    };
+    while !is_later() {}
 }
 
 impl Followed {
@@ -90,14 +103,23 @@ impl Followed {
         let writer = File::create(&path).unwrap();
         let (path, file, _) = find(&path).unwrap();
         let form = Form { source: None, keeps_times };
-        let files = Rotated::new(path, file, None, form, Instant::now()).unwrap();
-        Followed { directory, files, writer, rotations: 0, found: Vec::new() }
+        let files = Rotated::new(path, file, None, form, Instant::now());
+        Followed { directory, files, writer, rotations: 0, unseen: 0, found: Vec::new() }
     }
 
     fn rotate(&mut self) {
+        // Who has not looked meanwhile reads one of both, and has missed the other.
+        if self.unseen == 2 {
+            self.look();
+        }
         let path = self.directory.path().join("0.log");
+        let renamed = |number| format!("{}.20260131-{number:06}", path.display());
+        after(&path);
+        let _ = fs::remove_file(renamed(self.rotations));
         self.rotations += 1;
-        fs::rename(&path, format!("{}.20260131-{:06}", path.display(), self.rotations)).unwrap();
+        self.unseen += 1;
+        fs::rename(&path, renamed(self.rotations)).unwrap();
+        after(Path::new(&renamed(self.rotations)));
         self.writer = OpenOptions::new().create(true).append(true).open(&path).unwrap();
     }
 
@@ -105,6 +127,7 @@ impl Followed {
         while let Batch::Records(records) = self.files.next(Instant::now()).unwrap() {
             self.found.extend(records);
         }
+        self.unseen = 0;
     }
 }
 

@@ -1,19 +1,23 @@
 //! The files of one container's log to its records, across rotations. Everything here blocks.
 //!
 //! A kubelet rotates a log by renaming it, `0.log` to `0.log.20260131-120000`, and asking the
-//! runtime to begin a new `0.log`; at each later rotation it compresses what it renamed before.
-//! Until the runtime has begun the new file, and for a moment longer, it writes to the renamed one.
-//! So the renamed one stays open, and is looked at first, for as long as anything may still come. A
-//! reader that is so slow that files come and go meanwhile reads those in between as well, or is
-//! told that they are gone.
+//! runtime to begin a new `0.log`. Before that, it compresses what it has renamed before, so that at
+//! most one renamed file is there as it was. Until the runtime has begun the new file, and for a
+//! moment longer, it writes to the renamed one. So that one stays open, and is looked at first, for
+//! as long as anything may still come.
+//!
+//! A reader may be so slow that its file is compressed before it comes to the end. Then the one that
+//! is renamed is the next, or comes later: by the times of these files, the reader goes on or is
+//! told that it has missed some.
 
-use std::collections::{HashSet, VecDeque};
-use std::ffi::OsString;
-use std::fs;
+use std::collections::VecDeque;
+use std::ffi::OsStr;
+use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 use tracing::warn;
@@ -24,10 +28,6 @@ use crate::runtime::LogRecord;
 
 /// For how long a renamed file that does not grow is looked at.
 const RENAMED_PATIENCE: Duration = Duration::from_secs(10);
-
-/// How many files between the last one that was read and the newest one are opened. The kubelet
-/// itself keeps one that is not compressed.
-const MISSED_FILES: usize = 8;
 
 /// How many names of a directory are looked at. A container has a handful.
 const NAMES: usize = 4096;
@@ -44,8 +44,6 @@ pub(super) struct Rotated {
     current: LogFile,
     /// Where the answer ends in the file, if it does not follow the log.
     until: Option<u64>,
-    /// The names that renamed files have had, when the current one was opened.
-    known: HashSet<OsString>,
     has_records: bool,
     has_warned: bool,
 }
@@ -67,19 +65,8 @@ impl Rotated {
         until: Option<u64>,
         form: Form,
         now: Instant,
-    ) -> io::Result<Rotated> {
-        let mut known = HashSet::new();
-        if until.is_none() {
-            let own = current.identity()?;
-            known.extend(renamed_names(&path));
-            // It may have been renamed since it was opened.
-            known.retain(|name| {
-                let found = fs::metadata(path.with_file_name(name));
-                found.map_or(true, |found| Identity::of(&found) != own)
-            });
-        }
-        Ok(Rotated {
-            known,
+    ) -> Rotated {
+        Rotated {
             path,
             form,
             renamed: VecDeque::new(),
@@ -88,7 +75,7 @@ impl Rotated {
             until,
             has_records: false,
             has_warned: false,
-        })
+        }
     }
 
     /// Reads the next block.
@@ -138,98 +125,106 @@ impl Rotated {
 
     /// Looks whether the path is another file by now, and opens that; returns whether it did.
     fn renew(&mut self, now: Instant) -> io::Result<bool> {
-        let found = match fs::metadata(&self.path) {
-            Ok(found) => Identity::of(&found),
-            // It was renamed, and the runtime has not begun another one, or the pod is gone.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            Err(error) => return Err(error),
-        };
-        let old = self.current.identity()?;
-        if found == old {
+        let old = self.current.file().metadata()?;
+        // It was renamed and the runtime has not begun another one, or the pod is gone.
+        let Some(found) = if_there(fs::metadata(&self.path))? else { return Ok(false) };
+        if Identity::of(&found) == Identity::of(&old) {
             return Ok(false);
         }
-        let next = match LogFile::open(&self.path) {
-            Ok(next) => next,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            Err(error) => return Err(error),
+        let Some(next) = if_there(LogFile::open(&self.path))? else { return Ok(false) };
+        let missed = match between(&self.path, &old, next.identity()?)? {
+            Between::Nothing => None,
+            Between::File(path) => match if_there(LogFile::open(&path))? {
+                Some(file) => Some(file),
+                None => return Ok(false),
+            },
+            Between::Rotation => return Ok(false),
+            Between::Lost => {
+                let why = "its reader was too slow: what it missed is rotated away";
+                return Err(io::Error::other(why));
+            }
         };
-        // What was renamed meanwhile is found when the path is looked at again.
-        let (missed, known) = missed(&self.path, &self.known, old, next.identity()?)?;
         self.renamed.push_back(std::mem::replace(&mut self.current, next));
         self.renamed.extend(missed);
         self.renamed_until = now + RENAMED_PATIENCE;
-        self.known = known;
         Ok(true)
     }
 }
 
-/// Opens the files that were renamed after the one that is `old` and before the one that is `next`;
-/// and returns the names of all that were renamed before that.
-fn missed(
-    path: &Path,
-    known: &HashSet<OsString>,
-    old: Identity,
-    next: Identity,
-) -> io::Result<(Vec<LogFile>, HashSet<OsString>)> {
-    let mut now_known = HashSet::new();
-    let mut files = Vec::new();
-    // The first of the names that were not there before is the old file's, which was at the path;
-    // that file itself may be compressed by now.
-    let mut is_first = true;
-    for name in renamed_names(path) {
-        let is_known = known.contains(&name);
-        let file = if is_known { None } else { open_if_there(&path.with_file_name(&name))? };
-        let identity = file.as_ref().map(LogFile::identity).transpose()?;
-        if identity == Some(next) {
-            break;
-        }
-        now_known.insert(name);
-        if is_known {
-            continue;
-        }
-        let is_old = identity == Some(old) || (is_first && file.is_none());
-        is_first = false;
-        match file {
-            _ if is_old => {}
-            Some(file) if files.len() < MISSED_FILES => files.push(file),
-            _ => {
-                let why = "its reader was too slow: what it missed is rotated away";
-                return Err(io::Error::other(why));
-            }
-        }
-    }
-    Ok((files, now_known))
+/// What there was between the file that was read and the one that is at the path now.
+#[derive(Debug)]
+enum Between {
+    Nothing,
+    /// One file, which is here now.
+    File(PathBuf),
+    /// Files that are compressed, or gone.
+    Lost,
+    /// It is being rotated: the path is looked at once more.
+    Rotation,
 }
 
-fn open_if_there(path: &Path) -> io::Result<Option<LogFile>> {
-    match LogFile::open(path) {
-        Ok(file) => Ok(Some(file)),
+/// Looks for what was between the file `old` and the file `next`, which was at the path just now.
+fn between(path: &Path, old: &Metadata, next: Identity) -> io::Result<Between> {
+    if old.nlink() > 0 {
+        // It is compressed, and removed, before another one is renamed.
+        return Ok(Between::Nothing);
+    }
+    let Some(renamed) = latest_renamed(path)? else { return Ok(Between::Nothing) };
+    let Some(found) = if_there(fs::metadata(&renamed))? else { return Ok(Between::Lost) };
+    if Identity::of(&found) == next {
+        return Ok(Between::Rotation);
+    }
+    // A rotation removes what was renamed before, renames the file at the path, and only then is
+    // the next one made. So the next one was made before the old one was removed, a later one not.
+    let (Ok(began), Ok(old_began)) = (found.created(), old.created()) else {
+        return Ok(Between::Lost);
+    };
+    Ok(if began <= old_began {
+        // It was renamed before the old one was begun. That one was replaced, not rotated.
+        Between::Nothing
+    } else if began < changed(old) {
+        Between::File(renamed)
+    } else {
+        Between::Lost
+    })
+}
+
+/// Returns when a file was changed, renamed or removed.
+fn changed(file: &Metadata) -> SystemTime {
+    let seconds = Duration::from_secs(u64::try_from(file.ctime()).unwrap_or(0));
+    let nanos = Duration::from_nanos(u64::try_from(file.ctime_nsec()).unwrap_or(0));
+    SystemTime::UNIX_EPOCH + seconds + nanos
+}
+
+/// Makes of what is not there any more no error.
+fn if_there<T>(found: io::Result<T>) -> io::Result<Option<T>> {
+    match found {
+        Ok(found) => Ok(Some(found)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-/// Returns the names to which a kubelet renamed the log at `path`, in their order: that name, a dot
-/// and a time, without what compression adds to it.
-fn renamed_names(path: &Path) -> Vec<OsString> {
-    let (Some(directory), Some(base)) = (path.parent(), path.file_name()) else {
-        return Vec::new();
-    };
-    let entries = fs::read_dir(directory).into_iter().flatten().take(NAMES).flatten();
-    let names: HashSet<OsString> = entries
-        .filter_map(|entry| {
-            let name = entry.file_name();
-            let time = name.as_bytes().strip_prefix(base.as_bytes())?.strip_prefix(b".")?;
-            let time = time.get(..15)?;
-            let is_time = time.iter().enumerate().all(|(index, byte)| match index {
-                8 => *byte == b'-',
-                _ => byte.is_ascii_digit(),
-            });
-            let renamed = [base.as_bytes(), b".", time].concat();
-            is_time.then(|| std::os::unix::ffi::OsStringExt::from_vec(renamed))
-        })
-        .collect();
-    let mut names: Vec<OsString> = names.into_iter().collect();
-    names.sort_unstable();
-    names
+/// Returns the latest name to which a kubelet renamed the log at `path`, without what compression
+/// adds to it: that file may be there no more.
+fn latest_renamed(path: &Path) -> io::Result<Option<PathBuf>> {
+    let (Some(directory), Some(base)) = (path.parent(), path.file_name()) else { return Ok(None) };
+    let Some(entries) = if_there(fs::read_dir(directory))? else { return Ok(None) };
+    let mut latest = None;
+    for entry in entries.take(NAMES) {
+        let name = entry?.file_name();
+        latest = latest.max(renamed(base.as_bytes(), name.as_bytes()).map(<[u8]>::to_vec));
+    }
+    Ok(latest.map(|name| directory.join(OsStr::from_bytes(&name))))
+}
+
+/// Returns what stands in a name before what compression adds to it, if a kubelet gave it to the
+/// log that is called `base`: `BASE.20260131-120000`.
+fn renamed<'a>(base: &[u8], name: &'a [u8]) -> Option<&'a [u8]> {
+    let time = name.strip_prefix(base)?.strip_prefix(b".")?.get(..15)?;
+    let is_time = time.iter().enumerate().all(|(index, byte)| match index {
+        8 => *byte == b'-',
+        _ => byte.is_ascii_digit(),
+    });
+    is_time.then(|| &name[..base.len() + 1 + time.len()])
 }

@@ -12,6 +12,7 @@ use rustix::fs::{CWD, Mode, mkfifoat};
 use tempfile::TempDir;
 use tokio::time::timeout;
 
+use super::properties::after;
 use super::*;
 use crate::lines::{LogLines, PIECE_BYTES};
 use crate::log_options::Options;
@@ -43,6 +44,7 @@ impl Container {
 
     /// Renames the log as a kubelet does, and compresses what it renamed before.
     fn rename(&mut self) {
+        after(&self.path);
         for entry in fs::read_dir(self.directory.path()).unwrap() {
             let path = entry.unwrap().path();
             if path != self.path && path.extension().is_some_and(|end| end != "gz") {
@@ -52,7 +54,18 @@ impl Container {
         }
         self.rotations += 1;
         let renamed = format!("0.log.20260131-{:06}", self.rotations);
-        fs::rename(&self.path, self.path.with_file_name(renamed)).unwrap();
+        let renamed = self.path.with_file_name(renamed);
+        fs::rename(&self.path, &renamed).unwrap();
+        after(&renamed);
+    }
+
+    fn remove_compressed(&self) {
+        for entry in fs::read_dir(self.directory.path()).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|end| end == "gz") {
+                fs::remove_file(path).unwrap();
+            }
+        }
     }
 
     fn is_running(&self) -> IsRunning {
@@ -316,11 +329,19 @@ async fn a_follower_goes_on_in_the_next_file_and_loses_nothing_of_the_last_one()
 #[tokio::test]
 async fn a_follower_that_is_too_slow_for_rotations_is_told() {
     let words = ["two", "three", "four"];
-    for (rotations, expected) in [(2, "one\ntwo\nthree\n"), (3, "one\n")] {
+    for (rotations, is_kept, expected) in [
+        (2, true, "one\ntwo\nthree\n"),
+        (2, false, "one\ntwo\nthree\n"),
+        (3, true, "one\n"),
+        (3, false, "one\n"),
+    ] {
         let mut container = Container::new(line(0, "stdout", "F", "one"));
         let mut lines = container.lines_asking("follow=1", stuck()).await;
         for word in &words[..rotations] {
             container.rename();
+            if !is_kept {
+                container.remove_compressed();
+            }
             write!(container.writer(), "{}", line(0, "stdout", "F", word)).unwrap();
         }
         let mut read = String::new();
@@ -333,6 +354,21 @@ async fn a_follower_that_is_too_slow_for_rotations_is_told() {
             assert!(error.to_string().contains("too slow"), "{error}");
         }
     }
+}
+
+/// Some runtimes put a new file in the place of one that has become too long.
+#[tokio::test]
+async fn a_follower_goes_on_where_a_log_is_replaced() {
+    let mut container = Container::new(line(0, "stdout", "F", "one"));
+    container.rename();
+    write!(container.writer(), "{}", line(0, "stdout", "F", "two")).unwrap();
+    let mut lines = container.lines_asking("follow=1", stuck()).await;
+    assert_eq!(frame(&mut lines).await, "two\n");
+    after(&container.path);
+    let next = container.path.with_extension("tmp");
+    fs::write(&next, line(0, "stdout", "F", "three")).unwrap();
+    fs::rename(&next, &container.path).unwrap();
+    assert_eq!(frame(&mut lines).await, "three\n");
 }
 
 #[tokio::test]
