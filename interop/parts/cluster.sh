@@ -451,8 +451,9 @@ down() {
   local name
   [ -e pids ] || return 0
   if [ -e pids/kubelet ] && is_ours "$(cat pids/kubelet)"; then
-    # Gently first: then kubelet and the CNI plugin clean up after the pods themselves.
-    kubectl delete pods --all --all-namespaces --timeout=20s --request-timeout=20s >>log/kubectl.log 2>&1 || true
+    # Gently first: then kubelet and the CNI plugin clean up after the pods themselves. (1.20 at times
+    # takes a minute to say that a pod is gone.)
+    kubectl delete pods --all --all-namespaces --timeout=8s --request-timeout=8s >>log/kubectl.log 2>&1 || true
   fi
   for name in node unshare kube-apiserver etcd; do
     if [ -e "pids/$name" ]; then end "$name"; fi
