@@ -8,7 +8,7 @@ use bowline_interop::attach::{Pods, talks, types};
 use bowline_interop::client::Client;
 use bowline_interop::cluster::{Cluster, PODS, RUNTIME_ALONE};
 use bowline_interop::copy::{keeps_all, there_and_back};
-use bowline_interop::list::{Amounts, FULL};
+use bowline_interop::list::Amounts;
 use bowline_interop::server::Server;
 use bowline_interop::{forward, list};
 
@@ -18,7 +18,7 @@ use crate::parts::{KUBECTLS, bowline, kubectl, ours};
 /// How much is transferred: what fails with more has been tried at `dev` and in a real cluster, and
 /// there are many clients here.
 const AMOUNTS: Amounts =
-    Amounts { times: 1, both_ways: 5_000_000, one_way: 50_000_000, truncations: 5, ..FULL };
+    Amounts { times: 1, both_ways: 5_000_000, one_way: 50_000_000, truncations: 5 };
 /// The same of a port-forward.
 const FORWARDED: forward::Amounts =
     forward::Amounts { parallel: 100, sequential: 200, bulk: 16 << 20 };
