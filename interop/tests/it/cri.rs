@@ -6,13 +6,12 @@ use std::time::Instant;
 
 use bowline_interop::attach::{Pods, talks, types};
 use bowline_interop::client::Client;
-use bowline_interop::cluster::{Cluster, PODS, RUNTIME_ALONE};
+use bowline_interop::cluster::{Cluster, PODS};
 use bowline_interop::copy::{keeps_all, there_and_back};
 use bowline_interop::list::Amounts;
 use bowline_interop::server::Server;
 use bowline_interop::{forward, list};
 
-use crate::critest::{self, OVER_WEBSOCKET, STREAMING};
 use crate::parts::{KUBECTLS, bowline, kubectl, ours};
 
 /// How much is transferred: what fails with more has been tried at `dev` and in a real cluster, and
@@ -126,15 +125,4 @@ pub fn in_the_kubelets_place(cluster: &Cluster, flags: &[&str]) -> Server {
     let patch = ["patch", "node", "localhost", "--subresource=status", "--type=merge", "-p"];
     cluster.kubectl(&[&patch[..], &[&status]].concat());
     node
-}
-
-#[test]
-fn the_runtimes_own_tests_pass_through_our_socket() {
-    let cluster = Cluster::behind(&face(""), &[RUNTIME_ALONE]);
-    let face = cluster.env("RUNTIME_ENDPOINT").to_owned();
-    let over_spdy = critest::run(&cluster, &face, STREAMING, &[]);
-    assert_eq!(critest::count(&over_spdy, "passed"), 5, "{over_spdy:#?}");
-    let over_websocket = critest::run(&cluster, &face, STREAMING, &OVER_WEBSOCKET);
-    assert_eq!(critest::count(&over_websocket, "passed"), 5, "{over_websocket:#?}");
-    critest::must_agree(&cluster, &cluster.containerd(), &face);
 }
