@@ -18,10 +18,11 @@ mod targets;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 13] = [
+pub const TARGETS: [Target; 14] = [
     ("archive", targets::archive::target),
     ("base64", targets::base64::target),
     ("channels", targets::channels::target),
+    ("cri", targets::cri::target),
     ("headers", targets::headers::target),
     ("negotiate", targets::negotiate::target),
     ("pairs", targets::pairs::target),

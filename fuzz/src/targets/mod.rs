@@ -3,6 +3,7 @@
 pub mod archive;
 pub mod base64;
 pub mod channels;
+pub mod cri;
 pub mod headers;
 pub mod negotiate;
 pub mod pairs;

@@ -31,6 +31,13 @@ enum LookedAt {
     Held { head: Head, content: Content },
 }
 
+impl Answers {
+    /// Whether all frames that were passed were passed to their end.
+    fn is_at_boundary(&self) -> bool {
+        matches!(self.looked_at, LookedAt::Held { .. }) || self.frames.left() == 0
+    }
+}
+
 impl<X: Exchange> Face<X> {
     pub(super) fn runtime_said(&mut self, mut input: Bytes) {
         while let Some(part) = self.answers.frames.next(&mut input) {
@@ -47,12 +54,13 @@ impl<X: Exchange> Face<X> {
     /// Nothing more comes. What is held goes as it came, unless a frame was cut: a client takes
     /// nothing behind that.
     pub(super) fn runtime_ended(&mut self) {
-        let (is_boundary, last) = match self.answers.looked_at {
-            LookedAt::Held { head, .. } => (true, Some(head.stream())),
-            _ => (self.answers.frames.left() == 0, None),
+        let is_at_boundary = self.answers.is_at_boundary();
+        let last = match self.answers.looked_at {
+            LookedAt::Held { head, .. } => Some(head.stream()),
+            _ => None,
         };
         while let Some(call) = self.calls.remove_any(last) {
-            if is_boundary {
+            if is_at_boundary {
                 self.to_near.push(call.answer.into_frames().into());
             }
         }
@@ -149,11 +157,11 @@ impl<X: Exchange> Face<X> {
     /// Passes what was held of calls that the client has cancelled: it still counts in the windows
     /// of the connection. Inside of a frame it waits for the end of that.
     pub(super) fn release_cancelled(&mut self) {
-        let is_held = matches!(self.answers.looked_at, LookedAt::Held { .. });
-        if is_held || self.answers.frames.left() == 0 {
-            while let Some(stream) = self.calls.next_cancelled() {
-                self.keep(stream, None);
-            }
+        // One of them may be the call whose frame comes: the others are behind it then.
+        while self.answers.is_at_boundary()
+            && let Some(stream) = self.calls.next_cancelled()
+        {
+            self.keep(stream, None);
         }
     }
 

@@ -135,7 +135,7 @@ impl Outgoing {
 
     /// Whether something waits for room in the windows.
     pub(super) fn is_waiting(&self) -> bool {
-        !self.queue.is_empty() || self.waiting.is_some()
+        !self.queue.is_empty() || self.open == 0 && self.waiting.is_some()
     }
 
     /// How many bytes were not written yet.

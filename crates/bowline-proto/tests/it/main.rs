@@ -7,6 +7,7 @@
     reason = "in a test, helpers included, a panic is the report"
 )]
 
+mod cri;
 mod examples;
 mod portforward;
 mod session;
