@@ -110,14 +110,15 @@ fn turn(face: &mut Face<&mut Other>, came: &mut Said) {
     came.far.extend(written(face.outbox(Leg::Far)));
 }
 
-/// The frames of each stream one behind the other; what is cut off at the end is on its own.
-fn by_stream(mut bytes: &[u8]) -> BTreeMap<Option<u32>, Vec<u8>> {
-    let mut streams: BTreeMap<Option<u32>, Vec<u8>> = BTreeMap::new();
-    while let [a, b, c, _, _, d, e, f, g, ..] = bytes {
+/// The frames of each stream one behind the other, its updates of windows apart, and what is cut off
+/// at the end.
+fn by_stream(mut bytes: &[u8]) -> BTreeMap<Option<(u32, bool)>, Vec<u8>> {
+    let mut streams: BTreeMap<_, Vec<u8>> = BTreeMap::new();
+    while let [a, b, c, kind, _, d, e, f, g, ..] = bytes {
         let length = 9 + u32::from_be_bytes([0, *a, *b, *c]) as usize;
         let (frame, rest) = bytes.split_at(length.min(bytes.len()));
         let stream = u32::from_be_bytes([*d & 0x7f, *e, *f, *g]);
-        streams.entry(Some(stream)).or_default().extend(frame);
+        streams.entry(Some((stream, *kind == 8))).or_default().extend(frame);
         bytes = rest;
     }
     streams.entry(None).or_default().extend(bytes);

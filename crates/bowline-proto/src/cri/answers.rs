@@ -81,11 +81,12 @@ impl<X: Exchange> Face<X> {
             kind::SETTINGS if !head.is_ack() => {
                 self.answers.looked_at = LookedAt::Settings(Settings::default());
             }
-            // Trailers, before the message was whole.
-            kind::HEADERS | kind::CONTINUATION if has_begun => {
-                self.keep(stream, Some(Kept::Unreadable));
-            }
-            kind::HEADERS | kind::RST_STREAM if head.ends_stream() => self.keep(stream, None),
+            kind::RST_STREAM => self.keep(stream, None),
+            // It is about the other direction.
+            kind::WINDOW_UPDATE => {}
+            // Trailers before the message was whole, or what nobody knows: behind what is held.
+            _ if has_begun => self.keep(stream, Some(Kept::Unreadable)),
+            kind::HEADERS if head.ends_stream() => self.keep(stream, None),
             _ => {}
         }
         self.to_near.push(Bytes::copy_from_slice(&head.0));

@@ -141,8 +141,10 @@ fn others_do_not_wait_behind_an_answer_that_is_held() {
     assert_eq!(between.runtime(&data[30..]), frame(DATA, 0, 1, &answer(&wire::louder(URL, 0))));
     let data = frame(DATA, 0, 3, &answer(URL)[..20]);
     assert_eq!(between.runtime(&data), NOTHING);
-    let other = [frame(PING, 0, 0, &[7; 8]), frame(DATA, 0, 9, &[7; 100])].concat();
-    assert_eq!(between.runtime(&other), other);
+    let others = [frame(PING, 0, 0, &[7; 8]), update(3, 7), frame(DATA, 0, 9, &[7; 100])].concat();
+    assert_eq!(between.runtime(&others), others);
+    let rest = frame(DATA, 0, 3, &answer(URL)[20..]);
+    assert_eq!(between.runtime(&rest).len(), data.len() + rest.len());
 }
 
 /// What is not one message with a URL passes as it came, and nobody is asked for another URL.
@@ -160,6 +162,10 @@ fn what_is_no_answer_with_a_url_passes_as_it_came() {
         (frame(DATA, 0, 1, &message(b"\x0a\x00")), None),
         (frame(DATA, END_STREAM, 1, &good[..20]), Some(Kept::Unreadable)),
         ([frame(DATA, 0, 1, &good[..20]), trailers.clone()].concat(), Some(Kept::Unreadable)),
+        (
+            [frame(DATA, 0, 1, &good[..20]), frame(0xbe, 0, 1, &[7])].concat(),
+            Some(Kept::Unreadable),
+        ),
         (trailers, None),
         (frame(DATA, PADDED, 1, &[9, 0, 0]), Some(Kept::Unreadable)),
         (frame(DATA, PADDED, 1, &[]), Some(Kept::Unreadable)),
