@@ -19,8 +19,9 @@
 //! [`websocket`] and [`spdy`] turn bytes into frames' events; [`session`] turns both into the
 //! events of one remote command; [`relay`] joins two sessions. [`portforward`] has the events of
 //! many connections over one; [`tunnel`] carries SPDY's bytes in WebSocket messages, and
-//! [`splice`] takes them through a gateway. [`cri`] stands before a container runtime. [`negotiate`] decides from headers which protocol is
-//! spoken; [`extension`] has what two Bowlines agree on beyond that.
+//! [`splice`] takes them through a gateway. [`cri`] stands in front of a container runtime.
+//! [`negotiate`] decides from headers which protocol is spoken; [`extension`] has what two Bowlines
+//! agree on beyond that.
 #![no_std]
 #![forbid(unsafe_code)]
 #![warn(unnameable_types, unreachable_pub)]

@@ -110,8 +110,8 @@ fn turn(face: &mut Face<&mut Other>, came: &mut Said) {
     came.far.extend(written(face.outbox(Leg::Far)));
 }
 
-/// The frames of each stream one behind the other, its updates of windows apart, and what is cut off
-/// at the end.
+/// The frames of each stream one behind the other, its updates of windows apart, and what is cut
+/// off at the end.
 fn by_stream(mut bytes: &[u8]) -> BTreeMap<Option<(u32, bool)>, Vec<u8>> {
     let mut streams: BTreeMap<_, Vec<u8>> = BTreeMap::new();
     while let [a, b, c, kind, _, d, e, f, g, ..] = bytes {
