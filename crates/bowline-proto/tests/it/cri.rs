@@ -4,14 +4,15 @@ mod ends;
 mod model;
 mod wire;
 
-use bowline_proto::cri::{Asked, Face, Kept};
+use bowline_proto::cri::{Asked, Call, Face, Kept};
 use bowline_proto::limits::{CRI_ANSWER_BYTES, CRI_CALLS, CRI_HELD_BYTES};
+use bowline_proto::session::Wants;
 use bowline_proto::{Intermediary, Leg, Next, Time};
 use bytes::BytesMut;
 use proptest::prelude::*;
 
 use self::wire::*;
-use crate::wire::all;
+use crate::wire::{all, vector};
 
 const NOW: Time = Time::ZERO;
 const NOTHING: [u8; 0] = [];
@@ -388,6 +389,30 @@ fn what_is_not_http2_passes() {
     let request = b"PRI * HTTP/1.1\r\nhost: localhost\r\n\r\n";
     assert_eq!(between.client(&request[..5]), request[..5]);
     assert_eq!(between.client(&request[5..]), request[5..]);
+}
+
+/// The client has one table for headers, which its later requests refer to.
+#[test]
+fn calls_of_go_are_read_and_their_answers_exchanged() {
+    let client = vector(include_str!("../vectors/grpc-go-client.hex")).concat();
+    let server = vector(include_str!("../vectors/grpc-go-server.hex")).concat();
+    let mut louder = Louder::default();
+    let mut between = Between(Face::new(&mut louder));
+    assert_eq!(between.client(&client), client);
+    let exchanged =
+        String::from_utf8_lossy(&between.runtime(&server)).replace("HTTP://", "http://");
+    let expected = String::from_utf8_lossy(&server)
+        .replace("127.0.0.1:10010/exec/AbCdEfGh", "127.0.0.1:10010/EXEC/ABCDEFGH");
+    assert_eq!(exchanged, expected);
+    let wants = |tty, stderr| Wants { stdin: true, stdout: true, stderr, tty };
+    let expected = [
+        (Asked::Exec(wants(false, true)), "ab"),
+        (Asked::Attach(wants(true, false)), "cd"),
+        (Asked::PortForward { ports: vec![80, 8080] }, "ef"),
+        (Asked::Exec(wants(true, false)), "ab"),
+    ];
+    let expected = expected.map(|(asked, id)| Call { asked, id: id.repeat(32) });
+    assert_eq!((&louder.calls[..], &louder.kept[..]), (&expected[..], &[][..]));
 }
 
 /// What a test says, leg by leg.

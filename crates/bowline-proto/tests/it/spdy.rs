@@ -8,6 +8,8 @@ use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 use zlib_rs::{Deflate, DeflateFlush};
 
+use crate::wire::vector;
+
 const GO_CLIENT: &str = include_str!("../vectors/spdystream-client.hex");
 const GO_SERVER: &str = include_str!("../vectors/spdystream-server.hex");
 const GO_STDIN_FIRST: &str = include_str!("../vectors/spdystream-stdin-first.hex");
@@ -22,13 +24,6 @@ const GOAWAY: u16 = 7;
 const HEADERS: u16 = 8;
 const WINDOW_UPDATE: u16 = 9;
 const FIN: u8 = 1;
-
-/// The lines of a vector's file.
-fn vector(text: &str) -> Vec<Vec<u8>> {
-    let lines = text.lines().filter(|line| !line.starts_with('#'));
-    let byte = |hex: &str| u8::from_str_radix(hex, 16).unwrap();
-    lines.map(|line| line.split_whitespace().map(byte).collect()).collect()
-}
 
 fn control(kind: u16, flags: u8, body: &[u8]) -> Vec<u8> {
     let mut frame = vec![0x80, 3];

@@ -38,6 +38,13 @@ pub fn taken(outbox: &mut Outbox, size: usize) -> BytesMut {
     BytesMut::from(&bytes[..])
 }
 
+/// The lines of a vector's file.
+pub fn vector(text: &str) -> Vec<Vec<u8>> {
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    let byte = |hex: &str| u8::from_str_radix(hex, 16).unwrap();
+    lines.map(|line| line.split_whitespace().map(byte).collect()).collect()
+}
+
 /// All that waits.
 pub fn all(outbox: &mut Outbox) -> BytesMut {
     taken(outbox, usize::MAX)
