@@ -81,7 +81,8 @@ struct Varint {
 impl Varint {
     fn take(&mut self, byte: u8) -> Result<Option<u64>, Unreadable> {
         let bits = u64::from(byte & 0x7f);
-        if self.shift == 63 && bits > 1 {
+        // It stays so, however many bytes come.
+        if self.shift > 63 || self.shift == 63 && bits > 1 {
             return Err(Unreadable);
         }
         self.value |= bits << self.shift;
@@ -443,6 +444,8 @@ mod tests {
         assert!(call(Method::PortForward, &many[2..]).is_ok());
         assert_eq!(call(Method::PortForward, &many), Err(Kept::Unreadable));
         assert_eq!(call(Method::PortForward, b"\x12\x01\x80"), Err(Kept::Unreadable));
+        let long = [&b"\x12\x14"[..], &[0x81; 20]].concat();
+        assert_eq!(call(Method::PortForward, &long), Err(Kept::Unreadable));
     }
 
     #[test]
