@@ -100,3 +100,51 @@ impl Decoder {
         self.length < 8 && self.bits == (1 << self.length) - 1
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+    use alloc::vec::Vec;
+
+    use super::*;
+
+    fn decoded(bytes: &[u8]) -> Option<Vec<u8>> {
+        let (mut decoder, mut symbols) = (Decoder::default(), Vec::new());
+        for byte in bytes {
+            decoder.take(*byte, |symbol| symbols.push(symbol)).ok()?;
+        }
+        decoder.may_end().then_some(symbols)
+    }
+
+    #[test]
+    fn the_code_uses_all_bits_and_each_symbol_is_decoded() {
+        let used: u64 = LENGTHS.iter().map(|length| 1 << (LONGEST - usize::from(*length))).sum();
+        assert_eq!(used, 1 << LONGEST);
+        // The symbols are in the order of their codes.
+        let mut code = 0u64;
+        for (place, symbol) in CODE.symbols.iter().enumerate() {
+            let length = usize::from(LENGTHS[usize::from(*symbol)]);
+            let padding = (1 << (64 - length)) - 1;
+            let bits = (code << (64 - LONGEST)) | padding;
+            let bytes = &bits.to_be_bytes()[..length.div_ceil(8)];
+            let expected = u8::try_from(*symbol).ok().map(|symbol| vec![symbol]);
+            assert_eq!(decoded(bytes), expected, "{place}: {symbol}");
+            code += 1 << (LONGEST - length);
+        }
+    }
+
+    /// Some rows of RFC 7541 appendix B, with the padding of a string.
+    #[test]
+    fn codes_are_those_of_the_rfc() {
+        for (bytes, symbol) in [
+            (&[0xff, 0xc7][..], 0u8),
+            (&[0xff, 0xff, 0xff, 0xf3], b'\n'),
+            (&[0xff, 0xfe, 0x1f], b'\\'),
+            (&[0xff, 0xff, 0x7b], 0xaa),
+            (&[0xff, 0xff, 0xff, 0xef], 249),
+            (&[0xff, 0xff, 0xfb, 0xbf], 255),
+        ] {
+            assert_eq!(decoded(bytes), Some(vec![symbol]), "{bytes:x?}");
+        }
+    }
+}
