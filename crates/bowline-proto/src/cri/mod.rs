@@ -67,7 +67,7 @@ pub struct Call {
 pub trait Exchange {
     /// Returns the URL that the client gets instead; `None` leaves the runtime's. One that is as
     /// long as the runtime's changes no frame's length. A longer one is possible, a shorter one is
-    /// not.
+    /// not. If it cannot be used, [`kept`](Self::kept) is called before anything else.
     fn exchange(&mut self, call: Call, url: &str) -> Option<String>;
 
     /// Says that the runtime's URL was left in an answer, or in all that follow, and why.
