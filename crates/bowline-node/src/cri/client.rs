@@ -184,8 +184,8 @@ impl Client {
     }
 }
 
-/// Makes a connection that is made again whenever it is needed and has gone. No pings: Go's servers
-/// end connections because of them.
+/// Makes a connection that is made again whenever it is needed and has gone. Its tasks end with it.
+/// No pings: Go's servers end connections because of them.
 fn channel(endpoint: &Endpoint) -> Channel {
     let connector = Connector { endpoint: endpoint.clone() };
     // Servers built on h2 take nothing else for an authority than what is one.

@@ -4,6 +4,7 @@
 use std::fmt::{self, Display, Formatter};
 use std::path::{Path, PathBuf};
 
+use percent_encoding::percent_decode_str;
 use thiserror::Error;
 use url::Url;
 
@@ -29,23 +30,22 @@ impl Endpoint {
     /// [`BadEndpoint`] for anything else.
     pub fn parse(text: &str) -> Result<Endpoint, BadEndpoint> {
         let no_path = || BadEndpoint::NoPath(text.to_owned());
-        let path = match text.split_once("://") {
-            None => text.to_owned(),
-            // What stands before the path is passed over by the kubelet, which then dials something
-            // that was not meant: `unix://run/x.sock` would be `/x.sock`.
-            Some(("unix", rest)) if rest.starts_with('/') => {
-                let url = Url::parse(text).map_err(|_| no_path())?;
-                let path = percent_encoding::percent_decode_str(url.path());
-                path.decode_utf8().map_err(|_| no_path())?.into_owned()
-            }
-            Some(("unix", _)) => return Err(no_path()),
-            Some(_) => return Err(BadEndpoint::NotUnix(text.to_owned())),
-        };
-        // No path has a zero in it.
-        if !path.starts_with('/') || path.contains('\0') {
+        let (scheme, path) = text.split_once("://").unwrap_or(("unix", text));
+        if scheme != "unix" {
+            return Err(BadEndpoint::NotUnix(text.to_owned()));
+        }
+        // The kubelet passes over what stands before the path, and dials something that was not
+        // meant: `/x.sock` for `unix://run/x.sock`.
+        if !path.starts_with('/') {
             return Err(no_path());
         }
-        Ok(Endpoint(path.into()))
+        let url = Url::parse(&format!("unix://{path}")).map_err(|_| no_path())?;
+        let path = percent_decode_str(url.path()).decode_utf8().map_err(|_| no_path())?;
+        // No path has a zero in it.
+        if path.contains('\0') {
+            return Err(no_path());
+        }
+        Ok(Endpoint(path.into_owned().into()))
     }
 
     /// Returns the path of the socket.
@@ -71,6 +71,7 @@ mod tests {
             ("unix:///run/containerd/containerd.sock", "/run/containerd/containerd.sock"),
             ("/run/crio/crio.sock", "/run/crio/crio.sock"),
             ("unix:///run/a%20b.sock", "/run/a b.sock"),
+            ("/run/a%20b c.sock", "/run/a b c.sock"),
         ] {
             assert_eq!(Endpoint::parse(text).unwrap().path(), Path::new(path));
         }

@@ -117,10 +117,18 @@ async fn an_attach_has_the_terminal_that_the_container_has() {
         let expected = Attach { container_id: "id".into(), stdin, tty, stdout: true, stderr };
         assert_eq!(Attach::decode(message.clone()).unwrap(), expected, "{info}");
     }
-    cri.reply("ContainerStatus", &verbose(r#"{"config":{"stdin":true}}"#));
-    cri.reply("Attach", &url(format!("http://{}{}", behind.address, attach(""))));
-    let ended = run(node.address, &attach(""), Carrier::WebSocket, "!").await.unwrap();
-    assert_eq!(ended.stdout, "!");
+    for (info, query) in [
+        (r#"{"config":{"stdin":true}}"#, "input=1&output=1&error=1"),
+        // The client speaks without a terminal, the runtime with one.
+        (r#"{"config":{"stdin":true,"tty":true}}"#, "input=1&output=1&tty=1"),
+    ] {
+        cri.reply("ContainerStatus", &verbose(info));
+        cri.reply("Attach", &url(format!("http://{}/attach/ns/p/c?{query}", behind.address)));
+        for carrier in CARRIERS {
+            let ended = run(node.address, &attach(""), carrier, "!").await.unwrap();
+            assert_eq!((&*ended.stdout, ended.end), ("!", Ok(Outcome::Success)), "{info}");
+        }
+    }
 }
 
 #[tokio::test]
