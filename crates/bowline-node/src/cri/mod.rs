@@ -28,7 +28,6 @@ use self::client::{ANSWER_PATIENCE, Client};
 pub use self::endpoint::{BadEndpoint, Endpoint};
 pub use self::face::Face;
 use self::find::{FindError, full_name};
-use self::health::Health;
 use self::info::{ContainerInfo, is_running, status};
 use crate::runtime::{
     Answer, AttachRequest, Attachment, BoxFuture, ExecRequest, Forwarding, Log, LogRequest,
@@ -60,7 +59,6 @@ impl CriSettings {
 #[derive(Debug)]
 pub struct CriRuntime {
     shared: Arc<Shared>,
-    health: Health,
 }
 
 /// What streams need that begin later.
@@ -80,7 +78,7 @@ impl CriRuntime {
         let CriSettings { endpoint, streaming_trust } = settings;
         let client = Client::new(endpoint.clone());
         let shared = Shared { endpoint, client, streaming_trust, tls: OnceLock::new() };
-        CriRuntime { shared: Arc::new(shared), health: Health::default() }
+        CriRuntime { shared: Arc::new(shared) }
     }
 
     async fn find_exec(&self, target: &Target, request: ExecRequest) -> Result<Session, Refusal> {
@@ -242,6 +240,6 @@ impl Runtime for CriRuntime {
     }
 
     fn ready(&self) -> Answer<'_, ()> {
-        Box::pin(self.health.check(&self.shared.client))
+        Box::pin(health::check(&self.shared.client))
     }
 }
