@@ -20,6 +20,7 @@ mod ends;
 mod forward;
 mod kubeconfigs;
 mod libraries;
+mod node_access;
 mod parts;
 mod real;
 mod recorder;

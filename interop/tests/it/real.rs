@@ -107,7 +107,7 @@ fn objects(port: &str, declared: bool) -> [String; 2] {
     [node, pod]
 }
 
-const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: box, namespace: default}\nspec:\n  \
+pub const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: box, namespace: default}\nspec:\n  \
                    nodeName: ours\n  automountServiceAccountToken: false\n  containers:\n  - \
                    {name: box, image: none}\n";
 

@@ -92,15 +92,15 @@ fn gateway(cluster: &Cluster, tokens: &std::path::Path) -> Server {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-struct Answer {
-    code: String,
-    head: String,
+pub struct Answer {
+    pub code: String,
+    pub head: String,
     /// A Status' message, or the text.
-    message: String,
+    pub message: String,
 }
 
 /// Sends a request with these header lines. Of a switch of protocols only the head is read.
-fn ask(address: &str, method: &str, target: &str, lines: &str) -> Answer {
+pub fn ask(address: &str, method: &str, target: &str, lines: &str) -> Answer {
     let tcp = TcpStream::connect(address).unwrap();
     tcp.set_read_timeout(Some(PATIENCE)).unwrap();
     let config = tls::client(&Trust::Anybody, None).unwrap();

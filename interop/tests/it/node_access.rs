@@ -1,0 +1,186 @@
+//! Who may use our node, as a real API server says.
+
+use std::process::Command;
+
+use bowline_interop::client::{Client, Input};
+use bowline_interop::cluster::Cluster;
+use bowline_interop::server::Server;
+
+use crate::parts::{bowline, kubectl, ours};
+use crate::real::{POD, declare};
+use crate::who::{Answer, ask};
+
+/// Service accounts, and what they may do with `nodes/proxy`; the last one may read metrics alone.
+const ACCOUNTS: [(&str, &str, &str); 4] = [
+    ("reader", "nodes/proxy", "get"),
+    ("writer", "nodes/proxy", "create"),
+    ("both", "nodes/proxy", "get, create"),
+    ("other", "nodes/metrics", "get"),
+];
+
+const STREAMS: [&str; 3] = [
+    "/exec/default/box/box?command=echo&command=ran&output=1",
+    "/attach/default/box/box?output=1",
+    "/portForward/default/box?port=1",
+];
+const LOG: &str = "/containerLogs/default/box/box";
+
+const WEBSOCKET: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+const SPDY: &str = "Connection: Upgrade\r\nUpgrade: SPDY/3.1\r\n";
+
+fn accounts(cluster: &Cluster) {
+    let mut objects = Vec::new();
+    for (name, resource, verbs) in ACCOUNTS {
+        let api = "rbac.authorization.k8s.io";
+        objects.push(format!(
+            "apiVersion: v1\nkind: ServiceAccount\nmetadata: {{name: {name}, namespace: default}}\n\
+             ---\napiVersion: {api}/v1\nkind: ClusterRole\nmetadata: {{name: {name}}}\nrules: \
+             [{{apiGroups: [\"\"], resources: [{resource}], verbs: [{verbs}]}}]\n---\n\
+             apiVersion: {api}/v1\nkind: ClusterRoleBinding\nmetadata: {{name: {name}}}\nroleRef: \
+             {{apiGroup: {api}, kind: ClusterRole, name: {name}}}\nsubjects: [{{kind: \
+             ServiceAccount, name: {name}, namespace: default}}]\n"
+        ));
+    }
+    let file = cluster.path("accounts.yaml");
+    std::fs::write(&file, objects.join("---\n")).unwrap();
+    cluster.kubectl(&["apply", "-f", file.to_str().unwrap()]);
+}
+
+/// Our node, which asks the cluster's API server.
+fn node(cluster: &Cluster, flags: &[&str]) -> Server {
+    let manifest = cluster.path("pod.yaml");
+    std::fs::write(&manifest, POD).unwrap();
+    let mut node = Command::new(bowline());
+    node.args(["node", "--port", "0", "--address", "127.0.0.1", "-v=2", "-f"]).arg(&manifest);
+    node.arg("--client-ca-file").arg(cluster.path("pki/kubelet-client-ca.crt"));
+    node.arg("--tls-cert-file").arg(cluster.path("pki/kubelet.crt"));
+    node.arg("--tls-private-key-file").arg(cluster.path("pki/kubelet.key"));
+    node.arg("--kubeconfig").arg(cluster.path("node.kubeconfig"));
+    node.args(["--hostname-override", "Localhost"]).args(flags);
+    Server::start(&mut node)
+}
+
+struct Place {
+    cluster: Cluster,
+    node: Server,
+}
+
+impl Place {
+    fn told(&self, token: &str, method: &str, path: &str, lines: &str) -> Answer {
+        let lines = format!("Authorization: Bearer {token}\r\n{lines}");
+        ask(&self.node.address(), method, path, &lines)
+    }
+
+    fn websocket(&self, token: &str, path: &str) -> Answer {
+        let lines = format!("{WEBSOCKET}Sec-WebSocket-Protocol: v4.channel.k8s.io\r\n");
+        self.told(token, "GET", path, &lines)
+    }
+
+    fn spdy(&self, token: &str, path: &str) -> Answer {
+        let name =
+            if path.starts_with("/port") { "portforward.k8s.io" } else { "v4.channel.k8s.io" };
+        let lines = format!("{SPDY}X-Stream-Protocol-Version: {name}\r\n");
+        self.told(token, "POST", path, &lines)
+    }
+
+    fn token(&self, account: &str) -> String {
+        self.cluster.kubectl(&["create", "token", account]).trim().to_owned()
+    }
+}
+
+fn forbidden(account: &str, verb: &str) -> String {
+    format!(
+        "Forbidden (user=system:serviceaccount:default:{account}, verb={verb}, resource=nodes, \
+         subresource(s)=[proxy])"
+    )
+}
+
+#[test]
+fn our_node_asks_the_real_api_server_who_may() {
+    let cluster = Cluster::up(&[("NO_KUBELET", "1")]);
+    accounts(&cluster);
+    let node = node(&cluster, &[]);
+    declare(&cluster, &node, true);
+    let place = Place { cluster, node };
+    strangers(&place);
+    create_is_wanted_for_every_stream(&place);
+    through_the_api_server(&place);
+    let Place { cluster, node: strict } = place;
+    let lenient = self::node(&cluster, &["--allow-get-streams"]);
+    assert!(lenient.log().contains("--allow-get-streams"), "{}", lenient.log());
+    let place = Place { cluster, node: lenient };
+    get_is_enough_where_that_is_wanted(&place);
+    for server in [&strict, &place.node] {
+        assert!(!server.log().contains("eyJ"), "a token is in the log: {}", server.log());
+    }
+}
+
+fn strangers(place: &Place) {
+    let forged = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJyb290In0.c2ln";
+    for path in STREAMS.into_iter().chain([LOG, "/nothing"]) {
+        for token in [forged, "x"] {
+            for answer in [
+                place.websocket(token, path),
+                place.spdy(token, path),
+                place.told(token, "GET", path, ""),
+            ] {
+                assert_eq!((&*answer.code, &*answer.message), ("401", "Unauthorized"), "{path}");
+            }
+        }
+        let answer = ask(&place.node.address(), "GET", path, "");
+        assert_eq!((&*answer.code, &*answer.message), ("401", "Unauthorized"), "{path}");
+    }
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(ask(&place.node.address(), "GET", path, "").code, "200", "{path}");
+    }
+}
+
+fn create_is_wanted_for_every_stream(place: &Place) {
+    let [reader, writer, both, other] = ACCOUNTS.map(|account| place.token(account.0));
+    for path in STREAMS {
+        for (name, token) in [("reader", &reader), ("other", &other)] {
+            let text = forbidden(name, "create");
+            for answer in [place.websocket(token, path), place.spdy(token, path)] {
+                assert_eq!((&*answer.code, &*answer.message), ("403", &*text), "{path}");
+            }
+        }
+        for token in [&writer, &both] {
+            assert_eq!(place.websocket(token, path).code, "101", "{path}");
+            assert_eq!(place.spdy(token, path).code, "101", "{path}");
+        }
+    }
+    let log = |token| place.told(token, "GET", LOG, "");
+    assert_eq!(log(&reader).code, "200");
+    assert_eq!(log(&both).code, "200");
+    assert_eq!(log(&writer).message, forbidden("writer", "get"));
+    assert_eq!(log(&other).message, forbidden("other", "get"));
+}
+
+fn get_is_enough_where_that_is_wanted(place: &Place) {
+    let [reader, writer, _, other] = ACCOUNTS.map(|account| place.token(account.0));
+    for path in STREAMS {
+        assert_eq!(place.websocket(&reader, path).code, "101", "{path}");
+        assert_eq!(place.spdy(&reader, path).message, forbidden("reader", "create"), "{path}");
+        assert_eq!(place.websocket(&writer, path).message, forbidden("writer", "get"), "{path}");
+        assert_eq!(place.spdy(&writer, path).code, "101", "{path}");
+        assert_eq!(place.websocket(&other, path).message, forbidden("other", "get"), "{path}");
+    }
+}
+
+/// The API server has a certificate of its own, and is one of those that may everything.
+fn through_the_api_server(place: &Place) {
+    let admin = place.cluster.admin();
+    let clients = [
+        kubectl("1.20", &admin, &["box"]),
+        kubectl("1.37", &admin, &["box"]),
+        ours(&admin, &["box"]),
+        ours(&admin, &["box"]).over_spdy(),
+    ];
+    let ran = |client: &Client| {
+        let left = client.run(&[], &["echo", "ran"], Input::Nothing);
+        assert!(left.status.success(), "{}: {}", client.name, left.stderr);
+        assert_eq!(left.stdout, b"ran\n", "{}", client.name);
+    };
+    clients.iter().for_each(ran);
+}
