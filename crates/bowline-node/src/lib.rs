@@ -21,6 +21,7 @@ mod async_fd;
 #[cfg(test)]
 mod endless;
 mod lines;
+mod localhost;
 mod log_options;
 mod relay;
 mod streams;

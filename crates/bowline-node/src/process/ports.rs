@@ -1,19 +1,12 @@
 //! A port of a pod to a connection: the pods' ports are those of this host.
 
 use std::fmt::{self, Display, Formatter};
-use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::Duration;
 
 use bowline_io::local;
-use bowline_io::text::go_error;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
 
+use crate::localhost::Sockets;
 use crate::runtime::Ports;
-
-/// How long a port may take to accept a connection. It is on this host.
-const DIAL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The ports of a pod.
 #[derive(Clone, Debug)]
@@ -36,31 +29,13 @@ impl Ports for HostPorts {
     }
 }
 
-/// Connects over IPv4 first, as containerd does, and with its words. The node's own ports are
-/// refused: it may trust what comes from its own host.
+/// Connects as containerd does, and with its words. The node's own ports are refused: it may trust
+/// what comes from its own host.
 async fn reach(pod: &str, port: u16) -> Result<TcpStream, String> {
     if local::is_own(port) {
         return Err(format!("port {port} is the node's own"));
     }
-    let four = match connect((Ipv4Addr::LOCALHOST, port).into()).await {
-        Ok(stream) => return Ok(stream),
-        Err(error) => go_error(&error),
-    };
-    let six = match connect((Ipv6Addr::LOCALHOST, port).into()).await {
-        Ok(stream) => return Ok(stream),
-        Err(error) => go_error(&error),
-    };
-    Err(format!(
-        "failed to connect to localhost:{port} inside namespace {pod:?}, IPv4: dial tcp4 \
-         127.0.0.1:{port}: connect: {four} IPv6 dial tcp6 [::1]:{port}: connect: {six} "
-    ))
-}
-
-async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
-    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "i/o timeout");
-    let stream = timeout(DIAL_PATIENCE, TcpStream::connect(address)).await.map_err(late)??;
-    let _ = stream.set_nodelay(true);
-    Ok(stream)
+    Sockets::here().connect(pod, port).await
 }
 
 #[cfg(test)]
