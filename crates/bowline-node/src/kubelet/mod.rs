@@ -12,11 +12,13 @@ use std::sync::Arc;
 use bowline_io::auth::User;
 use bowline_io::auth::headers::take_token;
 use bowline_io::local;
-use bowline_io::record::{Pending, Record, Requester, Subject};
+use bowline_io::record::{End, Pending, Record, Requester, Subject};
 use bowline_io::request_target::query;
-use bowline_io::serve::{Peer, Reply, Sessions};
+use bowline_io::serve::{Peer, Reply, Sessions, body};
 use bowline_io::text::sanitized;
 use bowline_proto::limits::REASON_BYTES;
+use bowline_proto::session::Outcome;
+use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -24,6 +26,7 @@ use tracing::debug;
 
 pub use self::access::Access;
 use self::access::Denied;
+use self::parameters::run_command;
 pub use self::readiness::Readiness;
 use self::route::{Route, record, route};
 use crate::answers::{refuse, text, too_many};
@@ -98,6 +101,7 @@ impl Kubelet {
             Route::Healthz | Route::Readyz => Ok(text(200, "ok")),
             Route::Exec(target) => self.exec(requester, request, &target).await,
             Route::Attach(target) => self.attach(requester, request, &target).await,
+            Route::Run(target) => self.run(requester, &request, &target).await,
             Route::Logs(target) => self.logs(requester, &request, &target).await,
             Route::PortForward(target) => self.port_forward(requester, request, &target).await,
         }
@@ -130,6 +134,28 @@ impl Kubelet {
         self.sessions.admit(record).map_err(too_many)
     }
 
+    /// Runs a command to its end, and answers with what it wrote. The type is the kubelet's, though
+    /// the answer is no JSON.
+    async fn run(
+        &self,
+        requester: &Requester,
+        request: &Request<Incoming>,
+        target: &Target,
+    ) -> Result<Reply, Refusal> {
+        if *request.method() != Method::POST {
+            return Err(Refusal::new(405, "405: Method Not Allowed"));
+        }
+        let command = run_command(query(request));
+        let record = Record { command: command.clone(), ..record("run", requester, target) };
+        let running = self.admit_session(record)?.begin();
+        let ran = self.runtime.run(target, command).await;
+        running.end(End::Outcome(outcome(&ran)), None);
+        let mut reply = Response::new(body(ran?));
+        let json = HeaderValue::from_static("application/json");
+        reply.headers_mut().insert(http::header::CONTENT_TYPE, json);
+        Ok(reply)
+    }
+
     async fn logs(
         &self,
         requester: &Requester,
@@ -149,5 +175,15 @@ impl Kubelet {
         let plain = HeaderValue::from_static("text/plain; charset=utf-8");
         reply.headers_mut().insert(http::header::CONTENT_TYPE, plain);
         Ok(reply)
+    }
+}
+
+/// How a command that was run to its end came out, for the log.
+fn outcome(ran: &Result<Bytes, Refusal>) -> Outcome {
+    match ran {
+        Ok(_) => Outcome::Success,
+        Err(Refusal { text, code, .. }) => {
+            Outcome::Failed { message: text.clone(), code: Some(*code), reason: String::new() }
+        }
     }
 }

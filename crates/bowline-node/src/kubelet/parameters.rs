@@ -68,6 +68,54 @@ pub(super) fn parameters(query: &str) -> Result<(Vec<String>, Wants), Refusal> {
     Ok((command.collect(), wants))
 }
 
+/// Reads the command of `/run`, as the kubelet does: one text, parted at each space.
+pub(super) fn run_command(query: &str) -> Vec<String> {
+    let given = form_urlencoded::parse(query.as_bytes()).find(|pair| pair.0 == "cmd");
+    let text = given.map(|pair| pair.1).unwrap_or_default();
+    text.split(' ').map(str::to_owned).collect()
+}
+
+/// The most variables that a request may set (KEP-6035).
+const VARIABLES: usize = 256;
+/// The most bytes of their names and values together.
+const VARIABLE_BYTES: usize = 32 * 1024;
+
+/// Reads the environment of a command: `env=NAME=VALUE`, repeated. Values are taken as they are.
+pub(super) fn env(query: &str) -> Result<Vec<(String, String)>, Refusal> {
+    let bad = |text: String| Refusal::new(400, text);
+    let mut env: Vec<(String, String)> = Vec::new();
+    let mut bytes = 0;
+    for (_, text) in form_urlencoded::parse(query.as_bytes()).filter(|pair| pair.0 == "env") {
+        let Some((name, value)) = text.split_once('=') else {
+            return Err(bad(format!("invalid env {text:?}: must be NAME=VALUE")));
+        };
+        if !is_variable(name) {
+            let rule =
+                "must consist of letters, digits, '_', '-' and '.', and not begin with a digit";
+            return Err(bad(format!("invalid env {name:?}: a name {rule}")));
+        }
+        if value.contains('\0') {
+            return Err(bad(format!("invalid env {name:?}: its value has a zero byte")));
+        }
+        if env.iter().any(|known| known.0 == name) {
+            return Err(bad(format!("invalid env {name:?}: it is given twice")));
+        }
+        bytes += text.len();
+        env.push((name.to_owned(), value.to_owned()));
+        if env.len() > VARIABLES || bytes > VARIABLE_BYTES {
+            let text = format!("env has more than {VARIABLES} variables or {VARIABLE_BYTES} bytes");
+            return Err(bad(text));
+        }
+    }
+    Ok(env)
+}
+
+/// Whether a name is one of Kubernetes' environment variables.
+fn is_variable(name: &str) -> bool {
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    name.bytes().all(is_part) && name.bytes().next().is_some_and(|first| !first.is_ascii_digit())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,5 +154,26 @@ mod tests {
         assert_eq!(wants("output=0&output=1").unwrap_err().code, 400);
         let (command, _) = parameters("command=sh&command=-c&command=a+%22b%22&output=1").unwrap();
         assert_eq!(command, ["sh", "-c", "a \"b\""]);
+    }
+
+    #[test]
+    fn a_command_to_run_is_parted_at_each_space() {
+        assert_eq!(run_command("cmd=ls+-l++/"), ["ls", "-l", "", "/"]);
+        assert_eq!(run_command(""), [""]);
+    }
+
+    #[test]
+    fn variables_have_names_of_their_own() {
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let expected = vec![pair("A", "1"), pair("_b.c-d", "x=y z"), pair("E", "")];
+        assert_eq!(env("env=A%3D1&x=1&env=_b.c-d%3Dx%3Dy+z&env=E%3D"), Ok(expected));
+        assert_eq!(env("command=a"), Ok(Vec::new()));
+        let most: String = (0..=VARIABLES).map(|number| format!("&env=V{number}=")).collect();
+        let long = format!("env=A={}", "x".repeat(VARIABLE_BYTES));
+        for bad in ["env=A", "env==1", "env=1A=2", "env=A+B=1", "env=A=%00", "env=A=1&env=A=2"] {
+            assert_eq!(env(bad).unwrap_err().code, 400, "{bad}");
+        }
+        assert_eq!(env(&most).unwrap_err().code, 400);
+        assert_eq!(env(&long).unwrap_err().code, 400);
     }
 }

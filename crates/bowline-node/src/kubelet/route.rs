@@ -12,6 +12,7 @@ pub(super) enum Route {
     Readyz,
     Exec(Target),
     Attach(Target),
+    Run(Target),
     Logs(Target),
     PortForward(PodTarget),
 }
@@ -20,7 +21,7 @@ impl Route {
     /// Whether it lets a client do something in a container, and not only read.
     pub(super) fn is_stream(&self) -> bool {
         match self {
-            Route::Exec(_) | Route::Attach(_) | Route::PortForward(_) => true,
+            Route::Exec(_) | Route::Attach(_) | Route::Run(_) | Route::PortForward(_) => true,
             Route::Healthz | Route::Readyz | Route::Logs(_) => false,
         }
     }
@@ -31,7 +32,7 @@ pub(super) fn record(verb: &'static str, requester: &Requester, target: &Target)
     Record { container: container.clone(), ..requester.record(verb, &pod.namespace, &pod.name) }
 }
 
-/// Reads `/exec/NAMESPACE/POD/CONTAINER`, or with a uid before the container, and `/attach`
+/// Reads `/exec/NAMESPACE/POD/CONTAINER`, or with a uid before the container, `/attach` and `/run`
 /// likewise; `/containerLogs/NAMESPACE/POD/CONTAINER`; `/portForward/NAMESPACE/POD`, or with a uid
 /// behind the pod.
 pub(super) fn route(path: &str) -> Result<Route, Refusal> {
@@ -66,6 +67,9 @@ pub(super) fn route(path: &str) -> Result<Route, Refusal> {
         ("attach", [namespace, name, uid @ .., container]) if uid.len() <= 1 => {
             Ok(Route::Attach(target(namespace, name, uid.first(), container)))
         }
+        ("run", [namespace, name, uid @ .., container]) if uid.len() <= 1 => {
+            Ok(Route::Run(target(namespace, name, uid.first(), container)))
+        }
         ("containerLogs", [namespace, name, container]) => {
             Ok(Route::Logs(target(namespace, name, None, container)))
         }
@@ -92,6 +96,8 @@ mod tests {
         assert_eq!(route("/exec/ns/p/u/c%20d"), Ok(Route::Exec(named(Some("u")))));
         assert_eq!(route("/attach/ns/p/c%20d"), Ok(Route::Attach(named(None))));
         assert_eq!(route("/attach/ns/p/u/c%20d"), Ok(Route::Attach(named(Some("u")))));
+        assert_eq!(route("/run/ns/p/c%20d"), Ok(Route::Run(named(None))));
+        assert_eq!(route("/run/ns/p/u/c%20d"), Ok(Route::Run(named(Some("u")))));
         assert_eq!(route("/containerLogs/ns/p/c%20d"), Ok(Route::Logs(named(None))));
         assert_eq!(route("/healthz"), Ok(Route::Healthz));
         assert_eq!(route("/healthz/ping"), Ok(Route::Healthz));

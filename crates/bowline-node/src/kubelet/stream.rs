@@ -13,7 +13,7 @@ use http::Request;
 use hyper::body::Incoming;
 
 use super::Kubelet;
-use super::parameters::{parameters, ports, replay};
+use super::parameters::{env, parameters, ports, replay};
 use super::route::record;
 use crate::answers::negotiate;
 use crate::runtime::{AttachRequest, Attachment, ExecRequest, PodTarget, Refusal, Target};
@@ -27,10 +27,10 @@ impl Kubelet {
         target: &Target,
     ) -> Result<Reply, Refusal> {
         let (command, wants) = parameters(query(&request))?;
+        let env = env(query(&request))?;
         let record = Record { command: command.clone(), ..record("exec", requester, target) };
         let pending = self.admit_session(record)?;
-        let session =
-            self.runtime.exec(target, ExecRequest { command, wants, env: Vec::new() }).await?;
+        let session = self.runtime.exec(target, ExecRequest { command, wants, env }).await?;
         self.session(pending, request, Attachment { session, replay: None }, wants).await
     }
 
