@@ -190,12 +190,14 @@ impl Records {
                 self.ready = records.into_iter();
                 self.work = Work::Reads(read(files));
             }
-            Batch::AtEnd if self.follow.is_some() && !self.is_last => {
-                self.work = Work::AtEnd(files);
-            }
             Batch::AtEnd => {
-                self.work = Work::Over;
-                self.follow = None;
+                // Who waits keeps no memory for what was read.
+                self.ready = Vec::new().into_iter();
+                if self.follow.is_some() && !self.is_last {
+                    self.work = Work::AtEnd(files);
+                } else {
+                    (self.work, self.follow) = (Work::Over, None);
+                }
             }
         }
     }

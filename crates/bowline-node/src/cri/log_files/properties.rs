@@ -85,8 +85,8 @@ struct Followed {
     found: Vec<LogRecord>,
 }
 
-/// Returns when the clock of the files shows another time than that of the beginning of a file. Real
-/// rotations are seconds apart.
+/// Returns when the clock of the files shows another time than that of the beginning of a file.
+/// Real rotations are seconds apart.
 pub(super) fn after(path: &Path) {
     let began = path.metadata().unwrap().created().unwrap();
     let is_later = || {

@@ -1,14 +1,14 @@
 //! The files of one container's log to its records, across rotations. Everything here blocks.
 //!
 //! A kubelet rotates a log by renaming it, `0.log` to `0.log.20260131-120000`, and asking the
-//! runtime to begin a new `0.log`. Before that, it compresses what it has renamed before, so that at
-//! most one renamed file is there as it was. Until the runtime has begun the new file, and for a
+//! runtime to begin a new `0.log`. Before that, it compresses what it has renamed before, so that
+//! at most one renamed file is there as it was. Until the runtime has begun the new file, and for a
 //! moment longer, it writes to the renamed one. So that one stays open, and is looked at first, for
 //! as long as anything may still come.
 //!
-//! A reader may be so slow that its file is compressed before it comes to the end. Then the one that
-//! is renamed is the next, or comes later: by the times of these files, the reader goes on or is
-//! told that it has missed some.
+//! A reader may be so slow that its file is compressed before it comes to the end. Then the one
+//! that is renamed is the next, or comes later: by the times of these files, the reader goes on or
+//! is told that it has missed some.
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
