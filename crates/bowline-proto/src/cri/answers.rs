@@ -78,7 +78,7 @@ impl<X: Exchange> Face<X> {
             return self.answer_came(stream, progress);
         }
         match head.kind() {
-            kind::SETTINGS if !head.is_ack() => {
+            kind::SETTINGS if stream == 0 && !head.is_ack() => {
                 self.answers.looked_at = LookedAt::Settings(Settings::default());
             }
             kind::RST_STREAM => self.keep(stream, None),
