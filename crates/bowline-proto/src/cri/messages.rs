@@ -263,6 +263,11 @@ impl Request {
         }
     }
 
+    /// Records that some of it cannot be read.
+    pub(super) fn lose(&mut self) {
+        self.lost = Some(Kept::Unreadable);
+    }
+
     /// What was asked for.
     ///
     /// # Errors

@@ -161,10 +161,13 @@ impl<X: Exchange> Face<X> {
                 }
             }
             LookedAt::Message(content) => {
-                // The runtime refuses bad padding by itself.
-                let content = content.of_piece(&piece).unwrap_or_default();
+                let content = content.of_piece(&piece);
                 if let Some(call) = self.calls.get(self.requests.head.stream()) {
-                    call.request.take(content);
+                    match content {
+                        Ok(content) => call.request.take(content),
+                        // The runtime refuses it by itself.
+                        Err(_) => call.request.lose(),
+                    }
                 }
             }
             LookedAt::Update { increment, have } => {

@@ -201,6 +201,17 @@ fn what_was_not_asked_for_in_full_is_not_exchanged() {
 }
 
 #[test]
+fn a_request_with_bad_padding_is_for_the_runtime_to_judge() {
+    let mut louder = Louder::default();
+    let mut between = Between::new(&mut louder);
+    between.client(&headers(1, EXEC));
+    let bad = frame(DATA, END_STREAM | PADDED, 1, &[&[200], &request("one")[..]].concat());
+    assert_eq!([between.client(&bad[..12]), between.client(&bad[12..])].concat(), bad);
+    assert_eq!(between.runtime(&answered(1, URL)), answered(1, URL));
+    assert_eq!((&louder.calls[..], &louder.kept[..]), (&[][..], &[Kept::Unreadable][..]));
+}
+
+#[test]
 fn a_call_that_the_client_cancels_is_forgotten_at_once() {
     let mut louder = Louder::default();
     let mut between = Between::new(&mut louder);
