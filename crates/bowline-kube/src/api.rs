@@ -114,8 +114,8 @@ impl ApiError {
         matches!(self, ApiError::Status { code: 404, .. })
     }
 
-    /// Returns whether the same request may have an answer a moment later: the server is busy, or is
-    /// being restarted.
+    /// Returns whether the same request may have an answer a moment later: the server is busy, or
+    /// is being restarted.
     #[must_use]
     pub fn may_pass(&self) -> bool {
         match self {

@@ -1,5 +1,5 @@
-//! Several authenticators, or authorizers, to one: they are asked in their order, as Kubernetes asks
-//! a union of them.
+//! Several authenticators, or authorizers, to one: they are asked in their order, as Kubernetes
+//! asks a union of them.
 
 use std::future::ready;
 use std::sync::Arc;

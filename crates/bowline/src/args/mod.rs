@@ -140,7 +140,8 @@ pub enum BadUsage {
     Conflict(&'static str, &'static str),
     /// A server that would let in everybody.
     #[error(
-        "--address {0} needs --client-ca-file or --kubeconfig: without them, only loopback is served"
+        "--address {0} needs --client-ca-file or --kubeconfig: without them, only loopback is \
+         served"
     )]
     OpenToAll(std::net::IpAddr),
     /// A feature gate.

@@ -155,9 +155,9 @@ pub static COMMAND: Command = Command {
            Whoever can reach a node can run commands on it. Without --client-ca-file and \
            --kubeconfig nobody is asked who they are, and the node serves on loopback only. With \
            --client-ca-file, whoever has a certificate of that CA and one of the names of \
-           --client-name or --client-group may do everything: name those in front of the node, API \
-           servers or gateways. With --kubeconfig its API server is asked, as by kubelet: who has a \
-           token, and who may `create` (for logs `get`) nodes/proxy of this node.",
+           --client-name or --client-group may do everything: name those in front of the node, \
+           API servers or gateways. With --kubeconfig its API server is asked, as by kubelet: who \
+           has a token, and who may `create` (for logs `get`) nodes/proxy of this node.",
     usage: "(-f FILE | --runtime=cri | --cri-listen=ENDPOINT) [flags]",
     examples: &[
         (

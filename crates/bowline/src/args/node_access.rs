@@ -46,8 +46,8 @@ pub const KUBECONFIG: Flag = Flag::text(
 /// `--authentication-token-webhook`.
 pub const TOKEN_WEBHOOK: Flag = Flag::switch(
     "authentication-token-webhook",
-    "Take bearer tokens, of which the API server of --kubeconfig says whose they are (TokenReview). \
-     On with --kubeconfig.",
+    "Take bearer tokens, of which the API server of --kubeconfig says whose they are \
+     (TokenReview). On with --kubeconfig.",
 );
 
 /// `--authorization-mode`.
@@ -78,8 +78,9 @@ pub const ALLOW_GET_STREAMS: Flag = Flag::switch(
 pub const CLIENT_NAME: Flag = Flag::each(
     "client-name",
     "NAME",
-    "Serve clients of this name, which is the common name of a certificate. May be repeated. With \
-     --client-name or --client-group nobody else is served, but for those whom an API server knows.",
+    "Serve clients of this name, which is the common name of a certificate. May be repeated. \
+     With --client-name or --client-group nobody else is served, but for those whom an API server \
+     knows.",
 )
 .default(allowed_clients::API_SERVER);
 
