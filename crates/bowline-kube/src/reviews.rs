@@ -1,7 +1,7 @@
 //! Credentials and attributes to what an API server says of them: TokenReview and
 //! SubjectAccessReview, with the kubelet's rules (docs/protocols/kubelet.md, 7.7).
 //!
-//! Answers are kept for a time ([`answers`]), errors never. Whatever is not clearly a yes is none.
+//! Answers are kept for a time (`answers.rs`), errors never. Whatever is not clearly a yes is none.
 
 mod access;
 mod answers;

@@ -2,9 +2,9 @@
 
 use std::process::Command;
 
-use bowline_interop::client::{Client, Input};
+use bowline_interop::client::{Client, Input, PATIENCE};
 use bowline_interop::cluster::Cluster;
-use bowline_interop::server::Server;
+use bowline_interop::server::{Server, until};
 
 use crate::parts::{bowline, kubectl, ours};
 use crate::real::{POD, declare};
@@ -108,7 +108,7 @@ fn our_node_asks_the_real_api_server_who_may() {
     through_the_api_server(&place);
     let Place { cluster, node: strict } = place;
     let lenient = self::node(&cluster, &["--allow-get-streams"]);
-    assert!(lenient.log().contains("--allow-get-streams"), "{}", lenient.log());
+    until("it warns", PATIENCE, || lenient.log().contains("--allow-get-streams"));
     let place = Place { cluster, node: lenient };
     get_is_enough_where_that_is_wanted(&place);
     for server in [&strict, &place.node] {
