@@ -10,11 +10,14 @@ use core::ops::Range;
 
 use super::method::Method;
 use super::{Asked, Call, Kept};
-use crate::limits::{CRI_ID_BYTES, CRI_PORTS};
+use crate::limits::{CRI_COMMAND_BYTES, CRI_COMMAND_WORDS, CRI_ID_BYTES, CRI_PORTS};
 use crate::session::Wants;
 
 /// The bytes before a message of gRPC: whether it is compressed, and its length.
 pub(super) const PREFIX_BYTES: usize = 5;
+
+/// The fields that an exec's request has today.
+const EXEC_FIELDS: u64 = 6;
 
 /// Not a message that can be read.
 #[derive(Debug, PartialEq, Eq)]
@@ -220,6 +223,12 @@ struct Fragments {
     /// A port in a list of ports.
     port: Varint,
     is_excessive: bool,
+    /// The words of a command, one behind the other, and where each of them ends.
+    words: Vec<u8>,
+    ends: Vec<usize>,
+    /// The words are too many, or there are fields of later versions: a command may depend on
+    /// them.
+    is_unknown: bool,
 }
 
 impl Request {
@@ -284,7 +293,7 @@ impl Request {
             Method::Attach => Asked::Attach(self.asked.wants),
             Method::PortForward => Asked::PortForward { ports: self.asked.ports.clone() },
         };
-        Ok(Call { asked, id: String::from(id) })
+        Ok(Call { asked, id: String::from(id), command: self.asked.command(self.method) })
     }
 }
 
@@ -293,7 +302,22 @@ impl Fragments {
         match *found {
             Found::Number { field, value } => self.number(method, field, value),
             Found::Begin { field: 1, .. } => self.id.clear(),
-            Found::Begin { .. } => self.port = Varint::default(),
+            Found::Piece { field: 2, bytes } if method == Method::Exec => {
+                self.is_unknown |= self.words.len() + bytes.len() > CRI_COMMAND_BYTES;
+                if !self.is_unknown {
+                    self.words.extend_from_slice(bytes);
+                }
+            }
+            Found::End { field: 2, .. } if method == Method::Exec => {
+                self.is_unknown |= self.ends.len() == CRI_COMMAND_WORDS;
+                if !self.is_unknown {
+                    self.ends.push(self.words.len());
+                }
+            }
+            Found::Begin { field, .. } => {
+                self.is_unknown |= field > EXEC_FIELDS;
+                self.port = Varint::default();
+            }
             Found::Piece { field: 1, bytes } => {
                 self.is_excessive |= self.id.len() + bytes.len() > CRI_ID_BYTES;
                 if !self.is_excessive {
@@ -319,7 +343,21 @@ impl Fragments {
         }
     }
 
+    /// The command of an exec, if all of it is known.
+    fn command(&self, method: Method) -> Option<Vec<String>> {
+        if self.is_unknown || method != Method::Exec {
+            return None;
+        }
+        let mut from = 0;
+        let words = self.ends.iter().map(|to| {
+            let word = self.words.get(core::mem::replace(&mut from, *to)..*to)?;
+            core::str::from_utf8(word).ok().map(String::from)
+        });
+        words.collect()
+    }
+
     fn number(&mut self, method: Method, field: u64, value: u64) {
+        self.is_unknown |= field > EXEC_FIELDS;
         let wants = &mut self.wants;
         let place = match (method, field) {
             (Method::Exec | Method::Attach, 3) => &mut wants.tty,
@@ -422,8 +460,29 @@ mod tests {
             b"\x3a\x01\x0a\x40\x96\x01\x4b\x0a\x01x\x4c\x51\x08\x08\x08\x08\x08\x08\x08\x08",
         );
         let wants = Wants { stdin: false, stdout: true, stderr: false, tty: true };
-        let expected = Call { asked: Asked::Exec(wants), id: "id".to_string() };
+        let (asked, id) = (Asked::Exec(wants), "id".to_string());
+        let expected = Call { asked, id, command: None };
         assert_eq!(call(Method::Exec, &message), Ok(expected));
+    }
+
+    #[test]
+    fn a_command_is_known_where_nothing_else_could_belong_to_it() {
+        let command = |message: &[u8]| call(Method::Exec, message).unwrap().command;
+        let words = |words: &[&str]| Some(words.iter().map(|word| word.to_string()).collect());
+        assert_eq!(command(b""), words(&[]));
+        assert_eq!(
+            command(b"\x0a\x01c\x12\x02sh\x12\x00\x12\x01a\x20\x01"),
+            words(&["sh", "", "a"])
+        );
+        assert_eq!(command(b"\x12\x01\xff"), None);
+        // A field of a later version, as a number and as a value.
+        assert_eq!(command(b"\x12\x02sh\x38\x01"), None);
+        assert_eq!(command(b"\x12\x02sh\x3a\x01x"), None);
+        let long = [&b"\x12\x80\x80\x04"[..], &vec![b'x'; CRI_COMMAND_BYTES]].concat();
+        assert_eq!(command(&long).map(|words| words[0].len()), Some(CRI_COMMAND_BYTES));
+        assert_eq!(command(&[&long[..], b"\x12\x01x"].concat()), None);
+        assert_eq!(command(&b"\x12\x00".repeat(CRI_COMMAND_WORDS + 1)), None);
+        assert_eq!(call(Method::Attach, b"\x10\x01").unwrap().command, None);
     }
 
     #[test]

@@ -61,6 +61,9 @@ pub struct Call {
     pub asked: Asked,
     /// The container's id, or the sandbox's, as the client wrote it.
     pub id: String,
+    /// The words of an exec's command. `None` if there are more than are kept, if one of them is no
+    /// text, or if the request has fields of later versions, which a command may depend on.
+    pub command: Option<Vec<String>>,
 }
 
 /// Gives other URLs for those of the runtime.
