@@ -23,6 +23,7 @@ mod endless;
 mod lines;
 mod localhost;
 mod log_options;
+mod procfs;
 mod relay;
 mod streams;
 mod upstream;

@@ -168,10 +168,14 @@ impl Client {
         }
         let path = format!("/{}/{method}", SERVICES[service]);
         let path = PathAndQuery::try_from(path).map_err(|bad| Status::internal(bad.to_string()))?;
-        let channel = self.channel.get_or_init(|| channel(&self.endpoint)).clone();
-        let mut grpc = Grpc::new(channel).max_decoding_message_size(ANSWER_BYTES);
+        let mut grpc = Grpc::new(self.channel()).max_decoding_message_size(ANSWER_BYTES);
         grpc.ready().await.map_err(|error| Status::from_error(Box::new(error)))?;
         Ok(grpc.unary(request, path, ProstCodec::default()).await?.into_inner())
+    }
+
+    /// Returns the connection, for calls of other services on the same socket.
+    pub(super) fn channel(&self) -> Channel {
+        self.channel.get_or_init(|| channel(&self.endpoint)).clone()
     }
 
     fn error(&self, status: Status) -> CallError {

@@ -1,17 +1,20 @@
-//! What a runtime says of a container beyond the interface: the JSON of a verbose status.
+//! What a runtime says of a container or a sandbox beyond the interface: the JSON of a verbose
+//! status.
 //!
 //! containerd has `config`, as the container was asked for, and `runtimeSpec`, the specification of
 //! OCI; CRI-O has the latter. Both leave out what is false. Whatever else is there, or is not what
 //! it should be, is as if nothing were said.
 
 use std::io;
+use std::path::PathBuf;
 
 use serde::Deserialize;
 use tonic::Code;
 
 use super::client::{ANSWER_PATIENCE, CallError, Client};
 use super::messages::{
-    CONTAINER_RUNNING, ContainerStatusRequest, ContainerStatusResponse, Strings,
+    CONTAINER_RUNNING, ContainerStatusRequest, ContainerStatusResponse, PodSandboxStatusRequest,
+    PodSandboxStatusResponse, Strings,
 };
 
 /// What is known of a container's process; `None` is what was not said.
@@ -99,9 +102,100 @@ pub(super) async fn is_running(client: &Client, container_id: &str) -> io::Resul
     }
 }
 
+/// The network of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Network {
+    /// The host's.
+    Host,
+    /// The one at this path.
+    At(PathBuf),
+    /// It has gone, by the runtime's own word.
+    Closed,
+    /// Nothing was said that could be understood.
+    Unknown,
+}
+
+#[derive(Deserialize)]
+struct VerboseSandbox {
+    #[serde(default)]
+    pid: u32,
+    #[serde(default, rename = "netNamespaceClosed")]
+    is_closed: bool,
+    #[serde(rename = "runtimeSpec")]
+    spec: SandboxSpec,
+}
+
+#[derive(Deserialize)]
+struct SandboxSpec {
+    linux: Linux,
+}
+
+#[derive(Deserialize)]
+struct Linux {
+    namespaces: Vec<Namespace>,
+}
+
+#[derive(Deserialize)]
+struct Namespace {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    path: PathBuf,
+}
+
+impl Network {
+    /// Asks for the network of a sandbox.
+    ///
+    /// # Errors
+    /// [`CallError`] if the runtime does not answer.
+    pub(super) async fn of(client: &Client, pod_sandbox_id: &str) -> Result<Network, CallError> {
+        let request =
+            PodSandboxStatusRequest { pod_sandbox_id: pod_sandbox_id.to_owned(), verbose: true };
+        let answer: PodSandboxStatusResponse =
+            client.call("PodSandboxStatus", request, Some(ANSWER_PATIENCE)).await?;
+        Ok(Network::read(&answer.info))
+    }
+
+    fn read(info: &Strings) -> Network {
+        let text = info.get("info").map_or("", String::as_str);
+        let Ok(VerboseSandbox { pid, is_closed, spec }) = serde_json::from_str(text) else {
+            return Network::Unknown;
+        };
+        let mut namespaces = spec.linux.namespaces.into_iter();
+        match namespaces.find(|namespace| namespace.kind == "network") {
+            Some(_) if is_closed => Network::Closed,
+            Some(Namespace { path, .. }) if !path.as_os_str().is_empty() => Network::At(path),
+            // One that was made with its first process.
+            Some(_) if pid > 0 => Network::At(format!("/proc/{pid}/ns/net").into()),
+            Some(_) => Network::Unknown,
+            None => Network::Host,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_network_is_read_only_where_it_is_said() {
+        let read = |text: &str| Network::read(&[("info".to_owned(), text.to_owned())].into());
+        let spec = |namespaces: &str| {
+            format!(r#"{{"pid":7,"runtimeSpec":{{"linux":{{"namespaces":[{namespaces}]}}}}}}"#)
+        };
+        let pid = r#"{"type":"pid"}"#;
+        assert_eq!(read(&spec(pid)), Network::Host);
+        let at = format!(r#"{pid},{{"type":"network","path":"/run/netns/x"}}"#);
+        assert_eq!(read(&spec(&at)), Network::At("/run/netns/x".into()));
+        let new = r#"{"type":"network"}"#;
+        assert_eq!(read(&spec(new)), Network::At("/proc/7/ns/net".into()));
+        let closed = spec(&at).replace(r#""pid":7"#, r#""netNamespaceClosed":true"#);
+        assert_eq!(read(&closed), Network::Closed);
+        for nothing in ["", "{}", "[]", r#"{"runtimeSpec":{}}"#, r#"{"runtimeSpec":{"linux":{}}}"#]
+        {
+            assert_eq!(read(nothing), Network::Unknown, "{nothing}");
+        }
+    }
 
     #[test]
     fn each_runtime_says_it_in_its_own_way() {

@@ -56,6 +56,20 @@ pub(super) struct PodSandboxMetadata {
 }
 
 #[derive(Clone, PartialEq, Message)]
+pub(super) struct PodSandboxStatusRequest {
+    #[prost(string, tag = "1")]
+    pub pod_sandbox_id: String,
+    #[prost(bool, tag = "2")]
+    pub verbose: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct PodSandboxStatusResponse {
+    #[prost(map = "string, string", tag = "2")]
+    pub info: Strings,
+}
+
+#[derive(Clone, PartialEq, Message)]
 pub(super) struct ListContainersRequest {
     #[prost(message, optional, tag = "1")]
     pub filter: Option<ContainerFilter>,

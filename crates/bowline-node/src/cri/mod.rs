@@ -10,15 +10,16 @@ mod client;
 mod endpoint;
 mod face;
 mod find;
+mod hangup;
 mod health;
 mod info;
 mod log_files;
 mod messages;
-#[cfg_attr(not(test), expect(dead_code, reason = "its flag is still to come"))]
 mod netns;
 
 use std::io;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bowline_io::tls::{self, TlsError, Trust};
 use bowline_proto::session::Wants;
@@ -30,7 +31,9 @@ use self::client::{ANSWER_PATIENCE, Client};
 pub use self::endpoint::{BadEndpoint, Endpoint};
 pub use self::face::Face;
 use self::find::{FindError, full_name};
-use self::info::{ContainerInfo, is_running, status};
+use self::hangup::Hangups;
+use self::info::{ContainerInfo, Network, is_running, status};
+use self::netns::{Entrances, NamespaceError, NamespacePorts};
 use crate::runtime::{
     Answer, AttachRequest, Attachment, BoxFuture, ExecRequest, Forwarding, Log, LogRequest,
     PodTarget, Refusal, Runtime, Served, Session, Target, Upstream,
@@ -45,13 +48,48 @@ pub struct CriSettings {
     /// of the operating system, so that a certificate that the runtime has made for itself is
     /// refused.
     pub streaming_trust: Trust,
+    /// What becomes of the command of a lost client. Default: it runs on.
+    pub hangup: Hangup,
+    /// Who connects to the ports of pods. Default: the runtime.
+    pub port_forward: PortForward,
+}
+
+/// What becomes of the command of a client that is lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Hangup {
+    /// It runs on until it ends by itself, as the runtimes have it.
+    #[default]
+    None,
+    /// Its processes get SIGHUP, and SIGKILL after the grace. That takes a node that sees the
+    /// processes of its host, and a runtime that tells which are whose; where either is missing, or
+    /// there is a doubt, nothing is ended.
+    End {
+        /// The time between the two.
+        grace: Duration,
+    },
+}
+
+/// Who connects to the ports of pods.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PortForward {
+    /// The runtime's streaming server.
+    #[default]
+    Runtime,
+    /// The node itself, inside of the pod's network namespace. It has to be in the host's network,
+    /// with the rights of root.
+    Namespace,
 }
 
 impl CriSettings {
     /// Makes the settings for a runtime, all others as by default.
     #[must_use]
     pub fn new(endpoint: Endpoint) -> CriSettings {
-        CriSettings { endpoint, streaming_trust: Trust::System }
+        CriSettings {
+            endpoint,
+            streaming_trust: Trust::System,
+            hangup: Hangup::default(),
+            port_forward: PortForward::default(),
+        }
     }
 }
 
@@ -71,15 +109,28 @@ struct Shared {
     streaming_trust: Trust,
     /// Made for the first URL that wants it: most want none.
     tls: OnceLock<Arc<ClientConfig>>,
+    /// What ends the commands of lost clients, if anything does.
+    hangups: Option<Hangups>,
+    /// Where the node connects to ports itself.
+    entrances: Option<Entrances>,
 }
 
 impl CriRuntime {
     /// Makes the runtime behind a socket, which need not be there yet.
     #[must_use]
     pub fn new(settings: CriSettings) -> CriRuntime {
-        let CriSettings { endpoint, streaming_trust } = settings;
+        let CriSettings { endpoint, streaming_trust, hangup, port_forward } = settings;
+        let hangups = match hangup {
+            Hangup::None => None,
+            Hangup::End { grace } => Some(Hangups::new(grace)),
+        };
+        let entrances = match port_forward {
+            PortForward::Runtime => None,
+            PortForward::Namespace => Some(Entrances::default()),
+        };
         let client = Client::new(endpoint.clone());
-        let shared = Shared { endpoint, client, streaming_trust, tls: OnceLock::new() };
+        let tls = OnceLock::new();
+        let shared = Shared { endpoint, client, streaming_trust, tls, hangups, entrances };
         CriRuntime { shared: Arc::new(shared) }
     }
 
@@ -93,10 +144,20 @@ impl CriRuntime {
                 "this node's container runtime takes no env for a command",
             ));
         }
-        let container_id = find::running_container(&self.shared.client, target).await?;
+        let shared = self.shared.clone();
+        if let Some(hangups) = &shared.hangups {
+            hangups.prepare(|| shared.client.channel());
+        }
+        let container_id = find::running_container(&shared.client, target).await?;
         let request =
             messages::ExecRequest { container_id, cmd: command, tty, stdin, stdout, stderr };
-        Ok(self.stream("Exec", request, None))
+        Ok(Served::Upstream(Box::pin(async move {
+            let upstream = shared.stream("Exec", request.clone(), None).await?;
+            let Some(hangups) = &shared.hangups else { return Ok(upstream) };
+            let messages::ExecRequest { container_id, cmd, tty, .. } = request;
+            let watch = hangups.before_start(&container_id, cmd, tty).await;
+            Ok(Upstream { on_lost: Some(Box::new(|_| watch.end())), ..upstream })
+        })))
     }
 
     async fn find_attach(
@@ -118,15 +179,40 @@ impl CriRuntime {
         let wants = attached(request.wants, info);
         let Wants { stdin, stdout, stderr, tty } = wants;
         let request = messages::AttachRequest { container_id, stdin, tty, stdout, stderr };
-        let session = self.stream("Attach", request, Some(wants));
-        Ok(Attachment { session, replay: None })
+        let shared = self.shared.clone();
+        let stream = async move { shared.stream("Attach", request, Some(wants)).await };
+        Ok(Attachment { session: Served::Upstream(Box::pin(stream)), replay: None })
     }
 
     async fn find_ports(&self, target: &PodTarget, ports: &[u16]) -> Result<Forwarding, Refusal> {
         let pod_sandbox_id = find::sandbox(&self.shared.client, target).await?;
+        if let Some(entrances) = &self.shared.entrances {
+            let ports = self.ports_inside(target, &pod_sandbox_id, entrances).await?;
+            return Ok(Served::Local(Box::new(ports)));
+        }
         let port = ports.iter().copied().map(i32::from).collect();
         let request = messages::PortForwardRequest { pod_sandbox_id, port };
-        Ok(self.stream("PortForward", request, None))
+        let shared = self.shared.clone();
+        let stream = async move { shared.stream("PortForward", request, None).await };
+        Ok(Served::Upstream(Box::pin(stream)))
+    }
+
+    async fn ports_inside(
+        &self,
+        target: &PodTarget,
+        sandbox: &str,
+        entrances: &Entrances,
+    ) -> Result<NamespacePorts, Refusal> {
+        let path = match Network::of(&self.shared.client, sandbox).await? {
+            Network::Host => None,
+            Network::At(path) => Some(path),
+            Network::Closed => {
+                return Err(NamespaceError::Closed(sandbox.to_owned()).into());
+            }
+            Network::Unknown => return Err(NamespaceError::Unknown(sandbox.to_owned()).into()),
+        };
+        let pod = format!("{}/{}", target.namespace, target.name);
+        Ok(NamespacePorts::open(pod, sandbox, path.as_deref(), entrances)?)
     }
 
     async fn find_log(&self, target: &Target, request: LogRequest) -> Result<Log, Refusal> {
@@ -164,28 +250,25 @@ impl CriRuntime {
         }
         Ok([stdout, stderr].concat().into())
     }
+}
 
+impl Shared {
     /// Asks for a URL once a stream may begin: it is good for a minute, and for one request.
     /// `wants` are its channels, where they may be others than the client's.
-    fn stream<L: ?Sized>(
+    async fn stream(
         &self,
         method: &'static str,
         request: impl Message + Clone + 'static,
         wants: Option<Wants>,
-    ) -> Served<L> {
-        let shared = self.shared.clone();
-        Served::Upstream(Box::pin(async move {
-            let asked = shared.client.call(method, request, Some(ANSWER_PATIENCE));
-            let messages::StreamResponse { url } = asked.await?;
-            if url.is_empty() {
-                return Err(Refusal::new(500, "URL is not set"));
-            }
-            shared.upstream(url, wants)
-        }))
+    ) -> Result<Upstream, Refusal> {
+        let asked = self.client.call(method, request, Some(ANSWER_PATIENCE));
+        let messages::StreamResponse { url } = asked.await?;
+        if url.is_empty() {
+            return Err(Refusal::new(500, "URL is not set"));
+        }
+        self.upstream(url, wants)
     }
-}
 
-impl Shared {
     /// The runtime's own server, at a URL of it.
     fn upstream(&self, url: String, wants: Option<Wants>) -> Result<Upstream, Refusal> {
         let tls = if is_https(&url) { Some(self.tls()?) } else { None };
@@ -239,6 +322,14 @@ impl Runtime for CriRuntime {
 
     fn run<'a>(&'a self, target: &'a Target, command: Vec<String>) -> Answer<'a, Bytes> {
         Box::pin(self.run_to_its_end(target, command))
+    }
+
+    fn shut_down(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            if let Some(hangups) = &self.shared.hangups {
+                hangups.shut_down().await;
+            }
+        })
     }
 
     fn ready(&self) -> Answer<'_, ()> {

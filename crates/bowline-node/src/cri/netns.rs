@@ -24,7 +24,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::localhost::Sockets;
-use crate::runtime::Ports;
+use crate::runtime::{Ports, Refusal};
 
 /// The namespace of this program's first thread; those of the others are the same.
 const OWN: &str = "/proc/self/ns/net";
@@ -71,9 +71,18 @@ pub(crate) enum NamespaceError {
     /// What is there is no namespace.
     #[error("{} is no network namespace", .0.display())]
     NoNamespace(PathBuf),
+    /// The runtime does not say where it is.
+    #[error("the container runtime does not say which network namespace sandbox {0:?} has")]
+    Unknown(String),
     /// It cannot be looked at or entered.
     #[error("the network namespace {} cannot be used: {}", .0.display(), go_error(.1))]
     Io(PathBuf, #[source] io::Error),
+}
+
+impl From<NamespaceError> for Refusal {
+    fn from(error: NamespaceError) -> Refusal {
+        Refusal::new(500, error.to_string())
+    }
 }
 
 /// The ports of a pod, in its own network.

@@ -22,7 +22,7 @@ use rustix::process::{
 };
 use tracing::warn;
 
-use super::procfs::{children, own_session};
+use crate::procfs::{children, own_session};
 
 /// Held for reading from fork until the child is known here, and for writing by who looks for
 /// orphans: a child that is not known yet looks like one.

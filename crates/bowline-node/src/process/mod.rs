@@ -12,7 +12,6 @@ pub mod manifest;
 mod pipes;
 mod ports;
 mod process_group;
-mod procfs;
 mod records;
 mod spawn;
 mod terminal;

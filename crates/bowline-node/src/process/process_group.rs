@@ -19,8 +19,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use super::{descendants, procfs};
+use super::descendants;
 use crate::async_fd::register;
+use crate::procfs;
 use crate::runtime::ExitStatus;
 
 /// How long a killed process is waited for where no task can wait for it.
