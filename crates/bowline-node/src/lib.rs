@@ -24,6 +24,7 @@ mod lines;
 mod localhost;
 mod log_options;
 mod procfs;
+mod pipes;
 mod relay;
 mod streams;
 mod upstream;

@@ -206,7 +206,8 @@ pub trait Command: Display {
     /// The running command.
     type Process: Process;
 
-    /// Starts the command, with a terminal of this size where there is one.
+    /// Starts the command, with a terminal of this size where there is one. Where that takes time,
+    /// the process is returned before, and says [`Act::NotStarted`] if nothing became of it.
     ///
     /// # Errors
     /// [`StartError`] if it cannot be started; the session fails with its text.
@@ -223,9 +224,9 @@ pub trait Command: Display {
     }
 }
 
-/// A running process, as a session sees it. Dropped, it is hung up.
+/// A process that runs or is about to, as a session sees it. Dropped, it is hung up.
 pub trait Process {
-    /// Sets the size of its terminal.
+    /// Sets the size of its terminal. The process is polled after that.
     fn resize(&self, size: Size);
 
     /// Polls for what the process does next. It takes its input from `stdin`; its output is read
@@ -259,6 +260,10 @@ pub enum Act {
     TookInput,
     /// A part of its output is lost, for this reason. The session fails.
     Broken(String),
+    /// It did not start after all. The session fails, and the process is not polled any more.
+    NotStarted(StartError),
+    /// How it goes on and ends will not be known, for this reason. So the session is lost.
+    Lost(String),
 }
 
 /// How a process ended.

@@ -17,7 +17,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::runtime::{Act, BoxFuture, Command, Drain, ExitStatus, LocalSession, Process};
+use crate::runtime::{
+    Act, BoxFuture, Command, Drain, ExitStatus, LocalSession, Process, StartError,
+};
 
 /// With a terminal, how long the first size may take before the process starts without one. A
 /// program that asks at once must not be told 0 by 0.
@@ -195,11 +197,13 @@ impl<C: Command> CommandSession<C> {
         let size = self.size.filter(|_| self.wants.tty);
         match self.command.start(size) {
             Ok(process) => self.state = State::Process(Box::new(process)),
-            Err(error) => {
-                warn!("{error}");
-                self.end(client, &Status::failed(&error.to_string()));
-            }
+            Err(error) => self.not_started(client, &error),
         }
+    }
+
+    fn not_started(&mut self, client: &mut Client<'_>, error: &StartError) {
+        warn!("{error}");
+        self.end(client, &Status::failed(&error.to_string()));
     }
 
     fn end(&mut self, client: &mut Client<'_>, status: &Status) {
@@ -226,6 +230,13 @@ impl<C: Command> CommandSession<C> {
             Act::Broken(why) => {
                 warn!("{}: {why}", self.command);
                 self.end(client, &Status::failed(&why));
+            }
+            Act::NotStarted(error) => self.not_started(client, &error),
+            Act::Lost(why) => {
+                warn!("{}: {why}", self.command);
+                client.session.lose(client.now, &why);
+                self.end = Some(End::Lost(why));
+                self.state = State::Over;
             }
         }
     }

@@ -17,10 +17,10 @@ use tracing::{info, warn};
 use super::container::Container;
 use super::descendants::ContainerProcesses;
 use super::manifest::ContainerSpec;
-use super::pipes::{PIPE_BYTES, Pipe};
 use super::process_group::{ProcessGroup, Termination};
 use super::spawn::{self, Descriptors, SpawnError};
 use super::terminal::Terminal;
+use crate::pipes::{PIPE_BYTES, Pipe};
 use crate::runtime::{Act, Command, Drain, ExitStatus, Process, StartError};
 
 /// The most bytes that a process's two pipes hold when it ends.

@@ -141,6 +141,8 @@ impl Console {
                 0
             }
             Act::StdoutEnded | Act::StderrEnded | Act::Broken(_) => 0,
+            // A process of this host runs once it is returned, and how it ends is known.
+            Act::NotStarted(_) | Act::Lost(_) => 0,
         };
         Poll::Ready(Turn::Acted(moved))
     }

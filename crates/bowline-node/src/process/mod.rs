@@ -9,7 +9,6 @@ mod container;
 mod descendants;
 mod log;
 pub mod manifest;
-mod pipes;
 mod ports;
 mod process_group;
 mod records;

@@ -22,11 +22,11 @@ use tokio::time::{Instant, Sleep, sleep};
 
 /// Pipes of this size cost memory only while they are full. Only such a one is big enough for what
 /// comes in a pause.
-pub(super) const PIPE_BYTES: usize = 1024 * 1024;
+pub(crate) const PIPE_BYTES: usize = 1024 * 1024;
 
 /// This program's end of a pipe: a [`Receiver`] to read from, a [`Sender`] to write to.
 #[derive(Debug)]
-pub(super) struct Pipe<E> {
+pub(crate) struct Pipe<E> {
     state: State<E>,
     /// Whether the pipe is big enough for what comes in a pause.
     big: bool,
@@ -43,7 +43,7 @@ enum State<E> {
 }
 
 /// What tokio's two kinds of ends have in common.
-pub(super) trait PipeEnd: AsFd + Sized {
+pub(crate) trait PipeEnd: AsFd + Sized {
     /// Registers a descriptor with the runtime.
     fn of(fd: OwnedFd) -> io::Result<Self>;
 }
@@ -62,7 +62,7 @@ impl PipeEnd for Sender {
 
 impl<E: PipeEnd> Pipe<E> {
     /// Takes an end of a pipe and makes the pipe big, if the system allows it.
-    pub(super) fn new(end: E) -> Pipe<E> {
+    pub(crate) fn new(end: E) -> Pipe<E> {
         let _ = fcntl_setpipe_size(&end, PIPE_BYTES);
         let big = fcntl_getpipe_size(&end).is_ok_and(|size| size >= PIPE_BYTES);
         Pipe { state: State::Registered(end), big, coalescing: Coalescing::default() }
