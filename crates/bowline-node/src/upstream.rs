@@ -12,7 +12,7 @@ use http::{HeaderMap, Method};
 use crate::runtime::{OnLost, Refusal, Upstream};
 
 /// The `User-Agent` for the runtime's server.
-const AGENT: &str = concat!("bowline-node/", env!("CARGO_PKG_VERSION"));
+pub(crate) const AGENT: &str = concat!("bowline-node/", env!("CARGO_PKG_VERSION"));
 
 /// Upgrades a connection to the runtime's server to what `offer` offers. The runtime is told of a
 /// loss from when it is asked: something may have begun there, whatever its answer was.

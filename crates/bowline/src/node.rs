@@ -9,7 +9,7 @@ use std::task::Poll;
 use anyhow::{Context, Result};
 use bowline_io::serve::{Limits, Sessions, serve};
 use bowline_io::tls::{OwnIdentity, ServerFiles};
-use bowline_node::cri::{CriRuntime, CriSettings, Endpoint, Face};
+use bowline_node::cri::{CriRuntime, CriSettings, Endpoint, Face, Hangup};
 use bowline_node::forward::Slots;
 use bowline_node::kubelet::{Kubelet, Readiness};
 use bowline_node::process::{ProcessRuntime, Settings};
@@ -61,15 +61,21 @@ pub async fn node(asked: Node) -> Result<()> {
         servers.extend(face(flags, at, cri, &shared).await?);
     }
     until(end, &shared.sessions, all(servers)).await;
-    if let Some(runtime) = runtime {
+    // It is there without paths of a kubelet as well.
+    if let Some(runtime) = runtime.or(cri.map(|cri| cri as Arc<dyn Runtime>)) {
         runtime.shut_down().await;
     }
     Ok(())
 }
 
 fn settings(asked: &Node, cri: &Cri) -> CriSettings {
-    let _ = asked;
-    CriSettings::new(cri.endpoint.clone())
+    let grace = asked.stream_hangup_grace;
+    CriSettings {
+        exec: cri.exec,
+        hangup: if cri.hangs_up { Hangup::End { grace } } else { Hangup::None },
+        port_forward: cri.port_forward,
+        ..CriSettings::new(cri.endpoint.clone())
+    }
 }
 
 /// A kubelet's paths.

@@ -21,6 +21,7 @@ use thiserror::Error;
 use tokio::net::UnixStream;
 use tokio::time::{Instant, timeout};
 use tonic::client::Grpc;
+use tonic::metadata::MetadataValue;
 use tonic::transport::{self, Channel};
 use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
@@ -106,13 +107,41 @@ impl Client {
         Q: Message + Clone + 'static,
         A: Message + Default + 'static,
     {
+        let asked = self.in_known_version(method, request, patience);
+        self.within(method, patience, asked).await
+    }
+
+    /// Calls a method of another service behind the same socket, with a line of metadata. Dropped,
+    /// the call is cancelled.
+    ///
+    /// # Errors
+    /// [`CallError`] if there is no answer within `patience`; `None` is without a limit.
+    pub(super) async fn call_other<Q, A>(
+        &self,
+        (service, method): (&'static str, &'static str),
+        metadata: (&'static str, &'static str),
+        request: Q,
+        patience: Option<Duration>,
+    ) -> Result<A, CallError>
+    where
+        Q: Message + 'static,
+        A: Message + Default + 'static,
+    {
+        let mut request = Request::new(request);
+        request.metadata_mut().insert(metadata.0, MetadataValue::from_static(metadata.1));
+        self.within(method, patience, self.send(service, method, request, patience)).await
+    }
+
+    async fn within<A>(
+        &self,
+        method: &'static str,
+        patience: Option<Duration>,
+        asked: impl Future<Output = Result<A, Status>>,
+    ) -> Result<A, CallError> {
         let begun = Instant::now();
         let late = |patience| CallError::Late { endpoint: self.endpoint.clone(), method, patience };
-        let Some(patience) = patience else {
-            return self.in_known_version(method, request, None).await.map_err(|s| self.error(s));
-        };
-        let answer = timeout(patience, self.in_known_version(method, request, Some(patience)));
-        match answer.await {
+        let Some(patience) = patience else { return asked.await.map_err(|s| self.error(s)) };
+        match timeout(patience, asked).await {
             Ok(Ok(answer)) => Ok(answer),
             // The runtime has the same deadline, and both ends look at their own clock.
             Ok(Err(status)) if status.code() == Code::DeadlineExceeded => Err(late(patience)),
@@ -162,11 +191,24 @@ impl Client {
         Q: Message + 'static,
         A: Message + Default + 'static,
     {
-        let mut request = Request::new(request);
+        self.send(SERVICES[service], method, Request::new(request), patience).await
+    }
+
+    async fn send<Q, A>(
+        &self,
+        service: &str,
+        method: &str,
+        mut request: Request<Q>,
+        patience: Option<Duration>,
+    ) -> Result<A, Status>
+    where
+        Q: Message + 'static,
+        A: Message + Default + 'static,
+    {
         if let Some(patience) = patience {
             request.set_timeout(patience);
         }
-        let path = format!("/{}/{method}", SERVICES[service]);
+        let path = format!("/{service}/{method}");
         let path = PathAndQuery::try_from(path).map_err(|bad| Status::internal(bad.to_string()))?;
         let mut grpc = Grpc::new(self.channel()).max_decoding_message_size(ANSWER_BYTES);
         grpc.ready().await.map_err(|error| Status::from_error(Box::new(error)))?;

@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use bowline_io::drive::join;
 use bowline_io::stream::Upgraded;
+use bowline_io::upstream::Upstream as Server;
 use bowline_proto::cri::{self, Asked, Call, Exchange, Kept};
+use bowline_proto::session::Wants;
 use bytes::BytesMut;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
@@ -21,8 +23,9 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use super::{CriRuntime, Endpoint, Shared};
-use crate::runtime::Served;
+use crate::runtime::{Forwarding, Refusal, Served, Session, Upstream};
 use crate::streaming::{Offer, Stream, Streaming};
+use crate::upstream::AGENT;
 
 /// How many clients there may be at once. A kubelet has two or three connections, and crictl one.
 const CONNECTIONS: usize = 1024;
@@ -146,15 +149,25 @@ struct Streams {
 
 impl Exchange for Streams {
     fn exchange(&mut self, call: Call, url: &str) -> Option<String> {
-        let Call { asked, id } = call;
+        let Call { asked, id, command } = call;
+        let (shared, theirs) = (self.shared.clone(), url.to_owned());
+        let unknown = shared.upstream(theirs.clone(), None).ok();
+        let name = id.clone();
         let stream = match asked {
-            Asked::Exec(wants) => Stream::Exec { wants, session: self.served(url) },
-            Asked::Attach(wants) => Stream::Attach { wants, session: self.served(url) },
+            Asked::Exec(wants) => {
+                let session = Box::pin(exec(shared, id, command, wants, theirs));
+                Stream::Exec { wants, session }
+            }
+            Asked::Attach(wants) => {
+                let session = Box::pin(async move { Ok(shared.served(theirs)) });
+                Stream::Attach { wants, session }
+            }
             Asked::PortForward { ports } => {
-                Stream::PortForward { ports, forwarding: self.served(url) }
+                let forwarding = Box::pin(forward(shared, id, theirs));
+                Stream::PortForward { ports, forwarding }
             }
         };
-        let ours = self.streaming.url(Offer { name: id, stream }, url.len());
+        let ours = self.streaming.url(Offer { name, stream, unknown }, url.len());
         if ours.is_none() {
             warn!("too many streams wait to be begun: one is left to the runtime's own server");
         }
@@ -166,11 +179,48 @@ impl Exchange for Streams {
     }
 }
 
-impl Streams {
-    fn served<L: ?Sized>(&self, url: &str) -> Served<L> {
-        let upstream = self.shared.upstream(url.to_owned(), None);
-        Served::Upstream(Box::pin(std::future::ready(upstream)))
+/// Who serves an exec for which the runtime has given a URL: the node, where the command is known
+/// and can be run by it, else the runtime.
+async fn exec(
+    shared: Arc<Shared>,
+    id: String,
+    command: Option<Vec<String>>,
+    wants: Wants,
+    url: String,
+) -> Result<Session, Refusal> {
+    let Some(command) = command else { return Ok(shared.served(url)) };
+    if let Some(ours) = shared.containerd.exec(&id, &command, &[], wants).await? {
+        // Or else it would be one of the thousand that may wait to be used.
+        use_up(shared.upstream(url, None));
+        return Ok(Served::Local(Box::new(ours)));
     }
+    if let Some(hangups) = &shared.hangups {
+        hangups.prepare(|| shared.client.channel());
+    }
+    Ok(Served::Upstream(Box::pin(async move {
+        let upstream = shared.upstream(url, None)?;
+        Ok(shared.watched(upstream, &id, command, wants.tty).await)
+    })))
+}
+
+/// Who serves a port-forward for which the runtime has given a URL.
+async fn forward(shared: Arc<Shared>, id: String, url: String) -> Result<Forwarding, Refusal> {
+    let Some(entrances) = &shared.entrances else { return Ok(shared.served(url)) };
+    let ports = shared.ports_inside(&id, &id, entrances).await?;
+    use_up(shared.upstream(url, None));
+    Ok(Served::Local(Box::new(ports)))
+}
+
+/// Uses a URL of the runtime's up, by a request that begins nothing.
+fn use_up(upstream: Result<Upstream, Refusal>) {
+    let Ok(Upstream { url, tls, .. }) = upstream else { return };
+    #[expect(clippy::disallowed_methods, reason = "nobody waits for it, and it has a deadline")]
+    tokio::spawn(async move {
+        if let Some((server, path)) = Server::at(&url, tls, AGENT) {
+            // Whatever the answer is, the URL was used.
+            let _ = server.get(&path, CONNECT_PATIENCE).await;
+        }
+    });
 }
 
 /// Makes a socket at `path` that is used as the one at `model` is: it is not there before it has

@@ -1,12 +1,14 @@
 //! The pods of a container runtime that speaks the container runtime interface (CRI): containerd,
 //! CRI-O, and what stands in for them.
 //!
-//! The runtime streams by itself: it is asked for a URL of its own server, to which the node then
-//! relays. What the node adds is finding what a request names, in the words and with the codes of
-//! the kubelet, and everything that such servers do not speak. The runtime is trusted: it is what
-//! runs all that is here, with all rights on the host.
+//! Runtimes stream by themselves: such a one is asked for a URL of its own server, to which the node
+//! then relays. containerd's commands are run by its own interface, where that can be. What the node
+//! adds is finding what a request names, in the words and with the codes of the kubelet, and
+//! everything that such servers do not speak. The runtime is trusted: it is what runs all that is
+//! here, with all rights on the host.
 
 mod client;
+mod containerd;
 mod endpoint;
 mod face;
 mod find;
@@ -28,6 +30,8 @@ use prost::Message;
 use rustls::ClientConfig;
 
 use self::client::{ANSWER_PATIENCE, Client};
+use self::containerd::Containerd;
+pub use self::containerd::ExecBy;
 pub use self::endpoint::{BadEndpoint, Endpoint};
 pub use self::face::Face;
 use self::find::{FindError, full_name};
@@ -39,7 +43,7 @@ use crate::runtime::{
     PodTarget, Refusal, Runtime, Served, Session, Target, Upstream,
 };
 
-/// How a runtime is reached.
+/// How a runtime is reached, and what is left to it.
 #[derive(Clone, Debug)]
 pub struct CriSettings {
     /// Its socket.
@@ -48,6 +52,8 @@ pub struct CriSettings {
     /// of the operating system, so that a certificate that the runtime has made for itself is
     /// refused.
     pub streaming_trust: Trust,
+    /// Who runs the commands of clients. Default: the node, where it can.
+    pub exec: ExecBy,
     /// What becomes of the command of a lost client. Default: it runs on.
     pub hangup: Hangup,
     /// Who connects to the ports of pods. Default: the runtime.
@@ -87,6 +93,7 @@ impl CriSettings {
         CriSettings {
             endpoint,
             streaming_trust: Trust::System,
+            exec: ExecBy::default(),
             hangup: Hangup::default(),
             port_forward: PortForward::default(),
         }
@@ -105,7 +112,8 @@ pub struct CriRuntime {
 #[derive(Debug)]
 struct Shared {
     endpoint: Endpoint,
-    client: Client,
+    client: Arc<Client>,
+    containerd: Arc<Containerd>,
     streaming_trust: Trust,
     /// Made for the first URL that wants it: most want none.
     tls: OnceLock<Arc<ClientConfig>>,
@@ -119,24 +127,31 @@ impl CriRuntime {
     /// Makes the runtime behind a socket, which need not be there yet.
     #[must_use]
     pub fn new(settings: CriSettings) -> CriRuntime {
-        let CriSettings { endpoint, streaming_trust, hangup, port_forward } = settings;
-        let hangups = match hangup {
-            Hangup::None => None,
-            Hangup::End { grace } => Some(Hangups::new(grace)),
+        let CriSettings { endpoint, streaming_trust, exec, hangup, port_forward } = settings;
+        let (hangups, grace) = match hangup {
+            Hangup::None => (None, None),
+            Hangup::End { grace } => (Some(Hangups::new(grace)), Some(grace)),
         };
         let entrances = match port_forward {
             PortForward::Runtime => None,
             PortForward::Namespace => Some(Entrances::default()),
         };
-        let client = Client::new(endpoint.clone());
+        let client = Arc::new(Client::new(endpoint.clone()));
+        let containerd = Arc::new(Containerd::new(client.clone(), exec, grace));
         let tls = OnceLock::new();
-        let shared = Shared { endpoint, client, streaming_trust, tls, hangups, entrances };
+        let shared =
+            Shared { endpoint, client, containerd, streaming_trust, tls, hangups, entrances };
         CriRuntime { shared: Arc::new(shared) }
     }
 
     async fn find_exec(&self, target: &Target, request: ExecRequest) -> Result<Session, Refusal> {
         let ExecRequest { command, wants, env } = request;
         let Wants { stdin, stdout, stderr, tty } = wants;
+        let container_id = find::running_container(&self.shared.client, target).await?;
+        let ours = self.shared.containerd.exec(&container_id, &command, &env, wants).await?;
+        if let Some(exec) = ours {
+            return Ok(Served::Local(Box::new(exec)));
+        }
         if !env.is_empty() {
             // No version of the interface can say it yet.
             return Err(Refusal::new(
@@ -148,15 +163,12 @@ impl CriRuntime {
         if let Some(hangups) = &shared.hangups {
             hangups.prepare(|| shared.client.channel());
         }
-        let container_id = find::running_container(&shared.client, target).await?;
         let request =
             messages::ExecRequest { container_id, cmd: command, tty, stdin, stdout, stderr };
         Ok(Served::Upstream(Box::pin(async move {
             let upstream = shared.stream("Exec", request.clone(), None).await?;
-            let Some(hangups) = &shared.hangups else { return Ok(upstream) };
             let messages::ExecRequest { container_id, cmd, tty, .. } = request;
-            let watch = hangups.before_start(&container_id, cmd, tty).await;
-            Ok(Upstream { on_lost: Some(Box::new(|_| watch.end())), ..upstream })
+            Ok(shared.watched(upstream, &container_id, cmd, tty).await)
         })))
     }
 
@@ -187,7 +199,8 @@ impl CriRuntime {
     async fn find_ports(&self, target: &PodTarget, ports: &[u16]) -> Result<Forwarding, Refusal> {
         let pod_sandbox_id = find::sandbox(&self.shared.client, target).await?;
         if let Some(entrances) = &self.shared.entrances {
-            let ports = self.ports_inside(target, &pod_sandbox_id, entrances).await?;
+            let pod = format!("{}/{}", target.namespace, target.name);
+            let ports = self.shared.ports_inside(&pod, &pod_sandbox_id, entrances).await?;
             return Ok(Served::Local(Box::new(ports)));
         }
         let port = ports.iter().copied().map(i32::from).collect();
@@ -195,24 +208,6 @@ impl CriRuntime {
         let shared = self.shared.clone();
         let stream = async move { shared.stream("PortForward", request, None).await };
         Ok(Served::Upstream(Box::pin(stream)))
-    }
-
-    async fn ports_inside(
-        &self,
-        target: &PodTarget,
-        sandbox: &str,
-        entrances: &Entrances,
-    ) -> Result<NamespacePorts, Refusal> {
-        let path = match Network::of(&self.shared.client, sandbox).await? {
-            Network::Host => None,
-            Network::At(path) => Some(path),
-            Network::Closed => {
-                return Err(NamespaceError::Closed(sandbox.to_owned()).into());
-            }
-            Network::Unknown => return Err(NamespaceError::Unknown(sandbox.to_owned()).into()),
-        };
-        let pod = format!("{}/{}", target.namespace, target.name);
-        Ok(NamespacePorts::open(pod, sandbox, path.as_deref(), entrances)?)
     }
 
     async fn find_log(&self, target: &Target, request: LogRequest) -> Result<Log, Refusal> {
@@ -275,6 +270,43 @@ impl Shared {
         Ok(Upstream { tls, wants, ..Upstream::spdy(url) })
     }
 
+    /// A stream that the runtime serves at a URL of its own.
+    fn served<L: ?Sized>(&self, url: String) -> Served<L> {
+        let upstream = self.upstream(url, None);
+        Served::Upstream(Box::pin(std::future::ready(upstream)))
+    }
+
+    /// The same upstream, for a command that is ended if its session is lost.
+    async fn watched(
+        &self,
+        upstream: Upstream,
+        container_id: &str,
+        command: Vec<String>,
+        tty: bool,
+    ) -> Upstream {
+        let Some(hangups) = &self.hangups else { return upstream };
+        let watch = hangups.before_start(container_id, command, tty).await;
+        Upstream { on_lost: Some(Box::new(|_| watch.end())), ..upstream }
+    }
+
+    /// The ports of a sandbox, inside of its network. `pod` is its name in logs.
+    async fn ports_inside(
+        &self,
+        pod: &str,
+        sandbox: &str,
+        entrances: &Entrances,
+    ) -> Result<NamespacePorts, Refusal> {
+        let path = match Network::of(&self.client, sandbox).await? {
+            Network::Host => None,
+            Network::At(path) => Some(path),
+            Network::Closed => {
+                return Err(NamespaceError::Closed(sandbox.to_owned()).into());
+            }
+            Network::Unknown => return Err(NamespaceError::Unknown(sandbox.to_owned()).into()),
+        };
+        Ok(NamespacePorts::open(pod.to_owned(), sandbox, path.as_deref(), entrances)?)
+    }
+
     fn tls(&self) -> Result<Arc<ClientConfig>, Refusal> {
         if let Some(made) = self.tls.get() {
             return Ok(made.clone());
@@ -324,15 +356,16 @@ impl Runtime for CriRuntime {
         Box::pin(self.run_to_its_end(target, command))
     }
 
+    fn ready(&self) -> Answer<'_, ()> {
+        Box::pin(health::check(&self.shared.client))
+    }
+
     fn shut_down(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
             if let Some(hangups) = &self.shared.hangups {
                 hangups.shut_down().await;
             }
+            self.shared.containerd.shut_down().await;
         })
-    }
-
-    fn ready(&self) -> Answer<'_, ()> {
-        Box::pin(health::check(&self.shared.client))
     }
 }

@@ -4,7 +4,7 @@
 //! its own ([endpoints.md, 1.4](https://github.com/bowline/bowline/blob/main/docs/protocols/endpoints.md)).
 //! This is such a server. It speaks whatever the [kubelet's paths](crate::kubelet) speak, for
 //! sessions that are driven here and for those of a [runtime](crate::runtime) that streams by
-//! itself. To such a one it also passes, as it came, what it does not know itself: the runtime may,
+//! itself. To such a one it can also pass, as it came, what it does not know itself: the runtime may,
 //! and if not, the answer is in the runtime's words.
 
 mod tokens;
@@ -29,7 +29,7 @@ use self::tokens::Tokens;
 use crate::answers::{refuse, set_headers, text, too_many};
 use crate::forward::Slots;
 use crate::relay;
-use crate::runtime::{Attachment, Forwarding, Refusal, Session};
+use crate::runtime::{Answer, Attachment, Forwarding, Refusal, Session, Upstream};
 use crate::streams;
 
 /// What a URL is for.
@@ -38,30 +38,33 @@ pub struct Offer {
     pub name: String,
     /// The stream behind it.
     pub stream: Stream,
+    /// Where a request goes as it came, if this server does not know what it asks for. `None` refuses
+    /// it.
+    pub unknown: Option<Upstream>,
 }
 
-/// A stream, found but not begun.
+/// A stream that was asked for. Who serves it is found once a request for it is good.
 pub enum Stream {
     /// A command.
     Exec {
         /// The channels that were asked for.
         wants: Wants,
         /// Who serves it.
-        session: Session,
+        session: Answer<'static, Session>,
     },
     /// A client attached to a main process.
     Attach {
         /// The channels that were asked for.
         wants: Wants,
         /// Who serves it.
-        session: Session,
+        session: Answer<'static, Session>,
     },
     /// Connections to the ports of a pod.
     PortForward {
         /// The ports, where a client that speaks channels named them.
         ports: Vec<u16>,
         /// Who serves them.
-        forwarding: Forwarding,
+        forwarding: Answer<'static, Forwarding>,
     },
 }
 
@@ -130,12 +133,12 @@ impl Streaming {
         }
         let offer = self.tokens().take(self.clock.now(), &token);
         let unknown = || Refusal::new(404, "404 page not found");
-        let Offer { name, stream } =
+        let Offer { name, stream, unknown } =
             offer.filter(|offer| offer.stream.path() == kind).ok_or_else(unknown)?;
         peer.mark_authenticated();
         let record = Record { container: name, ..requester.record(stream.path(), "", "") };
         let pending = self.sessions.admit(record).map_err(too_many)?;
-        self.run(pending, request, stream).await
+        self.run(pending, request, stream, unknown).await
     }
 
     async fn run(
@@ -143,26 +146,24 @@ impl Streaming {
         pending: Pending,
         request: Request<Incoming>,
         stream: Stream,
+        unknown: Option<Upstream>,
     ) -> Result<Reply, Refusal> {
         let judged = judge(&request, matches!(stream, Stream::PortForward { .. }))?;
         let sessions = &self.sessions;
-        match (judged, stream) {
-            (Ok(accepted), Stream::Exec { wants, session } | Stream::Attach { wants, session }) => {
-                let attachment = Attachment { session, replay: None };
+        let accepted = match (judged, unknown) {
+            (Ok(accepted), _) => accepted,
+            (Err(_), Some(at)) => return relay::as_it_is(sessions, pending, request, at).await,
+            (Err(refusal), None) => return Ok(refused(&refusal)),
+        };
+        match stream {
+            Stream::Exec { wants, session } | Stream::Attach { wants, session } => {
+                let attachment = Attachment { session: session.await?, replay: None };
                 streams::session(sessions, pending, request, accepted, attachment, wants).await
             }
-            (Ok(accepted), Stream::PortForward { ports, forwarding }) => {
-                let slots = &self.forwards;
-                let at = (forwarding, &*ports);
-                streams::forward(sessions, slots, pending, request, accepted, at).await
+            Stream::PortForward { ports, forwarding } => {
+                let at = (forwarding.await?, &*ports);
+                streams::forward(sessions, &self.forwards, pending, request, accepted, at).await
             }
-            (
-                Err(_),
-                Stream::Exec { session: Session::Upstream(upstream), .. }
-                | Stream::Attach { session: Session::Upstream(upstream), .. }
-                | Stream::PortForward { forwarding: Forwarding::Upstream(upstream), .. },
-            ) => relay::as_it_is(sessions, pending, request, upstream.await?).await,
-            (Err(refusal), _) => Ok(refused(&refusal)),
         }
     }
 

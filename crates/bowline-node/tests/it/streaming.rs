@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use bowline_node::runtime::{Served, Upstream};
+use bowline_node::runtime::{Session, Upstream};
 use bowline_node::streaming::{Offer, Stream, Streaming};
 use bowline_proto::session::Outcome;
 use bowline_proto::session::protocol::Carrier;
@@ -13,24 +13,27 @@ use crate::client::{CARRIERS, WANTS, get, refused, run, server, through};
 use crate::memory::{echo, ports};
 use crate::node::Node;
 
-fn exec(session: bowline_node::runtime::Session) -> Offer {
-    Offer { name: "c1".into(), stream: Stream::Exec { wants: WANTS, session } }
+fn exec(session: Session) -> Offer {
+    let session = Box::pin(async { Ok(session) });
+    Offer { name: "c1".into(), stream: Stream::Exec { wants: WANTS, session }, unknown: None }
 }
 
 fn forward() -> Offer {
-    let stream = Stream::PortForward { ports: Vec::new(), forwarding: ports() };
-    Offer { name: "s1".into(), stream }
+    let forwarding = Box::pin(async { Ok(ports()) });
+    let stream = Stream::PortForward { ports: Vec::new(), forwarding };
+    Offer { name: "s1".into(), stream, unknown: None }
+}
+
+/// What is in front of a runtime's server.
+fn before(address: SocketAddr) -> Offer {
+    let unknown = Some(Upstream::spdy(format!("http://{address}/exec/secret")));
+    Offer { unknown, ..exec(echo(&[])) }
 }
 
 /// The path of a new URL.
 fn path(streaming: &Streaming, offer: Offer) -> String {
     let url = streaming.url(offer, 0).unwrap();
     format!("/{}", url.splitn(4, '/').last().unwrap())
-}
-
-fn upstream<L: ?Sized>(address: SocketAddr) -> Served<L> {
-    let url = format!("http://{address}/exec/secret");
-    Served::Upstream(Box::pin(async { Ok(Upstream::spdy(url)) }))
 }
 
 /// A server that gives one answer, and then says again what it is told. It returns the request.
@@ -58,8 +61,9 @@ async fn each_kind_of_stream_has_urls() {
         let at = path(&streaming, exec(echo(&["exit", "7"])));
         let ended = run(node.address, &at, carrier, "hello").await.unwrap();
         assert_eq!((&*ended.stdout, ended.end), ("hello", Ok(Outcome::Exited(7))));
-        let session = echo(&[]);
-        let attach = Offer { name: "c1".into(), stream: Stream::Attach { wants: WANTS, session } };
+        let session = Box::pin(async { Ok(echo(&[])) });
+        let stream = Stream::Attach { wants: WANTS, session };
+        let attach = Offer { name: "c1".into(), stream, unknown: None };
         let at = path(&streaming, attach);
         assert!(at.starts_with("/attach/"), "{at}");
         let ended = run(node.address, &at, carrier, "hello").await.unwrap();
@@ -121,7 +125,7 @@ async fn what_nobody_knows_yet_goes_to_the_runtime_as_it_came() {
                           X-Own: 1\r\n\r\nfirst";
     let (runtime, request) = echoing(ANSWER).await;
     let (node, streaming) = Node::streaming().await;
-    let at = path(&streaming, exec(upstream(runtime)));
+    let at = path(&streaming, before(runtime));
     let asked = [
         ("Connection", "Upgrade".to_owned()),
         ("Upgrade", "websocket".to_owned()),
@@ -153,6 +157,6 @@ async fn the_runtimes_refusal_is_the_answer() {
         "HTTP/1.1 400 Bad Request\r\nContent-Length: 9\r\nX-Own: 1\r\n\r\nown words";
     let (runtime, _request) = echoing(ANSWER).await;
     let (node, streaming) = Node::streaming().await;
-    let at = path(&streaming, exec(upstream(runtime)));
+    let at = path(&streaming, before(runtime));
     assert_eq!(refused(get(node.address, &at).await), (400, "own words".into()));
 }

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use bowline_node::cri::Endpoint;
+use bowline_node::cri::{Endpoint, ExecBy, PortForward};
 
 use super::BadUsage;
 use super::node::{Pair, pair};
@@ -23,30 +23,12 @@ pub struct Cri {
     pub streaming_port: u16,
     /// Its certificate and key; without them it speaks HTTP.
     pub streaming_certificate: Option<Pair>,
-    /// What becomes of a command whose client has gone.
-    pub hangup: Hangup,
+    /// Who runs commands.
+    pub exec: ExecBy,
+    /// Whether a command ends whose client has gone.
+    pub hangs_up: bool,
     /// Who connects to the ports of pods.
-    pub forwarding: Forwarding,
-}
-
-/// What becomes of a command whose client has gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hangup {
-    /// It ends where its processes can be seen.
-    Auto,
-    /// It ends.
-    End,
-    /// It runs on.
-    None,
-}
-
-/// Who connects to the ports of pods.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Forwarding {
-    /// The runtime.
-    Runtime,
-    /// This node, in the pod's network namespace.
-    Netns,
+    pub port_forward: PortForward,
 }
 
 /// `--container-runtime-endpoint`.
@@ -89,15 +71,25 @@ pub const STREAMING_KEY: Flag = Flag::text(
     "The private key of that certificate, in PEM.",
 );
 
+/// `--exec`.
+pub const EXEC: Flag = Flag::text(
+    "exec",
+    "WHO",
+    "Who runs the commands of clients in a container runtime. runtime: the runtime's own server. \
+     auto: this node, by containerd's own interface, where that can be: no input is lost, the \
+     terminal's first size is there, and an environment can be set.",
+)
+.default("auto");
+
 /// `--stream-hangup`.
 pub const HANGUP: Flag = Flag::text(
     "stream-hangup",
     "WHAT",
     "What becomes of a command in a container runtime when its client goes away. none: it runs on, \
-     as runtimes have it. end: it gets SIGHUP, and SIGKILL after --stream-hangup-grace. auto: end \
-     where this node can see the host's processes.",
+     as runtimes have it. end: it gets SIGHUP, and SIGKILL after --stream-hangup-grace, where this \
+     node can see the host's processes.",
 )
-.default("auto");
+.default("end");
 
 /// `--port-forward`.
 pub const PORT_FORWARD: Flag = Flag::text(
@@ -109,13 +101,14 @@ pub const PORT_FORWARD: Flag = Flag::text(
 .default("runtime");
 
 /// All that are of no use without a container runtime.
-pub const FLAGS: [&Flag; 8] = [
+pub const FLAGS: [&Flag; 9] = [
     &ENDPOINT,
     &LISTEN,
     &STREAMING_ADDRESS,
     &STREAMING_PORT,
     &STREAMING_CERT,
     &STREAMING_KEY,
+    &EXEC,
     &HANGUP,
     &PORT_FORWARD,
 ];
@@ -136,16 +129,17 @@ pub fn read(values: &Values) -> Result<Cri, BadUsage> {
             .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
         streaming_port: values.port(STREAMING_PORT.long).unwrap_or(0),
         streaming_certificate: pair(values, STREAMING_CERT.long, STREAMING_KEY.long)?,
-        hangup: choice(
+        exec: choice(
             values,
-            &HANGUP,
-            &[("auto", Hangup::Auto), ("end", Hangup::End), ("none", Hangup::None)],
-            "auto, end, none",
+            &EXEC,
+            &[("auto", ExecBy::Auto), ("runtime", ExecBy::Runtime)],
+            "auto, runtime",
         )?,
-        forwarding: choice(
+        hangs_up: choice(values, &HANGUP, &[("end", true), ("none", false)], "end, none")?,
+        port_forward: choice(
             values,
             &PORT_FORWARD,
-            &[("runtime", Forwarding::Runtime), ("netns", Forwarding::Netns)],
+            &[("runtime", PortForward::Runtime), ("netns", PortForward::Namespace)],
             "runtime, netns",
         )?,
     })
@@ -155,7 +149,7 @@ fn endpoint(flag: &Flag, text: &str) -> Result<Endpoint, BadFlag> {
     Endpoint::parse(text).map_err(|_| bad_value(flag, text, BadValue::Endpoint))
 }
 
-/// Returns the value that a word stands for; the first one without a word.
+/// Returns the value that a word stands for; without a word the default's.
 fn choice<T: Copy>(
     values: &Values,
     flag: &Flag,

@@ -201,6 +201,7 @@ pub static COMMAND: Command = Command {
         node_access::CLIENT_NAME,
         cri::ENDPOINT,
         cri::LISTEN,
+        cri::EXEC,
         FILENAME,
         node_access::HOSTNAME,
         node_access::KUBECONFIG,

@@ -1,0 +1,335 @@
+//! A command that containerd has started, or is about to, as a session's task polls it.
+
+use std::cell::Cell;
+use std::fmt::{self, Debug, Formatter};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bowline_io::drive::WriteQueue;
+use bowline_io::text::sanitized;
+use bowline_proto::limits::REASON_BYTES;
+use bowline_proto::session::Size;
+use bytes::Bytes;
+use tokio::runtime::Handle;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tonic::Code;
+use tracing::{info, warn};
+
+use super::Containerd;
+use super::command::not_started;
+use super::ends::{Ends, Input};
+use super::hangup::Leftover;
+use super::messages::RUNNING;
+use super::tasks::Task;
+use crate::cri::client::CallError;
+use crate::runtime::{Act, BoxFuture, ExitStatus, Process, StartError};
+
+/// How long a connection to containerd that has broken may take to come back. Until then a session
+/// goes on: its bytes do not go through containerd, but how it ends is not known without it.
+const RECONNECT_PATIENCE: Duration = Duration::from_secs(4);
+/// The time between two attempts.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
+/// How often containerd is asked whether a command still runs whose output has ended: one that is
+/// stuck would not say that it has ended either.
+const DOUBT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// A command in a container. Dropped, it is hung up.
+pub(crate) struct ContainerdProcess {
+    containerd: Arc<Containerd>,
+    task: Task,
+    /// The id of the container's main process, as containerd has it.
+    main: u32,
+    tty: bool,
+    /// There until it is dropped.
+    ends: Option<Ends>,
+    phase: Phase,
+    /// A size that the terminal is to get.
+    size: Cell<Option<Size>>,
+    /// The end of stdin is to be told.
+    closes: bool,
+    /// What is asked of containerd now, beside how the command ends: one thing after another, so that
+    /// the last size is the last one.
+    call: Option<BoxFuture<'static, ()>>,
+    output_ended: CancellationToken,
+    /// Where what is left of it is looked after, wherever it is dropped.
+    tasks: Handle,
+}
+
+/// How far a command is.
+pub(super) enum Phase {
+    /// It is about to start. Ready with the id of its first process, as containerd has it.
+    Starting(BoxFuture<'static, Result<u32, Fault>>),
+    /// It runs, or may run; ready with how it has ended.
+    Running(Option<u32>, BoxFuture<'static, Result<ExitStatus, String>>),
+    /// Its first process has ended.
+    Ended(Option<u32>, ExitStatus),
+    /// Its session has its outcome: what it left behind lives on.
+    Released,
+    /// It did not start, and nothing is left of it.
+    Nothing,
+}
+
+/// Why a command did not start.
+pub(super) enum Fault {
+    /// It did not, and nothing is left of it.
+    Refused(StartError),
+    /// It did not, and containerd may still know it.
+    Left(StartError),
+    /// Nobody knows whether it did.
+    Unknown(String),
+}
+
+impl ContainerdProcess {
+    /// Starts it.
+    pub(super) fn start(
+        containerd: Arc<Containerd>,
+        (task, main): (Task, u32),
+        ends: Ends,
+        tty: bool,
+        spec: Bytes,
+    ) -> ContainerdProcess {
+        let starting = start(task.clone(), ends.names(), tty, spec);
+        ContainerdProcess {
+            containerd,
+            task,
+            main,
+            tty,
+            ends: Some(ends),
+            phase: Phase::Starting(Box::pin(starting)),
+            size: Cell::new(None),
+            closes: false,
+            call: None,
+            output_ended: CancellationToken::new(),
+            tasks: Handle::current(),
+        }
+    }
+
+    fn poll_start(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Act>> {
+        let Phase::Starting(starting) = &mut self.phase else { return Poll::Ready(Ok(())) };
+        let started = ready!(starting.as_mut().poll(cx));
+        let wait = Box::pin(wait(self.task.clone(), self.output_ended.clone()));
+        let (phase, result) = match started {
+            Ok(first) => {
+                info!(process = first, exec_id = self.task.exec_id(), "started");
+                (Phase::Running(Some(first), wait), Ok(()))
+            }
+            Err(Fault::Refused(error)) => (Phase::Nothing, Err(Act::NotStarted(error))),
+            Err(Fault::Left(error)) => (Phase::Running(None, wait), Err(Act::NotStarted(error))),
+            Err(Fault::Unknown(why)) => (Phase::Running(None, wait), Err(Act::Lost(why))),
+        };
+        self.phase = phase;
+        Poll::Ready(result)
+    }
+
+    /// Has containerd do what is to be done.
+    fn poll_calls(&mut self, cx: &mut Context<'_>) {
+        loop {
+            if let Some(call) = &mut self.call {
+                if call.as_mut().poll(cx).is_pending() {
+                    return;
+                }
+                self.call = None;
+            }
+            let task = self.task.clone();
+            if let Some(size) = self.size.take() {
+                self.call = Some(Box::pin(async move {
+                    if let Err(error) = task.resize(size).await {
+                        warn!("resize: {error}");
+                    }
+                }));
+            } else if std::mem::take(&mut self.closes) {
+                self.call = Some(Box::pin(async move {
+                    if let Err(error) = task.close_stdin().await {
+                        warn!("the end of stdin: {error}");
+                    }
+                }));
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// Looks whether the command has ended.
+    fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<Act> {
+        let Phase::Running(first, wait) = &mut self.phase else { return Poll::Pending };
+        match ready!(wait.as_mut().poll(cx)) {
+            Ok(exit) => {
+                self.phase = Phase::Ended(*first, exit);
+                Poll::Pending
+            }
+            Err(why) => {
+                let again = wait_again(self.task.clone());
+                self.phase = Phase::Running(*first, Box::pin(again));
+                Poll::Ready(Act::Lost(why))
+            }
+        }
+    }
+}
+
+impl Process for ContainerdProcess {
+    fn resize(&self, size: Size) {
+        if self.tty && size.width > 0 && size.height > 0 {
+            self.size.set(Some(size));
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, stdin: &mut WriteQueue, room: bool) -> Poll<Act> {
+        if let Err(act) = ready!(self.poll_start(cx)) {
+            return Poll::Ready(act);
+        }
+        self.poll_calls(cx);
+        let Some(ends) = &mut self.ends else { return Poll::Pending };
+        match ends.poll_stdin(cx, stdin) {
+            Poll::Ready(Input::Ended) => {
+                self.closes = true;
+                return Poll::Ready(Act::TookInput);
+            }
+            Poll::Ready(Input::Taken) => return Poll::Ready(Act::TookInput),
+            Poll::Pending => {}
+        }
+        if room && let Poll::Ready(act) = ends.poll_output(cx) {
+            if ends.output_ended() {
+                self.output_ended.cancel();
+            }
+            return Poll::Ready(act);
+        }
+        self.poll_wait(cx)
+    }
+
+    fn output_ended(&self) -> bool {
+        self.ends.as_ref().is_none_or(Ends::output_ended)
+    }
+
+    fn poll_exit(&mut self, _: &mut Context<'_>) -> Poll<ExitStatus> {
+        match &self.phase {
+            Phase::Ended(_, exit) => Poll::Ready(*exit),
+            _ => Poll::Pending,
+        }
+    }
+
+    fn release(&mut self) {
+        if matches!(self.phase, Phase::Ended(..)) {
+            self.phase = Phase::Released;
+        }
+    }
+}
+
+impl Drop for ContainerdProcess {
+    fn drop(&mut self) {
+        let phase = std::mem::replace(&mut self.phase, Phase::Nothing);
+        let (Some(ends), false) = (self.ends.take(), matches!(phase, Phase::Nothing)) else {
+            return;
+        };
+        let (task, main, tty) = (self.task.clone(), self.main, self.tty);
+        let leftover =
+            Leftover { containerd: self.containerd.clone(), task, main, tty, ends, phase };
+        self.containerd.leave(leftover, &self.tasks);
+    }
+}
+
+impl Debug for ContainerdProcess {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ContainerdProcess").field("task", &self.task).finish_non_exhaustive()
+    }
+}
+
+/// Has containerd create and start a command; returns its first process's id, as containerd has it.
+async fn start(task: Task, names: [String; 3], tty: bool, spec: Bytes) -> Result<u32, Fault> {
+    let id = task.exec_id().to_owned();
+    if let Err(error) = task.create(names, tty, spec).await {
+        let why = not_started(&format!("failed to create exec {id:?}: {}", words(&error)));
+        let refused = matches!(error, CallError::Status(_));
+        return Err(if refused { Fault::Refused(why) } else { Fault::Left(why) });
+    }
+    match task.start().await {
+        Ok(first) => Ok(first),
+        Err(error @ CallError::Status(_)) => {
+            let why = not_started(&format!("failed to start exec {id:?}: {}", words(&error)));
+            Err(match task.delete().await {
+                Ok(()) => Fault::Refused(why),
+                Err(_) => Fault::Left(why),
+            })
+        }
+        Err(error) => Err(Fault::Unknown(format!("nobody knows whether it started: {error}"))),
+    }
+}
+
+/// What a call's failure is in containerd's own words: without the code, which it adds as a word.
+fn words(error: &CallError) -> String {
+    match error {
+        CallError::Status(status) => sanitized(status.message(), REASON_BYTES).into_owned(),
+        error => error.to_string(),
+    }
+}
+
+/// Waits until a command has ended. A connection that breaks has some time to come back.
+///
+/// # Errors
+/// Why it will not be known how it has ended.
+async fn wait(task: Task, output_ended: CancellationToken) -> Result<ExitStatus, String> {
+    let mut broken: Option<Instant> = None;
+    loop {
+        let begun = Instant::now();
+        let waited = tokio::select! {
+            waited = task.wait() => waited,
+            stuck = doubt(&task, &output_ended) => Err(stuck),
+        };
+        let error = match waited {
+            Ok(code) => return Ok(exit(code)),
+            Err(error) if !is_broken(&error) => return Err(error.to_string()),
+            Err(error) => error,
+        };
+        // One that was there for a while has broken anew.
+        if begun.elapsed() > RECONNECT_PATIENCE {
+            broken = None;
+        }
+        let since = *broken.get_or_insert_with(Instant::now);
+        if since.elapsed() >= RECONNECT_PATIENCE {
+            return Err(error.to_string());
+        }
+        sleep(RECONNECT_PAUSE).await;
+    }
+}
+
+/// As [`wait`], for a command whose session has ended, for as long as it takes.
+pub(super) async fn wait_again(task: Task) -> Result<ExitStatus, String> {
+    loop {
+        match task.wait().await {
+            Ok(code) => return Ok(exit(code)),
+            Err(error) if !is_broken(&error) => return Err(error.to_string()),
+            Err(_) => sleep(DOUBT_INTERVAL).await,
+        }
+    }
+}
+
+/// Once all output has ended, asks now and then whether the command still runs; ready if containerd
+/// does not answer.
+async fn doubt(task: &Task, output_ended: &CancellationToken) -> CallError {
+    output_ended.cancelled().await;
+    loop {
+        sleep(DOUBT_INTERVAL).await;
+        match task.get().await {
+            Ok(process) if process.status == RUNNING => {}
+            // Whatever else it says, the call that waits for the end will say.
+            Ok(_) | Err(CallError::Status(_) | CallError::Connection { .. }) => {}
+            Err(late) => return late,
+        }
+    }
+}
+
+/// Whether it is the connection that has failed, rather than what was asked for.
+fn is_broken(error: &CallError) -> bool {
+    match error {
+        CallError::Status(status) => {
+            matches!(status.code(), Code::Unavailable | Code::Cancelled)
+        }
+        CallError::Connection { .. } => true,
+        CallError::Late { .. } => false,
+    }
+}
+
+fn exit(code: u32) -> ExitStatus {
+    ExitStatus::Exited(u8::try_from(code).unwrap_or(u8::MAX))
+}
