@@ -57,6 +57,8 @@ struct Fields {
     from: u64,
     /// How many groups the reader is in; what is in one is passed over.
     depth: u32,
+    /// There was a field of a kind that is only passed over: a group, or a fixed number.
+    has_others: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -169,6 +171,7 @@ impl Fields {
         if field == 0 {
             return Err(Unreadable);
         }
+        self.has_others |= !matches!(tag & 7, 0 | 2);
         self.at = match tag & 7 {
             0 => At::Number { field, varint },
             1 => At::Fixed { left: 8 },
@@ -293,7 +296,9 @@ impl Request {
             Method::Attach => Asked::Attach(self.asked.wants),
             Method::PortForward => Asked::PortForward { ports: self.asked.ports.clone() },
         };
-        Ok(Call { asked, id: String::from(id), command: self.asked.command(self.method) })
+        let command = Some(&self.asked).filter(|_| !self.fields.has_others);
+        let command = command.and_then(|asked| asked.command(self.method));
+        Ok(Call { asked, id: String::from(id), command })
     }
 }
 
@@ -475,7 +480,8 @@ mod tests {
             words(&["sh", "", "a"])
         );
         assert_eq!(command(b"\x12\x01\xff"), None);
-        // A field of a later version, as a number and as a value.
+        // A field of a later version, as a number, as a value, and as one of 4 bytes.
+        assert_eq!(command(b"\x12\x02sh\x3d\x01\x00\x00\x00"), None);
         assert_eq!(command(b"\x12\x02sh\x38\x01"), None);
         assert_eq!(command(b"\x12\x02sh\x3a\x01x"), None);
         let long = [&b"\x12\x80\x80\x04"[..], &vec![b'x'; CRI_COMMAND_BYTES]].concat();

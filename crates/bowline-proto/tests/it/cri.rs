@@ -4,7 +4,7 @@ mod ends;
 mod model;
 mod wire;
 
-use bowline_proto::cri::{Asked, Call, Face, Kept};
+use bowline_proto::cri::{Asked, Face, Kept};
 use bowline_proto::limits::{CRI_ANSWER_BYTES, CRI_CALLS, CRI_HELD_BYTES};
 use bowline_proto::session::Wants;
 use bowline_proto::{Intermediary, Leg, Next, Time};
