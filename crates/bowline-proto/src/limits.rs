@@ -117,8 +117,8 @@ pub const CRI_CALLS: usize = 1024;
 /// The longest id of a container or a sandbox in a call for a URL. Runtimes use 64 bytes.
 pub const CRI_ID_BYTES: usize = 256;
 
-/// The longest command, in bytes of its words, that is known to whoever exchanges a call's URL. With
-/// a longer one the runtime is left to run it.
+/// The longest command, in bytes of its words, that is known to whoever exchanges a call's URL.
+/// With a longer one the runtime is left to run it.
 pub const CRI_COMMAND_BYTES: usize = 64 * 1024;
 
 /// The most words of such a command.
