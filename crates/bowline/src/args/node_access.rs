@@ -147,3 +147,67 @@ fn allowed(values: &Values, authorization: Authorization) -> Option<AllowedClien
     }
     Some(AllowedClients { names, groups })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use super::*;
+    use crate::args::{node, pflag};
+
+    fn asked(words: &str) -> Result<NodeAccess, String> {
+        let words: Vec<OsString> = words.split_whitespace().map(OsString::from).collect();
+        let values = pflag::read(&node::COMMAND, &words).unwrap();
+        read(&values).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn who_says_who_may() {
+        let modes = |words: &str| {
+            let NodeAccess { token_reviews, authorization, allowed, .. } = asked(words).unwrap();
+            (token_reviews, authorization, allowed.map(|allowed| allowed.names))
+        };
+        let usual = Some(vec![allowed_clients::API_SERVER.to_owned()]);
+        let named = Some(vec!["gw".to_owned()]);
+        assert_eq!(modes(""), (false, Authorization::Names, usual.clone()));
+        assert_eq!(modes("--client-ca-file=ca"), (false, Authorization::Names, usual.clone()));
+        assert_eq!(modes("--kubeconfig=k"), (true, Authorization::Webhook, None));
+        let both = "--kubeconfig=k --client-name=gw";
+        assert_eq!(modes(both), (true, Authorization::Webhook, named.clone()));
+        let names = "--kubeconfig=k --authorization-mode=Names";
+        assert_eq!(modes(names), (true, Authorization::Names, usual));
+        let certificates =
+            "--kubeconfig=k --client-ca-file=ca --authentication-token-webhook=false";
+        assert_eq!(modes(certificates), (false, Authorization::Webhook, None));
+        let all = "--client-ca-file=ca --authorization-mode=AlwaysAllow";
+        assert_eq!(modes(all), (false, Authorization::AlwaysAllow, None));
+    }
+
+    #[test]
+    fn what_means_nothing_alone_is_refused() {
+        for (words, why) in [
+            (
+                "--authentication-token-webhook",
+                "--authentication-token-webhook needs --kubeconfig as well",
+            ),
+            (
+                "--kubeconfig=k --authentication-token-webhook=false",
+                "--kubeconfig needs --client-ca-file as well",
+            ),
+            (
+                "--client-ca-file=ca --authorization-mode=Webhook",
+                "--authorization-mode needs --kubeconfig as well",
+            ),
+            (
+                "--authorization-mode=AlwaysAllow",
+                "--authorization-mode needs --client-ca-file as well",
+            ),
+            ("--client-name=gw", "--client-name needs --client-ca-file as well"),
+            ("--allow-get-streams", "--allow-get-streams needs --client-ca-file as well"),
+        ] {
+            assert_eq!(asked(words).unwrap_err(), why, "{words}");
+        }
+        let unknown = asked("--client-ca-file=ca --authorization-mode=RBAC").unwrap_err();
+        assert!(unknown.contains("Webhook, Names, AlwaysAllow"), "{unknown}");
+    }
+}

@@ -53,6 +53,7 @@ fn a_certificate_of_the_ca_is_not_enough() {
     let gateway = authority.client_named("gw", None).unwrap();
     for (flags, expected) in [
         (&[][..], ["401", "404", "404", "403", "403"]),
+        (&["--authorization-mode=AlwaysAllow"], ["401", "404", "404", "404", "404"]),
         (&["--client-name=gw"], ["401", "403", "403", "403", "404"]),
         (&["--client-group=users", "--client-name=gw"], ["401", "403", "403", "404", "404"]),
     ] {
