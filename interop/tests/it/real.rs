@@ -108,8 +108,8 @@ fn objects(port: &str, declared: bool) -> [String; 2] {
 }
 
 pub const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: box, namespace: default}\n\
-                   spec:\n  nodeName: ours\n  automountServiceAccountToken: false\n  containers:\n  - \
-                   {name: box, image: none}\n";
+                       spec:\n  nodeName: ours\n  automountServiceAccountToken: false\n  \
+                       containers:\n  - {name: box, image: none}\n";
 
 /// Our node as a kubelet of this cluster.
 pub fn our_node(cluster: &Cluster) -> Server {
