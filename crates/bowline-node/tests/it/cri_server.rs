@@ -3,7 +3,10 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::fmt::{self, Debug, Formatter};
+use std::future::Future;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -28,6 +31,30 @@ pub enum Reply {
     Raw(Vec<u8>),
     /// None.
     Never,
+    /// What this makes of the message.
+    Made(Make),
+}
+
+/// A method of a service that does something.
+#[derive(Clone)]
+pub struct Make(Arc<dyn Fn(Bytes) -> BoxFuture<Reply> + Send + Sync>);
+
+pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+impl Debug for Make {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str("Make")
+    }
+}
+
+impl Reply {
+    pub fn message(message: &impl Message) -> Reply {
+        Reply::Message(message.encode_to_vec())
+    }
+
+    pub fn made(make: impl Fn(Bytes) -> BoxFuture<Reply> + Send + Sync + 'static) -> Reply {
+        Reply::Made(Make(Arc::new(make)))
+    }
 }
 
 /// What is asked: the path, and the message.
@@ -39,6 +66,10 @@ struct Script {
     replies: HashMap<&'static str, Reply>,
     version: &'static str,
     asked: Vec<Asked>,
+    /// By service and method, for other services.
+    others: HashMap<&'static str, Reply>,
+    /// What those that are there were asked.
+    others_asked: Vec<Asked>,
     connections: usize,
 }
 
@@ -104,6 +135,17 @@ impl CriServer {
         self.answer(method, Reply::Message(message.encode_to_vec()))
     }
 
+    /// Answers a method of another service, `service/method`.
+    pub fn other(&self, path: &'static str, reply: Reply) -> &CriServer {
+        self.script.lock().unwrap().others.insert(path, reply);
+        self
+    }
+
+    /// Returns what other services were asked since the last time, without those that are not there.
+    pub fn others_asked(&self) -> Vec<Asked> {
+        std::mem::take(&mut self.script.lock().unwrap().others_asked)
+    }
+
     /// Returns what was asked since the last time.
     pub fn asked(&self) -> Vec<Asked> {
         std::mem::take(&mut self.script.lock().unwrap().asked)
@@ -149,16 +191,32 @@ async fn answer(
 ) -> Result<Response<Body>, Infallible> {
     assert_eq!(request.uri().authority().map(|one| one.as_str()), Some("localhost"));
     let path = request.uri().path().to_owned();
+    let namespace = request.headers().get("containerd-namespace");
+    let namespace = namespace.map(|name| name.to_str().unwrap().to_owned());
     let body = request.into_body().collect().await.unwrap().to_bytes();
     let reply = {
         let mut script = script.lock().unwrap();
-        script.asked.push((path.clone(), body.slice(5..)));
-        let service = format!("/{}.RuntimeService/", script.version);
-        let method = path.strip_prefix(&service);
-        method.and_then(|method| script.replies.get(method)).cloned()
+        let asked = (path.clone(), body.slice(5..));
+        if path.starts_with("/runtime.") {
+            script.asked.push(asked);
+            let service = format!("/{}.RuntimeService/", script.version);
+            let method = path.strip_prefix(&service);
+            method.and_then(|method| script.replies.get(method)).cloned()
+        } else {
+            let reply = script.others.get(&path[1..]).cloned();
+            if reply.is_some() {
+                assert_eq!(namespace.as_deref(), Some("k8s.io"));
+                script.others_asked.push(asked);
+            }
+            reply
+        }
     };
     let unknown = || Reply::Status(12, format!("unknown service or method {path}"));
-    Ok(match reply.unwrap_or_else(unknown) {
+    let mut reply = reply.unwrap_or_else(unknown);
+    while let Reply::Made(make) = reply {
+        reply = make.0(body.slice(5..)).await;
+    }
+    Ok(match reply {
         Reply::Message(message) => {
             let length = u32::try_from(message.len()).unwrap().to_be_bytes();
             success([&[0], &length[..], &message].concat())
@@ -173,7 +231,7 @@ async fn answer(
             )
             .body(Empty::new().boxed())
             .unwrap(),
-        Reply::Never => std::future::pending().await,
+        Reply::Never | Reply::Made(_) => std::future::pending().await,
     })
 }
 

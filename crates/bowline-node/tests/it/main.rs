@@ -11,6 +11,7 @@
 
 mod access;
 mod client;
+mod containerd;
 mod cri;
 mod cri_server;
 mod local;

@@ -252,7 +252,7 @@ async fn start(task: Task, names: [String; 3], tty: bool, spec: Bytes) -> Result
                 Err(_) => Fault::Left(why),
             })
         }
-        Err(error) => Err(Fault::Unknown(format!("nobody knows whether it started: {error}"))),
+        Err(error) => Err(Fault::Unknown(lost(&error))),
     }
 }
 
@@ -261,6 +261,19 @@ fn words(error: &CallError) -> String {
     match error {
         CallError::Status(status) => sanitized(status.message(), REASON_BYTES).into_owned(),
         error => error.to_string(),
+    }
+}
+
+/// Why the outcome is not known, short enough for the reason of a close (123 bytes): the log has all
+/// of it.
+fn lost(error: &CallError) -> String {
+    warn!("the end of a command is not known: {error}");
+    match error {
+        CallError::Status(status) => {
+            format!("containerd: {}", sanitized(status.message(), REASON_BYTES))
+        }
+        CallError::Connection { endpoint, .. } => format!("containerd at {endpoint} is gone"),
+        CallError::Late { endpoint, .. } => format!("containerd at {endpoint} does not answer"),
     }
 }
 
@@ -278,7 +291,7 @@ async fn wait(task: Task, output_ended: CancellationToken) -> Result<ExitStatus,
         };
         let error = match waited {
             Ok(code) => return Ok(exit(code)),
-            Err(error) if !is_broken(&error) => return Err(error.to_string()),
+            Err(error) if !is_broken(&error) => return Err(lost(&error)),
             Err(error) => error,
         };
         // One that was there for a while has broken anew.
@@ -287,7 +300,7 @@ async fn wait(task: Task, output_ended: CancellationToken) -> Result<ExitStatus,
         }
         let since = *broken.get_or_insert_with(Instant::now);
         if since.elapsed() >= RECONNECT_PATIENCE {
-            return Err(error.to_string());
+            return Err(lost(&error));
         }
         sleep(RECONNECT_PAUSE).await;
     }
@@ -298,7 +311,7 @@ pub(super) async fn wait_again(task: Task) -> Result<ExitStatus, String> {
     loop {
         match task.wait().await {
             Ok(code) => return Ok(exit(code)),
-            Err(error) if !is_broken(&error) => return Err(error.to_string()),
+            Err(error) if !is_broken(&error) => return Err(lost(&error)),
             Err(_) => sleep(DOUBT_INTERVAL).await,
         }
     }
