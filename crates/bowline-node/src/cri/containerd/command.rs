@@ -12,7 +12,7 @@ use tracing::info;
 use super::Containerd;
 use super::ends::Ends;
 use super::fifos::Fifos;
-use super::process::ContainerdProcess;
+use super::running::ContainerdProcess;
 use super::spec::ProcessSpec;
 use super::tasks::Task;
 use crate::runtime::{Command, StartError};

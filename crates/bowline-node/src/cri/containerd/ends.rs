@@ -15,8 +15,8 @@ use crate::pipes::Pipe;
 use crate::runtime::Act;
 
 const CTRL_D: u8 = 4;
-/// The first pause between two looks whether the shim has opened its end of stdin; it doubles, up to
-/// the longest.
+/// The first pause between two looks whether the shim has opened its end of stdin; it doubles, up
+/// to the longest.
 const PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 

@@ -3,8 +3,8 @@
 //! The shim opens them by their names, in its own mount namespace. That it finds there what is made
 //! here is known by the pipe of the container's main process, whose random name only containerd
 //! knows: where that one is, ours are as well. They are in containerd's own directory for the
-//! container, which goes with the container, and they lose their names as soon as the shim has opened
-//! them: nothing is left behind even if this program is killed.
+//! container, which goes with the container, and they lose their names as soon as the shim has
+//! opened them: nothing is left behind even if this program is killed.
 
 use std::fs;
 use std::io;
@@ -68,8 +68,8 @@ impl Fifos {
         [name(self.has_stdin, "stdin"), name(true, "stdout"), name(self.has_stderr, "stderr")]
     }
 
-    /// Opens the end that is written, once the shim has opened its own. `None` if it has not yet: it
-    /// does so beside its answer.
+    /// Opens the end that is written, once the shim has opened its own. `None` if it has not yet:
+    /// it does so beside its answer.
     ///
     /// # Errors
     /// If it cannot be opened at all.

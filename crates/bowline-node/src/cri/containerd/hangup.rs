@@ -12,15 +12,15 @@ use tracing::{info, warn};
 
 use super::Containerd;
 use super::ends::Ends;
-use super::process::{Fault, Phase};
 use super::processes::Processes;
+use super::running::{Fault, Phase};
 use super::tasks::Task;
 use crate::runtime::{BoxFuture, ExitStatus};
 
 /// How long a killed command is waited for.
 const KILLED_PATIENCE: Duration = Duration::from_secs(5);
-/// The first pause between two looks whether a command's processes have ended; it doubles, up to the
-/// longest.
+/// The first pause between two looks whether a command's processes have ended; it doubles, up to
+/// the longest.
 const PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// The first pause between two attempts to have containerd forget a command; it doubles.
@@ -87,7 +87,7 @@ enum UnderWay {
 
 /// Waits for a start that is under way: what it starts has to be ended.
 async fn under_way(phase: Phase, task: &Task) -> UnderWay {
-    let wait = || -> Exit { Box::pin(super::process::wait_again(task.clone())) };
+    let wait = || -> Exit { Box::pin(super::running::wait_again(task.clone())) };
     match phase {
         Phase::Starting(starting) => match starting.await {
             Ok(first) => UnderWay::Runs(Some(first), Some(wait())),

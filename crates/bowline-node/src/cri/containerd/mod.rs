@@ -4,10 +4,10 @@
 //! Over the interface for Kubernetes a command is streamed by containerd itself, with defects that
 //! nobody behind it can mend, or even see (docs/protocols/traps.md, T6 and T7): input that is lost
 //! once stdout has ended, a terminal that gets its size too late, an end that is not told, a
-//! process that outlives its client. All of them are in what containerd does with a command's pipes. So
-//! the node does that part itself: it asks for the process as containerd's own part for Kubernetes
-//! does (`container_execsync.go`), with named pipes of its own, and waits for its end. Nothing of
-//! it goes through containerd but the calls: bytes go between the shim and this program.
+//! process that outlives its client. All of them are in what containerd does with the pipes of a
+//! command. So the node does that part itself: it asks for the process as containerd's own part for
+//! Kubernetes does (`container_execsync.go`), with named pipes of its own, and waits for its end.
+//! Nothing goes through containerd but the calls: bytes go between the shim and this program.
 //!
 //! Where that cannot be done, the runtime streams as ever: it is no containerd, the container has
 //! another shim than runc's, or its pipes cannot be seen from here.
@@ -17,8 +17,8 @@ mod ends;
 mod fifos;
 mod hangup;
 mod messages;
-mod process;
 mod processes;
+mod running;
 mod spec;
 mod tasks;
 

@@ -130,3 +130,66 @@ fn stat(name: &str) -> Option<Stat> {
     // The parent's id and the group's stand before the session's.
     Some(Stat { session: fields.nth(2)?.parse().ok()?, has_ended })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::CommandExt;
+    use std::process::{Child, Command, Stdio};
+
+    use rustix::process::setsid;
+
+    use super::*;
+
+    /// A shell in a session of its own, with a child, both of which live.
+    #[allow(unsafe_code, reason = "a session is begun between fork and exec")]
+    fn session() -> Child {
+        let mut command = Command::new("sh");
+        // It says something once it has a child.
+        command.args(["-c", "sleep 1000 & echo; wait"]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        // SAFETY: setsid is a plain system call.
+        unsafe { command.pre_exec(|| Ok(drop(setsid()?))) };
+        let mut child = command.spawn().unwrap();
+        let mut byte = [0];
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut byte).unwrap();
+        child
+    }
+
+    #[tokio::test]
+    async fn all_of_a_session_are_signalled_and_no_others() {
+        let (mut one, mut other) = (session(), session());
+        let main = std::process::id();
+        let [ours, others] = [&one, &other].map(|child| Processes::of(child.id(), main).unwrap());
+        assert_eq!((ours.signal(None).await, others.signal(None).await), (2, 2));
+        ours.signal(Some(Signal::KILL)).await;
+        one.wait().unwrap();
+        // The child is another's to wait for, and may take a moment to be gone.
+        while ours.signal(None).await > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(others.signal(None).await, 2);
+        others.signal(Some(Signal::KILL)).await;
+        other.wait().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_process_that_is_elsewhere_is_none_of_a_containers() {
+        let mut child = session();
+        let mut elsewhere = Processes::of(child.id(), std::process::id()).unwrap();
+        elsewhere.place.cgroup.extend(b"x");
+        assert_eq!(elsewhere.signal(Some(Signal::KILL)).await, 0);
+        let here = Processes::of(child.id(), std::process::id()).unwrap();
+        assert_eq!(here.signal(Some(Signal::KILL)).await, 2);
+        child.wait().unwrap();
+    }
+
+    #[tokio::test]
+    async fn ids_are_the_same_for_a_socket_of_this_program() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let endpoint = Endpoint::parse(path.to_str().unwrap()).unwrap();
+        assert!(!has_same_ids(&endpoint).await);
+        let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        assert!(has_same_ids(&endpoint).await);
+    }
+}

@@ -49,8 +49,8 @@ pub(crate) struct ContainerdProcess {
     size: Cell<Option<Size>>,
     /// The end of stdin is to be told.
     closes: bool,
-    /// What is asked of containerd now, beside how the command ends: one thing after another, so that
-    /// the last size is the last one.
+    /// What is asked of containerd now, beside how the command ends: one thing after another, so
+    /// that the last size is the last one.
     call: Option<BoxFuture<'static, ()>>,
     output_ended: CancellationToken,
     /// Where what is left of it is looked after, wherever it is dropped.
@@ -264,8 +264,8 @@ fn words(error: &CallError) -> String {
     }
 }
 
-/// Why the outcome is not known, short enough for the reason of a close (123 bytes): the log has all
-/// of it.
+/// Why the outcome is not known, short enough for the reason of a close (123 bytes): the log has
+/// all of it.
 fn lost(error: &CallError) -> String {
     warn!("the end of a command is not known: {error}");
     match error {
