@@ -75,7 +75,8 @@ pub(crate) async fn session(
     Ok(reply)
 }
 
-/// Relays a port-forward. One in channels is passed as it is, to a runtime that speaks them as well.
+/// Relays a port-forward. One in channels is passed as it is, to a runtime that speaks them as
+/// well.
 ///
 /// # Errors
 /// The runtime's refusal, or that it cannot be asked.

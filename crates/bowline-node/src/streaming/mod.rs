@@ -4,8 +4,8 @@
 //! its own ([endpoints.md, 1.4](https://github.com/bowline/bowline/blob/main/docs/protocols/endpoints.md)).
 //! This is such a server. It speaks whatever the [kubelet's paths](crate::kubelet) speak, for
 //! sessions that are driven here and for those of a [runtime](crate::runtime) that streams by
-//! itself. To such a one it can also pass, as it came, what it does not know itself: the runtime may,
-//! and if not, the answer is in the runtime's words.
+//! itself. To such a one it can also pass, as it came, what it does not know itself: the runtime
+//! may, and if not, the answer is in the runtime's words.
 
 mod tokens;
 
@@ -38,8 +38,8 @@ pub struct Offer {
     pub name: String,
     /// The stream behind it.
     pub stream: Stream,
-    /// Where a request goes as it came, if this server does not know what it asks for. `None` refuses
-    /// it.
+    /// Where a request goes as it came, if this server does not know what it asks for. `None`
+    /// refuses it.
     pub unknown: Option<Upstream>,
 }
 

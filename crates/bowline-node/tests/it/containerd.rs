@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bowline_node::cri::{CriRuntime, CriSettings, Endpoint, ExecBy};
+use bowline_node::cri::{CriRuntime, CriSettings, Endpoint, ExecBy, Hangup};
 use bowline_node::runtime::Runtime;
 use bowline_proto::session::Outcome;
 use bowline_proto::session::protocol::Carrier;
@@ -203,6 +203,7 @@ impl Shim {
     fn runtime(&self, by: ExecBy) -> CriRuntime {
         let endpoint = Endpoint::parse(self.cri.path().to_str().unwrap()).unwrap();
         let mut settings = CriSettings::new(endpoint);
+        settings.hangup = Hangup::End { grace: Duration::from_secs(2) };
         settings.exec = by;
         CriRuntime::new(settings)
     }

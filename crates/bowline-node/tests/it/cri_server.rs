@@ -141,7 +141,8 @@ impl CriServer {
         self
     }
 
-    /// Returns what other services were asked since the last time, without those that are not there.
+    /// Returns what other services were asked since the last time, without those that are not
+    /// there.
     pub fn others_asked(&self) -> Vec<Asked> {
         std::mem::take(&mut self.script.lock().unwrap().others_asked)
     }

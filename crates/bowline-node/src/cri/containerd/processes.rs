@@ -133,22 +133,16 @@ fn stat(name: &str) -> Option<Stat> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::process::CommandExt;
     use std::process::{Child, Command, Stdio};
-
-    use rustix::process::setsid;
 
     use super::*;
 
     /// A shell in a session of its own, with a child, both of which live.
-    #[allow(unsafe_code, reason = "a session is begun between fork and exec")]
     fn session() -> Child {
-        let mut command = Command::new("sh");
+        let mut command = Command::new("setsid");
         // It says something once it has a child.
-        command.args(["-c", "sleep 1000 & echo; wait"]);
+        command.args(["sh", "-c", "sleep 1000 & echo; wait"]);
         command.stdin(Stdio::null()).stdout(Stdio::piped());
-        // SAFETY: setsid is a plain system call.
-        unsafe { command.pre_exec(|| Ok(drop(setsid()?))) };
         let mut child = command.spawn().unwrap();
         let mut byte = [0];
         std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut byte).unwrap();

@@ -1,5 +1,5 @@
-//! The sessions of one container that asked closely one after another, and the execs that were added
-//! since, to which exec is whose.
+//! The sessions of one container that asked closely one after another, and the execs that were
+//! added since, to which exec is whose.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -5,8 +5,8 @@
 //! What others start there (probes, other clients of the runtime) may come in between, and what was
 //! asked for may overtake it. So order is believed only as far as it leaves no choice: a session
 //! has a process if, between two moments at which nothing was on its way, one session has asked and
-//! one exec was added; of all, or of those with its words. That is judged by a [`row`](super::row) of
-//! sessions that follow one another closely: as far as a mistake can go on.
+//! one exec was added; of all, or of those with its words. That is judged by a [`row`](super::row)
+//! of sessions that follow one another closely: as far as a mistake can go on.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -141,8 +141,8 @@ impl Starts {
     }
 
     /// Says which process is a session's. While other sessions of its container have theirs started
-    /// it is not known, but for who `is_urgent`, as long as nothing speaks for a mistake: then only the
-    /// command of another with its words could be taken for it.
+    /// it is not known, but for who `is_urgent`, as long as nothing speaks for a mistake: then only
+    /// the command of another with its words could be taken for it.
     pub(super) fn verdict(
         &self,
         container: &str,
