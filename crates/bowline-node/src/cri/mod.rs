@@ -2,10 +2,10 @@
 //! CRI-O, and what stands in for them.
 //!
 //! Runtimes stream by themselves: such a one is asked for a URL of its own server, to which the
-//! node then relays. containerd's commands are run by its own interface, where that can be. What the
-//! node adds is finding what a request names, in the words and with the codes of the kubelet, and
-//! everything that such servers do not speak. The runtime is trusted: it is what runs all that is
-//! here, with all rights on the host.
+//! node then relays. containerd's commands are run by its own interface, where that can be. What
+//! the node adds is finding what a request names, in the words and with the codes of the kubelet,
+//! and everything that such servers do not speak. The runtime is trusted: it is what runs all that
+//! is here, with all rights on the host.
 
 mod client;
 mod containerd;
