@@ -68,7 +68,8 @@ pub enum Hangup {
     None,
     /// Its processes get SIGHUP, and SIGKILL after the grace. That takes a node that sees the
     /// processes of its host, and a runtime that tells which are whose; where either is missing, or
-    /// there is a doubt, nothing is ended.
+    /// there is a doubt, nothing is ended. Of a command that the node runs itself, the first
+    /// process is ended in any case.
     End {
         /// The time between the two.
         grace: Duration,

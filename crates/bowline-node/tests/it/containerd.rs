@@ -205,6 +205,7 @@ impl Shim {
         let mut settings = CriSettings::new(endpoint);
         settings.hangup = Hangup::End { grace: Duration::from_secs(2) };
         settings.exec = by;
+        settings.hangup = Hangup::End { grace: Duration::from_secs(2) };
         CriRuntime::new(settings)
     }
 

@@ -25,8 +25,6 @@ pub(crate) struct ContainerdExec {
     pub(super) words: Vec<String>,
     pub(super) wants: Wants,
     pub(super) spec: ProcessSpec,
-    /// The id of the container's main process, as containerd has it.
-    pub(super) main: u32,
     /// Where its pipes are made.
     pub(super) directory: PathBuf,
 }
@@ -55,7 +53,7 @@ impl Command for ContainerdExec {
         let ends = Ends::new(fifos, (stdout, stderr), self.wants);
         let spec = self.spec.json(size);
         let (containerd, tty) = (self.containerd.clone(), self.wants.tty);
-        Ok(ContainerdProcess::start(containerd, (task, self.main), ends, tty, spec))
+        Ok(ContainerdProcess::start(containerd, task, ends, tty, spec))
     }
 
     fn words(&self) -> &[String] {

@@ -1,8 +1,6 @@
 //! What becomes of a command once its session has ended: it is hung up where its client has gone,
 //! and containerd forgets it in any case.
 
-use std::pin::pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -10,19 +8,15 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::Containerd;
 use super::ends::Ends;
-use super::processes::Processes;
 use super::running::{Fault, Phase};
 use super::tasks::Task;
+use crate::cri::hangup::processes;
+use crate::procfs::Process;
 use crate::runtime::{BoxFuture, ExitStatus};
 
 /// How long a killed command is waited for.
 const KILLED_PATIENCE: Duration = Duration::from_secs(5);
-/// The first pause between two looks whether a command's processes have ended; it doubles, up to
-/// the longest.
-const PAUSE: Duration = Duration::from_millis(5);
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// The first pause between two attempts to have containerd forget a command; it doubles.
 const DELETE_PAUSE: Duration = Duration::from_millis(100);
 /// How many attempts there are: containerd may be about to start again.
@@ -33,10 +27,7 @@ type Exit = BoxFuture<'static, Result<ExitStatus, String>>;
 
 /// A command without a session.
 pub(super) struct Leftover {
-    pub(super) containerd: Arc<Containerd>,
     pub(super) task: Task,
-    /// The id of the container's main process, as containerd has it.
-    pub(super) main: u32,
     pub(super) tty: bool,
     pub(super) ends: Ends,
     pub(super) phase: Phase,
@@ -46,7 +37,7 @@ impl Leftover {
     /// Ends it, and returns once nothing is left of it. Without a `grace` it runs on as long as it
     /// likes.
     pub(super) async fn end(self, grace: Option<Duration>, kill_now: CancellationToken) {
-        let Leftover { containerd, task, main, tty, mut ends, phase } = self;
+        let Leftover { task, tty, mut ends, phase } = self;
         ends.hang_up();
         // Whoever writes is not held up by output that nobody wants.
         let discarding = async {
@@ -54,20 +45,13 @@ impl Leftover {
             std::future::pending::<()>().await;
         };
         let ending = async {
-            let (first, exit) = match under_way(phase, &task).await {
-                UnderWay::Nothing => return,
-                UnderWay::Released => return forget(&task).await,
-                UnderWay::Runs(first, exit) => (first, exit),
-            };
-            match grace {
-                Some(grace) => {
-                    let same_ids = containerd.has_same_ids().await;
-                    let processes =
-                        first.filter(|_| same_ids).and_then(|first| Processes::of(first, main));
-                    let hung_up = HungUp { task: &task, processes, exit };
-                    hung_up.end(grace, &kill_now).await;
+            match (under_way(phase, &task).await, grace) {
+                (UnderWay::Nothing, _) => return,
+                (UnderWay::Released, _) => {}
+                (UnderWay::Runs(first, exit), Some(grace)) => {
+                    hang_up(&task, first, exit, grace, &kill_now).await;
                 }
-                None => run_on(&task, tty, exit).await,
+                (UnderWay::Runs(_, exit), None) => run_on(&task, tty, exit).await,
             }
             forget(&task).await;
         };
@@ -81,8 +65,8 @@ impl Leftover {
 enum UnderWay {
     Nothing,
     Released,
-    /// The id of its first process, and what tells of its end; `None` if that has ended.
-    Runs(Option<u32>, Option<Exit>),
+    /// Its first process, if that can be seen, and what tells of its end; `None` if that was told.
+    Runs(Option<Process>, Option<Exit>),
 }
 
 /// Waits for a start that is under way: what it starts has to be ended.
@@ -90,7 +74,7 @@ async fn under_way(phase: Phase, task: &Task) -> UnderWay {
     let wait = || -> Exit { Box::pin(super::running::wait_again(task.clone())) };
     match phase {
         Phase::Starting(starting) => match starting.await {
-            Ok(first) => UnderWay::Runs(Some(first), Some(wait())),
+            Ok(first) => UnderWay::Runs(first, Some(wait())),
             Err(Fault::Refused(_)) => UnderWay::Nothing,
             Err(Fault::Left(_) | Fault::Unknown(_)) => UnderWay::Runs(None, Some(wait())),
         },
@@ -111,56 +95,32 @@ async fn run_on(task: &Task, tty: bool, exit: Option<Exit>) {
     }
 }
 
-/// A command whose client has gone.
-struct HungUp<'a> {
-    task: &'a Task,
-    /// All of its processes, where they can be seen.
-    processes: Option<Processes>,
+/// Ends a command whose client has gone: all that belongs to its first process where that can be
+/// seen, else that process alone.
+async fn hang_up(
+    task: &Task,
+    first: Option<Process>,
     exit: Option<Exit>,
-}
-
-impl HungUp<'_> {
-    async fn end(mut self, grace: Duration, kill_now: &CancellationToken) {
-        info!(exec_id = self.task.exec_id(), "nobody waits for it: its processes get SIGHUP");
-        self.signal(Signal::HUP).await;
-        let ended = tokio::select! {
-            ended = timeout(grace, self.ends()) => ended.is_ok(),
-            () = kill_now.cancelled() => false,
-        };
-        if !ended {
-            info!(exec_id = self.task.exec_id(), "still there: SIGKILL");
-            self.signal(Signal::KILL).await;
-            let _ = timeout(KILLED_PATIENCE, self.ends()).await;
-        }
+    grace: Duration,
+    kill_now: &CancellationToken,
+) {
+    info!(exec_id = task.exec_id(), "nobody waits for it: its processes get SIGHUP");
+    if let Some(first) = first {
+        let ended = processes::end(first, task.container_id(), grace, kill_now).await;
+        info!(exec_id = task.exec_id(), ?ended, "its processes were ended");
     }
-
-    /// Signals all processes that can be seen, else the first one.
-    async fn signal(&mut self, signal: Signal) {
-        if let Some(processes) = &self.processes
-            && processes.signal(Some(signal)).await > 0
-        {
-            return;
-        }
+    let Some(mut exit) = exit else { return };
+    if first.is_none() {
         // That it has ended meanwhile is no fault.
-        if self.exit.is_some() {
-            let _ = self.task.kill(signal).await;
+        let _ = task.kill(Signal::HUP).await;
+        tokio::select! {
+            ended = timeout(grace, &mut exit) => if ended.is_ok() { return },
+            () = kill_now.cancelled() => {}
         }
+        info!(exec_id = task.exec_id(), "still there: SIGKILL");
+        let _ = task.kill(Signal::KILL).await;
     }
-
-    /// Waits for the first process, and then for all others. Nothing tells of their ends, so they
-    /// are looked for; most have ended with the first.
-    async fn ends(&mut self) {
-        if let Some(exit) = &mut self.exit {
-            let _ = pin!(exit).await;
-            self.exit = None;
-        }
-        let Some(processes) = &self.processes else { return };
-        let mut pause = PAUSE;
-        while processes.signal(None).await > 0 {
-            sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
-        }
-    }
+    let _ = timeout(KILLED_PATIENCE, exit).await;
 }
 
 /// Has containerd forget a command that has ended.

@@ -17,7 +17,6 @@ mod ends;
 mod fifos;
 mod hangup;
 mod messages;
-mod processes;
 mod running;
 mod spec;
 mod tasks;
@@ -29,7 +28,6 @@ use std::time::Duration;
 
 use bowline_proto::session::Wants;
 use tokio::runtime::Handle;
-use tokio::sync::OnceCell;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -70,8 +68,6 @@ pub(crate) struct Containerd {
     is_told: AtomicBool,
     /// How long a command whose client has gone may take to end; `None` lets it run on.
     grace: Option<Duration>,
-    /// Whether process ids that containerd tells mean the same here.
-    same_ids: OnceCell<bool>,
     /// The tasks that look after commands whose session has ended.
     leftovers: TaskTracker,
     /// Ends every grace.
@@ -85,7 +81,6 @@ impl Containerd {
             is_left: AtomicBool::new(by == ExecBy::Runtime),
             is_told: AtomicBool::new(false),
             grace,
-            same_ids: OnceCell::new(),
             leftovers: TaskTracker::new(),
             kill_now: CancellationToken::new(),
         }
@@ -107,7 +102,7 @@ impl Containerd {
             return Ok(None);
         }
         let found = tokio::try_join!(self.spec(container_id), self.directory(container_id));
-        let (spec, (main, directory)) = match found {
+        let (spec, directory) = match found {
             Ok(found) => found,
             Err(Left::Because(why)) => {
                 self.tell(why);
@@ -126,7 +121,6 @@ impl Containerd {
             words: words.to_vec(),
             wants,
             spec,
-            main,
             directory,
         }))
     }
@@ -152,15 +146,14 @@ impl Containerd {
         Ok(spec.unwrap_or_default().value)
     }
 
-    /// Finds the container's main process, and where a command's pipes can be.
-    async fn directory(&self, container_id: &str) -> Result<(u32, PathBuf), Left> {
+    /// Finds where a command's pipes can be.
+    async fn directory(&self, container_id: &str) -> Result<PathBuf, Left> {
         let main = Task::new(self.client.clone(), container_id, String::new()).get().await?;
         if main.status != RUNNING {
             return Err(Left::Unknown);
         }
         let why = "the pipes of its containers are not to be seen from here";
-        let directory = fifos::directory(&main.stdout).ok_or(Left::Because(why))?;
-        Ok((main.pid, directory))
+        fifos::directory(&main.stdout).ok_or(Left::Because(why))
     }
 
     /// Says once why commands are left to the runtime.
@@ -168,12 +161,6 @@ impl Containerd {
         if !self.is_told.swap(true, Ordering::Relaxed) {
             info!("commands are left to the runtime's own streaming server: {why}");
         }
-    }
-
-    /// Whether process ids that containerd tells mean the same here.
-    async fn has_same_ids(&self) -> bool {
-        let asked = self.same_ids.get_or_init(|| processes::has_same_ids(&self.client.endpoint));
-        *asked.await
     }
 
     /// Looks after a command whose session has ended.

@@ -24,7 +24,9 @@ use super::hangup::Leftover;
 use super::messages::RUNNING;
 use super::tasks::Task;
 use crate::cri::client::CallError;
-use crate::runtime::{Act, BoxFuture, ExitStatus, Process, StartError};
+use crate::cri::hangup::cgroup;
+use crate::procfs::{self, Process};
+use crate::runtime::{self, Act, BoxFuture, ExitStatus, StartError};
 
 /// How long a connection to containerd that has broken may take to come back. Until then a session
 /// goes on: its bytes do not go through containerd, but how it ends is not known without it.
@@ -39,8 +41,6 @@ const DOUBT_INTERVAL: Duration = Duration::from_secs(10);
 pub(crate) struct ContainerdProcess {
     containerd: Arc<Containerd>,
     task: Task,
-    /// The id of the container's main process, as containerd has it.
-    main: u32,
     tty: bool,
     /// There until it is dropped.
     ends: Option<Ends>,
@@ -59,12 +59,12 @@ pub(crate) struct ContainerdProcess {
 
 /// How far a command is.
 pub(super) enum Phase {
-    /// It is about to start. Ready with the id of its first process, as containerd has it.
-    Starting(BoxFuture<'static, Result<u32, Fault>>),
+    /// It is about to start. Ready with its first process, if that can be seen.
+    Starting(BoxFuture<'static, Result<Option<Process>, Fault>>),
     /// It runs, or may run; ready with how it has ended.
-    Running(Option<u32>, BoxFuture<'static, Result<ExitStatus, String>>),
+    Running(Option<Process>, BoxFuture<'static, Result<ExitStatus, String>>),
     /// Its first process has ended.
-    Ended(Option<u32>, ExitStatus),
+    Ended(Option<Process>, ExitStatus),
     /// Its session has its outcome: what it left behind lives on.
     Released,
     /// It did not start, and nothing is left of it.
@@ -85,7 +85,7 @@ impl ContainerdProcess {
     /// Starts it.
     pub(super) fn start(
         containerd: Arc<Containerd>,
-        (task, main): (Task, u32),
+        task: Task,
         ends: Ends,
         tty: bool,
         spec: Bytes,
@@ -94,7 +94,6 @@ impl ContainerdProcess {
         ContainerdProcess {
             containerd,
             task,
-            main,
             tty,
             ends: Some(ends),
             phase: Phase::Starting(Box::pin(starting)),
@@ -111,10 +110,7 @@ impl ContainerdProcess {
         let started = ready!(starting.as_mut().poll(cx));
         let wait = Box::pin(wait(self.task.clone(), self.output_ended.clone()));
         let (phase, result) = match started {
-            Ok(first) => {
-                info!(process = first, exec_id = self.task.exec_id(), "started");
-                (Phase::Running(Some(first), wait), Ok(()))
-            }
+            Ok(first) => (Phase::Running(first, wait), Ok(())),
             Err(Fault::Refused(error)) => (Phase::Nothing, Err(Act::NotStarted(error))),
             Err(Fault::Left(error)) => (Phase::Running(None, wait), Err(Act::NotStarted(error))),
             Err(Fault::Unknown(why)) => (Phase::Running(None, wait), Err(Act::Lost(why))),
@@ -168,7 +164,7 @@ impl ContainerdProcess {
     }
 }
 
-impl Process for ContainerdProcess {
+impl runtime::Process for ContainerdProcess {
     fn resize(&self, size: Size) {
         if self.tty && size.width > 0 && size.height > 0 {
             self.size.set(Some(size));
@@ -222,9 +218,8 @@ impl Drop for ContainerdProcess {
         let (Some(ends), false) = (self.ends.take(), matches!(phase, Phase::Nothing)) else {
             return;
         };
-        let (task, main, tty) = (self.task.clone(), self.main, self.tty);
-        let leftover =
-            Leftover { containerd: self.containerd.clone(), task, main, tty, ends, phase };
+        let (task, tty) = (self.task.clone(), self.tty);
+        let leftover = Leftover { task, tty, ends, phase };
         self.containerd.leave(leftover, &self.tasks);
     }
 }
@@ -235,8 +230,13 @@ impl Debug for ContainerdProcess {
     }
 }
 
-/// Has containerd create and start a command; returns its first process's id, as containerd has it.
-async fn start(task: Task, names: [String; 3], tty: bool, spec: Bytes) -> Result<u32, Fault> {
+/// Has containerd create and start a command; returns its first process, if that can be seen.
+async fn start(
+    task: Task,
+    names: [String; 3],
+    tty: bool,
+    spec: Bytes,
+) -> Result<Option<Process>, Fault> {
     let id = task.exec_id().to_owned();
     if let Err(error) = task.create(names, tty, spec).await {
         let why = not_started(&format!("failed to create exec {id:?}: {}", words(&error)));
@@ -244,7 +244,10 @@ async fn start(task: Task, names: [String; 3], tty: bool, spec: Bytes) -> Result
         return Err(if refused { Fault::Refused(why) } else { Fault::Left(why) });
     }
     match task.start().await {
-        Ok(first) => Ok(first),
+        Ok(first) => {
+            info!(process = first, exec_id = id, "started");
+            Ok(visible(first, task.container_id()))
+        }
         Err(error @ CallError::Status(_)) => {
             let why = not_started(&format!("failed to start exec {id:?}: {}", words(&error)));
             Err(match task.delete().await {
@@ -254,6 +257,13 @@ async fn start(task: Task, names: [String; 3], tty: bool, spec: Bytes) -> Result
         }
         Err(error) => Err(Fault::Unknown(lost(&error))),
     }
+}
+
+/// Finds a process by its id as containerd has it: one in the container, or else the id means
+/// another one here.
+fn visible(id: u32, container_id: &str) -> Option<Process> {
+    let process = procfs::process(i32::try_from(id).ok()?)?.id();
+    cgroup::is_in(process.pid, container_id).then_some(process)
 }
 
 /// What a call's failure is in containerd's own words: without the code, which it adds as a word.

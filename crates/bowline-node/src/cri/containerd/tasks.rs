@@ -35,6 +35,11 @@ impl Task {
         Task { client, container_id: container_id.to_owned(), exec_id }
     }
 
+    /// The container's id.
+    pub(super) fn container_id(&self) -> &str {
+        &self.container_id
+    }
+
     /// Its id among the container's processes.
     pub(super) fn exec_id(&self) -> &str {
         &self.exec_id

@@ -7,7 +7,7 @@ use rustix::process::RawPid;
 /// Whether a process of this host is in the container with this id. containerd names a container's
 /// control group `ID` or `cri-containerd-ID.scope`, CRI-O `crio-ID.scope`; `crio-conmon-ID.scope`
 /// is that of what watches it.
-pub(super) fn is_in(pid: RawPid, container: &str) -> bool {
+pub(in crate::cri) fn is_in(pid: RawPid, container: &str) -> bool {
     fs::read(format!("/proc/{pid}/cgroup")).is_ok_and(|groups| names(&groups, container))
 }
 

@@ -6,9 +6,9 @@
 //! at two files in `/proc`, and its turn: as long as the runtime has not added the exec of another
 //! one in the same container.
 
-mod cgroup;
+pub(super) mod cgroup;
 mod events;
-mod processes;
+pub(super) mod processes;
 mod row;
 mod starts;
 mod words;

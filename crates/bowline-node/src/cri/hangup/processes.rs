@@ -29,7 +29,7 @@ struct Tree<'a> {
 
 /// How processes were ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ended {
+pub(in crate::cri) enum Ended {
     /// By themselves, or by SIGHUP.
     Asked,
     /// By SIGKILL.
@@ -39,7 +39,7 @@ pub(super) enum Ended {
 }
 
 /// Ends a process of a container and all that belong to it.
-pub(super) async fn end(
+pub(in crate::cri) async fn end(
     leader: Process,
     container: &str,
     grace: Duration,
