@@ -4,7 +4,8 @@
 //! [`forward`] are what must hold for each,
 //! [`console`] is a terminal to type on; [`server`] starts and stops programs that serve, [`pair`]
 //! two of ours, [`relay`] cuts connections, [`pki`] makes their certificates; [`parts`] are the
-//! real ones, [`cluster`] a whole Kubernetes of them.
+//! real ones, [`cluster`] a whole Kubernetes of them, [`grpc`] and [`hpack`] speak to its runtime
+//! byte by byte.
 
 #![allow(
     clippy::unwrap_used,
@@ -19,6 +20,8 @@ pub mod cluster;
 pub mod console;
 pub mod copy;
 pub mod forward;
+pub mod grpc;
+pub mod hpack;
 pub mod list;
 pub mod pair;
 pub mod parts;

@@ -13,6 +13,8 @@ mod certificates;
 mod changes;
 mod copy;
 mod cri;
+mod cri_face;
+mod cri_urls;
 mod critest;
 mod cuts;
 mod dev;
