@@ -16,10 +16,10 @@ use crate::parts::{KUBECTLS, bowline, kubectl, ours};
 
 /// How much is transferred: what fails with more has been tried at `dev` and in a real cluster, and
 /// there are many clients here.
-const AMOUNTS: Amounts =
+pub const AMOUNTS: Amounts =
     Amounts { times: 1, both_ways: 5_000_000, one_way: 50_000_000, truncations: 5 };
 /// The same of a port-forward.
-const FORWARDED: forward::Amounts =
+pub const FORWARDED: forward::Amounts =
     forward::Amounts { parallel: 100, sequential: 200, bulk: 16 << 20 };
 /// What is written at once, to two attached clients.
 const WRITTEN_BYTES: usize = 10_000_000;
@@ -29,7 +29,7 @@ const WRITTEN_BYTES: usize = 10_000_000;
 const PASSED_ON: &[Point] = &[Point::Ignored];
 
 /// No kubectl has a half-close from the pod: the end of that direction is the end of all for it.
-const KUBECTL: &[forward::Point] = &[forward::Point::ServerEnds];
+pub const KUBECTL: &[forward::Point] = &[forward::Point::ServerEnds];
 
 /// The words of a socket in front of the cluster's containerd.
 pub fn face(flags: &str) -> String {
@@ -48,7 +48,7 @@ fn clients(cluster: &Cluster, pod: &str) -> Vec<Client> {
     kubectls.into_iter().chain([ours.over_spdy(), ours]).collect()
 }
 
-const HOST_POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: host, namespace: default}\n\
+pub const HOST_POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: host, namespace: default}\n\
                         spec:\n  nodeName: localhost\n  hostNetwork: true\n  \
                         automountServiceAccountToken: false\n  terminationGracePeriodSeconds: 0\n  \
                         containers:\n  - {name: box, image: \"localhost/box:1\", imagePullPolicy: \

@@ -14,6 +14,7 @@ mod changes;
 mod copy;
 mod cri;
 mod cri_face;
+mod cri_old;
 mod cri_urls;
 mod critest;
 mod cuts;
