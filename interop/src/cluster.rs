@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use rustix::process::Pid;
 
 use crate::parts::{cluster_script, part};
+use crate::server::Server;
 
 /// The pods that each cluster begins with: one has busybox, the other GNU's tools.
 pub const PODS: [&str; 2] = ["box", "gnu"];
@@ -182,6 +183,32 @@ impl Cluster {
         command
     }
 
+    /// Our node on the cluster's containerd, started with these flags. The API server is told that
+    /// it is the kubelet, which is there no more.
+    #[must_use]
+    pub fn in_the_kubelets_place(&self, bowline: &Path, flags: &[&str]) -> Server {
+        let mut node = self.enter(bowline);
+        node.args(["node", "--runtime=cri", "--port=0", "--address=127.0.0.1"]).args(flags);
+        node.args(["--container-runtime-endpoint", &self.containerd()]);
+        for (flag, file) in [
+            ("--tls-cert-file", "pki/kubelet.crt"),
+            ("--tls-private-key-file", "pki/kubelet.key"),
+            ("--client-ca-file", "pki/kubelet-client-ca.crt"),
+        ] {
+            node.arg(flag).arg(self.path(file));
+        }
+        let node = Server::start(&mut node);
+        self.signal("kubelet", rustix::process::Signal::KILL);
+        let address = node.address();
+        let port = address.rsplit(':').next().unwrap();
+        let status = format!(
+            "{{\"status\":{{\"daemonEndpoints\":{{\"kubeletEndpoint\":{{\"Port\":{port}}}}}}}}}"
+        );
+        let patch = ["patch", "node", "localhost", "--subresource=status", "--type=merge", "-p"];
+        self.kubectl(&[&patch[..], &[&status]].concat());
+        node
+    }
+
     /// crictl at an endpoint of a runtime's: containerd's own, or what is in front of it.
     #[must_use]
     pub fn crictl(&self, endpoint: &str) -> Command {
@@ -206,6 +233,16 @@ impl Drop for Cluster {
         }
         TAKEN.lock().unwrap_or_else(PoisonError::into_inner)[part] = false;
     }
+}
+
+/// The words of a socket of ours in front of the cluster's containerd, for [`Cluster::behind`].
+#[must_use]
+pub fn our_face(bowline: &Path, flags: &str) -> String {
+    format!(
+        "{} node --cri-listen=unix://{{face}} --container-runtime-endpoint=unix://{{containerd}} \
+         {flags}",
+        bowline.display()
+    )
 }
 
 /// The process that another has started, if that is one.

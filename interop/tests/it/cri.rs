@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use bowline_interop::attach::{Pods, talks, types};
 use bowline_interop::client::{Client, Input};
-use bowline_interop::cluster::{Cluster, PODS};
+use bowline_interop::cluster::{Cluster, PODS, our_face};
 use bowline_interop::copy::{keeps_all, there_and_back};
 use bowline_interop::list::{Amounts, Point};
 use bowline_interop::server::Server;
@@ -33,12 +33,7 @@ pub const KUBECTL: &[forward::Point] = &[forward::Point::ServerEnds];
 
 /// The words of a socket in front of the cluster's containerd.
 pub fn face(flags: &str) -> String {
-    let program = bowline();
-    let program = program.display();
-    format!(
-        "{program} node --cri-listen=unix://{{face}} \
-         --container-runtime-endpoint=unix://{{containerd}} -v=2 {flags}"
-    )
+    our_face(&bowline(), &format!("-v=2 {flags}"))
 }
 
 /// Each client, for a pod.
@@ -111,27 +106,7 @@ fn our_node_streams_everything_of_containerds_pods() {
     drop(node);
 }
 
-/// Our node on the cluster's containerd. The API server is told that it is the kubelet, which is
-/// there no more.
+/// Our node on the cluster's containerd, as the API server's kubelet.
 pub fn in_the_kubelets_place(cluster: &Cluster, flags: &[&str]) -> Server {
-    let mut node = cluster.enter(bowline());
-    node.args(["node", "--runtime=cri", "--port=0", "--address=127.0.0.1", "-v=2"]).args(flags);
-    node.args(["--container-runtime-endpoint", &cluster.containerd()]);
-    for (flag, file) in [
-        ("--tls-cert-file", "pki/kubelet.crt"),
-        ("--tls-private-key-file", "pki/kubelet.key"),
-        ("--client-ca-file", "pki/kubelet-client-ca.crt"),
-    ] {
-        node.arg(flag).arg(cluster.path(file));
-    }
-    let node = Server::start(&mut node);
-    cluster.signal("kubelet", rustix::process::Signal::KILL);
-    let address = node.address();
-    let port = address.rsplit(':').next().unwrap();
-    let status = format!(
-        "{{\"status\":{{\"daemonEndpoints\":{{\"kubeletEndpoint\":{{\"Port\":{port}}}}}}}}}"
-    );
-    let patch = ["patch", "node", "localhost", "--subresource=status", "--type=merge", "-p"];
-    cluster.kubectl(&[&patch[..], &[&status]].concat());
-    node
+    cluster.in_the_kubelets_place(&bowline(), &[&["-v=2"], flags].concat())
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bowline_interop::cluster::{Cluster, RUNTIME_ALONE};
+use bowline_interop::cluster::{Cluster, RUNTIME_ALONE, our_face};
 use serde_json::Value;
 
 use crate::parts::{bowline, part};
@@ -92,15 +92,9 @@ fn containerd_alone_streams_over_spdy_and_knows_no_websocket_v5() {
     assert_eq!(count(&over_websocket, "failed"), 3, "{over_websocket:#?}");
 }
 
-/// Our face in front of containerd, in the cluster's words.
-fn our_face() -> String {
-    let of = "node --cri-listen unix://{face} --container-runtime-endpoint unix://{containerd}";
-    format!("{} {of}", bowline().display())
-}
-
 #[test]
 fn through_our_face_every_spec_is_as_straight_and_websocket_v5_streams() {
-    let cluster = Cluster::behind(&our_face(), &[RUNTIME_ALONE]);
+    let cluster = Cluster::behind(&our_face(&bowline(), ""), &[RUNTIME_ALONE]);
     let (straight, face) = (cluster.containerd(), cluster.env("RUNTIME_ENDPOINT").to_owned());
     for flags in [&[][..], &OVER_WEBSOCKET] {
         let streamed = run(&cluster, &face, STREAMING, flags);
