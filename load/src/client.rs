@@ -13,12 +13,13 @@ use std::time::Duration;
 use ::http::{HeaderName, HeaderValue};
 use anyhow::{Error, Result, bail};
 use bowline_client::{Client, Ended, Ends, Outcome, PortForward, RemoteCommand};
+use bowline_interop::cluster::Cluster;
 use bowline_io::access::{Access, Source};
 use bowline_io::dial::{Endpoint, Tls, dial};
 use bowline_io::http::{self, UpgradeAnswer};
 use bowline_io::random;
 use bowline_io::stream::{Stream, Upgraded};
-use bowline_io::tls::{self, Trust};
+use bowline_io::tls::{self, Identity, Trust};
 use bowline_proto::negotiate::Offer;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -32,13 +33,15 @@ use crate::place::TOKEN;
 /// How long a connection or an upgrade may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Clients of one gateway.
+/// Clients of one gateway, or of an API server.
 #[derive(Clone)]
 pub struct Clients {
     bowline: PathBuf,
     kubeconfig: PathBuf,
     server: Url,
     endpoint: Endpoint,
+    /// What says who they are, unless their certificate does.
+    bearer: Option<HeaderValue>,
 }
 
 /// Reads for a session.
@@ -46,16 +49,38 @@ pub type Input = Box<dyn AsyncRead + Send + Unpin>;
 
 impl Clients {
     pub fn new(bowline: &Path, kubeconfig: PathBuf, port: u16, ca: &str) -> Result<Clients> {
-        let config = tls::client(&Trust::Ca(ca.as_bytes().to_vec()), None)?;
+        let bearer = HeaderValue::try_from(format!("Bearer {TOKEN}"))?;
+        let clients = Clients::of(bowline, kubeconfig, port, ca.as_bytes().to_vec(), None)?;
+        Ok(Clients { bearer: Some(bearer), ..clients })
+    }
+
+    /// Clients of a cluster's API server, as its administrator.
+    pub fn of_cluster(bowline: &Path, cluster: &Cluster) -> Result<Clients> {
+        let port = cluster.env("APISERVER_PORT").parse()?;
+        let pki = |name: &str| cluster.path("pki").join(name);
+        let identity = Identity::read(&pki("admin.crt"), &pki("admin.key"))?;
+        let ca = tls::read(&pki("ca.crt"))?;
+        Clients::of(bowline, cluster.admin().into(), port, ca, Some(&identity))
+    }
+
+    fn of(
+        bowline: &Path,
+        kubeconfig: PathBuf,
+        port: u16,
+        ca: Vec<u8>,
+        identity: Option<&Identity>,
+    ) -> Result<Clients> {
+        let config = tls::client(&Trust::Ca(ca), identity)?;
         let server = Url::parse(&format!("https://127.0.0.1:{port}"))?;
         let tls = Tls { config, server_name: None };
         let endpoint = Endpoint::of(&server, Some(tls), None);
-        Ok(Clients { bowline: bowline.to_owned(), kubeconfig, server, endpoint })
+        Ok(Clients { bowline: bowline.to_owned(), kubeconfig, server, endpoint, bearer: None })
     }
 
-    fn access(&self, bearer: HeaderValue) -> Arc<dyn Source> {
-        let headers = vec![(HeaderName::from_static("authorization"), bearer)];
-        Access::fixed(self.endpoint.clone(), headers)
+    fn access(&self) -> Arc<dyn Source> {
+        let bearer = self.bearer.clone().into_iter();
+        let headers = bearer.map(|bearer| (HeaderName::from_static("authorization"), bearer));
+        Access::fixed(self.endpoint.clone(), headers.collect())
     }
 
     /// A session of the library, to its end; `Err` says what is wrong with it.
@@ -75,9 +100,7 @@ impl Clients {
     }
 
     fn client(&self) -> Result<Client, String> {
-        let bearer = HeaderValue::try_from(format!("Bearer {TOKEN}"));
-        let access = self.access(bearer.map_err(|error| error.to_string())?);
-        Ok(Client::new(self.server.clone(), access, "default"))
+        Ok(Client::new(self.server.clone(), self.access(), "default"))
     }
 
     fn exec(&self, command: &[&str]) -> Result<RemoteCommand, String> {

@@ -140,7 +140,10 @@ pub fn print(rows: &[Row]) -> bool {
     rows.iter().all(Row::is_good)
 }
 
-/// Memory for people.
+/// Memory for people; a part that is not there has none.
 pub fn mib(kib: u64) -> String {
+    if kib == 0 {
+        return "–".to_owned();
+    }
     format!("{:.1} MiB", kib as f64 / 1024.0)
 }

@@ -29,7 +29,7 @@ const NODE_KIB: f64 = 64.0;
 const CLIENT_MIB: f64 = 2.0;
 
 /// Runs `count` sessions, `at_once` at a time.
-async fn each<F>(row: &mut Row, count: usize, at_once: usize, session: impl Fn(usize) -> F)
+pub async fn each<F>(row: &mut Row, count: usize, at_once: usize, session: impl Fn(usize) -> F)
 where
     F: Future<Output = Result<(), String>> + Send + 'static,
 {
@@ -53,7 +53,13 @@ where
 pub async fn execs(place: &Place, row: &mut Row) -> Result<()> {
     let (roles, clients, before) = start(place).await?;
     row.begin();
-    each(row, place.count(1000), 10, |number| {
+    each_as_process(row, &clients, place.count(1000)).await;
+    finish(row, roles, before).await
+}
+
+/// Runs so many commands, each with a client process of its own, 10 at a time.
+pub async fn each_as_process(row: &mut Row, clients: &Clients, count: usize) {
+    each(row, count, 10, |number| {
         let code = (number % 200) as i32;
         let script = format!("echo {number}; exit {code}");
         let mut process = clients.process(&[], &["sh", "-c", &script]);
@@ -68,7 +74,6 @@ pub async fn execs(place: &Place, row: &mut Row) -> Result<()> {
         }
     })
     .await;
-    finish(row, roles, before).await
 }
 
 pub async fn opened_and_closed(place: &Place, row: &mut Row) -> Result<()> {
@@ -87,14 +92,14 @@ pub async fn opened_and_closed(place: &Place, row: &mut Row) -> Result<()> {
 }
 
 /// A session that is up and waits.
-struct Waiting {
+pub struct Waiting {
     /// Dropped, its input ends.
     _input: Option<DuplexStream>,
     handle: AbortHandle,
 }
 
 /// Opens `count` sessions that wait, with or without input.
-async fn open(
+pub async fn open(
     clients: &Clients,
     count: usize,
     input: bool,

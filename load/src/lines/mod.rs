@@ -5,6 +5,7 @@ mod connections;
 mod forward;
 mod hops;
 mod many;
+mod runtime;
 mod slow;
 
 use std::pin::Pin;
@@ -133,6 +134,16 @@ pub const LINES: &[Line] = &[
         about: "1 MiB that is dropped before each little that has to wait",
         run: |place, row| Box::pin(attacks::junk(place, row)),
     },
+    Line {
+        name: "cri-socket",
+        about: "containerd behind our socket: 200 sessions at once, and 1,000 execs",
+        run: |place, row| Box::pin(runtime::behind_our_socket(place, row)),
+    },
+    Line {
+        name: "cri-node",
+        about: "containerd's pods on our node: 200 sessions at once, and 1,000 execs",
+        run: |place, row| Box::pin(runtime::on_our_node(place, row)),
+    },
 ];
 
 /// A client with nothing to do ends within this.
@@ -177,16 +188,7 @@ pub async fn start(place: &Place) -> Result<(Roles, Clients, Baseline)> {
 pub async fn warm(place: &Place, roles: Roles) -> Result<(Roles, Clients, Baseline)> {
     let running = roles.node.holds()?.children;
     let clients = place.clients(&roles.gateway)?;
-    let mut sessions = JoinSet::new();
-    for _ in 0..WARM_UP {
-        let clients = clients.clone();
-        sessions.spawn(async move {
-            success(clients.library(&["true"], false, None, &Taken::default()).await)
-        });
-    }
-    for result in sessions.join_all().await {
-        result.map_err(|fault| anyhow::anyhow!("warm-up: {fault}"))?;
-    }
+    warm_up(&clients).await?;
     let calm = |holds: &Holds| holds.children == running;
     let deadline = Instant::now() + SETTLING;
     let mut last = Baseline::of(&roles)?;
@@ -200,6 +202,21 @@ pub async fn warm(place: &Place, roles: Roles) -> Result<(Roles, Clients, Baseli
             return Ok((roles, clients, last));
         }
     }
+}
+
+/// Runs a few sessions.
+async fn warm_up(clients: &Clients) -> Result<()> {
+    let mut sessions = JoinSet::new();
+    for _ in 0..WARM_UP {
+        let clients = clients.clone();
+        sessions.spawn(async move {
+            success(clients.library(&["true"], false, None, &Taken::default()).await)
+        });
+    }
+    for result in sessions.join_all().await {
+        result.map_err(|fault| anyhow::anyhow!("warm-up: {fault}"))?;
+    }
+    Ok(())
 }
 
 /// What a client process holds after it has waited for a while with nothing to do.
@@ -240,9 +257,14 @@ pub async fn finish(row: &mut Row, roles: Roles, before: Baseline) -> Result<()>
 
 /// Looks until the process is as `before`, at most for a while.
 pub async fn settle(role: &Server, before: &Holds) -> Result<Holds> {
+    settle_process(role.id(), before).await
+}
+
+/// The same of the process with this id.
+async fn settle_process(id: u32, before: &Holds) -> Result<Holds> {
     let deadline = Instant::now() + SETTLING;
     loop {
-        let now = role.holds()?;
+        let now = Holds::of(id)?;
         if left(before, &now).is_empty() || Instant::now() > deadline {
             return Ok(now);
         }
