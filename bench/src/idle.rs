@@ -19,7 +19,10 @@ const SETTLING: Duration = Duration::from_secs(15);
 pub fn run() -> Result<()> {
     println!("### Memory: KiB resident for each of {SESSIONS} sessions that wait\n");
     println!("| system | servers | a client, MiB |\n|---|---|--:|");
-    for system in [System::kubernetes()?, System::bowline()?] {
+    for start in
+        [System::kubernetes, System::behind_our_socket, System::on_our_node, System::bowline]
+    {
+        let system = start()?;
         let many = open(&system, WARM_UP)?;
         end(many)?;
         sleep(SETTLING);

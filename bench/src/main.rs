@@ -2,6 +2,7 @@
 //!
 //! Only ratios are compared: a number of another machine, or of another hour, says nothing here.
 
+mod call;
 mod copy;
 mod ends;
 mod fields;
@@ -25,7 +26,9 @@ Usage: cargo x bench [WHAT…]
   tunnel the same for a port-forward's tunnel
   forward  a port-forward through client, gateway and node: the way of one byte, and what one
          stalled reader costs fifty neighbours
-  whole  client, gateway and node, next to kubectl, API server, kubelet and containerd
+  whole  client, gateway and node, next to kubectl, API server, kubelet and containerd, and next to
+         those with our socket in front of containerd or our node in the kubelet's place
+  call   what a call that only passes our socket costs more than one straight at containerd
   idle   memory of a session that waits, in each of them
   copy   a copy of 1 GiB into a pod and out of it, next to kubectl
   start  what a client takes for `exec … true`, next to kubectl
@@ -57,7 +60,7 @@ fn run(words: &[String]) -> Result<()> {
     {
         return runtime.block_on(part::run(rest));
     }
-    let all = ["hop", "tunnel", "forward", "whole", "idle", "copy", "start"];
+    let all = ["hop", "tunnel", "forward", "whole", "call", "idle", "copy", "start"];
     if let Some(unknown) = words.iter().find(|word| !all.contains(&&***word)) {
         bail!("there is nothing called {unknown:?}; --help says what there is");
     }
@@ -67,6 +70,7 @@ fn run(words: &[String]) -> Result<()> {
             "tunnel" => hop::run(&runtime, hop::What::Forward)?,
             "forward" => forward::run()?,
             "whole" => whole::run()?,
+            "call" => call::run(&runtime)?,
             "idle" => idle::run()?,
             "copy" => copy::run()?,
             _ => start::run()?,

@@ -1,13 +1,15 @@
-//! The two whole systems: a real Kubernetes, and Bowline's gateway and node.
+//! The whole systems: a real Kubernetes, the same with Bowline on its node in two ways, and
+//! Bowline's gateway and node.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use bowline_interop::client::Client;
-use bowline_interop::cluster::Cluster;
+use bowline_interop::cluster::{Cluster, only_child, our_face};
 use bowline_interop::pair::{Pair, port};
 use bowline_interop::parts::part;
+use bowline_interop::server::Server;
 use tempfile::TempDir;
 
 use crate::measure::cpu;
@@ -25,27 +27,54 @@ pub struct System {
 
 /// Kept until the end.
 enum Running {
-    Kubernetes { _cluster: Cluster },
+    Kubernetes { _node: Option<Server>, _cluster: Cluster },
     Bowline { _pair: Pair, _busybox: TempDir },
 }
 
 impl System {
     /// etcd, kube-apiserver, kubelet, containerd and kubectl.
     pub fn kubernetes() -> Result<System> {
-        let cluster = Cluster::up(&[]);
+        System::of("Kubernetes", with_one_pod(Cluster::up(&[])), &[("kubelet", "kubelet")])
+    }
+
+    /// The same, with its kubelet pointed at our socket in front of containerd's.
+    pub fn behind_our_socket() -> Result<System> {
+        let cluster = with_one_pod(Cluster::behind(&our_face(&bowline()?, ""), &[]));
+        let servers = [("kubelet", "kubelet"), ("our socket", "face")];
+        System::of("Kubernetes, our socket", cluster, &servers)
+    }
+
+    /// The same, with our node on its containerd in the kubelet's place.
+    pub fn on_our_node() -> Result<System> {
+        let cluster = with_one_pod(Cluster::up(&[]));
+        let node = cluster.in_the_kubelets_place(&bowline()?, &[]);
+        let process = only_child(node.id()).context("the node runs")?;
+        let mut system = System::of("Kubernetes, our node", cluster, &[])?;
+        system.servers.insert(1, ("our node", process.as_raw_nonzero().get().cast_unsigned()));
+        if let Running::Kubernetes { _node, .. } = &mut system._running {
+            *_node = Some(node);
+        }
+        Ok(system)
+    }
+
+    /// A cluster, with what is between its API server and its containerd.
+    fn of(
+        name: &'static str,
+        cluster: Cluster,
+        between: &[(&'static str, &str)],
+    ) -> Result<System> {
         let program = part("kubectl/1.37/kubectl");
         let client = Client::new("kubectl 1.37", program, &cluster.admin(), &["box"]);
         let id = |name: &str| -> Result<u32> {
             let text = std::fs::read_to_string(cluster.path("pids").join(name))?;
             text.trim().parse().with_context(|| format!("the process id of {name}"))
         };
-        let mut servers = vec![
-            ("API server", id("kube-apiserver")?),
-            ("kubelet", id("kubelet")?),
-            ("containerd", id("containerd")?),
-        ];
-        // One for each pod, which carries what its processes read and write. That of `box` stays.
-        cluster.kubectl(&["delete", "pod", "gnu", "--now"]);
+        let mut servers = vec![("API server", id("kube-apiserver")?)];
+        for (name, file) in between {
+            servers.push((name, id(file)?));
+        }
+        servers.push(("containerd", id("containerd")?));
+        // One for each pod.
         let shims = Command::new("pgrep")
             .args(["-P", &id("node")?.to_string(), "-x", "containerd-shim"])
             .output()?;
@@ -53,13 +82,13 @@ impl System {
         let shims: Vec<_> = shims.split_whitespace().collect();
         ensure!(shims.len() == 1, "{} shims run", shims.len());
         servers.push(("shim", shims[0].parse()?));
-        let running = Running::Kubernetes { _cluster: cluster };
-        Ok(System { name: "Kubernetes", client, servers, box_: None, _running: running })
+        let running = Running::Kubernetes { _node: None, _cluster: cluster };
+        Ok(System { name, client, servers, box_: None, _running: running })
     }
 
     /// `bowline gateway` and `bowline node`, with TLS on both legs.
     pub fn bowline() -> Result<System> {
-        let program = std::env::current_exe()?.with_file_name("bowline");
+        let program = bowline()?;
         let pair = Pair::start(&program, port);
         let client = pair.client("bowline", &program);
         let process = |server: &bowline_interop::server::Server| {
@@ -100,4 +129,15 @@ impl System {
     pub fn cpu(&self) -> Result<Vec<f64>> {
         self.servers.iter().map(|(_, id)| Ok(cpu(*id)?.as_secs_f64())).collect()
     }
+}
+
+/// Without the other pod, so that there is one shim, which carries what is measured.
+fn with_one_pod(cluster: Cluster) -> Cluster {
+    cluster.kubectl(&["delete", "pod", "gnu", "--now"]);
+    cluster
+}
+
+/// The program itself, which `cargo x bench` builds beside this one.
+pub fn bowline() -> Result<PathBuf> {
+    Ok(std::env::current_exe()?.with_file_name("bowline"))
 }

@@ -33,8 +33,14 @@ enum Way {
 }
 
 pub fn run() -> Result<()> {
-    let systems = [System::kubernetes()?, System::bowline()?];
-    let busybox = systems[1].busybox().context("Bowline's commands are busybox'")?.to_owned();
+    let systems = [
+        System::kubernetes()?,
+        System::behind_our_socket()?,
+        System::on_our_node()?,
+        System::bowline()?,
+    ];
+    let busybox = systems.iter().find_map(System::busybox);
+    let busybox = busybox.context("Bowline's commands are busybox'")?.to_owned();
     for way in [Way::Down, Way::Up] {
         let what = if way == Way::Down { "download" } else { "upload" };
         println!("### The whole way, {what}: CPU seconds per GB, medians of {ROUNDS} rounds\n");
@@ -44,14 +50,14 @@ pub fn run() -> Result<()> {
     table(&systems, commands, " ms", |wall| wall)
 }
 
-/// Measures both in turns, and prints what each program used.
+/// Measures all in turns, and prints what each program used.
 fn table(
-    systems: &[System; 2],
+    systems: &[System],
     measure: impl Fn(&System) -> Result<Used>,
     unit: &str,
     speed: impl Fn(f64) -> f64,
 ) -> Result<()> {
-    let mut rounds: [Vec<Used>; 2] = Default::default();
+    let mut rounds: Vec<Vec<Used>> = vec![Vec::new(); systems.len()];
     for round in 0..=ROUNDS {
         progress(&format!("round {round} of {ROUNDS}"));
         for (system, found) in systems.iter().zip(&mut rounds) {
@@ -75,8 +81,12 @@ fn table(
         let (programs, speed) = (programs.join(", "), speed(wall));
         println!("| {} | {programs} | {sum:.2} | {speed:.0}{unit} |", system.name);
     }
-    let (cpu, wall) = (sums[1].0 / sums[0].0, sums[0].1 / sums[1].1);
-    println!("\nBowline uses {cpu:.3} of the CPU time, at {wall:.1} times the speed.\n");
+    println!();
+    for (system, (sum, wall)) in systems.iter().zip(&sums).skip(1) {
+        let (cpu, wall) = (sum / sums[0].0, sums[0].1 / wall);
+        println!("{}: {cpu:.3} of the CPU time, at {wall:.2} times the speed.", system.name);
+    }
+    println!();
     Ok(())
 }
 
