@@ -96,8 +96,8 @@ impl Rest<'_> {
     }
 }
 
-/// Reads Huffman's code bit by bit. Codes of one length follow each other, and the first of the next
-/// length follows the last one.
+/// Reads Huffman's code bit by bit. Codes of one length follow each other, and the first of the
+/// next length follows the last one.
 fn decoded(text: &[u8]) -> String {
     let (mut decoded, mut code, mut length) = (String::new(), 0, 0);
     for bit in text.iter().flat_map(|byte| (0..8).rev().map(move |bit| byte >> bit & 1)) {
