@@ -3,7 +3,7 @@
 use std::fmt;
 
 use bowline_io::random;
-use bowline_proto::extension::REPLAY;
+use bowline_proto::extension::{ENV, REPLAY};
 use bowline_proto::negotiate::Offer;
 use bowline_proto::session::{Outcome, Session, Side, Size};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, duplex};
@@ -86,7 +86,8 @@ impl RemoteCommand {
     }
 
     fn of(client: Client, pod: String, verb: Verb) -> RemoteCommand {
-        let options = Options { pod, verb, container: None, tty: false, stderr: true };
+        let (container, env) = (None, Vec::new());
+        let options = Options { pod, verb, container, tty: false, env, stderr: true };
         let (ends, max_output) = (Ends::default(), OUTPUT_BYTES);
         RemoteCommand { client, options, ends, piped: None, resize: None, max_output }
     }
@@ -94,6 +95,16 @@ impl RemoteCommand {
     /// Sets the container. By default the server takes the pod's only one, or refuses.
     pub fn container(mut self, name: impl Into<String>) -> Self {
         self.options.container = Some(name.into());
+        self
+    }
+
+    /// Adds a variable to the command's environment (KEP-6035). Servers that do not know it leave it
+    /// out; then nothing is begun, and that is [`Error::NoEnv`]. Such a session is over SPDY, where a
+    /// command begins only once its client has seen the answer. For an attach it does nothing.
+    pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        if matches!(self.options.verb, Verb::Exec(_)) {
+            self.options.env.push((name.into(), value.into()));
+        }
         self
     }
 
@@ -231,8 +242,8 @@ impl RemoteCommand {
     /// Starts the command, and returns once the server has upgraded the connection.
     ///
     /// # Errors
-    /// [`Error::Upgrade`] if the connection is not upgraded, [`Error::NoReplay`] if the server does
-    /// not support [`replay`](Self::replay).
+    /// [`Error::Upgrade`] if the connection is not upgraded, [`Error::NoReplay`] or [`Error::NoEnv`]
+    /// if the server does not support [`replay`](Self::replay) or [`env`](Self::env).
     pub async fn spawn(self) -> Result<Child, Error> {
         let stdin = self.ends.stdin.is_some();
         let opened = open(&self.client, &self.options, stdin).await?;
@@ -248,12 +259,18 @@ async fn open(client: &Client, options: &Options, stdin: bool) -> Result<Opened,
     let pending = client.admit(options.record(client))?;
     let url = options.url(client, wants);
     let upgrade = UpgradeRequest { client, url: &url };
-    let first = client.websocket.then(|| Offer::websocket(random::bytes()));
+    let asks_for_env = !options.env.is_empty();
+    // Over WebSocket a command may begin with the answer.
+    let may_begin = client.websocket && !asks_for_env;
+    let first = may_begin.then(|| Offer::websocket(random::bytes()));
     let upgraded = upgrade.with_fallback(first, Offer::spdy(), "RemoteCommand fallback").await;
     let Switched { connection, protocol, headers } = upgraded?;
     let asks_for_replay = matches!(options.verb, Verb::Attach(Some(_)));
     if asks_for_replay && !headers.contains_key(REPLAY.answered) {
         return Err(Error::NoReplay);
+    }
+    if asks_for_env && !headers.contains_key(ENV.answered) {
+        return Err(Error::NoEnv);
     }
     upgrade.note(4, &format!("The subprotocol is {}", protocol.name));
     let session = Session::new(Side::Client, protocol, wants, random::bytes());

@@ -20,6 +20,9 @@ pub enum Error {
     /// The server does not support [`replay`](crate::RemoteCommand::replay).
     #[error("the server cannot replay: it is not Bowline's")]
     NoReplay,
+    /// The server does not support [`env`](crate::RemoteCommand::env). Nothing was begun.
+    #[error("the server cannot set the environment of a command: nothing was begun")]
+    NoEnv,
     /// One of the caller's ends failed, so the session was closed.
     #[error(transparent)]
     End(#[from] EndError),

@@ -1,6 +1,7 @@
 //! Options of a remote command to its URL and its session's channels.
 
 use bowline_io::record::Record;
+use bowline_proto::extension::ENV;
 use bowline_proto::session::Wants;
 use url::Url;
 use url::form_urlencoded::Serializer;
@@ -26,6 +27,9 @@ pub(crate) struct Options {
     /// The container's name; without one, the server chooses.
     pub container: Option<String>,
     pub tty: bool,
+    /// Variables of the command, names and values. They are an extension of Bowline's, which other
+    /// servers ignore.
+    pub env: Vec<(String, String)>,
     /// Whether stderr is requested. A terminal has only stdout.
     pub stderr: bool,
 }
@@ -59,6 +63,9 @@ impl Options {
         }
         if let Some(container) = &self.container {
             text.append_pair("container", container);
+        }
+        for (name, value) in &self.env {
+            text.append_pair(ENV.asked, &format!("{name}={value}"));
         }
         if let Some(lines) = replay {
             text.append_pair("replay", &lines.to_string());
@@ -122,6 +129,10 @@ mod tests {
             (
                 client.exec("ok", ["sh"]).stdin(empty()).terminal(None).url(),
                 "exec?command=sh&stdin=true&stdout=true&tty=true",
+            ),
+            (
+                client.exec("ok", ["sh"]).container("c").env("A", "1=2").env("B", "").url(),
+                "exec?command=sh&container=c&env=A%3D1%3D2&env=B%3D&stderr=true&stdout=true",
             ),
             (client.attach("ok").url(), "attach?stderr=true&stdout=true"),
             (

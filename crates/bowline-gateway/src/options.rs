@@ -1,7 +1,9 @@
 //! A stream's query to what it asks for, and that to the kubelet's query: Kubernetes' rules and
 //! texts.
 
-use bowline_proto::extension::{Extension, handed_on};
+use std::borrow::Cow;
+
+use bowline_proto::extension::{ENV, Extension, handed_on};
 use bowline_proto::session::Wants;
 use form_urlencoded::Serializer;
 
@@ -61,9 +63,7 @@ impl ExecOptions {
         Ok(ExecOptions {
             command: command.collect(),
             container: first("container").unwrap_or_default().to_owned(),
-            extensions: handed_on(verb.word())
-                .filter_map(|one| Some((one, first(one.asked)?.to_owned())))
-                .collect(),
+            extensions: extensions(verb, &pairs)?,
             wants: Wants {
                 stdin: set("stdin"),
                 stdout: set("stdout"),
@@ -89,6 +89,26 @@ impl ExecOptions {
         query.extend_pairs(pairs);
         format!("/{}/{namespace}/{pod}/{container}?{}", verb.word(), query.finish())
     }
+}
+
+/// Returns what a query asks for beyond Kubernetes' own options, each as often as it is there.
+///
+/// # Errors
+/// 400 for variables of a command that only a cluster itself may set (KEP-6035).
+fn extensions(
+    verb: Verb,
+    pairs: &[(Cow<'_, str>, Cow<'_, str>)],
+) -> Result<Vec<(&'static Extension, String)>, Refusal> {
+    let mut found = Vec::new();
+    for one in handed_on(verb.word()) {
+        for (_, value) in pairs.iter().filter(|pair| pair.0 == one.asked) {
+            if *one == ENV && value.starts_with("KUBERNETES_") {
+                return Err(Refusal::bad_request("env names must not begin with KUBERNETES_"));
+            }
+            found.push((one, value.to_string()));
+        }
+    }
+    Ok(found)
 }
 
 /// Returns the container of `pod` of the name `asked`, or the only one if that is empty.

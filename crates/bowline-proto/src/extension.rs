@@ -37,13 +37,18 @@ pub const REPLAY: Extension = Extension {
     answered: "Bowline-Replay",
 };
 
+/// A command is started with these variables (KEP-6035), each as `NAME=VALUE`, repeated. The answer
+/// says how many were set. API servers that do not know them leave them out without a word.
+pub const ENV: Extension =
+    Extension { on: "exec", scope: Scope::Handshake, asked: "env", answered: "Bowline-Env" };
+
 /// Both ends of a forwarded connection count what was taken. The value is how many bytes may be
 /// sent ahead, as a decimal number; the answer has the other end's own.
 pub const WINDOW: Extension =
     Extension { on: "portforward", scope: Scope::Stream, asked: "window", answered: "window" };
 
 /// All extensions.
-pub const EXTENSIONS: [&Extension; 2] = [&REPLAY, &WINDOW];
+pub const EXTENSIONS: [&Extension; 3] = [&REPLAY, &ENV, &WINDOW];
 
 /// The extensions of a subresource that gateways forward.
 pub fn handed_on(subresource: &str) -> impl Iterator<Item = &'static Extension> {
@@ -57,6 +62,7 @@ mod tests {
     #[test]
     fn a_gateway_hands_on_what_is_asked_in_the_handshake() {
         assert_eq!(handed_on("attach").collect::<alloc::vec::Vec<_>>(), [&REPLAY]);
+        assert_eq!(handed_on("exec").collect::<alloc::vec::Vec<_>>(), [&ENV]);
         assert_eq!(handed_on("portforward").count(), 0);
         for (at, one) in EXTENSIONS.into_iter().enumerate() {
             let others = EXTENSIONS.into_iter().skip(at + 1);

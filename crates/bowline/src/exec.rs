@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bowline_client::RemoteCommand;
 use bowline_io::stdio::Input;
 use bowline_kube::objects::Pod;
 use bowline_kube::{container, files, target};
@@ -32,6 +33,8 @@ async fn session(asked: &Exec, program: &str) -> Result<Exit, Exit> {
     let name = pod.metadata.name;
     let client = cluster.client(remote::WEBSOCKETS, &asked.global, &verbose).namespace(namespace);
     let command = client.exec(name, words(asked)?).container(choice.name);
+    let set = |command: RemoteCommand, (name, value): &(String, String)| command.env(name, value);
+    let command = asked.env.iter().fold(command, set);
     let local = LocalEnds {
         stdin: asked.stdin.then(|| Box::new(Input::stdin()) as _),
         raw: tty,

@@ -13,6 +13,7 @@ use bowline_interop::server::Server;
 use bowline_interop::{forward, list};
 
 use crate::parts::{KUBECTLS, bowline, kubectl, ours};
+use crate::real::{gateway, kubeconfig};
 
 /// How much is transferred: what fails with more has been tried at `dev` and in a real cluster, and
 /// there are many clients here.
@@ -111,4 +112,27 @@ fn our_node_streams_everything_of_containerds_pods() {
 /// Our node on the cluster's containerd, as the API server's kubelet.
 pub fn in_the_kubelets_place(cluster: &Cluster, flags: &[&str]) -> Server {
     cluster.in_the_kubelets_place(&bowline(), &[&["-v=2"], flags].concat())
+}
+
+/// A real API server leaves out what it does not know, so our gateway stands in its place.
+#[test]
+fn a_commands_environment_is_set_or_nothing_is_begun() {
+    let cluster = Cluster::up(&[]);
+    let node = in_the_kubelets_place(&cluster, &[]);
+    let script = "echo \"$ONE\"; touch /tmp/begun-by-env";
+    let command = ["sh", "-c", script];
+    let dropped = ours(&cluster.admin(), &["box"]);
+    let left = dropped.run(&["--env=ONE=1"], &command, Input::Nothing);
+    assert_eq!((left.status.code(), &*left.stdout), (Some(1), &b""[..]), "{left:?}");
+    assert!(left.stderr.contains("nothing was begun"), "{left:?}");
+    let left = dropped.run(&[], &["ls", "/tmp/begun-by-env"], Input::Nothing);
+    assert!(!left.status.success(), "{left:?}");
+    let address = node.address();
+    let port = address.rsplit(':').next().unwrap().parse().unwrap();
+    let gateway = gateway(&cluster, port, true, &PODS);
+    for pod in PODS {
+        let client = ours(&kubeconfig(&cluster, &gateway), &[pod]);
+        let left = client.run(&["--env=ONE=a b=c"], &command, Input::Nothing);
+        assert_eq!((left.status.code(), &*left.stdout), (Some(0), &b"a b=c\n"[..]), "{left:?}");
+    }
 }

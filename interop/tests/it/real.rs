@@ -184,9 +184,9 @@ pub fn gateway(cluster: &Cluster, port: u16, declared: bool, pods: &[&str]) -> S
     let node = get(&["node", "localhost"]);
     assert!(node.contains("ExtendWebSocketsToKubelet"), "{node}");
     let node = if declared { node } else { node.replace("ExtendWebSocketsToKubelet", "Another") };
-    let own = format!("\"Port\": {}", kubelet(cluster));
-    assert!(node.contains(&own), "{node}");
-    let node = node.replace(&own, &format!("\"Port\": {port}"));
+    let ours = format!("\"Port\": {port}");
+    let node = node.replace(&format!("\"Port\": {}", kubelet(cluster)), &ours);
+    assert!(node.contains(&ours), "{node}");
     let objects = cluster.path("objects.yaml");
     let pods: Vec<String> = pods.iter().map(|pod| get(&["pod", pod])).collect();
     std::fs::write(&objects, format!("{node}\n---\n{}", pods.join("\n---\n"))).unwrap();

@@ -4,6 +4,7 @@ use bowline_io::http::lines;
 use bowline_io::record::{Pending, Record, Requester};
 use bowline_io::request_target::query;
 use bowline_io::serve::Reply;
+use bowline_proto::extension::ENV;
 use bowline_proto::negotiate::{
     Accepts, Lines, accept, accept_forward, asks_for_tunnel, requested_carrier,
 };
@@ -15,7 +16,7 @@ use hyper::body::Incoming;
 use super::Kubelet;
 use super::parameters::{env, parameters, ports, replay};
 use super::route::record;
-use crate::answers::negotiate;
+use crate::answers::{negotiate, set_headers};
 use crate::runtime::{AttachRequest, Attachment, ExecRequest, PodTarget, Refusal, Target};
 use crate::streams;
 
@@ -30,8 +31,13 @@ impl Kubelet {
         let env = env(query(&request))?;
         let record = Record { command: command.clone(), ..record("exec", requester, target) };
         let pending = self.admit_session(record)?;
+        // Whoever asks for variables must know that they are set.
+        let granted = (!env.is_empty()).then(|| (ENV.answered, env.len().to_string()));
         let session = self.runtime.exec(target, ExecRequest { command, wants, env }).await?;
-        self.session(pending, request, Attachment { session, replay: None }, wants).await
+        let attachment = Attachment { session, replay: None };
+        let mut reply = self.session(pending, request, attachment, wants).await?;
+        set_headers(&mut reply, granted.as_slice());
+        Ok(reply)
     }
 
     pub(super) async fn attach(

@@ -1,6 +1,7 @@
 //! A command to a process of this host with its ends, as values that a session's task polls.
 //! Dropped, it ends.
 
+use std::borrow::Cow;
 use std::fmt::{self, Display, Formatter};
 use std::io;
 use std::process::Stdio;
@@ -33,6 +34,8 @@ pub(super) struct Exec {
     pub container: Arc<Container>,
     /// Its words.
     pub words: Vec<String>,
+    /// Its own variables, beside the container's.
+    pub env: Vec<(String, String)>,
     /// The channels that the client wants.
     pub wants: Wants,
     /// How its processes are ended once its client has gone.
@@ -52,10 +55,13 @@ impl Command for Exec {
     type Process = HostProcess;
 
     fn start(&mut self, size: Option<Size>) -> Result<HostProcess, StartError> {
-        let Exec { container, words, wants, termination, .. } = self;
+        let Exec { container, words, env, wants, termination, .. } = self;
         let (processes, termination) = (&container.processes, termination.clone());
-        let started =
-            HostProcess::start(words, &container.spec, *wants, size, processes, termination);
+        let mut spec = Cow::Borrowed(&container.spec);
+        if !env.is_empty() {
+            spec.to_mut().env.append(env);
+        }
+        let started = HostProcess::start(words, &spec, *wants, size, processes, termination);
         let process = started?;
         info!(process = process.id(), "{self}");
         Ok(process)

@@ -220,13 +220,10 @@ impl ProcessRuntime {
 
     fn find_exec(&self, target: &Target, request: ExecRequest) -> Result<Session, Refusal> {
         let ExecRequest { command, wants, env } = request;
-        if !env.is_empty() {
-            let text = "processes of this host get no environment of a request's";
-            return Err(Refusal::new(400, text));
-        }
         Ok(Session::Local(Box::new(Exec {
             container: self.running(target)?,
             words: command,
+            env,
             wants,
             termination: self.termination.clone(),
             patience: self.settings.drain,

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use super::global::{self, Global};
-use super::pflag::Values;
+use super::pflag::{BadFlag, BadValue, Values, bad_value};
 use super::table::{Command, Flag, Words};
 use super::{BadUsage, HELP};
 
@@ -20,6 +20,8 @@ pub struct Exec {
     pub command: Vec<OsString>,
     /// `-c`.
     pub container: Option<String>,
+    /// `--env`: names and values.
+    pub env: Vec<(String, String)>,
     /// `-i`.
     pub stdin: bool,
     /// `-t`.
@@ -66,6 +68,7 @@ pub static COMMAND: Command = Command {
              kubectl.kubernetes.io/default-container names, or the first.",
         )
         .short('c'),
+        ENV,
         Flag::list("filename", "FILE", "Take the target from a file, a directory or a URL.")
             .short('f'),
         Flag::duration("pod-running-timeout", "How long to wait until TYPE/NAME has a pod.")
@@ -80,6 +83,14 @@ pub static COMMAND: Command = Command {
     words: Words::AndCommand,
 };
 
+/// `--env`, of KEP-6035.
+const ENV: Flag = Flag::each(
+    "env",
+    "NAME=VALUE",
+    "Set a variable of the command. May be repeated. Where a server on the way does not know it, \
+     nothing is begun.",
+);
+
 /// kubectl's default for `--pod-running-timeout`.
 const POD_RUNNING_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -92,6 +103,14 @@ pub fn pod_running_timeout(values: &Values) -> Result<Duration, BadUsage> {
         None => Ok(POD_RUNNING_TIMEOUT),
         Some(duration) => duration.positive().ok_or(BadUsage::PodRunningTimeout),
     }
+}
+
+fn env(values: &Values) -> Result<Vec<(String, String)>, BadFlag> {
+    let pair = |text: String| match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(bad_value(&ENV, &text, BadValue::Pair)),
+    };
+    values.each(ENV.long).into_iter().map(pair).collect()
 }
 
 /// Reads it. The order of the checks is kubectl's.
@@ -123,6 +142,7 @@ pub fn read(values: &Values) -> Result<Exec, BadUsage> {
         filenames,
         command,
         container: values.text("container"),
+        env: env(values)?,
         stdin: values.is_on("stdin"),
         tty: values.is_on("tty"),
         quiet: values.is_on("quiet"),

@@ -69,6 +69,9 @@ pub enum BadValue {
     /// Not one of the values that there are.
     #[error("must be one of: {0}")]
     Choice(&'static str),
+    /// Not a name and a value.
+    #[error("must be NAME=VALUE")]
+    Pair,
     /// Not the address of a socket.
     #[error("must be a unix socket, as in unix:///run/containerd/containerd.sock")]
     Endpoint,

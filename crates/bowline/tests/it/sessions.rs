@@ -52,6 +52,30 @@ fn dev_ends_within_a_second_children_included() {
     assert!(took.as_secs_f64() < 1.5, "{took:?}");
 }
 
+/// Over SPDY, whatever else is spoken: there nothing begins before the answer was seen.
+#[test]
+fn a_command_gets_the_environment_that_is_asked_for() {
+    let dev = Server::dev(bowline(), &[]);
+    let client = client(&dev);
+    let script = "echo \"$ONE|$EMPTY|$PATH\"";
+    let flags = ["--env", "ONE=a,b=c d", "--env=EMPTY=", "--env", "PATH=/bin:/usr/bin", "-v=6"];
+    let left = client.run(&flags, &["/bin/sh", "-c", script], Input::Nothing);
+    assert_eq!(String::from_utf8_lossy(&left.stdout), "a,b=c d||/bin:/usr/bin\n", "{left:?}");
+    assert!(left.stderr.contains("POST https://"), "{left:?}");
+    for (env, expected) in [
+        ("A", "error: invalid argument \"A\" for \"--env\" flag: must be NAME=VALUE\n"),
+        ("1=x", "error: unable to upgrade connection: invalid env \"1\": a name must consist of "),
+        (
+            "KUBERNETES_X=1",
+            "error: unable to upgrade connection: env names must not begin with KUBERNETES_\n",
+        ),
+    ] {
+        let left = client.run(&["--env", env], &["true"], Input::Nothing);
+        assert_eq!(left.status.code(), Some(1), "{left:?}");
+        assert!(left.stderr.starts_with(expected), "{left:?}");
+    }
+}
+
 /// Its temporary kubeconfig included: `stop_with` looks.
 #[test]
 fn dev_leaves_nothing_behind_at_whichever_signal() {
