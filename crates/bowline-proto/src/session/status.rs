@@ -9,6 +9,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::limits::REASON_BYTES;
+
 /// How a remote command ended: the JSON that the server sent, and what it means.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
@@ -76,6 +78,9 @@ pub enum BadStatus {
     /// They say that the command failed with a code that is not a number from 1 to 255.
     #[error("invalid exit code value {0:?}")]
     ExitCode(String),
+    /// They say that whoever wrote them could not read the Status that it got itself. This is why.
+    #[error("{0}")]
+    Unread(String),
 }
 
 /// The JSON's shape. Order and omissions are those of the API server's encoder.
@@ -115,6 +120,9 @@ struct CauseOfStatus<'a> {
 const NON_ZERO: &str = "NonZeroExitCode";
 const EXIT_CODE: &str = "ExitCode";
 const INTERNAL: &str = "InternalError";
+/// What API servers and kubelets that translate between carriers make of a Status that is none, or
+/// of the reason of a loss in its place (docs/protocols, remote-command.md, 2.6; gateway.md, 4.3).
+const UNREAD: &str = "Internal error occurred: error stream protocol error: ";
 
 impl Status {
     /// The Status of a command that exited with 0.
@@ -228,6 +236,10 @@ fn outcome(fields: &StatusJson<'_>) -> Result<Outcome, BadStatus> {
     match &*fields.status {
         "Success" => Ok(Outcome::Success),
         "Failure" if fields.reason == NON_ZERO => exit_code(fields).map(Outcome::Exited),
+        "Failure" if fields.reason == INTERNAL && fields.message.starts_with(UNREAD) => {
+            let why = fields.message[UNREAD.len()..].chars().take(REASON_BYTES).collect();
+            Err(BadStatus::Unread(why))
+        }
         "Failure" => Ok(Outcome::Failed {
             message: failure_text(&fields.message, &fields.reason).to_owned(),
             code: fields.code.and_then(|code| u16::try_from(code).ok()),
@@ -324,6 +336,18 @@ mod tests {
                 format!(r#","details":{{"causes":[{{"reason":"ExitCode","message":"{code}"}}]}}"#);
             assert_eq!(failure(&details), Err(BadStatus::ExitCode(code.into())));
         }
+    }
+
+    #[test]
+    fn what_a_hop_could_not_read_is_no_outcome() {
+        let json = concat!(
+            r#"{"status":"Failure","message":"Internal error occurred: error stream protocol "#,
+            r#"error: invalid character 's' in \"session lost: x\"","reason":"InternalError"}"#
+        );
+        let expected = "invalid character 's' in \"session lost: x\"";
+        assert_eq!(parse(json), Err(BadStatus::Unread(expected.into())));
+        let other = json.replace("InternalError", "Other");
+        assert!(matches!(parse(&other), Ok(Outcome::Failed { .. })));
     }
 
     proptest! {
