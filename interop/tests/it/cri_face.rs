@@ -1,5 +1,5 @@
-//! The socket in front of a runtime's, beside the runtime itself: calls that no library makes, and a
-//! runtime that ends.
+//! The socket in front of a runtime's, beside the runtime itself: calls that no library makes, and
+//! a runtime that ends.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -48,15 +48,16 @@ impl Pod {
         let sandbox = file(
             "sandbox",
             format!(
-                "{{\"metadata\":{{\"name\":\"{name}\",\"namespace\":\"default\",\"uid\":\"{name}\"}},\
-                 \"log_directory\":\"{place}machine\",\"linux\":{{}}}}"
+                "{{\"metadata\":{{\"name\":\"{name}\",\"namespace\":\"default\",\
+                 \"uid\":\"{name}\"}},\"log_directory\":\"{place}machine\",\"linux\":{{}}}}"
             ),
         );
         let container = file(
             "container",
             format!(
-                "{{\"metadata\":{{\"name\":\"{name}\"}},\"image\":{{\"image\":\"localhost/box:1\"}},\
-                 \"command\":[{words}],\"stdin\":true,\"log_path\":\"{name}.log\",\"linux\":{{}}}}"
+                "{{\"metadata\":{{\"name\":\"{name}\"}},\
+                 \"image\":{{\"image\":\"localhost/box:1\"}},\"command\":[{words}],\
+                 \"stdin\":true,\"log_path\":\"{name}.log\",\"linux\":{{}}}}"
             ),
         );
         let ours = cluster.containerd();

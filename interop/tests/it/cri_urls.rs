@@ -20,7 +20,7 @@ const WAITING: usize = 1000;
 type Refused = (u16, String);
 
 /// Begins a stream, as a kubelet does over SPDY.
-fn begin(url: &str) -> Refused {
+pub fn begin(url: &str) -> Refused {
     let (_, rest) = url.split_once("://").unwrap();
     let (address, path) = rest.split_once('/').unwrap();
     let mut socket = TcpStream::connect(address).unwrap();

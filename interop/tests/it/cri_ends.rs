@@ -1,0 +1,113 @@
+//! Ends of a session over a container runtime: a runtime that is killed, and clients that are gone,
+//! through the socket in front of the runtime's and through our node.
+
+use std::fs;
+use std::process::Child;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bowline_interop::client::Client;
+use bowline_interop::cluster::{Cluster, PODS};
+use bowline_interop::server::{Server, until};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::cri::{face, in_the_kubelets_place};
+use crate::ends::{both_carriers, is_lost, up};
+use crate::parts::ours;
+
+/// How long an end may take to be known.
+const SOON: Duration = Duration::from_secs(5);
+/// A cluster whose sessions go through our face, or through our node in the kubelet's place.
+type Place = fn() -> (Cluster, Option<Server>);
+
+fn with_face() -> (Cluster, Option<Server>) {
+    (Cluster::behind(&face(""), &[]), None)
+}
+
+fn with_node() -> (Cluster, Option<Server>) {
+    let cluster = Cluster::up(&[]);
+    let node = in_the_kubelets_place(&cluster, &[]);
+    (cluster, Some(node))
+}
+
+/// In each pod, over both carriers.
+fn clients(cluster: &Cluster) -> Vec<Client> {
+    let client = |pod| both_carriers(&ours(&cluster.admin(), &[pod]).named(pod));
+    PODS.map(client).concat()
+}
+
+/// Starts these scripts by each client.
+fn running<'a>(clients: &'a [Client], scripts: &[&str]) -> Vec<(&'a Client, Child)> {
+    let each = clients.iter().flat_map(|client| scripts.iter().map(move |one| (client, *one)));
+    each.map(|(client, script)| (client, up(client, script))).collect()
+}
+
+fn a_killed_runtime_is_a_loss(place: Place) {
+    let (cluster, node) = place();
+    let clients = clients(&cluster);
+    let running = running(&clients, &["sleep 60", "yes"]);
+    cluster.signal("containerd", Signal::KILL);
+    let begun = Instant::now();
+    // All at once: an output that nobody reads holds up its session's end.
+    thread::scope(|scope| {
+        for (client, child) in running {
+            scope.spawn(move || {
+                is_lost(client, child, "");
+                let elapsed = begun.elapsed();
+                println!("{}: lost after {:.1} s", client.name, elapsed.as_secs_f64());
+                assert!(elapsed < SOON, "{}: {elapsed:?}", client.name);
+            });
+        }
+    });
+    drop(node);
+}
+
+#[test]
+fn a_killed_runtime_is_a_loss_through_the_face() {
+    a_killed_runtime_is_a_loss(with_face);
+}
+
+#[test]
+fn a_killed_runtime_is_a_loss_through_our_node() {
+    a_killed_runtime_is_a_loss(with_node);
+}
+
+fn the_command_of_a_killed_client_is_gone(place: Place) {
+    let (cluster, node) = place();
+    for client in clients(&cluster) {
+        // The second one is not impressed by the hang-up.
+        for (mark, script) in [
+            ("61234567", "sleep 61234567"),
+            ("61234568", "trap '' HUP; sleep 61234568"),
+            ("61234569", "sleep 61234569 & wait"),
+        ] {
+            let mut child = up(&client, script);
+            until("the command runs", SOON, || commands_with(mark) == 1);
+            let begun = Instant::now();
+            kill_process(Pid::from_child(&child), Signal::KILL).unwrap();
+            child.wait().unwrap();
+            let what = format!("{}: the command {script:?} is gone", client.name);
+            until(&what, SOON, || commands_with(mark) == 0);
+            println!("{}: {script}: {:.2} s", client.name, begun.elapsed().as_secs_f64());
+        }
+    }
+    drop(node);
+}
+
+/// How many processes are a `sleep` of so many seconds.
+fn commands_with(mark: &str) -> usize {
+    let processes = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    let commands = processes.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
+    let sleep = format!("sleep\0{mark}\0");
+    commands.filter(|command| *command == sleep.as_bytes()).count()
+}
+
+#[test]
+fn the_command_of_a_killed_client_is_gone_through_the_face() {
+    the_command_of_a_killed_client_is_gone(with_face);
+}
+
+#[test]
+fn the_command_of_a_killed_client_is_gone_through_our_node() {
+    the_command_of_a_killed_client_is_gone(with_node);
+}
