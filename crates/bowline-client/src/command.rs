@@ -98,9 +98,10 @@ impl RemoteCommand {
         self
     }
 
-    /// Adds a variable to the command's environment (KEP-6035). Servers that do not know it leave it
-    /// out; then nothing is begun, and that is [`Error::NoEnv`]. Such a session is over SPDY, where a
-    /// command begins only once its client has seen the answer. For an attach it does nothing.
+    /// Adds a variable to the command's environment (KEP-6035). Servers that do not know it leave
+    /// it out; then nothing is begun, and that is [`Error::NoEnv`]. Such a session is over SPDY,
+    /// where a command begins only once its client has seen the answer. For an attach it does
+    /// nothing.
     pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         if matches!(self.options.verb, Verb::Exec(_)) {
             self.options.env.push((name.into(), value.into()));
@@ -242,8 +243,9 @@ impl RemoteCommand {
     /// Starts the command, and returns once the server has upgraded the connection.
     ///
     /// # Errors
-    /// [`Error::Upgrade`] if the connection is not upgraded, [`Error::NoReplay`] or [`Error::NoEnv`]
-    /// if the server does not support [`replay`](Self::replay) or [`env`](Self::env).
+    /// [`Error::Upgrade`] if the connection is not upgraded; [`Error::NoReplay`] or
+    /// [`Error::NoEnv`] if the server does not support [`replay`](Self::replay) or
+    /// [`env`](Self::env).
     pub async fn spawn(self) -> Result<Child, Error> {
         let stdin = self.ends.stdin.is_some();
         let opened = open(&self.client, &self.options, stdin).await?;
