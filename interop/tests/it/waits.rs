@@ -129,3 +129,9 @@ fn an_api_server_that_is_asked_to_end_is_a_loss_too() {
         is_lost(client, child, "");
     }
 }
+
+/// Most of what these tests of the runtimes do is to wait for containers.
+#[test]
+fn the_runtimes_own_tests_pass_through_our_face() {
+    crate::critest::through_our_face();
+}
