@@ -6,14 +6,14 @@ use std::process::Child;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bowline_interop::client::Client;
+use bowline_interop::client::{Client, Input, left};
 use bowline_interop::cluster::{Cluster, PODS};
 use bowline_interop::server::{Server, until};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::cri::{face, in_the_kubelets_place};
 use crate::ends::{both_carriers, is_lost, up};
-use crate::parts::ours;
+use crate::parts::{KUBECTLS, kubectl, ours};
 
 /// How long an end may take to be known.
 const SOON: Duration = Duration::from_secs(5);
@@ -46,6 +46,9 @@ fn a_killed_runtime_is_a_loss(place: Place) {
     let (cluster, node) = place();
     let clients = clients(&cluster);
     let running = running(&clients, &["sleep 60", "yes"]);
+    let kubectls = KUBECTLS.map(|age| kubectl(age, &cluster.admin(), &[PODS[0]]));
+    let by_kubectl: Vec<_> =
+        kubectls.iter().map(|client| (client, up(client, "sleep 60"))).collect();
     cluster.signal("containerd", Signal::KILL);
     let begun = Instant::now();
     // All at once: an output that nobody reads holds up its session's end.
@@ -56,6 +59,15 @@ fn a_killed_runtime_is_a_loss(place: Place) {
                 let elapsed = begun.elapsed();
                 println!("{}: lost after {:.1} s", client.name, elapsed.as_secs_f64());
                 assert!(elapsed < SOON, "{}: {elapsed:?}", client.name);
+            });
+        }
+        // kubectl has no code for it, and may wait; but a success it is not.
+        for (client, child) in by_kubectl {
+            scope.spawn(move || {
+                let left = left(child, Input::Nothing, false).unwrap();
+                let elapsed = begun.elapsed().as_secs_f64();
+                println!("{}: after {elapsed:.1} s: {}", client.name, left.stderr.trim());
+                assert_eq!(left.status.code(), Some(1), "{}: {left:?}", client.name);
             });
         }
     });
@@ -74,7 +86,8 @@ fn a_killed_runtime_is_a_loss_through_our_node() {
 
 fn the_command_of_a_killed_client_is_gone(place: Place) {
     let (cluster, node) = place();
-    for client in clients(&cluster) {
+    let kubectls = ["1.20", "1.37"].map(|age| kubectl(age, &cluster.admin(), &[PODS[0]]));
+    for client in clients(&cluster).into_iter().chain(kubectls) {
         // The second one is not impressed by the hang-up.
         for (mark, script) in [
             ("61234567", "sleep 61234567"),
