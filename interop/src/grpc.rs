@@ -1,7 +1,7 @@
 //! A client of gRPC over a Unix socket, by hand: it sends what no library would, and keeps what it
 //! gets as frames.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
@@ -260,8 +260,8 @@ impl Answer {
     #[must_use]
     pub fn message(&self) -> Vec<u8> {
         let data = self.frames.iter().filter(|frame| frame.kind == DATA);
-        let all: VecDeque<u8> = data.flat_map(|frame| frame.payload.iter().copied()).collect();
-        all.into_iter().skip(5).collect()
+        // A byte for compression and four for the length come first.
+        data.flat_map(|frame| frame.payload.iter().copied()).skip(5).collect()
     }
 
     /// The string in the first field of its message, as all answers with a URL have it.

@@ -17,7 +17,7 @@ use crate::real::{gateway, kubeconfig};
 
 /// How much is transferred: what fails with more has been tried at `dev` and in a real cluster, and
 /// there are many clients here.
-pub const AMOUNTS: Amounts =
+const AMOUNTS: Amounts =
     Amounts { times: 1, both_ways: 5_000_000, one_way: 50_000_000, truncations: 5 };
 /// The same of a port-forward.
 pub const FORWARDED: forward::Amounts =
@@ -63,17 +63,22 @@ fn run_pods(cluster: &Cluster) {
     }
 }
 
+/// The whole list of exec, with what is passed on.
+pub fn listed(client: &Client) {
+    list::check(client, &AMOUNTS, PASSED_ON);
+    let left = client.run(&["-i"], &["true"], Input::Noise(20_000_000));
+    let lost = if client.name.contains("bowline") { 255 } else { 1 };
+    let code = left.status.code();
+    println!("{}: true with 20000000 bytes of stdin: {code:?}", client.name);
+    assert!(code == Some(0) || code == Some(lost), "{}: {left:?}", client.name);
+}
+
 /// All that exec, cp, attach and port-forward have to show. containerd's shortfalls are none here.
 fn everything(cluster: &Cluster) {
     for tools in PODS {
         for client in clients(cluster, tools) {
             let begun = Instant::now();
-            list::check(&client, &AMOUNTS, PASSED_ON);
-            let left = client.run(&["-i"], &["true"], Input::Noise(20_000_000));
-            let lost = if client.name.contains("bowline") { 255 } else { 1 };
-            let code = left.status.code();
-            println!("{}: true with 20000000 bytes of stdin: {code:?}", client.name);
-            assert!(code == Some(0) || code == Some(lost), "{}: {left:?}", client.name);
+            listed(&client);
             there_and_back(&client, tools);
             if client.name.contains("bowline") {
                 keeps_all(&client, tools);

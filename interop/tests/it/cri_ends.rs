@@ -84,6 +84,35 @@ fn a_killed_runtime_is_a_loss_through_our_node() {
     a_killed_runtime_is_a_loss(with_node);
 }
 
+/// A session's bytes do not go through the runtime, and its end is asked for again.
+fn a_runtime_that_is_back_at_once_ends_no_session(place: Place) {
+    let (cluster, node) = place();
+    let clients = clients(&cluster);
+    let script = "echo up; read -r word; echo \"$word\"; exit 7";
+    let running: Vec<_> = clients.iter().map(|client| client.begin(&["-i"], script)).collect();
+    cluster.signal("containerd", Signal::KILL);
+    let begun = Instant::now();
+    cluster.restart("containerd");
+    println!("restarted within {:.1} s", begun.elapsed().as_secs_f64());
+    for (client, (child, line)) in clients.iter().zip(running) {
+        assert_eq!(line, "up", "{}", client.name);
+        let left = left(child, Input::Bytes(b"goes on\n"), true).unwrap();
+        assert_eq!(left.stdout, b"goes on\n", "{}: {left:?}", client.name);
+        assert_eq!(left.status.code(), Some(7), "{}: {left:?}", client.name);
+    }
+    drop(node);
+}
+
+#[test]
+fn a_runtime_that_is_back_at_once_ends_no_session_through_the_face() {
+    a_runtime_that_is_back_at_once_ends_no_session(with_face);
+}
+
+#[test]
+fn a_runtime_that_is_back_at_once_ends_no_session_through_our_node() {
+    a_runtime_that_is_back_at_once_ends_no_session(with_node);
+}
+
 fn the_command_of_a_killed_client_is_gone(place: Place) {
     let (cluster, node) = place();
     let kubectls = ["1.20", "1.37"].map(|age| kubectl(age, &cluster.admin(), &[PODS[0]]));
