@@ -100,7 +100,8 @@ fn containerd_alone_streams_over_spdy_and_knows_no_websocket_v5() {
     assert_eq!(count(&over_websocket, "failed"), 3, "{over_websocket:#?}");
 }
 
-/// Through our socket every spec comes out as straight, and those of streams pass over WebSocket v5.
+/// Through our socket every spec comes out as straight, and those of streams pass over WebSocket v5
+/// as well.
 pub fn through_our_face() {
     let straight = Cluster::up(&[RUNTIME_ALONE]);
     let ours = Cluster::behind(&our_face(&bowline(), ""), &[RUNTIME_ALONE]);
