@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use bowline_interop::attach::{Pods, talks, types};
 use bowline_interop::client::{Client, Input};
-use bowline_interop::cluster::{Cluster, PODS, our_face};
+use bowline_interop::cluster::{Cluster, OLD_RUNTIME, PODS, our_face};
 use bowline_interop::copy::{keeps_all, there_and_back};
 use bowline_interop::list::{Amounts, Point};
 use bowline_interop::server::Server;
@@ -103,6 +103,66 @@ fn a_kubelet_on_our_socket_streams_everything() {
     let cluster = Cluster::behind(&face("--port-forward=netns"), &[]);
     run_pods(&cluster);
     everything(&cluster);
+}
+
+/// A pod that is found ready, and dead again and again, by commands of the kubelet's.
+const PROBED: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: probed, namespace: default}\nspec:\n  \
+                      nodeName: localhost\n  automountServiceAccountToken: false\n  \
+                      terminationGracePeriodSeconds: 0\n  containers:\n  - name: box\n    image: \
+                      localhost/box:1\n    imagePullPolicy: Never\n    command: [sh, -c, \"touch \
+                      /tmp/up; sleep 2147483647\"]\n    readinessProbe: {exec: {command: [cat, \
+                      /tmp/up]}, periodSeconds: 1}\n    livenessProbe: {exec: {command: [test, \
+                      '!', -e, /tmp/dead]}, periodSeconds: 1, failureThreshold: 1}\n";
+
+/// Has it restarted by its probe, and found ready again.
+fn restarted(cluster: &Cluster) {
+    let client = ours(&cluster.admin(), &["probed"]);
+    let left = client.run(&[], &["touch", "/tmp/dead"], Input::Nothing);
+    assert!(left.status.success(), "{left:?}");
+    let count = "--for=jsonpath={.status.containerStatuses[0].restartCount}=1";
+    cluster.kubectl(&["wait", count, "--timeout=60s", "pod/probed"]);
+    cluster.kubectl(&["wait", "--for=condition=Ready", "--timeout=60s", "pod/probed"]);
+    let left = client.run(&[], &["echo", "again"], Input::Nothing);
+    assert_eq!((left.status.code(), &*left.stdout), (Some(0), &b"again\n"[..]), "{left:?}");
+}
+
+/// The kubelet goes back to containerd's own socket and finds all as it was; and the other way.
+#[test]
+fn a_kubelet_runs_its_pods_through_our_socket_and_back_again() {
+    let cluster = Cluster::behind(&face(""), &[]);
+    cluster.run_pods(PROBED, &["probed"]);
+    restarted(&cluster);
+    let containers = |jsonpath| cluster.kubectl(&["get", "pods", "-o", jsonpath]);
+    let ids = "jsonpath={.items[*].status.containerStatuses[*].containerID}";
+    let before = containers(ids);
+    let config = cluster.path("kubelet.yaml");
+    let (ours, theirs) = (cluster.env("RUNTIME_ENDPOINT").to_owned(), cluster.containerd());
+    for (from, to) in [(&ours, &theirs), (&theirs, &ours)] {
+        let text = std::fs::read_to_string(&config).unwrap();
+        assert!(text.contains(from), "{text}");
+        std::fs::write(&config, text.replace(from, to)).unwrap();
+        cluster.restart("kubelet");
+        cluster.run_pods(HOST_POD, &["host"]);
+        let client = crate::parts::ours(&cluster.admin(), &["probed"]);
+        let left = client.run(&[], &["echo", "there"], Input::Nothing);
+        assert_eq!((left.status.code(), &*left.stdout), (Some(0), &b"there\n"[..]), "{left:?}");
+        cluster.kubectl(&["delete", "pod", "host"]);
+        assert_eq!(containers(ids), before);
+    }
+}
+
+#[test]
+fn our_node_streams_of_the_old_containerds_pods() {
+    let cluster = Cluster::up(&[OLD_RUNTIME]);
+    let node = in_the_kubelets_place(&cluster, &["--port-forward=netns"]);
+    for pod in PODS {
+        let client = ours(&cluster.admin(), &[pod]).named(pod);
+        for client in [kubectl("1.37", &cluster.admin(), &[pod]), client.over_spdy(), client] {
+            listed(&client);
+            there_and_back(&client, pod);
+        }
+    }
+    drop(node);
 }
 
 #[test]
