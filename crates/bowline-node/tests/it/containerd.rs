@@ -196,6 +196,22 @@ impl Shim {
             .other(DELETE, Reply::made(delete));
     }
 
+    /// Has commands end by SIGKILL alone. Returns the signals that they get.
+    fn mortal(&self) -> Arc<Mutex<Vec<u32>>> {
+        let killed = Arc::new(Mutex::new(Vec::new()));
+        let (signals, state) = (killed.clone(), self.state.clone());
+        let kill = move |message| -> crate::cri_server::BoxFuture<Reply> {
+            let Named { signal, .. } = Named::decode(message).unwrap();
+            signals.lock().unwrap().push(signal);
+            if signal == 9 {
+                state.exit.notify_one();
+            }
+            Box::pin(async { Reply::Message(vec![]) })
+        };
+        self.cri.other(KILL, Reply::made(kill));
+        killed
+    }
+
     async fn node(&self) -> Node {
         Node::start(Arc::new(self.runtime(ExecBy::Auto))).await
     }
@@ -353,17 +369,7 @@ async fn a_session_outlives_a_restart_of_containerd() {
 async fn a_command_whose_client_has_gone_is_hung_up_and_forgotten() {
     let shim = Shim::start();
     let node = shim.node().await;
-    let killed = Arc::new(Mutex::new(Vec::new()));
-    let (signals, state) = (killed.clone(), shim.state.clone());
-    let kill = move |message| -> crate::cri_server::BoxFuture<Reply> {
-        let Named { signal, .. } = Named::decode(message).unwrap();
-        signals.lock().unwrap().push(signal);
-        if signal == 9 {
-            state.exit.notify_one();
-        }
-        Box::pin(async { Reply::Message(vec![]) })
-    };
-    shim.cri.other(KILL, Reply::made(kill));
+    let killed = shim.mortal();
     let begun = CancellationToken::new();
     let path = exec(&["x"]);
     let session = run_until_output(node.address, &path, Carrier::WebSocket, "", &begun);
@@ -373,6 +379,40 @@ async fn a_command_whose_client_has_gone_is_hung_up_and_forgotten() {
     }
     shim.state.deleted.notified().await;
     assert_eq!(*killed.lock().unwrap(), [1, 9]);
+}
+
+#[tokio::test]
+async fn a_command_that_is_about_to_start_keeps_its_pipes_names_until_it_has() {
+    let shim = Shim::start();
+    let runtime = Arc::new(shim.runtime(ExecBy::Auto));
+    let node = Node::start(runtime.clone()).await;
+    let killed = shim.mortal();
+    let (asked, answer) = (CancellationToken::new(), CancellationToken::new());
+    let (is_asked, may_answer, state) = (asked.clone(), answer.clone(), shim.state.clone());
+    let start = move |_| -> crate::cri_server::BoxFuture<Reply> {
+        let (may_answer, state) = (may_answer.clone(), state.clone());
+        is_asked.cancel();
+        Box::pin(async move {
+            may_answer.cancelled().await;
+            begin(&state);
+            Reply::message(&Number { number: NOBODY })
+        })
+    };
+    shim.cri.other(START, Reply::made(start));
+    let path = exec(&["x"]);
+    let session = run(node.address, &path, Carrier::WebSocket, "");
+    let stop = async {
+        asked.cancelled().await;
+        node.stop().await;
+        assert_eq!(shim.names(), 1);
+        answer.cancel();
+        runtime.shut_down().await;
+    };
+    let (ended, ()) = tokio::join!(session, stop);
+    assert!(ended.unwrap().end.is_err());
+    assert_eq!(*killed.lock().unwrap(), [1, 9]);
+    assert!(shim.asked().ends_with(&["DeleteProcess".to_owned()]));
+    assert_eq!(shim.names(), 0);
 }
 
 #[tokio::test]

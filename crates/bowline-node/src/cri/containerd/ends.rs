@@ -1,5 +1,6 @@
 //! A command's pipes, as values that a session's task polls.
 
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -184,8 +185,20 @@ impl Ends {
         Poll::Pending
     }
 
-    /// Reads the outputs to their end, for nobody: who writes them is not held up.
-    pub(super) async fn discard(&mut self) {
+    /// Awaits something, and reads the outputs for nobody until then: who writes them is not held
+    /// up.
+    pub(super) async fn discard_while<T>(&mut self, awaited: impl Future<Output = T>) -> T {
+        let discarding = async {
+            self.discard().await;
+            std::future::pending::<Infallible>().await
+        };
+        tokio::select! {
+            done = awaited => done,
+            never = discarding => match never {},
+        }
+    }
+
+    async fn discard(&mut self) {
         self.stdout.wanted = false;
         self.stderr.wanted = false;
         std::future::poll_fn(|cx| {

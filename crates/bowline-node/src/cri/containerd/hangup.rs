@@ -38,14 +38,12 @@ impl Leftover {
     /// likes.
     pub(super) async fn end(self, grace: Option<Duration>, kill_now: CancellationToken) {
         let Leftover { task, tty, mut ends, phase } = self;
+        // The shim opens the pipes by their names once it has made the process. Without them the
+        // start fails, and nobody knows of the process any more.
+        let under_way = ends.discard_while(under_way(phase, &task)).await;
         ends.hang_up();
-        // Whoever writes is not held up by output that nobody wants.
-        let discarding = async {
-            ends.discard().await;
-            std::future::pending::<()>().await;
-        };
         let ending = async {
-            match (under_way(phase, &task).await, grace) {
+            match (under_way, grace) {
                 (UnderWay::Nothing, _) => return,
                 (UnderWay::Released, _) => {}
                 (UnderWay::Runs(first, exit), Some(grace)) => {
@@ -55,10 +53,7 @@ impl Leftover {
             }
             forget(&task).await;
         };
-        tokio::select! {
-            () = ending => {}
-            () = discarding => {}
-        }
+        ends.discard_while(ending).await;
     }
 }
 
