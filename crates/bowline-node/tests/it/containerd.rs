@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -363,6 +364,33 @@ async fn a_session_outlives_a_restart_of_containerd() {
         shim.state.enough.cancel();
     });
     assert_eq!(end.await, Ok(Outcome::Exited(7)));
+}
+
+#[tokio::test]
+async fn the_end_of_input_is_told_again_after_a_restart() {
+    let shim = Shim::start();
+    let node = shim.node().await;
+    let (tries, state) = (AtomicUsize::new(0), shim.state.clone());
+    let close = move |_| -> crate::cri_server::BoxFuture<Reply> {
+        if tries.fetch_add(1, Ordering::Relaxed) < 2 {
+            return Box::pin(async { Reply::Status(14, "shutting down".into()) });
+        }
+        *state.stdin.lock().unwrap() = None;
+        Box::pin(async { Reply::Message(vec![]) })
+    };
+    shim.cri.other(CLOSE, Reply::made(close));
+    let ended = run(node.address, &exec(&["x"]), Carrier::Spdy, "hello").await.unwrap();
+    assert_eq!(outcome(&ended), ("begun hello", "over", &Ok(Outcome::Exited(7))));
+}
+
+#[tokio::test]
+async fn a_command_that_cannot_be_told_the_end_of_its_input_is_lost() {
+    let shim = Shim::start();
+    let node = shim.node().await;
+    shim.cri.other(CLOSE, Reply::Status(2, "no more".into()));
+    let ended = run(node.address, &exec(&["x"]), Carrier::WebSocket, "").await.unwrap();
+    let end = ended.end;
+    assert!(end.as_ref().is_err_and(|why| why.contains("containerd: no more")), "{end:?}");
 }
 
 #[tokio::test]

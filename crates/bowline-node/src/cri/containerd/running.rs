@@ -51,7 +51,7 @@ pub(crate) struct ContainerdProcess {
     closes: bool,
     /// What is asked of containerd now, beside how the command ends: one thing after another, so
     /// that the last size is the last one.
-    call: Option<BoxFuture<'static, ()>>,
+    call: Option<BoxFuture<'static, Result<(), String>>>,
     output_ended: CancellationToken,
     /// Where what is left of it is looked after, wherever it is dropped.
     tasks: Handle,
@@ -119,14 +119,16 @@ impl ContainerdProcess {
         Poll::Ready(result)
     }
 
-    /// Has containerd do what is to be done.
-    fn poll_calls(&mut self, cx: &mut Context<'_>) {
+    /// Has containerd do what is to be done; ready with why that is lost without which a command
+    /// may never end.
+    fn poll_calls(&mut self, cx: &mut Context<'_>) -> Poll<String> {
         loop {
             if let Some(call) = &mut self.call {
-                if call.as_mut().poll(cx).is_pending() {
-                    return;
-                }
+                let done = ready!(call.as_mut().poll(cx));
                 self.call = None;
+                if let Err(why) = done {
+                    return Poll::Ready(why);
+                }
             }
             let task = self.task.clone();
             if let Some(size) = self.size.take() {
@@ -134,15 +136,12 @@ impl ContainerdProcess {
                     if let Err(error) = task.resize(size).await {
                         warn!("resize: {error}");
                     }
+                    Ok(())
                 }));
             } else if std::mem::take(&mut self.closes) {
-                self.call = Some(Box::pin(async move {
-                    if let Err(error) = task.close_stdin().await {
-                        warn!("the end of stdin: {error}");
-                    }
-                }));
+                self.call = Some(Box::pin(close_stdin(task)));
             } else {
-                return;
+                return Poll::Pending;
             }
         }
     }
@@ -175,7 +174,15 @@ impl runtime::Process for ContainerdProcess {
         if let Err(act) = ready!(self.poll_start(cx)) {
             return Poll::Ready(act);
         }
-        self.poll_calls(cx);
+        if let Poll::Ready(why) = self.poll_calls(cx) {
+            if let Poll::Ready(act) = self.poll_wait(cx) {
+                return Poll::Ready(act);
+            }
+            // What has ended needs nothing any more.
+            if matches!(self.phase, Phase::Running(..)) {
+                return Poll::Ready(Act::Lost(why));
+            }
+        }
         let Some(ends) = &mut self.ends else { return Poll::Pending };
         match ends.poll_stdin(cx, stdin) {
             Poll::Ready(Input::Ended) => {
@@ -274,10 +281,14 @@ fn words(error: &CallError) -> String {
     }
 }
 
-/// Why the outcome is not known, short enough for the reason of a close (123 bytes): the log has
-/// all of it.
+/// Why the outcome is not known, as [`reason`] has it.
 fn lost(error: &CallError) -> String {
     warn!("the end of a command is not known: {error}");
+    reason(error)
+}
+
+/// What has failed, short enough for the reason of a close (123 bytes): the log has all of it.
+fn reason(error: &CallError) -> String {
     match error {
         CallError::Status(status) => {
             format!("containerd: {}", sanitized(status.message(), REASON_BYTES))
@@ -285,6 +296,36 @@ fn lost(error: &CallError) -> String {
         CallError::Connection { endpoint, .. } => format!("containerd at {endpoint} is gone"),
         CallError::Late { endpoint, .. } => format!("containerd at {endpoint} does not answer"),
     }
+}
+
+/// Tells a command that its input has ended. A connection that breaks has some time to come back.
+///
+/// # Errors
+/// Why a command that still runs may wait for ever.
+async fn close_stdin(task: Task) -> Result<(), String> {
+    let mut broken: Option<Instant> = None;
+    let error = loop {
+        match task.close_stdin().await {
+            Ok(()) => return Ok(()),
+            Err(error) if !is_broken(&error) => break error,
+            Err(error)
+                if broken.get_or_insert_with(Instant::now).elapsed() >= RECONNECT_PATIENCE =>
+            {
+                break error;
+            }
+            Err(_) => sleep(RECONNECT_PAUSE).await,
+        }
+    };
+    warn!("the end of stdin: {error}");
+    if matches!(error, CallError::Status(_)) {
+        match task.get().await {
+            Ok(process) if process.status == RUNNING => {}
+            // The call that waits for its end will say more.
+            Ok(_) | Err(CallError::Status(_)) => return Ok(()),
+            Err(_) => {}
+        }
+    }
+    Err(reason(&error))
 }
 
 /// Waits until a command has ended. A connection that breaks has some time to come back.
