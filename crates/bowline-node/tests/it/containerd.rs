@@ -218,12 +218,13 @@ impl Shim {
     }
 
     fn runtime(&self, by: ExecBy) -> CriRuntime {
-        let endpoint = Endpoint::parse(self.cri.path().to_str().unwrap()).unwrap();
-        let mut settings = CriSettings::new(endpoint);
-        settings.hangup = Hangup::End { grace: Duration::from_secs(2) };
-        settings.exec = by;
-        settings.hangup = Hangup::End { grace: Duration::from_secs(2) };
-        CriRuntime::new(settings)
+        let hangup = Hangup::End { grace: Duration::from_secs(2) };
+        CriRuntime::new(CriSettings { exec: by, hangup, ..self.settings() })
+    }
+
+    /// All as by default: what has lost its client runs on.
+    fn settings(&self) -> CriSettings {
+        CriSettings::new(Endpoint::parse(self.cri.path().to_str().unwrap()).unwrap())
     }
 
     /// Which methods were asked, without those that come with every command.
@@ -441,6 +442,61 @@ async fn a_command_that_is_about_to_start_keeps_its_pipes_names_until_it_has() {
     assert_eq!(*killed.lock().unwrap(), [1, 9]);
     assert!(shim.asked().ends_with(&["DeleteProcess".to_owned()]));
     assert_eq!(shim.names(), 0);
+}
+
+#[tokio::test]
+async fn a_command_that_never_began_is_forgotten_also_where_others_run_on() {
+    let shim = Shim::start();
+    let main = shim.io.join("1/id-stdout").to_str().unwrap().to_owned();
+    let get = move |message| -> crate::cri_server::BoxFuture<Reply> {
+        let Named { exec_id, .. } = Named::decode(message).unwrap();
+        let status = if exec_id.is_empty() { 2 } else { 1 };
+        let process = Some(Process { pid: NOBODY, status, stdout: main.clone() });
+        Box::pin(async { Reply::message(&GetAnswer { process }) })
+    };
+    let (tries, state) = (AtomicUsize::new(0), shim.state.clone());
+    let delete = move |_| -> crate::cri_server::BoxFuture<Reply> {
+        if tries.fetch_add(1, Ordering::Relaxed) == 0 {
+            return Box::pin(async { Reply::Status(9, "not now".into()) });
+        }
+        state.deleted.notify_one();
+        Box::pin(async { Reply::Message(vec![]) })
+    };
+    shim.cri
+        .other(GET, Reply::made(get))
+        .other(START, Reply::Status(2, "no".into()))
+        .other(DELETE, Reply::made(delete));
+    let node = Node::start(Arc::new(CriRuntime::new(shim.settings()))).await;
+    let ended = run(node.address, &exec(&["x"]), Carrier::WebSocket, "").await.unwrap();
+    assert!(matches!(ended.end, Ok(Outcome::Failed { .. })), "{ended:?}");
+    shim.state.deleted.notified().await;
+    assert_eq!(shim.asked(), ["Exec", "Start", "DeleteProcess", "DeleteProcess"]);
+}
+
+#[tokio::test]
+async fn a_command_of_which_nobody_knows_whether_it_began_is_looked_for() {
+    let mut shim = Shim::start();
+    let killed = shim.mortal();
+    let asked = CancellationToken::new();
+    let is_asked = asked.clone();
+    let start = move |_| -> crate::cri_server::BoxFuture<Reply> {
+        is_asked.cancel();
+        Box::pin(async { Reply::Never })
+    };
+    shim.cri.other(START, Reply::made(start));
+    let node = shim.node().await;
+    let path = exec(&["x"]);
+    let session = run(node.address, &path, Carrier::Spdy, "");
+    let cut = async {
+        asked.cancelled().await;
+        shim.cri.kill().await;
+    };
+    let (ended, ()) = tokio::join!(session, cut);
+    let end = ended.unwrap().end;
+    assert!(end.as_ref().is_err_and(|why| why.contains("is gone")), "{end:?}");
+    shim.cri.restart();
+    shim.state.deleted.notified().await;
+    assert_eq!(*killed.lock().unwrap(), [1, 9]);
 }
 
 #[tokio::test]

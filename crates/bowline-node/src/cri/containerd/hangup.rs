@@ -9,8 +9,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::ends::Ends;
-use super::running::{Fault, Phase};
+use super::messages::RUNNING;
+use super::running::{Fault, Phase, close_stdin, is_broken, visible, wait_again};
 use super::tasks::Task;
+use crate::cri::client::CallError;
 use crate::cri::hangup::processes;
 use crate::procfs::Process;
 use crate::runtime::{BoxFuture, ExitStatus};
@@ -21,6 +23,10 @@ const KILLED_PATIENCE: Duration = Duration::from_secs(5);
 const DELETE_PAUSE: Duration = Duration::from_millis(100);
 /// How many attempts there are: containerd may be about to start again.
 const DELETE_ATTEMPTS: u32 = 9;
+
+/// The first pause between two attempts to learn whether a command runs; it doubles.
+const LOOK_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_LOOK_PAUSE: Duration = Duration::from_secs(10);
 
 /// How a command ends, once somebody waits for it.
 type Exit = BoxFuture<'static, Result<ExitStatus, String>>;
@@ -45,11 +51,16 @@ impl Leftover {
         let ending = async {
             match (under_way, grace) {
                 (UnderWay::Nothing, _) => return,
-                (UnderWay::Released, _) => {}
+                (UnderWay::Over, _) => {}
                 (UnderWay::Runs(first, exit), Some(grace)) => {
                     hang_up(&task, first, exit, grace, &kill_now).await;
                 }
-                (UnderWay::Runs(_, exit), None) => run_on(&task, tty, exit).await,
+                (UnderWay::Runs(_, exit), None) => {
+                    let ended = kill_now.run_until_cancelled(run_on(&task, tty, exit));
+                    if ended.await.is_none() {
+                        return;
+                    }
+                }
             }
             forget(&task).await;
         };
@@ -59,31 +70,54 @@ impl Leftover {
 
 enum UnderWay {
     Nothing,
-    Released,
+    /// It has ended, or never began: containerd is to forget it.
+    Over,
     /// Its first process, if that can be seen, and what tells of its end; `None` if that was told.
     Runs(Option<Process>, Option<Exit>),
 }
 
 /// Waits for a start that is under way: what it starts has to be ended.
 async fn under_way(phase: Phase, task: &Task) -> UnderWay {
-    let wait = || -> Exit { Box::pin(super::running::wait_again(task.clone())) };
     match phase {
         Phase::Starting(starting) => match starting.await {
-            Ok(first) => UnderWay::Runs(first, Some(wait())),
+            Ok(first) => UnderWay::Runs(first, Some(exit_of(task))),
             Err(Fault::Refused(_)) => UnderWay::Nothing,
-            Err(Fault::Left(_) | Fault::Unknown(_)) => UnderWay::Runs(None, Some(wait())),
+            Err(Fault::Left(_) | Fault::Unknown(_)) => look(task).await,
         },
         Phase::Running(first, exit) => UnderWay::Runs(first, Some(exit)),
         Phase::Ended(first, _) => UnderWay::Runs(first, None),
-        Phase::Released => UnderWay::Released,
+        Phase::Doubtful => look(task).await,
+        Phase::Released => UnderWay::Over,
         Phase::Nothing => UnderWay::Nothing,
+    }
+}
+
+fn exit_of(task: &Task) -> Exit {
+    Box::pin(wait_again(task.clone()))
+}
+
+/// Asks whether a command runs of which that is not known, for as long as it takes to be told.
+async fn look(task: &Task) -> UnderWay {
+    let mut pause = LOOK_PAUSE;
+    loop {
+        match task.get().await {
+            Ok(process) if process.status == RUNNING => {
+                let first = visible(process.pid, task.container_id());
+                return UnderWay::Runs(first, Some(exit_of(task)));
+            }
+            Ok(_) => return UnderWay::Over,
+            Err(error @ CallError::Status(_)) if !is_broken(&error) => return UnderWay::Over,
+            Err(_) => sleep(pause).await,
+        }
+        pause = LONGEST_LOOK_PAUSE.min(pause * 2);
     }
 }
 
 /// Lets a command run to its end, as containerd does: input that is no terminal's ends.
 async fn run_on(task: &Task, tty: bool, exit: Option<Exit>) {
-    if !tty && let Err(error) = task.close_stdin().await {
-        warn!("the end of stdin: {error}");
+    if !tty {
+        // The log has why it may wait for its input.
+        let _ = close_stdin(task.clone()).await;
     }
     if let Some(exit) = exit {
         let _ = exit.await;

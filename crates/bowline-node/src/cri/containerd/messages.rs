@@ -66,6 +66,9 @@ pub(super) struct GetResponse {
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Process {
+    /// Its id in containerd's PID namespace.
+    #[prost(uint32, tag = "3")]
+    pub pid: u32,
     #[prost(int32, tag = "4")]
     pub status: i32,
     /// Where its output goes.

@@ -65,6 +65,8 @@ pub(super) enum Phase {
     Running(Option<Process>, BoxFuture<'static, Result<ExitStatus, String>>),
     /// Its first process has ended.
     Ended(Option<Process>, ExitStatus),
+    /// Nobody knows whether it has started, or containerd may still know one that has not.
+    Doubtful,
     /// Its session has its outcome: what it left behind lives on.
     Released,
     /// It did not start, and nothing is left of it.
@@ -108,12 +110,14 @@ impl ContainerdProcess {
     fn poll_start(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Act>> {
         let Phase::Starting(starting) = &mut self.phase else { return Poll::Ready(Ok(())) };
         let started = ready!(starting.as_mut().poll(cx));
-        let wait = Box::pin(wait(self.task.clone(), self.output_ended.clone()));
         let (phase, result) = match started {
-            Ok(first) => (Phase::Running(first, wait), Ok(())),
+            Ok(first) => {
+                let wait = wait(self.task.clone(), self.output_ended.clone());
+                (Phase::Running(first, Box::pin(wait)), Ok(()))
+            }
             Err(Fault::Refused(error)) => (Phase::Nothing, Err(Act::NotStarted(error))),
-            Err(Fault::Left(error)) => (Phase::Running(None, wait), Err(Act::NotStarted(error))),
-            Err(Fault::Unknown(why)) => (Phase::Running(None, wait), Err(Act::Lost(why))),
+            Err(Fault::Left(error)) => (Phase::Doubtful, Err(Act::NotStarted(error))),
+            Err(Fault::Unknown(why)) => (Phase::Doubtful, Err(Act::Lost(why))),
         };
         self.phase = phase;
         Poll::Ready(result)
@@ -268,7 +272,7 @@ async fn start(
 
 /// Finds a process by its id as containerd has it: one in the container, or else the id means
 /// another one here.
-fn visible(id: u32, container_id: &str) -> Option<Process> {
+pub(super) fn visible(id: u32, container_id: &str) -> Option<Process> {
     let process = procfs::process(i32::try_from(id).ok()?)?.id();
     cgroup::is_in(process.pid, container_id).then_some(process)
 }
@@ -302,7 +306,7 @@ fn reason(error: &CallError) -> String {
 ///
 /// # Errors
 /// Why a command that still runs may wait for ever.
-async fn close_stdin(task: Task) -> Result<(), String> {
+pub(super) async fn close_stdin(task: Task) -> Result<(), String> {
     let mut broken: Option<Instant> = None;
     let error = loop {
         match task.close_stdin().await {
@@ -384,7 +388,7 @@ async fn doubt(task: &Task, output_ended: &CancellationToken) -> CallError {
 }
 
 /// Whether it is the connection that has failed, rather than what was asked for.
-fn is_broken(error: &CallError) -> bool {
+pub(super) fn is_broken(error: &CallError) -> bool {
     match error {
         CallError::Status(status) => {
             matches!(status.code(), Code::Unavailable | Code::Cancelled)
