@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::future::Future;
+use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -128,11 +129,13 @@ struct Waiting<'a, V: Clone> {
 impl<V: Clone> Drop for Waiting<'_, V> {
     fn drop(&mut self) {
         let mut state = self.answers.lock();
-        let is_ours =
-            state.asked.get(&self.key).is_some_and(|shared| Arc::ptr_eq(shared, &self.shared));
-        // Two have it if nobody else waits: this one, and the table.
-        let is_over = self.shared.initialized() || Arc::strong_count(&self.shared) <= 2;
-        if is_ours && is_over {
+        // Given up under the lock, as it was got: who is counted is there.
+        let shared = mem::take(&mut self.shared);
+        let is_answered = shared.initialized();
+        let known = state.asked.get(&self.key).filter(|known| Arc::ptr_eq(known, &shared));
+        drop(shared);
+        // Only the table has it if nobody else waits.
+        if known.is_some_and(|known| is_answered || Arc::strong_count(known) == 1) {
             state.asked.remove(&self.key);
         }
     }
@@ -197,6 +200,7 @@ impl<V: Clone> Kept<V> {
 mod tests {
     use std::cell::Cell;
     use std::future::{pending, ready};
+    use std::sync::Barrier;
 
     use tokio::time::advance;
 
@@ -314,6 +318,28 @@ mod tests {
         assert_eq!(answers.lock().asked.len(), 1000);
         drop(many);
         assert!(answers.lock().asked.is_empty());
+    }
+
+    #[test]
+    fn those_who_give_up_at_the_same_time_leave_nothing() {
+        let answers = Answers::<()>::new();
+        for number in 0..2000 {
+            let key = key(number);
+            let shared = answers.lock().asked.entry(key).or_default().clone();
+            let two = [shared.clone(), shared];
+            let two = two.map(|shared| Waiting { answers: &answers, key, shared });
+            let both = Barrier::new(2);
+            std::thread::scope(|scope| {
+                for waiting in two {
+                    let both = &both;
+                    scope.spawn(move || {
+                        both.wait();
+                        drop(waiting);
+                    });
+                }
+            });
+            assert!(answers.lock().asked.is_empty(), "{number}");
+        }
     }
 
     async fn futures_poll<T>(mut future: std::pin::Pin<&mut impl Future<Output = T>>) -> Option<T> {
