@@ -106,13 +106,22 @@ fn a_kubelet_on_our_socket_streams_everything() {
 }
 
 /// A pod that is found ready, and dead again and again, by commands of the kubelet's.
-const PROBED: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: probed, namespace: default}\nspec:\n  \
-                      nodeName: localhost\n  automountServiceAccountToken: false\n  \
-                      terminationGracePeriodSeconds: 0\n  containers:\n  - name: box\n    image: \
-                      localhost/box:1\n    imagePullPolicy: Never\n    command: [sh, -c, \"touch \
-                      /tmp/up; sleep 2147483647\"]\n    readinessProbe: {exec: {command: [cat, \
-                      /tmp/up]}, periodSeconds: 1}\n    livenessProbe: {exec: {command: [test, \
-                      '!', -e, /tmp/dead]}, periodSeconds: 1, failureThreshold: 1}\n";
+const PROBED: &str = r#"apiVersion: v1
+kind: Pod
+metadata: {name: probed, namespace: default}
+spec:
+  nodeName: localhost
+  automountServiceAccountToken: false
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: box
+    image: localhost/box:1
+    imagePullPolicy: Never
+    command: [sh, -c, "touch /tmp/up; sleep 2147483647"]
+    readinessProbe: {exec: {command: [cat, /tmp/up]}, periodSeconds: 1}
+    livenessProbe:
+      {exec: {command: [test, "!", -e, /tmp/dead]}, periodSeconds: 1, failureThreshold: 1}
+"#;
 
 /// Has it restarted by its probe, and found ready again.
 fn restarted(cluster: &Cluster) {
