@@ -1,11 +1,13 @@
 //! A command's pipes, as values that a session's task polls.
 
 use std::convert::Infallible;
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bowline_io::drive::{ReadBuffer, WriteQueue};
+use bowline_io::text::go_error;
 use bowline_proto::session::Wants;
 use bytes::{Bytes, BytesMut};
 use tokio::net::unix::pipe::{Receiver, Sender};
@@ -59,14 +61,14 @@ impl Output {
     }
 
     /// Polls for bytes that are wanted, or for the end, which is `None`.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<BytesMut>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<BytesMut>>> {
         while let Some(pipe) = &mut self.pipe {
             match ready!(self.buffer.poll(cx, pipe)) {
                 Ok(bytes) if !bytes.is_empty() && !self.wanted => {}
-                Ok(bytes) if !bytes.is_empty() => return Poll::Ready(Some(bytes)),
-                _ => {
+                Ok(bytes) if !bytes.is_empty() => return Poll::Ready(Some(Ok(bytes))),
+                ended => {
                     self.pipe = None;
-                    return Poll::Ready(None);
+                    return Poll::Ready(ended.err().map(Err));
                 }
             }
         }
@@ -80,6 +82,8 @@ pub(super) enum Input {
     Taken,
     /// All was, and the command has to be told that this is the end.
     Ended,
+    /// It cannot be given to the command, for this reason.
+    Broken(String),
 }
 
 impl Ends {
@@ -120,8 +124,8 @@ impl Ends {
         let stdin = match &mut self.stdin {
             Stdin::Open(stdin) => stdin,
             Stdin::Opening(..) => {
-                ready!(self.poll_open(cx));
-                return Poll::Ready(Input::Taken);
+                let opened = ready!(self.poll_open(cx));
+                return Poll::Ready(opened.map_or_else(cannot_give, |()| Input::Taken));
             }
             Stdin::Closed => {
                 self.fifos = None;
@@ -152,7 +156,8 @@ impl Ends {
     }
 
     /// Opens stdin once the shim has.
-    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut opened = Ok(());
         while let (Stdin::Opening(timer, pause), Some(fifos)) = (&mut self.stdin, &self.fifos) {
             ready!(timer.as_mut().poll(cx));
             match fifos.open_stdin() {
@@ -161,11 +166,17 @@ impl Ends {
                     *pause = (*pause * 2).min(LONGEST_PAUSE);
                 }
                 Ok(Some(sender)) => self.stdin = Stdin::Open(Pipe::new(sender)),
-                Err(_) => self.stdin = Stdin::Closed,
+                Err(error) => {
+                    self.stdin = Stdin::Closed;
+                    // Its name is gone where its container is, and with that whoever would read it.
+                    if error.kind() != io::ErrorKind::NotFound {
+                        opened = Err(error);
+                    }
+                }
             }
         }
         self.fifos = None;
-        Poll::Ready(())
+        Poll::Ready(opened)
     }
 
     /// Polls the outputs.
@@ -174,9 +185,12 @@ impl Ends {
             let output = if err { &mut self.stderr } else { &mut self.stdout };
             if let Poll::Ready(bytes) = output.poll(cx) {
                 self.err_first = !err;
-                return Poll::Ready(match (bytes.map(BytesMut::freeze), err) {
-                    (Some(bytes), false) => Act::Stdout(bytes),
-                    (Some(bytes), true) => Act::Stderr(bytes),
+                return Poll::Ready(match (bytes, err) {
+                    (Some(Ok(bytes)), false) => Act::Stdout(bytes.freeze()),
+                    (Some(Ok(bytes)), true) => Act::Stderr(bytes.freeze()),
+                    (Some(Err(error)), _) => {
+                        Act::Broken(format!("the output cannot be read: {}", go_error(&error)))
+                    }
                     (None, false) => Act::StdoutEnded,
                     (None, true) => Act::StderrEnded,
                 });
@@ -215,8 +229,58 @@ impl Ends {
     }
 }
 
+fn cannot_give(error: io::Error) -> Input {
+    Input::Broken(format!("the input cannot be given to the command: {}", go_error(&error)))
+}
+
 /// Returns what a person would type to end the input now: Ctrl-D, twice if a line is begun. Which
 /// character does that for this terminal is known to its shim alone; hardly anybody has another.
 fn end_of_input(line_begun: bool) -> Bytes {
     Bytes::from_static(if line_begun { &[CTRL_D, CTRL_D] } else { &[CTRL_D] })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::future::poll_fn;
+    use std::io::Write;
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    const WANTS: Wants = Wants { stdin: true, stdout: true, stderr: true, tty: false };
+
+    #[tokio::test]
+    async fn input_that_cannot_be_given_is_not_passed_over() {
+        let parent = tempfile::tempdir().unwrap();
+        for (exists, is_broken) in [(true, true), (false, false)] {
+            let (fifos, out, err) = Fifos::make(parent.path(), "x", (true, true)).unwrap();
+            let [stdin, ..] = fifos.names();
+            fs::remove_file(&stdin).unwrap();
+            if exists {
+                fs::write(&stdin, "no pipe").unwrap();
+            }
+            let mut ends = Ends::new(fifos, (out, err), WANTS);
+            let mut waiting = WriteQueue::default();
+            let input = poll_fn(|cx| ends.poll_stdin(cx, &mut waiting)).await;
+            assert_eq!(matches!(input, Input::Broken(_)), is_broken);
+        }
+    }
+
+    #[tokio::test]
+    async fn output_that_cannot_be_read_has_not_ended_well() {
+        let parent = tempfile::tempdir().unwrap();
+        let (fifos, _, err) = Fifos::make(parent.path(), "x", (true, true)).unwrap();
+        // One that ends with something unread is reset.
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        ours.write_all(b"unread").unwrap();
+        drop(theirs);
+        let out = Receiver::from_owned_fd_unchecked(OwnedFd::from(ours)).unwrap();
+        let mut ends = Ends::new(fifos, (out, err), WANTS);
+        let act = poll_fn(|cx| ends.poll_output(cx)).await;
+        let Act::Broken(why) = act else { panic!("{act:?}") };
+        assert_eq!(why, "the output cannot be read: connection reset by peer");
+    }
 }

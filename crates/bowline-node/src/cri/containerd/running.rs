@@ -194,6 +194,7 @@ impl runtime::Process for ContainerdProcess {
                 return Poll::Ready(Act::TookInput);
             }
             Poll::Ready(Input::Taken) => return Poll::Ready(Act::TookInput),
+            Poll::Ready(Input::Broken(why)) => return Poll::Ready(Act::Broken(why)),
             Poll::Pending => {}
         }
         if room && let Poll::Ready(act) = ends.poll_output(cx) {
