@@ -28,6 +28,8 @@ use bowline_proto::session::Wants;
 use bytes::Bytes;
 use prost::Message;
 use rustls::ClientConfig;
+use tokio::time::timeout;
+use tracing::warn;
 
 use self::client::{ANSWER_PATIENCE, Client};
 use self::containerd::Containerd;
@@ -42,6 +44,10 @@ use crate::runtime::{
     Answer, AttachRequest, Attachment, BoxFuture, ExecRequest, Forwarding, Log, LogRequest,
     PodTarget, Refusal, Runtime, Served, Session, Target, Upstream,
 };
+
+/// How long the end of all commands whose client has gone is waited for, once the node ends. What
+/// runs the node kills it after 5 s, as its manifest and unit have it.
+const END_PATIENCE: Duration = Duration::from_secs(3);
 
 /// How a runtime is reached, and what is left to it.
 #[derive(Clone, Debug)]
@@ -362,11 +368,18 @@ impl Runtime for CriRuntime {
     }
 
     fn shut_down(&self) -> BoxFuture<'_, ()> {
-        Box::pin(async {
-            if let Some(hangups) = &self.shared.hangups {
+        let Shared { hangups, containerd, .. } = &*self.shared;
+        let relayed = async move {
+            if let Some(hangups) = hangups {
                 hangups.shut_down().await;
             }
-            self.shared.containerd.shut_down().await;
+        };
+        Box::pin(async {
+            // Both kill at once.
+            let ends = async { tokio::join!(relayed, containerd.shut_down()) };
+            if timeout(END_PATIENCE, ends).await.is_err() {
+                warn!("the commands of some lost clients may still run: the node ends");
+            }
         })
     }
 }

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe::{OpenOptions, Receiver, Sender};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::client::{CARRIERS, Ended, exec, refused, run, run_until_output};
@@ -525,10 +526,9 @@ async fn what_is_not_runcs_or_not_here_is_left_to_the_runtime() {
     is_left(ExecBy::Auto).await;
 }
 
-#[tokio::test]
-async fn the_node_waits_for_the_end_of_commands() {
-    let shim = Shim::start();
-    let runtime = Arc::new(shim.runtime(ExecBy::Auto));
+/// Begins a command and ends the node. Returns how long its runtime takes to end after `then`.
+async fn end_node(shim: &Shim, runtime: CriRuntime, then: impl FnOnce()) -> Duration {
+    let runtime = Arc::new(runtime);
     let node = Node::start(runtime.clone()).await;
     let begun = CancellationToken::new();
     let path = exec(&["x"]);
@@ -537,10 +537,29 @@ async fn the_node_waits_for_the_end_of_commands() {
     let stop = async {
         begun.cancelled().await;
         node.stop().await;
-        shim.state.exit.notify_one();
-        tokio::time::timeout(Duration::from_secs(30), runtime.shut_down()).await.unwrap();
+        then();
+        let asked = Instant::now();
+        runtime.shut_down().await;
+        asked.elapsed()
     };
-    let (ended, ()) = tokio::join!(session, stop);
+    let (ended, took) = tokio::join!(session, stop);
     assert!(ended.unwrap().end.is_err());
+    took
+}
+
+#[tokio::test]
+async fn the_node_waits_for_the_end_of_commands() {
+    let shim = Shim::start();
+    end_node(&shim, shim.runtime(ExecBy::Auto), || shim.state.exit.notify_one()).await;
     assert!(shim.asked().ends_with(&["DeleteProcess".to_owned()]));
+}
+
+#[tokio::test]
+async fn the_node_does_not_wait_for_what_does_not_end_or_runs_on() {
+    let shim = Shim::start();
+    let took = end_node(&shim, shim.runtime(ExecBy::Auto), tokio::time::pause).await;
+    tokio::time::resume();
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    let took = end_node(&shim, CriRuntime::new(shim.settings()), tokio::time::pause).await;
+    assert_eq!(took, Duration::ZERO);
 }

@@ -28,7 +28,6 @@ use std::time::Duration;
 
 use bowline_proto::session::Wants;
 use tokio::runtime::Handle;
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::Code;
@@ -44,8 +43,6 @@ use crate::runtime::Refusal;
 const CONTAINERS: &str = "containerd.services.containers.v1.Containers";
 /// The names of runc's shims begin with this.
 const RUNC: &str = "io.containerd.runc.";
-/// How long the end of all commands whose client has gone is waited for, once the node ends.
-const END_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Who runs the commands of clients.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -169,11 +166,12 @@ impl Containerd {
         self.leftovers.spawn_on(task, tasks);
     }
 
-    /// Ends all commands whose client has gone. All sessions have ended by then.
+    /// Ends all commands whose client has gone, but for those that run on, and waits until they
+    /// have ended. All sessions have by then.
     pub(crate) async fn shut_down(&self) {
         self.kill_now.cancel();
         self.leftovers.close();
-        let _ = timeout(END_PATIENCE, self.leftovers.wait()).await;
+        self.leftovers.wait().await;
     }
 }
 
