@@ -73,6 +73,7 @@ fn settings(asked: &Node, cri: &Cri) -> CriSettings {
     CriSettings {
         exec: cri.exec,
         hangup: if cri.hangs_up { Hangup::End { grace } } else { Hangup::None },
+        drain: asked.output_drain_timeout,
         port_forward: cri.port_forward,
         ..CriSettings::new(cri.endpoint.clone())
     }

@@ -62,6 +62,9 @@ pub struct CriSettings {
     pub exec: ExecBy,
     /// What becomes of the command of a lost client. Default: it runs on.
     pub hangup: Hangup,
+    /// How long the output of a command that the node runs is read on after it has ended, while
+    /// others hold it. Default: for as long as they do.
+    pub drain: Option<Duration>,
     /// Who connects to the ports of pods. Default: the runtime.
     pub port_forward: PortForward,
 }
@@ -102,6 +105,7 @@ impl CriSettings {
             streaming_trust: Trust::System,
             exec: ExecBy::default(),
             hangup: Hangup::default(),
+            drain: None,
             port_forward: PortForward::default(),
         }
     }
@@ -134,7 +138,7 @@ impl CriRuntime {
     /// Makes the runtime behind a socket, which need not be there yet.
     #[must_use]
     pub fn new(settings: CriSettings) -> CriRuntime {
-        let CriSettings { endpoint, streaming_trust, exec, hangup, port_forward } = settings;
+        let CriSettings { endpoint, streaming_trust, exec, hangup, drain, port_forward } = settings;
         let (hangups, grace) = match hangup {
             Hangup::None => (None, None),
             Hangup::End { grace } => (Some(Hangups::new(grace)), Some(grace)),
@@ -144,7 +148,7 @@ impl CriRuntime {
             PortForward::Namespace => Some(Entrances::default()),
         };
         let client = Arc::new(Client::new(endpoint.clone()));
-        let containerd = Arc::new(Containerd::new(client.clone(), exec, grace));
+        let containerd = Arc::new(Containerd::new(client.clone(), exec, grace, drain));
         let tls = OnceLock::new();
         let shared =
             Shared { endpoint, client, containerd, streaming_trust, tls, hangups, entrances };

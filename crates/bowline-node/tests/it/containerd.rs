@@ -296,6 +296,27 @@ async fn a_command_is_started_and_waited_for_at_containerd() {
 }
 
 #[tokio::test]
+async fn output_that_others_hold_is_cut_off_in_time() {
+    let shim = Shim::start();
+    let (held, state) = (Mutex::new(Vec::new()), shim.state.clone());
+    let start = move |_| -> crate::cri_server::BoxFuture<Reply> {
+        let ExecProcess { stdout, stderr, .. } = state.exec.lock().unwrap().clone();
+        let open = |name| OpenOptions::new().open_sender(name).unwrap();
+        held.lock().unwrap().extend([stdout, stderr].map(open));
+        state.exit.notify_one();
+        Box::pin(async { Reply::message(&Number { number: NOBODY }) })
+    };
+    shim.cri.other(START, Reply::made(start));
+    let drain = Some(Duration::from_millis(1));
+    let runtime = CriRuntime::new(CriSettings { drain, ..shim.settings() });
+    let node = Node::start(Arc::new(runtime)).await;
+    let ended = run(node.address, &exec(&["x"]), Carrier::Spdy, "").await.unwrap();
+    assert_eq!(ended.end, Ok(Outcome::Exited(7)));
+    assert!(ended.stderr.starts_with("the output is cut off"), "{}", ended.stderr);
+    shim.state.deleted.notified().await;
+}
+
+#[tokio::test]
 async fn why_a_command_does_not_start_is_in_containerds_words() {
     let shim = Shim::start();
     let node = shim.node().await;

@@ -15,7 +15,14 @@ use super::fifos::Fifos;
 use super::running::ContainerdProcess;
 use super::spec::ProcessSpec;
 use super::tasks::Task;
-use crate::runtime::{Command, StartError};
+use crate::pipes::PIPE_BYTES;
+use crate::runtime::{Command, Drain, StartError};
+
+/// The most bytes that the shim can have of one output: in its pipe from the command, which is as
+/// big as the system makes them, and in its hands.
+const SHIM_BYTES: usize = 128 * 1024;
+/// The most bytes of a command's two outputs that are on their way when it ends.
+const HELD_BYTES: usize = 2 * (PIPE_BYTES + SHIM_BYTES);
 
 /// A command to run in a container, by containerd's own interface.
 #[derive(Debug)]
@@ -58,6 +65,10 @@ impl Command for ContainerdExec {
 
     fn words(&self) -> &[String] {
         &self.words
+    }
+
+    fn drain(&self) -> Drain {
+        Drain { patience: self.containerd.drain, held_bytes: HELD_BYTES }
     }
 }
 

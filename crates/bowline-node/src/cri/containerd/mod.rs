@@ -65,6 +65,8 @@ pub(crate) struct Containerd {
     is_told: AtomicBool,
     /// How long a command whose client has gone may take to end; `None` lets it run on.
     grace: Option<Duration>,
+    /// How long the output of a command is read on after it has ended, while others hold it.
+    drain: Option<Duration>,
     /// The tasks that look after commands whose session has ended.
     leftovers: TaskTracker,
     /// Ends every grace.
@@ -72,12 +74,18 @@ pub(crate) struct Containerd {
 }
 
 impl Containerd {
-    pub(super) fn new(client: Arc<Client>, by: ExecBy, grace: Option<Duration>) -> Containerd {
+    pub(super) fn new(
+        client: Arc<Client>,
+        by: ExecBy,
+        grace: Option<Duration>,
+        drain: Option<Duration>,
+    ) -> Containerd {
         Containerd {
             client,
             is_left: AtomicBool::new(by == ExecBy::Runtime),
             is_told: AtomicBool::new(false),
             grace,
+            drain,
             leftovers: TaskTracker::new(),
             kill_now: CancellationToken::new(),
         }
