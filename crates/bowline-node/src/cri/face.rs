@@ -1,9 +1,9 @@
 //! A socket in front of a runtime's: everything passes as it is, but the URLs of streams, which
 //! become those of a [streaming server](crate::streaming) of ours.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,6 +35,9 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(10);
 /// The mode of the socket where the runtime's cannot be seen yet.
 const MODE: u32 = 0o660;
+/// How many names there are for the directory in which a socket is made. One stays behind if the
+/// node is killed at that moment.
+const NAMES: u32 = 256;
 /// What both sides are told when the node ends. Neither is: a connection to a socket has no words
 /// for it.
 const SHUTDOWN: &str = "the node shuts down";
@@ -64,7 +67,8 @@ impl Face {
     /// Must be called in a tokio runtime with I/O.
     ///
     /// # Errors
-    /// If somebody listens there already, or a socket cannot be made there.
+    /// If it is the runtime's own socket, somebody listens there already, or a socket cannot be
+    /// made there.
     pub fn bind(
         endpoint: &Endpoint,
         runtime: &CriRuntime,
@@ -72,12 +76,6 @@ impl Face {
         end: CancellationToken,
     ) -> io::Result<Face> {
         let (path, behind) = (endpoint.path(), &runtime.shared.endpoint);
-        if path == behind.path() {
-            return Err(io::Error::new(
-                ErrorKind::InvalidInput,
-                "that is the runtime's own socket",
-            ));
-        }
         let (listener, socket) = bind(path, behind.path())?;
         let streams = Streams { shared: runtime.shared.clone(), streaming };
         Ok(Face { listener, socket, endpoint: behind.clone(), streams, end })
@@ -223,24 +221,63 @@ fn use_up(upstream: Result<Upstream, Refusal>) {
     });
 }
 
-/// Makes a socket at `path` that is used as the one at `model` is: it is not there before it has
-/// its mode and owner.
+/// Makes a socket at `path` that is used as the one at `model` is: nobody can connect to it before
+/// it has its mode and owner.
 fn bind(path: &Path, model: &Path) -> io::Result<(UnixListener, Socket)> {
-    refuse_taken(path)?;
     let named = || io::Error::new(ErrorKind::InvalidInput, "the socket has no name");
     let directory = path.parent().ok_or_else(named)?;
     fs::create_dir_all(directory)?;
-    // No longer than most names: a socket's path may have 108 bytes.
-    let hidden = directory.join(format!(".{}", std::process::id()));
-    let _ = fs::remove_file(&hidden);
-    let listener = UnixListener::bind(&hidden)?;
-    let made = prepare(&hidden, model).and_then(|()| fs::rename(&hidden, path));
-    if let Err(error) = made {
-        let _ = fs::remove_file(&hidden);
-        return Err(error);
+    if is_same(path, model) {
+        let own = "that is the runtime's own socket";
+        return Err(io::Error::new(ErrorKind::InvalidInput, own));
     }
-    let file = fs::metadata(path)?;
+    refuse_taken(path)?;
+    let closed = Closed::within(directory)?;
+    let hidden = closed.socket();
+    let listener = UnixListener::bind(&hidden)?;
+    prepare(&hidden, model)?;
+    let file = fs::symlink_metadata(&hidden)?;
+    fs::rename(&hidden, path)?;
     Ok((listener, Socket { path: path.to_owned(), file: (file.dev(), file.ino()) }))
+}
+
+/// Whether two paths are of the same socket, which need not be there: `/var/run` is `/run`.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let file = |path| fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
+    let place =
+        |path: &Path| Some((path.parent()?.canonicalize().ok()?, path.file_name()?.to_owned()));
+    let is_one_file = file(one).is_some_and(|one| Some(one) == file(other));
+    is_one_file || one == other || place(one).is_some_and(|one| Some(one) == place(other))
+}
+
+/// A directory into which only its owner gets, where a socket is made. It goes when this is
+/// dropped.
+struct Closed(PathBuf);
+
+impl Closed {
+    fn within(directory: &Path) -> io::Result<Closed> {
+        // With short names: a socket's path may have 108 bytes.
+        for name in 0..NAMES {
+            let path = directory.join(format!(".{name:x}"));
+            match DirBuilder::new().mode(0o700).create(&path) {
+                Ok(()) => return Ok(Closed(path)),
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(ErrorKind::AlreadyExists.into())
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.0.join("s")
+    }
+}
+
+impl Drop for Closed {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(self.socket());
+        let _ = fs::remove_dir(&self.0);
+    }
 }
 
 fn prepare(path: &Path, model: &Path) -> io::Result<()> {
@@ -321,9 +358,50 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("file");
         fs::write(&path, "kept").unwrap();
-        assert_eq!(bind(&path, &path).unwrap_err().kind(), ErrorKind::AlreadyExists);
+        let model = directory.path().join("model");
+        assert_eq!(bind(&path, &model).unwrap_err().kind(), ErrorKind::AlreadyExists);
         assert_eq!(fs::read(&path).unwrap(), b"kept");
     }
 
+    #[tokio::test]
+    async fn the_runtimes_own_socket_is_not_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        symlink(at("run"), at("var")).unwrap();
+        fs::create_dir(at("run")).unwrap();
+        let refused = |path: &str, model: &str| {
+            let error = bind(&at(path), &at(model)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{path} {model}: {error}");
+        };
+        // While the runtime has none yet; its directory may be missing as well.
+        refused("run/cri", "var/cri");
+        refused("var/cri", "run/../run/cri");
+        refused("run/new/cri", "var/new/cri");
+        // What it has left behind when it ended.
+        drop(BlockingListener::bind(at("run/cri")).unwrap());
+        symlink(at("run/cri"), at("link")).unwrap();
+        refused("var/cri", "run/cri");
+        refused("run/cri", "link");
+        assert!(bind(&at("var/other"), &at("run/cri")).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_socket_is_made_where_only_its_owner_gets() {
+        let directory = tempfile::tempdir().unwrap();
+        // Another one's, or what a killed one has left.
+        fs::create_dir(directory.path().join(".0")).unwrap();
+        let closed = Closed::within(directory.path()).unwrap();
+        assert_eq!(mode(&closed.0), 0o700);
+        assert_eq!(closed.0, directory.path().join(".1"));
+        let _listener = UnixListener::bind(closed.socket()).unwrap();
+        drop(closed);
+        assert!(!directory.path().join(".1").exists());
+        // The longest path that a socket can have.
+        let length = 107 - directory.path().as_os_str().len() - "//s.sock".len();
+        let long = directory.path().join("d".repeat(length)).join("s.sock");
+        assert!(bind(&long, &long.with_extension("model")).is_ok());
+    }
+
+    use std::os::unix::fs::symlink;
     use std::os::unix::net::UnixListener as BlockingListener;
 }
