@@ -158,9 +158,10 @@ impl Watch {
         }
     }
 
-    /// Finds the process, also one that is still to be started.
+    /// Finds the process, also one that is added, and still to be started.
     async fn process(&self) -> Result<Process, &'static str> {
         let lost = Instant::now();
+        self.shared.starts().lost(&self.container, self.number);
         loop {
             let news = self.shared.news.notified();
             let now = Instant::now();

@@ -12,11 +12,13 @@ use crate::procfs::Process;
 
 /// How long an exec that was given to a session may still turn out to be another's: a runtime adds
 /// an exec within milliseconds, and this is for one that has much to do.
-const SETTLED_AFTER: Duration = Duration::from_secs(2);
+pub(super) const SETTLED_AFTER: Duration = Duration::from_secs(2);
 /// How long nothing may have been added for a row to be quiet.
 const QUIET_AFTER: Duration = Duration::from_millis(250);
+/// Why a process is not known.
+pub(super) const OTHERS: &str = "others have started commands in its container at the same time";
 /// The most sessions of one row.
-const SESSIONS: usize = 1024;
+pub(super) const SESSIONS: usize = 1024;
 /// The most execs that are remembered of one row; of what others start there is little.
 const EXECS: usize = 2 * SESSIONS;
 
@@ -169,6 +171,16 @@ impl Row {
         Some(self.execs.len() - 1)
     }
 
+    /// Whether any exec was added since a session of it asked.
+    pub(super) fn has_more_since(&self, number: u64) -> bool {
+        self.members.get(&number).is_some_and(|member| member.position < self.execs.len())
+    }
+
+    /// Whether any exec was added within this time.
+    pub(super) fn has_any_of(&self, from: Instant, until: Instant) -> bool {
+        self.execs.iter().any(|exec| (from..until).contains(&exec.added_at))
+    }
+
     fn place(&self, exec: &str) -> Option<usize> {
         self.execs.iter().position(|known| known.id == exec)
     }
@@ -218,7 +230,7 @@ impl Row {
         let only = self.only_one(number, is_counted, is_alike, has_words);
         match only.map(|place| &self.execs[place].process) {
             Some(ExecProcess::Seen { process, .. }) => Verdict::Process(*process),
-            _ => Verdict::Unknown("others have started commands in its container at the same time"),
+            _ => Verdict::Unknown(OTHERS),
         }
     }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-use super::row::{Row, Verdict};
+use super::row::{OTHERS, Row, SETTLED_AFTER, Verdict};
 use super::words::{Asked, Seen};
 
 /// How long an exec may take to be added after it was asked for, and to be started then. One that
@@ -43,6 +43,8 @@ struct Session {
     exec: Option<usize>,
     /// Its exec may have been missed.
     is_blind: bool,
+    /// Its client went before an exec was given to it.
+    is_lost_early: bool,
     /// Held until the runtime has added its exec.
     turn: Option<OwnedSemaphorePermit>,
 }
@@ -61,9 +63,29 @@ impl Starts {
         let container = self.containers.entry(container.to_owned()).or_default();
         let row_number = container.row_to_join(now).unwrap_or(number);
         container.rows.entry(row_number).or_default().join(number, asked);
-        let session = Session { row: row_number, asked_at: now, exec: None, is_blind: false, turn };
+        let session = Session {
+            row: row_number,
+            asked_at: now,
+            exec: None,
+            is_blind: false,
+            is_lost_early: false,
+            turn,
+        };
         container.sessions.insert(number, session);
         number
+    }
+
+    /// Notes that the client of a session is lost.
+    ///
+    /// Where no exec was given to it, there may never be one for it, and the next one that is added
+    /// may be that of another who has asked for the same, here or of the runtime itself. So it
+    /// still gets what is added, for others not to be taken for one another, but never has it.
+    pub(super) fn lost(&mut self, container: &str, number: u64) {
+        let container = self.containers.get_mut(container);
+        let session = container.and_then(|container| container.sessions.get_mut(&number));
+        if let Some(session) = session {
+            session.is_lost_early = session.exec.is_none();
+        }
     }
 
     /// Notes that the runtime has added an exec to a container.
@@ -159,15 +181,27 @@ impl Starts {
         if session.exec.is_none() && !session.is_waiting(now) {
             return Verdict::Unknown("nothing was told of its start");
         }
+        if session.is_lost_early && session.exec.is_some() {
+            return Verdict::Unknown("its client went before the runtime had begun it");
+        }
         let is_quiet = row.is_quiet(now) && !container.is_anybody_waiting(now);
         let is_starting = row.is_starting(now);
         if session.exec.is_none() || is_starting || (!is_quiet && !is_urgent) {
             return Verdict::Waiting;
         }
+        let others = container.sessions.values().filter(|other| other.row != session.row);
+        if others.filter(|other| other.exec.is_none()).any(|other| {
+            // What this row has got may be what that one has asked for.
+            row.has_any_of(other.asked_at, other.late_at())
+        }) {
+            return Verdict::Unknown(OTHERS);
+        }
         let is_there = |member: &u64| container.sessions.contains_key(member);
-        // Of those that still wait nothing was added; what is late with asking is not counted.
+        // Of who has no exec, and was followed by none, nothing was added. Else another may have
+        // got it.
         let has_exec = |member: &u64| {
-            container.sessions.get(member).is_none_or(|session| session.exec.is_some())
+            let known = container.sessions.get(member);
+            known.is_none_or(|known| known.exec.is_some()) || row.has_more_since(*member)
         };
         match is_quiet {
             true => row.by_order(number, has_exec),
@@ -198,10 +232,16 @@ impl Session {
     fn is_waiting(&self, now: Instant) -> bool {
         self.exec.is_none() && !self.is_blind && now < self.asked_at + START_PATIENCE
     }
+
+    /// When its exec is not waited for any more. That of a blind one was rather missed than late.
+    fn late_at(&self) -> Instant {
+        self.asked_at + if self.is_blind { SETTLED_AFTER } else { START_PATIENCE }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::row::SESSIONS;
     use super::*;
     use crate::procfs::Process;
 
@@ -428,6 +468,84 @@ mod tests {
         let session = scene.ask(SLEEP);
         scene.run(1, SLEEP);
         scene.assert_known(&[(session, 1)]);
+    }
+
+    #[test]
+    fn a_lost_session_that_was_never_started_takes_nothing_of_the_next_one() {
+        for is_lost in [true, false] {
+            let mut scene = Scene::new();
+            let stuck = scene.ask(SHELL);
+            if is_lost {
+                scene.starts.lost(CONTAINER, stuck);
+            }
+            scene.pass(600);
+            let next = scene.ask(SHELL);
+            scene.run(1, SHELL);
+            scene.pass(300);
+            for is_urgent in [true, false] {
+                for session in [stuck, next] {
+                    let verdict = scene.starts.verdict(CONTAINER, session, is_urgent, scene.now);
+                    assert!(!matches!(verdict, Verdict::Process(_)), "{session}: {verdict:?}");
+                }
+            }
+            // Nor once it is late, or when the first one has gone.
+            scene.pass(6000);
+            scene.assert_unknown(&[stuck, next]);
+            scene.starts.leave(CONTAINER, stuck);
+            scene.assert_unknown(&[next]);
+        }
+    }
+
+    #[test]
+    fn after_a_lost_session_that_was_never_started_others_are_not_taken_for_each_other() {
+        let mut scene = Scene::new();
+        let stuck = scene.ask(SHELL);
+        scene.starts.lost(CONTAINER, stuck);
+        let second = scene.ask(SHELL);
+        scene.run(1, SHELL);
+        scene.starts.leave(CONTAINER, stuck);
+        let third = scene.ask(SHELL);
+        // It is the third's, which gets none.
+        scene.run(2, SHELL);
+        scene.pass(2100);
+        let urgent = scene.starts.verdict(CONTAINER, second, true, scene.now);
+        assert!(!matches!(urgent, Verdict::Process(_)), "{urgent:?}");
+        scene.pass(6000);
+        scene.assert_unknown(&[second, third]);
+    }
+
+    #[test]
+    fn a_lost_session_takes_nothing_that_the_runtime_was_asked_for_by_others() {
+        let mut scene = Scene::new();
+        let lost = scene.ask(SHELL);
+        scene.starts.lost(CONTAINER, lost);
+        assert_eq!(scene.verdict(lost), Verdict::Waiting);
+        scene.run(1, SHELL);
+        scene.assert_unknown(&[lost]);
+        // One that is lost later has its own.
+        scene.starts.leave(CONTAINER, lost);
+        let session = scene.ask(SHELL);
+        scene.run(2, SHELL);
+        scene.starts.lost(CONTAINER, session);
+        scene.assert_known(&[(session, 2)]);
+    }
+
+    #[test]
+    fn the_process_of_a_session_in_another_row_is_not_taken() {
+        let mut scene = Scene::new();
+        let stuck = scene.ask(SHELL);
+        for number in 1..SESSIONS as u64 {
+            let failed = scene.ask(SLEEP);
+            assert_eq!(failed, number);
+        }
+        let other = scene.ask(SHELL);
+        assert_eq!(scene.starts.containers[CONTAINER].rows.len(), 2);
+        for failed in 1..SESSIONS as u64 {
+            scene.starts.leave(CONTAINER, failed);
+        }
+        scene.run(1, SHELL);
+        scene.pass(6000);
+        scene.assert_unknown(&[stuck, other]);
     }
 
     #[test]
