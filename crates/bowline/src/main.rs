@@ -29,9 +29,14 @@ mod web;
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use args::Invocation;
 use outcome::Exit;
+
+/// How long is waited at the end for calls that block. One may do so for ever: to read the words of
+/// a container's process can be as slow as that wants.
+const BLOCKED_PATIENCE: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let mut words = std::env::args_os();
@@ -87,7 +92,11 @@ fn print_text(text: impl AsRef<[u8]>) -> Exit {
 
 fn serve(main: impl Future<Output = anyhow::Result<()>>) -> Exit {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let result = runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(main));
+    let result = runtime.map_err(Into::into).and_then(|runtime| {
+        let result = runtime.block_on(main);
+        runtime.shutdown_timeout(BLOCKED_PATIENCE);
+        result
+    });
     match result {
         Ok(()) => Exit::success(),
         Err(error) => Exit::refused(format_args!("{error:#}")),

@@ -68,13 +68,18 @@ struct Shared {
     grace: Duration,
     starts: Mutex<Starts>,
     /// Who may ask next, by container.
-    turns: Mutex<HashMap<String, Weak<Semaphore>>>,
+    turns: Mutex<Places>,
     /// Told when something is known that was not before.
     news: Notify,
     looks: Arc<Semaphore>,
+    /// Whose processes are looked at, by container: each may hold up one look, and no more.
+    looked_at: Mutex<Places>,
     endings: TaskTracker,
     kill_now: CancellationToken,
 }
+
+/// One place for each container where anybody wants it.
+type Places = HashMap<String, Weak<Semaphore>>;
 
 /// A session whose command is to be ended if its client is lost. Dropped, it is forgotten.
 pub(crate) struct Watch {
@@ -93,6 +98,7 @@ impl Hangups {
             turns: Mutex::default(),
             news: Notify::new(),
             looks: Arc::new(Semaphore::new(LOOKS)),
+            looked_at: Mutex::default(),
             endings: TaskTracker::new(),
             kill_now: CancellationToken::new(),
         };
@@ -195,25 +201,13 @@ impl Shared {
 
     /// Waits until no other session of the container has its turn, or has had it for too long.
     async fn wait_for_turn(&self, container: &str) -> Option<OwnedSemaphorePermit> {
-        let mut turn = pin!(self.turn(container).acquire_owned());
+        let mut turn = pin!(place(&self.turns, container).acquire_owned());
         loop {
             match timeout(TURN, turn.as_mut()).await {
                 Ok(turn) => return turn.ok(),
                 Err(_) => self.starts().pass_turns(container, TURN, Instant::now()),
             }
         }
-    }
-
-    /// Returns where the sessions of a container wait for their turns.
-    fn turn(&self, container: &str) -> Arc<Semaphore> {
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(turn) = turns.get(container).and_then(Weak::upgrade) {
-            return turn;
-        }
-        turns.retain(|_, turn| turn.strong_count() > 0);
-        let turn = Arc::new(Semaphore::new(1));
-        turns.insert(container.to_owned(), Arc::downgrade(&turn));
-        turn
     }
 
     fn miss(&self) {
@@ -257,17 +251,30 @@ impl Shared {
     }
 
     async fn look_once(&self, container: &str, pid: RawPid) -> Option<Seen> {
+        let place = place(&self.looked_at, container).acquire_owned().await.ok()?;
         let permit = self.looks.clone().acquire_owned().await.ok()?;
         let container = container.to_owned();
         let look = move || {
             let seen = Seen::look(pid, &container);
             // Held for as long as it takes, whoever still waits.
-            drop(permit);
+            drop((place, permit));
             seen
         };
         #[expect(clippy::disallowed_methods, reason = "it is waited for")]
         spawn_blocking(look).await.ok().flatten()
     }
+}
+
+/// Returns where those who want the place of a container wait for it.
+fn place(places: &Mutex<Places>, container: &str) -> Arc<Semaphore> {
+    let mut places = places.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(place) = places.get(container).and_then(Weak::upgrade) {
+        return place;
+    }
+    places.retain(|_, place| place.strong_count() > 0);
+    let place = Arc::new(Semaphore::new(1));
+    places.insert(container.to_owned(), Arc::downgrade(&place));
+    place
 }
 
 /// Follows the events of the runtime for as long as it has some.
