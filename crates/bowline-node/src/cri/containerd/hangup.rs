@@ -9,7 +9,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::ends::Ends;
-use super::messages::RUNNING;
 use super::running::{Fault, Phase, close_stdin, is_broken, visible, wait_again};
 use super::tasks::Task;
 use crate::cri::client::CallError;
@@ -101,7 +100,7 @@ async fn look(task: &Task) -> UnderWay {
     let mut pause = LOOK_PAUSE;
     loop {
         match task.get().await {
-            Ok(process) if process.status == RUNNING => {
+            Ok(process) if process.may_run() => {
                 let first = visible(process.pid, task.container_id());
                 return UnderWay::Runs(first, Some(exit_of(task)));
             }

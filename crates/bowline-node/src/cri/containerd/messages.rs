@@ -3,8 +3,10 @@
 
 use prost::Message;
 
-/// `RUNNING`, of `Status`.
+/// Of `Status`.
+const CREATED: i32 = 1;
 pub(super) const RUNNING: i32 = 2;
+const STOPPED: i32 = 3;
 /// What tells containerd that a value is the JSON of an OCI process.
 pub(super) const PROCESS_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Process";
 
@@ -74,6 +76,13 @@ pub(super) struct Process {
     /// Where its output goes.
     #[prost(string, tag = "6")]
     pub stdout: String,
+}
+
+impl Process {
+    /// Returns whether it may go on: also one that is paused, as its container is.
+    pub(super) fn may_run(&self) -> bool {
+        !matches!(self.status, CREATED | STOPPED)
+    }
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -324,7 +324,7 @@ pub(super) async fn close_stdin(task: Task) -> Result<(), String> {
     warn!("the end of stdin: {error}");
     if matches!(error, CallError::Status(_)) {
         match task.get().await {
-            Ok(process) if process.status == RUNNING => {}
+            Ok(process) if process.may_run() => {}
             // The call that waits for its end will say more.
             Ok(_) | Err(CallError::Status(_)) => return Ok(()),
             Err(_) => {}
