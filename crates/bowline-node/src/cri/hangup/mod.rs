@@ -3,8 +3,9 @@
 //!
 //! Which they are is told by [`events`] of the runtime, of which [`starts`] makes that of each
 //! session. Where that cannot be known, nothing is ended; nor is it where a client goes before the
-//! runtime has added its exec. It costs a session that ends well a look at two files in `/proc`, and
-//! its turn: as long as the runtime has not added the exec of another one in the same container.
+//! runtime has added its exec. It costs a session that ends well a look at two files in `/proc`,
+//! and its turn: as long as the runtime has not added the exec of another one in the same
+//! container.
 
 pub(super) mod cgroup;
 mod events;

@@ -1,3 +1,5 @@
+//! Sessions and execs of one container, in any order, to the processes that are known.
+
 use super::*;
 use crate::cri::hangup::row::SESSIONS;
 use crate::procfs::Process;
