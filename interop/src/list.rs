@@ -228,7 +228,9 @@ pub fn first_size(client: &Client) -> String {
     let console = Console::start(client, 33, 111, &["stty", "size"]);
     let (status, seen) = console.ends();
     assert!(status.success(), "{}: {seen:?}", client.name);
-    seen.trim().to_owned()
+    // What kubectl before 1.34 says of an empty message is on the terminal as well.
+    let lines = seen.lines().filter(|line| !line.trim_end().ends_with(", discarding message"));
+    lines.map(str::trim).collect::<Vec<_>>().join(" ").trim().to_owned()
 }
 
 fn size(client: &Client) {
