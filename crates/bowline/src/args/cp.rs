@@ -170,16 +170,8 @@ pub fn read(values: &Values) -> Result<Cp, BadUsage> {
         };
         text.parse().map(Some).map_err(bad)
     };
-    let choice = |flag: &Flag, known: &'static [&'static str], all: &'static str| {
-        let text = values.text(flag.long).unwrap_or_else(|| flag.default.to_owned());
-        let found = known.iter().position(|one| *one == text);
-        found.ok_or_else(|| bad_value(flag, &text, BadValue::Choice(all)))
-    };
-    let progress = match choice(&PROGRESS, &["auto", "plain", "none"], "auto, plain, none")? {
-        0 => Progress::Auto,
-        1 => Progress::Plain,
-        _ => Progress::None,
-    };
+    let progress = [("auto", Progress::Auto), ("plain", Progress::Plain), ("none", Progress::None)];
+    let progress = values.choice(&PROGRESS, &progress)?;
     Ok(Cp {
         source,
         target,
@@ -187,7 +179,7 @@ pub fn read(values: &Values) -> Result<Cp, BadUsage> {
         no_preserve: values.is_on("no-preserve"),
         retries: u64::try_from(values.number("retries").unwrap_or(0)).ok(),
         verify: values.is_on("verify"),
-        symlinks: choice(&SYMLINKS, &["keep", "skip"], "keep, skip")? == 0,
+        symlinks: values.choice(&SYMLINKS, &[("keep", true), ("skip", false)])?,
         progress,
         max_bytes: number(&MAX_BYTES)?,
         max_entries: number(&MAX_ENTRIES)?,

@@ -129,35 +129,15 @@ pub fn read(values: &Values) -> Result<Cri, BadUsage> {
             .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
         streaming_port: values.port(STREAMING_PORT.long).unwrap_or(0),
         streaming_certificate: pair(values, STREAMING_CERT.long, STREAMING_KEY.long)?,
-        exec: choice(
-            values,
-            &EXEC,
-            &[("auto", ExecBy::Auto), ("runtime", ExecBy::Runtime)],
-            "auto, runtime",
-        )?,
-        hangs_up: choice(values, &HANGUP, &[("end", true), ("none", false)], "end, none")?,
-        port_forward: choice(
-            values,
+        exec: values.choice(&EXEC, &[("auto", ExecBy::Auto), ("runtime", ExecBy::Runtime)])?,
+        hangs_up: values.choice(&HANGUP, &[("end", true), ("none", false)])?,
+        port_forward: values.choice(
             &PORT_FORWARD,
             &[("runtime", PortForward::Runtime), ("netns", PortForward::Namespace)],
-            "runtime, netns",
         )?,
     })
 }
 
 fn endpoint(flag: &Flag, text: &str) -> Result<Endpoint, BadFlag> {
     Endpoint::parse(text).map_err(|_| bad_value(flag, text, BadValue::Endpoint))
-}
-
-/// Returns the value that a word stands for; without a word the default's.
-fn choice<T: Copy>(
-    values: &Values,
-    flag: &Flag,
-    words: &[(&str, T)],
-    all: &'static str,
-) -> Result<T, BadFlag> {
-    let given = values.text(flag.long);
-    let word = given.as_deref().unwrap_or(flag.default);
-    let found = words.iter().find(|known| known.0 == word);
-    found.map(|known| known.1).ok_or_else(|| bad_value(flag, word, BadValue::Choice(all)))
 }

@@ -242,7 +242,9 @@ pub fn read(values: &Values) -> Result<Node, BadUsage> {
         Some("cri") if filenames.is_empty() => Some(Runtime::Cri),
         Some("cri") => return Err(BadUsage::Conflict("runtime=cri", FILENAME.long)),
         Some(other) => {
-            return Err(bad_value(&RUNTIME, other, BadValue::Choice("process, cri")).into());
+            return Err(
+                bad_value(&RUNTIME, other, BadValue::Choice("process, cri".to_owned())).into()
+            );
         }
     };
     let cri = (is_in_front || runtime == Some(Runtime::Cri)).then_some(cri);

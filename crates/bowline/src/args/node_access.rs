@@ -119,7 +119,7 @@ pub fn read(values: &Values) -> Result<NodeAccess, BadUsage> {
         Some("Webhook") => return lone(AUTHORIZATION_MODE.long, KUBECONFIG.long),
         Some("AlwaysAllow") => Authorization::AlwaysAllow,
         Some(other) => {
-            let why = BadValue::Choice("Webhook, Names, AlwaysAllow");
+            let why = BadValue::Choice("Webhook, Names, AlwaysAllow".to_owned());
             return Err(bad_value(&AUTHORIZATION_MODE, other, why).into());
         }
     };

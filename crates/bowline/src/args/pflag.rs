@@ -68,7 +68,7 @@ pub enum BadValue {
     Negative,
     /// Not one of the values that there are.
     #[error("must be one of: {0}")]
-    Choice(&'static str),
+    Choice(String),
     /// Not a name and a value.
     #[error("must be NAME=VALUE")]
     Pair,
@@ -240,6 +240,21 @@ impl Values {
     /// A text that was given and is not empty: these flags take "" for "not given".
     pub fn text(&self, name: &str) -> Option<String> {
         self.all(name).last().filter(|text| !text.is_empty()).map(str::to_owned)
+    }
+
+    /// What the word that was given stands for, or else that of the default. `words` are all that
+    /// there are.
+    ///
+    /// # Errors
+    /// [`BadFlag`] for any other word.
+    pub fn choice<T: Copy>(&self, flag: &Flag, words: &[(&str, T)]) -> Result<T, BadFlag> {
+        let given = self.text(flag.long);
+        let word = given.as_deref().unwrap_or(flag.default);
+        let found = words.iter().find(|known| known.0 == word);
+        found.map(|known| known.1).ok_or_else(|| {
+            let all: Vec<_> = words.iter().map(|known| known.0).collect();
+            bad_value(flag, word, BadValue::Choice(all.join(", ")))
+        })
     }
 
     /// A path that was given and is not empty.
