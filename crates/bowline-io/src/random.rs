@@ -7,3 +7,9 @@ pub fn bytes<const N: usize>() -> [u8; N] {
     rand::fill(&mut bytes[..]);
     bytes
 }
+
+/// As many fresh [bytes](bytes()), as text of two hexadecimal digits each: ids, tokens, marks.
+#[must_use]
+pub fn hex<const N: usize>() -> String {
+    bytes::<N>().iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -309,7 +309,7 @@ fn node_object(port: u16) -> Object {
 }
 
 fn token() -> String {
-    random::bytes::<16>().iter().map(|byte| format!("{byte:02x}")).collect()
+    random::hex::<16>()
 }
 
 fn kubeconfig(address: &SocketAddr, ca: &str, admin: &str, viewer: &str) -> Value {

@@ -18,8 +18,7 @@ pub(crate) fn script(text: &str, arguments: &[&str]) -> Words {
 
 /// Returns a random text, which no file's name can contain by accident.
 pub(crate) fn marker() -> String {
-    let bytes: [u8; 8] = bowline_io::random::bytes();
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bowline_io::random::hex::<8>()
 }
 
 /// Returns the command that packs what is at a path, and the tree's name in the archive.

@@ -150,9 +150,8 @@ impl Requester {
     /// A session that this one asks for.
     #[must_use]
     pub fn record(&self, verb: &'static str, namespace: &str, pod: &str) -> Record {
-        let id = random::bytes::<4>().iter().map(|byte| format!("{byte:02x}")).collect();
         Record {
-            id,
+            id: random::hex::<4>(),
             requester: self.clone(),
             verb,
             namespace: namespace.to_owned(),

@@ -1,10 +1,10 @@
 //! A command of a client's in a container of containerd's.
 
-use std::fmt::Write as _;
 use std::fmt::{self, Display, Formatter};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use bowline_io::random;
 use bowline_io::text::go_error;
 use bowline_proto::session::{Size, Wants};
 use tracing::info;
@@ -47,7 +47,8 @@ impl Command for ContainerdExec {
     type Process = ContainerdProcess;
 
     fn start(&mut self, size: Option<Size>) -> Result<ContainerdProcess, StartError> {
-        let exec_id = new_id();
+        // As long as containerd's own.
+        let exec_id = random::hex::<32>();
         let has = (self.wants.stdin, !self.wants.tty);
         let name = format!("bowline-{}", &exec_id[..16]);
         let made = Fifos::make(&self.directory, &name, has).map_err(|error| {
@@ -75,13 +76,4 @@ impl Command for ContainerdExec {
 /// Puts the beginning of the kubelet's and containerd's messages in front of the reason.
 pub(super) fn not_started(why: &str) -> StartError {
     StartError(format!("error executing command in container: failed to exec in container: {why}"))
-}
-
-/// Makes an id as containerd's own are.
-fn new_id() -> String {
-    let bytes: [u8; 32] = bowline_io::random::bytes();
-    bytes.iter().fold(String::with_capacity(64), |mut id, byte| {
-        let _ = write!(id, "{byte:02x}");
-        id
-    })
 }
