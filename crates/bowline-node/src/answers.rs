@@ -46,21 +46,26 @@ pub(crate) fn set_headers(reply: &mut Reply, headers: &[(&'static str, String)])
     }
 }
 
-/// Turns a request into the 101 that `accept` makes of it, or its refusal.
-pub(crate) fn negotiate(
+/// Turns a request into the 101 that `accept` makes of it, or why it makes none.
+///
+/// # Errors
+/// [`Refusal`] for a request of which no upgrade can be made, as boxes on its way could disagree
+/// about its end.
+pub(crate) fn judge(
     request: &Request<Incoming>,
     accept: impl Fn(&str, Lines<'_>) -> Result<Accepted, negotiate::Refusal>,
-) -> Result<Accepted, Refusal> {
+) -> Result<Result<Accepted, negotiate::Refusal>, Refusal> {
     if has_body(request.headers()) || request.version() != Version::HTTP_11 {
         return Err(Refusal::new(400, "an upgrade is a request of HTTP/1.1 without a body"));
     }
     let lines = lines(request.headers());
-    accept(request.method().as_str(), Lines(&lines)).map_err(|refusal| {
-        // The kubelet answers every request without an upgrade so (docs/protocols/endpoints.md,
-        // 1.2).
-        let code = if refusal == negotiate::Refusal::NoUpgrade { 500 } else { refusal.code() };
+    Ok(accept(request.method().as_str(), Lines(&lines)))
+}
+
+impl From<negotiate::Refusal> for Refusal {
+    fn from(refusal: negotiate::Refusal) -> Refusal {
         let cause = refusal.to_string();
         let text = if refusal.is_bare() { String::new() } else { cause.clone() };
-        Refusal { code, text, headers: refusal.headers(), cause }
-    })
+        Refusal { code: refusal.code(), text, headers: refusal.headers(), cause }
+    }
 }

@@ -6,7 +6,7 @@ use bowline_io::request_target::query;
 use bowline_io::serve::Reply;
 use bowline_proto::extension::ENV;
 use bowline_proto::negotiate::{
-    Accepts, Lines, accept, accept_forward, asks_for_tunnel, requested_carrier,
+    self, Accepted, Accepts, Lines, accept, accept_forward, asks_for_tunnel, requested_carrier,
 };
 use bowline_proto::session::Wants;
 use bowline_proto::session::protocol::Carrier;
@@ -16,7 +16,7 @@ use hyper::body::Incoming;
 use super::Kubelet;
 use super::parameters::{env, parameters, ports, replay};
 use super::route::record;
-use crate::answers::{negotiate, set_headers};
+use crate::answers::{judge, set_headers};
 use crate::runtime::{AttachRequest, Attachment, ExecRequest, PodTarget, Refusal, Target};
 use crate::streams;
 
@@ -62,7 +62,7 @@ impl Kubelet {
         wants: Wants,
     ) -> Result<Reply, Refusal> {
         let taken = Accepts { websocket_v5: true };
-        let accepted = negotiate(&request, |method, lines| accept(method, lines, taken))?;
+        let accepted = negotiated(&request, |method, lines| accept(method, lines, taken))?;
         streams::session(&self.sessions, pending, request, accepted, attachment, wants).await
     }
 
@@ -81,8 +81,20 @@ impl Kubelet {
         let record = requester.record("portforward", &target.namespace, &target.name);
         let pending = self.admit_session(record)?;
         let forwarding = self.runtime.port_forward(target, &ports).await?;
-        let accepted = negotiate(&request, accept_forward)?;
+        let accepted = negotiated(&request, accept_forward)?;
         let (sessions, at) = (&self.sessions, (forwarding, &*ports));
         streams::forward(sessions, &self.forwards, pending, request, accepted, at).await
     }
+}
+
+/// Turns a request into the 101 that `accept` makes of it, or its refusal. The kubelet's answer to
+/// every request without an upgrade is a 500 (docs/protocols/endpoints.md, 1.2).
+fn negotiated(
+    request: &Request<Incoming>,
+    accept: impl Fn(&str, Lines<'_>) -> Result<Accepted, negotiate::Refusal>,
+) -> Result<Accepted, Refusal> {
+    judge(request, accept)?.map_err(|refusal| match refusal {
+        negotiate::Refusal::NoUpgrade => Refusal { code: 500, ..refusal.into() },
+        refusal => refusal.into(),
+    })
 }

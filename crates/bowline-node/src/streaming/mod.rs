@@ -13,20 +13,19 @@ use std::fmt::{self, Debug, Formatter};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bowline_io::clock::Clock;
-use bowline_io::http::lines;
 use bowline_io::record::{Pending, Record, Requester};
 use bowline_io::request_target::parts;
-use bowline_io::serve::{Peer, Reply, Sessions, has_body};
+use bowline_io::serve::{Peer, Reply, Sessions};
 use bowline_io::text::sanitized;
 use bowline_proto::limits::REASON_BYTES;
-use bowline_proto::negotiate::{self, Accepted, Accepts, Lines, accept, accept_forward};
+use bowline_proto::negotiate::{Accepts, accept, accept_forward};
 use bowline_proto::session::Wants;
-use http::{Method, Request, Version};
+use http::{Method, Request};
 use hyper::body::Incoming;
 use tracing::debug;
 
 use self::tokens::Tokens;
-use crate::answers::{refuse, set_headers, text, too_many};
+use crate::answers::{judge, refuse, text, too_many};
 use crate::forward::Slots;
 use crate::relay;
 use crate::runtime::{Answer, Attachment, Forwarding, Refusal, Session, Upstream};
@@ -148,12 +147,15 @@ impl Streaming {
         stream: Stream,
         unknown: Option<Upstream>,
     ) -> Result<Reply, Refusal> {
-        let judged = judge(&request, matches!(stream, Stream::PortForward { .. }))?;
+        let judged = judge(&request, |method, lines| match stream {
+            Stream::PortForward { .. } => accept_forward(method, lines),
+            _ => accept(method, lines, Accepts { websocket_v5: true }),
+        })?;
         let sessions = &self.sessions;
         let accepted = match (judged, unknown) {
             (Ok(accepted), _) => accepted,
             (Err(_), Some(at)) => return relay::as_it_is(sessions, pending, request, at).await,
-            (Err(refusal), None) => return Ok(refused(&refusal)),
+            (Err(refusal), None) => return Err(refusal.into()),
         };
         match stream {
             Stream::Exec { wants, session } | Stream::Attach { wants, session } => {
@@ -202,32 +204,6 @@ fn route(path: &str) -> Option<(&'static str, String)> {
     let kinds = ["exec", "attach", "portforward"];
     let kind = kinds.into_iter().find(|known| *known == kind)?;
     Some((kind, token))
-}
-
-/// Returns what a request can be accepted as, or why it cannot.
-///
-/// # Errors
-/// [`Refusal`] for one that is not passed on either, as proxies could disagree about its end.
-fn judge(
-    request: &Request<Incoming>,
-    is_forward: bool,
-) -> Result<Result<Accepted, negotiate::Refusal>, Refusal> {
-    if has_body(request.headers()) || request.version() != Version::HTTP_11 {
-        return Err(Refusal::new(400, "an upgrade is a request of HTTP/1.1 without a body"));
-    }
-    let (method, lines) = (request.method().as_str(), lines(request.headers()));
-    Ok(if is_forward {
-        accept_forward(method, Lines(&lines))
-    } else {
-        accept(method, Lines(&lines), Accepts { websocket_v5: true })
-    })
-}
-
-fn refused(refusal: &negotiate::Refusal) -> Reply {
-    let said = if refusal.is_bare() { String::new() } else { refusal.to_string() };
-    let mut reply = text(refusal.code(), &said);
-    set_headers(&mut reply, &refusal.headers());
-    reply
 }
 
 #[cfg(test)]
