@@ -23,7 +23,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use super::{CriRuntime, Endpoint, Shared};
-use crate::runtime::{Forwarding, Refusal, Served, Session, Upstream};
+use crate::runtime::{ExecRequest, Forwarding, Refusal, Served, Session, Upstream};
 use crate::streaming::{Offer, Stream, Streaming};
 use crate::upstream::AGENT;
 
@@ -177,8 +177,8 @@ impl Exchange for Streams {
     }
 }
 
-/// Who serves an exec for which the runtime has given a URL: the node, where the command is known
-/// and can be run by it, else the runtime.
+/// Who serves an exec for which the runtime has given a URL: the runtime, where the command is not
+/// known.
 async fn exec(
     shared: Arc<Shared>,
     id: String,
@@ -187,18 +187,13 @@ async fn exec(
     url: String,
 ) -> Result<Session, Refusal> {
     let Some(command) = command else { return Ok(shared.served(url)) };
-    if let Some(ours) = shared.containerd.exec(&id, &command, &[], wants).await? {
+    let request = ExecRequest { command, wants, env: Vec::new() };
+    let session = shared.clone().exec(id, request, Some(url.clone())).await?;
+    if let Served::Local(_) = session {
         // Or else it would be one of the thousand that may wait to be used.
         use_up(shared.upstream(url, None));
-        return Ok(Served::Local(Box::new(ours)));
     }
-    if let Some(hangups) = &shared.hangups {
-        hangups.prepare(|| shared.client.channel());
-    }
-    Ok(Served::Upstream(Box::pin(async move {
-        let upstream = shared.upstream(url, None)?;
-        Ok(shared.watched(upstream, &id, command, wants.tty).await)
-    })))
+    Ok(session)
 }
 
 /// Who serves a port-forward for which the runtime has given a URL.

@@ -156,31 +156,8 @@ impl CriRuntime {
     }
 
     async fn find_exec(&self, target: &Target, request: ExecRequest) -> Result<Session, Refusal> {
-        let ExecRequest { command, wants, env } = request;
-        let Wants { stdin, stdout, stderr, tty } = wants;
         let container_id = find::running_container(&self.shared.client, target).await?;
-        let ours = self.shared.containerd.exec(&container_id, &command, &env, wants).await?;
-        if let Some(exec) = ours {
-            return Ok(Served::Local(Box::new(exec)));
-        }
-        if !env.is_empty() {
-            // No version of the interface can say it yet.
-            return Err(Refusal::new(
-                400,
-                "this node's container runtime takes no env for a command",
-            ));
-        }
-        let shared = self.shared.clone();
-        if let Some(hangups) = &shared.hangups {
-            hangups.prepare(|| shared.client.channel());
-        }
-        let request =
-            messages::ExecRequest { container_id, cmd: command, tty, stdin, stdout, stderr };
-        Ok(Served::Upstream(Box::pin(async move {
-            let upstream = shared.stream("Exec", request.clone(), None).await?;
-            let messages::ExecRequest { container_id, cmd, tty, .. } = request;
-            Ok(shared.watched(upstream, &container_id, cmd, tty).await)
-        })))
+        self.shared.clone().exec(container_id, request, None).await
     }
 
     async fn find_attach(
@@ -230,8 +207,7 @@ impl CriRuntime {
             let (shared, id) = (shared.clone(), id.clone());
             Box::pin(async move { is_running(&shared.client, &id).await })
         };
-        let log = log_files::open(status.log_path.as_ref(), request, Box::new(is_running)).await;
-        log.map_err(|error| Refusal::new(400, error.to_string()))
+        Ok(log_files::open(status.log_path.as_ref(), request, Box::new(is_running)).await?)
     }
 
     /// Runs a command to its end, for as long as it takes: as with the kubelet, it is the asker who
@@ -259,6 +235,40 @@ impl CriRuntime {
 }
 
 impl Shared {
+    /// Who serves a command in a container: the node, where it can run it, else the runtime, at
+    /// this `url` of its own, or at one that is asked for once the stream may begin.
+    async fn exec(
+        self: Arc<Self>,
+        container_id: String,
+        request: ExecRequest,
+        url: Option<String>,
+    ) -> Result<Session, Refusal> {
+        let ExecRequest { command: cmd, wants, env } = request;
+        if let Some(ours) = self.containerd.exec(&container_id, &cmd, &env, wants).await? {
+            return Ok(Served::Local(Box::new(ours)));
+        }
+        if !env.is_empty() {
+            // No version of the interface can say it yet.
+            let text = "this node's container runtime takes no env for a command";
+            return Err(Refusal::new(400, text));
+        }
+        if let Some(hangups) = &self.hangups {
+            hangups.prepare(|| self.client.channel());
+        }
+        let Wants { stdin, stdout, stderr, tty } = wants;
+        let request = messages::ExecRequest { container_id, cmd, tty, stdin, stdout, stderr };
+        Ok(Served::Upstream(Box::pin(async move {
+            let upstream = match url {
+                Some(url) => self.upstream(url, None)?,
+                None => self.stream("Exec", request.clone(), None).await?,
+            };
+            let Some(hangups) = &self.hangups else { return Ok(upstream) };
+            let messages::ExecRequest { container_id, cmd, tty, .. } = request;
+            let watch = hangups.before_start(&container_id, cmd, tty).await;
+            Ok(Upstream { on_lost: Some(Box::new(|_| watch.end())), ..upstream })
+        })))
+    }
+
     /// Asks for a URL once a stream may begin: it is good for a minute, and for one request.
     /// `wants` are its channels, where they may be others than the client's.
     async fn stream(
@@ -285,19 +295,6 @@ impl Shared {
     fn served<L: ?Sized>(&self, url: String) -> Served<L> {
         let upstream = self.upstream(url, None);
         Served::Upstream(Box::pin(std::future::ready(upstream)))
-    }
-
-    /// The same upstream, for a command that is ended if its session is lost.
-    async fn watched(
-        &self,
-        upstream: Upstream,
-        container_id: &str,
-        command: Vec<String>,
-        tty: bool,
-    ) -> Upstream {
-        let Some(hangups) = &self.hangups else { return upstream };
-        let watch = hangups.before_start(container_id, command, tty).await;
-        Upstream { on_lost: Some(Box::new(|_| watch.end())), ..upstream }
     }
 
     /// The ports of a sandbox, inside of its network. `pod` is its name in logs.

@@ -21,7 +21,6 @@ use super::Containerd;
 use super::command::not_started;
 use super::ends::{Ends, Input};
 use super::hangup::Leftover;
-use super::messages::RUNNING;
 use super::tasks::Task;
 use crate::cri::client::CallError;
 use crate::cri::hangup::cgroup;
@@ -379,11 +378,9 @@ async fn doubt(task: &Task, output_ended: &CancellationToken) -> CallError {
     output_ended.cancelled().await;
     loop {
         sleep(DOUBT_INTERVAL).await;
-        match task.get().await {
-            Ok(process) if process.status == RUNNING => {}
-            // Whatever else it says, the call that waits for the end will say.
-            Ok(_) | Err(CallError::Status(_) | CallError::Connection { .. }) => {}
-            Err(late) => return late,
+        // Whatever it says, the call that waits for the end will say.
+        if let Err(late @ CallError::Late { .. }) = task.get().await {
+            return late;
         }
     }
 }
