@@ -12,6 +12,7 @@ use bowline_interop::list::{Amounts, Point};
 use bowline_interop::server::Server;
 use bowline_interop::{forward, list};
 
+use crate::forward::{KUBECTL, host_pod};
 use crate::parts::{KUBECTLS, bowline, kubectl, ours};
 use crate::real::{gateway, kubeconfig};
 
@@ -29,9 +30,6 @@ const WRITTEN_BYTES: usize = 10_000_000;
 /// client that still sends input then may lose the outcome, and says so.
 const PASSED_ON: &[Point] = &[Point::Ignored];
 
-/// No kubectl has a half-close from the pod: the end of that direction is the end of all for it.
-pub const KUBECTL: &[forward::Point] = &[forward::Point::ServerEnds];
-
 /// The words of a socket in front of the cluster's containerd.
 pub fn face(flags: &str) -> String {
     our_face(&bowline(), &format!("-v=2 {flags}"))
@@ -46,15 +44,9 @@ fn clients(cluster: &Cluster, pod: &str) -> Vec<Client> {
     kubectls.chain([ours.over_spdy(), ours]).collect()
 }
 
-pub const HOST_POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: host, namespace: default}\n\
-                        spec:\n  nodeName: localhost\n  hostNetwork: true\n  \
-                        automountServiceAccountToken: false\n  terminationGracePeriodSeconds: 0\n  \
-                        containers:\n  - {name: box, image: \"localhost/box:1\", imagePullPolicy: \
-                        Never, command: [sleep, \"2147483647\"]}\n";
-
 /// Creates the pods that [`everything`] needs, beside those that are there.
 fn run_pods(cluster: &Cluster) {
-    cluster.run_pods(HOST_POD, &["host"]);
+    host_pod(cluster);
     for tools in PODS {
         let suffix = format!("-{tools}");
         let pods = Pods { node: Some("localhost"), tools, suffix: &suffix, runs: false };
@@ -151,7 +143,7 @@ fn a_kubelet_runs_its_pods_through_our_socket_and_back_again() {
         assert!(text.contains(from), "{text}");
         std::fs::write(&config, text.replace(from, to)).unwrap();
         cluster.restart("kubelet");
-        cluster.run_pods(HOST_POD, &["host"]);
+        host_pod(&cluster);
         let client = crate::parts::ours(&cluster.admin(), &["probed"]);
         let left = client.run(&[], &["echo", "there"], Input::Nothing);
         assert_eq!((left.status.code(), &*left.stdout), (Some(0), &b"there\n"[..]), "{left:?}");

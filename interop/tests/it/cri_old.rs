@@ -9,7 +9,8 @@ use bowline_interop::cluster::{Cluster, OLD_KUBERNETES, OLD_RUNTIME, PODS};
 use bowline_interop::copy::there_and_back;
 use bowline_interop::forward;
 
-use crate::cri::{FORWARDED, HOST_POD, KUBECTL, face, listed};
+use crate::cri::{FORWARDED, face, listed};
+use crate::forward::{KUBECTL, host_pod};
 use crate::parts::{kubectl, ours};
 use crate::who::ask;
 
@@ -64,7 +65,7 @@ fn forwards(cluster: &Cluster) {
     let lower = named.head.to_lowercase();
     assert!(lower.contains("sec-websocket-protocol: spdy/3.1+portforward.k8s.io"), "{named:?}");
 
-    cluster.run_pods(HOST_POD, &["host"]);
+    host_pod(cluster);
     for age in ["1.20", "1.37"] {
         let client = kubectl(age, &cluster.admin(), &["host"]).forwarding();
         forward::check(&client, &FORWARDED, KUBECTL);

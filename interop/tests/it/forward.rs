@@ -14,7 +14,7 @@ use crate::real::{declare, gateway, kubeconfig, kubelet, our_node};
 const TARGET: &[&str] = &["nginx"];
 
 /// No kubectl has a half-close from the pod: the end of that direction is the end of all for it.
-const KUBECTL: &[Point] = &[Point::ServerEnds];
+pub const KUBECTL: &[Point] = &[Point::ServerEnds];
 
 /// What containerd 2.x itself gets wrong: the end of one direction is no end for the pod, and the
 /// end of both a second later.
@@ -103,7 +103,7 @@ fn clients(kubeconfig: &str, target: &[&str]) -> Vec<Client> {
 }
 
 /// A pod whose ports are this machine's, as those of our node are.
-fn host_pod(cluster: &Cluster) -> [&'static str; 1] {
+pub fn host_pod(cluster: &Cluster) -> [&'static str; 1] {
     cluster.run_pods(HOST_POD, &["host"]);
     ["host"]
 }
