@@ -1,5 +1,5 @@
-//! Passes bytes between two sockets without parsing them. A near side in a tunnel has its bytes
-//! taken out of WebSocket messages and put into some; any other has them passed as they are.
+//! Passes bytes between two sockets without parsing them. A side in a tunnel has its bytes taken out
+//! of WebSocket messages and put into some; any other has them passed as they are.
 //!
 //! The end of one side ends the other, once that has what waits for it. No end is invented: a SPDY
 //! connection that was cut ends without a GOAWAY, and a tunnel whose far side broke is not closed
@@ -23,10 +23,14 @@ pub type Ending = Leg;
 #[derive(Debug)]
 pub struct Splice {
     near: Wire,
+    far: Wire,
     /// Bytes for the near side that are not in its tunnel's messages yet.
     to_near: Outbox,
+    /// The same for the far side.
     to_far: Outbox,
     ends: Ends,
+    /// The far side's connection ended by a fault.
+    far_broke: bool,
     /// The close reason for a client in a tunnel whose far side broke.
     failure_text: &'static str,
 }
@@ -37,11 +41,20 @@ impl Splice {
     pub fn new(near: Wire) -> Splice {
         Splice {
             near,
+            far: Wire::plain(),
             to_near: Outbox::new(),
             to_far: Outbox::new(),
             ends: Ends::default(),
+            far_broke: false,
             failure_text: "the connection to the node broke",
         }
+    }
+
+    /// Sets how bytes travel on the far side, for one in a tunnel.
+    #[must_use]
+    pub fn with_far(mut self, far: Wire) -> Splice {
+        self.far = far;
+        self
     }
 
     /// Sets the close reason for a client in a tunnel whose far side breaks. The default speaks of
@@ -55,8 +68,40 @@ impl Splice {
     fn unsent(&self, leg: Leg) -> usize {
         match leg {
             Leg::Near => self.to_near.len() + self.near.unsent(),
-            Leg::Far => self.to_far.len(),
+            Leg::Far => self.to_far.len() + self.far.unsent(),
         }
+    }
+
+    /// Moves what came from the far side, if something did.
+    fn take_from_far(&mut self, now: Time) -> bool {
+        match self.far.poll() {
+            None => return false,
+            Some(Incoming::Bytes(_)) if !self.keeps(Leg::Near) => {}
+            Some(Incoming::Bytes(bytes)) => self.to_near.frame(&[], bytes),
+            Some(Incoming::Closed(_)) => {
+                self.ends.end(now, Leg::Far);
+                if self.far_broke {
+                    self.near.fail(&mut self.to_near, self.failure_text);
+                } else {
+                    self.to_near.finish();
+                }
+            }
+        }
+        true
+    }
+
+    /// Moves what came from the near side, if something did.
+    fn take_from_near(&mut self, now: Time) -> bool {
+        match self.near.poll() {
+            None => return false,
+            Some(Incoming::Bytes(_)) if !self.keeps(Leg::Far) => {}
+            Some(Incoming::Bytes(bytes)) => self.to_far.frame(&[], bytes),
+            Some(Incoming::Closed(_)) => {
+                self.ends.end(now, Leg::Near);
+                self.to_far.finish();
+            }
+        }
+        true
     }
 
     fn keeps(&mut self, leg: Leg) -> bool {
@@ -68,46 +113,36 @@ impl Splice {
 impl Intermediary for Splice {
     type Ending = Ending;
 
-    fn receive(&mut self, _now: Time, leg: Leg, input: BytesMut) {
+    fn receive(&mut self, now: Time, leg: Leg, input: BytesMut) {
         match leg {
             Leg::Near => {
                 self.to_far.begin_read(input.len());
                 self.near.receive(input);
             }
-            Leg::Far if !self.keeps(Leg::Near) => {}
-            Leg::Far => self.to_near.frame(&[], input.freeze()),
+            Leg::Far => {
+                self.to_near.begin_read(input.len());
+                self.far.receive(input);
+                while self.take_from_far(now) {}
+            }
         }
     }
 
     fn receive_end(&mut self, now: Time, leg: Leg, broken: bool) {
         match leg {
             Leg::Near => self.near.receive_end(),
-            Leg::Far if self.ends.has_ended(Leg::Far) => {}
             Leg::Far => {
-                self.ends.end(now, Leg::Far);
-                if broken {
-                    self.near.fail(&mut self.to_near, self.failure_text);
-                } else {
-                    self.to_near.finish();
-                }
+                self.far_broke |= broken;
+                self.far.receive_end();
+                while self.take_from_far(now) {}
             }
         }
     }
 
     fn poll(&mut self, now: Time) -> Next<Ending> {
-        while let Some(came) = self.near.poll() {
-            match came {
-                Incoming::Bytes(_) if !self.keeps(Leg::Far) => {}
-                Incoming::Bytes(bytes) => self.to_far.frame(&[], bytes),
-                Incoming::Closed(_) => {
-                    self.ends.end(now, Leg::Near);
-                    self.to_far.finish();
-                }
-            }
-        }
+        while self.take_from_near(now) {}
         let waiting = Waiting {
             near_undelivered: self.near.is_undelivered(&self.to_near),
-            far_undelivered: self.to_far.undelivered(),
+            far_undelivered: self.to_far.undelivered() + self.far.unsent(),
             flushed: self.unsent(Leg::Near) == 0 && self.unsent(Leg::Far) == 0,
         };
         self.ends.poll(now, waiting)
@@ -116,7 +151,7 @@ impl Intermediary for Splice {
     fn outbox(&mut self, leg: Leg) -> &mut Outbox {
         match leg {
             Leg::Near => self.near.outbox(&mut self.to_near),
-            Leg::Far => &mut self.to_far,
+            Leg::Far => self.far.outbox(&mut self.to_far),
         }
     }
 
@@ -129,7 +164,7 @@ impl Intermediary for Splice {
     }
 
     fn is_cut(&self, leg: Leg) -> bool {
-        self.ends.is_cut(leg) || leg == Leg::Far && self.to_far.is_undelivered()
+        self.ends.is_cut(leg) || leg == Leg::Far && self.far.is_undelivered(&self.to_far)
     }
 
     fn client_grace(&self) -> Duration {
@@ -142,12 +177,13 @@ impl Intermediary for Splice {
         self.to_near.discard();
         self.near.outbox(&mut self.to_near).discard();
         self.to_far.discard();
+        self.far.outbox(&mut self.to_far).discard();
     }
 
     /// Both outboxes are finished, so that nothing more is queued.
     fn abort(&mut self, now: Time, why: &str) {
         self.near.fail(&mut self.to_near, why);
-        self.to_far.finish();
+        self.far.fail(&mut self.to_far, why);
         self.ends.abort(now);
     }
 }

@@ -384,3 +384,35 @@ fn a_tunnel_that_has_closed_holds_nothing_of_the_far_sides() {
     splice.receive(NOW, Leg::Far, BytesMut::from(&Bytes::from(vec![7; 700_000])[..]));
     assert!(splice.outbox(Leg::Near).len() < 1000);
 }
+
+#[test]
+fn a_far_side_in_a_tunnel_gets_messages_and_what_ends_it_ends_the_client() {
+    for near in NEARS {
+        let mut splice = near.splice().with_far(Wire::tunnel(Role::Client, [3; 32]));
+        let mut node = Wire::tunnel(Role::Server, [4; 32]);
+        splice.receive(NOW, Leg::Near, near.carried(b"up"));
+        poll(&mut splice, NOW);
+        node.receive(leaves(&mut splice, NOW, Leg::Far));
+        assert_eq!(node.poll(), Some(Incoming::Bytes(Bytes::from("up"))), "{near:?}");
+        splice.receive(NOW, Leg::Far, BytesMut::from(&frame(false, 0x82, b"down")[..]));
+        assert_eq!(near.read(leaves(&mut splice, NOW, Leg::Near)).0, b"down", "{near:?}");
+        near.end(&mut splice, NOW);
+        assert_eq!(poll(&mut splice, NOW).0, Some(Leg::Near));
+        node.receive(leaves(&mut splice, NOW, Leg::Far));
+        let closed = close_frame(1000, "");
+        assert_eq!(node.poll(), closed.map(Incoming::Closed), "{near:?}");
+        // The answer to its Close, after which nothing more is to come.
+        splice.receive(NOW, Leg::Far, BytesMut::from(&frame(false, 0x88, &[3, 0xe8])[..]));
+        leaves(&mut splice, NOW, Leg::Near);
+        assert_eq!(poll(&mut splice, NOW).1, Next::Done, "{near:?}");
+
+        let mut splice = near.splice().with_far(Wire::tunnel(Role::Client, [3; 32]));
+        splice.receive(NOW, Leg::Far, BytesMut::from(&frame(false, 0x82, b"last")[..]));
+        splice.receive_end(NOW, Leg::Far, true);
+        assert_eq!(poll(&mut splice, NOW).0, Some(Leg::Far), "{near:?}");
+        let (bytes, closed) = near.read(leaves(&mut splice, NOW, Leg::Near));
+        let broken = close_frame(1011, "the connection to the node broke");
+        let broken = if near == Near::Tunnel { broken } else { None };
+        assert_eq!((&bytes[..], closed), (&b"last"[..], broken), "{near:?}");
+    }
+}
