@@ -8,13 +8,14 @@ use std::fmt::Debug;
 use bowline_io::serve::Body;
 use bowline_io::stream::Upgraded;
 use bowline_proto::session::Protocol;
+use bowline_proto::session::protocol::Carrier;
 use http::{HeaderMap, Method};
 
 use crate::components::{Answer, Caller};
 use crate::options::{ExecOptions, ForwardOptions, LogOptions, Verb};
 
 /// What a stream is to reach.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Target<'a> {
     /// The pod's namespace.
     pub namespace: &'a str,
@@ -22,6 +23,10 @@ pub struct Target<'a> {
     pub pod: &'a str,
     /// The name of the container: empty for the only one, `None` where the whole pod is meant.
     pub container: Option<&'a str>,
+    /// The query of the request, as it came.
+    pub query: &'a str,
+    /// The headers of the request, without those that say who asks.
+    pub headers: &'a HeaderMap,
 }
 
 /// The far leg of a stream: an upgraded connection to its destination.
@@ -53,8 +58,13 @@ pub trait Destination: Send + Sync {
     /// Returns the container that is meant; empty where the whole pod is.
     fn container(&self) -> &str;
 
-    /// Returns whether a port-forward's tunnel may be passed on as it is.
-    fn takes_tunnels(&self) -> bool;
+    /// Returns the carriers for a port-forward whose client speaks `near`, best first and at least
+    /// one: WebSocket is the tunnel. After a refusal that [falls back](crate::status::Refusal::falls_back) the next
+    /// one is tried.
+    fn forward_carriers(&self, near: Carrier) -> &'static [Carrier];
+
+    /// Hears which carrier a port-forward came about over.
+    fn took(&self, _carrier: Carrier) {}
 
     /// Opens a remote command, in the protocol that the destination prefers.
     ///
@@ -66,13 +76,14 @@ pub trait Destination: Send + Sync {
         options: &'a ExecOptions,
     ) -> Answer<'a, (FarLeg, &'static Protocol)>;
 
-    /// Opens a port-forward over SPDY.
+    /// Opens a port-forward over SPDY, or over SPDY in a tunnel.
     ///
     /// # Errors
     /// The refusal to answer with, if the destination refuses or cannot be reached.
     fn port_forward<'a>(
         &'a self,
         options: &'a ForwardOptions,
+        carrier: Carrier,
     ) -> Answer<'a, (FarLeg, &'static Protocol)>;
 
     /// Opens a port-forward with the method and the headers of a client's own request. The caller

@@ -1,8 +1,8 @@
 //! A port-forward: from an authorized request to bytes between its client and the node.
 //!
-//! SPDY and the old numbered channels go to the node as they come: only the two ends have to know
-//! what they mean. A tunnel is unpacked to the SPDY in it, except where the node takes tunnels
-//! itself.
+//! What the destination takes goes there as it comes, and so do the old numbered channels: only the
+//! two ends have to know what they mean. Else a tunnel is unpacked to the SPDY in it, or SPDY packed
+//! into a tunnel.
 
 use bowline_io::drive::join;
 use bowline_io::http::lines;
@@ -48,28 +48,24 @@ pub(crate) async fn port_forward(
 ) -> Result<Reply, Refusal> {
     let options = ForwardOptions::parse(query(&request))?;
     let record = &mut session.record;
-    let target = Target { namespace: &record.namespace, pod: &record.pod, container: None };
+    let target = Target {
+        namespace: &record.namespace,
+        pod: &record.pod,
+        container: None,
+        query: query(&request),
+        headers: request.headers(),
+    };
     let destination = gateway.components.backend.find(caller, target).await?;
-    let tunnel = asks_for_tunnel(Lines(&lines(request.headers())));
-    if tunnel && !gateway.gates.is_on(Gate::PortForwardWebsockets) {
+    let near = Near::of(request.headers());
+    if near == Some(Near::Tunnel) && !gateway.gates.is_on(Gate::PortForwardWebsockets) {
         // What a cluster before 1.30 does with it, so that clients fall back.
         return Err(Refusal::bare(403, "the gate PortForwardWebsockets is closed"));
     }
-    let (reply, far, wire) = if tunnel && !destination.takes_tunnels() {
-        let accepted = accept(&request, negotiate::accept_forward)?;
-        let (far, protocol) = destination.port_forward(&options).await?;
-        record.near = accepted.protocol.label();
-        record.far = protocol.label();
-        let wire = Wire::tunnel(Role::Server, random::bytes());
-        (switch(&accepted.response), far.connection, wire)
-    } else {
-        let (reply, far, carrier) = pass(&*destination, &options, &request).await?;
-        record.near = format!("{carrier:?}");
-        record.far = "as it comes".into();
-        (reply, far, Wire::plain())
-    };
+    let Opened { reply, far, splice, labels } =
+        open(&*destination, &options, near, &request).await?;
+    (record.near, record.far) = labels;
     gateway.sessions.run(session.begin(), request, |near, end| {
-        let spliced = Box::pin(join(near, far, Splice::new(wire), end, SHUTDOWN));
+        let spliced = Box::pin(join(near, far, splice, end, SHUTDOWN));
         async move {
             let (ending, traffic) = spliced.await;
             (if ending.is_some() { End::Over } else { End::Shutdown }, traffic)
@@ -78,12 +74,93 @@ pub(crate) async fn port_forward(
     Ok(reply)
 }
 
+/// How a client asks for a port-forward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Near {
+    Tunnel,
+    Spdy,
+    /// The numbered channels over WebSocket, which only the two ends understand.
+    Channels,
+}
+
+impl Near {
+    fn of(headers: &HeaderMap) -> Option<Near> {
+        let lines = lines(headers);
+        Some(match requested_carrier(Lines(&lines))? {
+            Carrier::WebSocket if asks_for_tunnel(Lines(&lines)) => Near::Tunnel,
+            Carrier::WebSocket => Near::Channels,
+            Carrier::Spdy => Near::Spdy,
+        })
+    }
+}
+
+/// Both sides of a port-forward, ready to be joined.
+struct Opened {
+    reply: Reply,
+    far: Upgraded,
+    splice: Splice,
+    /// What is spoken on the near and on the far side, for the record.
+    labels: (String, String),
+}
+
+/// Opens the far side over the first carrier that the destination takes.
+async fn open(
+    destination: &dyn Destination,
+    options: &ForwardOptions,
+    near: Option<Near>,
+    request: &Request<Incoming>,
+) -> Result<Opened, Refusal> {
+    let carriers = match near {
+        Some(Near::Tunnel) => destination.forward_carriers(Carrier::WebSocket),
+        Some(Near::Spdy) => destination.forward_carriers(Carrier::Spdy),
+        Some(Near::Channels) | None => return pass(destination, options, request).await,
+    };
+    let mut carriers = carriers.iter().copied().peekable();
+    loop {
+        let carrier = carriers.next().unwrap_or(Carrier::Spdy);
+        let opened = match (near, carrier) {
+            (Some(Near::Tunnel), Carrier::Spdy) => {
+                let wire = Wire::tunnel(Role::Server, random::bytes());
+                turn(destination, options, carrier, request, Splice::new(wire)).await
+            }
+            (Some(Near::Spdy), Carrier::WebSocket) => {
+                let wire = Wire::tunnel(Role::Client, random::bytes());
+                let splice = Splice::new(Wire::plain()).with_far(wire);
+                turn(destination, options, carrier, request, splice).await
+            }
+            _ => pass(destination, options, request).await,
+        };
+        match opened {
+            Err(refusal) if refusal.falls_back && carriers.peek().is_some() => {}
+            Err(refusal) => return Err(refusal),
+            Ok(opened) => {
+                destination.took(carrier);
+                return Ok(opened);
+            }
+        }
+    }
+}
+
+/// Ends the client's handshake here, and makes one of our own with the destination.
+async fn turn(
+    destination: &dyn Destination,
+    options: &ForwardOptions,
+    carrier: Carrier,
+    request: &Request<Incoming>,
+    splice: Splice,
+) -> Result<Opened, Refusal> {
+    let accepted = accept(request, negotiate::accept_forward)?;
+    let (far, protocol) = destination.port_forward(options, carrier).await?;
+    let labels = (accepted.protocol.label(), protocol.label());
+    Ok(Opened { reply: switch(&accepted.response), far: far.connection, splice, labels })
+}
+
 /// Passes the client's own upgrade to the node, and the node's answer to the client.
 async fn pass(
     destination: &dyn Destination,
     options: &ForwardOptions,
     request: &Request<Incoming>,
-) -> Result<(Reply, Upgraded, Carrier), Refusal> {
+) -> Result<Opened, Refusal> {
     demand_upgradable(request)?;
     let carrier = requested_carrier(Lines(&lines(request.headers())));
     let carrier = carrier.ok_or_else(|| Refusal::bad_request("Upgrade request required"))?;
@@ -96,7 +173,12 @@ async fn pass(
         let text = "invalid upgrade response: missing upgrade headers in response";
         return Err(Refusal::internal(text));
     }
-    Ok((switch(&upgrade_lines(&far.headers)), far.connection, carrier))
+    Ok(Opened {
+        reply: switch(&upgrade_lines(&far.headers)),
+        far: far.connection,
+        splice: Splice::new(Wire::plain()),
+        labels: (format!("{carrier:?}"), "as it comes".into()),
+    })
 }
 
 fn upgrade_lines(headers: &HeaderMap) -> Vec<(&'static str, String)> {

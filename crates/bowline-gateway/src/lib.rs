@@ -1,10 +1,13 @@
 //! The API server's part of Kubernetes streaming: who may, which node, and any front to any back.
 //!
+//! Where a gateway has several [`clusters`], the first thing is which one is meant.
+//!
 //! A request walks down this list and never back: [`server`] asks [`route`] what it wants,
-//! [`identity`] what it says of its sender, the authenticator who that is, [`impersonation`] as
-//! whom the request runs, and [`authz`] whether it may. A stream then goes to the [`backend`], as a
-//! rule to [`nodes`] where the [`facts`] say they are: a remote command, a port-forward or a log
-//! joins the two sides. Everything else is the [`rest`]'s.
+//! and the [`callers`] who asks, as whom the request runs, and whether it may: they read
+//! [`identity`], and ask here, by [`impersonation`] and [`authz`], or leave that to an API server. A
+//! stream then goes to the [`backend`], to [`nodes`] where the [`facts`] say they are or to the API
+//! server [`upstream`]: a remote command, a port-forward or a log joins the two sides. Everything
+//! else is the [`rest`]'s.
 //!
 //! What can be replaced is one of the [`components`]; [`files`] has those of a gateway that stands
 //! alone.
@@ -14,6 +17,8 @@
 
 pub mod authz;
 pub mod backend;
+pub mod callers;
+pub mod clusters;
 pub mod components;
 pub mod facts;
 pub mod files;
@@ -26,6 +31,7 @@ pub mod rest;
 pub mod route;
 pub mod server;
 pub mod status;
+pub mod upstream;
 
 mod forward;
 mod logs;

@@ -3,7 +3,7 @@
 
 use bowline_io::record::Pending;
 use bowline_io::serve::Reply;
-use http::{HeaderValue, Response, header};
+use http::{HeaderMap, HeaderValue, Response, header};
 
 use crate::backend::Target;
 use crate::components::Caller;
@@ -21,11 +21,13 @@ pub(crate) async fn answer(
     caller: &Caller,
     session: Pending,
     query: &str,
+    headers: &HeaderMap,
 ) -> Result<Reply, Refusal> {
     let sessions = &gateway.sessions;
     let options = LogOptions::parse(query);
     let (namespace, pod) = (&*session.record.namespace, &*session.record.pod);
-    let target = Target { namespace, pod, container: Some(&options.container) };
+    let container = Some(&*options.container);
+    let target = Target { namespace, pod, container, query, headers };
     let destination = gateway.components.backend.find(caller, target).await?;
     let place = sessions.long_answer().map_err(Refusal::too_many_requests)?;
     let body = destination.log(&options).await?;

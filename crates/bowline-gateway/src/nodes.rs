@@ -13,6 +13,7 @@ use bowline_io::upstream::{Refused, Switched, Upstream, UpstreamError};
 use bowline_proto::limits::REASON_BYTES;
 use bowline_proto::negotiate::{self, Lines, Offer};
 use bowline_proto::session::Protocol;
+use bowline_proto::session::protocol::Carrier;
 use http::Method;
 use http_body_util::BodyExt;
 
@@ -49,7 +50,7 @@ pub struct Nodes {
 
 impl Nodes {
     async fn locate(&self, target: Target<'_>) -> Result<OnNode, Refusal> {
-        let Target { namespace, pod: name, container } = target;
+        let Target { namespace, pod: name, container, .. } = target;
         let pod = self.facts.pod(namespace, name).await;
         let pod = pod.map_err(|error| Refusal::unavailable(&error))?;
         let pod = pod.ok_or_else(|| Refusal::not_found("pods", name))?;
@@ -126,8 +127,13 @@ impl Destination for OnNode {
         &self.container
     }
 
-    fn takes_tunnels(&self) -> bool {
-        self.websockets
+    fn forward_carriers(&self, near: Carrier) -> &'static [Carrier] {
+        // SPDY is passed as it comes, and every node takes it.
+        if self.websockets && near == Carrier::WebSocket {
+            &[Carrier::WebSocket]
+        } else {
+            &[Carrier::Spdy]
+        }
     }
 
     fn command<'a>(
@@ -146,10 +152,15 @@ impl Destination for OnNode {
     fn port_forward<'a>(
         &'a self,
         options: &'a ForwardOptions,
+        carrier: Carrier,
     ) -> Answer<'a, (FarLeg, &'static Protocol)> {
         Box::pin(async move {
             let path = options.kubelet_path(&self.namespace, &self.pod);
-            self.upgrade(&path, &Offer::forward()).await
+            let offer = match carrier {
+                Carrier::WebSocket => Offer::tunnel(random::bytes()),
+                Carrier::Spdy => Offer::forward(),
+            };
+            self.upgrade(&path, &offer).await
         })
     }
 
@@ -176,7 +187,7 @@ impl Destination for OnNode {
     }
 }
 
-fn refusal(error: UpstreamError) -> Refusal {
+pub(crate) fn refusal(error: UpstreamError) -> Refusal {
     match error {
         UpstreamError::Refused(said) => refused(&said),
         UpstreamError::NotUpgraded(_) => Refusal::internal(error.to_string()),
@@ -188,7 +199,7 @@ fn refusal(error: UpstreamError) -> Refusal {
 }
 
 /// Makes the client's answer of what the node said instead of 101.
-fn refused(said: &Refused) -> Refusal {
+pub(crate) fn refused(said: &Refused) -> Refusal {
     let status = said.head.status;
     let message = said.text();
     if status.is_client_error() || status.is_server_error() {

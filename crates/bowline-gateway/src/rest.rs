@@ -12,6 +12,12 @@ use crate::route::Route;
 /// Answers everything that is no stream of a pod: objects, discovery, and paths that the gateway
 /// does not know.
 pub trait Rest: Debug + Send + Sync {
+    /// Whether this is a whole API server, which authorizes its requests itself, and has logs,
+    /// health and paths that are not clean as well. Then only streams of pods do not come here.
+    fn is_whole(&self) -> bool {
+        false
+    }
+
     /// Answers a request that was authorized, whatever its method is. `route` is what its path was
     /// read as, and the path is clean. The headers that say who asks are taken out. A long answer
     /// takes a place in `sessions`; an upgraded connection is spawned on them.

@@ -159,6 +159,12 @@ impl Route {
         Ok(found.unwrap_or_else(|| Route::Other { path: path.to_owned() }))
     }
 
+    /// Whether it is a stream that a gateway joins to another one.
+    #[must_use]
+    pub fn is_stream(&self) -> bool {
+        matches!(self, Route::Exec { .. } | Route::Attach { .. } | Route::PortForward { .. })
+    }
+
     /// Returns what a request for it with this method has to be allowed.
     #[must_use]
     pub fn attributes(&self, method: &Method, path: &str) -> Attributes {

@@ -2,23 +2,21 @@
 
 use std::sync::Arc;
 
-use bowline_io::auth::{Attributes, Credentials, User};
-use bowline_io::record::{Pending, Record, Requester, Subject};
+use bowline_io::auth::Attributes;
+use bowline_io::record::{Pending, Record, Requester};
 use bowline_io::request_target::{BadPath, query};
 use bowline_io::serve::{Peer, Reply, Sessions};
 use bowline_io::text::sanitized;
 use bowline_proto::limits::REASON_BYTES;
 use bowline_proto::negotiate::{self, Lines};
 use bowline_proto::session::protocol::Carrier;
-use http::{HeaderMap, Method, Request};
+use http::{HeaderMap, Method, Request, header};
 use hyper::body::Incoming;
 use tracing::debug;
 
-use crate::authz::demand;
 use crate::components::{Caller, Components};
 use crate::forward;
 use crate::gates::{Gate, Gates};
-use crate::identity;
 use crate::logs;
 use crate::options::Verb;
 use crate::route::{Route, path_attributes};
@@ -67,26 +65,42 @@ impl Gateway {
         mut request: Request<Incoming>,
     ) -> Result<Reply, Refusal> {
         let path = request.uri().path().to_owned();
+        let Components { callers, rest, .. } = &*self.components;
+        // What is no stream is an API server's to allow, where there is one, and so is its health.
+        let is_whole = rest.is_whole();
         let route = Route::parse(&path);
-        if route == Ok(Route::Health) {
+        if !is_whole && route == Ok(Route::Health) {
             return Ok(crate::status::text(200, "ok"));
         }
         let attributes = match &route {
             Ok(route) => route.attributes(request.method(), &path),
             Err(_) => path_attributes(request.method(), &path),
         };
-        let user = self.identify(peer, requester, request.headers_mut(), &attributes).await?;
-        peer.mark_authenticated();
+        let caller = callers.identify(peer, requester, request.headers_mut(), &attributes).await?;
+        if caller.is_authenticated {
+            peer.mark_authenticated();
+        }
+        let is_stream = is_upgrade(request.headers());
+        let route = match route {
+            Ok(route) if is_whole && !route.is_stream() => {
+                return rest.answer(&caller, &route, request, &self.sessions).await;
+            }
+            // An API server reads it in its own way; but no stream may be hidden in it.
+            Err(BadPath::NotClean) if is_whole && !is_stream => {
+                let route = Route::Other { path };
+                return rest.answer(&caller, &route, request, &self.sessions).await;
+            }
+            route => route,
+        };
         // Only those who may ask for a path learn that nothing is there; a path that cannot be read
         // cannot be allowed to anybody.
         if route != Err(BadPath::NotText) {
-            demand(&*self.components.authorizer, &user, &attributes).await?;
+            callers.demand(&caller, &attributes).await?;
         }
         let route = route.map_err(|bad| match bad {
             BadPath::NotText => Refusal::bad_request(bad.to_string()),
             BadPath::NotClean => Refusal::no_such_path(),
         })?;
-        let caller = Caller { user, requester: requester.clone() };
         match &route {
             Route::Exec { namespace, name } => {
                 self.demand_stream(&caller, &attributes, &request).await?;
@@ -108,41 +122,15 @@ impl Gateway {
             }
             Route::Log { namespace, name } => {
                 let session = self.admit(requester.record("log", namespace, name))?;
-                logs::answer(self, &caller, session, query(&request)).await
+                let headers = request.headers();
+                logs::answer(self, &caller, session, query(&request), headers).await
             }
-            _ => self.components.rest.answer(&caller, &route, request, &self.sessions).await,
+            _ => rest.answer(&caller, &route, request, &self.sessions).await,
         }
     }
 
     fn admit(&self, record: Record) -> Result<Pending, Refusal> {
         self.sessions.admit(record).map_err(Refusal::too_many_requests)
-    }
-
-    /// Returns the user as whom the request runs. The headers of identity are taken out.
-    async fn identify(
-        &self,
-        peer: &Peer,
-        requester: &mut Requester,
-        headers: &mut HeaderMap,
-        attributes: &Attributes,
-    ) -> Result<User, Refusal> {
-        let claims = identity::take(headers);
-        let token = claims.token.map_err(|error| Refusal::unauthorized(error.to_string()))?;
-        let credentials =
-            Credentials { certificate: peer.identity.as_ref(), token: token.as_ref() };
-        let user = self.components.authenticator.authenticate(credentials).await;
-        // As in kube-apiserver, whoever cannot be authenticated now is nobody now. The log says
-        // why.
-        let unasked = |error| Refusal::unauthorized(format!("cannot be authenticated: {error}"));
-        let nobody = if token.is_some() { "an unknown token" } else { "no credentials" };
-        let user = user.map_err(unasked)?.ok_or_else(|| Refusal::unauthorized(nobody))?;
-        requester.user = Some(subject(&user, None));
-        let asked = claims.impersonation;
-        let asked = asked.map_err(|error| Refusal::bad_request(error.to_string()))?;
-        let Some(impersonation) = asked else { return Ok(user) };
-        let other = impersonation.assume(&user, attributes, &*self.components.authorizer).await?;
-        requester.user = Some(subject(&other, Some(user.name)));
-        Ok(other)
     }
 
     /// Demands what a stream needs beyond the verb of its method. A WebSocket is a GET, and a GET
@@ -162,10 +150,11 @@ impl Gateway {
         if !websocket && request.method() == Method::POST || !self.gates.is_on(gate) {
             return Ok(());
         }
-        demand(&*self.components.authorizer, &caller.user, &attributes.with_verb("create")).await
+        self.components.callers.demand_create(caller, attributes).await
     }
 }
 
-fn subject(user: &User, by: Option<String>) -> Subject {
-    Subject { name: user.name.clone(), groups: user.groups.clone(), by }
+/// Whether a request asks for another protocol on its connection, whichever that is.
+fn is_upgrade(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::UPGRADE)
 }

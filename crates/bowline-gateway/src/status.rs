@@ -29,6 +29,8 @@ pub struct Refusal {
     pub cause: String,
     /// Whether the answer has no body, as some of Kubernetes' have none.
     pub is_bare: bool,
+    /// Whether another carrier may do: the destination has refused this one's upgrade.
+    pub falls_back: bool,
 }
 
 /// What a refusal is about.

@@ -179,6 +179,13 @@ impl Upstream {
         Err(Box::new(Refused { head, body }).into())
     }
 
+    /// Returns host and port as a `Host` header has them.
+    #[must_use]
+    pub fn host(&self) -> String {
+        let Endpoint { host, port, .. } = &self.endpoint;
+        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    }
+
     async fn dial(&self) -> Result<Stream, DialError> {
         dial(&self.endpoint, DIAL_PATIENCE).await
     }
@@ -189,10 +196,7 @@ impl Upstream {
         method: &str,
         headers: &[(&str, String)],
     ) -> Result<Request<()>, http::Error> {
-        let Endpoint { host, port, .. } = &self.endpoint;
-        let host =
-            if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
-        let mut request = head(method, &host, path, ())?;
+        let mut request = head(method, &self.host(), path, ())?;
         let agent = HeaderValue::from_static(self.agent);
         request.headers_mut().insert(header::USER_AGENT, agent);
         for (name, value) in headers {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use bowline_gateway::callers::checked::Checked;
 use bowline_gateway::components::Components;
 use bowline_gateway::files::api::Api;
 use bowline_gateway::files::cluster::Cluster;
@@ -208,8 +209,11 @@ async fn start_gateway(
     let sessions = Sessions::default();
     let gates = nodes.gates;
     let components = Components {
-        authenticator: Arc::new(tokens),
-        authorizer: Arc::new(policies),
+        callers: Arc::new(Checked {
+            authenticator: Arc::new(tokens),
+            authorizer: Arc::new(policies),
+            vouching: None,
+        }),
         backend: Arc::new(nodes),
         rest: Arc::new(Api { cluster, address: address.to_string() }),
     };

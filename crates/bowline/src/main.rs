@@ -24,6 +24,7 @@ mod print;
 mod progress;
 mod remote;
 mod servers;
+mod upstreams;
 mod verbose;
 mod web;
 

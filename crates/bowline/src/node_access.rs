@@ -19,7 +19,7 @@ use crate::args::node_access::{Authorization, NodeAccess};
 use crate::cluster_access::{agent, env};
 
 /// How long one question to an API server may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const REVIEW_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Makes of the flags who may use a node of this name. `None` is everybody who reaches it, where
 /// nobody could be known.
@@ -79,5 +79,5 @@ async fn api(file: &str) -> Result<Api> {
     // What is wrong with them is said before anybody is served.
     access.access().await?;
     let headers = vec![(USER_AGENT, agent("bowline"))];
-    Ok(Api { access, server, headers, patience: PATIENCE, observer: None })
+    Ok(Api { access, server, headers, patience: REVIEW_PATIENCE, observer: None })
 }

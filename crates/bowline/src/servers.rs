@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use bowline_gateway::callers::checked::Checked;
+use bowline_gateway::clusters::Clusters;
 use bowline_gateway::components::Components;
 use bowline_gateway::files::api::Api;
 use bowline_gateway::files::cluster::Cluster;
@@ -23,7 +25,7 @@ use crate::args;
 use crate::args::node::Pair;
 use crate::certificates::Authority;
 use crate::dev::{self, Dev};
-use crate::{logging, memory, print};
+use crate::{logging, memory, print, upstreams};
 
 /// `bowline dev`.
 pub async fn dev(asked: args::dev::Dev) -> Result<()> {
@@ -53,6 +55,25 @@ pub async fn dev(asked: args::dev::Dev) -> Result<()> {
 /// `bowline gateway`.
 pub async fn gateway(asked: args::gateway::Gateway) -> Result<()> {
     let end = start(asked.verbosity)?;
+    let identity = identity(asked.certificate.as_ref(), asked.bind_address, "bowline")?;
+    let tls = ServerFiles { identity, client_ca: asked.client_ca.clone() }.server()?;
+    let (listener, address) = listen(asked.bind_address, asked.secure_port).await?;
+    let sessions = Sessions::default();
+    let clusters = if asked.upstreams.servers.is_empty() {
+        let gateway = Gateway::new(of_files(&asked, address)?, asked.gates, sessions.clone());
+        Clusters::new([(String::new(), gateway)])
+    } else {
+        upstreams::clusters(&asked.upstreams, asked.gates, &sessions).await?
+    };
+    print::notice(format_args!("serving on https://{address}"));
+    let service = move |peer, request| clusters.clone().answer(peer, request);
+    let limits = Limits::new(asked.unauthenticated_per_address);
+    until(end, &sessions, serve(listener, Some(tls), limits, sessions.clone(), service)).await;
+    Ok(())
+}
+
+/// A cluster that is described by files.
+fn of_files(asked: &args::gateway::Gateway, address: SocketAddr) -> Result<Components> {
     let mut cluster = Cluster::default();
     for file in &asked.filenames {
         for object in objects::read(file.as_ref())? {
@@ -64,26 +85,19 @@ pub async fn gateway(asked: args::gateway::Gateway) -> Result<()> {
     let cluster = Arc::new(cluster);
     let nodes = Nodes {
         facts: cluster.clone(),
-        address_types: asked.kubelet_preferred_address_types,
+        address_types: asked.kubelet_preferred_address_types.clone(),
         tls: Some(kubelet_tls(asked.kubelet_ca.as_deref(), asked.kubelet_client.as_ref())?),
         gates: asked.gates,
     };
-    let identity = identity(asked.certificate.as_ref(), asked.bind_address, "bowline")?;
-    let tls = ServerFiles { identity, client_ca: asked.client_ca }.server()?;
-    let (listener, address) = listen(asked.bind_address, asked.secure_port).await?;
-    let sessions = Sessions::default();
-    let components = Components {
-        authenticator: Arc::new(tokens.unwrap_or_default()),
-        authorizer: Arc::new(policies.unwrap_or_default()),
+    Ok(Components {
+        callers: Arc::new(Checked {
+            authenticator: Arc::new(tokens.unwrap_or_default()),
+            authorizer: Arc::new(policies.unwrap_or_default()),
+            vouching: None,
+        }),
         backend: Arc::new(nodes),
         rest: Arc::new(Api { cluster, address: address.to_string() }),
-    };
-    let gateway = Gateway::new(components, asked.gates, sessions.clone());
-    print::notice(format_args!("serving on https://{address}"));
-    let service = move |peer, request| gateway.clone().answer(peer, request);
-    let limits = Limits::new(asked.unauthenticated_per_address);
-    until(end, &sessions, serve(listener, Some(tls), limits, sessions.clone(), service)).await;
-    Ok(())
+    })
 }
 
 /// What every server does first: it logs, has as many descriptors as it may, and gives what ends

@@ -9,7 +9,7 @@ use bowline_io::auth::{
 };
 
 use crate::client::{WEBSOCKET, ask, get, message};
-use crate::components::{components, start};
+use crate::components::{OneToken, callers, components, start};
 
 const EXEC: &str = "/api/v1/namespaces/ns/pods/web/exec?command=id&stdout=1";
 
@@ -72,9 +72,8 @@ async fn a_token_is_somebody_or_nobody() {
 #[tokio::test]
 async fn whom_nobody_can_name_now_is_nobody_now() {
     let authorizer = Scripted::new(|_| Ok(Decision::Allow));
-    let authenticator = Arc::new(Unreachable);
-    let gateway =
-        start(Components { authenticator, authorizer: authorizer.clone(), ..components() }).await;
+    let callers = callers(Arc::new(Unreachable), authorizer.clone());
+    let gateway = start(Components { callers, ..components() }).await;
     let (code, body) = get(gateway, "/version").await;
     assert_eq!((code, &*message(&body)), (401, "Unauthorized"));
     assert!(!body.contains("10.0.0.9"));
@@ -95,7 +94,8 @@ async fn a_refusal_has_the_reason_of_who_refuses() {
         ),
         (|_| Ok(Decision::NoOpinion { reason: String::new() }), format!("forbidden: {cannot}")),
     ] {
-        let gateway = start(Components { authorizer: Scripted::new(decide), ..components() }).await;
+        let callers = callers(Arc::new(OneToken), Scripted::new(decide));
+        let gateway = start(Components { callers, ..components() }).await;
         let (code, body) = get(gateway, "/x").await;
         assert_eq!((code, message(&body)), (403, expected));
     }
@@ -104,7 +104,8 @@ async fn a_refusal_has_the_reason_of_who_refuses() {
 #[tokio::test]
 async fn an_authorizer_that_cannot_be_asked_has_not_refused() {
     let authorizer = Scripted::new(|_| Err(Unavailable::new("the reviewer is away")));
-    let gateway = start(Components { authorizer: authorizer.clone(), ..components() }).await;
+    let callers = callers(Arc::new(OneToken), authorizer.clone());
+    let gateway = start(Components { callers, ..components() }).await;
     let (code, body) = get(gateway, "/x").await;
     assert_eq!((code, &*message(&body)), (500, "Internal error occurred: the reviewer is away"));
     let lines = "Authorization: Bearer good\r\nImpersonate-User: joe\r\n";
@@ -117,7 +118,8 @@ async fn an_authorizer_that_cannot_be_asked_has_not_refused() {
 #[tokio::test]
 async fn a_stream_over_websocket_needs_both_of_its_verbs() {
     let authorizer = Scripted::new(|_| Ok(Decision::Allow));
-    let gateway = start(Components { authorizer: authorizer.clone(), ..components() }).await;
+    let callers = callers(Arc::new(OneToken), authorizer.clone());
+    let gateway = start(Components { callers, ..components() }).await;
     let lines = format!(
         "Authorization: Bearer good\r\nImpersonate-User: joe\r\nConnection: Upgrade\r\n{WEBSOCKET}"
     );
@@ -142,7 +144,8 @@ async fn the_old_way_to_act_as_others_is_asked_when_the_new_one_is_closed() {
         _ => Ok(Decision::NoOpinion { reason: String::new() }),
     };
     let authorizer = Scripted::new(decide);
-    let gateway = start(Components { authorizer: authorizer.clone(), ..components() }).await;
+    let callers = callers(Arc::new(OneToken), authorizer.clone());
+    let gateway = start(Components { callers, ..components() }).await;
     for (user, expected) in [("joe", 404), ("away", 500), ("jim", 403)] {
         let lines = format!("Authorization: Bearer good\r\nImpersonate-User: {user}\r\n");
         let (code, body) = ask(gateway, "GET", "/x", &lines).await;

@@ -9,6 +9,7 @@ use bowline_gateway::options::{ExecOptions, ForwardOptions, LogOptions, Verb};
 use bowline_gateway::status::Refusal;
 use bowline_io::serve::{Body, body};
 use bowline_proto::session::Protocol;
+use bowline_proto::session::protocol::Carrier;
 use http::Method;
 
 use crate::client::{SPDY, WEBSOCKET, ask, get, message};
@@ -25,7 +26,7 @@ impl Backend for Archive {
     fn find<'a>(
         &'a self,
         caller: &'a Caller,
-        Target { namespace, pod, container }: Target<'a>,
+        Target { namespace, pod, container, .. }: Target<'a>,
     ) -> Answer<'a, Box<dyn Destination>> {
         let shelf = format!("{}: {namespace}/{pod}/{}", caller.user.name, container.unwrap_or("-"));
         Box::pin(async { Ok(Box::new(ArchivedLog(shelf)) as Box<dyn Destination>) })
@@ -43,8 +44,8 @@ impl Destination for ArchivedLog {
         ""
     }
 
-    fn takes_tunnels(&self) -> bool {
-        false
+    fn forward_carriers(&self, _: Carrier) -> &'static [Carrier] {
+        &[Carrier::Spdy]
     }
 
     fn command<'a>(
@@ -58,6 +59,7 @@ impl Destination for ArchivedLog {
     fn port_forward<'a>(
         &'a self,
         _: &'a ForwardOptions,
+        _: Carrier,
     ) -> Answer<'a, (FarLeg, &'static Protocol)> {
         self.refuse("port-forward")
     }

@@ -5,7 +5,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use bowline_gateway::backend::{Backend, Destination, Target};
-use bowline_gateway::components::{Answer, Caller, Components};
+use bowline_gateway::callers::checked::Checked;
+use bowline_gateway::components::{Answer, Caller, Callers, Components};
 use bowline_gateway::gates::Gates;
 use bowline_gateway::rest::Rest;
 use bowline_gateway::route::Route;
@@ -63,11 +64,18 @@ impl Rest for Nothing {
     }
 }
 
+/// Callers who are authenticated and authorized by these two.
+pub fn callers(
+    authenticator: Arc<dyn Authenticator>,
+    authorizer: Arc<dyn Authorizer>,
+) -> Arc<dyn Callers> {
+    Arc::new(Checked { authenticator, authorizer, vouching: None })
+}
+
 /// The token `good`, everything, and nothing behind it.
 pub fn components() -> Components {
     Components {
-        authenticator: Arc::new(OneToken),
-        authorizer: Arc::new(AllowAll),
+        callers: callers(Arc::new(OneToken), Arc::new(AllowAll)),
         backend: Arc::new(Nothing),
         rest: Arc::new(Nothing),
     }

@@ -9,6 +9,7 @@ use super::gates::{self, Gates};
 use super::node::{CLIENT_CA, FILENAME, Pair, TLS_CERT, TLS_KEY, UNAUTHENTICATED, pair};
 use super::pflag::Values;
 use super::table::{Command, Flag, Words};
+use super::upstream::{self, Upstreams};
 use super::{BadUsage, HELP, LOG_LEVEL};
 
 /// Be a gateway.
@@ -38,6 +39,8 @@ pub struct Gateway {
     pub unauthenticated_per_address: usize,
     /// Files with Pods and Nodes.
     pub filenames: Vec<String>,
+    /// API servers, in place of all of these.
+    pub upstreams: Upstreams,
     /// `-v`.
     pub verbosity: i32,
 }
@@ -52,20 +55,35 @@ const ADDRESS_TYPES: Flag = Flag::list(
 )
 .default("Hostname,InternalDNS,InternalIP,ExternalDNS,ExternalIP");
 
+const TOKENS: &str = "token-auth-file";
+const POLICIES: &str = "authorization-policy-file";
 const KUBELET_CERT: &str = "kubelet-client-certificate";
 const KUBELET_KEY: &str = "kubelet-client-key";
 
 /// Its table.
 pub static COMMAND: Command = Command {
     name: "gateway",
-    about: "Serve the API server's side of sessions, in front of nodes.",
-    text: "Takes requests for exec, attach, port-forward and logs as kube-apiserver does, \
+    about: "Serve the API server's side of sessions, in front of API servers or of nodes.",
+    text: "In front of API servers (--upstream) it passes on what clients ask for, with their own \
+           credentials. Streams are ended here and made again there, so that clients that speak \
+           SPDY pass through what takes WebSocket alone, and those that speak WebSocket reach a \
+           cluster that does not.\n\n\
+           In front of nodes (--filename) it takes requests for exec, attach, port-forward and logs as kube-apiserver does, \
            asks who it is and whether they may, and passes the session on to the node of the \
            pod. Clients may speak WebSocket or SPDY, whatever the node speaks.\n\n\
-           The Pods and Nodes that there are come from the given files: a Pod's nodeName, a Node's \
+           The Pods and Nodes that there are then come from the given files: a Pod's nodeName, a Node's \
            status.addresses, status.daemonEndpoints and status.declaredFeatures.",
-    usage: "-f FILE [flags]",
+    usage: "(--upstream FILE | -f FILE) [flags]",
     examples: &[
+        (
+            "In front of the cluster of a kubeconfig",
+            "{bowline} gateway --upstream ~/.kube/config --tls-cert-file gw.crt \
+             --tls-private-key-file gw.key",
+        ),
+        (
+            "Two clusters, at /clusters/old and /clusters/new",
+            "{bowline} gateway --upstream old=old.yaml --upstream new=new.yaml",
+        ),
         (
             "Tokens for users, a policy for what they may",
             "{bowline} gateway -f cluster.yaml --token-auth-file tokens.csv \
@@ -84,14 +102,16 @@ pub static COMMAND: Command = Command {
         ),
     ],
     flags: &[
+        upstream::ALLOW_IMPERSONATION,
         Flag::text(
-            "authorization-policy-file",
+            POLICIES,
             "FILE",
             "Who may what, in kube-apiserver's ABAC format: one JSON object a line. Members of \
              system:masters may do everything in any case.",
         ),
         Flag::address("bind-address", "Where to listen.").default("0.0.0.0"),
         CLIENT_CA,
+        upstream::CLIENT_IDENTITY,
         gates::FLAG,
         FILENAME,
         Flag::text(
@@ -113,10 +133,12 @@ pub static COMMAND: Command = Command {
         TLS_CERT,
         TLS_KEY,
         Flag::text(
-            "token-auth-file",
+            TOKENS,
             "FILE",
             "The tokens of users, in kube-apiserver's format: token,user,uid,\"group1,group2\".",
         ),
+        upstream::UPSTREAM,
+        upstream::PROTOCOL,
         LOG_LEVEL,
         HELP,
     ],
@@ -130,8 +152,12 @@ pub static COMMAND: Command = Command {
 /// [`BadUsage`] for the first rule that is broken.
 pub fn read(values: &Values) -> Result<Gateway, BadUsage> {
     let filenames = values.list(FILENAME.long);
-    if filenames.is_empty() {
-        return Err(BadUsage::NoObjects);
+    let upstreams = upstream::read(values)?;
+    let own = [FILENAME.long, TOKENS, POLICIES];
+    match (upstreams.servers.is_empty(), own.into_iter().find(|name| values.is_given(name))) {
+        (true, _) if filenames.is_empty() => return Err(BadUsage::NothingBehind),
+        (false, Some(name)) => return Err(BadUsage::Conflict(upstream::UPSTREAM.long, name)),
+        _ => {}
     }
     let mut types = values.list(ADDRESS_TYPES.long);
     if types.is_empty() {
@@ -142,8 +168,8 @@ pub fn read(values: &Values) -> Result<Gateway, BadUsage> {
         secure_port: values.port("secure-port").unwrap_or(SECURE_PORT),
         certificate: pair(values, TLS_CERT.long, TLS_KEY.long)?,
         client_ca: values.path(CLIENT_CA.long),
-        token_auth_file: values.path("token-auth-file"),
-        authorization_policy_file: values.path("authorization-policy-file"),
+        token_auth_file: values.path(TOKENS),
+        authorization_policy_file: values.path(POLICIES),
         kubelet_client: pair(values, KUBELET_CERT, KUBELET_KEY)?,
         kubelet_ca: values.path("kubelet-certificate-authority"),
         kubelet_preferred_address_types: types,
@@ -151,6 +177,7 @@ pub fn read(values: &Values) -> Result<Gateway, BadUsage> {
         unauthenticated_per_address: values
             .positive(&UNAUTHENTICATED, UNAUTHENTICATED_PER_ADDRESS)?,
         filenames,
+        upstreams,
         verbosity: values.number(LOG_LEVEL.long).unwrap_or(0),
     })
 }

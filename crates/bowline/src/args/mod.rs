@@ -17,6 +17,7 @@ pub mod pflag;
 pub mod port_forward;
 pub mod suggestions;
 pub mod table;
+pub mod upstream;
 
 use std::ffi::OsString;
 
@@ -150,6 +151,9 @@ pub enum BadUsage {
     /// A server without something to serve.
     #[error("--filename must say which objects there are")]
     NoObjects,
+    /// A gateway without anything behind it.
+    #[error("--upstream or --filename must say what is behind the gateway")]
+    NothingBehind,
     /// A flag for container runtimes without one.
     #[error("--{0} needs --runtime=cri or --cri-listen")]
     NoContainerRuntime(&'static str),

@@ -75,6 +75,12 @@ pub enum BadValue {
     /// Not the address of a socket.
     #[error("must be a unix socket, as in unix:///run/containerd/containerd.sock")]
     Endpoint,
+    /// Not an API server.
+    #[error("must be [NAME=]FILE[#CONTEXT]: letters, digits, '-', '.' and '_' for the name")]
+    Upstream,
+    /// The name of another one.
+    #[error("has the name of another one")]
+    UpstreamTwice,
     /// Bytes that are no text.
     #[error("invalid UTF-8")]
     Utf8,

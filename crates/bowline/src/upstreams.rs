@@ -1,0 +1,70 @@
+//! Flags to the API servers behind a gateway, and to their gateways.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use bowline_gateway::callers::passed::Passed;
+use bowline_gateway::clusters::Clusters;
+use bowline_gateway::components::Components;
+use bowline_gateway::gates::Gates;
+use bowline_gateway::server::Gateway;
+use bowline_gateway::upstream::{ApiServer, FarCarrier};
+use bowline_io::access::Source as _;
+use bowline_io::auth::Authorizer;
+use bowline_io::serve::Sessions;
+use bowline_kube::api::Api;
+use bowline_kube::config::{self, Overrides};
+use bowline_kube::credentials::Credentials;
+use bowline_kube::kubeconfig::User;
+use bowline_kube::reviews::AccessReviews;
+use http::header::USER_AGENT;
+
+use crate::args::upstream::{Server, Upstreams};
+use crate::cluster_access::{agent, env};
+use crate::node_access::REVIEW_PATIENCE;
+
+/// Makes a gateway for each API server.
+pub async fn clusters(asked: &Upstreams, gates: Gates, sessions: &Sessions) -> Result<Clusters> {
+    let mut gateways = Vec::new();
+    for server in &asked.servers {
+        let components = components(asked, server).await;
+        let components = components.with_context(|| format!("--upstream {}", server.kubeconfig))?;
+        let gateway = Gateway::new(components, gates, sessions.clone());
+        gateways.push((server.name.clone(), gateway));
+    }
+    Ok(Clusters::new(gateways))
+}
+
+async fn components(asked: &Upstreams, server: &Server) -> Result<Components> {
+    let (api, server) = api_server(server, asked.carrier).await?;
+    let impersonators =
+        asked.allow_impersonation.then(|| Arc::new(AccessReviews::new(api)) as Arc<dyn Authorizer>);
+    let callers = Passed { server: server.clone(), vouching: asked.vouching, impersonators };
+    Ok(Components {
+        callers: Arc::new(callers),
+        backend: Arc::new(server.clone()),
+        rest: Arc::new(server),
+    })
+}
+
+/// Makes what asks an API server as this gateway, and what passes requests on to it.
+pub async fn api_server(server: &Server, carrier: FarCarrier) -> Result<(Api, Arc<ApiServer>)> {
+    let overrides = Overrides {
+        kubeconfig: Some(server.kubeconfig.clone()),
+        context: server.context.clone(),
+        ..Overrides::default()
+    };
+    let resolved = config::resolve(&overrides, &env)?;
+    let url = resolved.server.clone();
+    let mut bare = resolved.clone();
+    bare.user = User::default();
+    let bare = Arc::new(Credentials::new(bare, Arc::new(env), false)?);
+    let own = Arc::new(Credentials::new(resolved, Arc::new(env), false)?);
+    // What is wrong with them is said before anybody is served.
+    own.access().await?;
+    let headers = vec![(USER_AGENT, agent("bowline"))];
+    let path = url.path().to_owned();
+    let patience = REVIEW_PATIENCE;
+    let api = Api { access: own.clone(), server: url, headers, patience, observer: None };
+    Ok((api, Arc::new(ApiServer::new(own, bare, &path, carrier))))
+}
