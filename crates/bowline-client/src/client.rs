@@ -137,7 +137,7 @@ impl Client {
     /// connection.
     pub(crate) fn record(&self, verb: &'static str, pod: &str) -> Record {
         let peer = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-        Requester { peer, user: None }.record(verb, &self.namespace, pod)
+        Requester::at(peer).record(verb, &self.namespace, pod)
     }
 
     pub(crate) fn admit(&self, record: Record) -> Result<Pending, UpgradeError> {

@@ -4,7 +4,7 @@
 //! two ends have to know what they mean. Else a tunnel is unpacked to the SPDY in it, or SPDY packed
 //! into a tunnel.
 
-use bowline_io::drive::join;
+use bowline_io::drive::{Joint, join_within};
 use bowline_io::http::lines;
 use bowline_io::random;
 use bowline_io::record::{End, Pending};
@@ -64,11 +64,17 @@ pub(crate) async fn port_forward(
     let Opened { reply, far, splice, labels } =
         open(&*destination, &options, near, &request).await?;
     (record.near, record.far) = labels;
-    gateway.sessions.run(session.begin(), request, |near, end| {
-        let spliced = Box::pin(join(near, far, splice, end, SHUTDOWN));
+    let bounds = gateway.living.bounds;
+    gateway.sessions.run(session.begin(), request, move |near, end| {
+        let spliced = Box::pin(join_within(bounds, near, far, splice, end, SHUTDOWN));
         async move {
-            let (ending, traffic) = spliced.await;
-            (if ending.is_some() { End::Over } else { End::Shutdown }, traffic)
+            let Joint { ending, exceeded, traffic } = spliced.await;
+            let end = match (exceeded, ending) {
+                (Some(bound), _) => End::Lost(bound.to_string()),
+                (None, Some(_)) => End::Over,
+                (None, None) => End::Shutdown,
+            };
+            (end, traffic)
         }
     });
     Ok(reply)

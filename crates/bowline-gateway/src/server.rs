@@ -1,8 +1,10 @@
 //! A request to its answer: what it asks for, who asks, whether they may, and then who answers.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bowline_io::auth::Attributes;
+use bowline_io::drive::Bounds;
 use bowline_io::record::{Pending, Record, Requester};
 use bowline_io::request_target::{BadPath, query};
 use bowline_io::serve::{Peer, Reply, Sessions};
@@ -29,13 +31,32 @@ pub struct Gateway {
     pub(crate) components: Arc<Components>,
     pub(crate) gates: Gates,
     pub(crate) sessions: Sessions,
+    pub(crate) living: Living,
+}
+
+/// How sessions through a gateway live: how long, how fast, and what keeps them alive.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Living {
+    /// The bounds of each of them.
+    pub bounds: Bounds,
+    /// After how long without a byte of its own a client is pinged; `None` is never. Nodes and API
+    /// servers are pinged in any case.
+    pub ping_every: Option<Duration>,
 }
 
 impl Gateway {
     /// Makes a gateway of its components.
     #[must_use]
     pub fn new(components: Components, gates: Gates, sessions: Sessions) -> Gateway {
-        Gateway { components: Arc::new(components), gates, sessions }
+        let living = Living::default();
+        Gateway { components: Arc::new(components), gates, sessions, living }
+    }
+
+    /// Sets how its sessions live. Without this they have no bounds, and no client is pinged.
+    #[must_use]
+    pub fn living(mut self, living: Living) -> Gateway {
+        self.living = living;
+        self
     }
 
     /// Answers a request. A stream goes on as a task of the sessions after the answer.
@@ -43,7 +64,7 @@ impl Gateway {
     /// Dropped before it has answered, it starts no session.
     pub async fn answer(self, peer: Peer, request: Request<Incoming>) -> Reply {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-        let mut requester = Requester { peer: peer.address, user: None };
+        let mut requester = Requester::at(peer.address);
         match self.serve(&peer, &mut requester, request).await {
             Ok(reply) => {
                 let path = sanitized(&path, REASON_BYTES);

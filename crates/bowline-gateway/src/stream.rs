@@ -1,9 +1,9 @@
 //! An exec or an attach: from an authorized request to a relay between its client and the node.
 
-use bowline_io::drive::join;
+use bowline_io::drive::{Joint, join_within};
 use bowline_io::http::lines;
 use bowline_io::random;
-use bowline_io::record::Pending;
+use bowline_io::record::{End, Pending};
 use bowline_io::request_target::query;
 use bowline_io::serve::{Reply, body, has_body};
 use bowline_proto::negotiate::{self, Accepts, Lines};
@@ -51,8 +51,11 @@ pub(crate) async fn remote_command(
             reply.headers_mut().insert(extension.answered, heard.clone());
         }
     }
-    let near_session =
+    let mut near_session =
         Session::new(Side::Server, accepted.protocol, options.wants, random::bytes());
+    if let Some(every) = gateway.living.ping_every {
+        near_session.keep_alive(every);
+    }
     if verb == Verb::Exec {
         record.command = options.command;
     }
@@ -61,11 +64,12 @@ pub(crate) async fn remote_command(
     record.far = protocol.label();
     let mut running = session.begin();
     let relay = Relay::with_tap(near_session, far_session, running.tap());
-    gateway.sessions.run(running, request, |near, end| {
-        let relayed = Box::pin(join(near, far, relay, end, SHUTDOWN));
+    let bounds = gateway.living.bounds;
+    gateway.sessions.run(running, request, move |near, end| {
+        let relayed = Box::pin(join_within(bounds, near, far, relay, end, SHUTDOWN));
         async move {
-            let (ending, traffic) = relayed.await;
-            (ending.into(), traffic)
+            let Joint { ending, exceeded, traffic } = relayed.await;
+            (exceeded.map_or_else(|| ending.into(), |bound| End::Lost(bound.to_string())), traffic)
         }
     });
     Ok(reply)

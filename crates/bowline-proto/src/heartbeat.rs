@@ -145,6 +145,40 @@ impl Heartbeat {
     }
 }
 
+/// Decides when a server pings a client that is quiet, so that nothing between them closes the
+/// connection. It judges nobody: a client that does not read cannot answer, and is not dead for
+/// that.
+#[derive(Debug, Default)]
+pub struct KeepAlive {
+    every: Option<Duration>,
+    next: Time,
+}
+
+impl KeepAlive {
+    /// Pings after `every` without a byte of the client.
+    #[must_use]
+    pub fn new(every: Duration) -> KeepAlive {
+        KeepAlive { every: Some(every), next: Time::ZERO + every }
+    }
+
+    /// Records that bytes of any kind came.
+    pub fn heard(&mut self, now: Time) {
+        if let Some(every) = self.every {
+            self.next = now + every;
+        }
+    }
+
+    /// Pings where that is due, by `ping`. Returns the next deadline, if there is any.
+    pub fn beat(&mut self, now: Time, ping: impl FnOnce()) -> Option<Time> {
+        let every = self.every?;
+        if now >= self.next {
+            self.next = now + every;
+            ping();
+        }
+        Some(self.next)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -229,5 +263,21 @@ mod tests {
         heartbeat.pinged(seconds(5), None);
         assert_eq!(heartbeat.poll(seconds(9)), Beat::Wait(seconds(10)));
         assert_eq!(heartbeat.poll(seconds(100)), Beat::Ping);
+    }
+
+    #[test]
+    fn a_quiet_client_is_pinged_and_never_judged() {
+        let mut keep_alive = KeepAlive::new(EVERY);
+        let pings = |keep_alive: &mut KeepAlive, from: u64, until: u64| {
+            let mut pings = alloc::vec::Vec::new();
+            for second in from..until {
+                keep_alive.beat(seconds(second), || pings.push(second));
+            }
+            pings
+        };
+        assert_eq!(pings(&mut keep_alive, 0, 11), [5, 10]);
+        keep_alive.heard(seconds(12));
+        assert_eq!(pings(&mut keep_alive, 12, 1000).first(), Some(&17));
+        assert_eq!(KeepAlive::default().beat(seconds(9), || panic!("none was asked for")), None);
     }
 }

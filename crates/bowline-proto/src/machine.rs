@@ -89,6 +89,12 @@ pub trait Intermediary {
     /// Records whether a socket is being read.
     fn reading(&mut self, _now: Time, _leg: Leg, _reading: bool) {}
 
+    /// Returns when something passed last that is none of the carriers' own, such as a ping; `None`
+    /// where that cannot be told.
+    fn last_used(&self) -> Option<Time> {
+        None
+    }
+
     /// Whether this leg has nothing left to do: its socket can be dropped while the other goes on.
     fn is_done(&self, _leg: Leg) -> bool {
         false

@@ -95,6 +95,8 @@ pub struct Relay<T = ()> {
     ended: bool,
     near_done: bool,
     far_done: bool,
+    /// When something of either side passed last.
+    last_used: Time,
     tap: T,
     hop: &'static str,
 }
@@ -120,6 +122,7 @@ impl<T: Tap> Relay<T> {
             ended: false,
             near_done: false,
             far_done: false,
+            last_used: Time::ZERO,
             tap,
             hop: "gateway to node",
         }
@@ -172,6 +175,10 @@ impl<T: Tap> Intermediary for Relay<T> {
         // Setting up carries no bytes, and has a deadline of its own on either side.
         let flows = self.near_ready && self.far_ready && !self.ended;
         if flows { self.tap.poll_room(cx) } else { Poll::Ready(()) }
+    }
+
+    fn last_used(&self) -> Option<Time> {
+        Some(self.last_used)
     }
 
     fn is_done(&self, leg: Leg) -> bool {
@@ -238,6 +245,7 @@ impl<T: Tap> Relay<T> {
         if self.ended {
             return None;
         }
+        self.last_used = now;
         self.tap.event(now, Leg::Near, &event);
         match event {
             Event::Data(channel, bytes) => self.far.send(channel, bytes),
@@ -261,6 +269,7 @@ impl<T: Tap> Relay<T> {
         if self.ended {
             return None;
         }
+        self.last_used = now;
         self.tap.event(now, Leg::Far, &event);
         match event {
             Event::Ready => self.far_ready = true,

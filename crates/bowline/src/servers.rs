@@ -58,12 +58,17 @@ pub async fn gateway(asked: args::gateway::Gateway) -> Result<()> {
     let identity = identity(asked.certificate.as_ref(), asked.bind_address, "bowline")?;
     let tls = ServerFiles { identity, client_ca: asked.client_ca.clone() }.server()?;
     let (listener, address) = listen(asked.bind_address, asked.secure_port).await?;
-    let sessions = Sessions::default();
+    let mut sessions = Sessions::default();
+    if let Some(caps) = asked.sessions.caps() {
+        sessions = sessions.with(Arc::new(caps));
+    }
+    let living = asked.sessions.living;
     let clusters = if asked.upstreams.servers.is_empty() {
         let gateway = Gateway::new(of_files(&asked, address)?, asked.gates, sessions.clone());
+        let gateway = gateway.living(living);
         Clusters::new([(String::new(), gateway)])
     } else {
-        upstreams::clusters(&asked.upstreams, asked.gates, &sessions).await?
+        upstreams::clusters(&asked.upstreams, asked.gates, living, &sessions).await?
     };
     print::notice(format_args!("serving on https://{address}"));
     let service = move |peer, request| clusters.clone().answer(peer, request);

@@ -7,7 +7,7 @@ use bowline_gateway::callers::passed::Passed;
 use bowline_gateway::clusters::Clusters;
 use bowline_gateway::components::Components;
 use bowline_gateway::gates::Gates;
-use bowline_gateway::server::Gateway;
+use bowline_gateway::server::{Gateway, Living};
 use bowline_gateway::upstream::{ApiServer, FarCarrier};
 use bowline_io::access::Source as _;
 use bowline_io::auth::Authorizer;
@@ -24,12 +24,17 @@ use crate::cluster_access::{agent, env};
 use crate::node_access::REVIEW_PATIENCE;
 
 /// Makes a gateway for each API server.
-pub async fn clusters(asked: &Upstreams, gates: Gates, sessions: &Sessions) -> Result<Clusters> {
+pub async fn clusters(
+    asked: &Upstreams,
+    gates: Gates,
+    living: Living,
+    sessions: &Sessions,
+) -> Result<Clusters> {
     let mut gateways = Vec::new();
     for server in &asked.servers {
         let components = components(asked, server).await;
         let components = components.with_context(|| format!("--upstream {}", server.kubeconfig))?;
-        let gateway = Gateway::new(components, gates, sessions.clone());
+        let gateway = Gateway::new(components, gates, sessions.clone()).living(living);
         gateways.push((server.name.clone(), gateway));
     }
     Ok(Clusters::new(gateways))
@@ -39,7 +44,7 @@ async fn components(asked: &Upstreams, server: &Server) -> Result<Components> {
     let (api, server) = api_server(server, asked.carrier).await?;
     let impersonators =
         asked.allow_impersonation.then(|| Arc::new(AccessReviews::new(api)) as Arc<dyn Authorizer>);
-    let callers = Passed { server: server.clone(), vouching: asked.vouching, impersonators };
+    let callers = Passed::new(server.clone(), asked.vouching, impersonators);
     Ok(Components {
         callers: Arc::new(callers),
         backend: Arc::new(server.clone()),

@@ -3,6 +3,7 @@
 //! A certificate cannot go on. Whoever has shown one, which TLS has verified, goes on as a user for
 //! whom the gateway vouches.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 
 use bowline_io::auth::{Attributes, Authorizer, User};
@@ -27,9 +28,21 @@ pub struct Passed {
     pub vouching: Vouching,
     /// Says which users with a certificate may act as others; `None` is nobody.
     pub impersonators: Option<Arc<dyn Authorizer>>,
+    /// Tells tokens apart, by a key that is this process's.
+    hasher: RandomState,
 }
 
 impl Passed {
+    /// Makes it of its parts.
+    #[must_use]
+    pub fn new(
+        server: Arc<ApiServer>,
+        vouching: Vouching,
+        impersonators: Option<Arc<dyn Authorizer>>,
+    ) -> Passed {
+        Passed { server, vouching, impersonators, hasher: RandomState::new() }
+    }
+
     /// Returns the user with a certificate as whom the request runs.
     async fn assumed(
         &self,
@@ -76,6 +89,7 @@ impl Callers for Passed {
                     (assumed.0, assumed.1, true)
                 }
                 (None, Some(token)) => {
+                    requester.credential = Some(self.hasher.hash_one(&token.0));
                     (User::default(), onward::by_token(&token, wanted.as_ref())?, false)
                 }
                 // Nobody may act as another; what else nobody may, the API server says.

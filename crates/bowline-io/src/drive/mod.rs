@@ -5,6 +5,8 @@
 //! sockets and nothing else. Nothing here spawns a task, and no byte passes through a channel.
 
 mod alarm;
+#[cfg(feature = "server")]
+mod bounds;
 mod one;
 mod read_buffer;
 mod socket;
@@ -15,11 +17,13 @@ mod write_queue;
 use tokio::task::yield_now;
 
 pub use self::alarm::Alarm;
+#[cfg(feature = "server")]
+pub use self::bounds::{Bounds, Exceeded};
 pub use self::one::{Driver, Ends, Step};
 pub use self::read_buffer::ReadBuffer;
 pub use self::socket::{Socket, SocketEvent};
 #[cfg(feature = "server")]
-pub use self::two::join;
+pub use self::two::{Joint, join, join_within};
 pub use self::write_queue::WriteQueue;
 
 /// How many bytes a loop moves at once before other tasks have their turn.

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bowline_proto::Outbox;
+use bowline_proto::limits::READ_BYTES;
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -30,6 +31,8 @@ pub struct Socket<S> {
     stream: S,
     early: BytesMut,
     read_buffer: ReadBuffer,
+    /// The most that is read at once.
+    read_bytes: usize,
     read_ended: bool,
     write_ended: bool,
     needs_flush: bool,
@@ -43,10 +46,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             // A copy, so that the handshake's buffer is freed.
             early: BytesMut::from(&early[..]),
             read_buffer: ReadBuffer::default(),
+            read_bytes: READ_BYTES,
             read_ended: false,
             write_ended: false,
             needs_flush: false,
         }
+    }
+
+    /// Reads at most so many bytes at once.
+    #[must_use]
+    pub fn reading_at_most(mut self, bytes: usize) -> Socket<S> {
+        self.read_bytes = bytes;
+        self
     }
 
     /// The stream itself.
@@ -81,7 +92,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             if !self.early.is_empty() {
                 return Poll::Ready(SocketEvent::Read(self.early.split()));
             }
-            match self.read_buffer.poll(cx, &mut self.stream) {
+            match self.read_buffer.poll_some(cx, &mut self.stream, self.read_bytes) {
                 Poll::Pending => {}
                 Poll::Ready(Ok(bytes)) if bytes.is_empty() => {
                     self.read_ended = true;

@@ -8,12 +8,24 @@ use bowline_proto::{Intermediary, Leg, Next, Time};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::bounds::{Bounds, Exceeded, Watch};
 use super::{Alarm, Socket, SocketEvent, take_turns};
 use crate::clock::Clock;
 use crate::liveness::{Blocked, Liveness, PeerState};
 use crate::record::Traffic;
 use crate::serve::CLOSE_PATIENCE;
 use crate::stream::{Connection, Upgraded};
+
+/// How two joined sockets ended.
+#[derive(Debug)]
+pub struct Joint<E> {
+    /// The machine's ending, if it did.
+    pub ending: Option<E>,
+    /// The bound that was reached before.
+    pub exceeded: Option<Exceeded>,
+    /// How many bytes were read.
+    pub traffic: Traffic,
+}
 
 /// Joins a client's connection and a node's until both have ended, or until `end`; then both are
 /// told `why`. Returns how the machine ended, if it did, and how many bytes were read.
@@ -24,30 +36,24 @@ pub fn join<S: Connection, I: Intermediary>(
     end: CancellationToken,
     why: &'static str,
 ) -> impl Future<Output = (Option<I::Ending>, Traffic)> {
-    // Made outside of the future: what is moved inside of one takes its space twice.
-    let mut joined = Joined {
-        clock: Clock::start(),
-        near: Some(Socket::new(near.stream, near.early)),
-        far: Some(Socket::new(far.stream, far.early)),
-        machine,
-        liveness: Liveness::default(),
-        has_room: true,
-        ending: None,
-        traffic: Traffic::default(),
-    };
+    let joined = Joined::new(near, far, machine, Bounds::default());
     async move {
-        let ended = tokio::select! {
-            biased;
-            () = joined.run() => true,
-            () = end.cancelled() => false,
-        };
-        if ended {
-            joined.reset_cut_legs();
-        } else {
-            joined.abort(why).await;
-        }
-        (joined.ending, joined.traffic)
+        let Joint { ending, traffic, .. } = joined.until(end, why).await;
+        (ending, traffic)
     }
+}
+
+/// As [`join`], within bounds: at one that is reached both sides are told which one.
+pub fn join_within<S: Connection, I: Intermediary>(
+    bounds: Bounds,
+    near: Upgraded<S>,
+    far: Upgraded<S>,
+    machine: I,
+    end: CancellationToken,
+    why: &'static str,
+) -> impl Future<Output = Joint<I::Ending>> {
+    let joined = Joined::new(near, far, machine, bounds);
+    joined.until(end, why)
 }
 
 struct Joined<S, I: Intermediary> {
@@ -60,6 +66,9 @@ struct Joined<S, I: Intermediary> {
     /// Whether the machine's tap had room when it was last polled.
     has_room: bool,
     ending: Option<I::Ending>,
+    watch: Watch,
+    /// When something was read last.
+    last_read: Time,
     traffic: Traffic,
 }
 
@@ -69,7 +78,41 @@ enum Wake {
 }
 
 impl<S: Connection, I: Intermediary> Joined<S, I> {
-    async fn run(&mut self) {
+    fn new(near: Upgraded<S>, far: Upgraded<S>, machine: I, bounds: Bounds) -> Joined<S, I> {
+        let socket = |leg: Upgraded<S>| {
+            Some(Socket::new(leg.stream, leg.early).reading_at_most(Watch::read_bytes(&bounds)))
+        };
+        Joined {
+            clock: Clock::start(),
+            near: socket(near),
+            far: socket(far),
+            machine,
+            liveness: Liveness::default(),
+            has_room: true,
+            ending: None,
+            watch: Watch::new(bounds),
+            last_read: Time::ZERO,
+            traffic: Traffic::default(),
+        }
+    }
+
+    // Made outside of the future: what is moved inside of one takes its space twice.
+    async fn until(mut self, end: CancellationToken, why: &'static str) -> Joint<I::Ending> {
+        let exceeded = tokio::select! {
+            biased;
+            exceeded = self.run() => Some(exceeded),
+            () = end.cancelled() => None,
+        };
+        match exceeded {
+            Some(None) => self.reset_cut_legs(),
+            Some(Some(exceeded)) => self.abort(&exceeded.to_string()).await,
+            None => self.abort(why).await,
+        }
+        Joint { ending: self.ending, exceeded: exceeded.flatten(), traffic: self.traffic }
+    }
+
+    /// Runs until both sides have ended, or a bound is reached before the machine's ending.
+    async fn run(&mut self) -> Option<Exceeded> {
         let mut alarm = Alarm::default();
         loop {
             let now = self.clock.now();
@@ -82,8 +125,12 @@ impl<S: Connection, I: Intermediary> Joined<S, I> {
                 match self.machine.poll(now) {
                     Next::Event(ending) => self.ending = Some(ending),
                     Next::Idle(deadline) => break deadline,
-                    Next::Done => return,
+                    Next::Done => return None,
                 }
+            };
+            let bound = match self.bound(now) {
+                Ok(bound) => bound,
+                Err(exceeded) => return Some(exceeded),
             };
             for (leg, socket) in [(Leg::Near, &mut self.near), (Leg::Far, &mut self.far)] {
                 if self.machine.is_done(leg) {
@@ -96,13 +143,15 @@ impl<S: Connection, I: Intermediary> Joined<S, I> {
                 self.reset_cut_legs();
                 continue;
             };
-            alarm.set(&self.clock, earlier(deadline, next_check));
+            alarm.set(&self.clock, earlier(earlier(deadline, next_check), bound));
             let wake = poll_fn(|cx| self.poll(cx, &mut alarm)).await;
             let now = self.clock.now();
             match wake {
                 Wake::Socket(leg, SocketEvent::Read(bytes)) => {
                     let moved = bytes.len();
                     self.traffic.count(leg == Leg::Near, moved);
+                    self.last_read = now;
+                    self.watch.read(now, leg, moved);
                     self.machine.receive(now, leg, bytes);
                     take_turns(moved).await;
                 }
@@ -112,6 +161,18 @@ impl<S: Connection, I: Intermediary> Joined<S, I> {
                 Wake::Socket(_, SocketEvent::Wrote) | Wake::Deadline => {}
             }
         }
+    }
+
+    /// Returns when the next bound may be reached. Behind its ending a session has other deadlines.
+    fn bound(&mut self, now: Time) -> Result<Option<Time>, Exceeded> {
+        if self.ending.is_some() {
+            return Ok(None);
+        }
+        let listens = self.has_room && self.machine.wants_read(Leg::Near);
+        if !listens {
+            self.watch.not_listening(now);
+        }
+        self.watch.check(now, self.machine.last_used().unwrap_or(self.last_read))
     }
 
     /// Checks the client while it is not read because the node takes no input. The node needs no
@@ -134,9 +195,11 @@ impl<S: Connection, I: Intermediary> Joined<S, I> {
             // A client that is not read has to be checked from now on.
             return Poll::Ready(Wake::Deadline);
         }
+        let has_ended = self.ending.is_some();
         for (leg, socket) in [(Leg::Near, &mut self.near), (Leg::Far, &mut self.far)] {
             let Some(socket) = socket else { continue };
             let is_read = has_room && self.machine.wants_read(leg);
+            let is_read = is_read && (has_ended || self.watch.may_read(now, leg));
             self.machine.reading(now, leg, is_read);
             if let Poll::Ready(event) = socket.poll(cx, self.machine.outbox(leg), is_read) {
                 return Poll::Ready(Wake::Socket(leg, event));
@@ -148,6 +211,7 @@ impl<S: Connection, I: Intermediary> Joined<S, I> {
     /// Tells both sides why, the client behind what waits for it: one that is cut off without a
     /// reason may take what it has for all of it.
     async fn abort(&mut self, why: &str) {
+        self.watch = Watch::new(Bounds::default());
         self.machine.abort(self.clock.now(), why);
         let _ = timeout(CLOSE_PATIENCE, self.run()).await;
     }

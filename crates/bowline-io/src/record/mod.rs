@@ -7,6 +7,8 @@
 mod admission;
 #[cfg(feature = "server")]
 mod body;
+#[cfg(feature = "server")]
+mod caps;
 mod log;
 #[cfg(feature = "server")]
 mod refusals;
@@ -20,6 +22,8 @@ use bowline_proto::relay::Ending;
 use bowline_proto::session::Outcome;
 
 pub use self::admission::{Admission, Denied, Hook, Pending};
+#[cfg(feature = "server")]
+pub use self::caps::Caps;
 pub use self::log::{ClientLog, Log};
 #[cfg(feature = "server")]
 pub use self::refusals::Refusals;
@@ -33,6 +37,9 @@ pub struct Requester {
     pub peer: SocketAddr,
     /// Who it is, where that was found out; at a client nobody.
     pub user: Option<Subject>,
+    /// Tells the credentials of requests apart where only another server knows whose they are. It
+    /// is the same for the same ones as long as this process runs, and nothing can be made of it.
+    pub credential: Option<u64>,
 }
 
 /// A user, as a log names one.
@@ -147,6 +154,12 @@ pub struct Ended {
 }
 
 impl Requester {
+    /// Somebody at this address of whom nothing else is known yet.
+    #[must_use]
+    pub fn at(peer: SocketAddr) -> Requester {
+        Requester { peer, user: None, credential: None }
+    }
+
     /// A session that this one asks for.
     #[must_use]
     pub fn record(&self, verb: &'static str, namespace: &str, pod: &str) -> Record {

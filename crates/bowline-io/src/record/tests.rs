@@ -51,7 +51,7 @@ fn no_reason_brings_a_commands_arguments_into_the_log() {
 fn long_lists_of_groups_are_cut() {
     let groups = (0..40).map(|number| format!("g{number}")).collect();
     let user = Some(Subject { name: "u".into(), groups, by: None });
-    let requester = Requester { peer: ([127, 0, 0, 1], 1).into(), user };
+    let requester = Requester { user, ..Requester::at(([127, 0, 0, 1], 1).into()) };
     let text = requester.groups().unwrap();
     assert!(text.starts_with("g0,g1,") && text.ends_with("g15,…"), "{text}");
 }

@@ -66,7 +66,7 @@ impl Hook for Held {
 }
 
 fn record() -> Record {
-    Requester { peer: ([127, 0, 0, 1], 1).into(), user: None }.record("exec", "ns", "web")
+    Requester::at(([127, 0, 0, 1], 1).into()).record("exec", "ns", "web")
 }
 
 #[test]

@@ -27,19 +27,19 @@ const WANTS: Wants = Wants { stdin: true, stdout: true, stderr: false, tty: fals
 const MESSAGES: usize = 80;
 const MESSAGE_BYTES: usize = 32 * 1024;
 
-async fn wire() -> (TcpStream, TcpStream) {
+pub async fn wire() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     (stream, listener.accept().await.unwrap().0)
 }
 
-fn leg(stream: TcpStream, side: Side, protocol: &'static Protocol) -> (Upgraded, Session) {
+pub fn leg(stream: TcpStream, side: Side, protocol: &'static Protocol) -> (Upgraded, Session) {
     let upgraded = Upgraded { stream: Stream::plain(stream), early: BytesMut::new() };
     (upgraded, Session::new(side, protocol, WANTS, [7; 32]))
 }
 
 /// Writes what waits, or takes what comes.
-async fn go_on(clock: &Clock, socket: &mut Socket<Stream>, session: &mut Session) {
+pub async fn go_on(clock: &Clock, socket: &mut Socket<Stream>, session: &mut Session) {
     match poll_fn(|cx| socket.poll(cx, session.outbox(), true)).await {
         SocketEvent::Read(bytes) => session.receive(clock.now(), bytes),
         SocketEvent::Ended(_) => session.receive_end(clock.now()),

@@ -10,6 +10,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests play peers and start programs")]
 
 mod admissions;
+mod bounds;
 mod certificates;
 mod changes;
 mod expiry;

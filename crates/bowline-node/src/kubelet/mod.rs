@@ -56,7 +56,7 @@ impl Kubelet {
     /// Dropped before it has answered, it starts no session.
     pub async fn answer(self, peer: Peer, request: Request<Incoming>) -> Reply {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-        let mut requester = Requester { peer: peer.address, user: None };
+        let mut requester = Requester::at(peer.address);
         match self.serve(&peer, &mut requester, request).await {
             Ok(reply) => {
                 let path = sanitized(&path, REASON_BYTES);

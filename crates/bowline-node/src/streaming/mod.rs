@@ -101,7 +101,7 @@ impl Streaming {
     ///
     /// Dropped before it has answered, it starts no session; the token is used in any case.
     pub async fn answer(self, peer: Peer, request: Request<Incoming>) -> Reply {
-        let requester = Requester { peer: peer.address, user: None };
+        let requester = Requester::at(peer.address);
         let method = request.method().clone();
         match self.serve(&peer, &requester, request).await {
             Ok(reply) => {

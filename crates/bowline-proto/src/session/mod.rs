@@ -10,6 +10,7 @@ mod status;
 
 use alloc::string::String;
 use core::fmt;
+use core::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
@@ -150,6 +151,12 @@ impl Session {
     #[must_use]
     pub fn protocol(&self) -> &'static Protocol {
         each!(self, inner => inner.protocol())
+    }
+
+    /// At a server: pings a client that has been quiet for so long, so that nothing between the two
+    /// closes the connection. Without this a server never pings.
+    pub fn keep_alive(&mut self, every: Duration) {
+        each!(self, inner => inner.keep_alive(every));
     }
 
     /// At a client: opens the channels. The command starts once they are open, so the owner must be

@@ -4,6 +4,7 @@ use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
@@ -12,7 +13,7 @@ use super::protocol::Protocol;
 use super::resize::{self, Sizes};
 use super::status::Status;
 use super::{Cause, Event, LOST, Loss, Side};
-use crate::heartbeat::Heartbeat;
+use crate::heartbeat::{Heartbeat, KeepAlive};
 use crate::limits;
 use crate::machine::{Machine, Next};
 use crate::outbox::Outbox;
@@ -43,6 +44,8 @@ pub struct OverSpdy {
     /// The bytes that came on the error stream.
     error: Vec<u8>,
     heartbeat: Heartbeat,
+    /// At a server.
+    keep_alive: KeepAlive,
     input_ended: bool,
     state: State,
 }
@@ -89,9 +92,15 @@ impl OverSpdy {
             sizes: Sizes::default(),
             error: Vec::new(),
             heartbeat: Heartbeat::new(Time::ZERO, limits::PING_EVERY, limits::SILENCE_PATIENCE),
+            keep_alive: KeepAlive::default(),
             input_ended: false,
             state: State::Setup(Time::ZERO + limits::STREAMS_PATIENCE),
         }
+    }
+
+    /// See [`Session::keep_alive`](super::Session::keep_alive).
+    pub fn keep_alive(&mut self, every: Duration) {
+        self.keep_alive = KeepAlive::new(every);
     }
 
     /// See [`Session::begin`](super::Session::begin).
@@ -462,7 +471,13 @@ impl OverSpdy {
 
     fn beat(&mut self, now: Time) -> Option<Time> {
         if self.side == Side::Server {
-            return None;
+            let is_empty = self.spdy.unsent() == 0;
+            return self.keep_alive.beat(now, || {
+                // One that waits already says as much.
+                if is_empty {
+                    self.spdy.ping();
+                }
+            });
         }
         let has_room = self.spdy.outbox().len() < limits::OUTBOX_BYTES;
         let ping = || if has_room { self.spdy.ping() } else { None };
@@ -489,6 +504,7 @@ impl Machine for OverSpdy {
 
     fn receive(&mut self, now: Time, input: BytesMut) {
         self.heartbeat.heard(now);
+        self.keep_alive.heard(now);
         self.spdy.receive(input);
     }
 

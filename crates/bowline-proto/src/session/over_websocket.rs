@@ -4,6 +4,7 @@ use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -15,7 +16,7 @@ use super::protocol::{Encoding, Protocol};
 use super::resize::{self, Sizes};
 use super::status::Status;
 use super::{Cause, Event, LOST, Loss, Side};
-use crate::heartbeat::Heartbeat;
+use crate::heartbeat::{Heartbeat, KeepAlive};
 use crate::limits;
 use crate::machine::{Machine, Next};
 use crate::outbox::Outbox;
@@ -48,6 +49,8 @@ pub struct OverWebSocket {
     /// The client has ended stdin.
     stdin_ended: bool,
     heartbeat: Heartbeat,
+    /// At a server.
+    keep_alive: KeepAlive,
     /// How many pings were sent.
     pings: u32,
     input_ended: bool,
@@ -101,6 +104,7 @@ impl OverWebSocket {
             error: Vec::new(),
             stdin_ended: false,
             heartbeat: Heartbeat::new(Time::ZERO, limits::PING_EVERY, limits::SILENCE_PATIENCE),
+            keep_alive: KeepAlive::default(),
             pings: 0,
             input_ended: false,
             state: State::Open,
@@ -125,6 +129,11 @@ impl OverWebSocket {
     #[must_use]
     pub fn protocol(&self) -> &'static Protocol {
         self.protocol
+    }
+
+    /// See [`Session::keep_alive`](super::Session::keep_alive).
+    pub fn keep_alive(&mut self, every: Duration) {
+        self.keep_alive = KeepAlive::new(every);
     }
 
     /// See [`Session::begin`](super::Session::begin). Over WebSocket the channels are open from the
@@ -465,11 +474,18 @@ impl OverWebSocket {
         }
     }
 
-    /// Pings if that is due; returns the next deadline. Servers do not ping: a client that does not
-    /// read cannot answer, and is not dead for that. Hosts that are gone are found by the kernel.
+    /// Pings if that is due; returns the next deadline. Servers ping only to keep a
+    /// connection: a client that does not read cannot answer, and is not dead for that. Hosts that
+    /// are gone are found by the kernel.
     fn beat(&mut self, now: Time) -> Option<Time> {
         if self.side == Side::Server {
-            return None;
+            let is_empty = self.websocket.unsent() == 0;
+            return self.keep_alive.beat(now, || {
+                // One that waits already says as much.
+                if is_empty {
+                    self.websocket.ping(&[]);
+                }
+            });
         }
         let has_room = self.websocket.unsent() < limits::OUTBOX_BYTES;
         let ping = || {
@@ -503,6 +519,7 @@ impl Machine for OverWebSocket {
 
     fn receive(&mut self, now: Time, input: BytesMut) {
         self.heartbeat.heard(now);
+        self.keep_alive.heard(now);
         self.websocket.receive(input);
     }
 

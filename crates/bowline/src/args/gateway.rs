@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use bowline_io::serve::UNAUTHENTICATED_PER_ADDRESS;
 
 use super::gates::{self, Gates};
+use super::living::{self, Sessions};
 use super::node::{CLIENT_CA, FILENAME, Pair, TLS_CERT, TLS_KEY, UNAUTHENTICATED, pair};
 use super::pflag::Values;
 use super::table::{Command, Flag, Words};
@@ -41,6 +42,8 @@ pub struct Gateway {
     pub filenames: Vec<String>,
     /// API servers, in place of all of these.
     pub upstreams: Upstreams,
+    /// How its sessions live and end.
+    pub sessions: Sessions,
     /// `-v`.
     pub verbosity: i32,
 }
@@ -112,8 +115,11 @@ pub static COMMAND: Command = Command {
         Flag::address("bind-address", "Where to listen.").default("0.0.0.0"),
         CLIENT_CA,
         upstream::CLIENT_IDENTITY,
+        living::DRAIN,
+        living::DRAIN_DELAY,
         gates::FLAG,
         FILENAME,
+        living::IDLE,
         Flag::text(
             "kubelet-certificate-authority",
             "FILE",
@@ -128,8 +134,15 @@ pub static COMMAND: Command = Command {
         ),
         Flag::text(KUBELET_KEY, "FILE", "The private key of that certificate, in PEM."),
         ADDRESS_TYPES,
+        living::RATE,
+        living::AGE,
+        living::PER_NAMESPACE,
+        living::PER_POD,
+        living::PER_USER,
+        living::PING,
         UNAUTHENTICATED,
         Flag::port("secure-port", "The port to listen on. 0 picks a free one.").default("6443"),
+        living::SILENCE,
         TLS_CERT,
         TLS_KEY,
         Flag::text(
@@ -178,6 +191,7 @@ pub fn read(values: &Values) -> Result<Gateway, BadUsage> {
             .positive(&UNAUTHENTICATED, UNAUTHENTICATED_PER_ADDRESS)?,
         filenames,
         upstreams,
+        sessions: living::read(values)?,
         verbosity: values.number(LOG_LEVEL.long).unwrap_or(0),
     })
 }

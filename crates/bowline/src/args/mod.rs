@@ -9,6 +9,7 @@ pub mod exec;
 pub mod gates;
 pub mod gateway;
 pub mod global;
+pub mod living;
 
 pub mod go_duration;
 pub mod node;

@@ -323,6 +323,16 @@ impl Values {
         positive.ok_or_else(|| bad_value(flag, &number.to_string(), BadValue::Positive))
     }
 
+    /// A number of things of which there may be none, and are where none is given.
+    ///
+    /// # Errors
+    /// [`BadFlag`] for one below 0.
+    pub fn count(&self, flag: &Flag) -> Result<usize, BadFlag> {
+        let Some(number) = self.number(flag.long) else { return Ok(0) };
+        let count = usize::try_from(number);
+        count.map_err(|_| bad_value(flag, &number.to_string(), BadValue::Negative))
+    }
+
     /// A time.
     pub fn duration(&self, name: &str) -> Option<GoDuration> {
         self.last(name, duration_of)
