@@ -24,10 +24,10 @@ use crate::stream::{Stream, Upgraded};
 use crate::tls::go_errors;
 
 /// The longest head of an answer. Go's servers allow 1 MiB for requests; no answer needs that.
-const HEAD_BYTES: usize = 64 * 1024;
-const HEADERS: usize = 128;
+pub(crate) const HEAD_BYTES: usize = 64 * 1024;
+pub(crate) const HEADERS: usize = 128;
 /// How many answers of 1xx may come before the one that counts, as in Go.
-const INFORMATIONAL: usize = 5;
+pub(crate) const INFORMATIONAL: usize = 5;
 /// How much of a refusal's body is read, as by client-go.
 const REFUSAL_BYTES: usize = 64 * 1024;
 /// How long a refusal's body may take.

@@ -24,6 +24,8 @@ pub mod local_sockets;
 #[cfg(feature = "manifests")]
 pub mod objects;
 pub mod observe;
+#[cfg(feature = "pool")]
+pub mod pool;
 pub mod proxy;
 pub mod random;
 pub mod read_ahead;

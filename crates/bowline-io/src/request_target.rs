@@ -157,7 +157,7 @@ fn parted(line: &[u8]) -> Option<(Vec<u8>, String)> {
 
 impl Query {
     /// Adds the query to the request that it came with.
-    #[cfg(feature = "server")]
+    #[cfg(any(feature = "server", feature = "pool"))]
     pub(crate) fn put_back<B>(self, request: &mut Request<B>) {
         request.extensions_mut().insert(self);
     }

@@ -250,6 +250,17 @@ impl Stream {
         }
     }
 
+    /// The protocol that was agreed on in the TLS handshake, if it was one.
+    #[must_use]
+    pub fn protocol(&self) -> Option<&[u8]> {
+        match &self.kind {
+            Kind::Plain(_) => None,
+            Kind::Client(tls) => tls.get_ref().1.alpn_protocol(),
+            Kind::Nested(tls) => tls.get_ref().1.alpn_protocol(),
+            Kind::Server(tls) => tls.get_ref().1.alpn_protocol(),
+        }
+    }
+
     /// Watches a write that waits; gives an error if it can never go on.
     fn watched<T>(
         &mut self,

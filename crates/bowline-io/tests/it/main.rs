@@ -16,5 +16,8 @@ mod changes;
 mod expiry;
 mod informational;
 mod join;
+mod pool;
+mod pool_faults;
+mod pool_server;
 mod proxies;
 mod refused_clients;

@@ -1,0 +1,178 @@
+//! The bodies of requests, which may be sent again as long as they were not begun, and of answers,
+//! which hold their connection.
+
+use std::error::Error;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+use super::Body;
+use super::connections::Place;
+use super::error::PoolError;
+
+/// How long a body waits for the server's 100, if its client wants that, as in Go.
+const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// A body of which nothing was taken can be lent again. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Lending(Arc<Mutex<Slot>>);
+
+struct Slot {
+    body: Body,
+    /// Who may take of it: each loan ends those before.
+    loan: u64,
+    begun: bool,
+    ended: bool,
+}
+
+impl std::fmt::Debug for Lending {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lending").finish_non_exhaustive()
+    }
+}
+
+impl Lending {
+    pub(super) fn new(body: Body) -> Lending {
+        let ended = body.is_end_stream();
+        Lending(Arc::new(Mutex::new(Slot { body, loan: 0, begun: false, ended })))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Slot> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lends the body, and ends all earlier loans.
+    pub(super) fn lend(&self) -> Lent {
+        let mut slot = self.lock();
+        slot.loan += 1;
+        Lent { slot: self.clone(), loan: slot.loan, hold: None }
+    }
+
+    /// Whether nothing was taken of the body, so that all of it can be sent.
+    pub(super) fn is_whole(&self) -> bool {
+        !self.lock().begun
+    }
+
+    /// Whether the body was taken to its end.
+    pub(super) fn is_ended(&self) -> bool {
+        let slot = self.lock();
+        slot.ended || slot.body.is_end_stream()
+    }
+}
+
+/// A body on loan, for one try to send it.
+pub(super) struct Lent {
+    slot: Lending,
+    loan: u64,
+    /// What the body waits for.
+    hold: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+impl Lent {
+    /// Holds the body back until the server wants it, but no longer than a second.
+    pub(super) fn hold(&mut self, wanted: Arc<Notify>) {
+        self.hold = Some(Box::pin(async move {
+            let _ = timeout(CONTINUE_PATIENCE, wanted.notified()).await;
+        }));
+    }
+}
+
+impl HttpBody for Lent {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        let lent = self.get_mut();
+        if let Some(hold) = &mut lent.hold {
+            ready!(hold.as_mut().poll(cx));
+            lent.hold = None;
+        }
+        let mut slot = lent.slot.lock();
+        if slot.loan != lent.loan {
+            return Poll::Ready(Some(Err(io::Error::other("sent on another connection"))));
+        }
+        let frame = ready!(Pin::new(&mut slot.body).poll_frame(cx));
+        match &frame {
+            None => slot.ended = true,
+            Some(_) => slot.begun = true,
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.slot.lock().body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.slot.lock().body.size_hint()
+    }
+}
+
+/// The body of an answer. It fails if the server or the connection cuts it.
+#[derive(Debug)]
+pub struct PoolAnswer {
+    body: Incoming,
+    /// The connection, until the body has ended.
+    place: Option<Place>,
+}
+
+impl PoolAnswer {
+    pub(super) fn new(body: Incoming, place: Option<Place>) -> PoolAnswer {
+        let mut answer = PoolAnswer { body, place };
+        if answer.body.is_end_stream() {
+            answer.ended();
+        }
+        answer
+    }
+
+    fn ended(&mut self) {
+        if let Some(place) = self.place.take() {
+            place.finished();
+        }
+    }
+}
+
+impl HttpBody for PoolAnswer {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        let answer = self.get_mut();
+        let frame = ready!(Pin::new(&mut answer.body).poll_frame(cx));
+        match frame {
+            None => {
+                answer.ended();
+                Poll::Ready(None)
+            }
+            Some(Ok(frame)) => Poll::Ready(Some(Ok(frame))),
+            Some(Err(error)) => {
+                answer.place = None;
+                let error: Box<dyn Error + Send + Sync> = Box::new(PoolError::of(error));
+                Poll::Ready(Some(Err(io::Error::other(error))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
