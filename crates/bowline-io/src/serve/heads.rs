@@ -4,21 +4,28 @@
 //! ahead of what the client reads, up to the longest head that it takes. So it gets a head once
 //! that is complete, and the next one when the answer was written. Until then the kernel keeps what
 //! the client sends, and TCP holds the client back.
+//!
+//! Where the service wants the bodies of requests, the library gets them as it asks, and then what
+//! is behind them is the next head. How long a body is, the library says; how it is in chunks is
+//! read here and written anew (`request_body.rs`), so that the two cannot disagree about its end.
+
+mod body;
 
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
-use http_body::{Frame, SizeHint};
+use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::Body;
 use super::connections::{Activity, Registered};
-use crate::request_target::{Query, shortened};
+use super::exchange::{Exchange, Refused};
+use super::head_lines::{end_of_head, has_two_lengths, is_request_line};
+use super::request_body::Framing;
+use crate::request_target::shortened;
 use crate::stream::{Connection, Stream, Upgraded};
 
 /// How long a client may take for the head of a request.
@@ -50,109 +57,14 @@ const GIVEN_BYTES: usize = 4 * 1024;
 /// What the library gets in place of a head that is refused.
 const REFUSED: &[u8] = b"GET / HTTP/1.1\r\nHost: refused\r\nConnection: close\r\n\r\n";
 
-/// Why a head is not given to the library.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refused {
-    /// It does not begin as a request does.
-    Malformed,
-    /// It does not end within [`HEAD_BYTES`].
-    TooLong,
-}
-
-/// What is below and above the library tell each other about the current request by this.
-#[derive(Debug, Default)]
-pub(super) struct Exchange(Mutex<CurrentRequest>);
-
-#[derive(Debug, Default)]
-struct CurrentRequest {
-    /// The query, if it goes around the library.
-    query: Option<Query>,
-    /// Why its head was refused, if it was.
-    refused: Option<Refused>,
-    /// The library has its whole head.
-    is_asked: bool,
-    /// After the answer, the connection is no longer HTTP.
-    is_switching: bool,
-    /// All of the answer was given to the library.
-    is_given: bool,
-    /// Not all that was given of the answer is written.
-    is_unwritten: bool,
-    /// Wakes whoever gives the rest of the answer.
-    answer_waker: Option<Waker>,
-}
-
-impl Exchange {
-    fn lock(&self) -> MutexGuard<'_, CurrentRequest> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Records that the library has the current request's head. Returns the query that went around
-    /// the library, or why the head was refused.
-    pub(super) fn asked(&self) -> Result<Option<Query>, Refused> {
-        let mut current = self.lock();
-        current.is_asked = true;
-        current.refused.map_or_else(|| Ok(current.query.take()), Err)
-    }
-
-    /// Records that the answer is 101.
-    pub(super) fn switches(&self) {
-        self.lock().is_switching = true;
-    }
-
-    /// Wraps the body of the answer for the library.
-    pub(super) fn answer(self: &Arc<Exchange>, body: Body) -> AnswerBody {
-        AnswerBody { body, exchange: self.clone() }
-    }
-}
-
-/// A body that gives its next piece once the one before is written.
-#[derive(Debug)]
-pub(super) struct AnswerBody {
-    body: Body,
-    exchange: Arc<Exchange>,
-}
-
-impl http_body::Body for AnswerBody {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        let answer = self.get_mut();
-        let mut current = answer.exchange.lock();
-        if current.is_unwritten {
-            current.answer_waker = Some(cx.waker().clone());
-            return Poll::Pending;
-        }
-        drop(current);
-        let frame = ready!(Pin::new(&mut answer.body).poll_frame(cx));
-        answer.exchange.lock().is_unwritten = frame.is_some();
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl Drop for AnswerBody {
-    fn drop(&mut self) {
-        self.exchange.lock().is_given = true;
-    }
-}
-
 /// A connection that gives the HTTP library one head at a time.
 #[derive(Debug)]
 pub(super) struct Heads {
     stream: Stream,
     registered: Arc<Registered>,
     exchange: Arc<Exchange>,
+    /// The service gets the bodies of requests.
+    takes_bodies: bool,
     state: State,
     /// Bytes behind the current request's head.
     read: BytesMut,
@@ -168,8 +80,8 @@ pub(super) struct Heads {
     /// Wakes the library, which waits for the next head.
     head_waker: Option<Waker>,
     timer: Option<Pin<Box<Sleep>>>,
-    /// The deadline of what goes on now.
-    until: Option<Instant>,
+    /// When what goes on now began.
+    since: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -178,7 +90,9 @@ enum State {
     Head,
     /// The head is given to the library.
     Giving(BytesMut),
-    /// The request is answered.
+    /// The library gets the body of the request, as far as it asks.
+    Body(Framing),
+    /// The request is complete, or its body is of no interest, and it is answered.
     Answering,
     /// There will be no more requests. Our direction `is_shut`, or not yet; so many bytes were read
     /// since.
@@ -190,11 +104,13 @@ impl Heads {
         stream: Stream,
         registered: Arc<Registered>,
         exchange: Arc<Exchange>,
+        takes_bodies: bool,
     ) -> Heads {
         Heads {
             stream,
             registered,
             exchange,
+            takes_bodies,
             state: State::Head,
             read: BytesMut::new(),
             searched: 0,
@@ -204,7 +120,7 @@ impl Heads {
             is_write_blocked: false,
             head_waker: None,
             timer: None,
-            until: None,
+            since: None,
         }
     }
 
@@ -218,7 +134,7 @@ impl Heads {
 
     /// Ready once what goes on now has taken `patience`.
     fn poll_patience(&mut self, cx: &mut Context<'_>, patience: Duration) -> Poll<()> {
-        let until = *self.until.get_or_insert_with(|| Instant::now() + patience);
+        let until = *self.since.get_or_insert_with(Instant::now) + patience;
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
         if timer.deadline() != until {
             timer.as_mut().reset(until);
@@ -251,7 +167,7 @@ impl Heads {
             }
             self.skip_blank();
             if is_idle && !self.read.is_empty() {
-                self.until = None;
+                self.since = None;
                 self.registered.set_activity(Activity::Busy);
             }
         }
@@ -259,9 +175,11 @@ impl Heads {
 
     /// Skips empty lines in front of a request.
     fn skip_blank(&mut self) {
-        if self.searched == 0 {
-            let is_blank = |byte: &&u8| matches!(byte, b'\r' | b'\n');
-            self.read.advance(self.read.iter().take_while(is_blank).count());
+        while self.searched == 0
+            && let [b'\n', ..] | [b'\r', b'\n', ..] = self.read[..]
+        {
+            let end = self.read.iter().position(|&byte| byte == b'\n').unwrap_or_default();
+            self.read.advance(end + 1);
         }
     }
 
@@ -272,7 +190,11 @@ impl Heads {
         let searched = self.searched;
         if let Some(end) = end_of_head(&self.read, searched) {
             let head = self.read.split_to(end);
-            self.begin(head, None);
+            if self.takes_bodies && has_two_lengths(&head) {
+                self.refuse(Refused::Malformed);
+            } else {
+                self.begin(head, None);
+            }
             return true;
         }
         self.searched = self.read.len();
@@ -290,21 +212,26 @@ impl Heads {
                 return false;
             }
         };
+        self.refuse(refused);
+        true
+    }
+
+    /// Begins a request in place of one that is refused. Nothing behind that is read as a request.
+    fn refuse(&mut self, refused: Refused) {
         self.read = BytesMut::new();
         self.begin(BytesMut::from(REFUSED), Some(refused));
-        true
     }
 
     fn begin(&mut self, head: BytesMut, refused: Option<Refused>) {
         self.is_first = false;
         self.has_line = false;
         self.searched = 0;
-        self.until = None;
+        self.since = None;
         let (head, query) = match shortened(&head) {
             Some((head, query)) => (head, Some(query)),
             None => (head, None),
         };
-        *self.exchange.lock() = CurrentRequest { query, refused, ..CurrentRequest::default() };
+        self.exchange.begin(query, refused);
         self.registered.set_activity(Activity::Busy);
         self.state = State::Giving(head);
     }
@@ -313,15 +240,9 @@ impl Heads {
     /// the kernel.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.head_waker = Some(cx.waker().clone());
-        let current = self.exchange.lock();
-        // The library has not found the end of the head, so the two of us do not agree about it.
-        if !current.is_asked {
-            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
-        }
-        if current.refused.is_some() {
+        if self.exchange.is_refused() {
             return Poll::Pending;
         }
-        drop(current);
         while !self.has_ended && self.read.is_empty() {
             ready!(self.poll_piece(cx))?;
         }
@@ -331,7 +252,7 @@ impl Heads {
                 return Poll::Pending;
             }
             ready!(self.poll_patience(cx, CHECK_EVERY));
-            self.until = None;
+            self.since = None;
             self.has_ended = self.stream.is_peer_gone();
         }
         Poll::Ready(Ok(()))
@@ -346,7 +267,7 @@ impl Heads {
         let is_write_blocked = written.is_pending();
         if is_write_blocked != self.is_write_blocked {
             self.is_write_blocked = is_write_blocked;
-            self.until = None;
+            self.since = None;
             self.registered.set_activity(if is_write_blocked {
                 Activity::Unread
             } else {
@@ -362,18 +283,15 @@ impl Heads {
 
     /// Records that all of the library's bytes were written.
     fn written(&mut self) {
-        let mut current = self.exchange.lock();
-        current.is_unwritten = false;
-        let answer_waker = current.answer_waker.take();
-        let is_over = current.is_given && !current.is_switching;
-        let is_over = is_over && matches!(self.state, State::Answering);
-        drop(current);
-        if let Some(answer_waker) = answer_waker {
-            answer_waker.wake();
-        }
-        if is_over {
+        self.exchange.written();
+        self.next_if_over();
+    }
+
+    /// Goes on to the next request, if this one has come to its end and its answer is written.
+    fn next_if_over(&mut self) {
+        if matches!(self.state, State::Answering) && self.exchange.is_over() {
             self.state = State::Head;
-            self.until = None;
+            self.since = None;
             self.registered.set_head_bytes(0);
             self.registered.set_activity(Activity::Idle);
             if let Some(head_waker) = self.head_waker.take() {
@@ -406,25 +324,6 @@ impl Heads {
     }
 }
 
-/// Whether a line, without its end, may be the first one of a request.
-fn is_request_line(line: &[u8]) -> bool {
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
-    line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0")
-}
-
-/// Returns where the first head ends, if it does. There is no end in the first `searched` bytes.
-fn end_of_head(read: &[u8], searched: usize) -> Option<usize> {
-    // An end may begin in the last three of them.
-    let from = searched.saturating_sub(3);
-    let ends = read[from..].iter().enumerate().filter(|(_, byte)| **byte == b'\n');
-    let mut ends = ends.map(|(index, _)| from + index);
-    ends.find_map(|end| match read[end + 1..] {
-        [b'\n', ..] => Some(end + 2),
-        [b'\r', b'\n', ..] => Some(end + 3),
-        _ => None,
-    })
-}
-
 impl AsyncRead for Heads {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -448,7 +347,11 @@ impl AsyncRead for Heads {
                         return Poll::Ready(Ok(()));
                     }
                 }
-                State::Answering => return heads.poll_gone(cx),
+                State::Answering => match heads.exchange.take_framing()? {
+                    Some(framing) if heads.takes_bodies => heads.state = State::Body(framing),
+                    _ => return heads.poll_gone(cx),
+                },
+                State::Body(_) => return heads.poll_body(cx, buffer),
                 State::Closing { .. } => return Poll::Ready(Ok(())),
             }
         }
@@ -478,7 +381,7 @@ impl AsyncWrite for Heads {
         let heads = self.get_mut();
         if !matches!(heads.state, State::Closing { .. }) {
             heads.state = State::Closing { is_shut: false, bytes: 0 };
-            heads.until = None;
+            heads.since = None;
         }
         heads.poll_linger(cx).map(Ok)
     }

@@ -3,7 +3,11 @@
 
 mod accept;
 mod connections;
+mod exchange;
+mod head_lines;
 mod heads;
+mod request_body;
+mod settings;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -33,7 +37,9 @@ use tracing::{debug, warn};
 use self::accept::Accepting;
 use self::connections::{Connections, Registered};
 pub use self::connections::{Limits, UNAUTHENTICATED_PER_ADDRESS};
-use self::heads::{AnswerBody, Exchange, Heads, LIBRARY_BYTES, Refused};
+use self::exchange::{AnswerBody, Exchange, Refused};
+use self::heads::{Heads, LIBRARY_BYTES};
+pub use self::settings::Settings;
 use crate::local::OwnPort;
 use crate::read_ahead::ReadAhead;
 use crate::record::{Admission, Denied, End, Log, Pending, Record, Refusals, Running, Traffic};
@@ -192,11 +198,12 @@ pub type Reply = Response<Body>;
 
 /// Serves `listener` until `sessions.end` is cancelled; then waits 0.8 s at most for the sessions
 /// and returns. `service` answers requests. It has to say which connections are authenticated
-/// ([`Peer::mark_authenticated`]), and to run sessions by [`Sessions::run`].
+/// ([`Peer::mark_authenticated`]), and to run sessions by [`Sessions::run`]. What else it may get
+/// than requests without bodies over HTTP/1.1, [`Settings`] say.
 pub async fn serve<S, F>(
     listener: TcpListener,
     tls: Option<tls::Server>,
-    limits: Limits,
+    settings: impl Into<Settings>,
     sessions: Sessions,
     service: S,
 ) where
@@ -204,7 +211,8 @@ pub async fn serve<S, F>(
     F: Future<Output = Reply> + Send + 'static,
 {
     let _own = listener.local_addr().ok().map(|address| OwnPort::hold(address.port()));
-    let connections = Connections::new(limits);
+    let settings = settings.into();
+    let connections = Connections::new(settings.limits);
     let mut listener = Accepting::new(listener);
     loop {
         let (tcp, address) = tokio::select! {
@@ -221,7 +229,7 @@ pub async fn serve<S, F>(
             tokio::select! {
                 () = end.cancelled() => {}
                 () = registered.evicted() => debug!("{address}: gives way to others"),
-                () = connection(tcp, address, &registered, tls, service) => {}
+                () = connection(tcp, address, &registered, tls, settings, service) => {}
             }
         });
     }
@@ -237,6 +245,7 @@ async fn connection<S, F>(
     address: SocketAddr,
     registered: &Arc<Registered>,
     tls: Option<tls::Server>,
+    settings: Settings,
     service: S,
 ) where
     S: Fn(Peer, Request<Incoming>) -> F,
@@ -248,10 +257,10 @@ async fn connection<S, F>(
         Err(error) => return debug!("{address}: TLS: {error}"),
     };
     let exchange = Arc::new(Exchange::default());
-    let heads = Heads::new(stream, registered.clone(), exchange.clone());
+    let heads = Heads::new(stream, registered.clone(), exchange.clone(), settings.request_bodies);
     let registered = registered.clone();
     let answer = service_fn(move |request| {
-        let reply = checked(&exchange, request).map(|request| {
+        let reply = checked(&exchange, settings, request).map(|request| {
             let identity = certificate.as_ref().and_then(ClientCertificate::identity);
             service(Peer { address, identity, tls, registered: registered.clone() }, request)
         });
@@ -279,9 +288,10 @@ async fn connection<S, F>(
 /// Returns the request with all of its query, or code and phrase of the refusal of a bad one.
 fn checked(
     exchange: &Exchange,
+    settings: Settings,
     mut request: Request<Incoming>,
 ) -> Result<Request<Incoming>, (StatusCode, &'static str)> {
-    match exchange.asked() {
+    match exchange.asked(request.body()) {
         Ok(Some(query)) => query.put_back(&mut request),
         Ok(None) => {}
         Err(Refused::Malformed) => return Err((StatusCode::BAD_REQUEST, "Bad Request")),
@@ -290,10 +300,29 @@ fn checked(
             return Err((code, "Request Header Fields Too Large"));
         }
     }
-    match host_fault(request.version(), request.headers()) {
-        Some(fault) => Err((StatusCode::BAD_REQUEST, fault)),
-        None => Ok(request),
+    if let Some(fault) = host_fault(request.version(), request.headers()) {
+        return Err((StatusCode::BAD_REQUEST, fault));
     }
+    if let Some(refused) = settings.request_bodies.then(|| body_fault(request.headers())).flatten()
+    {
+        return Err(refused);
+    }
+    Ok(request)
+}
+
+/// Returns code and phrase with which Go's servers refuse what a request says of its body, if it is
+/// more than these understand.
+fn body_fault(headers: &HeaderMap) -> Option<(StatusCode, &'static str)> {
+    let is_other = |name, known: &str| {
+        headers
+            .get(name)
+            .is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(known.as_bytes()))
+    };
+    if is_other(header::TRANSFER_ENCODING, "chunked") {
+        return Some((StatusCode::NOT_IMPLEMENTED, "Not Implemented"));
+    }
+    is_other(header::EXPECT, "100-continue")
+        .then_some((StatusCode::EXPECTATION_FAILED, "Expectation Failed"))
 }
 
 /// Returns the phrase with which Go's servers refuse the request's host, if it is bad.

@@ -18,14 +18,14 @@ const GET: &str = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
 const MUCH_BYTES: usize = 32 * 1024 * 1024;
 
 /// A server whose service is `service`.
-async fn server<S, F>(limits: Limits, service: S) -> SocketAddr
+async fn server<S, F>(settings: impl Into<Settings> + Send + 'static, service: S) -> SocketAddr
 where
     S: Fn(Peer, Request<Incoming>) -> F + Clone + Send + 'static,
     F: Future<Output = Reply> + Send + 'static,
 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(serve(listener, None, limits, Sessions::default(), service));
+    tokio::spawn(serve(listener, None, settings.into(), Sessions::default(), service));
     address
 }
 
@@ -177,7 +177,16 @@ async fn a_head_without_an_end_is_refused_and_the_refusal_is_seen() {
 
 #[tokio::test]
 async fn an_answer_comes_before_the_end_though_a_body_is_left() {
-    let address = simple(false).await;
+    for request_bodies in [false, true] {
+        answer_before_a_body(Settings { request_bodies, ..Settings::default() }).await;
+    }
+}
+
+async fn answer_before_a_body(settings: Settings) {
+    let service = |_: Peer, request: Request<Incoming>| async move {
+        ok(format!("{} 0", request.uri().path()))
+    };
+    let address = server(settings, service).await;
     let head = "POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 3000000\r\n\r\n";
     let mut sent = head.as_bytes().to_vec();
     // What looks like a request in it is none.
@@ -361,3 +370,5 @@ async fn all_that_comes_behind_an_upgrade_is_kept() {
     stream.read_to_end(&mut found).await.unwrap();
     assert_eq!(String::from_utf8(found).unwrap(), format!("{behind}later"));
 }
+
+mod bodies;
