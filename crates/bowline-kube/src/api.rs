@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use bowline_io::access::{Access, AccessError, Source};
 use bowline_io::dial::{DialError, dial};
-use bowline_io::http::{HttpError, head as http_head, request};
+use bowline_io::http::{HttpError, explanation, head as http_head, open, request};
 use bowline_io::observe::Observer;
+use bowline_io::stream::Stream;
 use bowline_io::text::{redacted, sanitized};
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
 use http::response::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
+use hyper::body::Incoming;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -135,9 +137,27 @@ struct Question<'a> {
     accept: &'static str,
     /// An object in JSON, or nothing.
     object: Bytes,
-    /// The longest answer that is read.
-    bytes: usize,
+    reading: Reading,
 }
+
+/// How an answer is read.
+#[derive(Clone, Copy)]
+enum Reading {
+    /// To its end, which comes before so many bytes.
+    Whole(usize),
+    /// Its head alone; the body of a good answer is whoever asks to read.
+    AsItComes,
+}
+
+/// What is behind the head of an answer.
+enum Content {
+    /// The whole body, or the beginning of a refusal's.
+    Read(Bytes),
+    /// A body that comes.
+    Comes(Incoming),
+}
+
+type Answer = (Parts, Content);
 
 fn status_line(reason: &str, message: &str) -> String {
     match reason {
@@ -197,8 +217,28 @@ impl Api {
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
-        let (head, body) = self.exchange_until_final(&url, accept, bytes).await?;
-        read(&url, &head, &body)
+        let answer = self.exchange_until_final(&url, accept, Reading::Whole(bytes)).await?;
+        read(&url, &answer)
+    }
+
+    /// Gets what is written as it happens, such as a watch: the body of a good answer, which nobody
+    /// has read anything of, and whose length has no bound. Until its head is there, it is tried
+    /// again as with [`get`](Self::get).
+    ///
+    /// # Errors
+    /// [`ApiError`] as with [`get`](Self::get).
+    pub async fn open(
+        &self,
+        segments: &[&str],
+        query: &[(&str, &str)],
+        accept: &'static str,
+    ) -> Result<Incoming, ApiError> {
+        let mut url = self.url(segments);
+        url.query_pairs_mut().extend_pairs(query);
+        match self.exchange_until_final(&url, accept, Reading::AsItComes).await? {
+            (_, Content::Comes(body)) => Ok(body),
+            (head, Content::Read(body)) => Err(refusal(head.status, &body)),
+        }
     }
 
     /// Posts one object, and reads the object that is the answer, which may have `bytes`. After a
@@ -215,19 +255,19 @@ impl Api {
     ) -> Result<T, ApiError> {
         let object = serde_json::to_vec(object).map_err(ApiError::Object)?.into();
         let url = self.url(segments);
-        let question = Question { method: "POST", url: &url, accept: JSON, object, bytes };
+        let reading = Reading::Whole(bytes);
+        let question = Question { method: "POST", url: &url, accept: JSON, object, reading };
         let mut access = self.access.access().await?;
         let mut answer = self.exchange(&access, &question).await?;
         if answer.0.status == StatusCode::UNAUTHORIZED && self.renew(&access).await {
             access = self.access.access().await?;
             answer = self.exchange(&access, &question).await?;
         }
-        let (head, body) = answer;
-        if let Some(to) = redirect(&url, &head) {
+        if let Some(to) = redirect(&url, &answer.0) {
             // Whatever it is: an object is sent to nobody else.
             return Err(ApiError::Redirected(to.map_or_else(|text| text, |to| shown(&to))));
         }
-        read(&url, &head, &body)
+        read(&url, &answer)
     }
 
     /// Makes the URL of what is behind the server's own path.
@@ -244,14 +284,14 @@ impl Api {
         &self,
         url: &Url,
         accept: &'static str,
-        bytes: usize,
-    ) -> Result<(Parts, Bytes), ApiError> {
+        reading: Reading,
+    ) -> Result<Answer, ApiError> {
         let mut url = url.clone();
         let (mut tries, mut redirects, mut renewed) = (0, 0, false);
         loop {
             let access = self.access.access().await?;
             let question =
-                Question { method: "GET", url: &url, accept, object: Bytes::new(), bytes };
+                Question { method: "GET", url: &url, accept, object: Bytes::new(), reading };
             let result = self.exchange(&access, &question).await;
             if let Ok((head, _)) = &result {
                 if let Some(to) = redirect(&url, head) {
@@ -295,11 +335,7 @@ impl Api {
         format!("{}:{port}", self.server.host_str().unwrap_or_default())
     }
 
-    async fn exchange(
-        &self,
-        access: &Access,
-        question: &Question<'_>,
-    ) -> Result<(Parts, Bytes), ApiError> {
+    async fn exchange(&self, access: &Access, question: &Question<'_>) -> Result<Answer, ApiError> {
         let Question { method, url, .. } = question;
         let head = self.head(access, question)?;
         self.observe(|observer| observer.request(method, url.as_str(), head.headers()));
@@ -312,13 +348,21 @@ impl Api {
                 ApiError::Dial(error)
             }
         })?;
-        let answer = request(stream, head, question.bytes, self.patience).await;
-        let (head, body) = answer.map_err(ApiError::Http)?;
+        let answer = match question.reading {
+            Reading::Whole(bytes) => {
+                let answer = request(stream, head, bytes, self.patience).await;
+                answer.map(|(head, body)| (head, Content::Read(body)))
+            }
+            Reading::AsItComes => opened(stream, head.map(drop), self.patience).await,
+        };
+        let (head, content) = answer.map_err(ApiError::Http)?;
         self.observe(|observer| {
             observer.response(method, url.as_str(), head.status, &head.headers, begun.elapsed());
-            observer.body(&body);
+            if let Content::Read(body) = &content {
+                observer.body(body);
+            }
         });
-        Ok((head, body))
+        Ok((head, content))
     }
 
     fn head(
@@ -350,8 +394,27 @@ impl Api {
     }
 }
 
+/// Sends a request, and reads no more than the head of a good answer.
+async fn opened(
+    stream: Stream,
+    head: Request<()>,
+    patience: Duration,
+) -> Result<Answer, HttpError> {
+    let (head, body) = open(stream, head, patience).await?.into_parts();
+    let content = if head.status.is_success() {
+        Content::Comes(body)
+    } else {
+        Content::Read(explanation(body).await)
+    };
+    Ok((head, content))
+}
+
 /// Reads the object in an answer.
-fn read<T: DeserializeOwned>(url: &Url, head: &Parts, body: &[u8]) -> Result<T, ApiError> {
+fn read<T: DeserializeOwned>(url: &Url, (head, content): &Answer) -> Result<T, ApiError> {
+    let body: &[u8] = match content {
+        Content::Read(body) => body,
+        Content::Comes(_) => &[],
+    };
     if !head.status.is_success() {
         return Err(refusal(head.status, body));
     }
@@ -375,7 +438,7 @@ fn next_url(from: &Url, to: Result<Url, String>, redirects: u32) -> Result<Url, 
 
 /// Returns how long to wait before a request is sent again; `None` if its answer is final. By
 /// client-go's rules for GET: a busy server says how long; after a cut connection it is [`PAUSE`].
-fn retry_pause(result: &Result<(Parts, Bytes), ApiError>) -> Option<Duration> {
+fn retry_pause(result: &Result<Answer, ApiError>) -> Option<Duration> {
     match result {
         Ok((head, _)) => {
             let status = head.status.as_u16();
@@ -449,7 +512,7 @@ mod tests {
                 response = response.header(RETRY_AFTER, value);
             }
             let (head, ()) = response.body(()).unwrap().into_parts();
-            retry_pause(&Ok((head, Bytes::new()))).map(|pause| pause.as_secs())
+            retry_pause(&Ok((head, Content::Read(Bytes::new())))).map(|pause| pause.as_secs())
         };
         for (code, retry_after, expected) in [
             (429, Some("1"), Some(1)),

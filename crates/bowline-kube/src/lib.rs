@@ -4,7 +4,7 @@
 //! [`credentials`] makes headers of the user, for each connection, [`api`] asks the API server,
 //! [`target`] finds the pod (with [`files`] for `-f`), [`container`] the container, and
 //! [`ports`] the ports of a forward. Every error has kubectl's words. Servers ask an API server by
-//! `reviews` who somebody is and what they may.
+//! `reviews` who somebody is and what they may, and know by a `watch` what there is.
 //!
 //! Published because `bowline-client` and the program stand on it; not meant for use of its own.
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests play peers and processes"))]
@@ -26,5 +26,7 @@ pub mod resources;
 #[cfg(feature = "reviews")]
 pub mod reviews;
 pub mod target;
+#[cfg(feature = "watch")]
+pub mod watch;
 pub mod web;
 pub mod yaml;
