@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bowline_io::dial::{Endpoint, Tls};
+use bowline_io::dial::{Demands, Endpoint, Tls};
 use bowline_io::http::lines;
 use bowline_io::random;
 use bowline_io::serve::Body;
@@ -79,7 +79,8 @@ impl Nodes {
         let tls = self.tls.as_ref().map(|config| Tls { config: config.clone(), server_name: None });
         let endpoint = Endpoint { host, port, tls, proxy: None };
         let takes_websockets = node.features.iter().any(|feature| feature == WEBSOCKETS);
-        Ok((Upstream { endpoint, agent: AGENT }, takes_websockets))
+        let demands = Demands::default();
+        Ok((Upstream { endpoint, demands, agent: AGENT }, takes_websockets))
     }
 }
 

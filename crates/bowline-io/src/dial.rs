@@ -1,4 +1,6 @@
 //! Connects to an endpoint: resolves its name, goes through a proxy, speaks TLS.
+//!
+//! Where an endpoint is named by somebody who is not trusted with that, there are [`Demands`].
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -12,10 +14,11 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::{TlsConnector, client};
 
+use crate::addresses::Permitted;
 use crate::proxy::{self, Proxy, ProxyError, Scheme};
 use crate::read_ahead::ReadAhead;
 use crate::stream::{Stream, prepare};
-use crate::tls::{self, go_errors};
+use crate::tls::{self, PeerIdentity, go_errors};
 
 /// Where to connect and how.
 #[derive(Clone, Debug)]
@@ -49,6 +52,16 @@ pub struct Tls {
     pub server_name: Option<String>,
 }
 
+/// What an endpoint has to be, beyond what TLS asks of it. By default that is nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Demands {
+    /// The addresses that may be dialled, whatever the name is resolved to; `None` is all. What a
+    /// proxy resolves is not seen here.
+    pub addresses: Option<Arc<Permitted>>,
+    /// The common name of its certificate; `None` is any. Plain HTTP has none.
+    pub common_name: Option<String>,
+}
+
 /// Why a connection could not be made.
 #[derive(Debug, Error)]
 pub enum DialError {
@@ -60,6 +73,22 @@ pub enum DialError {
         /// The resolver's error.
         #[source]
         error: io::Error,
+    },
+    /// The host is at an address that may not be dialled.
+    #[error("dial tcp: {host}: address not allowed: {address}")]
+    Forbidden {
+        /// The host's name.
+        host: String,
+        /// The address.
+        address: IpAddr,
+    },
+    /// The certificate is another one's.
+    #[error("tls: the certificate has the common name {found:?}, not {wanted:?}")]
+    CommonName {
+        /// The name in the certificate; empty if there is none.
+        found: String,
+        /// The name that was demanded.
+        wanted: String,
     },
     /// None of the addresses could be reached; this is the last one.
     #[error("dial tcp {address}: connect: {}", go_text(error))]
@@ -156,7 +185,20 @@ fn tls_text(error: &io::Error) -> String {
 /// # Errors
 /// [`DialError`] if one of the steps fails, or all of them take longer than `patience`.
 pub async fn dial(endpoint: &Endpoint, patience: Duration) -> Result<Stream, DialError> {
-    match timeout(patience, dial_on(endpoint, patience)).await {
+    dial_demanding(endpoint, &Demands::default(), patience).await
+}
+
+/// Connects as [`dial`] does, to an endpoint that is what is demanded. Each address is looked at
+/// when it is dialled, so that no second lookup says another one.
+///
+/// # Errors
+/// [`DialError`] as with [`dial`], and if the endpoint is not what is demanded.
+pub async fn dial_demanding(
+    endpoint: &Endpoint,
+    demands: &Demands,
+    patience: Duration,
+) -> Result<Stream, DialError> {
+    match timeout(patience, dial_on(endpoint, demands, patience)).await {
         Ok(result) => result,
         Err(_) => {
             let (host, port) = (endpoint.host.clone(), endpoint.port);
@@ -165,16 +207,17 @@ pub async fn dial(endpoint: &Endpoint, patience: Duration) -> Result<Stream, Dia
     }
 }
 
-async fn dial_on(endpoint: &Endpoint, patience: Duration) -> Result<Stream, DialError> {
+async fn dial_on(
+    endpoint: &Endpoint,
+    demands: &Demands,
+    patience: Duration,
+) -> Result<Stream, DialError> {
     let (host, port) = (&*endpoint.host, endpoint.port);
     let Some(by) = &endpoint.proxy else {
-        let tcp = connect(host, port, patience).await?;
-        return Ok(match &endpoint.tls {
-            None => Stream::plain(tcp),
-            Some(tls) => Stream::client(speak_tls(ReadAhead::new(tcp), tls, host).await?),
-        });
+        let tcp = connect(host, port, demands.addresses.as_deref(), patience).await?;
+        return of_server(tcp, endpoint, demands).await;
     };
-    let mut tcp = connect(&by.host, by.port, patience).await?;
+    let mut tcp = connect(&by.host, by.port, None, patience).await?;
     match by.scheme {
         Scheme::Http => proxy::connect(&mut tcp, by, host, port).await?,
         Scheme::Socks5 => proxy::socks5(&mut tcp, by, host, port).await?,
@@ -189,14 +232,38 @@ async fn dial_on(endpoint: &Endpoint, patience: Duration) -> Result<Stream, Dial
             proxy::connect(&mut outer, by, host, port).await?;
             return Ok(match &endpoint.tls {
                 None => Stream::client(outer),
-                Some(tls) => Stream::nested(speak_tls(outer, tls, host).await?),
+                Some(tls) => Stream::nested(demanded(speak_tls(outer, tls, host).await?, demands)?),
             });
         }
     }
-    Ok(match &endpoint.tls {
-        None => Stream::plain(tcp),
-        Some(tls) => Stream::client(speak_tls(ReadAhead::new(tcp), tls, host).await?),
-    })
+    of_server(tcp, endpoint, demands).await
+}
+
+/// Makes a stream of a connection that leads to the endpoint itself.
+async fn of_server(
+    tcp: TcpStream,
+    endpoint: &Endpoint,
+    demands: &Demands,
+) -> Result<Stream, DialError> {
+    let Some(tls) = &endpoint.tls else { return Ok(Stream::plain(tcp)) };
+    let stream = speak_tls(ReadAhead::new(tcp), tls, &endpoint.host).await?;
+    Ok(Stream::client(demanded(stream, demands)?))
+}
+
+/// Gives back the connection if its certificate is that of whom it is demanded to be. Nothing was
+/// sent over it.
+fn demanded<S>(
+    stream: client::TlsStream<S>,
+    demands: &Demands,
+) -> Result<client::TlsStream<S>, DialError> {
+    let Some(wanted) = &demands.common_name else { return Ok(stream) };
+    // A resumed session has the certificate of the one that it resumes.
+    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let found = chain.first().and_then(PeerIdentity::of).map(|identity| identity.user);
+    if found.as_ref() == Some(wanted) {
+        return Ok(stream);
+    }
+    Err(DialError::CommonName { found: found.unwrap_or_default(), wanted: wanted.clone() })
 }
 
 async fn speak_tls<S>(stream: S, tls: &Tls, host: &str) -> Result<client::TlsStream<S>, DialError>
@@ -212,12 +279,25 @@ where
 
 /// Tries every address in the resolver's order, each with an equal share of the time, so that a
 /// dead one does not use up all of it.
-async fn connect(host: &str, port: u16, patience: Duration) -> Result<TcpStream, DialError> {
+async fn connect(
+    host: &str,
+    port: u16,
+    permitted: Option<&Permitted>,
+    patience: Duration,
+) -> Result<TcpStream, DialError> {
     let lookup = |error| DialError::Lookup { host: host.to_owned(), error };
     let addresses: Vec<SocketAddr> = match host.parse::<IpAddr>() {
         Ok(ip) => vec![SocketAddr::new(ip, port)],
         Err(_) => tokio::net::lookup_host((host, port)).await.map_err(lookup)?.collect(),
     };
+    if let Some(permitted) = permitted {
+        // One that is not is enough, as in Kubernetes: no luck is left to whoever answers lookups.
+        let forbidden = addresses.iter().find(|address| !permitted.permits(address.ip()));
+        if let Some(address) = forbidden {
+            let (host, address) = (host.to_owned(), address.ip());
+            return Err(DialError::Forbidden { host, address });
+        }
+    }
     let share = patience / u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
     let mut last = lookup(io::Error::new(io::ErrorKind::NotFound, "no such host"));
     for address in addresses {

@@ -6,6 +6,7 @@
 #![warn(unnameable_types, unreachable_pub)]
 
 pub mod access;
+pub mod addresses;
 #[cfg(feature = "server")]
 pub mod auth;
 pub mod clock;

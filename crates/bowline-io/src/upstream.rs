@@ -15,7 +15,7 @@ use rustls::ClientConfig;
 use thiserror::Error;
 use url::Position;
 
-use crate::dial::{DialError, Endpoint, Tls, dial};
+use crate::dial::{Demands, DialError, Endpoint, Tls, dial_demanding};
 use crate::http::{HttpError, UpgradeAnswer, explanation, lines, open, upgrade};
 use crate::request_target::head;
 use crate::stream::{Stream, Upgraded};
@@ -32,6 +32,8 @@ const UPGRADE_PATIENCE: Duration = Duration::from_secs(60);
 pub struct Upstream {
     /// Where and how to connect.
     pub endpoint: Endpoint,
+    /// What has to be there.
+    pub demands: Demands,
     /// The `User-Agent` of the requests.
     pub agent: &'static str,
 }
@@ -107,7 +109,8 @@ impl Upstream {
             _ => return None,
         };
         let path = url[Position::BeforePath..Position::AfterQuery].to_owned();
-        Some((Upstream { endpoint: Endpoint::of(&url, tls, None), agent }, path))
+        let (endpoint, demands) = (Endpoint::of(&url, tls, None), Demands::default());
+        Some((Upstream { endpoint, demands, agent }, path))
     }
 
     /// Connects, and upgrades the connection to what `offer` offers.
@@ -187,7 +190,7 @@ impl Upstream {
     }
 
     async fn dial(&self) -> Result<Stream, DialError> {
-        dial(&self.endpoint, DIAL_PATIENCE).await
+        dial_demanding(&self.endpoint, &self.demands, DIAL_PATIENCE).await
     }
 
     fn request(

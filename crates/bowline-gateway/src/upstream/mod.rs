@@ -11,6 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bowline_io::access::{Access, AccessError, Source};
+use bowline_io::dial::Demands;
 use bowline_io::text::sanitized;
 use bowline_io::upstream::Upstream;
 use bowline_proto::limits::REASON_BYTES;
@@ -67,7 +68,8 @@ impl ApiServer {
         for (name, value) in &access.headers {
             headers.append(name, value.clone());
         }
-        let upstream = Upstream { endpoint: access.endpoint.clone(), agent: AGENT };
+        let (endpoint, demands) = (access.endpoint.clone(), Demands::default());
+        let upstream = Upstream { endpoint, demands, agent: AGENT };
         Ok((upstream, headers, access))
     }
 }

@@ -13,6 +13,7 @@ mod admissions;
 mod bounds;
 mod certificates;
 mod changes;
+mod demands;
 mod expiry;
 mod informational;
 mod join;
