@@ -52,6 +52,15 @@ pub trait Facts: Debug + Send + Sync {
     /// [`Unavailable`] if that cannot be found out now.
     fn pod<'a>(&'a self, namespace: &'a str, name: &'a str) -> Answer<'a, Option<Arc<Pod>>>;
 
+    /// Returns the pod of this name as it is at this moment, where [`pod`](Self::pod) may be a
+    /// little behind.
+    ///
+    /// # Errors
+    /// [`Unavailable`] if that cannot be found out now.
+    fn pod_now<'a>(&'a self, namespace: &'a str, name: &'a str) -> Answer<'a, Option<Arc<Pod>>> {
+        self.pod(namespace, name)
+    }
+
     /// Returns the node of this name, if there is one.
     ///
     /// # Errors

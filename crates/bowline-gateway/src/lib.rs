@@ -15,6 +15,7 @@
 //! Published because the program stands on it; not meant for use of its own.
 #![warn(unnameable_types, unreachable_pub)]
 
+pub mod api_facts;
 pub mod authz;
 pub mod backend;
 pub mod callers;

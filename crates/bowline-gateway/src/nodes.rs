@@ -1,9 +1,12 @@
 //! A pod's name to its node, by the facts, and a stream to the paths of that node's kubelet.
+//!
+//! Where a node says itself where it is, [`NodeChecks`] keep it from being somebody else.
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bowline_io::addresses::Permitted;
 use bowline_io::dial::{Demands, Endpoint, Tls};
 use bowline_io::http::lines;
 use bowline_io::random;
@@ -30,6 +33,8 @@ const AGENT: &str = concat!("bowline-gateway/", env!("CARGO_PKG_VERSION"));
 const KUBELET_PORT: u16 = 10250;
 /// The declared feature of a node that takes WebSocket.
 const WEBSOCKETS: &str = "ExtendWebSocketsToKubelet";
+/// What stands before a node's name in that of its user, which is in its certificates.
+const NODE_USER: &str = "system:node:";
 /// How long a kubelet may take to answer for a log: as long as it allows itself. It answers with
 /// the first line, which a silent container may not write for long.
 const LOG_PATIENCE: Duration = Duration::from_secs(4 * 60 * 60);
@@ -46,31 +51,52 @@ pub struct Nodes {
     pub tls: Option<Arc<rustls::ClientConfig>>,
     /// The feature gates. Only `ExtendWebSocketsToKubelet` counts here.
     pub gates: Gates,
+    /// What is checked of a node before anything is sent to it.
+    pub checks: NodeChecks,
+}
+
+/// What a node's kubelet has to be. By default that is nothing, for nodes that are where a file
+/// says that they are.
+#[derive(Clone, Debug, Default)]
+pub struct NodeChecks {
+    /// The addresses at which it may be; `None` is any.
+    pub addresses: Option<Arc<Permitted>>,
+    /// Whether its certificate must have the common name `system:node:NAME` (KEP-4872).
+    pub common_names: bool,
+}
+
+impl NodeChecks {
+    fn demands(&self, node: &str) -> Demands {
+        let common_name = self.common_names.then(|| format!("{NODE_USER}{node}"));
+        Demands { addresses: self.addresses.clone(), common_name }
+    }
 }
 
 impl Nodes {
     async fn locate(&self, target: Target<'_>) -> Result<OnNode, Refusal> {
-        let Target { namespace, pod: name, container, .. } = target;
-        let pod = self.facts.pod(namespace, name).await;
-        let pod = pod.map_err(|error| Refusal::unavailable(&error))?;
-        let pod = pod.ok_or_else(|| Refusal::not_found("pods", name))?;
-        let container = container.map(|asked| container_in(&pod, asked)).transpose()?;
-        let (upstream, takes_websockets) = self.node_of(&pod).await?;
+        let Target { namespace, pod: name, .. } = target;
+        let unavailable = |error| Refusal::unavailable(&error);
+        let known = self.facts.pod(namespace, name).await.map_err(unavailable)?;
+        let found = match meant(known, target) {
+            Ok(found) => found,
+            Err(_) => {
+                let now = self.facts.pod_now(namespace, name).await;
+                meant(now.map_err(unavailable)?, target)?
+            }
+        };
+        let (upstream, takes_websockets) = self.kubelet_of(&found.node).await?;
         Ok(OnNode {
             namespace: namespace.to_owned(),
             pod: name.to_owned(),
-            container: container.unwrap_or_default(),
+            container: found.container,
             upstream,
             websockets: takes_websockets && self.gates.is_on(Gate::ExtendWebSocketsToKubelet),
         })
     }
 
-    /// Finds the kubelet of a pod, and whether it takes WebSocket: 400 for a pod without a node,
-    /// 404 for a node that is not known or has no address of a kind that is used.
-    async fn node_of(&self, pod: &Pod) -> Result<(Upstream, bool), Refusal> {
-        let homeless =
-            || Refusal::bad_request(format!("pod {} does not have a host assigned", pod.name));
-        let name = pod.node.as_deref().ok_or_else(homeless)?;
+    /// Finds the kubelet of a node, and whether it takes WebSocket: 404 for a node that is not
+    /// known or has no address of a kind that is used.
+    async fn kubelet_of(&self, name: &str) -> Result<(Upstream, bool), Refusal> {
         let node = self.facts.node(name).await.map_err(|error| Refusal::unavailable(&error))?;
         let node = node.ok_or_else(|| Refusal::not_found("nodes", name))?;
         let host = preferred(&node, &self.address_types);
@@ -79,9 +105,26 @@ impl Nodes {
         let tls = self.tls.as_ref().map(|config| Tls { config: config.clone(), server_name: None });
         let endpoint = Endpoint { host, port, tls, proxy: None };
         let takes_websockets = node.features.iter().any(|feature| feature == WEBSOCKETS);
-        let demands = Demands::default();
+        let demands = self.checks.demands(name);
         Ok((Upstream { endpoint, demands, agent: AGENT }, takes_websockets))
     }
+}
+
+/// What a stream is for: a container, which is empty where the whole pod is meant, and its node.
+struct Found {
+    container: String,
+    node: String,
+}
+
+/// Reads out of a pod what is meant in it: 404 for no pod, 400 for a container that is none, or a
+/// pod without a node.
+fn meant(pod: Option<Arc<Pod>>, target: Target<'_>) -> Result<Found, Refusal> {
+    let Target { pod: name, container, .. } = target;
+    let pod = pod.ok_or_else(|| Refusal::not_found("pods", name))?;
+    let container = container.map(|asked| container_in(&pod, asked)).transpose()?;
+    let homeless = || Refusal::bad_request(format!("pod {name} does not have a host assigned"));
+    let node = pod.node.clone().ok_or_else(homeless)?;
+    Ok(Found { container: container.unwrap_or_default(), node })
 }
 
 /// Returns a node's first address in the order of preference.

@@ -18,6 +18,7 @@ pub mod credentials;
 pub mod files;
 pub mod flaws;
 pub mod kubeconfig;
+pub mod nodes;
 pub mod objects;
 pub mod oidc;
 pub mod plugin;

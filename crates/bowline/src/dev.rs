@@ -14,7 +14,7 @@ use bowline_gateway::files::cluster::Cluster;
 use bowline_gateway::files::policies::Policies;
 use bowline_gateway::files::tokens::Tokens;
 use bowline_gateway::gates::Gates;
-use bowline_gateway::nodes::Nodes;
+use bowline_gateway::nodes::{NodeChecks, Nodes};
 use bowline_gateway::server::Gateway;
 use bowline_io::auth::allowed_clients::{API_SERVER, AllowedClients};
 use bowline_io::auth::in_order::Certificates;
@@ -104,6 +104,7 @@ impl Dev {
             address_types: vec!["Hostname".into()],
             tls: Some(tls::client(&trust, Some(&client))?),
             gates: config.gates,
+            checks: NodeChecks::default(),
         };
         let (admin, viewer) = (token(), token());
         let (address, gateway) =

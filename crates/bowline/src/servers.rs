@@ -13,7 +13,7 @@ use bowline_gateway::files::api::Api;
 use bowline_gateway::files::cluster::Cluster;
 use bowline_gateway::files::policies::Policies;
 use bowline_gateway::files::tokens::Tokens;
-use bowline_gateway::nodes::Nodes;
+use bowline_gateway::nodes::{NodeChecks, Nodes};
 use bowline_gateway::server::Gateway;
 use bowline_io::serve::{Limits, Sessions, serve};
 use bowline_io::tls::{self, Identity, OwnIdentity, ServerFiles};
@@ -93,6 +93,7 @@ fn of_files(asked: &args::gateway::Gateway, address: SocketAddr) -> Result<Compo
         address_types: asked.kubelet_preferred_address_types.clone(),
         tls: Some(kubelet_tls(asked.kubelet_ca.as_deref(), asked.kubelet_client.as_ref())?),
         gates: asked.gates,
+        checks: NodeChecks::default(),
     };
     Ok(Components {
         callers: Arc::new(Checked {

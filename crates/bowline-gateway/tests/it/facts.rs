@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bowline_gateway::components::Components;
 use bowline_gateway::facts::{Answer, Facts, Node, NodeAddress, Pod, Unavailable};
 use bowline_gateway::gates::Gates;
-use bowline_gateway::nodes::Nodes;
+use bowline_gateway::nodes::{NodeChecks, Nodes};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::client::{SPDY, WEBSOCKET, ask, code, get, message, upgrade};
@@ -78,6 +78,7 @@ fn before(kubelet: &Kubelet) -> Components {
         address_types: vec!["InternalIP".into()],
         tls: None,
         gates: Gates::default(),
+        checks: NodeChecks::default(),
     };
     Components { backend: Arc::new(nodes), ..components() }
 }

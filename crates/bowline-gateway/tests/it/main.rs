@@ -10,6 +10,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests play peers")]
 
 mod access;
+mod api_facts;
 mod backend;
 mod client;
 mod components;
