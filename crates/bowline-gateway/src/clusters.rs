@@ -11,6 +11,7 @@ use http::uri::PathAndQuery;
 use http::{Request, Uri, header};
 use hyper::body::Incoming;
 
+use crate::rest::NearLeg;
 use crate::server::Gateway;
 use crate::status::{self, Refusal};
 
@@ -49,6 +50,8 @@ impl Clusters {
     fn choose(&self, request: &mut Request<Incoming>) -> Option<Gateway> {
         if let Some((name, rest)) = prefixed(request.uri()) {
             let gateway = self.named.get(name)?.clone();
+            let prefix = format!("{PREFIX}{name}");
+            request.extensions_mut().insert(NearLeg { prefix, ..NearLeg::default() });
             *request.uri_mut() = rest;
             return Some(gateway);
         }

@@ -9,6 +9,15 @@ use hyper::body::Incoming;
 use crate::components::{Answer, Caller};
 use crate::route::Route;
 
+/// What is known of the way from the client to here. It is one of a request's extensions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NearLeg {
+    /// Whether the client's connection is in TLS.
+    pub is_tls: bool,
+    /// What was taken off the front of the client's path.
+    pub prefix: String,
+}
+
 /// Answers everything that is no stream of a pod: objects, discovery, and paths that the gateway
 /// does not know.
 pub trait Rest: Debug + Send + Sync {

@@ -200,6 +200,32 @@ impl Route {
     }
 }
 
+/// Returns what a request for an upgrade has to be allowed if its path leads through an API server
+/// to the streams of a kubelet: those run commands in every pod of a node. `None` for other paths.
+#[must_use]
+pub fn kubelet_stream(method: &Method, path: &str) -> Option<Attributes> {
+    const STREAMS: [&str; 5] = ["exec", "attach", "portforward", "run", "cri"];
+    let parts = parts(path).ok()?;
+    let names: Vec<&str> = parts.names.iter().map(String::as_str).collect();
+    let (node, to) = match names[..] {
+        ["api", "v1", "nodes", node, "proxy", to, ..] => (node, to),
+        // As old API servers had it.
+        ["api", "v1", "proxy", "nodes", node, to, ..] => (node, to),
+        _ => return None,
+    };
+    STREAMS.contains(&&*to.to_ascii_lowercase()).then(|| {
+        Attributes::Resource(ResourceAttributes {
+            verb: verb(method, false).into(),
+            group: "".into(),
+            version: "v1".into(),
+            resource: "nodes".into(),
+            subresource: "proxy".into(),
+            namespace: String::new(),
+            name: node.to_owned(),
+        })
+    })
+}
+
 /// Returns what a request for a path that names no resource has to be allowed.
 #[must_use]
 pub fn path_attributes(method: &Method, path: &str) -> Attributes {
@@ -227,6 +253,39 @@ fn verb(method: &Method, is_list: bool) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn streams_of_kubelets_are_found_behind_nodes() {
+        let found = |path| match kubelet_stream(&Method::GET, path)? {
+            Attributes::Resource(found) => Some(found),
+            Attributes::NonResource { .. } => None,
+        };
+        for path in [
+            "/api/v1/nodes/n/proxy/exec/ns/p/c?command=x",
+            "/api/v1/nodes/n/proxy/attach/ns/p/c",
+            "/api/v1/nodes/n/proxy/portForward/ns/p",
+            "/api/v1/nodes/n/proxy/run/ns/p/c",
+            "/api/v1/nodes/n/proxy/cri/exec/token",
+            "/api/v1/nodes/n/proxy/%65xec/ns/p/c",
+            "/api/v1/nodes/n/proxy/exec/",
+            "/api/v1/proxy/nodes/n/exec/ns/p/c",
+        ] {
+            let path = path.split('?').next().unwrap_or_default();
+            let found = found(path).unwrap();
+            let what = (&*found.resource, &*found.subresource, &*found.name, &*found.verb);
+            assert_eq!(what, ("nodes", "proxy", "n", "get"), "{path}");
+        }
+        for path in [
+            "/api/v1/nodes/n/proxy/logs/x",
+            "/api/v1/nodes/n/proxy/metrics",
+            "/api/v1/nodes/n/proxy",
+            "/api/v1/nodes/n",
+            "/api/v1/namespaces/ns/pods/p/proxy/exec",
+            "/api/v1/namespaces/ns/services/p/proxy/exec/a/b/c",
+        ] {
+            assert_eq!(found(path), None, "{path}");
+        }
+    }
 
     #[test]
     fn paths() {

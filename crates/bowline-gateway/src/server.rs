@@ -21,7 +21,8 @@ use crate::forward;
 use crate::gates::{Gate, Gates};
 use crate::logs;
 use crate::options::Verb;
-use crate::route::{Route, path_attributes};
+use crate::rest::NearLeg;
+use crate::route::{Route, kubelet_stream, path_attributes};
 use crate::status::Refusal;
 use crate::stream;
 
@@ -62,7 +63,8 @@ impl Gateway {
     /// Answers a request. A stream goes on as a task of the sessions after the answer.
     ///
     /// Dropped before it has answered, it starts no session.
-    pub async fn answer(self, peer: Peer, request: Request<Incoming>) -> Reply {
+    pub async fn answer(self, peer: Peer, mut request: Request<Incoming>) -> Reply {
+        request.extensions_mut().get_or_insert_default::<NearLeg>().is_tls = peer.tls;
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let mut requester = Requester::at(peer.address);
         match self.serve(&peer, &mut requester, request).await {
@@ -104,6 +106,9 @@ impl Gateway {
         let is_stream = is_upgrade(request.headers());
         let route = match route {
             Ok(route) if is_whole && !route.is_stream() => {
+                if is_stream {
+                    self.demand_kubelet_stream(&caller, &request).await?;
+                }
                 return rest.answer(&caller, &route, request, &self.sessions).await;
             }
             // An API server reads it in its own way; but no stream may be hidden in it.
@@ -152,6 +157,21 @@ impl Gateway {
 
     fn admit(&self, record: Record) -> Result<Pending, Refusal> {
         self.sessions.admit(record).map_err(Refusal::too_many_requests)
+    }
+
+    /// Demands of an upgrade that leads to a kubelet's streams what one of a pod's needs: there, a
+    /// GET would be enough as well.
+    async fn demand_kubelet_stream(
+        &self,
+        caller: &Caller,
+        request: &Request<Incoming>,
+    ) -> Result<(), Refusal> {
+        let gate = Gate::AuthorizePodWebsocketUpgradeCreatePermission;
+        let by_get = request.method() != Method::POST && self.gates.is_on(gate);
+        match kubelet_stream(request.method(), request.uri().path()).filter(|_| by_get) {
+            Some(attributes) => self.components.callers.demand_create(caller, &attributes).await,
+            None => Ok(()),
+        }
     }
 
     /// Demands what a stream needs beyond the verb of its method. A WebSocket is a GET, and a GET

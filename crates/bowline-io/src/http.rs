@@ -112,6 +112,15 @@ pub enum UpgradeAnswer {
     },
 }
 
+/// The answer to a request for an upgrade, whose body was not read.
+#[derive(Debug)]
+pub enum Passed {
+    /// A 101, and the connection.
+    Switched(Parts, Upgraded),
+    /// Any other answer.
+    Answered(http::Response<Incoming>),
+}
+
 /// Sends a request and reads the whole answer, whose body may have `bytes`. Redirects are not
 /// followed.
 ///
@@ -159,16 +168,34 @@ pub async fn upgrade(
     request: Request<()>,
     patience: Duration,
 ) -> Result<UpgradeAnswer, HttpError> {
+    match open_upgrade(stream, request, patience).await? {
+        Passed::Switched(head, connection) => Ok(UpgradeAnswer::Switched { head, connection }),
+        Passed::Answered(answer) => {
+            let (head, body) = answer.into_parts();
+            let body = explanation(body).await;
+            Ok(UpgradeAnswer::Refused { head, body })
+        }
+    }
+}
+
+/// Sends a request for an upgrade and returns the answer once its head has come; the body of one
+/// that is no 101 can be read as it comes.
+///
+/// # Errors
+/// [`HttpError`] if no head of an answer comes within `patience`.
+pub async fn open_upgrade(
+    stream: Stream,
+    request: Request<()>,
+    patience: Duration,
+) -> Result<Passed, HttpError> {
     let mut response = open(stream, request, patience).await?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        let (head, body) = response.into_parts();
-        let body = explanation(body).await;
-        return Ok(UpgradeAnswer::Refused { head, body });
+        return Ok(Passed::Answered(response));
     }
     let upgraded = hyper::upgrade::on(&mut response).await?;
     let parts = upgraded.downcast::<TokioIo<LongTarget>>().map_err(|_| HttpError::NotOurs)?;
     let connection = parts.io.into_inner().into_upgraded(&parts.read_buf);
-    Ok(UpgradeAnswer::Switched { head: response.into_parts().0, connection })
+    Ok(Passed::Switched(response.into_parts().0, connection))
 }
 
 /// Makes a request for `url`: path and query are its target, the authority is `Host`.

@@ -16,7 +16,8 @@ use thiserror::Error;
 use url::Position;
 
 use crate::dial::{Demands, DialError, Endpoint, Tls, dial_demanding};
-use crate::http::{HttpError, UpgradeAnswer, explanation, lines, open, upgrade};
+pub use crate::http::Passed;
+use crate::http::{HttpError, UpgradeAnswer, explanation, lines, open, open_upgrade, upgrade};
 use crate::request_target::head;
 use crate::stream::{Stream, Upgraded};
 use crate::text::sanitized;
@@ -152,13 +153,38 @@ impl Upstream {
         headers: &HeaderMap,
     ) -> Result<(Parts, Upgraded), UpstreamError> {
         let stream = self.dial().await?;
+        switched(stream, self.passed_request(path, method, headers)?).await
+    }
+
+    fn passed_request(
+        &self,
+        path: &str,
+        method: &str,
+        headers: &HeaderMap,
+    ) -> Result<Request<()>, http::Error> {
         let mut request = self.request(path, method, &[])?;
         let host = request.headers_mut().remove(header::HOST);
         request.headers_mut().clone_from(headers);
         if let Some(host) = host {
             request.headers_mut().insert(header::HOST, host);
         }
-        switched(stream, request).await
+        Ok(request)
+    }
+
+    /// Connects, and passes on a client's request for an upgrade as [`Self::pass_on`] does, and
+    /// gives whatever is answered: another answer than 101 comes with all of its body.
+    ///
+    /// # Errors
+    /// [`UpstreamError`] if it cannot be connected to or does not answer.
+    pub async fn pass_through(
+        &self,
+        path: &str,
+        method: &str,
+        headers: &HeaderMap,
+    ) -> Result<Passed, UpstreamError> {
+        let stream = self.dial().await?;
+        let request = self.passed_request(path, method, headers)?;
+        Ok(open_upgrade(stream, request, UPGRADE_PATIENCE).await?)
     }
 
     /// Connects, and sends a plain GET. The answer's body can be read as it comes; `patience` is

@@ -2,16 +2,21 @@
 //! is passed on.
 
 mod far_carrier;
+mod headers;
 mod leave;
+mod redirects;
 mod rest;
 mod streams;
+mod upgrades;
 
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use bowline_io::access::{Access, AccessError, Source};
 use bowline_io::dial::Demands;
+use bowline_io::pool::Pool;
 use bowline_io::text::sanitized;
 use bowline_io::upstream::Upstream;
 use bowline_proto::limits::REASON_BYTES;
@@ -33,6 +38,10 @@ pub struct ApiServer {
     bare: Arc<dyn Source>,
     /// What stands in front of each path, without a slash at its end.
     prefix: String,
+    own_pool: Pool,
+    bare_pool: Pool,
+    /// How many answers are being passed on that may last for hours.
+    long_answers: Arc<AtomicUsize>,
     commands: Remembered,
     forwards: Remembered,
 }
@@ -54,7 +63,16 @@ impl ApiServer {
     ) -> ApiServer {
         let prefix = path.trim_end_matches('/').to_owned();
         let remembered = || Remembered::new(carrier);
-        ApiServer { own, bare, prefix, commands: remembered(), forwards: remembered() }
+        ApiServer {
+            own_pool: Pool::new(own.clone(), AGENT),
+            bare_pool: Pool::new(bare.clone(), AGENT),
+            long_answers: Arc::default(),
+            own,
+            bare,
+            prefix,
+            commands: remembered(),
+            forwards: remembered(),
+        }
     }
 
     fn source(&self, onward: &Onward) -> &dyn Source {

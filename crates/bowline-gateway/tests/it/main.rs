@@ -17,3 +17,4 @@ mod components;
 mod facts;
 mod kubelet;
 mod rest;
+mod upstream;

@@ -134,6 +134,10 @@ impl Shared {
         self.lock().target.clone()
     }
 
+    pub(super) fn capacity(&self) -> usize {
+        if self.lock().is_http1 { CONNECTIONS } else { CONNECTIONS * STREAMS }
+    }
+
     /// Notes the credentials. If they are others than before, new connections are made with them,
     /// and the old ones finish what runs.
     pub(super) fn set_target(self: &Arc<Shared>, access: Access) -> Result<Arc<Target>, PoolError> {

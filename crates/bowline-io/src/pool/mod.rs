@@ -139,6 +139,12 @@ impl Pool {
         }
     }
 
+    /// How many requests there may be at once, as far as is known of the server.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.shared.capacity()
+    }
+
     async fn attempt(
         &self,
         target: &Arc<Target>,
