@@ -67,7 +67,13 @@ impl Gateway {
         request.extensions_mut().get_or_insert_default::<NearLeg>().is_tls = peer.tls;
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let mut requester = Requester::at(peer.address);
-        match self.serve(&peer, &mut requester, request).await {
+        let result = self.serve(&peer, &mut requester, request).await;
+        let code = result.as_ref().map_or_else(|refusal| refusal.code, |it| it.status().as_u16());
+        // Whom only the API server knows, it knows if it says anything but "unauthorized".
+        if requester.credential.is_some() && code != 401 && code < 500 {
+            peer.mark_authenticated();
+        }
+        match result {
             Ok(reply) => {
                 let path = sanitized(&path, REASON_BYTES);
                 debug!("{}: {method} {path}: {}", peer.address, reply.status());
@@ -106,6 +112,11 @@ impl Gateway {
         let is_stream = is_upgrade(request.headers());
         let route = match route {
             Ok(route) if is_whole && !route.is_stream() => {
+                let hidden = Route::behind_node_proxy(&path).filter(|_| is_stream);
+                let gate = Gate::AuthorizePodWebsocketUpgradeCreatePermission;
+                if let Some(hidden) = hidden.filter(|_| self.gates.is_on(gate)) {
+                    callers.demand_create(&caller, &hidden).await?;
+                }
                 if is_stream {
                     self.demand_kubelet_stream(&caller, &request).await?;
                 }

@@ -48,6 +48,12 @@ pub enum ConfigError {
     /// A file is no kubeconfig.
     #[error(transparent)]
     File(#[from] FileError),
+    /// This program runs in no pod with a service account.
+    #[error(
+        "not in a cluster: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT, or the token of a \
+         service account, are missing"
+    )]
+    NoPod,
     /// There is no such context. The text is a whole line, as kubectl prints it.
     #[error("Error in configuration: context was not found for specified context: {0}")]
     NoContext(String),
@@ -87,6 +93,18 @@ type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 /// found cannot be used.
 pub fn resolve(overrides: &Overrides, env: Env<'_>) -> Result<ResolvedConfig, ConfigError> {
     resolve_at(overrides, env, Path::new(SERVICE_ACCOUNT))
+}
+
+/// Resolves to the API server of the pod in which this program runs, and to its service account.
+///
+/// # Errors
+/// [`ConfigError::NoPod`] if this program runs in none.
+pub fn of_own_pod(env: Env<'_>) -> Result<ResolvedConfig, ConfigError> {
+    let pod = InCluster::detect(env, Path::new(SERVICE_ACCOUNT)).ok_or(ConfigError::NoPod)?;
+    let overrides = Overrides::default();
+    let mut resolved = complete(pod.cluster(), String::new(), pod.user(), &overrides)?;
+    resolved.namespace = pod.namespace(env).unwrap_or_else(|| "default".to_owned());
+    Ok(resolved)
 }
 
 /// Resolves with the folder of the service account as an argument, for tests.

@@ -15,7 +15,7 @@ use bowline_gateway::files::policies::Policies;
 use bowline_gateway::files::tokens::Tokens;
 use bowline_gateway::nodes::{NodeChecks, Nodes};
 use bowline_gateway::server::Gateway;
-use bowline_io::serve::{Limits, Sessions, serve};
+use bowline_io::serve::{Limits, Sessions, Settings, serve};
 use bowline_io::tls::{self, Identity, OwnIdentity, ServerFiles};
 use bowline_io::{descriptors, objects, shutdown};
 use tokio::net::TcpListener;
@@ -72,8 +72,11 @@ pub async fn gateway(asked: args::gateway::Gateway) -> Result<()> {
     };
     print::notice(format_args!("serving on https://{address}"));
     let service = move |peer, request| clusters.clone().answer(peer, request);
-    let limits = Limits::new(asked.unauthenticated_per_address);
-    until(end, &sessions, serve(listener, Some(tls), limits, sessions.clone(), service)).await;
+    let settings = Settings {
+        limits: Limits::new(asked.unauthenticated_per_address),
+        request_bodies: !asked.upstreams.servers.is_empty(),
+    };
+    until(end, &sessions, serve(listener, Some(tls), settings, sessions.clone(), service)).await;
     Ok(())
 }
 

@@ -19,7 +19,7 @@ use bowline_kube::kubeconfig::User;
 use bowline_kube::reviews::AccessReviews;
 use http::header::USER_AGENT;
 
-use crate::args::upstream::{Server, Upstreams};
+use crate::args::upstream::{IN_CLUSTER, Server, Upstreams};
 use crate::cluster_access::{agent, env};
 use crate::node_access::REVIEW_PATIENCE;
 
@@ -54,12 +54,16 @@ async fn components(asked: &Upstreams, server: &Server) -> Result<Components> {
 
 /// Makes what asks an API server as this gateway, and what passes requests on to it.
 pub async fn api_server(server: &Server, carrier: FarCarrier) -> Result<(Api, Arc<ApiServer>)> {
-    let overrides = Overrides {
-        kubeconfig: Some(server.kubeconfig.clone()),
-        context: server.context.clone(),
-        ..Overrides::default()
+    let resolved = if server.kubeconfig == IN_CLUSTER {
+        config::of_own_pod(&env)?
+    } else {
+        let overrides = Overrides {
+            kubeconfig: Some(server.kubeconfig.clone()),
+            context: server.context.clone(),
+            ..Overrides::default()
+        };
+        config::resolve(&overrides, &env)?
     };
-    let resolved = config::resolve(&overrides, &env)?;
     let url = resolved.server.clone();
     let mut bare = resolved.clone();
     bare.user = User::default();

@@ -79,7 +79,7 @@ impl ApiServer {
         if is_bad { Err(Refusal::no_such_path()) } else { Ok(()) }
     }
 
-    fn pool(&self, caller: &Caller) -> &Pool {
+    pub(super) fn pool(&self, caller: &Caller) -> &Pool {
         if caller.onward.own_identity { &self.own_pool } else { &self.bare_pool }
     }
 

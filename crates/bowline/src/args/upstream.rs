@@ -30,11 +30,15 @@ pub struct Server {
     pub context: Option<String>,
 }
 
+/// In place of a kubeconfig: the cluster in which this program runs.
+pub const IN_CLUSTER: &str = "in-cluster";
+
 /// `--upstream`.
 pub const UPSTREAM: Flag = Flag::each(
     "upstream",
     "[NAME=]FILE[#CONTEXT]",
-    "An API server to stand in front of: a kubeconfig, and perhaps a context of it. With a name it \
+    "An API server to stand in front of: a kubeconfig, and perhaps a context of it, or \
+     in-cluster for that of its own pod. With a name it \
      is reached at the host of that name and at /clusters/NAME. The flag may be repeated.",
 );
 
