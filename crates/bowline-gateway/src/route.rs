@@ -165,29 +165,6 @@ impl Route {
         matches!(self, Route::Exec { .. } | Route::Attach { .. } | Route::PortForward { .. })
     }
 
-    /// Returns what a stream that comes by another door has to be allowed: a command or a
-    /// port-forward at a node's kubelet, through the API server's proxy for nodes.
-    #[must_use]
-    pub fn behind_node_proxy(path: &str) -> Option<Attributes> {
-        const STREAMS: [&str; 5] = ["exec", "attach", "portForward", "run", "cri"];
-        let Parts { names, .. } = parts(path).ok()?;
-        let ["api", "v1", "nodes", node, "proxy", what, ..] =
-            names.iter().map(String::as_str).collect::<Vec<_>>()[..]
-        else {
-            return None;
-        };
-        STREAMS.contains(&what).then(|| {
-            Attributes::Resource(ResourceAttributes {
-                verb: "create".into(),
-                version: "v1".into(),
-                resource: "nodes".into(),
-                subresource: "proxy".into(),
-                name: node.to_owned(),
-                ..ResourceAttributes::default()
-            })
-        })
-    }
-
     /// Returns what a request for it with this method has to be allowed.
     #[must_use]
     pub fn attributes(&self, method: &Method, path: &str) -> Attributes {

@@ -112,11 +112,6 @@ impl Gateway {
         let is_stream = is_upgrade(request.headers());
         let route = match route {
             Ok(route) if is_whole && !route.is_stream() => {
-                let hidden = Route::behind_node_proxy(&path).filter(|_| is_stream);
-                let gate = Gate::AuthorizePodWebsocketUpgradeCreatePermission;
-                if let Some(hidden) = hidden.filter(|_| self.gates.is_on(gate)) {
-                    callers.demand_create(&caller, &hidden).await?;
-                }
                 if is_stream {
                     self.demand_kubelet_stream(&caller, &request).await?;
                 }

@@ -7,6 +7,7 @@ use bowline_io::record::Denied;
 use bowline_io::serve::{Reply, body};
 use bowline_io::text::sanitized;
 use bowline_proto::limits::REASON_BYTES;
+use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use serde_json::{Value, json};
 
@@ -29,6 +30,8 @@ pub struct Refusal {
     pub cause: String,
     /// Whether the answer has no body, as some of Kubernetes' have none.
     pub is_bare: bool,
+    /// The Status that another server gave, to be passed on as it came.
+    pub status: Option<Bytes>,
     /// Whether another carrier may do: the destination has refused this one's upgrade.
     pub falls_back: bool,
 }
@@ -162,8 +165,11 @@ impl Refusal {
     /// Makes the answer.
     #[must_use]
     pub fn reply(&self) -> Reply {
-        let mut reply =
-            if self.is_bare { text(self.code, "") } else { json(self.code, &self.body()) };
+        let mut reply = match &self.status {
+            _ if self.is_bare => text(self.code, ""),
+            Some(status) => json_text(self.code, status.clone()),
+            None => json(self.code, &self.body()),
+        };
         set_headers(&mut reply, &self.headers);
         reply
     }
@@ -188,7 +194,11 @@ pub fn set_headers(reply: &mut Reply, headers: &[(&'static str, String)]) {
 /// Makes an answer of JSON.
 #[must_use]
 pub fn json(code: u16, value: &Value) -> Reply {
-    let mut reply = Response::new(body(format!("{value}\n")));
+    json_text(code, format!("{value}\n").into())
+}
+
+fn json_text(code: u16, text: Bytes) -> Reply {
+    let mut reply = Response::new(body(text));
     *reply.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let json = HeaderValue::from_static("application/json");
     reply.headers_mut().insert(header::CONTENT_TYPE, json);

@@ -9,8 +9,11 @@ use bowline_io::upstream::UpstreamError;
 use bowline_proto::negotiate::{Lines, Offer};
 use bowline_proto::session::Protocol;
 use bowline_proto::session::protocol::Carrier;
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use serde_json::Value;
 
 use super::{ApiServer, add_client_headers};
 use crate::backend::{Backend, Destination, FarLeg, Target};
@@ -191,9 +194,20 @@ fn refusal(error: UpstreamError) -> Refusal {
         UpstreamError::Http(error) => error.is_cut(),
         UpstreamError::Dial(_) | UpstreamError::Request(_) => false,
     };
+    let status = match &error {
+        UpstreamError::Refused(said) => status_of(&said.body),
+        _ => None,
+    };
     let refusal = match error {
         UpstreamError::Dial(error) => super::unreachable_because(&error),
         error => nodes::refusal(error),
     };
-    Refusal { falls_back, ..refusal }
+    Refusal { falls_back, status, ..refusal }
+}
+
+/// Returns the body of a refusal if it is a whole Status: the API server has said why to the client
+/// itself.
+fn status_of(body: &Bytes) -> Option<Bytes> {
+    let said: Value = serde_json::from_slice(body).ok()?;
+    (said["kind"] == "Status").then(|| body.clone())
 }
