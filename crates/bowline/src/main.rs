@@ -69,7 +69,7 @@ fn end_of(words: &[std::ffi::OsString], base: &str, program: &str) -> Exit {
         Ok(Invocation::PortForward(asked)) => port_forward::run(&asked, base),
         Ok(Invocation::Dev(asked)) => serve(servers::dev(asked)),
         Ok(Invocation::Node(asked)) => serve(node::node(asked)),
-        Ok(Invocation::Gateway(asked)) => serve(servers::gateway(asked)),
+        Ok(Invocation::Gateway(asked)) => serve(servers::gateway(*asked)),
         Ok(Invocation::Demo) => serve(demo::run()),
         Ok(Invocation::Version) => print_text(format!(
             "bowline v{} ({})\n",

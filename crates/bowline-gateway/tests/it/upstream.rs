@@ -73,11 +73,7 @@ fn api_server(address: SocketAddr, prefix: &str) -> Arc<ApiServer> {
 /// A gateway before an API server, which is there by the name `x` as well.
 async fn gateway(upstream: SocketAddr, prefix: &str) -> SocketAddr {
     let server = api_server(upstream, prefix);
-    let callers = Arc::new(Passed {
-        server: server.clone(),
-        vouching: Vouching::Nobody,
-        impersonators: None,
-    });
+    let callers = Arc::new(Passed::new(server.clone(), Vouching::Nobody, None));
     let (backend, rest) = (Arc::new(server.clone()), Arc::new(server));
     let components = Components { callers, backend, rest };
     let sessions = Sessions::default();
@@ -335,7 +331,7 @@ async fn rest_alone(server: Arc<ApiServer>) -> http2::SendRequest<Full<Bytes>> {
             let peer = ([10, 0, 0, 1], 1).into();
             let caller = Caller {
                 user: User::default(),
-                requester: Requester { peer, user: None },
+                requester: Requester::at(peer),
                 is_authenticated: false,
                 onward: Onward::default(),
             };

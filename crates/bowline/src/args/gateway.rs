@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use bowline_io::serve::UNAUTHENTICATED_PER_ADDRESS;
 
+use super::config_file;
 use super::gates::{self, Gates};
 use super::living::{self, Sessions};
 use super::node::{CLIENT_CA, FILENAME, Pair, TLS_CERT, TLS_KEY, UNAUTHENTICATED, pair};
@@ -44,6 +45,12 @@ pub struct Gateway {
     pub upstreams: Upstreams,
     /// How its sessions live and end.
     pub sessions: Sessions,
+    /// The file that some of all this is from.
+    pub config: Option<PathBuf>,
+    /// Whether to say what would run, and no more.
+    pub check: bool,
+    /// What the command line said, over what the file may say later.
+    pub line: Values,
     /// `-v`.
     pub verbosity: i32,
 }
@@ -113,8 +120,10 @@ pub static COMMAND: Command = Command {
              system:masters may do everything in any case.",
         ),
         Flag::address("bind-address", "Where to listen.").default("0.0.0.0"),
+        config_file::CHECK,
         CLIENT_CA,
         upstream::CLIENT_IDENTITY,
+        config_file::CONFIG,
         living::DRAIN,
         living::DRAIN_DELAY,
         gates::FLAG,
@@ -159,11 +168,17 @@ pub static COMMAND: Command = Command {
     words: Words::None,
 };
 
-/// Reads it.
+/// Reads it, and its configuration file if one is named.
 ///
 /// # Errors
 /// [`BadUsage`] for the first rule that is broken.
-pub fn read(values: &Values) -> Result<Gateway, BadUsage> {
+pub fn read(line: &Values) -> Result<Gateway, BadUsage> {
+    let config = line.path(config_file::CONFIG.long);
+    let values = match &config {
+        Some(path) => line.clone().over(config_file::read(&COMMAND, path)?),
+        None => line.clone(),
+    };
+    let values = &values;
     let filenames = values.list(FILENAME.long);
     let upstreams = upstream::read(values)?;
     let own = [FILENAME.long, TOKENS, POLICIES];
@@ -192,6 +207,9 @@ pub fn read(values: &Values) -> Result<Gateway, BadUsage> {
         filenames,
         upstreams,
         sessions: living::read(values)?,
+        config,
+        check: line.is_on(config_file::CHECK.long),
+        line: line.clone(),
         verbosity: values.number(LOG_LEVEL.long).unwrap_or(0),
     })
 }

@@ -2,6 +2,7 @@
 
 pub mod attach;
 pub mod completion;
+pub mod config_file;
 pub mod cp;
 pub mod cri;
 pub mod dev;
@@ -41,7 +42,7 @@ pub enum Invocation {
     /// Be a node.
     Node(node::Node),
     /// Be a gateway.
-    Gateway(gateway::Gateway),
+    Gateway(Box<gateway::Gateway>),
     /// Be a small cluster on loopback.
     Dev(dev::Dev),
     /// Show what this is.
@@ -146,6 +147,9 @@ pub enum BadUsage {
          served"
     )]
     OpenToAll(std::net::IpAddr),
+    /// A configuration file.
+    #[error(transparent)]
+    Config(#[from] config_file::BadConfig),
     /// A feature gate.
     #[error(transparent)]
     Gate(#[from] bowline_gateway::gates::GateError),
@@ -326,7 +330,7 @@ fn read_command(command: &'static Command, args: &[OsString]) -> Result<Invocati
         "cp" => Invocation::Cp(Box::new(cp::read(&values)?)),
         "port-forward" => Invocation::PortForward(Box::new(port_forward::read(&values)?)),
         "node" => Invocation::Node(node::read(&values)?),
-        "gateway" => Invocation::Gateway(gateway::read(&values)?),
+        "gateway" => Invocation::Gateway(Box::new(gateway::read(&values)?)),
         "dev" => Invocation::Dev(dev::read(&values)?),
         "demo" => Invocation::Demo,
         "version" => Invocation::Version,

@@ -87,7 +87,7 @@ pub enum BadValue {
 }
 
 /// What a command line gave, by the names of the flags.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Values {
     /// Values that fit, in the order of the line.
     given: Vec<(&'static str, String)>,
@@ -205,8 +205,20 @@ pub fn bad_value(flag: &Flag, value: &str, why: BadValue) -> BadFlag {
 }
 
 impl Values {
+    /// Puts these over others, of a file: a flag that is given here is not taken from there.
+    #[must_use]
+    pub fn over(mut self, file: Values) -> Values {
+        let from_file = file.given.into_iter().filter(|(name, _)| !self.is_given(name));
+        let mut given: Vec<_> = from_file.collect();
+        given.append(&mut self.given);
+        Values { given, ..self }
+    }
+
     /// Takes a value that fits its flag.
-    fn give(&mut self, flag: &'static Flag, value: OsString) -> Result<(), BadFlag> {
+    ///
+    /// # Errors
+    /// [`BadFlag`] for one that does not.
+    pub fn give(&mut self, flag: &'static Flag, value: OsString) -> Result<(), BadFlag> {
         let value = value
             .into_string()
             .map_err(|bytes| bad_value(flag, &bytes.to_string_lossy(), BadValue::Utf8))?;
