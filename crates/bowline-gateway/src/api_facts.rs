@@ -60,12 +60,6 @@ impl ApiFacts {
         ApiFacts { nodes: Watched::begin(api.clone()), api }
     }
 
-    /// Returns whether the nodes are known and the API server has answered last time.
-    #[must_use]
-    pub fn is_ready(&self) -> bool {
-        self.nodes.is_connected()
-    }
-
     async fn ask_for_pod(
         &self,
         namespace: &str,
@@ -113,6 +107,11 @@ impl fmt::Debug for ApiFacts {
 }
 
 impl Facts for ApiFacts {
+    /// The nodes are known, and the API server has answered the last time.
+    fn is_ready(&self) -> bool {
+        self.nodes.is_connected()
+    }
+
     fn pod<'a>(&'a self, namespace: &'a str, name: &'a str) -> Answer<'a, Option<Arc<Pod>>> {
         Box::pin(self.ask_for_pod(namespace, name, &[("resourceVersion", "0")]))
     }

@@ -40,6 +40,12 @@ pub struct FarLeg {
 
 /// Finds what streams go to.
 pub trait Backend: Debug + Send + Sync {
+    /// Returns whether destinations can be found now, as far as that is known without looking for
+    /// one.
+    fn is_ready(&self) -> bool {
+        true
+    }
+
     /// Finds the destination of a stream. Dials nothing, and does nothing that a client could
     /// notice.
     ///

@@ -37,13 +37,20 @@ impl Clusters {
 
     /// Answers a request, as [`Gateway::answer`] does.
     pub async fn answer(self, peer: Peer, mut request: Request<Incoming>) -> Reply {
-        if matches!(request.uri().path(), "/healthz" | "/livez" | "/readyz") {
-            return status::text(200, "ok");
+        match request.uri().path() {
+            "/readyz" if !self.is_ready() => return status::text(503, "not ready"),
+            "/healthz" | "/livez" | "/readyz" => return status::text(200, "ok"),
+            _ => {}
         }
         match self.choose(&mut request) {
             Some(gateway) => gateway.answer(peer, request).await,
             None => Refusal::no_such_path().reply(),
         }
+    }
+
+    /// Whether one of them is: a cluster that is gone must not take the others from their clients.
+    fn is_ready(&self) -> bool {
+        self.named.values().chain(&self.unnamed).any(Gateway::is_ready)
     }
 
     /// Returns the gateway of a request's cluster, and takes the prefix off its path.

@@ -46,6 +46,11 @@ pub struct NodeAddress {
 /// Says which pods and nodes there are. That there is none of a name is an answer; that the source
 /// cannot be asked is [`Unavailable`].
 pub trait Facts: Debug + Send + Sync {
+    /// Returns whether the source has them, and answers.
+    fn is_ready(&self) -> bool {
+        true
+    }
+
     /// Returns the pod of this name, if there is one.
     ///
     /// # Errors

@@ -134,6 +134,10 @@ fn preferred<'a>(node: &'a Node, kinds: &[String]) -> Option<&'a str> {
 }
 
 impl Backend for Nodes {
+    fn is_ready(&self) -> bool {
+        self.facts.is_ready()
+    }
+
     fn find<'a>(&'a self, _: &'a Caller, target: Target<'a>) -> Answer<'a, Box<dyn Destination>> {
         Box::pin(async move {
             let found: Box<dyn Destination> = Box::new(self.locate(target).await?);

@@ -60,6 +60,12 @@ impl Gateway {
         self
     }
 
+    /// Returns whether it can serve streams, as far as that is known without trying one.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.components.backend.is_ready()
+    }
+
     /// Answers a request. A stream goes on as a task of the sessions after the answer.
     ///
     /// Dropped before it has answered, it starts no session.

@@ -10,6 +10,7 @@ mod demo;
 mod detach;
 mod dev;
 mod exec;
+mod gateway_nodes;
 mod help;
 mod listen;
 mod logging;

@@ -68,7 +68,7 @@ pub async fn gateway(asked: args::gateway::Gateway) -> Result<()> {
         let gateway = gateway.living(living);
         Clusters::new([(String::new(), gateway)])
     } else {
-        upstreams::clusters(&asked.upstreams, asked.gates, living, &sessions).await?
+        upstreams::clusters(&asked, &sessions).await?
     };
     print::notice(format_args!("serving on https://{address}"));
     let service = move |peer, request| clusters.clone().answer(peer, request);
@@ -120,7 +120,7 @@ pub(crate) fn start(verbosity: i32) -> Result<CancellationToken> {
 }
 
 /// As kube-apiserver: without a CA the kubelets' certificates are not checked.
-fn kubelet_tls(
+pub(crate) fn kubelet_tls(
     ca: Option<&std::path::Path>,
     client: Option<&Pair>,
 ) -> Result<Arc<rustls::ClientConfig>> {

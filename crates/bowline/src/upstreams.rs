@@ -6,8 +6,7 @@ use anyhow::{Context, Result};
 use bowline_gateway::callers::passed::Passed;
 use bowline_gateway::clusters::Clusters;
 use bowline_gateway::components::Components;
-use bowline_gateway::gates::Gates;
-use bowline_gateway::server::{Gateway, Living};
+use bowline_gateway::server;
 use bowline_gateway::upstream::{ApiServer, FarCarrier};
 use bowline_io::access::Source as _;
 use bowline_io::auth::Authorizer;
@@ -19,29 +18,31 @@ use bowline_kube::kubeconfig::User;
 use bowline_kube::reviews::AccessReviews;
 use http::header::USER_AGENT;
 
-use crate::args::upstream::{IN_CLUSTER, Server, Upstreams};
+use crate::args::gateway::Gateway;
+use crate::args::upstream::{IN_CLUSTER, Server};
 use crate::cluster_access::{agent, env};
+use crate::gateway_nodes;
 use crate::node_access::REVIEW_PATIENCE;
 
 /// Makes a gateway for each API server.
-pub async fn clusters(
-    asked: &Upstreams,
-    gates: Gates,
-    living: Living,
-    sessions: &Sessions,
-) -> Result<Clusters> {
+pub async fn clusters(asked: &Gateway, sessions: &Sessions) -> Result<Clusters> {
     let mut gateways = Vec::new();
-    for server in &asked.servers {
+    for server in &asked.upstreams.servers {
         let components = components(asked, server).await;
         let components = components.with_context(|| format!("--upstream {}", server.kubeconfig))?;
-        let gateway = Gateway::new(components, gates, sessions.clone()).living(living);
+        let gateway = server::Gateway::new(components, asked.gates, sessions.clone());
+        let gateway = gateway.living(asked.sessions.living);
         gateways.push((server.name.clone(), gateway));
     }
     Ok(Clusters::new(gateways))
 }
 
-async fn components(asked: &Upstreams, server: &Server) -> Result<Components> {
-    let (api, server) = api_server(server, asked.carrier).await?;
+async fn components(asked: &Gateway, server: &Server) -> Result<Components> {
+    let (api, server) = api_server(server, asked.upstreams.carrier).await?;
+    if let Some(nodes) = &asked.nodes {
+        return gateway_nodes::components(asked, nodes, &api, server);
+    }
+    let asked = &asked.upstreams;
     let impersonators =
         asked.allow_impersonation.then(|| Arc::new(AccessReviews::new(api)) as Arc<dyn Authorizer>);
     let callers = Passed::new(server.clone(), asked.vouching, impersonators);

@@ -7,6 +7,7 @@ use bowline_io::serve::UNAUTHENTICATED_PER_ADDRESS;
 
 use super::config_file;
 use super::gates::{self, Gates};
+use super::gateway_nodes::{self, GatewayNodes};
 use super::living::{self, Sessions};
 use super::node::{CLIENT_CA, FILENAME, Pair, TLS_CERT, TLS_KEY, UNAUTHENTICATED, pair};
 use super::pflag::Values;
@@ -51,6 +52,8 @@ pub struct Gateway {
     pub check: bool,
     /// What the command line said, over what the file may say later.
     pub line: Values,
+    /// Their nodes in place of them, for streams.
+    pub nodes: Option<GatewayNodes>,
     /// `-v`.
     pub verbosity: i32,
 }
@@ -65,8 +68,10 @@ const ADDRESS_TYPES: Flag = Flag::list(
 )
 .default("Hostname,InternalDNS,InternalIP,ExternalDNS,ExternalIP");
 
-const TOKENS: &str = "token-auth-file";
-const POLICIES: &str = "authorization-policy-file";
+/// `--token-auth-file`.
+pub const TOKENS: &str = "token-auth-file";
+/// `--authorization-policy-file`.
+pub const POLICIES: &str = "authorization-policy-file";
 const KUBELET_CERT: &str = "kubelet-client-certificate";
 const KUBELET_KEY: &str = "kubelet-client-key";
 
@@ -95,6 +100,12 @@ pub static COMMAND: Command = Command {
             "{bowline} gateway --upstream old=old.yaml --upstream new=new.yaml",
         ),
         (
+            "In place of an API server, in front of its cluster's nodes",
+            "{bowline} gateway --backend nodes --upstream gw.kubeconfig \
+             --kubelet-client-certificate gw.crt --kubelet-client-key gw.key \
+             --kubelet-certificate-authority ca.crt",
+        ),
+        (
             "Tokens for users, a policy for what they may",
             "{bowline} gateway -f cluster.yaml --token-auth-file tokens.csv \
              --authorization-policy-file policy.jsonl",
@@ -113,17 +124,21 @@ pub static COMMAND: Command = Command {
     ],
     flags: &[
         upstream::ALLOW_IMPERSONATION,
+        gateway_nodes::ALLOW_NODE_ADDRESSES,
+        gateway_nodes::AUTHORIZATION_MODE,
         Flag::text(
             POLICIES,
             "FILE",
             "Who may what, in kube-apiserver's ABAC format: one JSON object a line. Members of \
              system:masters may do everything in any case.",
         ),
+        gateway_nodes::BACKEND,
         Flag::address("bind-address", "Where to listen.").default("0.0.0.0"),
         config_file::CHECK,
         CLIENT_CA,
         upstream::CLIENT_IDENTITY,
         config_file::CONFIG,
+        gateway_nodes::NO_COMMON_NAMES,
         living::DRAIN,
         living::DRAIN_DELAY,
         gates::FLAG,
@@ -159,6 +174,7 @@ pub static COMMAND: Command = Command {
             "FILE",
             "The tokens of users, in kube-apiserver's format: token,user,uid,\"group1,group2\".",
         ),
+        gateway_nodes::TOKEN_REVIEW,
         upstream::UPSTREAM,
         upstream::PROTOCOL,
         LOG_LEVEL,
@@ -181,8 +197,9 @@ pub fn read(line: &Values) -> Result<Gateway, BadUsage> {
     let values = &values;
     let filenames = values.list(FILENAME.long);
     let upstreams = upstream::read(values)?;
-    let own = [FILENAME.long, TOKENS, POLICIES];
-    match (upstreams.servers.is_empty(), own.into_iter().find(|name| values.is_given(name))) {
+    let nodes = gateway_nodes::read(values)?;
+    let contradiction = gateway_nodes::contradicts_upstream(values, nodes.is_some());
+    match (upstreams.servers.is_empty(), contradiction) {
         (true, _) if filenames.is_empty() => return Err(BadUsage::NothingBehind),
         (false, Some(name)) => return Err(BadUsage::Conflict(upstream::UPSTREAM.long, name)),
         _ => {}
@@ -210,6 +227,7 @@ pub fn read(line: &Values) -> Result<Gateway, BadUsage> {
         config,
         check: line.is_on(config_file::CHECK.long),
         line: line.clone(),
+        nodes,
         verbosity: values.number(LOG_LEVEL.long).unwrap_or(0),
     })
 }

@@ -9,6 +9,7 @@ pub mod dev;
 pub mod exec;
 pub mod gates;
 pub mod gateway;
+pub mod gateway_nodes;
 pub mod global;
 pub mod living;
 

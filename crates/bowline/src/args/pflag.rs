@@ -78,6 +78,9 @@ pub enum BadValue {
     /// Not an API server.
     #[error("must be [NAME=]FILE[#CONTEXT]: letters, digits, '-', '.' and '_' for the name")]
     Upstream,
+    /// Not a network.
+    #[error("must be a network, as in 10.0.0.0/8")]
+    Network,
     /// The name of another one.
     #[error("has the name of another one")]
     UpstreamTwice,
