@@ -69,8 +69,8 @@ impl<T: Watchable> Watched<T> {
         self.state.get(name)
     }
 
-    /// Returns whether all objects were listed once and the server has answered the last time it
-    /// was asked for something.
+    /// Returns whether all objects were listed once, and the server has answered the last time it
+    /// was asked for something, and has not been silent for long.
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.state.is_connected()

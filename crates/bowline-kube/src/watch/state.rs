@@ -34,14 +34,21 @@ struct Known<T> {
     fresh_until: Option<Instant>,
     /// All were listed once.
     is_listed: bool,
+    /// When the server has last answered something, or said something.
+    answered: Option<Instant>,
     /// What went wrong last, since the server has last answered.
     fault: Option<String>,
 }
 
 impl<T> Default for State<T> {
     fn default() -> State<T> {
-        let known =
-            Known { objects: HashMap::new(), fresh_until: None, is_listed: false, fault: None };
+        let known = Known {
+            objects: HashMap::new(),
+            fresh_until: None,
+            is_listed: false,
+            answered: None,
+            fault: None,
+        };
         State { known: Mutex::new(known) }
     }
 }
@@ -58,7 +65,8 @@ impl<T: Watchable> State<T> {
 
     pub(super) fn is_connected(&self) -> bool {
         let known = self.lock();
-        known.is_listed && known.fault.is_none()
+        let is_recent = |at: Instant| at.elapsed() < FRESH;
+        known.is_listed && known.fault.is_none() && known.answered.is_some_and(is_recent)
     }
 
     /// Exchanges all objects for those of a list.
@@ -76,7 +84,10 @@ impl<T: Watchable> State<T> {
     /// nothing can be.
     pub(super) fn opened(&self) {
         let mut known = self.lock();
-        known.fault = None;
+        if known.fault.take().is_some() {
+            info!("{} are followed again", kind::<T>());
+        }
+        known.answered = Some(Instant::now());
         if known.is_fresh() {
             known.heard();
         }
@@ -134,8 +145,8 @@ impl<T> Known<T> {
     }
 
     fn heard(&mut self) {
-        self.fresh_until = Some(Instant::now() + FRESH);
-        self.fault = None;
+        let now = Instant::now();
+        (self.fresh_until, self.answered, self.fault) = (Some(now + FRESH), Some(now), None);
     }
 }
 

@@ -325,6 +325,7 @@ async fn nothing_counts_for_longer_than_the_server_was_heard_of() {
     settle().await;
     advance(Duration::from_millis(1)).await;
     assert_eq!(watching.color("a"), Err("it is silent".into()));
+    assert!(!watching.watched.is_connected());
     let (asked, at) = watching.asked_at().await;
     assert_eq!(asked, watch(10));
     let silence = SILENCE.as_millis();
