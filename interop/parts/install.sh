@@ -19,12 +19,13 @@ go_module=$here/../go
 clients=$here/../clients
 parts=${BOWLINE_PARTS:-$(cd "$here/../.." && pwd)/target/parts}
 every=(tools runc cni etcd containerd containerd-1.7 image image-gnu critest-images kubectl-1.20
-  kubectl-1.32 kubectl-1.36 kubectl-1.37 kubelet kube-apiserver handlers crictl critest kubernetes-1.20
-  python node autobahn services)
+  kubectl-1.32 kubectl-1.36 kubectl-1.37 kubelet kube-apiserver handlers crictl critest helm
+  kubernetes-1.20 python node autobahn services)
 
 # The one place that says which Kubernetes is built is the Go module.
 kubernetes=$(grep -oE 'k8s.io/kubernetes v[0-9.]+' "$go_module/go.mod" | cut -d' ' -f2)
 cri_tools=$(grep -oE 'sigs.k8s.io/cri-tools v[0-9.]+' "$go_module/cri/go.mod" | cut -d' ' -f2)
+helm=$(grep -oE 'helm.sh/helm/v4 v[0-9.]+' "$go_module/helm/go.mod" | cut -d' ' -f2)
 
 # ── What each part is: is it right, and how is it got ────────────────────────────────────────────
 
@@ -42,6 +43,7 @@ right() {
     ;;
   critest-images) images_of_critest_right ;;
   crictl | critest) says "version:? $cri_tools" "$parts/bin/$1" --version ;;
+  helm) says "^$helm" "$parts/bin/helm" version --short ;;
   kubectl-1.37) says "$kubernetes" "$parts/kubectl/1.37/kubectl" version --client ;;
   kubectl-*) says "v${1#kubectl-}\\." "$parts/kubectl/${1#kubectl-}/kubectl" version --client ;;
   handlers)
@@ -99,6 +101,7 @@ get() {
   image-gnu) get_image_gnu ;;
   critest-images) get_images_of_critest ;;
   crictl | critest) build_cri_tool "$1" ;;
+  helm) build_helm ;;
   kubectl-1.20)
     from_debian bookworm kubernetes-client
     put usr/bin/kubectl kubectl/1.20/kubectl
@@ -317,6 +320,14 @@ build_cri_tool() {
     -ldflags "-s -w -X sigs.k8s.io/cri-tools/pkg/version.Version=$cri_tools" \
     -o "$parts/bin/$1.new" "sigs.k8s.io/cri-tools/cmd/$1")
   mv "$parts/bin/$1.new" "$parts/bin/$1"
+}
+
+build_helm() {
+  mkdir -p "$parts/bin"
+  (cd "$go_module/helm" && CGO_ENABLED=0 nice go build -trimpath -buildvcs=false \
+    -ldflags "-s -w -X helm.sh/helm/v4/internal/version.version=$helm" \
+    -o "$parts/bin/helm.new" helm.sh/helm/v4/cmd/helm)
+  mv "$parts/bin/helm.new" "$parts/bin/helm"
 }
 
 # from_debian SUITE PACKAGE: unpacks a package of any Debian suite into $unpacked. It is never
