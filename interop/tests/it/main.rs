@@ -11,6 +11,7 @@ mod attach;
 mod autobahn;
 mod certificates;
 mod changes;
+mod chart;
 mod copy;
 mod cri;
 mod cri_ends;
