@@ -12,6 +12,7 @@ mod autobahn;
 mod certificates;
 mod changes;
 mod chart;
+mod chart_rights;
 mod copy;
 mod cri;
 mod cri_ends;

@@ -101,12 +101,23 @@ pub struct Answer {
 
 /// Sends a request with these header lines. Of a switch of protocols only the head is read.
 pub fn ask(address: &str, method: &str, target: &str, lines: &str) -> Answer {
+    ask_as(None, address, &format!("{method} {target}"), lines, "")
+}
+
+/// The same as the user of a certificate, with a body.
+pub fn ask_as(
+    user: Option<&tls::Identity>,
+    address: &str,
+    what: &str,
+    lines: &str,
+    body: &str,
+) -> Answer {
     let tcp = TcpStream::connect(address).unwrap();
     tcp.set_read_timeout(Some(PATIENCE)).unwrap();
-    let config = tls::client(&Trust::Anybody, None).unwrap();
+    let config = tls::client(&Trust::Anybody, user).unwrap();
     let session = ClientConnection::new(config, "127.0.0.1".try_into().unwrap()).unwrap();
     let mut stream = StreamOwned::new(session, tcp);
-    let request = format!("{method} {target} HTTP/1.1\r\nHost: {address}\r\n{lines}\r\n");
+    let request = format!("{what} HTTP/1.1\r\nHost: {address}\r\n{lines}\r\n{body}");
     stream.write_all(request.as_bytes()).unwrap();
     let (mut head, mut byte) = (Vec::new(), [0]);
     while !head.ends_with(b"\r\n\r\n") && matches!(stream.read(&mut byte), Ok(1)) {
