@@ -11,7 +11,7 @@ use bytes::BytesMut;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_rustls::{client, server};
 
@@ -92,20 +92,6 @@ impl Connection for Stream {
     }
 }
 
-/// Within one host what is written has arrived, and is read also after the connection was closed.
-/// There are no resets: an end is all that a peer can see.
-impl Connection for UnixStream {
-    fn is_peer_gone(&self) -> bool {
-        is_peer_gone(self)
-    }
-
-    fn unacknowledged(&self) -> usize {
-        0
-    }
-
-    fn reset_on_drop(&self) {}
-}
-
 /// Within one process what is written has arrived, and nothing breaks.
 impl Connection for DuplexStream {
     fn is_peer_gone(&self) -> bool {
@@ -119,7 +105,9 @@ impl Connection for DuplexStream {
     fn reset_on_drop(&self) {}
 }
 
-fn is_peer_gone(socket: &impl AsFd) -> bool {
+/// Whether the peer of a socket has ended its direction or reset the connection, even if there are
+/// still bytes to read. What a [`Connection`] is asked.
+pub fn is_peer_gone(socket: &impl AsFd) -> bool {
     let mut watched = [PollFd::new(socket, PollFlags::RDHUP)];
     let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
     let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
+use super::unix_socket::UnixSocket;
 use super::{CriRuntime, Endpoint, Shared};
 use crate::runtime::{ExecRequest, Forwarding, Refusal, Served, Session, Upstream};
 use crate::streaming::{Offer, Stream, Streaming};
@@ -132,9 +133,14 @@ async fn connection(
         // To the client it is as if nobody had been here either.
         Err(error) => return warn!("{endpoint}: {error}"),
     };
-    let upgraded = |stream| Upgraded { stream, early: BytesMut::new() };
+    let upgraded =
+        |stream| UnixSocket::new(stream).map(|stream| Upgraded { stream, early: BytesMut::new() });
+    let (near, far) = match (upgraded(near), upgraded(far)) {
+        (Ok(near), Ok(far)) => (near, far),
+        (Err(error), _) | (_, Err(error)) => return warn!("{endpoint}: {error}"),
+    };
     let face = cri::Face::new(streams);
-    let (ending, traffic) = join(upgraded(near), upgraded(far), face, end, SHUTDOWN).await;
+    let (ending, traffic) = join(near, far, face, end, SHUTDOWN).await;
     debug!(?ending, ?traffic, "{endpoint}: a client's connection has ended");
 }
 
