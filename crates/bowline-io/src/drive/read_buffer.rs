@@ -16,6 +16,9 @@ const SMALLEST_BYTES: usize = 16 * 1024;
 /// The largest buffer that is not kept while nothing comes. It costs little to allocate, and a
 /// forward would have one for each of its connections.
 const SMALL_BYTES: usize = 64 * 1024;
+/// From how many small reads in a row on the reads become smaller. The end of something long is
+/// small as well, and what follows may be as long again.
+const SMALL_READS: u8 = 4;
 
 /// The buffer of any source: it makes big reads while bytes flow, and holds no memory while none
 /// do. The bytes that it gives keep alive at most twice as much memory.
@@ -26,6 +29,8 @@ pub struct ReadBuffer {
     made: usize,
     /// How much the next read takes at most; 0 while idle.
     read_size: usize,
+    /// How many reads in a row were much smaller than they could have been.
+    small_reads: u8,
     /// An error that came behind bytes, which were given first. The system would not tell it again,
     /// but report a good end.
     late_error: Option<io::Error>,
@@ -119,7 +124,10 @@ impl ReadBuffer {
     fn adapt(&mut self, read: usize) {
         if read >= self.read_size {
             self.read_size = (self.read_size * 2).min(READ_BYTES);
-        } else if read < self.read_size / 4 {
+        }
+        let is_small = read < self.read_size / 4;
+        self.small_reads = if is_small { self.small_reads.saturating_add(1) } else { 0 };
+        if self.small_reads >= SMALL_READS {
             self.read_size /= 2;
         }
         if self.read_size < SMALLEST_BYTES {
@@ -171,5 +179,32 @@ mod tests {
         };
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
         assert_eq!(bytes, 2000);
+    }
+
+    /// Messages of one length, each with something small behind it: each is read at once.
+    #[tokio::test]
+    async fn the_end_of_something_long_does_not_make_the_next_read_short() {
+        let (mut peer, mut stream) = tokio::io::duplex(1024 * 1024);
+        let mut read_buffer = ReadBuffer::default();
+        let mut reads = Vec::new();
+        for _ in 0..10 {
+            for length in [140_000, 30] {
+                peer.write_all(&vec![7; length]).await.unwrap();
+                let (mut left, mut count) = (length, 0);
+                while left > 0 {
+                    left -= poll_fn(|cx| read_buffer.poll(cx, &mut stream)).await.unwrap().len();
+                    count += 1;
+                }
+                reads.push(count);
+            }
+        }
+        assert_eq!(reads[10..], [1; 10]);
+        // Where little comes, little is held.
+        for _ in 0..20 {
+            peer.write_all(&[7]).await.unwrap();
+            poll_fn(|cx| read_buffer.poll(cx, &mut stream)).await.unwrap();
+        }
+        assert_eq!(read_buffer.read_size, 0);
+        assert_eq!(read_buffer.buffer.capacity(), 0);
     }
 }

@@ -5,16 +5,20 @@ use std::task::{Context, Poll};
 
 use bowline_proto::time::earlier;
 use bowline_proto::{Intermediary, Leg, Next, Time};
+use tokio::task::yield_now;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::bounds::{Bounds, Exceeded, Watch};
-use super::{Alarm, Socket, SocketEvent, take_turns};
+use super::{Alarm, Socket, SocketEvent};
 use crate::clock::Clock;
 use crate::liveness::{Blocked, Liveness, PeerState};
 use crate::record::Traffic;
 use crate::serve::CLOSE_PATIENCE;
 use crate::stream::{Connection, Upgraded};
+
+/// How many bytes are moved without a wait before other tasks have their turn.
+const TURN_BYTES: usize = 256 * 1024;
 
 /// How two joined sockets ended.
 #[derive(Debug)]
@@ -65,6 +69,8 @@ struct Joined<S, I: Intermediary> {
     liveness: Liveness,
     /// Whether the machine's tap had room when it was last polled.
     has_room: bool,
+    /// How many bytes were read since the task last waited.
+    moved: usize,
     ending: Option<I::Ending>,
     watch: Watch,
     /// When something was read last.
@@ -89,6 +95,7 @@ impl<S: Connection, I: Intermediary> Joined<S, I> {
             machine,
             liveness: Liveness::default(),
             has_room: true,
+            moved: 0,
             ending: None,
             watch: Watch::new(bounds),
             last_read: Time::ZERO,
@@ -148,12 +155,16 @@ impl<S: Connection, I: Intermediary> Joined<S, I> {
             let now = self.clock.now();
             match wake {
                 Wake::Socket(leg, SocketEvent::Read(bytes)) => {
-                    let moved = bytes.len();
-                    self.traffic.count(leg == Leg::Near, moved);
+                    self.moved += bytes.len();
+                    self.traffic.count(leg == Leg::Near, bytes.len());
                     self.last_read = now;
-                    self.watch.read(now, leg, moved);
+                    self.watch.read(now, leg, bytes.len());
                     self.machine.receive(now, leg, bytes);
-                    take_turns(moved).await;
+                    // Tokio's budget counts reads, not their bytes.
+                    if self.moved >= TURN_BYTES {
+                        self.moved = 0;
+                        yield_now().await;
+                    }
                 }
                 Wake::Socket(leg, SocketEvent::Ended(error)) => {
                     self.machine.receive_end(now, leg, error.is_some());
@@ -205,7 +216,11 @@ impl<S: Connection, I: Intermediary> Joined<S, I> {
                 return Poll::Ready(Wake::Socket(leg, event));
             }
         }
-        alarm.poll(cx).map(|()| Wake::Deadline)
+        if alarm.poll(cx).is_ready() {
+            return Poll::Ready(Wake::Deadline);
+        }
+        self.moved = 0;
+        Poll::Pending
     }
 
     /// Tells both sides why, the client behind what waits for it: one that is cut off without a
