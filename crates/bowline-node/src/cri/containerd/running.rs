@@ -29,7 +29,7 @@ use crate::runtime::{self, Act, BoxFuture, ExitStatus, StartError};
 
 /// How long a connection to containerd that has broken may take to come back. Until then a session
 /// goes on: its bytes do not go through containerd, but how it ends is not known without it.
-const RECONNECT_PATIENCE: Duration = Duration::from_secs(4);
+const RECONNECT_PATIENCE: Duration = Duration::from_secs(3);
 /// The time between two attempts.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
 /// How often containerd is asked whether a command still runs whose output has ended: one that is
