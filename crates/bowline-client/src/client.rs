@@ -158,9 +158,10 @@ impl Client {
         RemoteCommand::attach(self.clone(), pod.into())
     }
 
-    /// Returns a port-forward to a pod, to be opened. Ports are named when they are connected to.
+    /// Returns a port-forward to a pod, to be opened. Ports are named when they are
+    /// connected to, and may be before ([`ForwardRequest::ports`]).
     pub fn port_forward(&self, pod: impl Into<String>) -> ForwardRequest {
-        ForwardRequest { client: self.clone(), pod: pod.into() }
+        ForwardRequest { client: self.clone(), pod: pod.into(), ports: Vec::new() }
     }
 }
 

@@ -37,13 +37,21 @@ const MAX_REQUESTS: usize = 64;
 pub struct ForwardRequest {
     pub(crate) client: Client,
     pub(crate) pod: String,
+    pub(crate) ports: Vec<u16>,
 }
 
 impl ForwardRequest {
+    /// Names ports that will be connected to. Others can be as well: this is for kubelets before
+    /// 1.36, which refuse any WebSocket to a request that names none.
+    pub fn ports(mut self, ports: impl IntoIterator<Item = u16>) -> ForwardRequest {
+        self.ports = ports.into_iter().collect();
+        self
+    }
+
     /// Returns the request's URL.
     #[must_use]
     pub fn url(&self) -> Url {
-        request::port_forward(&self.client, &self.pod)
+        request::port_forward(&self.client, &self.pod, &self.ports)
     }
 
     /// Opens the forward: in a WebSocket tunnel first, over SPDY if that is refused. Must be called

@@ -86,12 +86,21 @@ impl Options {
     }
 }
 
-/// Returns the URL of a port-forward, whose ports are named later.
-pub(crate) fn port_forward(client: &Client, pod: &str) -> Url {
+/// Returns the URL of a port-forward, with the ports that are known by now.
+pub(crate) fn port_forward(client: &Client, pod: &str, ports: &[u16]) -> Url {
     let mut url = subresource(client, pod, "portforward");
-    if let Some(timeout) = &client.server_timeout {
-        url.query_pairs_mut().append_pair("timeout", timeout);
+    let mut text = Serializer::new(String::new());
+    // Kubelets before 1.36 want one of any WebSocket, and refuse 0.
+    let named =
+        ports.iter().enumerate().filter(|&(at, port)| *port != 0 && !ports[..at].contains(port));
+    for (_, port) in named {
+        text.append_pair("ports", &port.to_string());
     }
+    if let Some(timeout) = &client.server_timeout {
+        text.append_pair("timeout", timeout);
+    }
+    let query = text.finish();
+    url.set_query((!query.is_empty()).then_some(&query));
     url
 }
 
@@ -141,6 +150,11 @@ mod tests {
             ),
             (client.port_forward("ok").url(), "portforward"),
             (timed.port_forward("ok").url(), "portforward?timeout=5s"),
+            (
+                client.port_forward("ok").ports([80, 0, 443, 80]).url(),
+                "portforward?ports=80&ports=443",
+            ),
+            (timed.port_forward("ok").ports([1]).url(), "portforward?ports=1&timeout=5s"),
         ] {
             assert_eq!(url.as_str(), format!("{of_pod}{expected}"));
         }

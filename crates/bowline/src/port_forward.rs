@@ -194,13 +194,15 @@ impl Pods {
     async fn connect(&self, target: &Target, ports: &[ForwardedPort]) -> Result<PodForward, Exit> {
         let pod = name(&target.pod);
         let client = self.cluster.client(WEBSOCKETS, &self.asked.global, &self.verbose);
-        let forward = client.port_forward(&pod).open().await.map_err(|error| refused(&error))?;
+        let ports: Vec<u16> = ports.iter().map(|port| port.remote).collect();
+        let request = client.port_forward(&pod).ports(ports.iter().copied());
+        let forward = request.open().await.map_err(|error| refused(&error))?;
         *self.reached.lock().unwrap_or_else(PoisonError::into_inner) = LastPod {
             pod: pod.clone(),
             uid: target.pod.metadata.uid.clone(),
             chosen: target.chosen_for.is_some(),
         };
-        Ok(PodForward { forward, pod, ports: ports.iter().map(|port| port.remote).collect() })
+        Ok(PodForward { forward, pod, ports })
     }
 }
 

@@ -17,6 +17,7 @@ use crate::who::ask;
 /// How sessions come to the face, as its log has it.
 const V5: &str = "near=\"WebSocket v5.channel.k8s.io\"";
 const SPDY: &str = "near=\"SPDY";
+const FORWARD_TUNNEL: &str = "near=\"WebSocket SPDY/3.1+portforward.k8s.io\"";
 /// A request for the tunnel, by somebody who may `get` it.
 const TUNNEL: &str = "Authorization: Bearer viewer-token\r\nConnection: Upgrade\r\n\
                       Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
@@ -66,11 +67,18 @@ fn forwards(cluster: &Cluster) {
     assert!(lower.contains("sec-websocket-protocol: spdy/3.1+portforward.k8s.io"), "{named:?}");
 
     host_pod(cluster);
+    let ways = || [FORWARD_TUNNEL, SPDY].map(|way| count(cluster, way));
+    let before = ways();
     for age in ["1.20", "1.37"] {
         let client = kubectl(age, &cluster.admin(), &["host"]).forwarding();
         forward::check(&client, &FORWARDED, KUBECTL);
     }
+    let kubectls = ways();
+    assert_eq!(kubectls[0], before[0], "a kubectl names no port");
     forward::check(&ours(&cluster.admin(), &["host"]).forwarding(), &FORWARDED, &[]);
+    let after = ways();
+    assert!(after[0] > kubectls[0], "none of our forwards came as a tunnel");
+    assert_eq!(after[1], kubectls[1], "some of our forwards came over SPDY");
 }
 
 /// How many sessions have come to the face so.
