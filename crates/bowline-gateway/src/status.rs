@@ -31,7 +31,7 @@ pub struct Refusal {
     /// Whether the answer has no body, as some of Kubernetes' have none.
     pub is_bare: bool,
     /// The Status that another server gave, to be passed on as it came.
-    pub status: Option<Bytes>,
+    pub status: Option<Box<Bytes>>,
     /// Whether another carrier may do: the destination has refused this one's upgrade.
     pub falls_back: bool,
 }
@@ -167,7 +167,7 @@ impl Refusal {
     pub fn reply(&self) -> Reply {
         let mut reply = match &self.status {
             _ if self.is_bare => text(self.code, ""),
-            Some(status) => json_text(self.code, status.clone()),
+            Some(status) => json_text(self.code, Bytes::clone(status)),
             None => json(self.code, &self.body()),
         };
         set_headers(&mut reply, &self.headers);

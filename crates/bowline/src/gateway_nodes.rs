@@ -17,7 +17,7 @@ use bowline_kube::reviews::{AccessReviews, TokenReviews};
 
 use crate::args::gateway::Gateway;
 use crate::args::gateway_nodes::{GatewayNodes, Mode};
-use crate::servers::kubelet_tls;
+use crate::gateway::kubelet_tls;
 
 /// Makes the components of a gateway that streams with nodes itself, and has all else to their API
 /// server.

@@ -10,6 +10,7 @@ mod demo;
 mod detach;
 mod dev;
 mod exec;
+mod gateway;
 mod gateway_nodes;
 mod help;
 mod listen;
@@ -69,8 +70,8 @@ fn end_of(words: &[std::ffi::OsString], base: &str, program: &str) -> Exit {
         Ok(Invocation::Cp(asked)) => cp::run(&asked, program),
         Ok(Invocation::PortForward(asked)) => port_forward::run(&asked, base),
         Ok(Invocation::Dev(asked)) => serve(servers::dev(asked)),
-        Ok(Invocation::Node(asked)) => serve(node::node(asked)),
-        Ok(Invocation::Gateway(asked)) => serve(servers::gateway(*asked)),
+        Ok(Invocation::Node(asked)) => serve(node::node(*asked)),
+        Ok(Invocation::Gateway(asked)) => serve(gateway::gateway(*asked)),
         Ok(Invocation::Demo) => serve(demo::run()),
         Ok(Invocation::Version) => print_text(format!(
             "bowline v{} ({})\n",

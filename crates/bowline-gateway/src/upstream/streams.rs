@@ -202,7 +202,7 @@ fn refusal(error: UpstreamError) -> Refusal {
         UpstreamError::Dial(error) => super::unreachable_because(&error),
         error => nodes::refusal(error),
     };
-    Refusal { falls_back, status, ..refusal }
+    Refusal { falls_back, status: status.map(Box::new), ..refusal }
 }
 
 /// Returns the body of a refusal if it is a whole Status: the API server has said why to the client

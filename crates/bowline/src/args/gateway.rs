@@ -58,6 +58,27 @@ pub struct Gateway {
     pub verbosity: i32,
 }
 
+impl Gateway {
+    /// The fields that another configuration changes and that stay as they are until a restart.
+    pub fn fixed_changes(&self, from: &Gateway) -> Vec<&'static str> {
+        let sessions =
+            |gateway: &Gateway| Sessions { living: Default::default(), ..gateway.sessions };
+        let all = [
+            ("bindAddress", self.bind_address != from.bind_address),
+            ("securePort", self.secure_port != from.secure_port),
+            ("tlsCertFile or tlsPrivateKeyFile", self.certificate != from.certificate),
+            ("clientCaFile", self.client_ca != from.client_ca),
+            (
+                "maxUnauthenticatedPerAddress",
+                self.unauthenticated_per_address != from.unauthenticated_per_address,
+            ),
+            ("maxSessionsPerUser and the like, or drain", sessions(self) != sessions(from)),
+            ("v", self.verbosity != from.verbosity),
+        ];
+        all.into_iter().filter(|field| field.1).map(|field| field.0).collect()
+    }
+}
+
 /// kube-apiserver's default port.
 const SECURE_PORT: u16 = 6443;
 

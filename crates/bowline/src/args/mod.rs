@@ -41,7 +41,7 @@ pub enum Invocation {
     /// Forward local ports to a pod.
     PortForward(Box<port_forward::PortForward>),
     /// Be a node.
-    Node(node::Node),
+    Node(Box<node::Node>),
     /// Be a gateway.
     Gateway(Box<gateway::Gateway>),
     /// Be a small cluster on loopback.
@@ -330,7 +330,7 @@ fn read_command(command: &'static Command, args: &[OsString]) -> Result<Invocati
         "attach" => Invocation::Attach(Box::new(attach::read(&values)?)),
         "cp" => Invocation::Cp(Box::new(cp::read(&values)?)),
         "port-forward" => Invocation::PortForward(Box::new(port_forward::read(&values)?)),
-        "node" => Invocation::Node(node::read(&values)?),
+        "node" => Invocation::Node(Box::new(node::read(&values)?)),
         "gateway" => Invocation::Gateway(Box::new(gateway::read(&values)?)),
         "dev" => Invocation::Dev(dev::read(&values)?),
         "demo" => Invocation::Demo,
