@@ -159,7 +159,13 @@ impl HttpBody for PoolAnswer {
                 answer.ended();
                 Poll::Ready(None)
             }
-            Some(Ok(frame)) => Poll::Ready(Some(Ok(frame))),
+            Some(Ok(frame)) => {
+                // Nobody asks for more once it is known that there is none.
+                if answer.body.is_end_stream() {
+                    answer.ended();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
             Some(Err(error)) => {
                 answer.place = None;
                 let error: Box<dyn Error + Send + Sync> = Box::new(PoolError::of(error));

@@ -101,6 +101,10 @@ async fn a_connection_of_http1_has_one_request_after_the_other() {
         assert_eq!(text, expected);
     }
     assert_eq!(server.connections(), 1);
+    // As servers read it: not beyond the end that was announced.
+    let mut answer = pool.send(request("GET", "/", "")).await.unwrap();
+    answer.body_mut().frame().await.unwrap().unwrap();
+    drop(answer);
     let (one, two) = tokio::join!(get(&pool, "/both"), get(&pool, "/both"));
     assert_eq!((one.unwrap().0, two.unwrap().0), (200, 200));
     assert_eq!(server.connections(), 2);
