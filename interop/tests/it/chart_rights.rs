@@ -6,6 +6,7 @@
 //! API server remembers for 10 s whom an account could impersonate.
 
 mod grants;
+mod nodes;
 mod suites;
 
 use std::io::{BufRead, BufReader};
