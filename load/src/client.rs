@@ -133,7 +133,7 @@ impl Clients {
 
     /// Has the kernel keep less for a connection that is not read.
     pub fn small_room(&self, stream: &Stream, bytes: usize) {
-        let _ = SockRef::from(stream.tcp()).set_recv_buffer_size(bytes);
+        let _ = stream.tcp().map(|tcp| SockRef::from(tcp).set_recv_buffer_size(bytes));
     }
 
     /// A port-forward of the library.

@@ -167,7 +167,7 @@ impl Client {
 
 /// Says that a session begins, on this connection and in this protocol.
 pub(crate) fn begin(mut pending: Pending, connection: &Upgraded, protocol: &Protocol) -> Running {
-    if let Ok(peer) = connection.stream.tcp().peer_addr() {
+    if let Some(Ok(peer)) = connection.stream.tcp().map(|tcp| tcp.peer_addr()) {
         pending.record.requester.peer = peer;
     }
     pending.record.near = protocol.label();

@@ -1,6 +1,9 @@
 //! A TCP connection, plain or in TLS, as one type.
 #![allow(unsafe_code, reason = "what the kernel knows of a connection, for which std has no way")]
 
+#[cfg(feature = "server")]
+mod over_http2;
+
 use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
 use std::pin::Pin;
@@ -15,6 +18,8 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_rustls::{client, server};
 
+#[cfg(feature = "server")]
+pub(crate) use self::over_http2::{Lifeline, OverHttp2};
 use crate::coalesced::CoalescedTcp;
 use crate::read_ahead::ReadAhead;
 
@@ -35,7 +40,7 @@ const UNACKNOWLEDGED_TRIES: u8 = 3;
 /// a client gathers, and its headers.
 const SEALED_BYTES: usize = 528 * 1024;
 
-/// A connection to a peer: TCP, perhaps in TLS.
+/// A connection to a peer: TCP, perhaps in TLS, or one stream of a connection of HTTP/2.
 #[derive(Debug)]
 pub struct Stream {
     kind: Kind,
@@ -52,6 +57,8 @@ enum Kind {
     Client(Box<client::TlsStream<ReadAhead>>),
     Nested(Box<client::TlsStream<client::TlsStream<ReadAhead>>>),
     Server(Box<server::TlsStream<ReadAhead>>),
+    #[cfg(feature = "server")]
+    OverHttp2(Box<OverHttp2>),
 }
 
 /// A connection after its 101.
@@ -79,16 +86,28 @@ pub trait Connection: AsyncRead + AsyncWrite + Unpin {
 
 impl Connection for Stream {
     fn is_peer_gone(&self) -> bool {
-        is_peer_gone(self.tcp())
+        match &self.kind {
+            #[cfg(feature = "server")]
+            Kind::OverHttp2(stream) => stream.is_peer_gone(),
+            _ => self.tcp().is_some_and(is_peer_gone),
+        }
     }
 
+    /// Of a stream of HTTP/2 nothing is lost when it is closed: the connection stays.
     fn unacknowledged(&self) -> usize {
-        let bytes = unacknowledged(self.tcp());
-        if bytes > 0 && is_host_gone(self.tcp()) { 0 } else { bytes }
+        let bytes = self.tcp().map_or(0, unacknowledged);
+        if bytes > 0 && self.tcp().is_some_and(is_host_gone) { 0 } else { bytes }
     }
 
     fn reset_on_drop(&self) {
-        let _ = SockRef::from(self.tcp()).set_linger(Some(Duration::ZERO));
+        match &self.kind {
+            #[cfg(feature = "server")]
+            Kind::OverHttp2(stream) => stream.reset_on_drop(),
+            _ => {
+                let linger = |tcp| SockRef::from(tcp).set_linger(Some(Duration::ZERO));
+                let _ = self.tcp().map(linger);
+            }
+        }
     }
 }
 
@@ -183,6 +202,8 @@ macro_rules! each {
             Kind::Client($inner) => $body,
             Kind::Nested($inner) => $body,
             Kind::Server($inner) => $body,
+            #[cfg(feature = "server")]
+            Kind::OverHttp2($inner) => $body,
         }
     };
 }
@@ -219,6 +240,12 @@ impl Stream {
         Stream::of(Kind::Server(Box::new(tls)))
     }
 
+    /// A stream of a connection of HTTP/2 that we accepted.
+    #[cfg(feature = "server")]
+    pub(crate) fn over_http2(stream: OverHttp2) -> Stream {
+        Stream::of(Kind::OverHttp2(Box::new(stream)))
+    }
+
     /// Lets an accepted connection read ahead, once its client is authenticated.
     #[cfg(feature = "server")]
     pub(crate) fn read_ahead(&mut self) {
@@ -227,15 +254,17 @@ impl Stream {
         }
     }
 
-    /// The socket below.
+    /// The socket below; none if others share it.
     #[must_use]
-    pub fn tcp(&self) -> &TcpStream {
-        match &self.kind {
+    pub fn tcp(&self) -> Option<&TcpStream> {
+        Some(match &self.kind {
             Kind::Plain(coalesced) => coalesced.tcp(),
             Kind::Client(tls) => tls.get_ref().0.tcp(),
             Kind::Nested(tls) => tls.get_ref().0.get_ref().0.tcp(),
             Kind::Server(tls) => tls.get_ref().0.tcp(),
-        }
+            #[cfg(feature = "server")]
+            Kind::OverHttp2(_) => return None,
+        })
     }
 
     /// The protocol that was agreed on in the TLS handshake, if it was one.
@@ -246,6 +275,8 @@ impl Stream {
             Kind::Client(tls) => tls.get_ref().1.alpn_protocol(),
             Kind::Nested(tls) => tls.get_ref().1.alpn_protocol(),
             Kind::Server(tls) => tls.get_ref().1.alpn_protocol(),
+            #[cfg(feature = "server")]
+            Kind::OverHttp2(_) => None,
         }
     }
 
@@ -266,7 +297,7 @@ impl Stream {
             }
             ready!(next_check.as_mut().poll(cx));
             self.stuck = false;
-            if is_host_gone(self.tcp()) {
+            if self.tcp().is_some_and(is_host_gone) {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
         }
@@ -342,7 +373,7 @@ mod tests {
         assert_eq!(stream.unacknowledged(), 0);
         let bytes = vec![7; BYTES];
         let mut written = 0;
-        while let Ok(count) = stream.tcp().try_write(&bytes[written..]) {
+        while let Ok(count) = stream.tcp().unwrap().try_write(&bytes[written..]) {
             written += count;
         }
         stream.shutdown().await.unwrap();

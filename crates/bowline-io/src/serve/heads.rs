@@ -29,15 +29,15 @@ use crate::request_target::shortened;
 use crate::stream::{Connection, Stream, Upgraded};
 
 /// How long a client may take for the head of a request.
-const HEAD_PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const HEAD_PATIENCE: Duration = Duration::from_secs(10);
 /// How long an authenticated client may be idle between two requests, as with kube-apiserver.
-const IDLE_PATIENCE: Duration = Duration::from_secs(90);
+pub(super) const IDLE_PATIENCE: Duration = Duration::from_secs(90);
 /// How long an unauthenticated client may take to read an answer, which is short. An authenticated
 /// one may look at a page of a log for as long as it likes.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 /// How often to check whether the client is still there, while an answer is under way and more
 /// requests wait.
-const CHECK_EVERY: Duration = Duration::from_secs(5);
+pub(super) const CHECK_EVERY: Duration = Duration::from_secs(5);
 /// How long a connection is still read after our end: a client that still writes would get a reset
 /// instead of the answer otherwise.
 const LINGER_PATIENCE: Duration = Duration::from_secs(5);
@@ -49,7 +49,7 @@ const HEAD_BYTES: usize = 1024 * 1024;
 /// The longest head for the library: the last read may go beyond [`HEAD_BYTES`].
 pub(super) const LIBRARY_BYTES: usize = HEAD_BYTES + PIECE_BYTES;
 /// The longest head that is not counted as long.
-const USUAL_BYTES: usize = 16 * 1024;
+pub(super) const USUAL_BYTES: usize = 16 * 1024;
 /// The size of one read.
 const PIECE_BYTES: usize = 8 * 1024;
 /// How much the library gets at once: less than what makes it ask for more.

@@ -34,8 +34,10 @@ pub use self::files::{OwnIdentity, ServerFiles};
 use self::trust::{Purpose, Roots};
 use self::verifiers::{ClientVerifier, ServerVerifier};
 
-/// The only protocol of a server: streams are upgrades, which HTTP/2 does not have.
-const ALPN: &[u8] = b"http/1.1";
+/// The only protocol of most servers: streams are upgrades, which HTTP/2 does not have.
+const HTTP1: &[u8] = b"http/1.1";
+/// What servers in front of requests that are no streams have as well.
+pub(crate) const HTTP2: &[u8] = b"h2";
 
 /// Why a TLS configuration cannot be made.
 #[derive(Debug, Error)]
@@ -178,6 +180,8 @@ fn no_version(what: &'static str) -> impl Fn(rustls::Error) -> TlsError {
 pub struct Server {
     /// rustls' part of it, for handshakes.
     pub config: Arc<ServerConfig>,
+    /// The same, for a server that speaks HTTP/2 with those who can.
+    pub with_http2: Arc<ServerConfig>,
     clients: Option<Arc<ClientVerifier>>,
     #[cfg(feature = "server")]
     changing: Option<Arc<Changing>>,
@@ -272,9 +276,12 @@ pub fn server(
     }
     // Our order decides, not the client's.
     config.ignore_client_order = true;
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = vec![HTTP1.to_vec()];
+    let mut with_http2 = config.clone();
+    with_http2.alpn_protocols.insert(0, HTTP2.to_vec());
     Ok(Server {
         config: Arc::new(config),
+        with_http2: Arc::new(with_http2),
         clients,
         #[cfg(feature = "server")]
         changing: None,

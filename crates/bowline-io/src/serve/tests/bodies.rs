@@ -2,6 +2,7 @@
 
 use http::HeaderName;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use proptest::prelude::*;
 use tokio::io::DuplexStream;
 

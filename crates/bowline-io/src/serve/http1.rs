@@ -1,0 +1,101 @@
+//! A connection of HTTP/1.1.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::sync::Arc;
+
+use http::{HeaderMap, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tracing::debug;
+
+use super::answers::{Fault, HEADERS, complete, host_fault, refusal};
+use super::exchange::{AnswerBody, Exchange, Refused};
+use super::heads::{Heads, LIBRARY_BYTES};
+use super::{Client, Peer, Reply, Settings};
+use crate::stream::Stream;
+
+/// Serves a connection until it ends.
+pub(super) async fn serve<S, F>(stream: Stream, client: Client, settings: Settings, service: S)
+where
+    S: Fn(Peer, Request<Incoming>) -> F,
+    F: Future<Output = Reply>,
+{
+    let exchange = Arc::new(Exchange::default());
+    let registered = client.registered.clone();
+    let heads = Heads::new(stream, registered, exchange.clone(), settings.request_bodies);
+    let address = client.address;
+    let answer = service_fn(move |request| {
+        let reply =
+            checked(&exchange, settings, request).map(|request| service(client.peer(), request));
+        let exchange = exchange.clone();
+        async move {
+            let reply = match reply {
+                Ok(reply) => reply.await,
+                Err((code, phrase)) => refusal(code, phrase),
+            };
+            Ok::<_, Infallible>(finish(&exchange, reply))
+        }
+    });
+    let served = http1::Builder::new()
+        .max_buf_size(LIBRARY_BYTES)
+        .max_headers(HEADERS)
+        .title_case_headers(true)
+        .serve_connection(TokioIo::new(heads), answer)
+        .with_upgrades()
+        .await;
+    if let Err(error) = served {
+        debug!("{address}: {error}");
+    }
+}
+
+/// Returns the request with all of its query, or code and phrase of the refusal of a bad one.
+fn checked(
+    exchange: &Exchange,
+    settings: Settings,
+    mut request: Request<Incoming>,
+) -> Result<Request<Incoming>, Fault> {
+    match exchange.asked(request.body()) {
+        Ok(Some(query)) => query.put_back(&mut request),
+        Ok(None) => {}
+        Err(Refused::Malformed) => return Err((StatusCode::BAD_REQUEST, "Bad Request")),
+        Err(Refused::TooLong) => {
+            let code = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+            return Err((code, "Request Header Fields Too Large"));
+        }
+    }
+    if let Some(fault) = host_fault(request.version(), request.headers()) {
+        return Err((StatusCode::BAD_REQUEST, fault));
+    }
+    if let Some(refused) = settings.request_bodies.then(|| body_fault(request.headers())).flatten()
+    {
+        return Err(refused);
+    }
+    Ok(request)
+}
+
+/// Returns code and phrase with which Go's servers refuse what a request says of its body, if it is
+/// more than these understand.
+fn body_fault(headers: &HeaderMap) -> Option<Fault> {
+    let is_other = |name, known: &str| {
+        headers
+            .get(name)
+            .is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(known.as_bytes()))
+    };
+    if is_other(header::TRANSFER_ENCODING, "chunked") {
+        return Some((StatusCode::NOT_IMPLEMENTED, "Not Implemented"));
+    }
+    is_other(header::EXPECT, "100-continue")
+        .then_some((StatusCode::EXPECTATION_FAILED, "Expectation Failed"))
+}
+
+/// Prepares an answer for the library.
+fn finish(exchange: &Arc<Exchange>, mut reply: Reply) -> Response<AnswerBody> {
+    if reply.status() == StatusCode::SWITCHING_PROTOCOLS {
+        exchange.switches();
+    }
+    complete(&mut reply);
+    reply.map(|body| exchange.answer(body))
+}
