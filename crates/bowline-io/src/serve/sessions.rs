@@ -124,8 +124,8 @@ impl Sessions {
         self.connections.spawn(connection);
     }
 
-    /// Waits until all sessions have ended, and all connections with them; returns how many sessions
-    /// are left after `patience`.
+    /// Waits until all sessions have ended, and all connections with them. The error is how many
+    /// sessions are left after `patience`.
     pub(super) async fn ended_within(&self, patience: Duration) -> Result<(), usize> {
         self.tracker.close();
         self.connections.close();

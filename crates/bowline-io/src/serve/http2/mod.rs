@@ -1,8 +1,8 @@
 //! A connection of HTTP/2: many requests at once, of which each has a task.
 //!
 //! What a client may make this hold is bounded by the limits below, whatever it asks for. Which
-//! connections are ended for others is decided as for HTTP/1.1: by who is authenticated, and by what
-//! happens on them.
+//! connections are ended for others is decided as for HTTP/1.1: by who is authenticated, and by
+//! what happens on them.
 
 mod connection;
 mod in_flight;

@@ -1,6 +1,5 @@
 //! Bodies of requests over HTTP/1.1: where they end, who may send one how, and what waits where.
 
-use http::HeaderName;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use proptest::prelude::*;

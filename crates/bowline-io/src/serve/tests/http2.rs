@@ -8,7 +8,7 @@ use std::task::Poll;
 
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream, SendStream};
-use http::{HeaderMap, HeaderName, Method};
+use http::{HeaderMap, Method};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -87,7 +87,7 @@ impl Http2 {
         Ok((code, text))
     }
 
-    async fn get(&mut self, path: &str) -> Result<(u16, String), h2::Error> {
+    pub(super) async fn get(&mut self, path: &str) -> Result<(u16, String), h2::Error> {
         self.ask(request(Method::GET, path)).await
     }
 }
