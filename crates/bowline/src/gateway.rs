@@ -47,9 +47,13 @@ pub async fn gateway(asked: Gateway) -> Result<()> {
         return say(&asked);
     }
     let (listener, address) = listen(asked.bind_address, asked.secure_port).await?;
+    // A cluster of files has nothing that a request with a body could change.
+    let is_before_servers = !asked.upstreams.servers.is_empty();
     let settings = Settings {
         limits: Limits::new(asked.unauthenticated_per_address),
-        request_bodies: !asked.upstreams.servers.is_empty(),
+        request_bodies: is_before_servers,
+        http2: is_before_servers,
+        http2_websockets: is_before_servers && asked.upstreams.http2_websockets,
     };
     let current = Arc::new(Current {
         clusters: Mutex::new(clusters(&asked, address, &sessions).await?),

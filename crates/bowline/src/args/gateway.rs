@@ -73,6 +73,10 @@ impl Gateway {
                 self.unauthenticated_per_address != from.unauthenticated_per_address,
             ),
             ("maxSessionsPerUser and the like, or drain", sessions(self) != sessions(from)),
+            (
+                "http2Websockets",
+                self.upstreams.http2_websockets != from.upstreams.http2_websockets,
+            ),
             ("v", self.verbosity != from.verbosity),
         ];
         all.into_iter().filter(|field| field.1).map(|field| field.0).collect()
@@ -164,6 +168,7 @@ pub static COMMAND: Command = Command {
         living::DRAIN_DELAY,
         gates::FLAG,
         FILENAME,
+        upstream::HTTP2_WEBSOCKETS,
         living::IDLE,
         Flag::text(
             "kubelet-certificate-authority",

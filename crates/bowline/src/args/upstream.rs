@@ -17,6 +17,8 @@ pub struct Upstreams {
     pub vouching: Vouching,
     /// Whether they may act as others, where the API server allows it to them.
     pub allow_impersonation: bool,
+    /// Whether clients may ask for WebSockets over HTTP/2.
+    pub http2_websockets: bool,
 }
 
 /// One API server.
@@ -68,6 +70,13 @@ pub const ALLOW_IMPERSONATION: Flag = Flag::switch(
      impersonate those. Users with a token may always ask it themselves.",
 );
 
+/// `--http2-websockets`.
+pub const HTTP2_WEBSOCKETS: Flag = Flag::switch(
+    "http2-websockets",
+    "Take WebSockets over HTTP/2 (RFC 8441), from proxies and browsers that ask for them so. Once \
+     this is announced, browsers use it for every WebSocket of this host. kubectl never does.",
+);
+
 /// Reads them.
 ///
 /// # Errors
@@ -100,6 +109,7 @@ pub fn read(values: &Values) -> Result<Upstreams, BadFlag> {
         carrier: values.choice(&PROTOCOL, &carriers)?,
         vouching: values.choice(&CLIENT_IDENTITY, &vouching)?,
         allow_impersonation: values.is_on(ALLOW_IMPERSONATION.long),
+        http2_websockets: values.is_on(HTTP2_WEBSOCKETS.long),
     })
 }
 
