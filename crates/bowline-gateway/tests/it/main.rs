@@ -18,3 +18,4 @@ mod facts;
 mod kubelet;
 mod rest;
 mod upstream;
+mod upstream_streams;

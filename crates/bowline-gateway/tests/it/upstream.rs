@@ -33,7 +33,7 @@ use tokio::sync::mpsc;
 use crate::client::{ask, code, head_of, message, upgrade};
 
 /// An API server whose connections the test plays: it gets the head of each first request.
-async fn played<F>(play: impl Fn(String, TcpStream) -> F + Send + 'static) -> SocketAddr
+pub async fn played<F>(play: impl Fn(String, TcpStream) -> F + Send + 'static) -> SocketAddr
 where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -71,7 +71,7 @@ fn api_server(address: SocketAddr, prefix: &str) -> Arc<ApiServer> {
 }
 
 /// A gateway before an API server, which is there by the name `x` as well.
-async fn gateway(upstream: SocketAddr, prefix: &str) -> SocketAddr {
+pub async fn gateway(upstream: SocketAddr, prefix: &str) -> SocketAddr {
     let server = api_server(upstream, prefix);
     let callers = Arc::new(Passed::new(server.clone(), Vouching::Nobody, None));
     let (backend, rest) = (Arc::new(server.clone()), Arc::new(server));

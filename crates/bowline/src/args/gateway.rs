@@ -73,10 +73,7 @@ impl Gateway {
                 self.unauthenticated_per_address != from.unauthenticated_per_address,
             ),
             ("maxSessionsPerUser and the like, or drain", sessions(self) != sessions(from)),
-            (
-                "http2Websockets",
-                self.upstreams.http2_websockets != from.upstreams.http2_websockets,
-            ),
+            ("http2Websockets", self.upstreams.http2_websockets != from.upstreams.http2_websockets),
             ("v", self.verbosity != from.verbosity),
         ];
         all.into_iter().filter(|field| field.1).map(|field| field.0).collect()

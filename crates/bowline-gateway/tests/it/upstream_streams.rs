@@ -1,0 +1,164 @@
+//! Streams of pods through a gateway to an API server: over which carrier, as whom, with what.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use bowline_proto::websocket::accept_key;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::client::{SPDY as SPDY_FORWARD, WEBSOCKET, ask, code, message, upgrade};
+use crate::upstream::{gateway, played};
+
+const EXEC: &str = "/api/v1/namespaces/ns/pods/web/exec?command=a%20b&container=c&stdout=1&x=%2F";
+const FORWARD: &str = "/api/v1/namespaces/ns/pods/web/portforward";
+const SPDY_EXEC: &str = "Upgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: v4.channel.k8s.io\r\n";
+const TUNNEL: &str = "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+     Sec-WebSocket-Protocol: SPDY/3.1+portforward.k8s.io\r\n";
+
+/// What an API server takes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Takes {
+    Everything,
+    SpdyAlone,
+    WebSocketAlone,
+    Nothing,
+}
+
+/// An API server that allows everything, answers streams as it takes them, and keeps their heads.
+async fn api_server(takes: Takes) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
+    let heads = Arc::new(Mutex::new(Vec::new()));
+    let kept = heads.clone();
+    let address = played(move |head, mut stream| {
+        let kept = kept.clone();
+        async move {
+            let header = |name: &str| {
+                let line = head.lines().find_map(|line| {
+                    let (key, value) = line.split_once(": ")?;
+                    key.eq_ignore_ascii_case(name).then_some(value)
+                });
+                line.unwrap_or_default().to_owned()
+            };
+            let (key, protocol) = (header("sec-websocket-key"), header("sec-websocket-protocol"));
+            let is_websocket = !key.is_empty();
+            let answer = if head.contains("selfsubjectaccessreviews") {
+                let body = "{\"status\":{\"allowed\":true}}";
+                format!(
+                    "HTTP/1.1 201 Created\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+                    body.len()
+                )
+            } else {
+                let is_taken = match takes {
+                    Takes::Everything => true,
+                    Takes::SpdyAlone => !is_websocket,
+                    Takes::WebSocketAlone => is_websocket,
+                    Takes::Nothing => false,
+                };
+                let spdy = header("x-stream-protocol-version");
+                let switched = if is_websocket {
+                    let accept = accept_key(&key);
+                    format!(
+                        "Upgrade: websocket\r\nSec-WebSocket-Accept: {accept}\r\n\
+                         Sec-WebSocket-Protocol: {protocol}\r\n"
+                    )
+                } else {
+                    let spdy = if spdy.is_empty() { "v4.channel.k8s.io" } else { &spdy };
+                    format!("Upgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: {spdy}\r\n")
+                };
+                kept.lock().unwrap().push(head);
+                if is_taken {
+                    format!(
+                        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n{switched}\r\n"
+                    )
+                } else {
+                    let body = "{\"kind\":\"Status\",\"message\":\"pods \\\"web\\\" not found\",\
+                                \"reason\":\"NotFound\",\"code\":404}";
+                    format!(
+                        "HTTP/1.1 404 Not Found\r\nContent-Length: {}\r\nConnection: close\r\n\r\n\
+                         {body}",
+                        body.len()
+                    )
+                }
+            };
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            let mut rest = Vec::new();
+            let _ = stream.read_to_end(&mut rest).await;
+        }
+    });
+    (address.await, heads)
+}
+
+/// The first words of the heads so far, which are forgotten.
+fn asked(heads: &Mutex<Vec<String>>) -> Vec<String> {
+    let carrier = |head: &String| {
+        let what = head.split([' ', '?']).nth(1).unwrap().rsplit('/').next().unwrap().to_owned();
+        let method = head.split(' ').next().unwrap();
+        let upgrade = if head.contains("SPDY/3.1\r\n") { "SPDY" } else { "WebSocket" };
+        format!("{method} {what} {upgrade}")
+    };
+    std::mem::take(&mut *heads.lock().unwrap()).iter().map(carrier).collect()
+}
+
+#[tokio::test]
+async fn any_client_reaches_a_server_that_speaks_one_carrier_alone() {
+    for (takes, exec, forward) in [
+        (Takes::Everything, vec!["GET exec WebSocket"], vec!["GET portforward WebSocket"]),
+        (
+            Takes::SpdyAlone,
+            vec!["GET exec WebSocket", "POST exec SPDY"],
+            vec!["GET portforward WebSocket", "POST portforward SPDY"],
+        ),
+        (Takes::WebSocketAlone, vec!["GET exec WebSocket"], vec!["GET portforward WebSocket"]),
+    ] {
+        let remembered = [exec.last().unwrap(), forward.last().unwrap()].map(|it| vec![*it]);
+        for (method, path, lines, first, then) in [
+            ("GET", EXEC, WEBSOCKET, &exec, &remembered[0]),
+            ("POST", EXEC, SPDY_EXEC, &exec, &remembered[0]),
+            ("GET", FORWARD, TUNNEL, &forward, &remembered[1]),
+            ("POST", FORWARD, SPDY_FORWARD, &forward, &remembered[1]),
+        ] {
+            let (server, heads) = api_server(takes).await;
+            let gateway = gateway(server, "").await;
+            for expected in [first, then] {
+                let (head, _stream) = upgrade(gateway, method, path, lines).await;
+                assert_eq!(code(&head), 101, "{method} {path}: {head}");
+                assert_eq!(asked(&heads), *expected, "{method} {path}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stream_goes_on_as_who_asked_with_the_query_as_it_came() {
+    let (server, heads) = api_server(Takes::Everything).await;
+    let gateway = gateway(server, "/prefix").await;
+    let lines = format!(
+        "{WEBSOCKET}User-Agent: kubectl/1\r\nImpersonate-User: joe\r\nX-Remote-User: root\r\n\
+         X-Forwarded-For: 1.2.3.4\r\nCookie: secret\r\n"
+    );
+    let (head, _stream) = upgrade(gateway, "GET", EXEC, &lines).await;
+    assert_eq!(code(&head), 101);
+    let head = heads.lock().unwrap().pop().unwrap();
+    assert!(head.starts_with(&format!("GET /prefix{EXEC} HTTP/1.1\r\n")), "{head}");
+    let head = head.to_lowercase();
+    for there in
+        ["authorization: bearer good\r\n", "impersonate-user: joe\r\n", "user-agent: kubectl/1\r\n"]
+    {
+        assert_eq!(head.matches(there).count(), 1, "{there} in {head}");
+    }
+    for absent in ["x-remote-user", "1.2.3.4", "cookie", "bearer own"] {
+        assert!(!head.contains(absent), "{absent} in {head}");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_is_the_servers_own_and_nothing_is_remembered_of_it() {
+    let (server, heads) = api_server(Takes::Nothing).await;
+    let gateway = gateway(server, "").await;
+    for _ in 0..2 {
+        let lines = format!("Authorization: Bearer good\r\nConnection: Upgrade\r\n{WEBSOCKET}");
+        let (code, body) = ask(gateway, "GET", EXEC, &lines).await;
+        assert_eq!((code, &*message(&body)), (404, "pods \"web\" not found"));
+        assert_eq!(asked(&heads), ["GET exec WebSocket", "POST exec SPDY"]);
+    }
+}
