@@ -10,8 +10,6 @@ use bowline_io::request_target::{BadPath, query};
 use bowline_io::serve::{Peer, Reply, Sessions};
 use bowline_io::text::sanitized;
 use bowline_proto::limits::REASON_BYTES;
-use bowline_proto::negotiate::{self, Lines};
-use bowline_proto::session::protocol::Carrier;
 use http::{HeaderMap, Method, Request, header};
 use hyper::body::Incoming;
 use tracing::debug;
@@ -187,20 +185,21 @@ impl Gateway {
     }
 
     /// Demands what a stream needs beyond the verb of its method. A WebSocket is a GET, and a GET
-    /// must not be enough to run commands (since 1.35).
+    /// must not be enough to run commands (since 1.35). A POST has been allowed by its verb, but
+    /// not where an API server allows: there it may become a GET.
     async fn demand_stream(
         &self,
         caller: &Caller,
         attributes: &Attributes,
         request: &Request<Incoming>,
     ) -> Result<(), Refusal> {
-        if !matches!(*request.method(), Method::GET | Method::POST) {
-            return Err(Refusal::method_not_allowed());
-        }
-        let lines = bowline_io::http::lines(request.headers());
-        let websocket = negotiate::requested_carrier(Lines(&lines)) == Some(Carrier::WebSocket);
         let gate = Gate::AuthorizePodWebsocketUpgradeCreatePermission;
-        if !websocket && request.method() == Method::POST || !self.gates.is_on(gate) {
+        let needs_more = match *request.method() {
+            Method::GET => self.gates.is_on(gate),
+            Method::POST => self.components.rest.is_whole(),
+            _ => return Err(Refusal::method_not_allowed()),
+        };
+        if !needs_more {
             return Ok(());
         }
         self.components.callers.demand_create(caller, attributes).await

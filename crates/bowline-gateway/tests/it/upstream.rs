@@ -233,6 +233,8 @@ async fn redirects_lead_to_where_the_client_finds_them_or_nowhere() {
 const WEBSOCKET: &str = "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
      Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nX-Forwarded-For: 1.2.3.4\r\n";
 
+const SPDY: &str = "Upgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: v4.channel.k8s.io\r\n";
+
 #[tokio::test]
 async fn an_upgrade_that_is_none_of_ours_passes_unread() {
     let (tell, mut told) = mpsc::unbounded_channel();
@@ -295,7 +297,7 @@ async fn no_connection_is_left_of_an_upgrade_that_was_refused() {
 }
 
 #[tokio::test]
-async fn a_kubelets_streams_need_the_leave_to_create() {
+async fn streams_need_the_leave_to_create() {
     let (tell, mut told) = mpsc::unbounded_channel();
     let upstream = played(move |head, mut stream| {
         let tell = tell.clone();
@@ -309,13 +311,19 @@ async fn a_kubelets_streams_need_the_leave_to_create() {
         }
     })
     .await;
+    let kubelets = "/api/v1/nodes/n/proxy/exec/ns/p/c?command=id";
+    let pods = "/api/v1/namespaces/a/pods/b/exec?command=id";
+    // A POST may become a GET on the way to the API server.
+    for (method, target, lines) in
+        [("GET", kubelets, WEBSOCKET), ("GET", pods, WEBSOCKET), ("POST", pods, SPDY)]
+    {
+        let (head, _stream) = upgrade(gateway(upstream, "").await, method, target, lines).await;
+        assert_eq!(code(&head), 403, "{head}");
+        let asked = told.recv().await.unwrap();
+        let expected = "POST /apis/authorization.k8s.io/v1/selfsubjectaccessreviews HTTP/1.1";
+        assert_eq!(asked, expected, "{method} {target}");
+    }
     let gateway = gateway(upstream, "").await;
-    let target = "/api/v1/nodes/n/proxy/exec/ns/p/c?command=id";
-    let (head, _stream) = upgrade(gateway, "GET", target, WEBSOCKET).await;
-    assert_eq!(code(&head), 403, "{head}");
-    let asked = told.recv().await.unwrap();
-    let expected = "POST /apis/authorization.k8s.io/v1/selfsubjectaccessreviews HTTP/1.1";
-    assert_eq!(asked, expected);
     for target in ["/api/v1/nodes/n/proxy//exec/ns/p/c", "//api/v1/nodes/n/proxy/exec/ns/p/c"] {
         let (head, _stream) = upgrade(gateway, "GET", target, WEBSOCKET).await;
         assert_eq!(code(&head), 404, "{target}");
