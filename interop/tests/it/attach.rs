@@ -58,7 +58,7 @@ fn every_kubectl_reads_the_logs_of_dev() {
 }
 
 /// Pods of a real kubelet, with these tools; their names end with `suffix`: a dash, and more.
-fn run<'a>(cluster: &Cluster, tools: &'a str, suffix: &'a str) -> Pods<'a> {
+pub fn run<'a>(cluster: &Cluster, tools: &'a str, suffix: &'a str) -> Pods<'a> {
     let pods = Pods { node: Some("localhost"), tools, suffix, runs: false };
     cluster.run_pods(&pods.manifests().join("---\n"), &pods.names().each_ref().map(|name| &**name));
     pods

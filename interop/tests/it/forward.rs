@@ -18,7 +18,7 @@ pub const KUBECTL: &[Point] = &[Point::ServerEnds];
 
 /// What containerd 2.x itself gets wrong: the end of one direction is no end for the pod, and the
 /// end of both a second later.
-const CONTAINERD: &[Point] = &[Point::ClientEnds, Point::ServerEnds];
+pub const CONTAINERD: &[Point] = &[Point::ClientEnds, Point::ServerEnds];
 
 /// How much is transferred: 64 MiB each way unless `BOWLINE_BULK_MIB` says otherwise.
 fn amounts() -> Amounts {

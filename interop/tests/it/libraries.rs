@@ -18,16 +18,22 @@ use crate::parts::{bowline, part};
 const BYTES: u64 = 3_000_000;
 const OFF: &str = "--feature-gates=TranslateStreamCloseWebsocketRequests=false";
 
-/// A library's program, as `interop/clients` has it.
-struct Program {
+/// A library's program, as `interop/clients` has it, and a pod whose container has its name.
+pub struct Program {
     path: PathBuf,
     kubeconfig: String,
+    pod: String,
 }
 
 impl Program {
+    pub fn new(program: &str, kubeconfig: &str, pod: &str) -> Program {
+        let (kubeconfig, pod) = (kubeconfig.to_owned(), pod.to_owned());
+        Program { path: part(program), kubeconfig, pod }
+    }
+
     fn run(&self, flags: &[&str], command: &[&str], input: Input<'_>) -> Left {
         let mut process = Command::new(&self.path);
-        process.args(flags).args([&self.kubeconfig, "default", "nginx", "nginx"]).args(command);
+        process.args(flags).args([&self.kubeconfig, "default", &self.pod, &self.pod]).args(command);
         process.env("SHOW_PROTOCOL", "1");
         process.stdin(if flags.is_empty() { Stdio::null() } else { Stdio::piped() });
         process.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -35,7 +41,9 @@ impl Program {
         left(child, input, true).unwrap_or_else(|| panic!("{:?}: {command:?} hangs", self.path))
     }
 
-    fn check(&self, protocol: &str) {
+    /// `much` is the bytes of an output: what Python's library gathers costs it their square, the
+    /// more the smaller the messages are.
+    pub fn check(&self, protocol: &str, much: u64) {
         let script = "echo out; echo err >&2; exit 7";
         let left = self.run(&[], &["sh", "-c", script], Input::Nothing);
         assert_eq!(left.status.code(), Some(7), "{left:?}");
@@ -45,9 +53,9 @@ impl Program {
         assert_eq!(lines, ["err", &format!("protocol {protocol}")], "{left:?}");
         assert!(self.run(&[], &["true"], Input::Nothing).status.success());
 
-        let script = "head -c 20000000 /dev/zero; exit 3";
-        let left = self.run(&[], &["sh", "-c", script], Input::Nothing);
-        assert_eq!((left.bytes, left.status.code()), (20_000_000, Some(3)), "{}", left.stderr);
+        let script = format!("head -c {much} /dev/zero; exit 3");
+        let left = self.run(&[], &["sh", "-c", &script], Input::Nothing);
+        assert_eq!((left.bytes, left.status.code()), (much, Some(3)), "{}", left.stderr);
 
         if self.path.to_string_lossy().contains("node") && protocol.starts_with("v4") {
             return self.closes_with_stdin();
@@ -82,7 +90,7 @@ impl Program {
 fn check(program: &str) {
     for (flags, protocol) in [(&[][..], "v5.channel.k8s.io"), (&[OFF], "v4.channel.k8s.io")] {
         let dev = Server::dev(&bowline(), flags);
-        Program { path: part(program), kubeconfig: dev.kubeconfig() }.check(protocol);
+        Program::new(program, &dev.kubeconfig(), "nginx").check(protocol, 20_000_000);
     }
 }
 
@@ -96,13 +104,17 @@ fn javascript() {
     check("clients/node/exec");
 }
 
-/// A library's port-forward, in its numbered channels.
 fn check_forward(program: &str) {
     let dev = Server::dev(&bowline(), &[]);
+    forwards(program, &dev.kubeconfig(), "nginx");
+}
+
+/// A library's port-forward, in its numbered channels, to a pod with this machine's ports.
+pub fn forwards(program: &str, kubeconfig: &str, pod: &str) {
     let app = App::start();
     let run = |port: u16, bytes: u64, input: &[u8]| {
         let mut process = Command::new(part(program));
-        process.args([&dev.kubeconfig(), "default", "nginx"]);
+        process.args([kubeconfig, "default", pod]);
         process.args([port.to_string(), bytes.to_string()]);
         process.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = process.spawn().unwrap_or_else(|error| panic!("{program}: {error}"));
@@ -138,12 +150,20 @@ fn javascript_forwards() {
 #[tokio::test]
 async fn kube_rs_forwards() {
     let dev = Server::dev(&bowline(), &[]);
-    let app = App::start();
-    let config = Kubeconfig::read_from(dev.kubeconfig()).unwrap();
+    kube_rs_forwards_to(&dev.kubeconfig(), "nginx").await;
+}
+
+async fn pods(kubeconfig: &str) -> Api<Pod> {
+    let config = Kubeconfig::read_from(kubeconfig).unwrap();
     let options = KubeConfigOptions::default();
     let config = kube::Config::from_custom_kubeconfig(config, &options).await.unwrap();
-    let pods: Api<Pod> = Api::default_namespaced(kube::Client::try_from(config).unwrap());
-    let mut forward = pods.portforward("nginx", &[app.port]).await.unwrap();
+    Api::default_namespaced(kube::Client::try_from(config).unwrap())
+}
+
+pub async fn kube_rs_forwards_to(kubeconfig: &str, pod: &str) {
+    let app = App::start();
+    let pods = pods(kubeconfig).await;
+    let mut forward = pods.portforward(pod, &[app.port]).await.unwrap();
     let mut stream = forward.take_stream(app.port).unwrap();
     stream.write_all(format!("send {BYTES}\n").as_bytes()).await.unwrap();
     let mut bytes = Vec::new();
@@ -163,42 +183,43 @@ async fn kube_rs_forwards() {
 async fn kube_rs() {
     for (flags, v5) in [(&[][..], true), (&[OFF], false)] {
         let dev = Server::dev(&bowline(), flags);
-        let config = Kubeconfig::read_from(dev.kubeconfig()).unwrap();
-        let options = KubeConfigOptions::default();
-        let config = kube::Config::from_custom_kubeconfig(config, &options).await.unwrap();
-        let pods: Api<Pod> = Api::default_namespaced(kube::Client::try_from(config).unwrap());
-
-        let params = AttachParams::default();
-        let script = ["sh", "-c", "echo out; echo err >&2; exit 7"];
-        let (out, err, code) = finished(pods.exec("nginx", script, &params).await.unwrap()).await;
-        assert_eq!((&*out, &*err, code), (&b"out\n"[..], &b"err\n"[..], Some(7)));
-
-        let script = ["sh", "-c", "head -c 20000000 /dev/zero; exit 3"];
-        let (out, _, code) = finished(pods.exec("nginx", script, &params).await.unwrap()).await;
-        assert_eq!((out.len(), code), (20_000_000, Some(3)));
-
-        let script = if v5 { "sha256sum".into() } else { format!("head -c {BYTES} | sha256sum") };
-        let params = AttachParams::default().stdin(true);
-        let mut process = pods.exec("nginx", ["sh", "-c", &script], &params).await.unwrap();
-        let mut stdin = process.stdin().unwrap();
-        let mut pieces = Vec::new();
-        let _ = noise::<()>(BYTES, |piece| {
-            pieces.push(piece.to_vec());
-            Ok(())
-        });
-        for piece in pieces {
-            stdin.write_all(&piece).await.unwrap();
-        }
-        stdin.flush().await.unwrap();
-        // In v4 the library would say it by closing the session.
-        if v5 {
-            stdin.shutdown().await.unwrap();
-        }
-        let (out, _, code) = finished(process).await;
-        drop(stdin);
-        let said = String::from_utf8_lossy(&out).into_owned();
-        assert_eq!((said, code), (format!("{}  -\n", noise_digest(BYTES)), Some(0)));
+        kube_rs_runs(&dev.kubeconfig(), "nginx", v5).await;
     }
+}
+
+pub async fn kube_rs_runs(kubeconfig: &str, pod: &str, v5: bool) {
+    let pods = pods(kubeconfig).await;
+
+    let params = AttachParams::default();
+    let script = ["sh", "-c", "echo out; echo err >&2; exit 7"];
+    let (out, err, code) = finished(pods.exec(pod, script, &params).await.unwrap()).await;
+    assert_eq!((&*out, &*err, code), (&b"out\n"[..], &b"err\n"[..], Some(7)));
+
+    let script = ["sh", "-c", "head -c 20000000 /dev/zero; exit 3"];
+    let (out, _, code) = finished(pods.exec(pod, script, &params).await.unwrap()).await;
+    assert_eq!((out.len(), code), (20_000_000, Some(3)));
+
+    let script = if v5 { "sha256sum".into() } else { format!("head -c {BYTES} | sha256sum") };
+    let params = AttachParams::default().stdin(true);
+    let mut process = pods.exec(pod, ["sh", "-c", &script], &params).await.unwrap();
+    let mut stdin = process.stdin().unwrap();
+    let mut pieces = Vec::new();
+    let _ = noise::<()>(BYTES, |piece| {
+        pieces.push(piece.to_vec());
+        Ok(())
+    });
+    for piece in pieces {
+        stdin.write_all(&piece).await.unwrap();
+    }
+    stdin.flush().await.unwrap();
+    // In v4 the library would say it by closing the session.
+    if v5 {
+        stdin.shutdown().await.unwrap();
+    }
+    let (out, _, code) = finished(process).await;
+    drop(stdin);
+    let said = String::from_utf8_lossy(&out).into_owned();
+    assert_eq!((said, code), (format!("{}  -\n", noise_digest(BYTES)), Some(0)));
 }
 
 /// What a process wrote, and its exit code.

@@ -20,7 +20,7 @@ const TARGET: &[&str] = &["box"];
 /// What kubelet 1.37 and containerd 2.x themselves get wrong: they end a command's stdin when it
 /// closes stdout, set the terminal's size after the command has begun, and hang or cut the
 /// connection when a command ends with much of its stdin unread.
-const CONTAINERD: &[Point] = &[Point::ToFile, Point::Size, Point::Ignored];
+pub const CONTAINERD: &[Point] = &[Point::ToFile, Point::Size, Point::Ignored];
 
 #[test]
 fn our_client_in_a_real_cluster() {

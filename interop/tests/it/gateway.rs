@@ -1,0 +1,199 @@
+//! Our gateway in front of real API servers, one of today and one of 2020: all that every client
+//! can show of its streams.
+
+use std::fs;
+use std::process::Command;
+use std::time::Instant;
+
+use bowline_interop::attach::{talks, types};
+use bowline_interop::client::{Client, Input};
+use bowline_interop::cluster::{Cluster, OLD_KUBERNETES, OLD_RUNTIME, PODS};
+use bowline_interop::copy::there_and_back;
+use bowline_interop::list::Amounts;
+use bowline_interop::server::Server;
+use bowline_interop::{forward, list};
+
+use crate::attach;
+use crate::forward::{CONTAINERD as FORWARD_OF_CONTAINERD, host_pod};
+use crate::libraries::{Program, forwards, kube_rs_forwards_to, kube_rs_runs};
+use crate::parts::{KUBECTLS, bowline, kubectl, ours};
+use crate::real::CONTAINERD;
+
+/// How much is transferred: that the relay keeps all of it is shown elsewhere, with more.
+const AMOUNTS: Amounts =
+    Amounts { times: 1, both_ways: 3_000_000, one_way: 20_000_000, truncations: 5 };
+const FORWARDED: forward::Amounts =
+    forward::Amounts { parallel: 50, sequential: 100, bulk: 8 << 20 };
+const WRITTEN_BYTES: usize = 3_000_000;
+
+/// Somebody who may do everything.
+const TESTER: &str = r"apiVersion: v1
+kind: ServiceAccount
+metadata: {name: tester, namespace: default}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: tester}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: cluster-admin}
+subjects: [{kind: ServiceAccount, name: tester, namespace: default}]
+";
+
+/// A gateway in front of a cluster, and the same user's way to either.
+pub struct Front {
+    pub gateway: Server,
+    pub token: String,
+    /// The kubeconfig through the gateway.
+    pub through: String,
+    /// The kubeconfig of the API server itself.
+    pub direct: String,
+}
+
+impl Front {
+    /// One with these flags.
+    pub fn of(cluster: &Cluster, flags: &[&str]) -> Front {
+        let token = token(cluster);
+        let direct = kubeconfig(cluster, "direct", &cluster.address(), &token);
+        let gateway = gateway(cluster, &[&["--upstream", &direct], flags].concat());
+        let through = kubeconfig(cluster, "through", &gateway.address(), &token);
+        Front { gateway, token, through, direct }
+    }
+}
+
+/// A gateway with the certificate that the cluster's API server has.
+pub fn gateway(cluster: &Cluster, flags: &[&str]) -> Server {
+    let mut gateway = Command::new(bowline());
+    gateway.args(["gateway", "--secure-port", "0", "--bind-address", "127.0.0.1", "-v=2"]);
+    gateway.args(flags).arg("--tls-cert-file").arg(cluster.path("pki/apiserver.crt"));
+    gateway.arg("--tls-private-key-file").arg(cluster.path("pki/apiserver.key"));
+    Server::start(&mut gateway)
+}
+
+/// The token of somebody who may do everything.
+pub fn token(cluster: &Cluster) -> String {
+    let file = cluster.path("tester.yaml");
+    fs::write(&file, TESTER).unwrap();
+    cluster.kubectl(&["apply", "-f", file.to_str().unwrap()]);
+    cluster.kubectl(&["create", "token", "tester", "--duration=2h"]).trim().to_owned()
+}
+
+/// A kubeconfig for this address, and perhaps a path, with that token.
+pub fn kubeconfig(cluster: &Cluster, name: &str, address: &str, token: &str) -> String {
+    let authority = cluster.text("pki/ca.crt");
+    let text = format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: it\nclusters: [{{name: it, cluster: \
+         {{server: \"https://{address}\", certificate-authority: \"{authority}\"}}}}]\ncontexts: \
+         [{{name: it, context: {{cluster: it, user: it, namespace: default}}}}]\nusers: [{{name: \
+         it, user: {{token: \"{token}\"}}}}]\n"
+    );
+    let path = cluster.path(&format!("{name}.kubeconfig"));
+    fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+/// Each client, for a pod; for one with GNU's tools, which differs in these alone, one of each kind.
+fn clients(kubeconfig: &str, pod: &str, is_gnu: bool) -> Vec<Client> {
+    let ours = ours(kubeconfig, &[pod]).named(pod);
+    let ages = if is_gnu { &[KUBECTLS[0], KUBECTLS[3]][..] } else { &KUBECTLS };
+    let kubectls = ages.iter().map(|age| kubectl(age, kubeconfig, &[pod]).named(pod));
+    kubectls.chain([ours.over_spdy(), ours]).collect()
+}
+
+/// All that kubectl and bowline can show.
+fn everything(cluster: &Cluster, kubeconfig: &str) {
+    host_pod(cluster);
+    for tools in PODS {
+        let is_gnu = tools == "gnu";
+        let suffix = format!("-{tools}-front");
+        let [talker, ..] = attach::run(cluster, tools, &suffix).names();
+        for client in clients(kubeconfig, tools, is_gnu) {
+            let begun = Instant::now();
+            list::check(&client, &AMOUNTS, CONTAINERD);
+            there_and_back(&client, tools);
+            println!("{}: {:.1} s", client.name, begun.elapsed().as_secs_f64());
+        }
+        for client in clients(kubeconfig, &talker, is_gnu) {
+            talks(&client, WRITTEN_BYTES);
+            let keys = ["1.36", "1.37", "bowline"].iter().any(|name| client.name.contains(name));
+            types(&client, keys);
+        }
+    }
+    for client in clients(kubeconfig, "host", false) {
+        // kubectl since 1.32 ends with any word on an error stream, and containerd has one for each
+        // reset.
+        let is_new = ["1.32", "1.36", "1.37"].iter().any(|age| client.name.contains(age));
+        let resets: &[forward::Point] = if is_new { &[forward::Point::Reset] } else { &[] };
+        let except = [FORWARD_OF_CONTAINERD, resets].concat();
+        forward::check(&client.forwarding(), &FORWARDED, &except);
+    }
+}
+
+/// The libraries of other languages: whatever the cluster speaks, v5 is what they get.
+fn libraries(kubeconfig: &str) {
+    for language in ["python", "node"] {
+        for pod in PODS {
+            let program = format!("clients/{language}/exec");
+            Program::new(&program, kubeconfig, pod).check("v5.channel.k8s.io", 2_000_000);
+        }
+        forwards(&format!("clients/{language}/forward"), kubeconfig, "host");
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        for pod in PODS {
+            kube_rs_runs(kubeconfig, pod, true).await;
+        }
+        kube_rs_forwards_to(kubeconfig, "host").await;
+    });
+}
+
+#[test]
+fn every_client_streams_through_it_into_a_cluster_of_today() {
+    let cluster = Cluster::shared();
+    let front = Front::of(&cluster, &[]);
+    everything(&cluster, &front.through);
+}
+
+#[test]
+fn every_library_streams_through_it_into_a_cluster_of_today() {
+    let cluster = Cluster::shared();
+    let front = Front::of(&cluster, &[]);
+    host_pod(&cluster);
+    libraries(&front.through);
+}
+
+#[test]
+fn every_client_streams_through_it_into_a_cluster_of_2020() {
+    let cluster = Cluster::up(&[OLD_RUNTIME, OLD_KUBERNETES]);
+    let front = Front::of(&cluster, &[]);
+    everything(&cluster, &front.through);
+    libraries(&front.through);
+    two_clusters(&cluster, &front);
+}
+
+/// Both behind one gateway, at paths and at names.
+fn two_clusters(old: &Cluster, front: &Front) {
+    let new = Cluster::shared();
+    let token_of_new = token(&new);
+    let direct = kubeconfig(&new, "direct", &new.address(), &token_of_new);
+    let [upstream_old, upstream_new] = [format!("old={}", front.direct), format!("new={direct}")];
+    let gateway = gateway(old, &["--upstream", &upstream_old, "--upstream", &upstream_new]);
+    let address = gateway.address();
+    for (name, token, version) in
+        [("old", &front.token, "v1.20."), ("new", &token_of_new, "v1.37.")]
+    {
+        let path = format!("{address}/clusters/{name}");
+        let kubeconfig = kubeconfig(old, name, &path, token);
+        for age in [KUBECTLS[0], KUBECTLS[3]] {
+            let client = kubectl(age, &kubeconfig, &["box"]).named(name);
+            let left = client.run(&["-i"], &["cat"], Input::Bytes(b"magic"));
+            assert_eq!((left.status.code(), &*left.stdout), (Some(0), &b"magic"[..]), "{left:?}");
+        }
+        let mut curl = Command::new("curl");
+        curl.args(["--silent", "--insecure", "--noproxy", "*", "--header"]);
+        curl.arg(format!("Authorization: Bearer {token}"));
+        let port = address.rsplit(':').next().unwrap();
+        curl.arg("--resolve").arg(format!("{name}:{port}:127.0.0.1"));
+        let output = curl.arg(format!("https://{name}:{port}/version")).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(said.contains(version), "{name}: {said}");
+    }
+}
