@@ -27,6 +27,7 @@ mod ends;
 mod extended_connect;
 mod forward;
 mod gateway;
+mod gateway_identity;
 mod gateway_plain;
 mod kubeconfigs;
 mod libraries;
