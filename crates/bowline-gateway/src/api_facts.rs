@@ -20,8 +20,8 @@ use tokio::time::timeout;
 
 use crate::facts::{Answer, Facts, Node, NodeAddress, Pod, Unavailable};
 
-/// How long an answer of the API server may take, with all that is tried again.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long an answer of the API server may take, with all that is tried again. One try has 10 s.
+const PATIENCE: Duration = Duration::from_secs(12);
 const JSON: &str = "application/json";
 
 /// The facts of an API server.

@@ -29,6 +29,7 @@ mod forward;
 mod gateway;
 mod gateway_identity;
 mod gateway_plain;
+mod gateway_nodes;
 mod kubeconfigs;
 mod libraries;
 mod node_access;
