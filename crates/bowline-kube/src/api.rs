@@ -17,9 +17,10 @@ use hyper::body::Incoming;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use url::Url;
 
+use crate::exchange::{Exchange, ExchangeError};
 use crate::web::{REDIRECTS, redirect};
 
 /// The longest object that is read: etcd takes none over 1.5 MiB, and discovery of a server with
@@ -54,6 +55,9 @@ pub struct Api {
     pub patience: Duration,
     /// Who is told of every request and answer.
     pub observer: Option<Arc<dyn Observer>>,
+    /// What sends plain requests over connections that are kept, to the same server and as the same
+    /// user; `None` makes one for each.
+    pub kept: Option<Arc<dyn Exchange>>,
 }
 
 impl std::fmt::Debug for Api {
@@ -79,6 +83,9 @@ pub enum ApiError {
     /// The server was reached, and did not answer in HTTP.
     #[error("Unable to connect to the server: {0}")]
     Http(#[source] HttpError),
+    /// There is no answer over a connection that is kept.
+    #[error("Unable to connect to the server: {0}")]
+    Exchange(#[from] ExchangeError),
     /// The server refuses.
     #[error("{}", status_line(reason, message))]
     Status {
@@ -124,6 +131,7 @@ impl ApiError {
             ApiError::Closed(_) => true,
             ApiError::Dial(error) => error.is_cut(),
             ApiError::Http(error) => error.is_cut(),
+            ApiError::Exchange(error) => error.may_pass,
             ApiError::Status { code, .. } => matches!(code, 429 | 500 | 503 | 504),
             _ => false,
         }
@@ -337,7 +345,15 @@ impl Api {
 
     async fn exchange(&self, access: &Access, question: &Question<'_>) -> Result<Answer, ApiError> {
         let Question { method, url, .. } = question;
-        let head = self.head(access, question)?;
+        if let (Some(kept), Reading::Whole(bytes)) = (&self.kept, question.reading) {
+            // They add the credentials themselves.
+            let head = self.head(&[], question)?;
+            let answer = timeout(self.patience, kept.exchange(head, bytes)).await;
+            let late = |_| ApiError::Http(HttpError::Timeout(self.patience));
+            let (head, body) = answer.map_err(late)??;
+            return Ok((head, Content::Read(body)));
+        }
+        let head = self.head(&access.headers, question)?;
         self.observe(|observer| observer.request(method, url.as_str(), head.headers()));
         let begun = Instant::now();
         let patience = self.patience.min(DIAL_PATIENCE);
@@ -367,7 +383,7 @@ impl Api {
 
     fn head(
         &self,
-        access: &Access,
+        credentials: &[(HeaderName, HeaderValue)],
         question: &Question<'_>,
     ) -> Result<Request<Bytes>, http::Error> {
         let mut head = http_head(question.method, question.url, question.object.clone())?;
@@ -377,7 +393,7 @@ impl Api {
         if is_object {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
         }
-        for (name, value) in self.headers.iter().chain(&access.headers) {
+        for (name, value) in self.headers.iter().chain(credentials) {
             if name == USER_AGENT {
                 headers.insert(name, value.clone());
             } else {

@@ -14,6 +14,7 @@ pub mod api;
 pub mod config;
 pub mod container;
 pub mod credentials;
+pub mod exchange;
 #[cfg(feature = "manifests")]
 pub mod files;
 pub mod flaws;

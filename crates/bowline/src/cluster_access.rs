@@ -86,6 +86,7 @@ pub async fn of(
         headers,
         patience: timeout.unwrap_or(REQUEST_PATIENCE),
         observer: Some(observer),
+        kept: None,
     };
     let namespace_is_given = global.overrides.namespace.is_some();
     Ok(ClusterAccess { api, namespace, namespace_is_given })

@@ -79,5 +79,5 @@ async fn api(file: &str) -> Result<Api> {
     // What is wrong with them is said before anybody is served.
     access.access().await?;
     let headers = vec![(USER_AGENT, agent("bowline"))];
-    Ok(Api { access, server, headers, patience: REVIEW_PATIENCE, observer: None })
+    Ok(Api { access, server, headers, patience: REVIEW_PATIENCE, observer: None, kept: None })
 }

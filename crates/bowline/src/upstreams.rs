@@ -75,6 +75,8 @@ pub async fn api_server(server: &Server, carrier: FarCarrier) -> Result<(Api, Ar
     let headers = vec![(USER_AGENT, agent("bowline"))];
     let path = url.path().to_owned();
     let patience = REVIEW_PATIENCE;
-    let api = Api { access: own.clone(), server: url, headers, patience, observer: None };
-    Ok((api, Arc::new(ApiServer::new(own, bare, &path, carrier))))
+    let passed_to = Arc::new(ApiServer::new(own.clone(), bare, &path, carrier));
+    let kept = Some(passed_to.own_exchange());
+    let api = Api { access: own, server: url, headers, patience, observer: None, kept };
+    Ok((api, passed_to))
 }

@@ -1,6 +1,7 @@
 //! An API server behind this gateway: streams of pods are ended here and made again there, all else
 //! is passed on.
 
+mod exchange;
 mod far_carrier;
 mod headers;
 mod leave;
@@ -19,9 +20,11 @@ use bowline_io::dial::Demands;
 use bowline_io::pool::Pool;
 use bowline_io::text::sanitized;
 use bowline_io::upstream::Upstream;
+use bowline_kube::exchange::Exchange;
 use bowline_proto::limits::REASON_BYTES;
 use http::{HeaderMap, HeaderValue, header};
 
+use self::exchange::Kept;
 pub use self::far_carrier::FarCarrier;
 use self::far_carrier::Remembered;
 use crate::callers::Onward;
@@ -73,6 +76,13 @@ impl ApiServer {
             commands: remembered(),
             forwards: remembered(),
         }
+    }
+
+    /// Returns what sends this gateway's own requests over the connections on which it passes on
+    /// those of users for whom it vouches.
+    #[must_use]
+    pub fn own_exchange(&self) -> Arc<dyn Exchange> {
+        Arc::new(Kept(self.own_pool.clone()))
     }
 
     fn source(&self, onward: &Onward) -> &dyn Source {

@@ -1,6 +1,7 @@
 //! Facts of an API server that is the test's own.
 
 use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,13 +10,14 @@ use bowline_gateway::components::Components;
 use bowline_gateway::facts::Facts;
 use bowline_gateway::gates::Gates;
 use bowline_gateway::nodes::{NodeChecks, Nodes};
+use bowline_gateway::upstream::{self, FarCarrier};
 use bowline_io::access::Access;
 use bowline_io::addresses::Permitted;
 use bowline_io::dial::Endpoint;
 use bowline_kube::api::Api;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use crate::client::{get, head_of, message};
@@ -28,6 +30,10 @@ type Says = Box<dyn Fn(&str) -> Option<(u16, Value)> + Send + Sync>;
 struct ApiServer {
     port: u16,
     asked: Arc<Mutex<Vec<String>>>,
+    /// How many there were.
+    connections: Arc<AtomicUsize>,
+    /// How many watches were asked for.
+    watches: Arc<AtomicUsize>,
     _serving: JoinSet<()>,
 }
 
@@ -36,28 +42,20 @@ impl ApiServer {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let asked: Arc<Mutex<Vec<String>>> = Arc::default();
-        let log = asked.clone();
+        let (log, says) = (asked.clone(), Arc::new(says));
+        let connections = Arc::new(AtomicUsize::new(0));
+        let watches = Arc::new(AtomicUsize::new(0));
+        let (count, watch_count) = (connections.clone(), watches.clone());
         let mut serving = JoinSet::new();
         serving.spawn(async move {
-            let mut silent = Vec::new();
+            let mut all = JoinSet::new();
             loop {
-                let (mut stream, _) = listener.accept().await.unwrap();
-                let head = head_of(&mut stream).await;
-                let target = head.split(' ').nth(1).unwrap();
-                if !target.contains("watch=true") {
-                    log.lock().unwrap().push(target.to_owned());
-                }
-                let Some((code, object)) = says(target) else {
-                    silent.push(stream);
-                    continue;
-                };
-                let body = object.to_string();
-                let answer =
-                    format!("HTTP/1.1 {code} X\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-                stream.write_all(answer.as_bytes()).await.unwrap();
+                let (stream, _) = listener.accept().await.unwrap();
+                count.fetch_add(1, Ordering::Relaxed);
+                all.spawn(answers(stream, says.clone(), log.clone(), watch_count.clone()));
             }
         });
-        ApiServer { port, asked, _serving: serving }
+        ApiServer { port, asked, connections, watches, _serving: serving }
     }
 
     fn api(&self) -> Api {
@@ -69,6 +67,7 @@ impl ApiServer {
             headers: Vec::new(),
             patience: Duration::from_secs(30),
             observer: None,
+            kept: None,
         }
     }
 
@@ -77,6 +76,28 @@ impl ApiServer {
         let mut asked = std::mem::take(&mut *self.asked.lock().unwrap());
         asked.retain(|target| !target.starts_with("/api/v1/nodes?"));
         asked
+    }
+}
+
+/// Answers the requests of a connection to its end.
+async fn answers(
+    mut stream: TcpStream,
+    says: Arc<Says>,
+    log: Arc<Mutex<Vec<String>>>,
+    watches: Arc<AtomicUsize>,
+) {
+    while matches!(stream.peek(&mut [0]).await, Ok(1)) {
+        let head = head_of(&mut stream).await;
+        let target = head.split(' ').nth(1).unwrap();
+        if target.contains("watch=true") {
+            watches.fetch_add(1, Ordering::Relaxed);
+        } else {
+            log.lock().unwrap().push(target.to_owned());
+        }
+        let Some((code, object)) = says(target) else { return std::future::pending().await };
+        let body = object.to_string();
+        let answer = format!("HTTP/1.1 {code} X\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        stream.write_all(answer.as_bytes()).await.unwrap();
     }
 }
 
@@ -188,8 +209,10 @@ async fn a_node_is_asked_for_where_what_is_known_may_be_old() {
     .await;
     let facts = Arc::new(ApiFacts::begin(server.api()));
     let lost = async {
-        // It is known for a moment, and then no longer.
-        while facts.node("n").await.unwrap().unwrap().kubelet_port == Some(1) || facts.is_ready() {
+        // Once it is followed, all is known; that it is not followed is learned after that.
+        while server.watches.load(Ordering::Relaxed) == 0
+            || facts.node("n").await.unwrap().unwrap().kubelet_port == Some(1)
+        {
             tokio::task::yield_now().await;
         }
     };
@@ -252,4 +275,29 @@ async fn a_node_that_says_it_is_here_is_not_believed() {
     assert!(kubelet.asked.try_recv().is_err());
     let gateway = start(nodes_of(&facts, checks(&["127.0.0.0/8"]))).await;
     assert_eq!(get(gateway, &format!("{PODS}/p/log")).await, (200, "a line".into()));
+}
+
+#[tokio::test]
+async fn what_the_gateway_asks_itself_shares_a_connection() {
+    let server = ApiServer::start(Box::new(|target| {
+        Some(match target.split('?').next().unwrap() {
+            "/api/v1/nodes" if target.contains("watch=") => return None,
+            "/api/v1/nodes" => (200, json!({"metadata": {"resourceVersion": "1"}, "items": []})),
+            _ => pod("p", "n", &["c"]),
+        })
+    }))
+    .await;
+    let api = server.api();
+    let (own, bare) = (api.access.clone(), api.access.clone());
+    let passed_to = upstream::ApiServer::new(own, bare, "", FarCarrier::Auto);
+    let api = Api { kept: Some(passed_to.own_exchange()), ..api };
+    let facts = ApiFacts::begin(api);
+    ready(&facts).await;
+    for _ in 0..10 {
+        assert_eq!(facts.pod("ns", "p").await.unwrap().unwrap().name, "p");
+        assert_eq!(facts.pod_now("ns", "p").await.unwrap().unwrap().name, "p");
+    }
+    assert_eq!(server.asked().len(), 20);
+    // The watch has one of its own.
+    assert_eq!(server.connections.load(Ordering::Relaxed), 2);
 }

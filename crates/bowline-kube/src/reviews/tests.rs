@@ -76,7 +76,7 @@ impl Server {
     fn api_of(&self, access: Arc<dyn Source>) -> Api {
         let server = Url::parse(&format!("http://{}/prefix", self.address)).unwrap();
         let patience = Duration::from_secs(30);
-        Api { access, server, headers: Vec::new(), patience, observer: None }
+        Api { access, server, headers: Vec::new(), patience, observer: None, kept: None }
     }
 
     fn asked(&self) -> Vec<Asked> {

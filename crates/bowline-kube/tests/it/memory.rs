@@ -99,6 +99,7 @@ fn asked(body: Body, target: &Value) -> (usize, String) {
         headers: Vec::new(),
         patience: Duration::from_secs(60),
         observer: None,
+        kept: None,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let before = HELD.load(Ordering::Relaxed);

@@ -68,6 +68,7 @@ async fn server(answers: Vec<String>) -> (Api, UnboundedReceiver<String>, JoinSe
         headers: Vec::new(),
         patience: Duration::from_secs(30),
         observer: None,
+        kept: None,
     };
     (api, asked, serving)
 }
