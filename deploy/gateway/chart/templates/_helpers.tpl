@@ -133,20 +133,26 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 - --drain-delay={{ .Values.drain.delaySeconds }}s
 - --drain={{ .Values.drain.seconds }}s
+{{- with .Values.sessions }}
+- --ping-interval={{ .pingInterval }}
+- --silence-timeout={{ .silenceTimeout }}
+- --idle-timeout={{ .idleTimeout }}
+- --max-session-age={{ .maxAge }}
+{{- end }}
 {{- with .Values.limits }}
 {{- with .sessionsPerUser }}
-- --max-sessions-per-user={{ . }}
+- --max-sessions-per-user={{ int64 . }}
 {{- end }}
 {{- with .sessionsPerNamespace }}
-- --max-sessions-per-namespace={{ . }}
+- --max-sessions-per-namespace={{ int64 . }}
 {{- end }}
 {{- with .sessionsPerPod }}
-- --max-sessions-per-pod={{ . }}
+- --max-sessions-per-pod={{ int64 . }}
 {{- end }}
 {{- with .bytesPerSecond }}
 - --max-bytes-per-second={{ int64 . }}
 {{- end }}
-- --max-unauthenticated-per-address={{ .unauthenticatedPerAddress }}
+- --max-unauthenticated-per-address={{ int64 .unauthenticatedPerAddress }}
 {{- end }}
 {{- if .Values.configuration }}
 - --config=/etc/bowline/configuration/gateway.yaml
