@@ -72,8 +72,9 @@ const VALUES: [(&str, &str, &[&str]); 9] = [
           ingress: {enabled: true, className: nginx, hosts: [gw.example.com], tlsSecretName: gw},
           tls: {certManager: {enabled: true, issuerRef: {name: ca}, dnsNames: [gw.example.com]}},
           limits: {sessionsPerUser: 10, sessionsPerNamespace: 1000, sessionsPerPod: 20,
-          bytesPerSecond: 104857600}, upstreams: [{inCluster: true}, {name: old,
-          kubeconfigSecret: old}], service: {type: LoadBalancer, externalTrafficPolicy: Local,
+          bytesPerSecond: 104857600}, sessions: {silenceTimeout: 5m, maxAge: 12h},
+          upstreams: [{inCluster: true}, {name: old, kubeconfigSecret: old}],
+          service: {type: LoadBalancer, externalTrafficPolicy: Local,
           loadBalancerSourceRanges: [10.0.0.0/8]}, image: {repository: r.example.com/bowline,
           digest: 'sha256:0000000000000000000000000000000000000000000000000000000000000000',
           pullSecrets: [r]}, priorityClassName: system-cluster-critical,
@@ -85,9 +86,10 @@ const VALUES: [(&str, &str, &[&str]); 9] = [
 ];
 
 /// Values that cannot work, and a part of what is said of them.
-const REFUSED: [(&str, &str); 14] = [
+const REFUSED: [(&str, &str); 15] = [
     ("{replica: 3}", "additional properties 'replica' not allowed"),
     ("{drain: {seconds: 5m}}", "/drain/seconds"),
+    ("{sessions: {maxAge: 12}}", "/sessions/maxAge"),
     ("{upstreamProtocol: http}", "/upstreamProtocol"),
     ("{upstreams: []}", "/upstreams"),
     ("{upstreams: [{name: a}]}", "either inCluster or kubeconfigSecret"),
@@ -162,6 +164,13 @@ pub fn judged(cluster: &Cluster, manifests: &str) -> Vec<Value> {
     assert_eq!(warnings.collect::<Vec<_>>(), Vec::<&str>::new(), "{manifests}");
     let list: Value = serde_json::from_slice(&output.stdout).unwrap();
     list["items"].as_array().unwrap().clone()
+}
+
+/// Applies objects of which some have no status.
+pub fn apply(cluster: &Cluster, objects: &str) {
+    let file = cluster.path("applied.yaml");
+    std::fs::write(&file, objects).unwrap();
+    cluster.kubectl(&["apply", "-f", file.to_str().unwrap()]);
 }
 
 /// A cluster that has what a dry run needs: a namespace that warns of pods that ask for too much.

@@ -2,8 +2,8 @@
 //!
 //! A role is taken apart into single grants. For each there is a service account that has all
 //! others, behind the same gateway under a name of its own. Through it every request is refused
-//! that says it needs what is missing, and another one is not. The accounts are their own because an
-//! API server remembers for 10 s whom an account could impersonate.
+//! that says it needs what is missing, and another one is not. The accounts are their own because
+//! an API server remembers for 10 s whom an account could impersonate.
 
 mod grants;
 mod nodes;
@@ -20,9 +20,9 @@ use bowline_interop::server::{Server, until};
 use bowline_io::tls::Identity;
 use serde_json::json;
 
-use self::grants::{Grant, account, apply, grants, kubeconfig};
+use self::grants::{Grant, account, grants, kubeconfig};
 use self::suites::{Request, Suite, constrained, legacy, of_a_namespace};
-use crate::chart::{judged, rendered, with_namespace};
+use crate::chart::{apply, judged, rendered, with_namespace};
 use crate::parts::{bowline, part};
 use crate::who::{Answer, ask_as};
 

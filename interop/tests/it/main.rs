@@ -12,6 +12,7 @@ mod autobahn;
 mod certificates;
 mod changes;
 mod chart;
+mod chart_pod;
 mod chart_rights;
 mod copy;
 mod cri;

@@ -85,13 +85,6 @@ pub fn account(suite: &str, name: &str, grants: &[&Grant]) -> Vec<Value> {
     objects
 }
 
-/// Applies them as they are.
-pub fn apply(cluster: &Cluster, objects: &str) {
-    let file = cluster.path("rights.yaml");
-    std::fs::write(&file, objects).unwrap();
-    cluster.kubectl(&["apply", "-f", file.to_str().unwrap()]);
-}
-
 /// A kubeconfig with a context for each account.
 pub fn kubeconfig(cluster: &Cluster, suite: &str, names: &[String]) -> String {
     let ca = cluster.text("pki/ca.crt");

@@ -1,6 +1,6 @@
-//! What the gateway's chart grants for nodes. Nodes are followed by list and watch, without which a
-//! gateway is not ready; until it follows them it gets the one that it needs. So here a row may lack
-//! two grants, and each account has a gateway of its own.
+//! What the gateway's chart grants for nodes. Nodes are followed by list and watch, without which
+//! a gateway is not ready; until it follows them it gets the one that it needs. So here a row may
+//! lack two grants, and each account has a gateway of its own.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,9 +10,9 @@ use bowline_interop::cluster::Cluster;
 use bowline_interop::server::{Server, until};
 use serde_json::json;
 
-use super::grants::{Grant, account, apply, grants, kubeconfig};
+use super::grants::{Grant, account, grants, kubeconfig};
 use super::suites::{POD, WEBSOCKET};
-use crate::chart::{NAMESPACE, judged, rendered, with_namespace};
+use crate::chart::{NAMESPACE, apply, judged, rendered, with_namespace};
 use crate::parts::bowline;
 use crate::who::ask;
 
