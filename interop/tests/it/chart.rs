@@ -1,5 +1,5 @@
 //! The chart of the gateway: what its values make is taken by a real API server, what cannot work
-//! is refused before that. To try other values, add a row.
+//! is refused before that, and the program knows every flag. To try other values, add a row.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -8,7 +8,7 @@ use bowline_interop::cluster::Cluster;
 use bowline_interop::parts::root;
 use serde_json::Value;
 
-use crate::parts::part;
+use crate::parts::{bowline, part};
 
 /// Where its objects would be; the namespace itself has to be there for a dry run.
 pub const NAMESPACE: &str = "chart";
@@ -230,4 +230,21 @@ fn what_cannot_work_is_refused_before_anything_is_installed() {
 fn helm_finds_nothing_to_say_of_it() {
     let output = helm(&["lint", "--strict", "--quiet"]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+/// Pods of a flag that is not known would never be ready.
+#[test]
+fn the_program_knows_every_flag_of_the_chart() {
+    let help = Command::new(bowline()).args(["gateway", "--help"]).output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    let known: BTreeSet<&str> =
+        help.split_whitespace().filter(|word| word.starts_with("--")).collect();
+    let mut asked = BTreeSet::new();
+    for (_, values, _) in VALUES {
+        let manifests = rendered(values).unwrap();
+        let args = manifests.lines().filter_map(|line| line.trim().strip_prefix("- --"));
+        asked.extend(args.map(|arg| format!("--{}", arg.split('=').next().unwrap())));
+    }
+    let unknown: Vec<&String> = asked.iter().filter(|flag| !known.contains(&***flag)).collect();
+    assert_eq!(unknown, Vec::<&String>::new());
 }
