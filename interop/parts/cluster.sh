@@ -27,6 +27,7 @@
 #   RUNTIME_ENDPOINT         what the kubelet is pointed at; default: FACE's socket, or containerd's
 #   APISERVER_FEATURE_GATES  KUBELET_FEATURE_GATES     A=true,B=false
 #   APISERVER_ARGS           KUBELET_ARGS              more flags, split at spaces
+#   KUBELET_CONFIG           more of the kubelet's configuration, lines of YAML
 #   APISERVER_PORT  ETCD_PORT  ETCD_PEER_PORT  KUBELET_PORT       fixed ports instead
 #   POD_SUBNET               the pods' addresses; default 10.88.0.0/24. Each cluster that runs at the
 #                            same time needs one of its own
@@ -390,6 +391,7 @@ evictionHard: {memory.available: "0%", nodefs.available: "0%", nodefs.inodesFree
 nodeStatusUpdateFrequency: 1s
 nodeStatusReportFrequency: 1s
 $own
+${KUBELET_CONFIG:-}
 YAML
 }
 

@@ -187,6 +187,22 @@ impl Cluster {
     /// it is the kubelet, which is there no more.
     #[must_use]
     pub fn in_the_kubelets_place(&self, bowline: &Path, flags: &[&str]) -> Server {
+        let node = self.beside_the_kubelet(bowline, flags);
+        self.signal("kubelet", rustix::process::Signal::KILL);
+        let address = node.address();
+        let port = address.rsplit(':').next().unwrap();
+        let status = format!(
+            "{{\"status\":{{\"daemonEndpoints\":{{\"kubeletEndpoint\":{{\"Port\":{port}}}}}}}}}"
+        );
+        let patch = ["patch", "node", "localhost", "--subresource=status", "--type=merge", "-p"];
+        self.kubectl(&[&patch[..], &[&status]].concat());
+        node
+    }
+
+    /// Our node on the cluster's containerd, started with these flags. The kubelet looks after its
+    /// pods, and the API server knows of that alone.
+    #[must_use]
+    pub fn beside_the_kubelet(&self, bowline: &Path, flags: &[&str]) -> Server {
         let mut node = self.enter(bowline);
         node.args(["node", "--runtime=cri", "--port=0", "--address=127.0.0.1"]).args(flags);
         node.args(["--container-runtime-endpoint", &self.containerd()]);
@@ -197,16 +213,7 @@ impl Cluster {
         ] {
             node.arg(flag).arg(self.path(file));
         }
-        let node = Server::start(&mut node);
-        self.signal("kubelet", rustix::process::Signal::KILL);
-        let address = node.address();
-        let port = address.rsplit(':').next().unwrap();
-        let status = format!(
-            "{{\"status\":{{\"daemonEndpoints\":{{\"kubeletEndpoint\":{{\"Port\":{port}}}}}}}}}"
-        );
-        let patch = ["patch", "node", "localhost", "--subresource=status", "--type=merge", "-p"];
-        self.kubectl(&[&patch[..], &[&status]].concat());
-        node
+        Server::start(&mut node)
     }
 
     /// crictl at an endpoint of a runtime's: containerd's own, or what is in front of it.

@@ -17,6 +17,7 @@ use crate::parts::{KUBECTLS, kubectl, ours};
 
 /// How long an end may take to be known.
 const SOON: Duration = Duration::from_secs(5);
+const BY_RUNTIME: &str = "--exec=runtime";
 /// A cluster whose sessions go through our face, or through our node in the kubelet's place.
 type Place = fn() -> (Cluster, Option<Server>);
 
@@ -27,6 +28,17 @@ fn with_face() -> (Cluster, Option<Server>) {
 fn with_node() -> (Cluster, Option<Server>) {
     let cluster = Cluster::up(&[]);
     let node = in_the_kubelets_place(&cluster, &[]);
+    (cluster, Some(node))
+}
+
+/// The same with commands that the runtime streams itself.
+fn with_face_before_streams() -> (Cluster, Option<Server>) {
+    (Cluster::behind(&face(BY_RUNTIME), &[]), None)
+}
+
+fn with_node_before_streams() -> (Cluster, Option<Server>) {
+    let cluster = Cluster::up(&[]);
+    let node = in_the_kubelets_place(&cluster, &[BY_RUNTIME]);
     (cluster, Some(node))
 }
 
@@ -82,6 +94,16 @@ fn a_killed_runtime_is_a_loss_through_the_face() {
 #[test]
 fn a_killed_runtime_is_a_loss_through_our_node() {
     a_killed_runtime_is_a_loss(with_node);
+}
+
+#[test]
+fn a_killed_runtime_is_a_loss_of_its_own_streams_through_the_face() {
+    a_killed_runtime_is_a_loss(with_face_before_streams);
+}
+
+#[test]
+fn a_killed_runtime_is_a_loss_of_its_own_streams_through_our_node() {
+    a_killed_runtime_is_a_loss(with_node_before_streams);
 }
 
 /// A session's bytes do not go through the runtime, and its end is asked for again.
@@ -152,4 +174,71 @@ fn the_command_of_a_killed_client_is_gone_through_the_face() {
 #[test]
 fn the_command_of_a_killed_client_is_gone_through_our_node() {
     the_command_of_a_killed_client_is_gone(with_node);
+}
+
+/// Two clients run the same words in one container, and one of them is killed, the first or the
+/// second. Its command may be left alone where it cannot be told which it is; the other's goes on to
+/// its own end.
+fn a_killed_client_ends_no_others_command(place: Place, is_known: bool) {
+    let (cluster, node) = place();
+    for (number, client) in clients(&cluster).iter().enumerate() {
+        for second in [false, true] {
+            let mark = format!("/tmp/go-{number}-{second}");
+            let script = format!("until [ -e {mark} ]; do sleep 0.2; done; exit 9");
+            let mut children = [0, 1].map(|_| up(client, &script));
+            until("both run", SOON, || scripts_with(&mark) == 2);
+            let before = decisions(&cluster, node.as_ref());
+            let [killed, other] = &mut children;
+            let (killed, other) = if second { (other, killed) } else { (killed, other) };
+            kill_process(Pid::from_child(killed), Signal::KILL).unwrap();
+            killed.wait().unwrap();
+            if is_known {
+                until("its command is gone", SOON, || scripts_with(&mark) == 1);
+            } else {
+                until("it is decided", 2 * SOON, || decisions(&cluster, node.as_ref()) > before);
+            }
+            println!("{}: {} left of 2", client.name, scripts_with(&mark));
+            assert!(other.try_wait().unwrap().is_none(), "{}: the other ended", client.name);
+            assert!(client.run(&[], &["touch", &mark], Input::Nothing).status.success());
+            let [first, last] = children;
+            let left = left(if second { first } else { last }, Input::Nothing, true).unwrap();
+            assert_eq!(left.status.code(), Some(9), "{}: {left:?}", client.name);
+            until("nothing is left", SOON, || scripts_with(&mark) == 0);
+        }
+    }
+}
+
+/// How many shells in containers run a script with these words.
+fn scripts_with(mark: &str) -> usize {
+    let processes = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    let commands = processes.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
+    let texts = commands.map(|command| String::from_utf8_lossy(&command).into_owned());
+    texts.filter(|text| text.starts_with("sh\0-c\0") && text.contains(mark)).count()
+}
+
+/// How often it was decided what becomes of a lost client's command.
+fn decisions(cluster: &Cluster, node: Option<&Server>) -> usize {
+    let of_face = || fs::read_to_string(cluster.path("log/face.log")).unwrap();
+    let log = node.map_or_else(of_face, Server::log);
+    ["is left as it is", "is hung up"].map(|words| log.matches(words).count()).iter().sum()
+}
+
+#[test]
+fn a_killed_client_ends_no_others_command_through_the_face() {
+    a_killed_client_ends_no_others_command(with_face, true);
+}
+
+#[test]
+fn a_killed_client_ends_no_others_command_through_our_node() {
+    a_killed_client_ends_no_others_command(with_node, true);
+}
+
+#[test]
+fn a_killed_client_ends_no_others_command_that_the_runtime_streams_through_the_face() {
+    a_killed_client_ends_no_others_command(with_face_before_streams, false);
+}
+
+#[test]
+fn a_killed_client_ends_no_others_command_that_the_runtime_streams_through_our_node() {
+    a_killed_client_ends_no_others_command(with_node_before_streams, false);
 }

@@ -18,6 +18,7 @@ mod copy;
 mod cri;
 mod cri_ends;
 mod cri_face;
+mod cri_logs;
 mod cri_old;
 mod cri_urls;
 mod cri_waits;
