@@ -159,6 +159,9 @@ impl Exchange for Streams {
         let name = id.clone();
         let stream = match asked {
             Asked::Exec(wants) => {
+                if shared.containerd.leaves_some() {
+                    shared.prepare_hangup();
+                }
                 let session = Box::pin(exec(shared, id, command, wants, theirs));
                 Stream::Exec { wants, session }
             }

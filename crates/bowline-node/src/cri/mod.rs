@@ -157,6 +157,9 @@ impl CriRuntime {
     }
 
     async fn find_exec(&self, target: &Target, request: ExecRequest) -> Result<Session, Refusal> {
+        if self.shared.containerd.leaves_some() {
+            self.shared.prepare_hangup();
+        }
         let container_id = find::running_container(&self.shared.client, target).await?;
         self.shared.clone().exec(container_id, request, None).await
     }
@@ -253,9 +256,7 @@ impl Shared {
             let text = "this node's container runtime takes no env for a command";
             return Err(Refusal::new(400, text));
         }
-        if let Some(hangups) = &self.hangups {
-            hangups.prepare(|| self.client.channel());
-        }
+        self.prepare_hangup();
         let Wants { stdin, stdout, stderr, tty } = wants;
         let request = messages::ExecRequest { container_id, cmd, tty, stdin, stdout, stderr };
         Ok(Served::Upstream(Box::pin(async move {
@@ -268,6 +269,13 @@ impl Shared {
             let watch = hangups.before_start(&container_id, cmd, tty).await;
             Ok(Upstream { on_lost: Some(Box::new(|_| watch.end())), ..upstream })
         })))
+    }
+
+    /// Sees to it that it can be known which command is whose, where the runtime streams them.
+    fn prepare_hangup(&self) {
+        if let Some(hangups) = &self.hangups {
+            hangups.prepare(|| self.client.channel());
+        }
     }
 
     /// Asks for a URL once a stream may begin: it is good for a minute, and for one request.

@@ -130,6 +130,11 @@ impl Containerd {
         }))
     }
 
+    /// Whether commands are known to be left to the runtime's streaming server, all or some.
+    pub(crate) fn leaves_some(&self) -> bool {
+        self.is_left.load(Ordering::Relaxed) || self.is_told.load(Ordering::Relaxed)
+    }
+
     /// Asks for the container's OCI specification.
     async fn spec(&self, container_id: &str) -> Result<bytes::Bytes, Left> {
         let request = GetContainerRequest { id: container_id.to_owned() };

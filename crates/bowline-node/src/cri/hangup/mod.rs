@@ -107,7 +107,8 @@ impl Hangups {
     }
 
     /// Sees to it that the events of the runtime behind `channel` are followed. Until it has the
-    /// request takes a moment, so this comes some calls before the first exec.
+    /// request takes a moment, so this comes as early as it is known that the runtime streams
+    /// commands. What it starts in that moment is not seen, and so not ended.
     pub(crate) fn prepare(&self, channel: impl FnOnce() -> Channel) {
         let mut follower = self.follower.lock().unwrap_or_else(PoisonError::into_inner);
         if follower.is_empty() {
