@@ -18,4 +18,5 @@ mod local;
 mod memory;
 mod node;
 mod relayed;
+mod shim;
 mod streaming;

@@ -8,8 +8,9 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::course::{Fault, close_stdin, is_broken, visible, wait_again};
 use super::ends::Ends;
-use super::running::{Fault, Phase, close_stdin, is_broken, visible, wait_again};
+use super::running::Phase;
 use super::tasks::Task;
 use crate::cri::client::CallError;
 use crate::cri::hangup::processes;

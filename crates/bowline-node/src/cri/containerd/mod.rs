@@ -13,6 +13,7 @@
 //! another shim than runc's, or its pipes cannot be seen from here.
 
 mod command;
+mod course;
 mod ends;
 mod fifos;
 mod hangup;
