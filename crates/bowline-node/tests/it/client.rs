@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bowline_io::clock::Clock;
-use bowline_io::dial::Endpoint;
+use bowline_io::dial::{Demands, Endpoint};
 use bowline_io::drive::{Socket, SocketEvent};
 use bowline_io::forward::{ForwardDriver, ForwardEvent};
 use bowline_io::random;
@@ -41,7 +41,7 @@ pub struct Ended {
 pub fn server(address: SocketAddr) -> Upstream {
     let host = address.ip().to_string();
     let endpoint = Endpoint { host, port: address.port(), tls: None, proxy: None };
-    Upstream { endpoint, agent: "test" }
+    Upstream { endpoint, demands: Demands::default(), agent: "test" }
 }
 
 /// The path of an exec of some words.
