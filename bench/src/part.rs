@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use anyhow::{Context as _, Result};
+use bowline_gateway::callers::checked::Checked;
 use bowline_gateway::components::Components;
 use bowline_gateway::files::api::Api;
 use bowline_gateway::files::cluster::Cluster;
 use bowline_gateway::files::policies::Policies;
 use bowline_gateway::files::tokens::Tokens;
 use bowline_gateway::gates::Gates;
-use bowline_gateway::nodes::Nodes;
+use bowline_gateway::nodes::{NodeChecks, Nodes};
 use bowline_gateway::server::Gateway;
 use bowline_io::auth::User;
 use bowline_io::dial::{Endpoint, Tls, dial};
@@ -83,11 +84,15 @@ async fn relay(listener: TcpListener, both: Both, node: u16) -> Result<()> {
     tokens.add("bench", User::new("bench", ["system:masters".to_owned()]));
     let address_types = vec!["InternalIP".to_owned()];
     let (cluster, gates) = (Arc::new(cluster), Gates::default());
-    let nodes = Nodes { facts: cluster.clone(), address_types, tls: both.client, gates };
+    let checks = NodeChecks::default();
+    let nodes = Nodes { facts: cluster.clone(), address_types, tls: both.client, gates, checks };
     let sessions = Sessions::default();
     let components = Components {
-        authenticator: Arc::new(tokens),
-        authorizer: Arc::new(Policies::default()),
+        callers: Arc::new(Checked {
+            authenticator: Arc::new(tokens),
+            authorizer: Arc::new(Policies::default()),
+            vouching: None,
+        }),
         backend: Arc::new(nodes),
         rest: Arc::new(Api { cluster, address: listener.local_addr()?.to_string() }),
     };

@@ -4,8 +4,8 @@
 //! [`forward`] are what must hold for each,
 //! [`console`] is a terminal to type on; [`server`] starts and stops programs that serve, [`pair`]
 //! two of ours, [`relay`] cuts connections, [`pki`] makes their certificates; [`parts`] are the
-//! real ones, [`cluster`] a whole Kubernetes of them, [`proxies`] what stands before servers, [`grpc`] and [`hpack`] speak to its runtime
-//! byte by byte.
+//! real ones, [`cluster`] a whole Kubernetes of them, [`proxies`] what stands before servers,
+//! [`grpc`] and [`hpack`] speak to its runtime byte by byte.
 
 #![allow(
     clippy::unwrap_used,

@@ -65,8 +65,8 @@ pub trait Destination: Send + Sync {
     fn container(&self) -> &str;
 
     /// Returns the carriers for a port-forward whose client speaks `near`, best first and at least
-    /// one: WebSocket is the tunnel. After a refusal that [falls back](crate::status::Refusal::falls_back) the next
-    /// one is tried.
+    /// one: WebSocket is the tunnel. After a refusal that [falls
+    /// back](crate::status::Refusal::falls_back) the next one is tried.
     fn forward_carriers(&self, near: Carrier) -> &'static [Carrier];
 
     /// Hears which carrier a port-forward came about over.

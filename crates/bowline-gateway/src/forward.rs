@@ -1,8 +1,8 @@
 //! A port-forward: from an authorized request to bytes between its client and the node.
 //!
 //! What the destination takes goes there as it comes, and so do the old numbered channels: only the
-//! two ends have to know what they mean. Else a tunnel is unpacked to the SPDY in it, or SPDY packed
-//! into a tunnel.
+//! two ends have to know what they mean. Else a tunnel is unpacked to the SPDY in it, or SPDY
+//! packed into a tunnel.
 
 use bowline_io::drive::{Joint, join_within};
 use bowline_io::http::lines;

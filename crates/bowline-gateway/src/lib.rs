@@ -4,10 +4,10 @@
 //!
 //! A request walks down this list and never back: [`server`] asks [`route`] what it wants,
 //! and the [`callers`] who asks, as whom the request runs, and whether it may: they read
-//! [`identity`], and ask here, by [`impersonation`] and [`authz`], or leave that to an API server. A
-//! stream then goes to the [`backend`], to [`nodes`] where the [`facts`] say they are or to the API
-//! server [`upstream`]: a remote command, a port-forward or a log joins the two sides. Everything
-//! else is the [`rest`]'s.
+//! [`identity`], and ask here, by [`impersonation`] and [`authz`], or leave that to an API server.
+//! A stream then goes to the [`backend`], to [`nodes`] where the [`facts`] say they are or to the
+//! API server [`upstream`]: a remote command, a port-forward or a log joins the two sides.
+//! Everything else is the [`rest`]'s.
 //!
 //! What can be replaced is one of the [`components`]; [`files`] has those of a gateway that stands
 //! alone.

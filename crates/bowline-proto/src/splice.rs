@@ -1,5 +1,5 @@
-//! Passes bytes between two sockets without parsing them. A side in a tunnel has its bytes taken out
-//! of WebSocket messages and put into some; any other has them passed as they are.
+//! Passes bytes between two sockets without parsing them. A side in a tunnel has its bytes taken
+//! out of WebSocket messages and put into some; any other has them passed as they are.
 //!
 //! The end of one side ends the other, once that has what waits for it. No end is invented: a SPDY
 //! connection that was cut ends without a GOAWAY, and a tunnel whose far side broke is not closed

@@ -177,8 +177,8 @@ fn the_command_of_a_killed_client_is_gone_through_our_node() {
 }
 
 /// Two clients run the same words in one container, and one of them is killed, the first or the
-/// second. Its command may be left alone where it cannot be told which it is; the other's goes on to
-/// its own end.
+/// second. Its command may be left alone where it cannot be told which it is; the other's goes on
+/// to its own end.
 fn a_killed_client_ends_no_others_command(place: Place, is_known: bool) {
     let (cluster, node) = place();
     for (number, client) in clients(&cluster).iter().enumerate() {

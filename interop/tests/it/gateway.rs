@@ -90,7 +90,8 @@ pub fn kubeconfig(cluster: &Cluster, name: &str, address: &str, token: &str) -> 
     path.to_str().unwrap().to_owned()
 }
 
-/// Each client, for a pod; for one with GNU's tools, which differs in these alone, one of each kind.
+/// Each client, for a pod; for one with GNU's tools, which differs in these alone, one of each
+/// kind.
 fn clients(kubeconfig: &str, pod: &str, is_gnu: bool) -> Vec<Client> {
     let ours = ours(kubeconfig, &[pod]).named(pod);
     let ages = if is_gnu { &[KUBECTLS[0], KUBECTLS[3]][..] } else { &KUBECTLS };

@@ -197,8 +197,8 @@ fn base64url(bytes: &[u8]) -> String {
     text
 }
 
-/// With the gate off, WebSocket needs `get` alone, and a POST still needs `create`, whatever the far
-/// side speaks.
+/// With the gate off, WebSocket needs `get` alone, and a POST still needs `create`, whatever the
+/// far side speaks.
 fn as_before_1_35(cluster: &Cluster) {
     for far in ["auto", "websocket", "spdy"] {
         let front = Front::of(cluster, &[GATE_OFF, "--upstream-protocol", far]);

@@ -1,5 +1,5 @@
-//! Our gateway in the API server's place in front of a real cluster's kubelets: the list, nodes that
-//! come, change and go or are not who they say, and an API server that stops.
+//! Our gateway in the API server's place in front of a real cluster's kubelets: the list, nodes
+//! that come, change and go or are not who they say, and an API server that stops.
 
 use std::process::Command;
 
@@ -118,7 +118,8 @@ fn nodes_that_come_change_and_go_are_followed_and_not_believed() {
     node(&cluster, "impostor", "127.0.0.1", cluster.env("KUBELET_PORT"));
     pod_on(&cluster, "impostor");
     says(
-        "the certificate has the common name \"system:node:localhost\", not \"system:node:impostor\"",
+        "the certificate has the common name \"system:node:localhost\", not \
+         \"system:node:impostor\"",
     );
     node(&cluster, "impostor", "169.254.169.254", "80");
     says("address not allowed: 169.254.169.254");

@@ -127,8 +127,8 @@ pub(crate) fn unreachable_because(error: &dyn Error) -> Refusal {
     unreachable(format!("error dialing the API server: {}", sanitized(&error, REASON_BYTES)))
 }
 
-/// Adds to `headers` what a stream's request has of its client's beside the handshake: who wrote it,
-/// and what finds it again in traces.
+/// Adds to `headers` what a stream's request has of its client's beside the handshake: who wrote
+/// it, and what finds it again in traces.
 fn add_client_headers(headers: &mut HeaderMap, client: &HeaderMap) {
     const PASSED: [&str; 5] =
         ["user-agent", "kubectl-command", "kubectl-session", "traceparent", "tracestate"];

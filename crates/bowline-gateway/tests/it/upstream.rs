@@ -97,7 +97,8 @@ async fn a_request_and_its_answer_pass_as_they_are() {
     let upstream = echo().await;
     let gateway = gateway(upstream, "").await;
     let target = "/api/v1/a%2Fb//c;d?x=%20&y=+&z=%zz&watch=0";
-    let lines = "Authorization: Bearer secret\r\nAccept: a/b\r\nConnection: authorization, x-hop\r\n\
+    let lines = "Authorization: Bearer secret\r\nAccept: a/b\r\nConnection: authorization, \
+    x-hop\r\n\
                  X-Hop: 1\r\nX-Forwarded-For: 1.2.3.4\r\nForwarded: for=1.2.3.4\r\n\
                  X-Remote-User: root\r\nImpersonate-User: joe\r\nKeep-Alive: 5\r\n\
                  User-Agent: kubectl\r\n";

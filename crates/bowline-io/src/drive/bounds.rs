@@ -10,8 +10,8 @@ use bowline_proto::{Leg, Time};
 
 /// The smallest piece that a slow session is read in: less would cost more than it holds back.
 const PIECE_BYTES: u64 = 2 * 1024;
-/// How many pieces of a session with a bandwidth come in a second. Each is waited for, so that pings
-/// and the other direction have their turn in between.
+/// How many pieces of a session with a bandwidth come in a second. Each is waited for, so that
+/// pings and the other direction have their turn in between.
 const PIECES_PER_SECOND: u64 = 16;
 
 /// The bounds of a session between two sockets. Each may be absent.

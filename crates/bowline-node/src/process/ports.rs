@@ -70,7 +70,7 @@ mod tests {
             let serving = bowline_io::serve::serve(
                 listener,
                 None,
-                Default::default(),
+                bowline_io::serve::Limits::default(),
                 sessions.clone(),
                 service,
             );

@@ -1,8 +1,8 @@
 //! A gateway's configuration file to the values of its flags.
 //!
-//! Each field is a flag's name in one word (`bindAddress` for `--bind-address`) and has its kind, so
-//! that the table of flags is the table of fields. Two are written as what they are: `upstreams`, a
-//! list of mappings, and `featureGates`, a mapping.
+//! Each field is a flag's name in one word (`bindAddress` for `--bind-address`) and has its kind,
+//! so that the table of flags is the table of fields. Two are written as what they are:
+//! `upstreams`, a list of mappings, and `featureGates`, a mapping.
 
 use std::path::Path;
 
@@ -31,8 +31,8 @@ pub const CONFIG: Flag = Flag::text(
 pub const CHECK: Flag =
     Flag::switch("check", "Say what would run, and end: 0 if it could, 1 if it could not.");
 
-/// Why a configuration file is not used. No text has a value of the file in it, but for those that a
-/// flag's own message has.
+/// Why a configuration file is not used. No text has a value of the file in it, but for those that
+/// a flag's own message has.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum BadConfig {
     /// It cannot be read.

@@ -105,10 +105,12 @@ pub static COMMAND: Command = Command {
            credentials. Streams are ended here and made again there, so that clients that speak \
            SPDY pass through what takes WebSocket alone, and those that speak WebSocket reach a \
            cluster that does not.\n\n\
-           In front of nodes (--filename) it takes requests for exec, attach, port-forward and logs as kube-apiserver does, \
+           In front of nodes (--filename) it takes requests for exec, attach, port-forward and \
+           logs as kube-apiserver does, \
            asks who it is and whether they may, and passes the session on to the node of the \
            pod. Clients may speak WebSocket or SPDY, whatever the node speaks.\n\n\
-           The Pods and Nodes that there are then come from the given files: a Pod's nodeName, a Node's \
+           The Pods and Nodes that there are then come from the given files: a Pod's nodeName, a \
+           Node's \
            status.addresses, status.daemonEndpoints and status.declaredFeatures.",
     usage: "(--upstream FILE | -f FILE) [flags]",
     examples: &[

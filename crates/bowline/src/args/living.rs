@@ -47,7 +47,8 @@ pub const PING: Flag = Flag::duration(
 /// `--idle-timeout`.
 pub const IDLE: Flag = Flag::duration(
     "idle-timeout",
-    "End a session in which nothing passed for this long. Pings do not count, but in a port-forward. \
+    "End a session in which nothing passed for this long. Pings do not count, but in a \
+     port-forward. \
      0 is never.",
 )
 .default("0s");
@@ -56,7 +57,8 @@ pub const IDLE: Flag = Flag::duration(
 pub const SILENCE: Flag = Flag::duration(
     "silence-timeout",
     "End a session whose client sent nothing at all for this long, not even the answer to a ping. \
-     A stopped client (Ctrl-Z) is as silent as one that is gone. 0 is never; a host that is gone is \
+     A stopped client (Ctrl-Z) is as silent as one that is gone. 0 is never; a host that is gone \
+     is \
      found in any case.",
 )
 .default("0s");

@@ -48,7 +48,8 @@ pub const UPSTREAM: Flag = Flag::each(
 pub const PROTOCOL: Flag = Flag::text(
     "upstream-protocol",
     "PROTOCOL",
-    "What to speak with it in streams: websocket, spdy, or auto, which is WebSocket, and SPDY where \
+    "What to speak with it in streams: websocket, spdy, or auto, which is WebSocket, and SPDY \
+     where \
      that is refused.",
 )
 .default("auto");
@@ -58,7 +59,8 @@ pub const CLIENT_IDENTITY: Flag = Flag::text(
     "client-identity",
     "HOW",
     "How users with a certificate of --client-ca-file go on to the API server. impersonate: the \
-     user in the kubeconfig acts as them. request-header: its certificate is that of a front proxy. \
+     user in the kubeconfig acts as them. request-header: its certificate is that of a front \
+     proxy. \
      none: they do not. Tokens go on as they are.",
 )
 .default("impersonate");
@@ -66,7 +68,8 @@ pub const CLIENT_IDENTITY: Flag = Flag::text(
 /// `--allow-impersonation`.
 pub const ALLOW_IMPERSONATION: Flag = Flag::switch(
     "allow-impersonation",
-    "Let users with a certificate act as others (kubectl --as), where the API server allows them to \
+    "Let users with a certificate act as others (kubectl --as), where the API server allows them \
+     to \
      impersonate those. Users with a token may always ask it themselves.",
 );
 
