@@ -58,6 +58,15 @@ impl Accepting {
         }
     }
 
+    /// Accepts a connection that has come already.
+    pub(super) async fn accept_waiting(&mut self) -> Option<(TcpStream, SocketAddr)> {
+        poll_fn(|cx| match self.listener.poll_accept(cx) {
+            Poll::Ready(accepted) => Poll::Ready(accepted.ok()),
+            Poll::Pending => Poll::Ready(None),
+        })
+        .await
+    }
+
     /// Accepts a connection with the spare descriptor, and ends it.
     async fn turn_away(&mut self) {
         self.spare = None;

@@ -9,6 +9,8 @@ use std::task::{Context, Poll, Waker, ready};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
+use tokio::sync::Notify;
+
 use super::Body;
 use super::request_body::Framing;
 use crate::request_target::Query;
@@ -24,7 +26,10 @@ pub(super) enum Refused {
 
 /// What is below and above the library tell each other about the current request by this.
 #[derive(Debug, Default)]
-pub(super) struct Exchange(Mutex<CurrentRequest>);
+pub(super) struct Exchange {
+    current: Mutex<CurrentRequest>,
+    first: Notify,
+}
 
 #[derive(Debug, Default)]
 struct CurrentRequest {
@@ -50,13 +55,19 @@ struct CurrentRequest {
 
 impl Exchange {
     fn lock(&self) -> MutexGuard<'_, CurrentRequest> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Records the beginning of a request: the query that goes around the library, and why the head
     /// is refused, if it is.
     pub(super) fn begin(&self, query: Option<Query>, refused: Option<Refused>) {
         *self.lock() = CurrentRequest { query, refused, ..CurrentRequest::default() };
+        self.first.notify_one();
+    }
+
+    /// Waits for the first request. Only one may wait.
+    pub(super) async fn first(&self) {
+        self.first.notified().await;
     }
 
     /// Records that the library has the current request's head, and the body that it has found.

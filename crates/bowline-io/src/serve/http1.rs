@@ -2,20 +2,27 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
-use http::{HeaderMap, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use tokio::time::timeout;
 use tracing::debug;
 
 use super::answers::{Fault, HEADERS, complete, host_fault, refusal};
+use super::drain::{Phase, Phases};
 use super::exchange::{AnswerBody, Exchange, Refused};
 use super::heads::{Heads, LIBRARY_BYTES};
 use super::{Client, Peer, Reply, Settings};
 use crate::stream::Stream;
+
+/// How long a new connection may take for its first request, once the server closes.
+const NEW_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Serves a connection until it ends.
 pub(super) async fn serve<S, F>(stream: Stream, client: Client, settings: Settings, service: S)
@@ -26,29 +33,44 @@ where
     let exchange = Arc::new(Exchange::default());
     let registered = client.registered.clone();
     let heads = Heads::new(stream, registered, exchange.clone(), settings.request_bodies);
-    let address = client.address;
+    let (address, phases) = (client.address, client.phases.clone());
+    let begins = exchange.clone();
     let answer = service_fn(move |request| {
         let reply =
             checked(&exchange, settings, request).map(|request| service(client.peer(), request));
-        let exchange = exchange.clone();
+        let (exchange, phases) = (exchange.clone(), client.phases.clone());
         async move {
             let reply = match reply {
                 Ok(reply) => reply.await,
                 Err((code, phrase)) => refusal(code, phrase),
             };
-            Ok::<_, Infallible>(finish(&exchange, reply))
+            Ok::<_, Infallible>(finish(&exchange, &phases, reply))
         }
     });
-    let served = http1::Builder::new()
+    let connection = http1::Builder::new()
         .max_buf_size(LIBRARY_BYTES)
         .max_headers(HEADERS)
         .title_case_headers(true)
         .serve_connection(TokioIo::new(heads), answer)
-        .with_upgrades()
-        .await;
+        .with_upgrades();
+    let mut connection = pin!(connection);
+    let served = tokio::select! {
+        biased;
+        served = &mut connection => served,
+        () = closes(&phases, &begins) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
     if let Err(error) = served {
         debug!("{address}: {error}");
     }
+}
+
+/// Waits until a connection has to close. One that was made just now has not had its request yet.
+async fn closes(phases: &Phases, exchange: &Exchange) {
+    phases.closing.cancelled().await;
+    let _late = timeout(NEW_PATIENCE, exchange.first()).await;
 }
 
 /// Returns the request with all of its query, or code and phrase of the refusal of a bad one.
@@ -92,9 +114,11 @@ fn body_fault(headers: &HeaderMap) -> Option<Fault> {
 }
 
 /// Prepares an answer for the library.
-fn finish(exchange: &Arc<Exchange>, mut reply: Reply) -> Response<AnswerBody> {
+fn finish(exchange: &Arc<Exchange>, phases: &Phases, mut reply: Reply) -> Response<AnswerBody> {
     if reply.status() == StatusCode::SWITCHING_PROTOCOLS {
         exchange.switches();
+    } else if phases.now() >= Phase::GoingAway {
+        reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     complete(&mut reply);
     reply.map(|body| exchange.answer(body))

@@ -4,6 +4,7 @@
 mod accept;
 mod answers;
 mod connections;
+mod drain;
 mod exchange;
 mod head_lines;
 mod heads;
@@ -28,12 +29,13 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
-use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use self::accept::Accepting;
 use self::connections::{Connections, Registered};
 pub use self::connections::{Limits, UNAUTHENTICATED_PER_ADDRESS};
+use self::drain::Phases;
+pub use self::drain::{Drain, Phase};
 use self::heads::Heads;
 use self::http2::Upgrade;
 pub use self::sessions::{CLOSE_PATIENCE, LongAnswer, Sessions};
@@ -83,9 +85,10 @@ pub fn body(bytes: impl Into<Bytes>) -> Body {
 pub type Reply = Response<Body>;
 
 /// Serves `listener` until `sessions.end` is cancelled; then waits 0.8 s at most for the sessions
-/// and returns. `service` answers requests. It has to say which connections are authenticated
-/// ([`Peer::mark_authenticated`]), and to run sessions by [`Sessions::run`]. What else it may get
-/// than requests without bodies over HTTP/1.1, [`Settings`] say.
+/// and returns. Before that, [`Sessions::drain`] lets it close in good order. `service` answers
+/// requests. It has to say which connections are authenticated ([`Peer::mark_authenticated`]), and
+/// to run sessions by [`Sessions::run`]. What else it may get than requests without bodies over
+/// HTTP/1.1, [`Settings`] say.
 pub async fn serve<S, F>(
     listener: TcpListener,
     tls: Option<tls::Server>,
@@ -100,20 +103,32 @@ pub async fn serve<S, F>(
     let settings = settings.into();
     let connections = Connections::new(settings.limits);
     let mut listener = Accepting::new(listener);
+    let accepting = sessions.accepting();
+    let (entered, shared) = (connections.clone(), sessions.clone());
+    let begin = move |(tcp, address): (TcpStream, SocketAddr)| {
+        let Some(registered) = entered.enter(address.ip()) else {
+            return debug!("{address}: turned away, all connections are in use");
+        };
+        let (tls, service) = (tls.clone(), service.clone());
+        let phases = shared.phases.clone();
+        shared
+            .begin_connection(connection(tcp, address, registered, phases, tls, settings, service));
+    };
     loop {
-        let (tcp, address) = tokio::select! {
+        tokio::select! {
+            () = sessions.phases.closing.cancelled() => break,
             () = sessions.end.cancelled() => break,
-            accepted = listener.accept(&connections) => accepted,
-        };
-        let Some(registered) = connections.enter(address.ip()) else {
-            debug!("{address}: turned away, all connections are in use");
-            continue;
-        };
-        let (tls, service, end) = (tls.clone(), service.clone(), sessions.end.clone());
-        sessions
-            .begin_connection(connection(tcp, address, registered, end, tls, settings, service));
+            accepted = listener.accept(&connections) => begin(accepted),
+        }
     }
-    drop(listener);
+    // Whoever has connected already is served.
+    while !sessions.end.is_cancelled()
+        && let Some(accepted) = listener.accept_waiting().await
+    {
+        begin(accepted);
+    }
+    drop((listener, accepting));
+    sessions.end.cancelled().await;
     if let Err(left) = sessions.ended_within(END_PATIENCE).await {
         warn!("{left} sessions did not end in time");
     }
@@ -126,6 +141,7 @@ struct Client {
     certificate: Option<ClientCertificate>,
     tls: bool,
     registered: Arc<Registered>,
+    phases: Phases,
 }
 
 impl Client {
@@ -144,7 +160,7 @@ async fn connection<S, F>(
     tcp: TcpStream,
     address: SocketAddr,
     registered: Arc<Registered>,
-    end: CancellationToken,
+    phases: Phases,
     tls: Option<tls::Server>,
     settings: Settings,
     service: S,
@@ -153,7 +169,7 @@ async fn connection<S, F>(
     F: Future<Output = Reply> + Send + 'static,
 {
     prepare(&tcp);
-    let gives_way = registered.clone();
+    let (gives_way, end) = (registered.clone(), phases.end.clone());
     let ends = async {
         tokio::select! {
             () = end.cancelled() => {}
@@ -169,10 +185,10 @@ async fn connection<S, F>(
         Ok(greeted) => greeted,
         Err(error) => return debug!("{address}: TLS: {error}"),
     };
-    let client = Client { address, certificate, tls, registered };
+    let client = Client { address, certificate, tls, registered, phases };
     if stream.protocol() == Some(tls::HTTP2) {
         // In memory of its own, which connections of HTTP/1.1 have no need of.
-        return Box::pin(http2::serve(stream, client, end.clone(), settings, service)).await;
+        return Box::pin(http2::serve(stream, client, settings, service)).await;
     }
     tokio::select! {
         () = ends => {}

@@ -8,11 +8,13 @@ use std::time::Duration;
 use http::Request;
 use hyper::body::Incoming;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::{connections, upgraded};
+use super::drain::{Phases, UntilClosing};
+use super::{Body, Drain, Phase, connections, upgraded};
 use crate::record::{Admission, Denied, End, Log, Pending, Record, Refusals, Running, Traffic};
 use crate::stream::Upgraded;
 
@@ -21,8 +23,10 @@ pub const CLOSE_PATIENCE: Duration = Duration::from_millis(600);
 /// What the connections and sessions of a server share.
 #[derive(Clone, Debug)]
 pub struct Sessions {
-    /// Cancelled when the server and its sessions have to end.
+    /// Cancelled when the server and its sessions have to end. Without [`drain`](Self::drain)
+    /// before, nothing has told that it would.
     pub end: CancellationToken,
+    pub(super) phases: Phases,
     /// Logs refusals.
     pub refusals: Arc<Refusals>,
     /// Each is asked whether a session may begin, and told of its end.
@@ -35,8 +39,10 @@ pub struct Sessions {
 
 impl Default for Sessions {
     fn default() -> Sessions {
+        let phases = Phases::default();
         Sessions {
-            end: CancellationToken::new(),
+            end: phases.end.clone(),
+            phases,
             refusals: Arc::default(),
             admissions: Arc::new([Arc::new(Log)]),
             tracker: TaskTracker::new(),
@@ -65,8 +71,12 @@ impl Sessions {
     /// Asks whether a session may begin.
     ///
     /// # Errors
-    /// [`Denied`] if one of those that are asked refuses.
+    /// [`Denied`] if one of those that are asked refuses, or the server closes.
     pub fn admit(&self, record: Record) -> Result<Pending, Denied> {
+        if self.phase() >= Phase::Closing {
+            let why = "this server is going away, please try again".to_owned();
+            return Err(Denied { why, retry_after: Duration::from_secs(1) });
+        }
         Pending::by(&self.admissions, record)
     }
 
@@ -81,6 +91,37 @@ impl Sessions {
             retry_after: Duration::from_secs(1),
         };
         place.map(|place| LongAnswer { _place: place }).map_err(denied)
+    }
+
+    /// What the server does now. A service tells by it whether the server is ready.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.phases.now()
+    }
+
+    /// Ends all servers that share this, phase by phase, and cancels [`end`](Self::end) last. That
+    /// may be cancelled by others before, which cuts it short.
+    pub async fn drain(&self, drain: Drain) {
+        let phases = async {
+            self.phases.going_away.cancel();
+            sleep(drain.delay).await;
+            self.phases.closing.cancel();
+            let _left = self.ended_within(drain.patience).await;
+        };
+        tokio::select! {
+            () = self.end.cancelled() => {}
+            () = phases => self.end.cancel(),
+        }
+    }
+
+    /// Returns a body that comes to a good end once the server is [closing](Phase::Closing): for an
+    /// answer that has no end of its own and can be asked for again from where it has ended, as a
+    /// watch, not for a log, of which it would look like the end. It ends where nothing more is
+    /// there at once; if it `is_in_lines`, after a whole line only. Its answer must not name a
+    /// length.
+    #[must_use]
+    pub fn until_closing(&self, body: Body, is_in_lines: bool) -> Body {
+        UntilClosing::wrap(body, self.phases.closing.clone(), is_in_lines)
     }
 
     /// Runs a session as a task, which the server waits for when it ends.
@@ -116,6 +157,13 @@ impl Sessions {
                 }
             }
         });
+    }
+
+    /// Counts whoever accepts connections as long as what is returned is there: until then, there
+    /// may be more.
+    pub(super) fn accepting(&self) -> TaskTrackerToken {
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        self.connections.token()
     }
 
     /// Runs a connection as a task.

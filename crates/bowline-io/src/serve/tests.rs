@@ -10,6 +10,7 @@ use http_body::Frame;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 use super::*;
@@ -374,5 +375,6 @@ async fn all_that_comes_behind_an_upgrade_is_kept() {
 }
 
 mod bodies;
+mod drain;
 mod http2;
 mod websockets;

@@ -103,6 +103,10 @@ impl InFlight {
         }
     }
 
+    pub(super) fn is_idle(&self) -> bool {
+        self.lock().requests == 0
+    }
+
     fn idle_patience(&self) -> std::time::Duration {
         if self.registered.is_authenticated() { IDLE_PATIENCE } else { HEAD_PATIENCE }
     }

@@ -22,7 +22,6 @@ use hyper::server::conn::http2::Builder;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::{Instant, sleep_until};
-use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use self::connection::Watched;
@@ -56,21 +55,18 @@ const PING_EVERY: Duration = Duration::from_secs(30);
 /// How long the answer may take. That the client's host is gone is found by TCP long before; what
 /// is left is a client that was stopped for a while, as by Ctrl-Z.
 const PING_PATIENCE: Duration = Duration::from_secs(5 * 60);
-/// How long an unauthenticated client may take to end a connection that it was told goes away.
+/// How long a client may take to end a connection that it was told goes away, if it is not
+/// authenticated or nothing is under way.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Serves a connection until it ends, `end` is cancelled, or it has to give way to others.
-pub(super) async fn serve<S, F>(
-    stream: Stream,
-    client: Client,
-    end: CancellationToken,
-    settings: Settings,
-    service: S,
-) where
+/// Serves a connection until it ends, the server does, or it has to give way to others.
+pub(super) async fn serve<S, F>(stream: Stream, client: Client, settings: Settings, service: S)
+where
     S: Fn(Peer, Request<Incoming>) -> F + Clone + Send + 'static,
     F: Future<Output = Reply> + Send + 'static,
 {
     let (address, registered) = (client.address, client.registered.clone());
+    let phases = client.phases.clone();
     let in_flight = InFlight::new(registered.clone());
     let tasks = Tasks::default();
     let plain = tasks.plain();
@@ -88,11 +84,16 @@ pub(super) async fn serve<S, F>(
         tokio::select! {
             biased;
             ended = &mut connection => break ended,
-            () = end.cancelled(), if !plain.is_cancelled() => {
+            () = phases.end.cancelled(), if !plain.is_cancelled() => {
                 // Sessions have their time to end; all else is over.
                 plain.cancel();
                 connection.as_mut().graceful_shutdown();
                 (closes, closes_by) = (true, Some(Instant::now() + END_PATIENCE));
+            }
+            () = phases.closing.cancelled(), if !closes => {
+                connection.as_mut().graceful_shutdown();
+                closes = true;
+                closes_by = in_flight.is_idle().then(|| Instant::now() + CLOSE_PATIENCE);
             }
             () = registered.evicted() => {
                 connection.as_mut().graceful_shutdown();
