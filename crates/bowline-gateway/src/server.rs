@@ -7,7 +7,7 @@ use bowline_io::auth::Attributes;
 use bowline_io::drive::Bounds;
 use bowline_io::record::{Pending, Record, Requester};
 use bowline_io::request_target::{BadPath, query};
-use bowline_io::serve::{Peer, Reply, Sessions};
+use bowline_io::serve::{Peer, Phase, Reply, Sessions};
 use bowline_io::text::sanitized;
 use bowline_proto::limits::REASON_BYTES;
 use http::{HeaderMap, Method, Request, header};
@@ -23,6 +23,7 @@ use crate::rest::NearLeg;
 use crate::route::{Route, kubelet_stream, path_attributes};
 use crate::status::Refusal;
 use crate::stream;
+use crate::upstream::unreachable;
 
 /// An API server's streaming endpoints. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -61,7 +62,7 @@ impl Gateway {
     /// Returns whether it can serve streams, as far as that is known without trying one.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.components.backend.is_ready()
+        self.sessions.phase() == Phase::Serving && self.components.backend.is_ready()
     }
 
     /// Answers a request. A stream goes on as a task of the sessions after the answer.
@@ -166,6 +167,10 @@ impl Gateway {
     }
 
     fn admit(&self, record: Record) -> Result<Pending, Refusal> {
+        // Another one may serve it, at once: that is no matter of how many there are.
+        if self.sessions.phase() >= Phase::Closing {
+            return Err(unreachable("the gateway is going away"));
+        }
         self.sessions.admit(record).map_err(Refusal::too_many_requests)
     }
 

@@ -63,8 +63,9 @@ pub async fn gateway(asked: Gateway) -> Result<()> {
     print::notice(format_args!("serving on https://{address}"));
     let answering = current.clone();
     let service = move |peer, request| answering.clusters().answer(peer, request);
+    let server = serve(listener, Some(tls), settings, sessions.clone(), service);
     tokio::select! {
-        () = until(end, &sessions, serve(listener, Some(tls), settings, sessions.clone(), service)) => {}
+        () = until(end, &sessions, asked.sessions.drain, server) => {}
         () = current.follow(asked) => {}
     }
     Ok(())

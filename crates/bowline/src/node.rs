@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use anyhow::{Context, Result};
-use bowline_io::serve::{Limits, Sessions, serve};
+use bowline_io::serve::{Drain, Limits, Sessions, serve};
 use bowline_io::tls::{OwnIdentity, ServerFiles};
 use bowline_node::cri::{CriRuntime, CriSettings, Endpoint, Face, Hangup};
 use bowline_node::forward::Slots;
@@ -60,7 +60,7 @@ pub async fn node(asked: Node) -> Result<()> {
     {
         servers.extend(face(flags, at, cri, &shared).await?);
     }
-    until(end, &shared.sessions, all(servers)).await;
+    until(end, &shared.sessions, Drain::default(), all(servers)).await;
     // It is there without paths of a kubelet as well.
     if let Some(runtime) = runtime.or(cri.map(|cri| cri as Arc<dyn Runtime>)) {
         runtime.shut_down().await;

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use bowline_io::serve::Sessions;
+use bowline_io::serve::{Drain, Sessions};
 use bowline_io::tls::OwnIdentity;
 use bowline_io::{descriptors, shutdown};
 use tokio::net::TcpListener;
@@ -72,17 +72,23 @@ pub(crate) async fn listen(address: IpAddr, port: u16) -> Result<(TcpListener, S
     Ok((listener, address))
 }
 
-/// Runs a server until the token, and then to its own end.
+/// Runs a server until the token, and then to its own end. A second signal leaves out what is left
+/// of the drain.
 pub(crate) async fn until(
     end: CancellationToken,
     sessions: &Sessions,
+    drain: Drain,
     server: impl Future<Output = ()>,
 ) {
-    let all = sessions.end.clone();
+    let all = sessions.clone();
     #[expect(clippy::disallowed_methods, reason = "it waits for the end of the run")]
     tokio::spawn(async move {
         end.cancelled().await;
-        all.cancel();
+        let again = shutdown::on_signal().unwrap_or_default();
+        tokio::select! {
+            () = all.drain(drain) => {}
+            () = again.cancelled() => all.end.cancel(),
+        }
     });
     tokio::select! {
         () = server => {}

@@ -11,7 +11,7 @@ use bowline_io::serve::{Body, Reply, Sessions};
 use bowline_io::text::sanitized;
 use bowline_proto::limits::REASON_BYTES;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Request, Version, header};
+use http::{HeaderMap, HeaderValue, Request, Uri, Version, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use url::Url;
@@ -57,7 +57,8 @@ impl Rest for Arc<ApiServer> {
             if answer.status().is_redirection() {
                 self.judge_redirect(answer.headers_mut(), caller, target.path(), &near).await?;
             }
-            Ok(match place {
+            let is_watch = place.is_some() && is_watch(&target);
+            let answer = match place {
                 None => answer.map(BodyExt::boxed_unsync),
                 // Its place is free again when the body is dropped.
                 Some(place) => answer.map(|body| {
@@ -67,7 +68,13 @@ impl Rest for Arc<ApiServer> {
                     };
                     body.map_frame(held).boxed_unsync()
                 }),
-            })
+            };
+            // A watch has no end of its own, and its client begins another one.
+            if !is_watch {
+                return Ok(answer);
+            }
+            let is_in_lines = is_in_lines(answer.headers());
+            Ok(answer.map(|body| sessions.until_closing(body, is_in_lines)))
         })
     }
 }
@@ -168,6 +175,21 @@ impl Drop for LongPlace {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// Whether a target is one of a watch.
+fn is_watch(target: &Uri) -> bool {
+    let mut options = form_urlencoded::parse(target.query().unwrap_or_default().as_bytes());
+    target.path().contains("/watch/")
+        || options.any(|(key, value)| key == "watch" && value != "0" && value != "false")
+}
+
+/// Whether each event of a watch is a line: in JSON that is not compressed.
+fn is_in_lines(headers: &HeaderMap) -> bool {
+    let is_json = headers
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|value| value.as_bytes().starts_with(b"application/json"));
+    is_json && !headers.contains_key(header::CONTENT_ENCODING)
 }
 
 /// Whether an answer may last for hours, as API servers decide it.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bowline_gateway::server::Living;
 use bowline_io::drive::Bounds;
 use bowline_io::record::Caps;
+use bowline_io::serve::Drain;
 
 use super::pflag::{BadFlag, Values};
 use super::table::Flag;
@@ -21,10 +22,8 @@ pub struct Sessions {
     pub per_namespace: Option<usize>,
     /// Of one pod.
     pub per_pod: Option<usize>,
-    /// How long new requests are still served after the signal to end.
-    pub drain_delay: Duration,
-    /// How long sessions may go on after that.
-    pub drain: Duration,
+    /// How much time they have after the signal to end.
+    pub drain: Drain,
 }
 
 impl Sessions {
@@ -133,7 +132,6 @@ pub fn read(values: &Values) -> Result<Sessions, BadFlag> {
         per_user: count(&PER_USER)?,
         per_namespace: count(&PER_NAMESPACE)?,
         per_pod: count(&PER_POD)?,
-        drain_delay: duration(&DRAIN_DELAY)?,
-        drain: duration(&DRAIN)?,
+        drain: Drain { delay: duration(&DRAIN_DELAY)?, patience: duration(&DRAIN)? },
     })
 }
