@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use http::{Response, Version};
 use hyper::client::conn::{http1, http2};
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::body::{Lending, Lent, PoolAnswer};
 use super::connect::{self, connect};
@@ -29,6 +30,9 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// How many requests a connection of HTTP/2 takes at once, if the server does not take fewer. Go's
 /// API servers take as many. What one connection may hold that nobody reads depends on it.
 pub(super) const STREAMS: usize = 100;
+/// How long a place stays taken on which a request was cancelled. It bounds how often that is done
+/// on one connection.
+const CANCELLED_PAUSE: Duration = Duration::from_millis(200);
 /// How many connections of HTTP/1.1 are made at once.
 const DIALS: usize = 16;
 /// How long a connection is kept that nobody uses. API servers end them after 90 s; to be before
@@ -383,6 +387,20 @@ impl Place {
 
     fn give_back(&mut self, is_whole: bool) {
         let Some(held) = self.held.take() else { return };
+        if matches!(held.sender, Sender::Http2(..))
+            && !is_whole
+            && let Ok(runtime) = Handle::try_current()
+        {
+            // Servers end a connection on which too many requests are cancelled, with all others
+            // on it (CVE-2023-44487). One client must not bring that about for the rest.
+            let shared = self.shared.clone();
+            #[expect(clippy::disallowed_methods, reason = "it ends with the pause")]
+            runtime.spawn(async move {
+                sleep(CANCELLED_PAUSE).await;
+                shared.change(|state| state.give_back(held));
+            });
+            return;
+        }
         // A connection of HTTP/1.1 on which something of a request or an answer is left is of no
         // use any more.
         let is_ended = || self.request.as_ref().is_none_or(Lending::is_ended);

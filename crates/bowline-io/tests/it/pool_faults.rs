@@ -208,6 +208,41 @@ async fn whoever_goes_cancels_the_request() {
     }
 }
 
+/// CVE-2023-44487: a server would end the connection, with all who are on it.
+#[tokio::test]
+async fn requests_that_are_cancelled_do_not_come_without_a_pause() {
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let service = move |request: Request<Incoming>| {
+        let tell = tell.clone();
+        async move {
+            if request.uri().path() == "/never" {
+                tell.send(()).unwrap();
+                std::future::pending::<()>().await;
+            }
+            Response::new(whole("ok"))
+        }
+    };
+    let server = Server::http2(1, service).await;
+    let pool = server.pool();
+    let ask_for = |target: &'static str| {
+        let pool = pool.clone();
+        tokio::spawn(async move { get(&pool, target).await })
+    };
+    let cancelled = ask_for("/never");
+    told.recv().await.unwrap();
+    // Time stands still for as long as there is something to do.
+    tokio::time::pause();
+    cancelled.abort();
+    assert!(cancelled.await.is_err());
+    let next = ask_for("/");
+    while !next.is_finished() && server.connections() < 2 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(server.connections(), 2);
+    tokio::time::resume();
+    assert_eq!(next.await.unwrap().unwrap().1, "ok");
+}
+
 #[tokio::test]
 async fn all_who_wait_learn_that_nobody_listens() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
