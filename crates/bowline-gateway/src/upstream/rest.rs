@@ -11,7 +11,7 @@ use bowline_io::serve::{Body, Reply, Sessions};
 use bowline_io::text::sanitized;
 use bowline_proto::limits::REASON_BYTES;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Request, Uri, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use url::Url;
@@ -41,6 +41,10 @@ impl Rest for Arc<ApiServer> {
     ) -> Answer<'a, Reply> {
         Box::pin(async move {
             self.demand_prefix(request.uri().path())?;
+            // A tunnel to wherever the client says is not the API server's.
+            if request.method() == Method::CONNECT {
+                return Err(Refusal::method_not_allowed());
+            }
             let near = request.extensions().get::<NearLeg>().cloned().unwrap_or_default();
             if upgrades::is_upgrade(request.headers()) {
                 return upgrades::pass(self, caller, &near, request, sessions).await;
@@ -51,6 +55,10 @@ impl Rest for Arc<ApiServer> {
             let asked = self.asked(caller, &near, request)?;
             let mut answer =
                 self.pool(caller).send(asked).await.map_err(|error| refusal(&error))?;
+            // Nobody has asked for another protocol, so the client must not believe in one.
+            if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+                return Err(bad_answer("it switched protocols"));
+            }
             *answer.version_mut() = Version::HTTP_11;
             answer.extensions_mut().clear();
             leave_answer_connection(answer.headers_mut());
@@ -214,10 +222,13 @@ fn refusal(error: &PoolError) -> Refusal {
         PoolError::Busy => unreachable(error.to_string()),
         PoolError::Dial(error) => unreachable_because(&**error),
         PoolError::Http(_) | PoolError::Http2(_) | PoolError::Silent => {
-            let text = error.to_string();
-            let text = sanitized(&text, REASON_BYTES);
-            let message = format!("the API server gave no answer: {text}");
-            Refusal { reason: "", ..Refusal::of_node(502, message) }
+            bad_answer(&error.to_string())
         }
     }
+}
+
+fn bad_answer(why: &str) -> Refusal {
+    let why = sanitized(why, REASON_BYTES);
+    let message = format!("the API server gave no answer: {why}");
+    Refusal { reason: "", ..Refusal::of_node(502, message) }
 }

@@ -167,6 +167,23 @@ async fn who_cannot_be_reached_says_when_to_ask_again() {
 }
 
 #[tokio::test]
+async fn nothing_is_switched_that_nobody_asked_for() {
+    let switching = played(|_, mut stream| async move {
+        let head = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let _ = stream.read_u8().await;
+    })
+    .await;
+    let gateway = gateway(switching, "").await;
+    let (status, _) = ask(gateway, "GET", "/api", "Upgrade: x\r\n").await;
+    assert_eq!(status, 502);
+    for target in ["api:443", "/api"] {
+        assert_ne!(ask(gateway, "CONNECT", target, "").await.0 / 100, 1, "{target}");
+        assert_ne!(ask(gateway, "CONNECT", target, "").await.0 / 100, 2, "{target}");
+    }
+}
+
+#[tokio::test]
 async fn an_answer_that_is_cut_is_cut_for_the_client() {
     let cut = played(|_, mut stream| async move {
         let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n";
