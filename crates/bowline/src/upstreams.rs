@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use bowline_gateway::callers::passed::Passed;
 use bowline_gateway::clusters::Clusters;
 use bowline_gateway::components::Components;
@@ -65,6 +65,10 @@ pub async fn api_server(server: &Server, carrier: FarCarrier) -> Result<(Api, Ar
         };
         config::resolve(&overrides, &env)?
     };
+    // It would be sent beside whom the gateway vouches for.
+    if !resolved.user.impersonate.is_empty() {
+        bail!("the user of the kubeconfig acts as another one (as), which an upstream's must not");
+    }
     let url = resolved.server.clone();
     let mut bare = resolved.clone();
     bare.user = User::default();
