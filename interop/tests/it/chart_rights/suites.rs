@@ -136,7 +136,8 @@ pub fn of_a_namespace() -> Suite {
         ("attach?stdout=true", "impersonate-on:user-info:create pods/attach"),
         ("portforward", "impersonate-on:user-info:create pods/portforward"),
     ] {
-        requests.push(request("jane", format!("POST {POD}/{target}"), &[jane, &[on]]).with(SPDY));
+        let stream = request("jane", format!("POST {POD}/{target}"), &[jane, &[on, review]]);
+        requests.push(stream.with(SPDY));
     }
     let exec = format!("GET {POD}/exec?command=true&stdout=true");
     let on = ["impersonate-on:user-info:create pods/exec", review];
