@@ -91,6 +91,7 @@ async fn relay(listener: TcpListener, both: Both, node: u16) -> Result<()> {
         callers: Arc::new(Checked {
             authenticator: Arc::new(tokens),
             authorizer: Arc::new(Policies::default()),
+            token_reviewer: None,
             vouching: None,
         }),
         backend: Arc::new(nodes),

@@ -27,10 +27,15 @@ pub async fn demand(
 /// not empty.
 #[must_use]
 pub fn forbidden(user: &User, attributes: &Attributes, reason: &str) -> Refusal {
-    let (verb, user) = (attributes.verb(), quoted(&user.name));
+    let verb = attributes.verb();
+    // Only an API server knows whose a token is that is passed on.
+    let user = match &*user.name {
+        "" => "the user".to_owned(),
+        name => format!("User {}", quoted(name)),
+    };
     let what = match attributes {
         Attributes::NonResource { path, .. } => {
-            format!("User {user} cannot {verb} path {}", quoted(path))
+            format!("{user} cannot {verb} path {}", quoted(path))
         }
         Attributes::Resource(asked) => {
             let (resource, group) = (quoted(&asked.path()), quoted(&asked.group));
@@ -39,7 +44,7 @@ pub fn forbidden(user: &User, attributes: &Attributes, reason: &str) -> Refusal 
             } else {
                 format!("in the namespace {}", quoted(&asked.namespace))
             };
-            format!("User {user} cannot {verb} resource {resource} in API group {group} {scope}")
+            format!("{user} cannot {verb} resource {resource} in API group {group} {scope}")
         }
     };
     // What could be read as HTML is not in Kubernetes' words either.

@@ -4,12 +4,12 @@
 //! two ends have to know what they mean. Else a tunnel is unpacked to the SPDY in it, or SPDY
 //! packed into a tunnel.
 
-use bowline_io::drive::{Joint, join_within};
+use bowline_io::drive::{Bounds, Joint, join_within};
 use bowline_io::http::lines;
 use bowline_io::random;
 use bowline_io::record::{End, Pending};
 use bowline_io::request_target::query;
-use bowline_io::serve::Reply;
+use bowline_io::serve::{Reply, Sessions};
 use bowline_io::stream::Upgraded;
 use bowline_proto::negotiate::{self, Lines, asks_for_tunnel, requested_carrier};
 use bowline_proto::session::protocol::Carrier;
@@ -64,8 +64,20 @@ pub(crate) async fn port_forward(
     let Opened { reply, far, splice, labels } =
         open(&*destination, &options, near, &request).await?;
     (record.near, record.far) = labels;
-    let bounds = gateway.living.bounds;
-    gateway.sessions.run(session.begin(), request, move |near, end| {
+    run(&gateway.sessions, session, request, gateway.living.bounds, far, splice);
+    Ok(reply)
+}
+
+/// Splices the two sides of a session once the client has its 101.
+pub(crate) fn run(
+    sessions: &Sessions,
+    session: Pending,
+    request: Request<Incoming>,
+    bounds: Bounds,
+    far: Upgraded,
+    splice: Splice,
+) {
+    sessions.run(session.begin(), request, move |near, end| {
         let spliced = Box::pin(join_within(bounds, near, far, splice, end, SHUTDOWN));
         async move {
             let Joint { ending, exceeded, traffic } = spliced.await;
@@ -77,7 +89,6 @@ pub(crate) async fn port_forward(
             (end, traffic)
         }
     });
-    Ok(reply)
 }
 
 /// How a client asks for a port-forward.

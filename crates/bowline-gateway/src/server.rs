@@ -73,9 +73,13 @@ impl Gateway {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let mut requester = Requester::at(peer.address);
         let result = self.serve(&peer, &mut requester, request).await;
-        let code = result.as_ref().map_or_else(|refusal| refusal.code, |it| it.status().as_u16());
-        // Whom only the API server knows, it knows if it says anything but "unauthorized".
-        if requester.credential.is_some() && code != 401 && code < 500 {
+        // Whom only the API server knows, it knows if it says anything but "unauthorized". What is
+        // refused here it was not asked.
+        let said = match &result {
+            Ok(reply) => Some(reply.status().as_u16()),
+            Err(refusal) => refusal.status.is_some().then_some(refusal.code),
+        };
+        if requester.credential.is_some() && said.is_some_and(|code| code != 401 && code < 500) {
             peer.mark_authenticated();
         }
         match result {
@@ -120,11 +124,13 @@ impl Gateway {
                 if is_stream {
                     self.demand_kubelet_stream(&caller, &request).await?;
                 }
+                request.extensions_mut().insert(self.living);
                 return rest.answer(&caller, &route, request, &self.sessions).await;
             }
             // An API server reads it in its own way; but no stream may be hidden in it.
             Err(BadPath::NotClean) if is_whole && !is_stream => {
                 let route = Route::Other { path };
+                request.extensions_mut().insert(self.living);
                 return rest.answer(&caller, &route, request, &self.sessions).await;
             }
             route => route,

@@ -213,6 +213,7 @@ async fn start_gateway(
         callers: Arc::new(Checked {
             authenticator: Arc::new(tokens),
             authorizer: Arc::new(policies),
+            token_reviewer: None,
             vouching: None,
         }),
         backend: Arc::new(nodes),

@@ -166,6 +166,7 @@ fn of_files(asked: &Gateway, address: SocketAddr) -> Result<Components> {
         callers: Arc::new(Checked {
             authenticator: Arc::new(tokens.unwrap_or_default()),
             authorizer: Arc::new(policies.unwrap_or_default()),
+            token_reviewer: None,
             vouching: None,
         }),
         backend: Arc::new(nodes),

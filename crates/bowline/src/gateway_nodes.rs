@@ -10,7 +10,7 @@ use bowline_gateway::files::policies::Policies;
 use bowline_gateway::files::tokens::Tokens;
 use bowline_gateway::nodes::{NodeChecks, Nodes};
 use bowline_gateway::upstream::ApiServer;
-use bowline_io::auth::in_order::{AlwaysAllow, Authenticators, Authorizers};
+use bowline_io::auth::in_order::{AlwaysAllow, Authorizers};
 use bowline_io::auth::{Authenticator, Authorizer};
 use bowline_kube::api::Api;
 use bowline_kube::reviews::{AccessReviews, TokenReviews};
@@ -37,8 +37,12 @@ pub fn components(
         gates: asked.gates,
         checks: NodeChecks { addresses, common_names },
     };
+    let tokens = asked.token_auth_file.as_deref().map(Tokens::read).transpose()?;
     let callers = Checked {
-        authenticator: authenticator(asked, nodes, api)?,
+        authenticator: Arc::new(tokens.unwrap_or_default()),
+        token_reviewer: nodes
+            .token_reviews
+            .then(|| -> Arc<dyn Authenticator> { Arc::new(TokenReviews::new(api.clone())) }),
         authorizer: authorizer(asked, nodes, api)?,
         vouching: Some(asked.upstreams.vouching),
     };
@@ -47,20 +51,6 @@ pub fn components(
         backend: Arc::new(backend),
         rest: Arc::new(server),
     })
-}
-
-/// Certificates and the tokens of a file come first: nobody has to be asked about them.
-fn authenticator(
-    asked: &Gateway,
-    nodes: &GatewayNodes,
-    api: &Api,
-) -> Result<Arc<dyn Authenticator>> {
-    let tokens = asked.token_auth_file.as_deref().map(Tokens::read).transpose()?;
-    let mut all: Vec<Arc<dyn Authenticator>> = vec![Arc::new(tokens.unwrap_or_default())];
-    if nodes.token_reviews {
-        all.push(Arc::new(TokenReviews::new(api.clone())));
-    }
-    Ok(Arc::new(Authenticators(all)))
 }
 
 fn authorizer(asked: &Gateway, nodes: &GatewayNodes, api: &Api) -> Result<Arc<dyn Authorizer>> {

@@ -19,10 +19,13 @@ use crate::status::Refusal;
 pub struct Checked {
     /// Says who a request is from. That it cannot be asked is a 401, as in kube-apiserver.
     pub authenticator: Arc<dyn Authenticator>,
+    /// Says whose a token is that the authenticator does not know: an API server, to which such
+    /// users go on with it. `None` where there is none.
+    pub token_reviewer: Option<Arc<dyn Authenticator>>,
     /// Says whether a user may do something, and whether one may act as another. That it cannot be
     /// asked is a 500.
     pub authorizer: Arc<dyn Authorizer>,
-    /// How users without a token go on to an API server; `None` where there is none.
+    /// How users whom the authenticator knows go on to an API server; `None` where there is none.
     pub vouching: Option<Vouching>,
 }
 
@@ -39,7 +42,13 @@ impl Callers for Checked {
             let token = claims.token.map_err(|error| Refusal::unauthorized(error.to_string()))?;
             let credentials =
                 Credentials { certificate: peer.identity.as_ref(), token: token.as_ref() };
-            let user = self.authenticator.authenticate(credentials).await;
+            let (user, is_reviewed) = match self.authenticator.authenticate(credentials).await {
+                Ok(None) => match &self.token_reviewer {
+                    Some(reviewer) => (reviewer.authenticate(credentials).await, true),
+                    None => (Ok(None), false),
+                },
+                known => (known, false),
+            };
             // As in kube-apiserver, whoever cannot be authenticated now is nobody now. The log says
             // why.
             let unasked =
@@ -59,9 +68,10 @@ impl Callers for Checked {
             };
             let onward = match (self.vouching, &token) {
                 (None, _) => Onward::default(),
-                // An API server that is shown the token checks the rest as well.
-                (Some(_), Some(token)) => onward::by_token(token, asked.as_ref())?,
-                (Some(how), None) => {
+                // An API server that is shown its token checks the rest as well. One that this
+                // gateway alone knows is shown to nobody.
+                (Some(_), Some(token)) if is_reviewed => onward::by_token(token, asked.as_ref())?,
+                (Some(how), _) => {
                     let by = asked.is_some().then_some(&*user.name);
                     onward::vouched(how, &assumed, by)?
                 }

@@ -51,6 +51,7 @@ impl ApiServer {
         caller: &Caller,
         attributes: &Attributes,
     ) -> Result<(StatusCode, Value), Refusal> {
+        self.demand_believed(&caller.onward).await?;
         let body = Full::new(Bytes::from(review_of(attributes).to_string()));
         let path = format!("{}/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", self.prefix);
         let request = Request::post(path).body(body.map_err(|never| match never {}).boxed_unsync());

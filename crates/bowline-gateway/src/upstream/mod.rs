@@ -3,6 +3,7 @@
 
 mod exchange;
 mod far_carrier;
+mod front_proxy;
 mod headers;
 mod leave;
 mod redirects;
@@ -23,6 +24,7 @@ use bowline_io::upstream::Upstream;
 use bowline_kube::exchange::Exchange;
 use bowline_proto::limits::REASON_BYTES;
 use http::{HeaderMap, HeaderValue, header};
+use tokio::sync::OnceCell;
 
 use self::exchange::Kept;
 pub use self::far_carrier::FarCarrier;
@@ -45,6 +47,8 @@ pub struct ApiServer {
     bare_pool: Pool,
     /// How many answers are being passed on that may last for hours.
     long_answers: Arc<AtomicUsize>,
+    /// Set once the server has shown that it believes this gateway when it names users.
+    believes: OnceCell<()>,
     commands: Remembered,
     forwards: Remembered,
 }
@@ -73,6 +77,7 @@ impl ApiServer {
             own,
             bare,
             prefix,
+            believes: OnceCell::new(),
             commands: remembered(),
             forwards: remembered(),
         }
@@ -91,6 +96,7 @@ impl ApiServer {
 
     /// Returns where a caller's request goes, and the headers that say there who it is.
     async fn way(&self, onward: &Onward) -> Result<(Upstream, HeaderMap, Access), Refusal> {
+        self.demand_believed(onward).await?;
         let access = self.source(onward).access().await.map_err(|error| no_credentials(&error))?;
         let mut headers = onward.headers.clone();
         for (name, value) in &access.headers {

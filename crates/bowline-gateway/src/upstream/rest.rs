@@ -41,6 +41,7 @@ impl Rest for Arc<ApiServer> {
     ) -> Answer<'a, Reply> {
         Box::pin(async move {
             self.demand_prefix(request.uri().path())?;
+            self.demand_believed(&caller.onward).await?;
             // A tunnel to wherever the client says is not the API server's.
             if request.method() == Method::CONNECT {
                 return Err(Refusal::method_not_allowed());
@@ -65,7 +66,7 @@ impl Rest for Arc<ApiServer> {
             if answer.status().is_redirection() {
                 self.judge_redirect(answer.headers_mut(), caller, target.path(), &near).await?;
             }
-            let is_watch = place.is_some() && is_watch(&target);
+            let is_watch = place.is_some() && is_watch(route, &target);
             let answer = match place {
                 None => answer.map(BodyExt::boxed_unsync),
                 // Its place is free again when the body is dropped.
@@ -77,12 +78,12 @@ impl Rest for Arc<ApiServer> {
                     body.map_frame(held).boxed_unsync()
                 }),
             };
-            // A watch has no end of its own, and its client begins another one.
-            if !is_watch {
-                return Ok(answer);
+            // A watch has no end of its own, and its client begins another one. It is ended behind
+            // an event, where those can be told apart.
+            if is_watch && is_in_lines(answer.headers()) {
+                return Ok(answer.map(|body| sessions.until_closing(body, true)));
             }
-            let is_in_lines = is_in_lines(answer.headers());
-            Ok(answer.map(|body| sessions.until_closing(body, is_in_lines)))
+            Ok(answer)
         })
     }
 }
@@ -185,8 +186,12 @@ impl Drop for LongPlace {
     }
 }
 
-/// Whether a target is one of a watch.
-fn is_watch(target: &Uri) -> bool {
+/// Whether a target is one of a watch. What is behind a proxy has words of its own.
+fn is_watch(route: &Route, target: &Uri) -> bool {
+    let is_other = matches!(route, Route::Log { .. }) || target.path().contains("/proxy");
+    if is_other || !target.path().starts_with("/api") {
+        return false;
+    }
     let mut options = form_urlencoded::parse(target.query().unwrap_or_default().as_bytes());
     target.path().contains("/watch/")
         || options.any(|(key, value)| key == "watch" && value != "0" && value != "false")

@@ -7,9 +7,7 @@
 use std::io;
 use std::sync::Arc;
 
-use bowline_io::drive::join;
-use bowline_io::record::End;
-use bowline_io::request_target::query;
+use bowline_io::request_target::{parts, query};
 use bowline_io::serve::{Reply, Sessions, body, has_body};
 use bowline_io::upstream::{Passed, UpstreamError};
 use bowline_proto::splice::Splice;
@@ -22,12 +20,10 @@ use super::headers::leave_answer_connection;
 use super::rest::pass_headers;
 use super::{ApiServer, unreachable_because};
 use crate::components::Caller;
-use crate::nodes;
 use crate::rest::NearLeg;
+use crate::server::Living;
 use crate::status::Refusal;
-
-/// What both ends are told when the gateway shuts down.
-const SHUTDOWN: &str = "the gateway shuts down";
+use crate::{forward, nodes};
 
 /// What `Connection` says of an upgrade.
 const UPGRADE: &[u8] = b"upgrade";
@@ -57,7 +53,7 @@ pub(super) async fn pass(
     }
     let path = request.uri().path();
     let (namespace, name) = proxied(path);
-    let pending = caller.requester.record("proxy", namespace, name);
+    let pending = caller.requester.record("proxy", &namespace, &name);
     let mut pending = sessions.admit(pending).map_err(Refusal::too_many_requests)?;
     let headers = handshake(&request, caller, near);
     match ask(server, caller, &request, &headers).await? {
@@ -84,14 +80,15 @@ pub(super) async fn pass(
             *reply.headers_mut() = head.headers;
             pending.record.near = "as it is".into();
             pending.record.far = "as it is".into();
-            sessions.run(pending.begin(), request, |near, end| {
-                let splice = Splice::new(Wire::plain());
-                let spliced = Box::pin(join(near, far, splice, end, SHUTDOWN));
-                async move {
-                    let (ending, traffic) = spliced.await;
-                    (if ending.is_some() { End::Over } else { End::Shutdown }, traffic)
-                }
-            });
+            let living = request.extensions().get::<Living>().copied().unwrap_or_default();
+            forward::run(
+                sessions,
+                pending,
+                request,
+                living.bounds,
+                far,
+                Splice::new(Wire::plain()),
+            );
             Ok(reply)
         }
     }
@@ -146,13 +143,16 @@ async fn ask(
 }
 
 /// Returns the namespace and the name of what is behind a path with `/proxy/`, for the log.
-fn proxied(path: &str) -> (&str, &str) {
-    let parts: Vec<&str> = path.split('/').skip(1).collect();
-    match parts[..] {
+fn proxied(path: &str) -> (String, String) {
+    let names = parts(path).map(|parts| parts.names).unwrap_or_default();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let (namespace, name) = match names[..] {
         ["api", "v1", "namespaces", namespace, _, name, "proxy", ..] => (namespace, name),
         ["api", "v1", "nodes", name, "proxy", ..] => ("", name),
+        ["api" | "apis", .., "namespaces", namespace, _, name, _] => (namespace, name),
         _ => ("", ""),
-    }
+    };
+    (namespace.to_owned(), name.to_owned())
 }
 
 #[cfg(test)]

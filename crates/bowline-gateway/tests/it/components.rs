@@ -69,7 +69,7 @@ pub fn callers(
     authenticator: Arc<dyn Authenticator>,
     authorizer: Arc<dyn Authorizer>,
 ) -> Arc<dyn Callers> {
-    Arc::new(Checked { authenticator, authorizer, vouching: None })
+    Arc::new(Checked { authenticator, token_reviewer: None, authorizer, vouching: None })
 }
 
 /// The token `good`, everything, and nothing behind it.

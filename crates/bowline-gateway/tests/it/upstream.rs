@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use bowline_gateway::callers::passed::Passed;
-use bowline_gateway::callers::{Caller, Onward, Vouching};
+use bowline_gateway::callers::{Caller, Callers, Onward, Vouching};
 use bowline_gateway::clusters::Clusters;
 use bowline_gateway::components::Components;
 use bowline_gateway::gates::Gates;
@@ -61,7 +61,7 @@ async fn echo() -> SocketAddr {
     .await
 }
 
-fn api_server(address: SocketAddr, prefix: &str) -> Arc<ApiServer> {
+pub fn api_server(address: SocketAddr, prefix: &str) -> Arc<ApiServer> {
     let (host, port) = (address.ip().to_string(), address.port());
     let endpoint = Endpoint { host, port, tls: None, proxy: None };
     let own = vec![(header::AUTHORIZATION, HeaderValue::from_static("Bearer own"))];
@@ -74,6 +74,11 @@ fn api_server(address: SocketAddr, prefix: &str) -> Arc<ApiServer> {
 pub async fn gateway(upstream: SocketAddr, prefix: &str) -> SocketAddr {
     let server = api_server(upstream, prefix);
     let callers = Arc::new(Passed::new(server.clone(), Vouching::Nobody, None));
+    gateway_with(server, callers).await
+}
+
+/// The same with other callers.
+pub async fn gateway_with(server: Arc<ApiServer>, callers: Arc<dyn Callers>) -> SocketAddr {
     let (backend, rest) = (Arc::new(server.clone()), Arc::new(server));
     let components = Components { callers, backend, rest };
     let sessions = Sessions::default();

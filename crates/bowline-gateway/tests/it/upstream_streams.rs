@@ -3,11 +3,14 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
+use bowline_gateway::callers::Vouching;
+use bowline_gateway::callers::checked::Checked;
 use bowline_proto::websocket::accept_key;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::client::{SPDY as SPDY_FORWARD, WEBSOCKET, ask, code, message, upgrade};
-use crate::upstream::{gateway, played};
+use crate::client::{SPDY as SPDY_FORWARD, WEBSOCKET, ask, code, get, message, upgrade};
+use crate::components::{AllowAll, OneToken};
+use crate::upstream::{api_server as server_at, gateway, gateway_with, played};
 
 const EXEC: &str = "/api/v1/namespaces/ns/pods/web/exec?command=a%20b&container=c&stdout=1&x=%2F";
 const FORWARD: &str = "/api/v1/namespaces/ns/pods/web/portforward";
@@ -160,5 +163,50 @@ async fn a_refusal_is_the_servers_own_and_nothing_is_remembered_of_it() {
         let (code, body) = ask(gateway, "GET", EXEC, &lines).await;
         assert_eq!((code, &*message(&body)), (404, "pods \"web\" not found"));
         assert_eq!(asked(&heads), ["GET exec WebSocket", "POST exec SPDY"]);
+    }
+}
+
+/// An API server that takes requests for those of the gateway's own user, or for whom it names.
+async fn front(believes: bool, has_reviews: bool) -> SocketAddr {
+    played(move |head, mut stream| async move {
+        let named = head.lines().find_map(|line| line.strip_prefix("X-Remote-User: "));
+        let name = named.filter(|_| believes).unwrap_or("gateway");
+        let is_review = head.contains("selfsubjectreviews");
+        let (code, body) = match (is_review, has_reviews) {
+            (true, true) => {
+                (201, format!("{{\"status\":{{\"userInfo\":{{\"username\":\"{name}\"}}}}}}"))
+            }
+            (true, false) => (404, String::new()),
+            (false, _) if head.contains("/secrets/") => {
+                (403, format!("User \\\"{name}\\\" cannot"))
+            }
+            (false, _) => (200, format!("as {name}")),
+        };
+        let length = body.len();
+        let answer = format!(
+            "HTTP/1.1 {code} X\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+        );
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    })
+    .await
+}
+
+/// Else everybody would be the gateway's own user.
+#[tokio::test]
+async fn users_are_named_only_to_a_server_that_believes_the_gateway() {
+    for (believes, has_reviews) in [(true, true), (true, false), (false, true), (false, false)] {
+        let server = front(believes, has_reviews).await;
+        let callers = Checked {
+            authenticator: Arc::new(OneToken),
+            token_reviewer: None,
+            authorizer: Arc::new(AllowAll),
+            vouching: Some(Vouching::RequestHeader),
+        };
+        let gateway = gateway_with(server_at(server, ""), Arc::new(callers)).await;
+        let (code, body) = get(gateway, "/api").await;
+        let expected = if believes { (200, "as jane") } else { (401, "Unauthorized") };
+        let said = if believes { body } else { message(&body) };
+        assert_eq!((code, &*said), expected, "{believes} {has_reviews}");
     }
 }

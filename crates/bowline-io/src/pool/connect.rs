@@ -29,7 +29,7 @@ use crate::stream::Stream;
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_PATIENCE: Duration = Duration::from_secs(15);
 /// How much of one answer may come that nobody reads. It decides how fast a distant server can be.
-const STREAM_WINDOW: u32 = 512 * 1024;
+const STREAM_WINDOW: u32 = 256 * 1024;
 /// As much for each request that a connection takes, so that answers which nobody reads hold up no
 /// others.
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS as u32;

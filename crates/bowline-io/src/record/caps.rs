@@ -52,12 +52,14 @@ impl Caps {
             (None, Some(credential)) => Some(Counted::Credential(credential)),
             (None, None) => None,
         };
-        let namespace = Counted::Namespace(record.namespace.clone());
-        let pod = Counted::Pod(record.namespace.clone(), record.pod.clone());
+        let is_in_one = !record.namespace.is_empty();
+        let namespace = is_in_one.then(|| Counted::Namespace(record.namespace.clone()));
+        let pod = || Counted::Pod(record.namespace.clone(), record.pod.clone());
+        let pod = (is_in_one && !record.pod.is_empty()).then(pod);
         let all = [
             (user, self.per_user, "this user"),
-            (Some(namespace), self.per_namespace, "this namespace"),
-            (Some(pod), self.per_pod, "this pod"),
+            (namespace, self.per_namespace, "this namespace"),
+            (pod, self.per_pod, "this pod"),
         ];
         all.into_iter().filter_map(|(counted, most, of)| Some((counted?, most?, of))).collect()
     }
@@ -133,6 +135,14 @@ mod tests {
         let other = caps.admit(&record(Some("c"), None, "other", "p")).unwrap();
         drop(other);
         assert_eq!(caps.running.lock().unwrap().get(&Counted::User("c".into())), None);
+    }
+
+    #[test]
+    fn what_is_in_no_namespace_counts_for_its_user_alone() {
+        let caps = Caps::new(None, Some(1), Some(1));
+        let asked = record(Some("a"), None, "", "");
+        let _held = caps.admit(&asked).unwrap();
+        caps.admit(&asked).unwrap();
     }
 
     #[test]

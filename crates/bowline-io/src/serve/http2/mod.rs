@@ -33,8 +33,9 @@ use super::answers::{Fault, complete, refusal};
 use super::{Client, END_PATIENCE, Peer, Reply, Settings};
 use crate::stream::Stream;
 
-/// How many requests of one connection there may be at once, as with kube-apiserver.
-const STREAMS: u32 = 250;
+/// How many requests of one connection there may be at once: as few as a client may count on (RFC
+/// 9113 §6.5.2), since each may have an answer that is not read. kube-apiserver has 250.
+const STREAMS: u32 = 100;
 /// How much of one body may be on its way before the service has read it: with 20 ms between client
 /// and server that is 50 MiB/s.
 const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
