@@ -21,8 +21,8 @@ const BYTES: usize = 64 * 1024;
 const REVIEWS: &str = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
 
 impl ApiServer {
-    /// Demands that the API server believes what this gateway says of a caller, if it says that as a
-    /// front proxy. It is asked until it has shown so once.
+    /// Demands that the API server believes what this gateway says of a caller, if it says that as
+    /// a front proxy. It is asked until it has shown so once.
     ///
     /// # Errors
     /// 401 if it does not, 503 if it cannot be asked.
