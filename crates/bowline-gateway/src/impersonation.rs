@@ -13,6 +13,7 @@ use bowline_io::auth::{
     ANONYMOUS, AUTHENTICATED, Attributes, Authorizer, MASTERS, ResourceAttributes, UNAUTHENTICATED,
     User,
 };
+use bowline_io::request_target::parts;
 
 use crate::authz::{demand, forbidden};
 use crate::names;
@@ -33,6 +34,16 @@ pub struct Impersonation {
     pub groups: Vec<String>,
     /// More about the user: keys and their values.
     pub extra: BTreeMap<String, Vec<String>>,
+}
+
+/// Whether attributes are those of a path because nobody here reads which resource it is. To be let
+/// act as somebody on paths must not be enough for that.
+fn is_unread_resource(attributes: &Attributes) -> bool {
+    let Attributes::NonResource { path, .. } = attributes else { return false };
+    let names = parts(path).map(|parts| parts.names);
+    let Ok(names) = names else { return true };
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    matches!(names[..], ["api", _, _, ..] | ["apis", _, _, _, ..])
 }
 
 /// The modes of constrained impersonation, each for one kind of users.
@@ -65,7 +76,7 @@ impl Impersonation {
         attributes: &Attributes,
         authorizer: &dyn Authorizer,
     ) -> Result<User, Refusal> {
-        let Some(mode) = self.mode() else {
+        let Some(mode) = self.mode().filter(|_| !is_unread_resource(attributes)) else {
             self.demand(requestor, None, authorizer).await?;
             return Ok(self.user(false));
         };

@@ -34,6 +34,8 @@ pub struct Refusal {
     pub status: Option<Box<Bytes>>,
     /// Whether another carrier may do: the destination has refused this one's upgrade.
     pub falls_back: bool,
+    /// Whether the destination has said so itself.
+    pub is_answer: bool,
 }
 
 /// What a refusal is about.

@@ -31,6 +31,8 @@ pub struct Splice {
     ends: Ends,
     /// The far side's connection ended by a fault.
     far_broke: bool,
+    /// The near side, in no tunnel, is to see that its connection broke.
+    near_cut: bool,
     /// The close reason for a client in a tunnel whose far side broke.
     failure_text: &'static str,
 }
@@ -46,6 +48,7 @@ impl Splice {
             to_far: Outbox::new(),
             ends: Ends::default(),
             far_broke: false,
+            near_cut: false,
             failure_text: "the connection to the node broke",
         }
     }
@@ -80,7 +83,11 @@ impl Splice {
             Some(Incoming::Bytes(bytes)) => self.to_near.frame(&[], bytes),
             Some(Incoming::Closed(_)) => {
                 self.ends.end(now, Leg::Far);
-                if self.far_broke {
+                let is_plain = matches!(self.near, Wire::Plain { .. });
+                if self.far_broke && is_plain {
+                    // Nothing on the way says that this is no good end, but the connection.
+                    self.near_cut = true;
+                } else if self.far_broke {
                     self.near.fail(&mut self.to_near, self.failure_text);
                 } else {
                     self.to_near.finish();
@@ -164,7 +171,9 @@ impl Intermediary for Splice {
     }
 
     fn is_cut(&self, leg: Leg) -> bool {
-        self.ends.is_cut(leg) || leg == Leg::Far && self.far.is_undelivered(&self.to_far)
+        self.ends.is_cut(leg)
+            || leg == Leg::Near && self.near_cut
+            || leg == Leg::Far && self.far.is_undelivered(&self.to_far)
     }
 
     fn client_grace(&self) -> Duration {

@@ -63,6 +63,9 @@ pub fn by_token(token: &Token, wanted: Option<&Impersonation>) -> Result<Onward,
 /// # Errors
 /// 401 if nobody is vouched for, 400 if a value cannot be in a header.
 pub fn vouched(how: Vouching, user: &User, by: Option<&str>) -> Result<Onward, Refusal> {
+    if user.name.is_empty() {
+        return Err(Refusal::unauthorized("a certificate without a name"));
+    }
     let mut headers = HeaderMap::new();
     let mut extra = user.extra.clone();
     if let Some(by) = by {
@@ -139,8 +142,13 @@ fn add_extra(
 }
 
 fn add(headers: &mut HeaderMap, name: HeaderName, value: &str) -> Result<(), Refusal> {
-    let bad = |_| Refusal::bad_request(format!("{name} has a value that no header can have"));
-    let mut value = HeaderValue::from_bytes(value.as_bytes()).map_err(bad)?;
+    let bad = || Refusal::bad_request(format!("{name} has a value that no header can have"));
+    // White space at either end is no part of a header's value: whoever reads it finds another
+    // name, which may be somebody's.
+    if value.starts_with([' ', '\t']) || value.ends_with([' ', '\t']) {
+        return Err(bad());
+    }
+    let mut value = HeaderValue::from_bytes(value.as_bytes()).map_err(|_| bad())?;
     value.set_sensitive(true);
     headers.append(name, value);
     Ok(())
@@ -224,10 +232,15 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_would_be_two_lines_is_refused() {
-        let user = User { name: "a\r\nx-remote-user: b".into(), ..User::default() };
+    fn a_value_that_would_be_read_as_another_one_is_refused() {
         for how in [Vouching::RequestHeader, Vouching::Impersonate] {
+            for name in ["a\r\nx-remote-user: b", "admin ", " admin", "\tadmin", " "] {
+                let user = User { name: name.into(), ..User::default() };
+                assert_eq!(vouched(how, &user, None).unwrap_err().code, 400, "{name:?}");
+            }
+            let user = User::new("joe", ["system:masters ".to_owned()]);
             assert_eq!(vouched(how, &user, None).unwrap_err().code, 400);
+            assert_eq!(vouched(how, &User::default(), None).unwrap_err().code, 401);
         }
         assert_eq!(by_token(&Token("a\nb".into()), None).unwrap_err().code, 400);
     }

@@ -36,7 +36,7 @@ impl ApiServer {
                 true => Ok(()),
                 false => Err(Refusal::unauthorized(
                     "the API server does not take this gateway for a front proxy: the kubeconfig \
-                     needs a certificate of the CA that it believes (--requestheader-client-ca-file)",
+                     needs a certificate of its --requestheader-client-ca-file",
                 )),
             }
         });

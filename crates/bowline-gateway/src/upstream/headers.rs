@@ -14,16 +14,9 @@ const HOP_BY_HOP: [HeaderName; 6] = [
     header::PROXY_AUTHORIZATION,
     header::TRANSFER_ENCODING,
 ];
-/// Headers that say where a request comes from, which anybody can write.
-const FORWARDED: [&str; 7] = [
-    "forwarded",
-    "x-real-ip",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-proto",
-    "x-forwarded-port",
-    "x-forwarded-uri",
-];
+/// Headers that say where a request comes from, which anybody can write, and the beginning of more.
+const FORWARDED: [&str; 2] = ["forwarded", "x-real-ip"];
+const X_FORWARDED: &str = "x-forwarded-";
 /// Beginnings of headers that `Connection` cannot take away: others act upon them, so that a client
 /// must not choose who sees them.
 const KEPT: [&str; 16] = [
@@ -82,7 +75,11 @@ pub(super) fn leave_answer_connection(headers: &mut HeaderMap) {
 /// Says anew where a request comes from.
 pub(super) fn say_origin(headers: &mut HeaderMap, origin: Origin<'_>) {
     let host = origin.host.cloned();
-    for name in FORWARDED {
+    let is_said = |name: &&HeaderName| {
+        name.as_str().starts_with(X_FORWARDED) || FORWARDED.contains(&name.as_str())
+    };
+    let said: Vec<HeaderName> = headers.keys().filter(is_said).cloned().collect();
+    for name in said {
         headers.remove(name);
     }
     if let Ok(address) = HeaderValue::try_from(origin.address.to_canonical().to_string()) {

@@ -6,6 +6,7 @@
 //! clients bring it their credentials (CVE-2022-3172): API servers since 1.25.1 answer 502 instead,
 //! and for older ones the gateway does.
 
+use bowline_io::request_target::parts;
 use url::{Position, Url};
 
 /// What becomes of a redirect.
@@ -27,7 +28,7 @@ pub(super) fn judge(
     own_prefix: &str,
     prefix: &str,
 ) -> Redirect {
-    let is_application = path.split('/').any(|part| part == "proxy");
+    let is_application = is_application(path);
     let Ok(target) = base.join(location) else {
         return Redirect::Refused;
     };
@@ -44,6 +45,19 @@ pub(super) fn judge(
     match there.strip_prefix(own_prefix) {
         Some(rest) => Redirect::To(format!("{prefix}{rest}")),
         None => Redirect::Refused,
+    }
+}
+
+/// Whether a path is one of an application behind an API server's own proxy. An extension of the
+/// API may have paths that look like those.
+fn is_application(path: &str) -> bool {
+    let names = parts(path).map(|parts| parts.names).unwrap_or_default();
+    match names.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["api", "v1", "namespaces", _, kind, _, "proxy", ..] => {
+            matches!(kind, "pods" | "services")
+        }
+        ["api", "v1", "nodes", _, "proxy", ..] => true,
+        _ => false,
     }
 }
 
@@ -74,6 +88,8 @@ mod tests {
             ("\\\\evil/", "/apis/e.io/v1/x", "", "", None),
             ("http://api:6443/", "/a", "", "", None),
             ("https://:0:0/", "/a", "", "", None),
+            ("https://evil/", "/apis/e.io/v1/proxy/x", "", "", None),
+            ("https://evil/", "/api/v1/namespaces/a/pods/b/log/proxy/x", "", "", None),
             ("https://sso/login", proxied, "", "", Some("https://sso/login")),
         ] {
             let judged = judged(location, path, own, prefix);

@@ -42,8 +42,9 @@ impl Rest for Arc<ApiServer> {
         Box::pin(async move {
             self.demand_prefix(request.uri().path())?;
             self.demand_believed(&caller.onward).await?;
-            // A tunnel to wherever the client says is not the API server's.
-            if request.method() == Method::CONNECT {
+            // A tunnel to wherever the client says is not the API server's; and what answers a
+            // TRACE on the way would show the client what it was sent with.
+            if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
                 return Err(Refusal::method_not_allowed());
             }
             let near = request.extensions().get::<NearLeg>().cloned().unwrap_or_default();

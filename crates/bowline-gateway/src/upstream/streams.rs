@@ -146,7 +146,7 @@ impl Destination for PodBehind {
                     Carrier::Spdy => Offer::spdy(),
                 };
                 match self.offer(verb.word(), &offer).await {
-                    Err(refusal) if refusal.falls_back && carriers.peek().is_some() => {}
+                    Err(refusal) if may_ask_again(verb, &refusal) && carriers.peek().is_some() => {}
                     Err(refusal) => return Err(refusal),
                     Ok(opened) => {
                         self.server.commands.took(carrier);
@@ -194,6 +194,7 @@ fn refusal(error: UpstreamError) -> Refusal {
         UpstreamError::Http(error) => error.is_cut(),
         UpstreamError::Dial(_) | UpstreamError::Request(_) => false,
     };
+    let is_answer = matches!(error, UpstreamError::Refused(_));
     let status = match &error {
         UpstreamError::Refused(said) => status_of(&said.body),
         _ => None,
@@ -202,7 +203,13 @@ fn refusal(error: UpstreamError) -> Refusal {
         UpstreamError::Dial(error) => super::unreachable_because(&error),
         error => nodes::refusal(error),
     };
-    Refusal { falls_back, status: status.map(Box::new), ..refusal }
+    Refusal { falls_back, is_answer, status: status.map(Box::new), ..refusal }
+}
+
+/// Whether another carrier may be tried. A command that was asked for without an answer may have
+/// begun, and must not run twice: only a refusal says that it has not.
+fn may_ask_again(verb: Verb, refusal: &Refusal) -> bool {
+    refusal.falls_back && (verb == Verb::Attach || refusal.is_answer)
 }
 
 /// Returns the body of a refusal if it is a whole Status: the API server has said why to the client

@@ -156,3 +156,28 @@ async fn the_old_way_to_act_as_others_is_asked_when_the_new_one_is_closed() {
         }
     }
 }
+
+/// Nobody here reads which resource such a path is: leave for paths must not be leave for that.
+#[tokio::test]
+async fn to_act_as_others_on_paths_is_not_to_act_as_them_on_resources() {
+    let decide = |question: &str| match question {
+        _ if question.contains("impersonate-on:") || question.contains("impersonate:") => {
+            Ok(Decision::Allow)
+        }
+        _ if question.starts_with("joe: ") => Ok(Decision::Allow),
+        _ => Ok(Decision::NoOpinion { reason: String::new() }),
+    };
+    let callers = callers(Arc::new(OneToken), Scripted::new(decide));
+    let gateway = start(Components { callers, ..components() }).await;
+    for (path, expected) in [
+        ("/apis/apps/v1", 404),
+        ("/apis/apps/v1/namespaces/ns/deployments", 403),
+        ("/api/v1/namespaces/ns/secrets/s", 403),
+        ("//api/v1/namespaces/ns/secrets/s", 403),
+        ("/x", 404),
+    ] {
+        let lines = "Authorization: Bearer good\r\nImpersonate-User: joe\r\n";
+        let (code, body) = ask(gateway, "GET", path, lines).await;
+        assert_eq!(code, expected, "{path}: {body}");
+    }
+}

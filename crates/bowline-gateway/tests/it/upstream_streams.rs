@@ -26,6 +26,8 @@ enum Takes {
     SpdyAlone,
     WebSocketAlone,
     Nothing,
+    /// It goes away without an answer.
+    NotEvenThat,
 }
 
 /// An API server that allows everything, answers streams as it takes them, and keeps their heads.
@@ -55,7 +57,7 @@ async fn api_server(takes: Takes) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
                     Takes::Everything => true,
                     Takes::SpdyAlone => !is_websocket,
                     Takes::WebSocketAlone => is_websocket,
-                    Takes::Nothing => false,
+                    Takes::Nothing | Takes::NotEvenThat => false,
                 };
                 let spdy = header("x-stream-protocol-version");
                 let switched = if is_websocket {
@@ -69,6 +71,9 @@ async fn api_server(takes: Takes) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
                     format!("Upgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: {spdy}\r\n")
                 };
                 kept.lock().unwrap().push(head);
+                if takes == Takes::NotEvenThat {
+                    return;
+                }
                 if is_taken {
                     format!(
                         "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n{switched}\r\n"
@@ -208,5 +213,21 @@ async fn users_are_named_only_to_a_server_that_believes_the_gateway() {
         let expected = if believes { (200, "as jane") } else { (401, "Unauthorized") };
         let said = if believes { body } else { message(&body) };
         assert_eq!((code, &*said), expected, "{believes} {has_reviews}");
+    }
+}
+
+/// A server that has said nothing may have begun the command.
+#[tokio::test]
+async fn a_command_is_asked_for_once_where_it_may_have_begun() {
+    let (server, heads) = api_server(Takes::NotEvenThat).await;
+    let gateway = gateway(server, "").await;
+    let attach = EXEC.replace("/exec?", "/attach?");
+    for (path, expected) in [
+        (EXEC, vec!["GET exec WebSocket"]),
+        (&*attach, vec!["GET attach WebSocket", "POST attach SPDY"]),
+    ] {
+        let (head, _stream) = upgrade(gateway, "GET", path, WEBSOCKET).await;
+        assert_eq!(code(&head), 500, "{head}");
+        assert_eq!(asked(&heads), expected);
     }
 }

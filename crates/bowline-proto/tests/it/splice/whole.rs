@@ -179,8 +179,9 @@ fn a_node_that_is_lost_is_no_good_end_at_the_client() {
             way.splice.receive_end(NOW, Leg::Far, broken);
             way.settle();
             if near == Near::Plain {
-                // Its direction of the client's socket ends.
-                assert!(way.splice.outbox(Leg::Near).is_finishing());
+                // Its direction of the client's socket ends, or the socket is reset.
+                assert_eq!(way.splice.outbox(Leg::Near).is_finishing(), !broken);
+                assert_eq!(way.splice.is_cut(Leg::Near), broken);
                 way.client.receive_end(NOW);
                 way.settle();
             }

@@ -68,7 +68,7 @@ async fn limits_are_announced() {
             .chunks(6)
             .map(|one| (one[1], u32::from_be_bytes(one[2..].try_into().unwrap())))
             .collect();
-        let expected = [(3, 250), (4, 1024 * 1024), (6, 256 * 1024)];
+        let expected = [(3, 100), (4, 1024 * 1024), (6, 256 * 1024)];
         assert!(expected.iter().all(|one| told.contains(one)), "{told:?}");
         assert_eq!(told.contains(&(8, 1)), http2_websockets, "{told:?}");
     }
