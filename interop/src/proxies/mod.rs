@@ -16,6 +16,7 @@ use crate::server::until;
 
 /// The slowest of them compiles its configuration by a C compiler.
 const READY: Duration = Duration::from_secs(60);
+const ATTEMPTS: usize = 5;
 
 /// Certificates for all, and whom to believe: names of files in PEM.
 #[derive(Clone, Debug)]
@@ -41,6 +42,12 @@ impl Proxy {
     /// Starts it in front of the server at `port`, and waits until that answers through it.
     #[must_use]
     pub fn start(row: &Row, port: u16, trust: &Trust) -> Proxy {
+        let started = (0..ATTEMPTS).find_map(|_| Proxy::tried(row, port, trust));
+        started.unwrap_or_else(|| panic!("{} does not start", row.name()))
+    }
+
+    /// `None` if it has ended: somebody has got one of its ports meanwhile.
+    fn tried(row: &Row, port: u16, trust: &Trust) -> Option<Proxy> {
         let place = tempfile::tempdir().expect("there is room for temporary files");
         let [front, middle, back] = free_ports();
         let ports = [(8443, front), (6443, port), (8080, middle), (8081, back)];
@@ -53,9 +60,15 @@ impl Proxy {
             let file = format!("/etc/bowline/{file}");
             proxy.run(Suite::Bookworm, &["haproxy", "-db", "-f", &file], middle);
         }
-        let answers = || proxy.answers(trust);
-        until(&format!("{} answers, {}", row.name(), proxy.log()), READY, answers);
-        proxy
+        let mut has_ended = false;
+        until(&format!("{} answers", row.name()), READY, || {
+            has_ended = proxy.programs.iter_mut().any(|one| !matches!(one.try_wait(), Ok(None)));
+            has_ended || proxy.answers(trust)
+        });
+        if has_ended {
+            println!("{} has ended: {}", row.name(), proxy.log());
+        }
+        (!has_ended).then_some(proxy)
     }
 
     fn run(&mut self, suite: Suite, words: &[&str], middle: u16) {

@@ -148,6 +148,22 @@ const ENVOY_PLAIN: Row = ENVOY.with(
         ENVOY_CONNECT,
     ],
 );
+const ENVOY_HTTP2: Row = Row {
+    configuration: "as shipped in `envoy-http2.yaml`",
+    ..row(
+        "Envoy",
+        "envoy",
+        &["envoy-http2.yaml"],
+        &[&[
+            "envoy",
+            "-c",
+            "/etc/bowline/envoy-http2.yaml",
+            "--concurrency",
+            "1",
+            "--disable-hot-restart",
+        ]],
+    )
+};
 const ENVOY_WEBSOCKET: Row = ENVOY.with("`upgrade_type: websocket` alone", &[ENVOY_SPDY]);
 const VARNISH: Row = Row {
     around: AROUND,
@@ -261,6 +277,7 @@ pub const ROWS: &[Row] = &[
     CADDY.from(Suite::Sid),
     CADDY_H2.from(Suite::Sid),
     ENVOY,
+    ENVOY_HTTP2,
     ENVOY_PLAIN,
     ENVOY_WEBSOCKET,
     VARNISH,

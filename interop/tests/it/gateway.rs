@@ -14,6 +14,7 @@ use bowline_interop::server::Server;
 use bowline_interop::{forward, list};
 
 use crate::attach;
+use crate::extended_connect::{self, Outcome};
 use crate::forward::{CONTAINERD as FORWARD_OF_CONTAINERD, host_pod};
 use crate::libraries::{Program, forwards, kube_rs_forwards_to, kube_rs_runs};
 use crate::parts::{KUBECTLS, bowline, kubectl, ours};
@@ -99,8 +100,9 @@ fn clients(kubeconfig: &str, pod: &str, is_gnu: bool) -> Vec<Client> {
     kubectls.chain([ours.over_spdy(), ours]).collect()
 }
 
-/// All that kubectl and bowline can show.
-fn everything(cluster: &Cluster, kubeconfig: &str) {
+/// All that kubectl and bowline can show. `of_runtime` is what the cluster's runtime gets wrong of
+/// a port-forward.
+fn everything(cluster: &Cluster, kubeconfig: &str, of_runtime: &[forward::Point]) {
     host_pod(cluster);
     for tools in PODS {
         let is_gnu = tools == "gnu";
@@ -123,7 +125,7 @@ fn everything(cluster: &Cluster, kubeconfig: &str) {
         // reset.
         let is_new = ["1.32", "1.36", "1.37"].iter().any(|age| client.name.contains(age));
         let resets: &[forward::Point] = if is_new { &[forward::Point::Reset] } else { &[] };
-        let except = [FORWARD_OF_CONTAINERD, resets].concat();
+        let except = [of_runtime, resets].concat();
         forward::check(&client.forwarding(), &FORWARDED, &except);
     }
 }
@@ -150,7 +152,7 @@ fn libraries(kubeconfig: &str) {
 fn every_client_streams_through_it_into_a_cluster_of_today() {
     let cluster = Cluster::shared();
     let front = Front::of(&cluster, &[]);
-    everything(&cluster, &front.through);
+    everything(&cluster, &front.through, FORWARD_OF_CONTAINERD);
 }
 
 #[test]
@@ -161,11 +163,29 @@ fn every_library_streams_through_it_into_a_cluster_of_today() {
     libraries(&front.through);
 }
 
+/// WebSocket over HTTP/2, as a browser asks for it: where it is wanted, and where it is not.
+#[test]
+fn a_browser_over_http2_streams_through_it() {
+    let cluster = Cluster::shared();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let asked = |front: &Front| {
+        let (address, token) = (front.gateway.address(), &front.token);
+        runtime.block_on(extended_connect::cat(&address, token, "magic"))
+    };
+    let outcome = asked(&Front::of(&cluster, &["--http2-websockets"]));
+    let Outcome::Ended(output, status) = &outcome else { panic!("{outcome:?}") };
+    assert_eq!(output, "magic");
+    assert!(status.contains("\"Success\""), "{status}");
+    assert_eq!(asked(&Front::of(&cluster, &[])), Outcome::NotOffered);
+}
+
 #[test]
 fn every_client_streams_through_it_into_a_cluster_of_2020() {
     let cluster = Cluster::up(&[OLD_RUNTIME, OLD_KUBERNETES]);
     let front = Front::of(&cluster, &[]);
-    everything(&cluster, &front.through);
+    // The old containerd makes a good end of a reset as well.
+    let of_runtime = [FORWARD_OF_CONTAINERD, &[forward::Point::Reset]].concat();
+    everything(&cluster, &front.through, &of_runtime);
     libraries(&front.through);
     two_clusters(&cluster, &front);
 }
@@ -178,9 +198,11 @@ fn two_clusters(old: &Cluster, front: &Front) {
     let [upstream_old, upstream_new] = [format!("old={}", front.direct), format!("new={direct}")];
     let gateway = gateway(old, &["--upstream", &upstream_old, "--upstream", &upstream_new]);
     let address = gateway.address();
-    for (name, token, version) in
-        [("old", &front.token, "v1.20."), ("new", &token_of_new, "v1.37.")]
-    {
+    // The old one is built without a word of its own version.
+    for (name, token, version) in [
+        ("old", &front.token, "\"goVersion\": \"go1.19"),
+        ("new", &token_of_new, "\"gitVersion\": \"v1.37."),
+    ] {
         let path = format!("{address}/clusters/{name}");
         let kubeconfig = kubeconfig(old, name, &path, token);
         for age in [KUBECTLS[0], KUBECTLS[3]] {

@@ -317,6 +317,7 @@ fn a_user_by_certificate_stays_that_user() {
             let left = client.run(&[], &["sh", "-c", "echo me; exit 5"], Input::Nothing);
             assert_eq!((left.status.code(), &*left.stdout), (Some(5), &b"me\n"[..]), "{left:?}");
         }
+        kept(how, &address, &pair);
         let others = ours(&config, &["box"]).with("--as=admin").run(&[], &["true"], Input::Nothing);
         assert_eq!(others.status.code(), Some(1), "{others:?}");
     }
@@ -350,5 +351,43 @@ fn stays(how: &str, address: &str, pair: &[PathBuf; 2]) {
         let (code, name, _) = who(address, None, &[header]);
         let nobody = code == 401 || code == 403 || name == "system:anonymous";
         assert!(nobody, "{how}: {header}: {code} {name}");
+    }
+}
+
+/// What comes later on a connection is judged by itself, also behind an upgrade that was refused.
+fn kept(how: &str, address: &str, pair: &[PathBuf; 2]) {
+    let url = |path: &str| format!("https://{address}{path}");
+    let secrets = url("/api/v1/namespaces/kube-system/secrets");
+    let refused = url("/api/v1/namespaces/default/pods/nobody/exec?command=id&stdout=true");
+    let bearer = "Authorization: Bearer viewer-token";
+    let protocol = "Sec-WebSocket-Protocol: v5.channel.k8s.io";
+    let mut upgrade = vec!["--header", "Connection: Upgrade", "--header", "Upgrade: websocket"];
+    for line in WEBSOCKET.trim_end().split("\r\n").chain([protocol]) {
+        upgrade.extend(["--header", line]);
+    }
+    // Each is a request of its own with its credentials; the last ones have another's, and none.
+    let [certificate, key] = pair.each_ref().map(|path| path.to_str().unwrap());
+    let by_certificate = ["--cert", certificate, "--key", key];
+    let mut with_certificate = [&by_certificate[..], &upgrade, &[&refused]].concat();
+    with_certificate.extend(["--next"]);
+    with_certificate.extend([&by_certificate[..], &[&secrets]].concat());
+    let by_token = ["--header", bearer];
+    let pod = url(POD);
+    let with_tokens =
+        [&by_token[..], &[&pod], &["--next"], &[&secrets], &["--next"], &by_token, &[&secrets]];
+    for (words, codes) in [(with_certificate, "404 403"), (with_tokens.concat(), "200 403 403")] {
+        let each =
+            ["--silent", "--insecure", "--http1.1", "--noproxy", "*", "--output", "/dev/null"];
+        let each = [&each[..], &["--write-out", "%{http_code} "]].concat();
+        let mut curl = Command::new("curl");
+        for (index, request) in words.split(|word| *word == "--next").enumerate() {
+            if index > 0 {
+                curl.arg("--next");
+            }
+            curl.args(&each).args(request);
+        }
+        let output = curl.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(said.trim(), codes, "{how}");
     }
 }

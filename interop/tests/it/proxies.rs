@@ -19,6 +19,7 @@ use bowline_interop::forward::app::App;
 use bowline_interop::parts::root;
 use bowline_interop::proxies::{Proxy, ROWS, Row, Suite, Trust, version};
 use bowline_interop::server::Server;
+use http::StatusCode;
 
 use crate::extended_connect::{self, Outcome};
 use crate::forward::host_pod;
@@ -94,6 +95,20 @@ fn judge(row: &Row, cells: &Cells) {
         assert!(cells.behind[1], "{name}: a gateway behind it: {cells:?}");
     }
     assert!(!old || cells.behind[0], "{name}: a gateway behind it: {cells:?}");
+    match &cells.over_http2 {
+        Outcome::NotOffered => {}
+        // Over HTTP/1.1 it sends on no key, without which no server may take a WebSocket.
+        Outcome::Refused(code) if new => {
+            assert_eq!((row.program, code), ("Envoy", &Some(StatusCode::BAD_REQUEST)), "{name}");
+        }
+        Outcome::Refused(_) => {}
+        outcome => assert!(is_whole(outcome), "{name}: {outcome:?}"),
+    }
+}
+
+fn is_whole(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Ended(output, status)
+        if output == "magic" && status.contains("\"Success\""))
 }
 
 impl<'a> Place<'a> {
@@ -103,7 +118,7 @@ impl<'a> Place<'a> {
         let trust = Trust { authority: pki("ca.crt"), certificate, key };
         let token = token(cluster);
         let upstream = kubeconfig(cluster, "upstream", &cluster.address(), &token);
-        let gateway = gateway(cluster, &["--upstream", &upstream]);
+        let gateway = gateway(cluster, &["--http2-websockets", "--upstream", &upstream]);
         Place { cluster, trust, token, app: App::start(), gateway }
     }
 
@@ -113,9 +128,10 @@ impl<'a> Place<'a> {
         };
         let proxy = Proxy::start(row, port(&self.cluster.address()), &self.trust);
         let direct = write("alone", &proxy.address);
-        let alone = self.both(&direct);
         let gateway = gateway(self.cluster, &["--upstream", &direct]);
+        // Before anything hangs in it.
         let before = self.both(&write("before", &gateway.address()));
+        let alone = self.both(&direct);
         drop((proxy, gateway));
         let proxy = Proxy::start(row, port(&self.gateway.address()), &self.trust);
         let behind = self.both(&write("behind", &proxy.address));
@@ -252,12 +268,7 @@ fn tabled(found: &[(usize, Cells)]) -> String {
         let over_http2 = match &cells.over_http2 {
             Outcome::NotOffered => "not offered",
             Outcome::Refused(_) => "refused",
-            Outcome::Ended(output, status)
-                if output == "magic" && status.contains("\"Success\"") =>
-            {
-                "yes"
-            }
-            Outcome::Ended(..) => "lost",
+            Outcome::Ended(..) => "yes",
         };
         let [a, b] = cells.alone.map(word);
         let [c, d] = cells.behind.map(word);
