@@ -10,7 +10,7 @@ use bowline_interop::copy::there_and_back;
 use bowline_interop::forward;
 
 use crate::cri::{FORWARDED, face, listed};
-use crate::forward::{CONTAINERD, KUBECTL, host_pod};
+use crate::forward::{KUBECTL, OLD_CONTAINERD, host_pod};
 use crate::parts::{kubectl, ours};
 use crate::who::ask;
 
@@ -44,7 +44,7 @@ fn a_cluster_of_2020_speaks_websocket_v5_and_the_tunnel() {
 fn our_forward_through_a_cluster_of_2020_falls_back() {
     let cluster = Cluster::up(&[OLD_RUNTIME, OLD_KUBERNETES]);
     host_pod(&cluster);
-    forward::check(&ours(&cluster.admin(), &["host"]).forwarding(), &FORWARDED, CONTAINERD);
+    forward::check(&ours(&cluster.admin(), &["host"]).forwarding(), &FORWARDED, OLD_CONTAINERD);
 }
 
 /// All of the list, and copies: each session comes to the face in this way.

@@ -20,6 +20,9 @@ pub const KUBECTL: &[Point] = &[Point::ServerEnds];
 /// end of both a second later.
 pub const CONTAINERD: &[Point] = &[Point::ClientEnds, Point::ServerEnds];
 
+/// What containerd 1.7 gets wrong: it makes a good end of a reset as well.
+pub const OLD_CONTAINERD: &[Point] = &[Point::ClientEnds, Point::ServerEnds, Point::Reset];
+
 /// How much is transferred: 64 MiB each way unless `BOWLINE_BULK_MIB` says otherwise.
 fn amounts() -> Amounts {
     let mib = std::env::var("BOWLINE_BULK_MIB").ok();

@@ -15,7 +15,7 @@ use bowline_interop::{forward, list};
 
 use crate::attach;
 use crate::extended_connect::{self, Outcome};
-use crate::forward::{CONTAINERD as FORWARD_OF_CONTAINERD, host_pod};
+use crate::forward::{CONTAINERD as FORWARD_OF_CONTAINERD, OLD_CONTAINERD, host_pod};
 use crate::libraries::{Program, forwards, kube_rs_forwards_to, kube_rs_runs};
 use crate::parts::{KUBECTLS, bowline, kubectl, ours};
 use crate::real::CONTAINERD;
@@ -183,9 +183,7 @@ fn a_browser_over_http2_streams_through_it() {
 fn every_client_streams_through_it_into_a_cluster_of_2020() {
     let cluster = Cluster::up(&[OLD_RUNTIME, OLD_KUBERNETES]);
     let front = Front::of(&cluster, &[]);
-    // The old containerd makes a good end of a reset as well.
-    let of_runtime = [FORWARD_OF_CONTAINERD, &[forward::Point::Reset]].concat();
-    everything(&cluster, &front.through, &of_runtime);
+    everything(&cluster, &front.through, OLD_CONTAINERD);
     libraries(&front.through);
     two_clusters(&cluster, &front);
 }
