@@ -102,6 +102,12 @@ impl Heartbeat {
         self.paused = paused;
     }
 
+    /// Returns when the peer was heard last, where it was never pinged.
+    #[must_use]
+    pub fn heard_at(&self) -> Time {
+        Time::ZERO + self.next_ping.since(Time::ZERO).saturating_sub(self.every)
+    }
+
     /// Whether we have stopped reading, so that nothing of the peer can be heard.
     #[must_use]
     pub fn is_paused(&self) -> bool {
@@ -148,34 +154,27 @@ impl Heartbeat {
 /// Decides when a server pings a client that is quiet, so that nothing between them closes the
 /// connection. It judges nobody: a client that does not read cannot answer, and is not dead for
 /// that.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct KeepAlive {
-    every: Option<Duration>,
-    next: Time,
+    every: Duration,
+    pinged: Time,
 }
 
 impl KeepAlive {
     /// Pings after `every` without a byte of the client.
     #[must_use]
     pub fn new(every: Duration) -> KeepAlive {
-        KeepAlive { every: Some(every), next: Time::ZERO + every }
+        KeepAlive { every, pinged: Time::ZERO }
     }
 
-    /// Records that bytes of any kind came.
-    pub fn heard(&mut self, now: Time) {
-        if let Some(every) = self.every {
-            self.next = now + every;
-        }
-    }
-
-    /// Pings where that is due, by `ping`. Returns the next deadline, if there is any.
-    pub fn beat(&mut self, now: Time, ping: impl FnOnce()) -> Option<Time> {
-        let every = self.every?;
-        if now >= self.next {
-            self.next = now + every;
+    /// Pings where that is due, by `ping`, a client that was heard at `heard`. Returns the next
+    /// deadline.
+    pub fn beat(&mut self, now: Time, heard: Time, ping: impl FnOnce()) -> Time {
+        if now >= self.pinged.max(heard) + self.every {
+            self.pinged = now;
             ping();
         }
-        Some(self.next)
+        self.pinged.max(heard) + self.every
     }
 }
 
@@ -268,16 +267,14 @@ mod tests {
     #[test]
     fn a_quiet_client_is_pinged_and_never_judged() {
         let mut keep_alive = KeepAlive::new(EVERY);
-        let pings = |keep_alive: &mut KeepAlive, from: u64, until: u64| {
+        let pings = |keep_alive: &mut KeepAlive, heard: u64, from: u64, until: u64| {
             let mut pings = alloc::vec::Vec::new();
             for second in from..until {
-                keep_alive.beat(seconds(second), || pings.push(second));
+                keep_alive.beat(seconds(second), seconds(heard), || pings.push(second));
             }
             pings
         };
-        assert_eq!(pings(&mut keep_alive, 0, 11), [5, 10]);
-        keep_alive.heard(seconds(12));
-        assert_eq!(pings(&mut keep_alive, 12, 1000).first(), Some(&17));
-        assert_eq!(KeepAlive::default().beat(seconds(9), || panic!("none was asked for")), None);
+        assert_eq!(pings(&mut keep_alive, 0, 0, 11), [5, 10]);
+        assert_eq!(pings(&mut keep_alive, 12, 12, 1000).first(), Some(&17));
     }
 }

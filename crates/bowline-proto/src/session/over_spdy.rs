@@ -45,7 +45,7 @@ pub struct OverSpdy {
     error: Vec<u8>,
     heartbeat: Heartbeat,
     /// At a server.
-    keep_alive: KeepAlive,
+    keep_alive: Option<KeepAlive>,
     input_ended: bool,
     state: State,
 }
@@ -92,7 +92,7 @@ impl OverSpdy {
             sizes: Sizes::default(),
             error: Vec::new(),
             heartbeat: Heartbeat::new(Time::ZERO, limits::PING_EVERY, limits::SILENCE_PATIENCE),
-            keep_alive: KeepAlive::default(),
+            keep_alive: None,
             input_ended: false,
             state: State::Setup(Time::ZERO + limits::STREAMS_PATIENCE),
         }
@@ -100,7 +100,7 @@ impl OverSpdy {
 
     /// See [`Session::keep_alive`](super::Session::keep_alive).
     pub fn keep_alive(&mut self, every: Duration) {
-        self.keep_alive = KeepAlive::new(every);
+        self.keep_alive = Some(KeepAlive::new(every));
     }
 
     /// See [`Session::begin`](super::Session::begin).
@@ -469,15 +469,25 @@ impl OverSpdy {
         flushed && (self.side == Side::Client || self.input_ended)
     }
 
+    /// Pings a client that is quiet, at a server that is to. Apart from the beat of a client, which
+    /// comes with each message.
+    #[cold]
+    #[inline(never)]
+    fn keep_alive_beat(&mut self, now: Time) -> Option<Time> {
+        let is_empty = self.spdy.unsent() == 0;
+        let heard = self.heartbeat.heard_at();
+        let keep_alive = self.keep_alive.as_mut()?;
+        Some(keep_alive.beat(now, heard, || {
+            // One that waits already says as much.
+            if is_empty {
+                self.spdy.ping();
+            }
+        }))
+    }
+
     fn beat(&mut self, now: Time) -> Option<Time> {
         if self.side == Side::Server {
-            let is_empty = self.spdy.unsent() == 0;
-            return self.keep_alive.beat(now, || {
-                // One that waits already says as much.
-                if is_empty {
-                    self.spdy.ping();
-                }
-            });
+            return self.keep_alive_beat(now);
         }
         let has_room = self.spdy.outbox().len() < limits::OUTBOX_BYTES;
         let ping = || if has_room { self.spdy.ping() } else { None };
@@ -504,7 +514,6 @@ impl Machine for OverSpdy {
 
     fn receive(&mut self, now: Time, input: BytesMut) {
         self.heartbeat.heard(now);
-        self.keep_alive.heard(now);
         self.spdy.receive(input);
     }
 

@@ -50,7 +50,7 @@ pub struct OverWebSocket {
     stdin_ended: bool,
     heartbeat: Heartbeat,
     /// At a server.
-    keep_alive: KeepAlive,
+    keep_alive: Option<KeepAlive>,
     /// How many pings were sent.
     pings: u32,
     input_ended: bool,
@@ -104,7 +104,7 @@ impl OverWebSocket {
             error: Vec::new(),
             stdin_ended: false,
             heartbeat: Heartbeat::new(Time::ZERO, limits::PING_EVERY, limits::SILENCE_PATIENCE),
-            keep_alive: KeepAlive::default(),
+            keep_alive: None,
             pings: 0,
             input_ended: false,
             state: State::Open,
@@ -133,7 +133,7 @@ impl OverWebSocket {
 
     /// See [`Session::keep_alive`](super::Session::keep_alive).
     pub fn keep_alive(&mut self, every: Duration) {
-        self.keep_alive = KeepAlive::new(every);
+        self.keep_alive = Some(KeepAlive::new(every));
     }
 
     /// See [`Session::begin`](super::Session::begin). Over WebSocket the channels are open from the
@@ -474,18 +474,28 @@ impl OverWebSocket {
         }
     }
 
+    /// Pings a client that is quiet, at a server that is to. Apart from the beat of a client, which
+    /// comes with each message.
+    #[cold]
+    #[inline(never)]
+    fn keep_alive_beat(&mut self, now: Time) -> Option<Time> {
+        let is_empty = self.websocket.unsent() == 0;
+        let heard = self.heartbeat.heard_at();
+        let keep_alive = self.keep_alive.as_mut()?;
+        Some(keep_alive.beat(now, heard, || {
+            // One that waits already says as much.
+            if is_empty {
+                self.websocket.ping(&[]);
+            }
+        }))
+    }
+
     /// Pings if that is due; returns the next deadline. Servers ping only to keep a
     /// connection: a client that does not read cannot answer, and is not dead for that. Hosts that
     /// are gone are found by the kernel.
     fn beat(&mut self, now: Time) -> Option<Time> {
         if self.side == Side::Server {
-            let is_empty = self.websocket.unsent() == 0;
-            return self.keep_alive.beat(now, || {
-                // One that waits already says as much.
-                if is_empty {
-                    self.websocket.ping(&[]);
-                }
-            });
+            return self.keep_alive_beat(now);
         }
         let has_room = self.websocket.unsent() < limits::OUTBOX_BYTES;
         let ping = || {
@@ -519,7 +529,6 @@ impl Machine for OverWebSocket {
 
     fn receive(&mut self, now: Time, input: BytesMut) {
         self.heartbeat.heard(now);
-        self.keep_alive.heard(now);
         self.websocket.receive(input);
     }
 
