@@ -38,8 +38,8 @@ pub const BACKEND: Flag = Flag::text(
     "WHAT",
     "What the streams of pods go to. api-server: the API server of --upstream, which asks who may. \
      nodes: the kubelets of its cluster, as an API server does it: who it is and whether they may \
-     is \
-     asked here, and the nodes are those that it knows. All other requests go to the API server.",
+     is asked here, and the nodes are those that it knows. All other requests go to the API \
+     server.",
 )
 .default("api-server");
 
@@ -65,16 +65,14 @@ pub const ALLOW_NODE_ADDRESSES: Flag = Flag::list(
     "CIDRS",
     "With --backend=nodes, dial nodes in these networks, too. Addresses that are loopback, \
      link-local, multicast or unspecified are refused otherwise: a node says itself where it is, \
-     and \
-     could mean this machine.",
+     and could mean this machine.",
 );
 
 /// `--disable-kubelet-cert-cn-validation`.
 pub const NO_COMMON_NAMES: Flag = Flag::switch(
     "disable-kubelet-cert-cn-validation",
     "With --backend=nodes and --kubelet-certificate-authority, take a kubelet's certificate \
-     whatever \
-     its common name is. Without this it must be system:node:NAME (KEP-4872).",
+     whatever its common name is. Without this it must be system:node:NAME (KEP-4872).",
 );
 
 /// What means nothing without `--backend=nodes`.

@@ -57,8 +57,7 @@ pub const SILENCE: Flag = Flag::duration(
     "silence-timeout",
     "End a session whose client sent nothing at all for this long, not even the answer to a ping. \
      A stopped client (Ctrl-Z) is as silent as one that is gone. 0 is never; a host that is gone \
-     is \
-     found in any case.",
+     is found in any case.",
 )
 .default("0s");
 

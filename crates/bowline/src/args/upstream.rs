@@ -69,8 +69,7 @@ pub const CLIENT_IDENTITY: Flag = Flag::text(
 pub const ALLOW_IMPERSONATION: Flag = Flag::switch(
     "allow-impersonation",
     "Let users with a certificate act as others (kubectl --as), where the API server allows them \
-     to \
-     impersonate those. Users with a token may always ask it themselves.",
+     to impersonate those. Users with a token may always ask it themselves.",
 );
 
 /// `--http2-websockets`.
