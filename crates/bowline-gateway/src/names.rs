@@ -2,6 +2,13 @@
 
 use std::fmt::Write as _;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC};
+
+/// What stands as it is in a path, and in the name of a header: letters, digits, and these. All
+/// else is escaped, also what two servers could read in two ways.
+pub(crate) const UNESCAPED: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
 /// Returns the namespace and the name of a service account by its user name; `None` for others.
 #[must_use]
 pub(crate) fn service_account(user: &str) -> Option<(&str, &str)> {

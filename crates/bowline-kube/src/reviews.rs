@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
 use tokio::time::sleep;
 
-pub use self::access::AccessReviews;
+pub use self::access::{AccessReviews, self_review};
 pub use self::token::TokenReviews;
 use crate::api::{Api, ApiError};
 

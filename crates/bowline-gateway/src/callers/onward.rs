@@ -9,14 +9,12 @@ use std::fmt::Write as _;
 
 use bowline_io::auth::{AUTHENTICATED, Token, User};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::utf8_percent_encode;
 
 use crate::impersonation::Impersonation;
+use crate::names::UNESCAPED;
 use crate::status::Refusal;
 
-/// What stands in the name of a header as it is: lower-case letters and digits, and these. All else
-/// is escaped, also what two servers could read in two ways.
-const KEY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 /// The key of extra in which a cluster's audit finds who acts as the user.
 const ORIGINAL_USER: &str = "bowline/original-user";
 
@@ -133,7 +131,7 @@ fn add_extra(
             'A'..='Z' => {
                 let _ = write!(name, "%{:02X}", u32::from(letter));
             }
-            letter => name.extend(utf8_percent_encode(letter.encode_utf8(&mut [0; 4]), KEY)),
+            letter => name.extend(utf8_percent_encode(letter.encode_utf8(&mut [0; 4]), UNESCAPED)),
         }
     }
     let unreadable = |_| Refusal::bad_request("a key of extra cannot be sent in a header");

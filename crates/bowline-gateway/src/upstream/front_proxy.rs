@@ -1,23 +1,17 @@
 //! Whether an API server believes this gateway when it names users in headers. One that does not
 //! would take every one of them for the gateway's own user.
 
-use std::time::Duration;
-
 use bowline_io::random;
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, StatusCode, header};
-use http_body_util::{BodyExt, Full, Limited};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
+use super::question::{PATIENCE, ask};
 use super::{ApiServer, unreachable};
 use crate::callers::Onward;
 use crate::status::Refusal;
 
-/// How long the API server may take to say it.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// The longest answer.
-const BYTES: usize = 64 * 1024;
 const REVIEWS: &str = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
 
 impl ApiServer {
@@ -68,17 +62,11 @@ impl ApiServer {
         path: &str,
         body: String,
     ) -> Result<(StatusCode, Bytes), Refusal> {
-        let failed = |error: &dyn std::error::Error| unknown(&error.to_string());
-        let body = Full::new(Bytes::from(body)).map_err(|never| match never {}).boxed_unsync();
-        let json = HeaderValue::from_static("application/json");
-        let request = Request::builder().method(method).uri(format!("{}{path}", self.prefix));
-        let request = request.header("x-remote-user", name).header(header::ACCEPT, &json);
-        let request = request.header(header::CONTENT_TYPE, json).body(body);
-        let request = request.map_err(|error| failed(&error))?;
-        let answer = self.own_pool.send(request).await.map_err(|error| failed(&error))?;
-        let status = answer.status();
-        let body = Limited::new(answer.into_body(), BYTES).collect().await;
-        Ok((status, body.map_err(|error| unknown(&error.to_string()))?.to_bytes()))
+        let bad = |error: http::Error| unknown(&error.to_string());
+        let name = HeaderValue::try_from(name).map_err(|error| bad(error.into()))?;
+        let headers = HeaderMap::from_iter([(HeaderName::from_static("x-remote-user"), name)]);
+        let path = format!("{}{path}", self.prefix);
+        ask(&self.own_pool, method, path, headers, body).await.map_err(|why| unknown(&why))
     }
 }
 

@@ -1,23 +1,16 @@
 //! Whether a caller may do something, as the API server says it to the caller itself.
 
-use std::time::Duration;
-
 use bowline_io::auth::Attributes;
-use bytes::Bytes;
-use http::{HeaderValue, Request, StatusCode, header};
-use http_body_util::{BodyExt, Full, Limited};
-use serde_json::{Value, json};
+use bowline_kube::reviews::self_review;
+use http::{Method, StatusCode};
+use serde_json::Value;
 use tokio::time::timeout;
 
+use super::question::{PATIENCE, ask};
 use super::{ApiServer, unreachable};
 use crate::authz::forbidden;
 use crate::callers::Caller;
 use crate::status::Refusal;
-
-/// How long the API server may take to say it.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// The longest answer.
-const BYTES: usize = 64 * 1024;
 
 impl ApiServer {
     /// Demands that the caller may do what `attributes` say, by a SelfSubjectAccessReview.
@@ -52,45 +45,12 @@ impl ApiServer {
         attributes: &Attributes,
     ) -> Result<(StatusCode, Value), Refusal> {
         self.demand_believed(&caller.onward).await?;
-        let body = Full::new(Bytes::from(review_of(attributes).to_string()));
         let path = format!("{}/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", self.prefix);
-        let request = Request::post(path).body(body.map_err(|never| match never {}).boxed_unsync());
-        let mut request = request.map_err(|error| no_review(&error.to_string()))?;
-        let json = HeaderValue::from_static("application/json");
-        request.headers_mut().insert(header::CONTENT_TYPE, json.clone());
-        request.headers_mut().insert(header::ACCEPT, json);
-        for (name, value) in &caller.onward.headers {
-            request.headers_mut().append(name, value.clone());
-        }
-        let answer = self.pool(caller).send(request).await;
-        let answer = answer.map_err(|error| no_review(&error.to_string()))?;
-        let status = answer.status();
-        let body = Limited::new(answer.into_body(), BYTES).collect().await;
-        let body = body.map_err(|error| no_review(&error.to_string()))?.to_bytes();
-        Ok((status, serde_json::from_slice(&body).unwrap_or_default()))
+        let (headers, review) = (caller.onward.headers.clone(), self_review(attributes));
+        let answer = ask(self.pool(caller), Method::POST, path, headers, review.to_string()).await;
+        let (status, said) = answer.map_err(|why| no_review(&why))?;
+        Ok((status, serde_json::from_slice(&said).unwrap_or_default()))
     }
-}
-
-fn review_of(attributes: &Attributes) -> Value {
-    let spec = match attributes {
-        Attributes::Resource(asked) => json!({"resourceAttributes": {
-            "namespace": asked.namespace,
-            "verb": asked.verb,
-            "group": asked.group,
-            "version": asked.version,
-            "resource": asked.resource,
-            "subresource": asked.subresource,
-            "name": asked.name,
-        }}),
-        Attributes::NonResource { verb, path } => {
-            json!({"nonResourceAttributes": {"path": path, "verb": verb}})
-        }
-    };
-    json!({
-        "apiVersion": "authorization.k8s.io/v1",
-        "kind": "SelfSubjectAccessReview",
-        "spec": spec,
-    })
 }
 
 fn no_review(why: &str) -> Refusal {

@@ -6,6 +6,7 @@ mod far_carrier;
 mod front_proxy;
 mod headers;
 mod leave;
+mod question;
 mod redirects;
 mod rest;
 mod streams;

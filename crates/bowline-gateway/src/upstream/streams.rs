@@ -11,20 +11,17 @@ use bowline_proto::session::Protocol;
 use bowline_proto::session::protocol::Carrier;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-
+use percent_encoding::utf8_percent_encode;
 use serde_json::Value;
 
 use super::{ApiServer, add_client_headers};
 use crate::backend::{Backend, Destination, FarLeg, Target};
 use crate::callers::{Caller, Onward};
 use crate::components::Answer;
+use crate::names::UNESCAPED;
 use crate::nodes;
 use crate::options::{ExecOptions, ForwardOptions, LogOptions, Verb};
 use crate::status::Refusal;
-
-/// What stands in a path as it is.
-const NAME: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 impl Backend for Arc<ApiServer> {
     fn find<'a>(
@@ -32,7 +29,7 @@ impl Backend for Arc<ApiServer> {
         caller: &'a Caller,
         target: Target<'a>,
     ) -> Answer<'a, Box<dyn Destination>> {
-        let name = |text| utf8_percent_encode(text, NAME);
+        let name = |text| utf8_percent_encode(text, UNESCAPED);
         let Target { namespace, pod, container, query, headers } = target;
         let pod_path =
             format!("{}/api/v1/namespaces/{}/pods/{}", self.prefix, name(namespace), name(pod));

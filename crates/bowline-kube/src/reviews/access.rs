@@ -8,6 +8,7 @@ use bowline_io::auth::{
 };
 use bowline_io::text::sanitized;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::answers::{Answers, Keep};
 use super::{Kind, or_default, review};
@@ -45,6 +46,14 @@ struct Spec<'a> {
     groups: &'a [String],
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     extra: &'a BTreeMap<String, Vec<String>>,
+    #[serde(flatten)]
+    about: About<'a>,
+}
+
+/// What somebody wants to do: one of the two.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct About<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     resource_attributes: Option<Resource<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -73,20 +82,35 @@ struct NonResource<'a> {
     verb: &'a str,
 }
 
+/// Returns the SelfSubjectAccessReview by which somebody asks about themselves.
+#[must_use]
+pub fn self_review(attributes: &Attributes) -> Value {
+    json!({
+        "apiVersion": KIND.version,
+        "kind": "SelfSubjectAccessReview",
+        "spec": About::of(attributes),
+    })
+}
+
 impl<'a> Spec<'a> {
     fn of(user: &'a User, attributes: &'a Attributes) -> Spec<'a> {
-        let (resource_attributes, non_resource_attributes) = match attributes {
-            Attributes::Resource(asked) => (Some(Resource::of(asked)), None),
-            Attributes::NonResource { verb, path } => (None, Some(NonResource { path, verb })),
-        };
         Spec {
             user: &user.name,
             uid: &user.uid,
             groups: &user.groups,
             extra: &user.extra,
-            resource_attributes,
-            non_resource_attributes,
+            about: About::of(attributes),
         }
+    }
+}
+
+impl<'a> About<'a> {
+    fn of(attributes: &'a Attributes) -> About<'a> {
+        let (resource_attributes, non_resource_attributes) = match attributes {
+            Attributes::Resource(asked) => (Some(Resource::of(asked)), None),
+            Attributes::NonResource { verb, path } => (None, Some(NonResource { path, verb })),
+        };
+        About { resource_attributes, non_resource_attributes }
     }
 
     fn attribute_bytes(&self) -> usize {
@@ -154,7 +178,7 @@ impl AccessReviews {
                 (REFUSED_KEPT, reason.len())
             }
         };
-        let keep = (spec.attribute_bytes() < ATTRIBUTE_BYTES).then_some(Keep { time, bytes });
+        let keep = (spec.about.attribute_bytes() < ATTRIBUTE_BYTES).then_some(Keep { time, bytes });
         Ok((decision, keep))
     }
 }
@@ -198,13 +222,13 @@ mod tests {
                 "subresource": "proxy", "name": "n"},
         });
         assert_eq!(serde_json::to_value(&spec).unwrap(), expected);
-        assert_eq!(spec.attribute_bytes(), 19);
+        assert_eq!(spec.about.attribute_bytes(), 19);
         let path = Attributes::NonResource { verb: "get".into(), path: "/x".into() };
         let nobody = User::default();
         let spec = Spec::of(&nobody, &path);
         let expected = json!({"user": "", "nonResourceAttributes": {"path": "/x", "verb": "get"}});
         assert_eq!(serde_json::to_value(&spec).unwrap(), expected);
-        assert_eq!(spec.attribute_bytes(), 5);
+        assert_eq!(spec.about.attribute_bytes(), 5);
     }
 
     #[test]
