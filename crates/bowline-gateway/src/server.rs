@@ -119,22 +119,20 @@ impl Gateway {
             peer.mark_authenticated();
         }
         let is_stream = is_upgrade(request.headers());
-        let route = match route {
-            Ok(route) if is_whole && !route.is_stream() => {
-                if is_stream {
-                    self.demand_kubelet_stream(&caller, &request).await?;
-                }
-                request.extensions_mut().insert(self.living);
-                return rest.answer(&caller, &route, request, &self.sessions).await;
-            }
+        let passed = match &route {
+            _ if !is_whole => None,
+            Ok(route) => (!route.is_stream()).then(|| route.clone()),
             // An API server reads it in its own way; but no stream may be hidden in it.
-            Err(BadPath::NotClean) if is_whole && !is_stream => {
-                let route = Route::Other { path };
-                request.extensions_mut().insert(self.living);
-                return rest.answer(&caller, &route, request, &self.sessions).await;
-            }
-            route => route,
+            Err(BadPath::NotClean) if !is_stream => Some(Route::Other { path }),
+            Err(_) => None,
         };
+        if let Some(route) = passed {
+            if is_stream {
+                self.demand_kubelet_stream(&caller, &request).await?;
+            }
+            request.extensions_mut().insert(self.living);
+            return rest.answer(&caller, &route, request, &self.sessions).await;
+        }
         // Only those who may ask for a path learn that nothing is there; a path that cannot be read
         // cannot be allowed to anybody.
         if route != Err(BadPath::NotText) {
