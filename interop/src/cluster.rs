@@ -16,9 +16,9 @@ pub const PODS: [&str; 2] = ["box", "gnu"];
 
 /// Names the directory of a cluster that is up, for tests that leave it as it is.
 const SHARED: &str = "BOWLINE_CLUSTER";
-/// Clusters that can be up at the same time; their pods share `POD_SUBNET`. The last part is for
-/// whoever brings up one that is shared.
-const PARTS: usize = 7;
+/// Clusters that can be up at the same time; each has a part of `POD_SUBNET` for its pods. The last
+/// part, 255, is for whoever brings up one that is shared.
+const PARTS: usize = 16;
 
 /// A container runtime and no Kubernetes: for tests that speak its own language.
 pub const RUNTIME_ALONE: (&str, &str) = ("ONLY", "containerd");
@@ -132,8 +132,11 @@ impl Cluster {
         self.kubectl(&["apply", "-f", file.to_str().unwrap()]);
         let names: Vec<String> = names.iter().map(|name| format!("pod/{name}")).collect();
         let wait = ["wait", "--for=condition=Ready", "--timeout=60s"];
-        let words: Vec<&str> = wait.into_iter().chain(names.iter().map(String::as_str)).collect();
-        self.kubectl(&words);
+        let names = names.iter().map(String::as_str);
+        if let Err(fault) = self.try_kubectl(&wait.into_iter().chain(names).collect::<Vec<_>>()) {
+            let events = self.kubectl(&["get", "events", "--sort-by=.lastTimestamp"]);
+            panic!("{fault}{events}");
+        }
     }
 
     /// Creates or replaces an object, status included.
@@ -148,11 +151,16 @@ impl Cluster {
 
     /// Runs kubectl as the administrator.
     pub fn kubectl(&self, words: &[&str]) -> String {
+        self.try_kubectl(words).unwrap_or_else(|fault| panic!("{fault}"))
+    }
+
+    /// The same; a failure is what it says.
+    fn try_kubectl(&self, words: &[&str]) -> Result<String, String> {
         let mut kubectl = Command::new(part("kubectl/1.37/kubectl"));
         kubectl.arg("--kubeconfig").arg(self.admin()).args(words);
         let output = kubectl.output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
+        let said = |text: &[u8]| String::from_utf8_lossy(text).into_owned();
+        if output.status.success() { Ok(said(&output.stdout)) } else { Err(said(&output.stderr)) }
     }
 
     /// Sends one of its programs a signal.
@@ -271,9 +279,10 @@ fn take_part() -> usize {
     free
 }
 
-/// An eighth of the subnet for pods.
+/// A part of the subnet for pods, with room for as many as a kubelet runs, and for those that have
+/// ended and still have their address.
 fn subnet(part: usize) -> String {
-    let whole = std::env::var("POD_SUBNET").unwrap_or_else(|_| "10.88.0.0/24".to_owned());
-    let base = whole.strip_suffix(".0/24").expect("POD_SUBNET is A.B.C.0/24");
-    format!("{base}.{}/27", 32 * part)
+    let whole = std::env::var("POD_SUBNET").unwrap_or_else(|_| "10.88.0.0/16".to_owned());
+    let base = whole.strip_suffix(".0.0/16").expect("POD_SUBNET is A.B.0.0/16");
+    format!("{base}.{part}.0/24")
 }

@@ -154,9 +154,9 @@ impl Cluster {
     fn script(&self, command: &str) -> Command {
         let mut script = Command::new("bash");
         script.arg(root().join("interop/parts/cluster.sh")).arg(command).arg(&self.0);
-        // The last eighth of what all share.
-        let whole = std::env::var("POD_SUBNET").unwrap_or_else(|_| "10.88.0.0/24".to_owned());
-        let part = whole.replace(".0/24", ".224/27");
+        // The last part of what all share.
+        let whole = std::env::var("POD_SUBNET").unwrap_or_else(|_| "10.88.0.0/16".to_owned());
+        let part = whole.replace(".0.0/16", ".255.0/24");
         script.env("POD_SUBNET", part).stdin(Stdio::null()).stdout(Stdio::null());
         script
     }

@@ -6,6 +6,7 @@ usage: forward.py KUBECONFIG NAMESPACE POD PORT BYTES
 Sends its input to the port and prints what comes back, until the port's side ends or BYTES have
 come. Ends with 1 and a line if the port could not be reached.
 """
+import os
 import sys
 import threading
 
@@ -39,7 +40,8 @@ def main(kubeconfig, namespace, pod, port, limit):
 
 
 def send(socket):
-    while data := sys.stdin.buffer.read1(64 * 1024):
+    # Not through sys.stdin: an interpreter that ends while a thread waits in there aborts.
+    while data := os.read(0, 64 * 1024):
         socket.sendall(data)
 
 
