@@ -113,9 +113,18 @@ impl Server {
         self.end(asked, Signal::INT)
     }
 
-    fn end(mut self, asked: Pid, signal: Signal) -> Duration {
+    /// Waits for the end of one that was asked to end already.
+    pub fn has_ended(self) {
+        self.ended(Instant::now());
+    }
+
+    fn end(self, asked: Pid, signal: Signal) -> Duration {
         let begun = Instant::now();
         let _ = kill_process(asked, signal);
+        self.ended(begun)
+    }
+
+    fn ended(mut self, begun: Instant) -> Duration {
         let (sender, done) = channel();
         let id = self.id();
         let watchdog = thread::spawn(move || {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-pub use rows::{ROWS, Row, Suite};
+pub use rows::{REPLICAS, ROWS, Row, Suite};
 
 use crate::parts::{part, root};
 use crate::server::until;
@@ -42,15 +42,23 @@ impl Proxy {
     /// Starts it in front of the server at `port`, and waits until that answers through it.
     #[must_use]
     pub fn start(row: &Row, port: u16, trust: &Trust) -> Proxy {
-        let started = (0..ATTEMPTS).find_map(|_| Proxy::tried(row, port, trust));
+        Proxy::start_before(row, &[port], trust)
+    }
+
+    /// The same in front of as many servers as its configuration has.
+    #[must_use]
+    pub fn start_before(row: &Row, servers: &[u16], trust: &Trust) -> Proxy {
+        let started = (0..ATTEMPTS).find_map(|_| Proxy::tried(row, servers, trust));
         started.unwrap_or_else(|| panic!("{} does not start", row.name()))
     }
 
     /// `None` if it has ended: somebody has got one of its ports meanwhile.
-    fn tried(row: &Row, port: u16, trust: &Trust) -> Option<Proxy> {
+    fn tried(row: &Row, servers: &[u16], trust: &Trust) -> Option<Proxy> {
         let place = tempfile::tempdir().expect("there is room for temporary files");
         let [front, middle, back] = free_ports();
-        let ports = [(8443, front), (6443, port), (8080, middle), (8081, back)];
+        let servers = servers.iter().zip(6443..).map(|(ours, shipped)| (shipped, *ours));
+        let around = [(8443, front), (8080, middle), (8081, back)];
+        let ports: Vec<_> = servers.chain(around).collect();
         configure(row, &ports, trust, place.path());
         let mut proxy = Proxy { address: format!("127.0.0.1:{front}"), place, programs: vec![] };
         for words in row.commands {
@@ -131,8 +139,12 @@ fn configure(row: &Row, ports: &[(u16, u16)], trust: &Trust, place: &Path) {
             changed += usize::from(text.contains(from));
             text = text.replace(from, to);
         }
-        for (shipped, ours) in ports {
-            text = text.replace(&shipped.to_string(), &ours.to_string());
+        // By way of marks: a port of this run may look like one that is shipped.
+        for (index, (shipped, _)) in ports.iter().enumerate() {
+            text = text.replace(&shipped.to_string(), &format!("<port {index}>"));
+        }
+        for (index, (_, ours)) in ports.iter().enumerate() {
+            text = text.replace(&format!("<port {index}>"), &ours.to_string());
         }
         made.push((path.file_name().expect("it has a name").to_owned(), text));
     }

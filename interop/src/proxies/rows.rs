@@ -108,6 +108,13 @@ const HAPROXY: Row = row(
     &["haproxy.cfg"],
     &[&["haproxy", "-db", "-f", "/etc/bowline/haproxy.cfg"]],
 );
+/// In front of two gateways; not in the table, since it passes bytes and knows no protocol.
+pub const REPLICAS: Row = row(
+    "HAProxy",
+    "haproxy",
+    &["haproxy-replicas.cfg"],
+    &[&["haproxy", "-db", "-f", "/etc/bowline/haproxy-replicas.cfg"]],
+);
 const APACHE: Row = row(
     "Apache",
     "apache2-bin",
