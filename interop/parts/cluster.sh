@@ -9,8 +9,8 @@
 #                          a command inside of the node's namespaces, where containerd's socket, the
 #                          pods' processes and their network namespaces are; `down` ends it
 #   cluster.sh restart DIR NAME
-#                          starts containerd, kubelet or face with its own words again, after a test has
-#                          ended it; pids/NAME is the new one
+#                          starts containerd, kubelet, face or kube-apiserver with its own words again,
+#                          after a test has ended it; pids/NAME is the new one
 #
 # Everything is in DIR: env (addresses, to be sourced), admin.kubeconfig (system:masters, by
 # certificate), viewer.kubeconfig (may get pods and `get` their exec, but not `create` it; by token),
@@ -92,6 +92,13 @@ start() { # NAME COMMAND...
   echo $! >"pids/$name"
 }
 
+# What `restart` starts again.
+start_for_restarts() { # NAME COMMAND...
+  mkdir -p machine
+  printf '%s\0' "${@:2}" >"machine/$1.words"
+  start "$@"
+}
+
 start_etcd() {
   local client=http://127.0.0.1:$ETCD_PORT peer=http://127.0.0.1:$ETCD_PEER_PORT
   start etcd "$parts/bin/etcd" --data-dir "$dir/etcd" --unsafe-no-fsync \
@@ -106,8 +113,9 @@ start_apiserver() {
   [ "$KUBERNETES" != 1.20 ] || own+=(--insecure-port=0)
   # ServiceAccount and the not-ready taint want controllers, and none runs here. The address to
   # advertise may not be a loopback one; nothing uses it.
-  # shellcheck disable=SC2086  # flags are split at spaces
-  start kube-apiserver "$kubernetes/kube-apiserver" \
+  # shellcheck disable=SC2206  # flags are split at spaces
+  own+=(${APISERVER_ARGS:-})
+  start_for_restarts kube-apiserver "$kubernetes/kube-apiserver" \
     --etcd-servers="http://127.0.0.1:$ETCD_PORT" \
     --bind-address=127.0.0.1 --secure-port="$APISERVER_PORT" \
     --advertise-address=192.0.2.2 --endpoint-reconciler-type=none --service-cluster-ip-range=10.0.0.0/24 \
@@ -117,10 +125,10 @@ start_apiserver() {
     --service-account-key-file=pki/service-account.key \
     --service-account-signing-key-file=pki/service-account.key \
     --disable-admission-plugins=ServiceAccount,TaintNodesByCondition --allow-privileged=true \
-    --kubelet-certificate-authority=pki/ca.crt "${own[@]}" \
+    --kubelet-certificate-authority=pki/ca.crt \
     --kubelet-client-certificate=pki/apiserver-kubelet-client.crt \
     --kubelet-client-key=pki/apiserver-kubelet-client.key \
-    --feature-gates="${APISERVER_FEATURE_GATES:-}" ${APISERVER_ARGS:-}
+    --feature-gates="${APISERVER_FEATURE_GATES:-}" "${own[@]}"
   wait_for 90 kube-apiserver kubectl get --raw /readyz
   wait_for 30 namespaces kubectl get namespaces default kube-node-lease
   kubectl apply -f - >>log/kubectl.log <<'YAML'
@@ -202,6 +210,11 @@ filled_in() { # COMMAND
 restart() { # NAME
   local words
   mapfile -d '' words <"machine/$1.words"
+  [ "$1" != kube-apiserver ] || {
+    start "$1" "${words[@]}"
+    wait_for 90 "$1" kubectl get --raw /readyz
+    return
+  }
   [ "$1" != face ] || rm -f "$face_socket"
   start "$1-again" nsenter --target "$(cat pids/node)" --mount --pid --wdns="$dir" "${words[@]}"
   wait_for 10 "$1" pgrep -P "$(cat "pids/$1-again")"

@@ -4,6 +4,8 @@
 //! that is refused costs a node nothing.
 
 use std::fmt::Debug;
+use std::future::{Future, ready};
+use std::pin::Pin;
 
 use bowline_io::serve::Body;
 use bowline_io::stream::Upgraded;
@@ -38,12 +40,15 @@ pub struct FarLeg {
     pub connection: Upgraded,
 }
 
+/// Whether something is ready, once that is found out.
+pub type Ready<'a> = Pin<Box<dyn Future<Output = bool> + Send + 'a>>;
+
 /// Finds what streams go to.
 pub trait Backend: Debug + Send + Sync {
-    /// Returns whether destinations can be found now, as far as that is known without looking for
-    /// one.
-    fn is_ready(&self) -> bool {
-        true
+    /// Finds out whether destinations can be found now, as far as that can be known without
+    /// looking for one.
+    fn is_ready(&self) -> Ready<'_> {
+        Box::pin(ready(true))
     }
 
     /// Finds the destination of a stream. Dials nothing, and does nothing that a client could
@@ -63,6 +68,12 @@ pub trait Backend: Debug + Send + Sync {
 pub trait Destination: Send + Sync {
     /// Returns the container that is meant; empty where the whole pod is.
     fn container(&self) -> &str;
+
+    /// Returns what is between this gateway and what it dials, for clients whose session is lost
+    /// there.
+    fn hop(&self) -> &'static str {
+        "gateway to node"
+    }
 
     /// Returns the carriers for a port-forward whose client speaks `near`, best first and at least
     /// one: WebSocket is the tunnel. After a refusal that [falls

@@ -4,7 +4,10 @@
 //! of a host of that name. All else is the cluster without a name, if there is one.
 
 use std::collections::BTreeMap;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use bowline_io::serve::{Peer, Reply};
 use http::uri::PathAndQuery;
@@ -38,7 +41,7 @@ impl Clusters {
     /// Answers a request, as [`Gateway::answer`] does.
     pub async fn answer(self, peer: Peer, mut request: Request<Incoming>) -> Reply {
         match request.uri().path() {
-            "/readyz" if !self.is_ready() => return status::text(503, "not ready"),
+            "/readyz" if !self.is_ready().await => return status::text(503, "not ready"),
             "/healthz" | "/livez" | "/readyz" => return status::text(200, "ok"),
             _ => {}
         }
@@ -49,8 +52,9 @@ impl Clusters {
     }
 
     /// Whether one of them is: a cluster that is gone must not take the others from their clients.
-    fn is_ready(&self) -> bool {
-        self.named.values().chain(&self.unnamed).any(Gateway::is_ready)
+    async fn is_ready(&self) -> bool {
+        let asked = self.named.values().chain(&self.unnamed).map(Gateway::is_ready);
+        any(asked.map(Box::pin).collect()).await
     }
 
     /// Returns the gateway of a request's cluster, and takes the prefix off its path.
@@ -67,6 +71,22 @@ impl Clusters {
         let name = host.rsplit_once(':').map_or(host, |(name, _)| name).to_ascii_lowercase();
         self.named.get(&name).or(self.unnamed.as_ref()).cloned()
     }
+}
+
+/// Waits for the first that says yes, or until all have said no.
+async fn any<F: Future<Output = bool> + Unpin>(mut asked: Vec<F>) -> bool {
+    poll_fn(|cx| {
+        let mut found = false;
+        asked.retain_mut(|one| match Pin::new(one).poll(cx) {
+            Poll::Pending => true,
+            Poll::Ready(is_so) => {
+                found |= is_so;
+                false
+            }
+        });
+        if found || asked.is_empty() { Poll::Ready(found) } else { Poll::Pending }
+    })
+    .await
 }
 
 /// Returns the name in the path of a target, and the target without it.

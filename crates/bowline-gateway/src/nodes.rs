@@ -2,6 +2,7 @@
 //!
 //! Where a node says itself where it is, [`NodeChecks`] keep it from being somebody else.
 
+use std::future::ready;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +21,7 @@ use bowline_proto::session::protocol::Carrier;
 use http::Method;
 use http_body_util::BodyExt;
 
-use crate::backend::{Backend, Destination, FarLeg, Target};
+use crate::backend::{Backend, Destination, FarLeg, Ready, Target};
 use crate::components::{Answer, Caller};
 use crate::facts::{Facts, Node, Pod};
 use crate::gates::{Gate, Gates};
@@ -134,8 +135,8 @@ fn preferred<'a>(node: &'a Node, kinds: &[String]) -> Option<&'a str> {
 }
 
 impl Backend for Nodes {
-    fn is_ready(&self) -> bool {
-        self.facts.is_ready()
+    fn is_ready(&self) -> Ready<'_> {
+        Box::pin(ready(self.facts.is_ready()))
     }
 
     fn find<'a>(&'a self, _: &'a Caller, target: Target<'a>) -> Answer<'a, Box<dyn Destination>> {

@@ -59,10 +59,9 @@ impl Gateway {
         self
     }
 
-    /// Returns whether it can serve streams, as far as that is known without trying one.
-    #[must_use]
-    pub fn is_ready(&self) -> bool {
-        self.sessions.phase() == Phase::Serving && self.components.backend.is_ready()
+    /// Finds out whether it can serve streams, as far as that can be known without trying one.
+    pub async fn is_ready(&self) -> bool {
+        self.sessions.phase() == Phase::Serving && self.components.backend.is_ready().await
     }
 
     /// Answers a request. A stream goes on as a task of the sessions after the answer.

@@ -64,6 +64,7 @@ pub(crate) async fn remote_command(
     record.far = protocol.label();
     let mut running = session.begin();
     let relay = Relay::with_tap(near_session, far_session, running.tap());
+    let relay = relay.with_hop(destination.hop());
     let bounds = gateway.living.bounds;
     gateway.sessions.run(running, request, move |near, end| {
         let relayed = Box::pin(join_within(bounds, near, far, relay, end, SHUTDOWN));

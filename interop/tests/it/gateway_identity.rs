@@ -12,7 +12,7 @@ use crate::parts::{KUBECTLS, kubectl, ours};
 use crate::who::ask;
 
 /// Kubernetes before 1.35: what comes as WebSocket needs `get` alone.
-const BEFORE_1_35: (&str, &str) =
+pub const BEFORE_1_35: (&str, &str) =
     ("APISERVER_FEATURE_GATES", "AuthorizePodWebsocketUpgradeCreatePermission=false");
 const GATE_OFF: &str = "--feature-gates=AuthorizePodWebsocketUpgradeCreatePermission=false";
 const POD: &str = "/api/v1/namespaces/default/pods/box";

@@ -33,6 +33,7 @@ mod gateway_drain;
 mod gateway_identity;
 mod gateway_nodes;
 mod gateway_plain;
+mod gateway_restarts;
 mod kubeconfigs;
 mod libraries;
 mod node_access;

@@ -6,6 +6,7 @@ mod far_carrier;
 mod front_proxy;
 mod headers;
 mod leave;
+mod presence;
 mod question;
 mod redirects;
 mod rest;
@@ -30,6 +31,7 @@ use tokio::sync::OnceCell;
 use self::exchange::Kept;
 pub use self::far_carrier::FarCarrier;
 use self::far_carrier::Remembered;
+use self::presence::Presence;
 use crate::callers::Onward;
 use crate::status::Refusal;
 
@@ -50,6 +52,7 @@ pub struct ApiServer {
     long_answers: Arc<AtomicUsize>,
     /// Set once the server has shown that it believes this gateway when it names users.
     believes: OnceCell<()>,
+    presence: Presence,
     commands: Remembered,
     forwards: Remembered,
 }
@@ -79,6 +82,7 @@ impl ApiServer {
             bare,
             prefix,
             believes: OnceCell::new(),
+            presence: Presence::default(),
             commands: remembered(),
             forwards: remembered(),
         }

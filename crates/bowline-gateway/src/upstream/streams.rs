@@ -15,7 +15,7 @@ use percent_encoding::utf8_percent_encode;
 use serde_json::Value;
 
 use super::{ApiServer, add_client_headers};
-use crate::backend::{Backend, Destination, FarLeg, Target};
+use crate::backend::{Backend, Destination, FarLeg, Ready, Target};
 use crate::callers::{Caller, Onward};
 use crate::components::Answer;
 use crate::names::UNESCAPED;
@@ -24,6 +24,10 @@ use crate::options::{ExecOptions, ForwardOptions, LogOptions, Verb};
 use crate::status::Refusal;
 
 impl Backend for Arc<ApiServer> {
+    fn is_ready(&self) -> Ready<'_> {
+        Box::pin(self.is_there())
+    }
+
     fn find<'a>(
         &'a self,
         caller: &'a Caller,
@@ -119,6 +123,10 @@ impl PodBehind {
 impl Destination for PodBehind {
     fn container(&self) -> &str {
         &self.container
+    }
+
+    fn hop(&self) -> &'static str {
+        "gateway to API server"
     }
 
     fn forward_carriers(&self, _: Carrier) -> &'static [Carrier] {

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bowline_gateway::callers::passed::Passed;
 use bowline_gateway::callers::{Caller, Callers, Onward, Vouching};
@@ -169,6 +170,41 @@ async fn who_cannot_be_reached_says_when_to_ask_again() {
         ask(gateway(mute, "").await, "POST", "/api", "Content-Length: 0\r\n").await;
     assert_eq!(status, 502);
     assert_eq!(message(&body), "the API server gave no answer: unexpected EOF");
+}
+
+/// A second counts as one moment: who asks needs no leave to.
+#[tokio::test]
+async fn it_is_ready_while_an_api_server_is_there() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    let answering = async |status: &'static str| {
+        let count = count.clone();
+        let server = played(move |head, mut stream| {
+            assert!(head.starts_with("GET /readyz HTTP/1.1\r\n"), "{head}");
+            assert!(!head.to_lowercase().contains("authorization"), "{head}");
+            count.fetch_add(1, Ordering::Relaxed);
+            async move {
+                let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                let _ = stream.read_u8().await;
+            }
+        });
+        gateway(server.await, "").await
+    };
+    for (status, code) in [("200 OK", 200), ("401 Unauthorized", 200), ("500 Not Ready", 503)] {
+        let (gateway, before) = (answering(status).await, asked.load(Ordering::Relaxed));
+        for _ in 0..3 {
+            assert_eq!(ask(gateway, "GET", "/readyz", "").await.0, code, "{status}");
+        }
+        assert_eq!(asked.load(Ordering::Relaxed) - before, 1);
+    }
+    let mute = played(|_, mut stream| async move {
+        let _ = stream.read_u8().await;
+    });
+    let mute = gateway(mute.await, "").await;
+    tokio::time::pause();
+    assert_eq!(ask(mute, "GET", "/readyz", "").await, (503, "not ready".to_owned()));
+    assert_eq!(ask(mute, "GET", "/livez", "").await.0, 200);
 }
 
 #[tokio::test]
