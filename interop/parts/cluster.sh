@@ -21,6 +21,10 @@
 #   ONLY=containerd          no Kubernetes: containerd, and a registry with the images of critest
 #   CONTAINERD=old           containerd 1.7, which has the CRI of old kubelets (v1alpha2) as well
 #   KUBERNETES=1.20          kube-apiserver and kubelet of that version; wants CONTAINERD=old
+#   CONTROLLERS=1            kube-controller-manager, kube-scheduler and kube-proxy as well, so that
+#                            Deployments run and Services have addresses, also for pods. It makes addresses,
+#                            routes and rules, for which it wants a network namespace of its own: run it by
+#                            unshare --net
 #   FACE=COMMAND             a program in the node's namespaces that serves the CRI on a socket of its
 #                            own, split at spaces. {face} is that socket, {containerd} containerd's, {dir}
 #                            is DIR. It is up before the kubelet, which is pointed at it
@@ -109,23 +113,28 @@ start_etcd() {
 
 start_apiserver() {
   local own=(--kubelet-preferred-address-types=Hostname,InternalIP)
+  if [ -n "$CONTROLLERS" ]; then
+    own+=(--bind-address=0.0.0.0)
+  else
+    # ServiceAccount and the not-ready taint want controllers. Nobody asks for an endpoint.
+    own+=(--bind-address=127.0.0.1 --endpoint-reconciler-type=none
+      --disable-admission-plugins=ServiceAccount,TaintNodesByCondition)
+  fi
   # Since 1.21 there is no other port.
   [ "$KUBERNETES" != 1.20 ] || own+=(--insecure-port=0)
-  # ServiceAccount and the not-ready taint want controllers, and none runs here. The address to
-  # advertise may not be a loopback one; nothing uses it.
+  # The address to advertise may not be a loopback one.
   # shellcheck disable=SC2206  # flags are split at spaces
   own+=(${APISERVER_ARGS:-})
   start_for_restarts kube-apiserver "$kubernetes/kube-apiserver" \
     --etcd-servers="http://127.0.0.1:$ETCD_PORT" \
-    --bind-address=127.0.0.1 --secure-port="$APISERVER_PORT" \
-    --advertise-address=192.0.2.2 --endpoint-reconciler-type=none --service-cluster-ip-range=10.0.0.0/24 \
+    --secure-port="$APISERVER_PORT" \
+    --advertise-address="$outside" --service-cluster-ip-range=10.0.0.0/24 \
     --tls-cert-file=pki/apiserver.crt --tls-private-key-file=pki/apiserver.key \
     --client-ca-file=pki/ca.crt --token-auth-file=pki/tokens.csv --authorization-mode=Node,RBAC \
     --service-account-issuer=https://kubernetes.default \
     --service-account-key-file=pki/service-account.key \
     --service-account-signing-key-file=pki/service-account.key \
-    --disable-admission-plugins=ServiceAccount,TaintNodesByCondition --allow-privileged=true \
-    --kubelet-certificate-authority=pki/ca.crt \
+    --allow-privileged=true --kubelet-certificate-authority=pki/ca.crt \
     --kubelet-client-certificate=pki/apiserver-kubelet-client.crt \
     --kubelet-client-key=pki/apiserver-kubelet-client.key \
     --feature-gates="${APISERVER_FEATURE_GATES:-}" "${own[@]}"
@@ -145,6 +154,31 @@ metadata: {name: viewer}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: viewer}
 subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: viewer}]
 YAML
+}
+
+# What is outside of a machine: an address that is not loopback's, and a way to all others.
+make_network() {
+  [ "$(readlink /proc/self/ns/net)" != "$(readlink /proc/1/ns/net)" ] ||
+    die 'CONTROLLERS=1 wants a network namespace of its own: unshare --net'
+  ip link set lo up
+  ip link add world type veth peer name beyond
+  ip address add "$outside/24" dev world
+  ip link set world up
+  ip link set beyond up
+  ip route add default via "${outside%.*}.1" dev world
+}
+
+start_controllers() {
+  start kube-controller-manager "$kubernetes/kube-controller-manager" --kubeconfig=admin.kubeconfig \
+    --leader-elect=false --secure-port=0 --root-ca-file=pki/ca.crt \
+    --service-account-private-key-file=pki/service-account.key
+  start kube-scheduler "$kubernetes/kube-scheduler" --kubeconfig=admin.kubeconfig \
+    --leader-elect=false --secure-port=0
+  # It finds nft by its name. What conntrack may do at most is the whole machine's.
+  PATH=$parts/nft:$PATH start kube-proxy "$kubernetes/kube-proxy" --kubeconfig=admin.kubeconfig \
+    --hostname-override=localhost --proxy-mode=nftables --conntrack-max-per-core=0 \
+    --detect-local-mode=InterfaceNamePrefix --pod-interface-name-prefix=veth
+  wait_for 60 'the service account' kubectl get serviceaccount default
 }
 
 # ── The node ─────────────────────────────────────────────────────────────────────────────────────
@@ -429,6 +463,7 @@ need_parts() {
   local names=(tools)
   [ -n "$ONLY" ] && names+=(critest-images) || names+=(etcd kubectl-1.37)
   [ -n "${NO_KUBELET:-}" ] || names+=(runc cni image image-gnu)
+  [ -z "$CONTROLLERS" ] || names+=(kube-controller-manager kube-scheduler kube-proxy nft)
   case $CONTAINERD in
   '') [ -n "${NO_KUBELET:-}" ] || names+=(containerd) ;;
   old) names+=(containerd-1.7) ;;
@@ -458,8 +493,10 @@ ENV
   kubeconfig admin.kubeconfig "$(by_certificate admin)"
   kubeconfig node.kubeconfig "$(by_certificate node)"
   kubeconfig viewer.kubeconfig 'token: viewer-token'
+  [ -z "$CONTROLLERS" ] || make_network
   start_etcd
   start_apiserver
+  [ -z "$CONTROLLERS" ] || start_controllers
 }
 
 down() {
@@ -470,7 +507,7 @@ down() {
     # takes a minute to say that a pod is gone.)
     kubectl delete pods --all --all-namespaces --timeout=8s --request-timeout=8s >>log/kubectl.log 2>&1 || true
   fi
-  for name in node unshare kube-apiserver etcd; do
+  for name in node unshare kube-proxy kube-scheduler kube-controller-manager kube-apiserver etcd; do
     if [ -e "pids/$name" ]; then end "$name"; fi
   done
   rm -f pids/*
@@ -537,7 +574,9 @@ mkdir -p "$dir"
 dir=$(readlink -f "$dir")
 cd "$dir"
 
-ONLY=${ONLY:-} CONTAINERD=${CONTAINERD:-} KUBERNETES=${KUBERNETES:-}
+# An address that is nobody's (RFC 5737).
+outside=192.0.2.2
+ONLY=${ONLY:-} CONTROLLERS=${CONTROLLERS:-} CONTAINERD=${CONTAINERD:-} KUBERNETES=${KUBERNETES:-}
 containerd=$parts/${CONTAINERD:+$CONTAINERD/}bin
 kubernetes=$parts/${KUBERNETES:+k120/}bin
 containerd_socket=$dir/containerd/containerd.sock

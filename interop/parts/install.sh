@@ -20,7 +20,7 @@ clients=$here/../clients
 parts=${BOWLINE_PARTS:-$(cd "$here/../.." && pwd)/target/parts}
 every=(tools runc cni etcd containerd containerd-1.7 image image-gnu critest-images kubectl-1.20
   kubectl-1.32 kubectl-1.36 kubectl-1.37 kubelet kube-apiserver handlers crictl critest helm
-  kubernetes-1.20 python node autobahn services proxies proxies-sid envoy)
+  kube-controller-manager kube-scheduler kube-proxy nft buildah kubernetes-1.20 python node autobahn services proxies proxies-sid envoy)
 
 # The one place that says which Kubernetes is built is the Go module.
 kubernetes=$(grep -oE 'k8s.io/kubernetes v[0-9.]+' "$go_module/go.mod" | cut -d' ' -f2)
@@ -55,15 +55,17 @@ right() {
     says 'Kubernetes v1\.20\.' "$parts/k120/bin/kubelet" --version &&
       says 'Kubernetes v1\.20\.' "$parts/k120/bin/kube-apiserver" --version
     ;;
-  kubelet | kube-apiserver) says "Kubernetes $kubernetes" "$parts/bin/$1" --version ;;
+  kubelet | kube-*) says "Kubernetes $kubernetes" "$parts/bin/$1" --version ;;
+  nft) says 'nftables v1\.' "$parts/nft/nft" --version ;;
+  buildah) says 'buildah version 1\.' "$parts/buildah/buildah" --version ;;
   python)
     stamped "$parts/clients/python" "$clients/python/requirements.txt" &&
-      [ -x "$parts/clients/python/forward" ] &&
+      [ -x "$parts/clients/python/cp" ] &&
       "$parts/clients/python/venv/bin/python" -c 'import kubernetes.stream'
     ;;
   node)
     stamped "$parts/clients/node" "$clients/node/package-lock.json" &&
-      [ -x "$parts/clients/node/forward" ] &&
+      [ -x "$parts/clients/node/cp" ] &&
       [ -s "$parts/clients/node/node_modules/@kubernetes/client-node/package.json" ]
     ;;
   autobahn) says 'Twisted version' "$parts/autobahn/bin/wstest" --version ;;
@@ -120,13 +122,19 @@ get() {
     right kubectl-1.36 || build "$go_module/kubectl-1.36" kubectl kubectl/1.36/kubectl
     ;;
   kubectl-1.37) build "$go_module" kubectl kubectl/1.37/kubectl ;;
-  kubelet | kube-apiserver) build "$go_module" "$1" "bin/$1" ;;
+  kubelet | kube-*) build "$go_module" "$1" "bin/$1" ;;
   handlers)
     mkdir -p "$parts/handlers"
     (cd "$go_module" && CGO_ENABLED=0 nice go build -trimpath -buildvcs=false -ldflags '-s -w' \
       -o "$parts/handlers/handlers" ./handlers)
     stamp "$parts/handlers" "$go_module/handlers/main.go"
     ;;
+  nft)
+    get_with_libraries nft "nftables libnftables1 libnftnl11 libmnl0 libedit2 libbsd0 libmd0 libjansson4
+      libxtables12 libgmp10 libtinfo6"
+    launcher "$parts/nft/nft" "exec env LD_LIBRARY_PATH='$parts/nft/lib' '$parts/nft/program' \"\$@\""
+    ;;
+  buildah) get_buildah ;;
   kubernetes-1.20) get_old_kubernetes ;;
   python) get_python ;;
   node) get_node ;;
@@ -139,7 +147,7 @@ get() {
 }
 
 # Programs of this machine that the parts and the scripts beside this one need: command, package.
-tools_of_debian="openssl:openssl nsenter:util-linux unshare:util-linux pgrep:procps curl:curl
+tools_of_debian="openssl:openssl ip:iproute2 nsenter:util-linux unshare:util-linux pgrep:procps curl:curl
   xz:xz-utils node:nodejs npm:npm python3:python3 valgrind:valgrind"
 
 tools_right() {
@@ -246,12 +254,34 @@ get_old_kubernetes() {
   done
 }
 
+# get_with_libraries PROGRAM PACKAGES: a program of Debian's, with the libraries beside it that a machine
+# may lack.
+get_with_libraries() {
+  local package to=$parts/$1
+  rm -rf "$to" && mkdir -p "$to/lib"
+  for package in $2; do
+    from_debian bookworm "$package"
+    find "$unpacked" -path '*/lib/*' -name '*.so.*' -exec cp -a '{}' "$to/lib" \;
+    find "$unpacked" -path "*/*bin/$1" -type f -exec cp '{}' "$to/program" \;
+    [ ! -d "$unpacked/etc" ] || cp -a "$unpacked/etc" "$to"
+  done
+}
+
+# It makes images where no daemon is. All that it keeps is in a directory that its user names.
+get_buildah() {
+  local to=$parts/buildah
+  get_with_libraries buildah "buildah golang-github-containers-common golang-github-containers-image
+    libgpgme11 libassuan0 libdevmapper1.02.1 libsubid4"
+  launcher "$to/buildah" "exec env LD_LIBRARY_PATH='$to/lib' '$to/program' \"\$@\""
+  echo '{"default": [{"type": "insecureAcceptAnything"}]}' >"$to/policy.json"
+}
+
 get_python() {
   local program to=$parts/clients/python
   rm -rf "$to" && mkdir -p "$to"
   python3 -m venv "$to/venv"
   "$to/venv/bin/pip" install --requirement "$clients/python/requirements.txt"
-  for program in exec forward; do
+  for program in exec forward attach cp; do
     launcher "$to/$program" "exec '$to/venv/bin/python' '$clients/python/$program.py' \"\$@\""
   done
   stamp "$to" "$clients/python/requirements.txt"
@@ -262,7 +292,7 @@ get_node() {
   rm -rf "$to" && mkdir -p "$to"
   cp "$clients/node/package.json" "$clients/node/package-lock.json" "$to"
   (cd "$to" && npm ci --no-audit --no-fund)
-  for program in exec forward; do
+  for program in exec forward attach cp; do
     launcher "$to/$program" \
       "NODE_MODULES_OF='$to' exec node '$clients/node/$program.mjs' \"\$@\""
   done

@@ -196,14 +196,17 @@ impl Drop for Attached {
 /// Two clients at the talker, of which the first has its input: both are there.
 #[must_use]
 pub fn two(client: &Client) -> (Attached, Attached) {
-    let talker = client.attaching("talker");
-    let watcher = Attached::start(&talker, &[]);
-    let mut typist = Attached::start(&talker, &["-i"]);
+    two_at(&client.attaching("talker"))
+}
+
+fn two_at(talker: &Client) -> (Attached, Attached) {
+    let watcher = Attached::start(talker, &[]);
+    let mut typist = Attached::start(talker, &["-i"]);
     // Nothing tells when a client is attached but what it shows.
     let deadline = Instant::now() + PATIENCE;
     let (mut watches, mut types) = (false, false);
     while !(watches && types) {
-        assert!(Instant::now() < deadline, "{}: nobody is attached", client.name);
+        assert!(Instant::now() < deadline, "{}: nobody is attached", talker.name);
         typist.says("say hello");
         types = types || typist.has_a_line_within(Duration::from_millis(200));
         watches = watches || watcher.has_a_line_within(Duration::from_millis(200));
@@ -213,7 +216,12 @@ pub fn two(client: &Client) -> (Attached, Attached) {
 
 /// Without a terminal: two at once, each with all of `bytes`, and the input of one of them.
 pub fn talks(client: &Client, bytes: usize) {
-    let (mut typist, watcher) = two(client);
+    talks_at(&client.attaching("talker"), bytes);
+}
+
+/// The same of a client that is for the talker.
+pub fn talks_at(client: &Client, bytes: usize) {
+    let (mut typist, watcher) = two_at(client);
     typist.says(&format!("say {}-begins", client.name.replace(' ', "-")));
     for attached in [&typist, &watcher] {
         let _ = attached.finds(&format!("{}-begins", client.name.replace(' ', "-")));

@@ -17,6 +17,7 @@ use crate::attach;
 use crate::extended_connect::{self, Outcome};
 use crate::forward::{CONTAINERD as FORWARD_OF_CONTAINERD, OLD_CONTAINERD, host_pod};
 use crate::libraries::{Program, forwards, kube_rs_forwards_to, kube_rs_runs};
+use crate::libraries_attach::attach_and_copy;
 use crate::parts::{KUBECTLS, bowline, kubectl, ours};
 use crate::real::CONTAINERD;
 
@@ -131,7 +132,10 @@ fn everything(cluster: &Cluster, kubeconfig: &str, of_runtime: &[forward::Point]
 }
 
 /// The libraries of other languages: whatever the cluster speaks, v5 is what they get.
-fn libraries(kubeconfig: &str) {
+fn libraries(cluster: &Cluster, kubeconfig: &str) {
+    for tools in PODS {
+        attach_and_copy(cluster, kubeconfig, tools);
+    }
     for language in ["python", "node"] {
         for pod in PODS {
             let program = format!("clients/{language}/exec");
@@ -160,7 +164,7 @@ fn every_library_streams_through_it_into_a_cluster_of_today() {
     let cluster = Cluster::shared();
     let front = Front::of(&cluster, &[]);
     host_pod(&cluster);
-    libraries(&front.through);
+    libraries(&cluster, &front.through);
 }
 
 /// WebSocket over HTTP/2, as a browser asks for it: where it is wanted, and where it is not.
@@ -184,7 +188,7 @@ fn every_client_streams_through_it_into_a_cluster_of_2020() {
     let cluster = Cluster::up(&[OLD_RUNTIME, OLD_KUBERNETES]);
     let front = Front::of(&cluster, &[]);
     everything(&cluster, &front.through, OLD_CONTAINERD);
-    libraries(&front.through);
+    libraries(&cluster, &front.through);
     two_clusters(&cluster, &front);
 }
 

@@ -153,7 +153,7 @@ async fn kube_rs_forwards() {
     kube_rs_forwards_to(&dev.kubeconfig(), "nginx").await;
 }
 
-async fn pods(kubeconfig: &str) -> Api<Pod> {
+pub async fn pods(kubeconfig: &str) -> Api<Pod> {
     let config = Kubeconfig::read_from(kubeconfig).unwrap();
     let options = KubeConfigOptions::default();
     let config = kube::Config::from_custom_kubeconfig(config, &options).await.unwrap();
@@ -223,7 +223,7 @@ pub async fn kube_rs_runs(kubeconfig: &str, pod: &str, v5: bool) {
 }
 
 /// What a process wrote, and its exit code.
-async fn finished(mut process: AttachedProcess) -> (Vec<u8>, Vec<u8>, Option<i32>) {
+pub async fn finished(mut process: AttachedProcess) -> (Vec<u8>, Vec<u8>, Option<i32>) {
     let status = process.take_status().unwrap();
     let (mut stdout, mut stderr) = (process.stdout().unwrap(), process.stderr().unwrap());
     let (mut out, mut err) = (Vec::new(), Vec::new());

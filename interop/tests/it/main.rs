@@ -36,6 +36,7 @@ mod gateway_plain;
 mod gateway_restarts;
 mod kubeconfigs;
 mod libraries;
+mod libraries_attach;
 mod node_access;
 mod parts;
 mod proxies;
