@@ -40,8 +40,11 @@ impl Answers {
 
 impl<X: Exchange> Face<X> {
     pub(super) fn runtime_said(&mut self, mut input: Bytes) {
-        while let Some(part) = self.answers.frames.next(&mut input) {
+        while let Some(part) = self.answers.frames.next(&mut input, |head| {
+            head.kind() != kind::SETTINGS && !self.calls.is_watched(head.stream())
+        }) {
             match part {
+                Part::Passing(frames) => self.to_near.push(frames),
                 Part::Head(head) => self.answer_head(head),
                 Part::Payload(piece) => self.answer_payload(piece),
             }

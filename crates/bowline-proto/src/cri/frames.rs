@@ -91,6 +91,8 @@ impl Head {
 /// What comes next in a connection.
 #[derive(Debug)]
 pub(super) enum Part {
+    /// Frames of which nothing is looked at; never empty. The payload of the last one may go on.
+    Passing(Bytes),
     /// A frame begins.
     Head(Head),
     /// Bytes of its payload; never empty.
@@ -106,10 +108,19 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// The next part, taken out of `input`.
-    pub(super) fn next(&mut self, input: &mut Bytes) -> Option<Part> {
+    /// The next part, taken out of `input`. Frames for which `passes` is true come in one piece, as
+    /// far as nothing has to be put together for them.
+    pub(super) fn next(
+        &mut self,
+        input: &mut Bytes,
+        passes: impl FnMut(Head) -> bool,
+    ) -> Option<Part> {
         if input.is_empty() {
             return None;
+        }
+        let passing = self.passing(input, passes);
+        if passing > 0 {
+            return Some(Part::Passing(input.split_to(passing)));
         }
         if self.left > 0 {
             let piece = input.split_to(self.left.min(input.len()));
@@ -127,6 +138,22 @@ impl Reader {
         let head = Head(self.head);
         self.left = head.length();
         Some(Part::Head(head))
+    }
+
+    /// How many bytes are of frames that pass.
+    fn passing(&mut self, input: &[u8], mut passes: impl FnMut(Head) -> bool) -> usize {
+        let mut end = 0;
+        while self.left == 0
+            && self.have == 0
+            && let Some(head) = input[end..].first_chunk().copied().map(Head)
+            && passes(head)
+        {
+            end += HEAD_BYTES;
+            let come = head.length().min(input.len() - end);
+            end += come;
+            self.left = head.length() - come;
+        }
+        end
     }
 
     /// How many bytes of the frame's payload have yet to come.

@@ -61,6 +61,11 @@ impl Calls {
         self.watched.insert(stream, Watched { request, answer });
     }
 
+    /// Whether something on the stream is looked at.
+    pub(super) fn is_watched(&self, stream: u32) -> bool {
+        self.watched.contains_key(&stream)
+    }
+
     pub(super) fn get(&mut self, stream: u32) -> Option<&mut Watched> {
         self.watched.get_mut(&stream)
     }

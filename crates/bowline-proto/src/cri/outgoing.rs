@@ -83,7 +83,7 @@ impl Outgoing {
             0 => mem::take(front),
             open => front.split_to(open.min(waited)),
         };
-        let part = self.frames.next(&mut piece);
+        let part = self.frames.next(&mut piece, |head| self.windows.take(head));
         if self.open == 0 {
             // A head takes no more than it needs.
             *front = piece;
@@ -94,6 +94,11 @@ impl Outgoing {
             self.queue.pop_front();
         }
         match part {
+            Some(Part::Passing(frames)) => {
+                self.open = self.frames.left();
+                self.outbox.frame(&[], frames);
+                true
+            }
             Some(Part::Head(head)) => {
                 self.waiting = Some(head);
                 true
@@ -121,12 +126,7 @@ impl Outgoing {
                 (head, Some(rest))
             }
         };
-        if head.kind() == kind::DATA {
-            self.windows.spend(stream, head.length());
-        }
-        if head.ends_stream() {
-            self.windows.close(stream);
-        }
+        self.windows.spend(head);
         self.outbox.frame(&head.0, Bytes::new());
         self.open = head.length();
         self.waiting = rest;

@@ -93,8 +93,17 @@ impl<X: Exchange> Face<X> {
         if self.requests.preface.is_none() {
             return self.to_far.frame(&[], input);
         }
-        while let Some(part) = self.requests.frames.next(&mut input) {
+        while let Some(part) = self.requests.frames.next(&mut input, |head| {
+            let is_looked_at = match head.kind() {
+                kind::DATA => self.calls.is_watched(head.stream()),
+                kind::SETTINGS => !head.is_ack(),
+                kind::HEADERS | kind::CONTINUATION | kind::RST_STREAM | kind::WINDOW_UPDATE => true,
+                _ => false,
+            };
+            !is_looked_at && self.requests.block.is_none()
+        }) {
             match part {
+                Part::Passing(frames) => self.to_far.frame(&[], frames),
                 Part::Head(head) => self.request_head(head),
                 Part::Payload(piece) => self.request_payload(piece),
             }
@@ -208,9 +217,11 @@ impl<X: Exchange> Face<X> {
         let granted = u32::from_be_bytes(increment) & 0x7fff_ffff;
         let told = self.to_near.windows.grant(head.stream(), granted);
         if told == granted {
-            self.to_far.frame(&head.0, Bytes::copy_from_slice(&increment));
+            self.to_far.frame(&head.0, Bytes::new());
+            self.to_far.frame(&increment, Bytes::new());
         } else if told > 0 {
-            self.to_far.frame(&head.0, Bytes::copy_from_slice(&told.to_be_bytes()));
+            self.to_far.frame(&head.0, Bytes::new());
+            self.to_far.frame(&told.to_be_bytes(), Bytes::new());
         }
     }
 

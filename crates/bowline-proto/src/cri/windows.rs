@@ -6,6 +6,8 @@
 
 use alloc::collections::BTreeMap;
 
+use super::frames::{Head, kind};
+
 /// A window before anybody speaks of it (RFC 9113 §6.9.2).
 const DEFAULT: i64 = 65_535;
 
@@ -102,12 +104,26 @@ impl Windows {
         usize::try_from(room.max(0)).unwrap_or(usize::MAX)
     }
 
-    /// Takes away what goes to the client.
-    pub(super) fn spend(&mut self, stream: u32, bytes: usize) {
-        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-        let stream = self.streams.get_mut(&stream);
-        for window in stream.into_iter().chain([&mut self.connection]) {
-            window.room = window.room.saturating_sub(bytes);
+    /// Records a frame that goes to the client.
+    pub(super) fn spend(&mut self, head: Head) {
+        let stream = head.stream();
+        if head.kind() == kind::DATA {
+            let bytes = i64::try_from(head.length()).unwrap_or(i64::MAX);
+            for window in self.streams.get_mut(&stream).into_iter().chain([&mut self.connection]) {
+                window.room = window.room.saturating_sub(bytes);
+            }
         }
+        if head.ends_stream() {
+            self.close(stream);
+        }
+    }
+
+    /// As [`spend`](Self::spend), unless the client does not take all of the frame now.
+    pub(super) fn take(&mut self, head: Head) -> bool {
+        let takes = head.kind() != kind::DATA || self.room(head.stream()) >= head.length();
+        if takes {
+            self.spend(head);
+        }
+        takes
     }
 }

@@ -184,6 +184,24 @@ fn what_is_no_answer_with_a_url_passes_as_it_came() {
     }
 }
 
+/// Each piece costs: a head of nine bytes between two payloads as much as these do.
+#[test]
+fn what_is_nobodys_answer_leaves_in_one_piece() {
+    let mut louder = Louder::default();
+    let mut between = Between::new(&mut louder);
+    between.call(1, LIST, &request("box"));
+    let piece = frame(DATA, 0, 1, &[b'.'; 16_384]);
+    let end = frame(HEADERS, END_STREAM | END_HEADERS, 1, b"\x88");
+    let said = [frame(HEADERS, END_HEADERS, 1, b"\x88"), piece.repeat(8), end].concat();
+    // Of the second read, the first piece is the rest of a payload.
+    let (one, other) = said.split_at(70_000);
+    for (read, pieces) in [(one, 1), (other, 2)] {
+        between.0.receive(NOW, Leg::Far, BytesMut::from(read));
+        assert_eq!(between.0.outbox(Leg::Near).chunks().count(), pieces);
+        assert_eq!(between.waits(Leg::Near), read);
+    }
+}
+
 #[test]
 fn what_was_not_asked_for_in_full_is_not_exchanged() {
     let compressed = [&[1], &request("one")[1..]].concat();
