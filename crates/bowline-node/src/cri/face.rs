@@ -16,12 +16,14 @@ use bowline_proto::cri::{self, Asked, Call, Exchange, Kept};
 use bowline_proto::session::Wants;
 use bytes::BytesMut;
 use tokio::net::{UnixListener, UnixStream};
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
+use super::own_thread::OwnThread;
 use super::unix_socket::UnixSocket;
 use super::{CriRuntime, Endpoint, Shared};
 use crate::runtime::{ExecRequest, Forwarding, Refusal, Served, Session, Upstream};
@@ -46,6 +48,8 @@ const SHUTDOWN: &str = "the node shuts down";
 /// A socket in front of a runtime's, until it is dropped.
 #[derive(Debug)]
 pub struct Face {
+    /// Where its connections are passed.
+    thread: OwnThread,
     listener: UnixListener,
     socket: Socket,
     endpoint: Endpoint,
@@ -65,7 +69,7 @@ impl Face {
     /// Listens at `endpoint`, with the mode and the owner of the runtime's socket. Directories
     /// above it are made; what a face that has ended left behind is replaced.
     ///
-    /// Must be called in a tokio runtime with I/O.
+    /// Must be called in a tokio runtime, which serves the streams.
     ///
     /// # Errors
     /// If it is the runtime's own socket, somebody listens there already, or a socket cannot be
@@ -77,46 +81,61 @@ impl Face {
         end: CancellationToken,
     ) -> io::Result<Face> {
         let (path, behind) = (endpoint.path(), &runtime.shared.endpoint);
-        let (listener, socket) = bind(path, behind.path())?;
-        let streams = Streams { shared: runtime.shared.clone(), streaming };
-        Ok(Face { listener, socket, endpoint: behind.clone(), streams, end })
+        let thread = OwnThread::new()?;
+        let (listener, socket) = thread.owning(|| bind(path, behind.path()))?;
+        let (shared, node) = (runtime.shared.clone(), Handle::current());
+        let streams = Streams { shared, streaming, node };
+        Ok(Face { thread, listener, socket, endpoint: behind.clone(), streams, end })
     }
 
     /// Serves until the token that ends it is cancelled, and the connections have ended then.
     pub async fn serve(self) {
-        let Face { listener, socket, endpoint, streams, end } = self;
-        let places = Arc::new(Semaphore::new(CONNECTIONS));
-        let tracker = TaskTracker::new();
-        loop {
-            let accepted = tokio::select! {
-                () = end.cancelled() => break,
-                accepted = listener.accept() => accepted,
-            };
-            let near = match accepted {
-                Ok((near, _)) => near,
-                Err(error) => {
-                    warn!("accept: {error}");
-                    sleep(PAUSE).await;
-                    continue;
-                }
-            };
-            let Ok(place) = places.clone().try_acquire_owned() else {
-                warn!(
-                    "{}: a client of the runtime is turned away: {CONNECTIONS} are here",
-                    socket.path.display()
-                );
-                continue;
-            };
-            let (endpoint, streams, end) = (endpoint.clone(), streams.clone(), end.clone());
-            tracker.spawn(async move {
-                connection(near, &endpoint, streams, end).await;
-                drop(place);
-            });
-        }
-        drop((listener, socket));
-        tracker.close();
-        tracker.wait().await;
+        let Face { thread, listener, socket, endpoint, streams, end } = self;
+        let end = end.child_token();
+        let _end = end.clone().drop_guard();
+        thread.run(connections(listener, socket, endpoint, streams, end)).await;
     }
+}
+
+/// Passes the connections of all clients until `end`.
+async fn connections(
+    listener: UnixListener,
+    socket: Socket,
+    endpoint: Endpoint,
+    streams: Streams,
+    end: CancellationToken,
+) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let tracker = TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            () = end.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        let near = match accepted {
+            Ok((near, _)) => near,
+            Err(error) => {
+                warn!("accept: {error}");
+                sleep(PAUSE).await;
+                continue;
+            }
+        };
+        let Ok(place) = places.clone().try_acquire_owned() else {
+            warn!(
+                "{}: a client of the runtime is turned away: {CONNECTIONS} are here",
+                socket.path.display()
+            );
+            continue;
+        };
+        let (endpoint, streams, end) = (endpoint.clone(), streams.clone(), end.clone());
+        tracker.spawn(async move {
+            connection(near, &endpoint, streams, end).await;
+            drop(place);
+        });
+    }
+    drop((listener, socket));
+    tracker.close();
+    tracker.wait().await;
 }
 
 /// Passes one client's connection, to a connection to the runtime of its own.
@@ -149,10 +168,13 @@ async fn connection(
 struct Streams {
     shared: Arc<Shared>,
     streaming: Streaming,
+    /// The node's other threads, which serve what is behind the URLs.
+    node: Handle,
 }
 
 impl Exchange for Streams {
     fn exchange(&mut self, call: Call, url: &str) -> Option<String> {
+        let _inside = self.node.enter();
         let Call { asked, id, command } = call;
         let (shared, theirs) = (self.shared.clone(), url.to_owned());
         let unknown = shared.upstream(theirs.clone(), None).ok();

@@ -18,6 +18,7 @@ mod info;
 mod log_files;
 mod messages;
 mod netns;
+mod own_thread;
 mod unix_socket;
 
 use std::io;
