@@ -1,6 +1,7 @@
 //! Reads as much as there is, into buffers that grow and shrink with it.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -64,8 +65,8 @@ impl ReadBuffer {
             return Poll::Ready(Err(error));
         }
         if self.read_size == 0 {
-            let mut probe = [0; PROBE_BYTES];
-            let mut probe = ReadBuf::new(&mut probe[..PROBE_BYTES.min(most)]);
+            let mut probe = [MaybeUninit::uninit(); PROBE_BYTES];
+            let mut probe = ReadBuf::uninit(&mut probe[..PROBE_BYTES.min(most)]);
             ready!(Pin::new(&mut *source).poll_read(cx, &mut probe))?;
             if probe.filled().len() == PROBE_BYTES {
                 self.read_size = SMALLEST_BYTES;
