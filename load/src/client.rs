@@ -10,17 +10,19 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use ::http::{HeaderName, HeaderValue};
+use ::http::{HeaderName, HeaderValue, Response};
 use anyhow::{Error, Result, bail};
 use bowline_client::{Client, Ended, Ends, Outcome, PortForward, RemoteCommand};
 use bowline_interop::cluster::Cluster;
 use bowline_io::access::{Access, Source};
 use bowline_io::dial::{Endpoint, Tls, dial};
 use bowline_io::http::{self, UpgradeAnswer};
+use bowline_io::pool::Pool;
 use bowline_io::random;
 use bowline_io::stream::{Stream, Upgraded};
 use bowline_io::tls::{self, Identity, Trust};
 use bowline_proto::negotiate::Offer;
+use hyper::body::Incoming;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -118,6 +120,20 @@ impl Clients {
     pub async fn forward_itself(&self) -> Result<Upgraded> {
         let url = self.client().map_err(Error::msg)?.port_forward("box").url();
         switched(&self.endpoint, &url, &Offer::forward()).await
+    }
+
+    /// Plain requests, over connections of HTTP/2 that they share.
+    pub fn pool(&self) -> Pool {
+        Pool::new(self.access(), "bowline-load")
+    }
+
+    /// A plain GET on a connection of its own, of HTTP/1.1.
+    pub async fn get_alone(&self, target: &str) -> Result<Response<Incoming>> {
+        let mut head = http::head("GET", &self.server.join(target)?, ())?;
+        if let Some(bearer) = &self.bearer {
+            head.headers_mut().insert("authorization", bearer.clone());
+        }
+        Ok(http::open(self.dial().await?, head, PATIENCE).await?)
     }
 
     /// A connection to the gateway, in TLS.

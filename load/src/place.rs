@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
+use bowline_interop::cluster::Cluster;
 use bowline_interop::pki::{Authority, Pair};
 use bowline_io::dial::{Endpoint, Tls};
 use bowline_io::tls::{self, Identity, Trust};
@@ -15,7 +16,7 @@ use crate::client::Clients;
 use crate::server::Server;
 
 /// A container that does nothing.
-pub const IDLE: &str = "[{name: box}]";
+pub const IDLE: &str = "[{name: box, image: none}]";
 /// The one user.
 pub const TOKEN: &str = "load";
 
@@ -129,6 +130,28 @@ impl Place {
         Server::start(&mut gateway)
     }
 
+    /// A gateway before the API server of a real cluster.
+    pub fn start_upstream(&self, cluster: &Cluster) -> Result<Server> {
+        let mut gateway = self.role("gateway");
+        gateway.args(["--bind-address", "127.0.0.1", "--secure-port", "0"]);
+        Server::start(gateway.arg("--upstream").arg(cluster.admin()))
+    }
+
+    /// A node with the pod `box`, as the kubelet of a real cluster.
+    pub fn start_kubelet(&self, cluster: &Cluster) -> Result<Server> {
+        let mut node = Command::new(&self.bowline);
+        node.args(["node", "--address", "127.0.0.1", "--port", "0", "-f"]);
+        node.arg(self.write("pod.yaml", &pod(IDLE))?);
+        for (flag, file) in [
+            ("--tls-cert-file", "pki/kubelet.crt"),
+            ("--tls-private-key-file", "pki/kubelet.key"),
+            ("--client-ca-file", "pki/kubelet-client-ca.crt"),
+        ] {
+            node.arg(flag).arg(cluster.path(file));
+        }
+        Server::start(&mut node)
+    }
+
     fn role(&self, name: &str) -> Command {
         let mut command = Command::new(&self.bowline);
         command.arg(name).arg("--tls-cert-file").arg(self.path("server.crt"));
@@ -158,7 +181,8 @@ fn kubeconfig(server: &str, ca: &str) -> String {
     )
 }
 
-fn pod(containers: &str) -> String {
+/// The pod `box` on the node `node`.
+pub fn pod(containers: &str) -> String {
     format!(
         "apiVersion: v1\nkind: Pod\nmetadata: {{name: box, namespace: default}}\nspec: {{nodeName: \
          node, containers: {containers}}}\nstatus: {{phase: Running}}\n"

@@ -79,7 +79,13 @@ pub async fn each_as_process(row: &mut Row, clients: &Clients, count: usize) {
 pub async fn opened_and_closed(place: &Place, row: &mut Row) -> Result<()> {
     let (roles, clients, before) = start(place).await?;
     row.begin();
-    each(row, place.count(20_000), OPENING, |_| {
+    each_opened_and_closed(row, &clients, place.count(20_000)).await;
+    finish(row, roles, before).await
+}
+
+/// Runs so many commands, one after the other in some rows.
+pub async fn each_opened_and_closed(row: &mut Row, clients: &Clients, count: usize) {
+    each(row, count, OPENING, |_| {
         let clients = clients.clone();
         async move {
             let taken = Taken::default();
@@ -88,7 +94,6 @@ pub async fn opened_and_closed(place: &Place, row: &mut Row) -> Result<()> {
         }
     })
     .await;
-    finish(row, roles, before).await
 }
 
 /// A session that is up and waits.
@@ -105,7 +110,18 @@ pub async fn open(
     input: bool,
     running: &mut JoinSet<Result<(), String>>,
 ) -> Result<Vec<Waiting>> {
-    let slots = Arc::new(Semaphore::new(OPENING));
+    open_at_once(clients, count, OPENING, input, running).await
+}
+
+/// The same, so many of them `at_once`.
+pub async fn open_at_once(
+    clients: &Clients,
+    count: usize,
+    at_once: usize,
+    input: bool,
+    running: &mut JoinSet<Result<(), String>>,
+) -> Result<Vec<Waiting>> {
+    let slots = Arc::new(Semaphore::new(at_once));
     let mut opened: Vec<(Waiting, Taken)> = Vec::new();
     for number in 0..count {
         let slot = slots.clone().acquire_owned().await?;
@@ -135,7 +151,7 @@ pub async fn open(
         }
     }
     // All have said so once all slots are free again.
-    let all = timeout(PATIENCE, slots.acquire_many(OPENING as u32)).await;
+    let all = timeout(PATIENCE, slots.acquire_many(at_once as u32)).await;
     drop(all??);
     let down = opened.iter().filter(|(_, said)| said.bytes() < UP_BYTES).count();
     if down > 0 {

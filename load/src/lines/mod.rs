@@ -7,6 +7,8 @@ mod hops;
 mod many;
 mod runtime;
 mod slow;
+mod upstream;
+mod watches;
 
 use std::pin::Pin;
 use std::process::Stdio;
@@ -144,6 +146,26 @@ pub const LINES: &[Line] = &[
         about: "containerd's pods on our node: 200 sessions at once, and 1,000 execs",
         run: |place, row| Box::pin(runtime::on_our_node(place, row)),
     },
+    Line {
+        name: "upstream-upgrades",
+        about: "500 TLS upgrades at once before a real API server",
+        run: |place, row| Box::pin(upstream::upgrades(place, row)),
+    },
+    Line {
+        name: "upstream-held",
+        about: "1,000 sessions held before a real API server",
+        run: |place, row| Box::pin(upstream::held(place, row)),
+    },
+    Line {
+        name: "upstream-opened-closed",
+        about: "20,000 sessions opened and closed before a real API server",
+        run: |place, row| Box::pin(upstream::opened_and_closed(place, row)),
+    },
+    Line {
+        name: "upstream-watches",
+        about: "100 watches of 10,000 events before a real API server",
+        run: |place, row| Box::pin(watches::run(place, row)),
+    },
 ];
 
 /// A client with nothing to do ends within this.
@@ -234,12 +256,22 @@ async fn quiet_client(clients: &Clients, wait: Duration) -> Result<Holds> {
 
 /// Waits until both are as they were, says what is not, and stops them.
 pub async fn finish(row: &mut Row, roles: Roles, before: Baseline) -> Result<()> {
+    finish_within(row, roles, before, SETTLING).await
+}
+
+/// The same, with so much time for each to be as it was.
+pub async fn finish_within(
+    row: &mut Row,
+    roles: Roles,
+    before: Baseline,
+    patience: Duration,
+) -> Result<()> {
     row.end();
     row.baseline = Some(true);
     let Roles { gateway, node } = roles;
     for (name, role, before) in [("gateway", gateway, before.gateway), ("node", node, before.node)]
     {
-        let after = settle(&role, &before).await?;
+        let after = settle_within(role.id(), &before, patience).await?;
         let peak = after.peak_kib;
         let place =
             if name == "gateway" { &mut row.gateway_peak_kib } else { &mut row.node_peak_kib };
@@ -262,7 +294,11 @@ pub async fn settle(role: &Server, before: &Holds) -> Result<Holds> {
 
 /// The same of the process with this id.
 async fn settle_process(id: u32, before: &Holds) -> Result<Holds> {
-    let deadline = Instant::now() + SETTLING;
+    settle_within(id, before, SETTLING).await
+}
+
+async fn settle_within(id: u32, before: &Holds, patience: Duration) -> Result<Holds> {
+    let deadline = Instant::now() + patience;
     loop {
         let now = Holds::of(id)?;
         if left(before, &now).is_empty() || Instant::now() > deadline {
