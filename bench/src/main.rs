@@ -11,6 +11,7 @@ mod hop;
 mod idle;
 mod measure;
 mod part;
+mod request;
 mod start;
 mod systems;
 mod whole;
@@ -29,6 +30,8 @@ Usage: cargo x bench [WHAT…]
   whole  client, gateway and node, next to kubectl, API server, kubelet and containerd, and next to
          those with our socket in front of containerd or our node in the kubelet's place
   call   what a call that only passes our socket costs more than one straight at containerd
+  request  what a plain request costs through our gateway more than straight at an API server, next
+         to HAProxy, and how many there are in a second
   idle   memory of a session that waits, in each of them
   copy   a copy of 1 GiB into a pod and out of it, next to kubectl
   start  what a client takes for `exec … true`, next to kubectl
@@ -60,7 +63,7 @@ fn run(words: &[String]) -> Result<()> {
     {
         return runtime.block_on(part::run(rest));
     }
-    let all = ["hop", "tunnel", "forward", "whole", "call", "idle", "copy", "start"];
+    let all = ["hop", "tunnel", "forward", "whole", "call", "request", "idle", "copy", "start"];
     if let Some(unknown) = words.iter().find(|word| !all.contains(&&***word)) {
         bail!("there is nothing called {unknown:?}; --help says what there is");
     }
@@ -71,6 +74,7 @@ fn run(words: &[String]) -> Result<()> {
             "forward" => forward::run()?,
             "whole" => whole::run()?,
             "call" => call::run(&runtime)?,
+            "request" => request::run(&runtime)?,
             "idle" => idle::run()?,
             "copy" => copy::run()?,
             _ => start::run()?,

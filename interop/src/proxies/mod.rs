@@ -9,8 +9,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-pub use rows::{REPLICAS, ROWS, Row, Suite};
+use rustix::process::Pid;
 
+pub use rows::{HAPROXY, REPLICAS, ROWS, Row, Suite};
+
+use crate::cluster::only_child;
 use crate::parts::{part, root};
 use crate::server::until;
 
@@ -98,6 +101,12 @@ impl Proxy {
         curl.arg(&trust.authority).arg(format!("https://{}/readyz", self.address));
         let output = curl.output().expect("curl starts");
         output.status.success()
+    }
+
+    /// The process of its first program, which is in a root of its own.
+    #[must_use]
+    pub fn id(&self) -> Option<Pid> {
+        only_child(Pid::from_child(self.programs.first()?))
     }
 
     /// What its programs have said.

@@ -54,7 +54,9 @@ impl Row {
         format!("{} ({suite}), {}", self.program, self.configuration)
     }
 
-    const fn from(self, suite: Suite) -> Row {
+    /// The same program of another suite.
+    #[must_use]
+    pub const fn from(self, suite: Suite) -> Row {
         Row { suite, ..self }
     }
 
@@ -102,7 +104,8 @@ const NGINX_WEBSOCKET: Row = NGINX.with(
         ),
     ],
 );
-const HAPROXY: Row = row(
+/// The one next to which a plain request is measured as well.
+pub const HAPROXY: Row = row(
     "HAProxy",
     "haproxy",
     &["haproxy.cfg"],
