@@ -12,7 +12,7 @@ use bowline_io::text::sanitized;
 use bowline_proto::limits::REASON_BYTES;
 use http::{HeaderMap, Method, Request, header};
 use hyper::body::Incoming;
-use tracing::debug;
+use tracing::{Level, debug, enabled};
 
 use crate::components::{Caller, Components};
 use crate::forward;
@@ -83,8 +83,10 @@ impl Gateway {
         }
         match result {
             Ok(reply) => {
-                let path = sanitized(&path, REASON_BYTES);
-                debug!("{}: {method} {path}: {}", peer.address, reply.status());
+                if enabled!(Level::DEBUG) {
+                    let path = sanitized(&path, REASON_BYTES);
+                    debug!("{}: {method} {path}: {}", peer.address, reply.status());
+                }
                 reply
             }
             Err(refusal) => {
@@ -141,31 +143,48 @@ impl Gateway {
             BadPath::NotText => Refusal::bad_request(bad.to_string()),
             BadPath::NotClean => Refusal::no_such_path(),
         })?;
-        match &route {
+        if let Route::Exec { .. }
+        | Route::Attach { .. }
+        | Route::PortForward { .. }
+        | Route::Log { .. } = route
+        {
+            // In memory of its own, which all other requests have no need of.
+            return Box::pin(self.of_pod(&caller, &attributes, &route, requester, request)).await;
+        }
+        rest.answer(&caller, &route, request, &self.sessions).await
+    }
+
+    /// Answers a request for a stream of a pod, or for its log.
+    async fn of_pod(
+        &self,
+        caller: &Caller,
+        attributes: &Attributes,
+        route: &Route,
+        requester: &mut Requester,
+        request: Request<Incoming>,
+    ) -> Result<Reply, Refusal> {
+        match route {
             Route::Exec { namespace, name } => {
-                self.demand_stream(&caller, &attributes, &request).await?;
+                self.demand_stream(caller, attributes, &request).await?;
                 let session = self.admit(requester.record("exec", namespace, name))?;
-                stream::remote_command(self, &caller, Verb::Exec, session, request).await
+                stream::remote_command(self, caller, Verb::Exec, session, request).await
             }
             Route::Attach { namespace, name } => {
-                self.demand_stream(&caller, &attributes, &request).await?;
+                self.demand_stream(caller, attributes, &request).await?;
                 let session = self.admit(requester.record("attach", namespace, name))?;
-                stream::remote_command(self, &caller, Verb::Attach, session, request).await
+                stream::remote_command(self, caller, Verb::Attach, session, request).await
             }
             Route::PortForward { namespace, name } => {
-                self.demand_stream(&caller, &attributes, &request).await?;
+                self.demand_stream(caller, attributes, &request).await?;
                 let session = self.admit(requester.record("portforward", namespace, name))?;
-                forward::port_forward(self, &caller, session, request).await
+                forward::port_forward(self, caller, session, request).await
             }
-            Route::Log { .. } if request.method() != Method::GET => {
-                Err(Refusal::method_not_allowed())
-            }
-            Route::Log { namespace, name } => {
+            Route::Log { namespace, name } if request.method() == Method::GET => {
                 let session = self.admit(requester.record("log", namespace, name))?;
                 let headers = request.headers();
-                logs::answer(self, &caller, session, query(&request), headers).await
+                logs::answer(self, caller, session, query(&request), headers).await
             }
-            _ => rest.answer(&caller, &route, request, &self.sessions).await,
+            _ => Err(Refusal::method_not_allowed()),
         }
     }
 

@@ -35,7 +35,7 @@ fn no_answer(error: &PoolError) -> ExchangeError {
     let may_pass = match error {
         PoolError::Dial(error) => error.is_refused() || error.is_cut(),
         PoolError::Http(error) => error.is_cut(),
-        PoolError::Http2(_) | PoolError::Silent | PoolError::Busy => true,
+        PoolError::Http2(_) | PoolError::Broken(_) | PoolError::Silent | PoolError::Busy => true,
         PoolError::Access(_) | PoolError::Request(_) => false,
     };
     ExchangeError { text: error.to_string(), may_pass }

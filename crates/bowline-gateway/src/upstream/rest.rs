@@ -49,7 +49,8 @@ impl Rest for Arc<ApiServer> {
             }
             let near = request.extensions().get::<NearLeg>().cloned().unwrap_or_default();
             if upgrades::is_upgrade(request.headers()) {
-                return upgrades::pass(self, caller, &near, request, sessions).await;
+                // In memory of its own, which all other requests have no need of.
+                return Box::pin(upgrades::pass(self, caller, &near, request, sessions)).await;
             }
             let place =
                 if is_long(route, &request) { Some(self.long_place(caller)?) } else { None };
@@ -65,7 +66,9 @@ impl Rest for Arc<ApiServer> {
             answer.extensions_mut().clear();
             leave_answer_connection(answer.headers_mut());
             if answer.status().is_redirection() {
-                self.judge_redirect(answer.headers_mut(), caller, target.path(), &near).await?;
+                let judged =
+                    self.judge_redirect(answer.headers_mut(), caller, target.path(), &near);
+                Box::pin(judged).await?;
             }
             let is_watch = place.is_some() && is_watch(route, &target);
             let answer = match place {
@@ -227,7 +230,7 @@ fn refusal(error: &PoolError) -> Refusal {
         PoolError::Request(error) => Refusal::bad_request(error.to_string()),
         PoolError::Busy => unreachable(error.to_string()),
         PoolError::Dial(error) => unreachable_because(&**error),
-        PoolError::Http(_) | PoolError::Http2(_) | PoolError::Silent => {
+        PoolError::Http(_) | PoolError::Http2(_) | PoolError::Broken(_) | PoolError::Silent => {
             bad_answer(&error.to_string())
         }
     }

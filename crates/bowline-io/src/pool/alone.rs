@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{Response, Version};
 use hyper_util::rt::TokioIo;
 
-use super::body::{Lending, PoolAnswer};
+use super::body::{Coming, Lending, PoolAnswer};
 use super::connect::{http1_builder, send_http1};
 use super::connections::{PATIENCE, Shared};
 use super::error::PoolError;
@@ -36,5 +36,5 @@ pub(super) async fn send(
         drop(open);
     });
     let answer = send_http1(&mut sender, request).await?;
-    Ok(answer.map(|body| PoolAnswer::new(body, None)))
+    Ok(answer.map(|body| PoolAnswer::new(Coming::Http1(body), None)))
 }

@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use super::Body;
 use super::connections::Place;
 use super::error::PoolError;
+use super::http2::Received;
 
 /// How long a body waits for the server's 100, if its client wants that, as in Go.
 const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
@@ -120,16 +121,51 @@ impl HttpBody for Lent {
     }
 }
 
+/// The body of an answer, by what the connection speaks.
+#[derive(Debug)]
+pub(super) enum Coming {
+    Http1(Incoming),
+    Http2(Received),
+}
+
+impl Coming {
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, PoolError>>> {
+        match self {
+            Coming::Http1(body) => {
+                Pin::new(body).poll_frame(cx).map(|frame| Some(frame?.map_err(PoolError::of)))
+            }
+            Coming::Http2(body) => body.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Coming::Http1(body) => body.is_end_stream(),
+            Coming::Http2(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Coming::Http1(body) => body.size_hint(),
+            Coming::Http2(body) => body.size_hint(),
+        }
+    }
+}
+
 /// The body of an answer. It fails if the server or the connection cuts it.
 #[derive(Debug)]
 pub struct PoolAnswer {
-    body: Incoming,
+    body: Coming,
     /// The connection, until the body has ended.
     place: Option<Place>,
 }
 
 impl PoolAnswer {
-    pub(super) fn new(body: Incoming, place: Option<Place>) -> PoolAnswer {
+    pub(super) fn new(body: Coming, place: Option<Place>) -> PoolAnswer {
         let mut answer = PoolAnswer { body, place };
         if answer.body.is_end_stream() {
             answer.ended();
@@ -153,7 +189,7 @@ impl HttpBody for PoolAnswer {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         let answer = self.get_mut();
-        let frame = ready!(Pin::new(&mut answer.body).poll_frame(cx));
+        let frame = ready!(answer.body.poll_frame(cx));
         match frame {
             None => {
                 answer.ended();
@@ -168,7 +204,7 @@ impl HttpBody for PoolAnswer {
             }
             Some(Err(error)) => {
                 answer.place = None;
-                let error: Box<dyn Error + Send + Sync> = Box::new(PoolError::of(error));
+                let error: Box<dyn Error + Send + Sync> = Box::new(error);
                 Poll::Ready(Some(Err(io::Error::other(error))))
             }
         }

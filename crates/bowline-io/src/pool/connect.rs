@@ -5,45 +5,30 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use http::{Request, Response, header};
 use hyper::body::Incoming;
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http1;
 use hyper::ext::on_informational;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use super::Failed;
 use super::body::Lent;
-use super::connections::{IDLE_PATIENCE, Open, PATIENCE, STREAMS, Sender, Shared};
-use super::error::{PoolError, is_unsent};
+use super::connections::{IDLE_PATIENCE, Open, PATIENCE, Sender, Shared};
+use super::error::PoolError;
 use super::target::{HTTP2, Target};
+use super::{Failed, http2};
 use crate::dial::dial;
 use crate::http::{HEAD_BYTES, HEADERS, HttpError, INFORMATIONAL};
 use crate::stream::Stream;
 
-/// When a server is asked whether it is there, and how long it may take to say so, as in client-go.
-const PING_EVERY: Duration = Duration::from_secs(30);
-const PING_PATIENCE: Duration = Duration::from_secs(15);
-/// How much of one answer may come that nobody reads. It decides how fast a distant server can be.
-const STREAM_WINDOW: u32 = 256 * 1024;
-/// As much for each request that a connection takes, so that answers which nobody reads hold up no
-/// others.
-const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS as u32;
-/// The longest frame that a server may send.
-const FRAME_BYTES: u32 = 64 * 1024;
-/// How much of one request may wait for the server's window.
-const SEND_BYTES: usize = 256 * 1024;
-
 type Http1 = http1::Connection<TokioIo<Told>, Lent>;
-type Http2 = http2::Connection<TokioIo<Told>, Lent, TokioExecutor>;
 
 enum Driven {
     Http1(Box<Http1>),
-    Http2(Box<Http2>),
+    Http2(Box<http2::Driven>),
 }
 
 /// Makes a connection for whoever waits, and drives it.
@@ -74,40 +59,12 @@ async fn make(target: &Target, open: Open) -> Result<(Sender, Driven), PoolError
     let understood = Arc::new(Notify::new());
     let told = Told { stream, has_read: false, understood: Some(understood.clone()), _open: open };
     if is_http2 {
-        let handshake = http2_builder().handshake(TokioIo::new(told)).await;
-        let (sender, mut connection) = handshake.map_err(PoolError::of)?;
-        // How many requests it takes is known before any is sent.
-        tokio::select! {
-            biased;
-            ended = &mut connection => {
-                return Err(ended.err().map_or_else(|| HttpError::Cut.into(), PoolError::of));
-            }
-            () = understood.notified() => {}
-            () = sleep(PATIENCE) => return Err(HttpError::Timeout(PATIENCE).into()),
-        }
-        let limit = connection.current_max_send_streams();
-        return Ok((Sender::Http2(sender, limit), Driven::Http2(Box::new(connection))));
+        let (sender, driven) = http2::begin(told, &understood).await?;
+        return Ok((Sender::Http2(sender), Driven::Http2(Box::new(driven))));
     }
     let (sender, connection) =
         http1_builder().handshake(TokioIo::new(told)).await.map_err(PoolError::of)?;
     Ok((Sender::Http1(sender), Driven::Http1(Box::new(connection))))
-}
-
-fn http2_builder() -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
-    builder
-        .timer(TokioTimer::new())
-        .keep_alive_interval(PING_EVERY)
-        .keep_alive_timeout(PING_PATIENCE)
-        .keep_alive_while_idle(true)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        // Until the server has said how many it takes.
-        .initial_max_send_streams(1)
-        .max_frame_size(FRAME_BYTES)
-        .max_send_buf_size(SEND_BYTES)
-        .max_header_list_size(HEAD_BYTES as u32);
-    builder
 }
 
 pub(super) fn http1_builder() -> http1::Builder {
@@ -125,24 +82,13 @@ async fn drive_http1(mut connection: Box<Http1>, shared: Weak<Shared>) {
     }
 }
 
-async fn drive_http2(mut connection: Box<Http2>, id: u64, shared: Weak<Shared>) {
-    let limit = AtomicUsize::new(0);
-    loop {
-        let ended = std::future::poll_fn(|cx| {
-            let polled = Pin::new(&mut *connection).poll(cx);
-            let now = connection.current_max_send_streams();
-            if limit.swap(now, Ordering::Relaxed) != now
-                && let Some(shared) = shared.upgrade()
-            {
-                shared.set_limit(id, now);
-            }
-            polled
-        });
-        tokio::select! {
-            _ = ended => break,
-            () = sleep(IDLE_PATIENCE) => end_idle(&shared),
+async fn drive_http2(driven: Box<http2::Driven>, id: u64, shared: Weak<Shared>) {
+    let limit = |now| {
+        if let Some(shared) = shared.upgrade() {
+            shared.set_limit(id, now);
         }
-    }
+    };
+    driven.drive(limit, || end_idle(&shared)).await;
     if let Some(shared) = shared.upgrade() {
         shared.retire(id);
     }
@@ -181,7 +127,7 @@ pub(super) async fn send_http1(
             Err(Failed { error, is_unsent: false, was_kept: false })
         }
         sent = sender.try_send_request(request) => sent.map_err(|mut failed| {
-            let is_unsent = failed.take_message().is_some() || is_unsent(failed.error());
+            let is_unsent = failed.take_message().is_some();
             Failed { error: PoolError::of(failed.into_error()), is_unsent, was_kept: false }
         }),
     }

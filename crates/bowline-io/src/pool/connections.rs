@@ -9,16 +9,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use http::{Response, Version};
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http1;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::body::{Lending, Lent, PoolAnswer};
+use super::body::{Coming, Lending, Lent, PoolAnswer};
 use super::connect::{self, connect};
-use super::error::{PoolError, is_unsent};
+use super::error::PoolError;
 use super::target::Target;
-use super::{Failed, Head};
+use super::{Failed, Head, http2};
 use crate::access::Access;
 
 /// How many connections there may be, those that only finish what runs among them.
@@ -65,7 +65,7 @@ struct State {
 #[derive(Debug)]
 struct SharedConnection {
     id: u64,
-    sender: http2::SendRequest<Lent>,
+    sender: http2::Sender,
     running: usize,
     limit: usize,
     was_used: bool,
@@ -82,8 +82,7 @@ struct IdleConnection {
 #[derive(Debug)]
 pub(super) enum Sender {
     Http1(http1::SendRequest<Lent>),
-    /// And how many requests it takes at once.
-    Http2(http2::SendRequest<Lent>, usize),
+    Http2(http2::Sender),
 }
 
 /// A place for one request on a connection, which is given back when it is dropped.
@@ -250,11 +249,11 @@ impl State {
     /// others may end.
     fn take(&mut self, shared: &Arc<Shared>) -> Option<Place> {
         let target = self.target.clone()?;
-        self.shared.retain(|one| !one.sender.is_closed());
+        self.shared.retain_mut(|one| one.sender.takes_more());
         let generation = target.access.generation;
         let held = if let Some(one) = self.shared.iter_mut().find(|one| one.running < one.limit) {
             one.running += 1;
-            let sender = Sender::Http2(one.sender.clone(), one.limit);
+            let sender = Sender::Http2(one.sender.clone());
             let was_used = std::mem::replace(&mut one.was_used, true);
             Held { id: one.id, sender, generation, was_used }
         } else {
@@ -268,7 +267,7 @@ impl State {
     fn give_back(&mut self, held: Held) {
         let idle_since = Instant::now();
         match held.sender {
-            Sender::Http2(..) => {
+            Sender::Http2(_) => {
                 if let Some(one) = self.shared.iter_mut().find(|one| one.id == held.id) {
                     one.running -= 1;
                     one.idle_since = idle_since;
@@ -288,11 +287,11 @@ impl State {
             Sender::Http1(sender) => {
                 self.idle.push(IdleConnection { sender, was_used: false, idle_since });
             }
-            Sender::Http2(sender, limit) => self.shared.push(SharedConnection {
+            Sender::Http2(sender) => self.shared.push(SharedConnection {
                 id,
+                limit: sender.limit().clamp(1, STREAMS),
                 sender,
                 running: 0,
-                limit: limit.clamp(1, STREAMS),
                 was_used: false,
                 idle_since,
             }),
@@ -357,15 +356,13 @@ impl Place {
         let sent = match &mut held.sender {
             Sender::Http1(sender) => {
                 let request = self.target.request(Version::HTTP_11, head, lending.lend());
-                connect::send_http1(sender, request.map_err(made)?).await
+                let sent = connect::send_http1(sender, request.map_err(made)?).await;
+                sent.map(|answer| answer.map(Coming::Http1))
             }
-            Sender::Http2(sender, _) => {
+            Sender::Http2(sender) => {
                 let request = self.target.request(Version::HTTP_2, head, lending.lend());
-                let sent = sender.try_send_request(request.map_err(made)?).await;
-                sent.map_err(|mut failed| {
-                    let is_unsent = failed.take_message().is_some() || is_unsent(failed.error());
-                    Failed { error: PoolError::of(failed.into_error()), is_unsent, was_kept: false }
-                })
+                let sent = sender.send(request.map_err(made)?).await;
+                sent.map(|answer| answer.map(Coming::Http2))
             }
         };
         match sent {
@@ -387,7 +384,7 @@ impl Place {
 
     fn give_back(&mut self, is_whole: bool) {
         let Some(held) = self.held.take() else { return };
-        if matches!(held.sender, Sender::Http2(..))
+        if matches!(held.sender, Sender::Http2(_))
             && !is_whole
             && let Ok(runtime) = Handle::try_current()
         {

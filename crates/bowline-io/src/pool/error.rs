@@ -1,13 +1,14 @@
 //! Why a pool has no answer.
 
-use std::error::Error as _;
+use std::io;
 use std::sync::Arc;
 
 use thiserror::Error;
 
 use crate::access::AccessError;
-use crate::dial::DialError;
+use crate::dial::{DialError, go_text};
 use crate::http::HttpError;
+use crate::tls::go_errors;
 
 /// Why a request got no answer. Several requests may have waited for one connection, so causes are
 /// shared.
@@ -30,8 +31,11 @@ pub enum PoolError {
     #[error(transparent)]
     Http(Arc<HttpError>),
     /// The server ended the stream or the connection of HTTP/2, or broke its rules.
-    #[error("{}", http2_text(_0))]
-    Http2(Arc<hyper::Error>),
+    #[error("http2: {_0}")]
+    Http2(Arc<h2::Error>),
+    /// A connection of HTTP/2 broke.
+    #[error("{}", go_text(_0))]
+    Broken(Arc<io::Error>),
     /// The server does not answer pings.
     #[error("http2: client connection lost")]
     Silent,
@@ -45,20 +49,22 @@ impl From<HttpError> for PoolError {
 
 impl PoolError {
     pub(super) fn of(error: hyper::Error) -> PoolError {
-        if error.is_timeout() {
-            PoolError::Silent
-        } else if http2(&error).is_some() {
-            PoolError::Http2(Arc::new(error))
-        } else {
-            HttpError::from(error).into()
+        HttpError::from(error).into()
+    }
+
+    pub(super) fn of_http2(error: h2::Error) -> PoolError {
+        let Some(broken) = error.get_io() else { return PoolError::Http2(Arc::new(error)) };
+        if let Some(tls) = go_errors::find_tls(broken) {
+            return HttpError::Tls(tls.clone()).into();
         }
+        error.into_io().map_or_else(|| HttpError::Cut.into(), |io| PoolError::Broken(Arc::new(io)))
     }
 
     /// Whether the connection ended, and not only this request.
     pub(super) fn is_broken(&self) -> bool {
         match self {
             PoolError::Http(error) => error.is_cut(),
-            PoolError::Silent => true,
+            PoolError::Broken(_) | PoolError::Silent => true,
             _ => false,
         }
     }
@@ -70,18 +76,9 @@ impl PoolError {
     }
 }
 
-fn http2(error: &hyper::Error) -> Option<&h2::Error> {
-    error.source()?.downcast_ref::<h2::Error>()
-}
-
-fn http2_text(error: &hyper::Error) -> String {
-    http2(error).map_or_else(|| error.to_string(), |http2| format!("http2: {http2}"))
-}
-
 /// Whether the server says that it has not begun the request.
-pub(super) fn is_unsent(error: &hyper::Error) -> bool {
-    let Some(http2) = http2(error) else { return false };
-    let refused = http2.is_reset() && http2.reason() == Some(h2::Reason::REFUSED_STREAM);
+pub(super) fn is_unsent(error: &h2::Error) -> bool {
+    let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
     // Only streams behind the last one that counts get the GOAWAY as their error.
-    http2.is_remote() && (refused || http2.is_go_away())
+    error.is_remote() && (refused || error.is_go_away())
 }

@@ -2,7 +2,7 @@
 //! else HTTP/1.1.
 //!
 //! `connections.rs` says which connection takes a request, and when another one is made;
-//! `connect.rs` makes it. An answer's body comes as the server sends it, and little is read that
+//! `connect.rs` makes it, and `http2.rs` has what is special about HTTP/2. An answer's body comes as the server sends it, and little is read that
 //! nobody takes. How long an answer may take is the caller's to say: a watch may be silent for
 //! hours. That the server is gone is found all the same, by pings.
 
@@ -11,6 +11,7 @@ mod body;
 mod connect;
 mod connections;
 mod error;
+mod http2;
 mod target;
 
 use std::io;
@@ -152,7 +153,8 @@ impl Pool {
         lending: &Lending,
     ) -> Result<Response<PoolAnswer>, Failed> {
         if head.long_query.is_some() {
-            return alone::send(&self.shared, target, head, lending).await;
+            // In memory of its own: it dials, and hardly any request needs it.
+            return Box::pin(alone::send(&self.shared, target, head, lending)).await;
         }
         let place = self.shared.place().await?;
         place.send(head, lending).await

@@ -33,12 +33,13 @@ where
     let exchange = Arc::new(Exchange::default());
     let registered = client.registered.clone();
     let heads = Heads::new(stream, registered, exchange.clone(), settings.request_bodies);
-    let (address, phases) = (client.address, client.phases.clone());
-    let begins = exchange.clone();
+    // Cloned for each request, which tokens would make dearer.
+    let (address, phases) = (client.address, Arc::new(client.phases.clone()));
+    let (begins, ends) = (exchange.clone(), phases.clone());
     let answer = service_fn(move |request| {
         let reply =
             checked(&exchange, settings, request).map(|request| service(client.peer(), request));
-        let (exchange, phases) = (exchange.clone(), client.phases.clone());
+        let (exchange, phases) = (exchange.clone(), phases.clone());
         async move {
             let reply = match reply {
                 Ok(reply) => reply.await,
@@ -57,7 +58,7 @@ where
     let served = tokio::select! {
         biased;
         served = &mut connection => served,
-        () = closes(&phases, &begins) => {
+        () = closes(&ends, &begins) => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

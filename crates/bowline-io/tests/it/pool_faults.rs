@@ -113,6 +113,58 @@ async fn a_kept_connection_that_breaks_is_no_fault_of_a_get() {
     assert_eq!(server.connections(), 1);
 }
 
+/// As over HTTP/1.1. The first connection has one answer, and breaks when it is asked again.
+#[tokio::test]
+async fn a_kept_connection_of_http2_that_breaks_is_no_fault_of_a_get() {
+    for method in ["GET", "POST"] {
+        let server = Server::played("h2", |number, tls| async move {
+            let (count, again) = (AtomicUsize::new(0), Arc::new(Notify::new()));
+            let told = again.clone();
+            let service = service_fn(move |_: Request<Incoming>| {
+                let is_last = number == 0 && count.fetch_add(1, Ordering::SeqCst) == 1;
+                if is_last {
+                    told.notify_one();
+                }
+                async move {
+                    if is_last {
+                        std::future::pending::<()>().await;
+                    }
+                    Ok::<_, Infallible>(Response::new(whole("ok")))
+                }
+            });
+            let builder = http2::Builder::new(TokioExecutor::new());
+            let mut served = std::pin::pin!(builder.serve_connection(TokioIo::new(tls), service));
+            tokio::select! {
+                _ = &mut served => {}
+                () = again.notified() => {}
+            }
+        })
+        .await;
+        let pool = server.pool();
+        assert_eq!(get(&pool, "/").await.unwrap().1, "ok");
+        let again = ask(&pool, request(method, "/", "")).await;
+        if method == "GET" {
+            assert_eq!(again.unwrap().1, "ok");
+            assert_eq!(server.connections(), 2);
+        } else {
+            // It may have been done.
+            let error = again.unwrap_err();
+            assert!(matches!(error, PoolError::Broken(_)), "{error:?}");
+            assert_eq!(server.connections(), 1);
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_does_not_wait_for_the_end_of_its_request() {
+    let server = Server::http2(100, |_| async { Response::new(whole("enough")) }).await;
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let request = Request::post("/").body(Held(tell).boxed_unsync()).unwrap();
+    let answer = server.pool().send(request).await.unwrap();
+    assert_eq!(read(answer).await.unwrap(), "enough");
+    assert_eq!(told.recv().await, Some("dropped"));
+}
+
 #[tokio::test]
 async fn an_answer_that_is_cut_is_never_whole() {
     let server = Server::played("http/1.1", |_, mut tls| async move {
