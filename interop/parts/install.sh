@@ -148,7 +148,7 @@ get() {
 
 # Programs of this machine that the parts and the scripts beside this one need: command, package.
 tools_of_debian="openssl:openssl ip:iproute2 nsenter:util-linux unshare:util-linux pgrep:procps curl:curl
-  xz:xz-utils node:nodejs npm:npm python3:python3 valgrind:valgrind"
+  xz:xz-utils node:nodejs npm:npm python3:python3 valgrind:valgrind musl-gcc:musl-tools"
 
 tools_right() {
   local tool

@@ -129,6 +129,9 @@ fn interop() -> Result<()> {
     // Of no package by name: with the features that `cargo run` has built it with.
     step("build", cargo(&["build"]))?;
     step("build the examples", cargo(&["build", "--examples"]))?;
+    let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
+    let build = ["build", "--package", "bowline", "--target", &target];
+    step("build what the image has", cargo(&build))?;
     let cluster = Cluster::up()?;
     let tests = |words: &[&str]| {
         let mut tests = cargo(&["test", "--package", "bowline-interop", "--"]);

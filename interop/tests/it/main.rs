@@ -14,6 +14,7 @@ mod changes;
 mod chart;
 mod chart_pod;
 mod chart_rights;
+mod chart_rollout;
 mod copy;
 mod cri;
 mod cri_ends;
