@@ -19,7 +19,8 @@
 //! [`websocket`] and [`spdy`] turn bytes into frames' events; [`session`] turns both into the
 //! events of one remote command; [`relay`] joins two sessions. [`portforward`] has the events of
 //! many connections over one; [`tunnel`] carries SPDY's bytes in WebSocket messages, and
-//! [`splice`] takes them through a gateway. [`cri`] stands in front of a container runtime.
+//! [`splice`] takes them through a gateway. [`kept`] has commands that outlive their connections.
+//! [`cri`] stands in front of a container runtime.
 //! [`negotiate`] decides from headers which protocol is spoken; [`extension`] has what two Bowlines
 //! agree on beyond that.
 #![no_std]
@@ -34,6 +35,7 @@ pub mod cri;
 mod ends;
 pub mod extension;
 pub mod heartbeat;
+pub mod kept;
 pub mod limits;
 pub mod machine;
 pub mod negotiate;

@@ -127,3 +127,55 @@ pub const CRI_COMMAND_WORDS: usize = 4096;
 /// The most ports in one call for a port-forward's URL. The kubelet names those of one request, and
 /// none for SPDY and the tunnel.
 pub const CRI_PORTS: usize = 1024;
+
+/// The most bytes in one DATA frame of a kept session that are sent, so that frames of the other
+/// streams are not held up for long.
+pub const KEPT_PIECE_BYTES: usize = 64 * 1024;
+
+/// The most bytes in one DATA frame that are taken. They are given as they come, so it costs
+/// nothing.
+pub const KEPT_DATA_BYTES: usize = 16 * 1024 * 1024;
+
+/// The longest frame of another kind: a command with its words and variables. Servers take requests
+/// of at most 1 MiB, in which these have to be as well.
+pub const KEPT_FRAME_BYTES: usize = 1024 * 1024;
+
+/// The most words, or variables, of a command of a kept session.
+pub const KEPT_WORDS: u64 = 64 * 1024;
+
+/// How many bytes of a kept session may wait for its connection before no more are queued.
+pub const KEPT_OUTBOX_BYTES: usize = 256 * 1024;
+
+/// How many bytes of each stream of a kept session a peer may send ahead of what is acknowledged.
+/// With a round trip of 50 ms that allows 20 MB/s.
+pub const KEPT_WINDOW_BYTES: u64 = 1024 * 1024;
+
+/// The default for how much of each output is kept for a client that has not acknowledged it. Past
+/// it the process waits; where it has a terminal and nobody is there, the oldest goes.
+pub const KEPT_REPLAY_BYTES: usize = 1024 * 1024;
+
+/// How much of a terminal's output is kept while nobody is there: more than any screen shows.
+pub const KEPT_SCREEN_BYTES: usize = 64 * 1024;
+
+/// How many bytes of a kept session are acknowledged at once.
+pub const KEPT_ACK_BYTES: u64 = 64 * 1024;
+
+/// How long fewer bytes may wait for their acknowledgement.
+pub const KEPT_ACK_WITHIN: Duration = Duration::from_millis(500);
+
+/// How long a peer of a kept session may be silent before it is pinged.
+pub const KEPT_PING_EVERY: Duration = Duration::from_secs(5);
+
+/// How long it may be silent before the connection counts as dead. Since both ends read at all
+/// times, whatever waits for a slow reader, silence means that nothing gets through.
+pub const KEPT_SILENCE: Duration = Duration::from_secs(15);
+
+/// How long a client waits for an answer of a host before it makes another connection.
+pub const KEPT_GREETING: Duration = Duration::from_secs(30);
+
+/// How long after a loss the client of a kept session makes another connection; doubled with each
+/// one that fails, up to the next.
+pub const KEPT_RETRY_FIRST: Duration = Duration::from_millis(100);
+
+/// The longest wait between two connections.
+pub const KEPT_RETRY_LAST: Duration = Duration::from_secs(5);

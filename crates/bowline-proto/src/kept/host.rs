@@ -1,0 +1,402 @@
+//! The end that has the process: one session, whoever is connected to it, or nobody.
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+
+use super::arrivals::Arrivals;
+use super::greeting::Greeting;
+use super::link::Link;
+use super::replay::{Cursor, Replay};
+use super::{Frame, Id, Leave, Mode, Refused, Start, Stream, Total, refused};
+use crate::limits::KEPT_SCREEN_BYTES;
+use crate::machine::Next;
+use crate::outbox::Outbox;
+use crate::session::{Cause, Loss, Size};
+use crate::time::{Time, earlier};
+
+const OUTPUTS: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
+
+/// What the host's end tells its owner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Bytes for the process. What it took of them has to be told by [`Host::took`].
+    Stdin(Bytes),
+    /// The process gets no more input.
+    StdinEnd,
+    /// The terminal has this size.
+    Resize(Size),
+    /// End the process: its client said so, or has been away for too long.
+    HangUp,
+    /// The connection at this seat is over, for this reason. Its outbox may hold a last word.
+    Left(u32, Loss),
+}
+
+/// A session, as its host shows it to whoever lists them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The name of its id.
+    pub name: String,
+    /// Whether the command has ended.
+    pub has_ended: bool,
+    /// Whether a client is connected.
+    pub has_client: bool,
+}
+
+/// One session, from its start until it is forgotten.
+#[derive(Debug)]
+pub struct Host {
+    start: Start,
+    replay_bytes: usize,
+    stdin: Arrivals,
+    outputs: [Replay; 2],
+    /// What whoever has the session has acknowledged of each output.
+    acknowledged: [u64; 2],
+    seats: Vec<Seat>,
+    last_seat: u32,
+    /// A Status as JSON, or why there is none.
+    end: Option<Result<Bytes, String>>,
+    /// Since when the command has ended, or has had no client without its goodbye.
+    alone_since: Option<Time>,
+    is_hung_up: bool,
+    events: VecDeque<Event>,
+}
+
+/// A connected client.
+#[derive(Debug)]
+struct Seat {
+    number: u32,
+    mode: Mode,
+    link: Link,
+    cursors: [Cursor; 2],
+    has_outcome: bool,
+    is_over: bool,
+}
+
+impl Host {
+    /// A session whose command is about to be started. `replay_bytes` is how much of each output is
+    /// kept for a client that has not acknowledged it.
+    #[must_use]
+    pub fn new(now: Time, start: Start, replay_bytes: usize) -> Host {
+        Host {
+            start,
+            replay_bytes,
+            stdin: Arrivals::new(),
+            outputs: [Replay::new(), Replay::new()],
+            acknowledged: [0; 2],
+            seats: Vec::new(),
+            last_seat: 0,
+            end: None,
+            alone_since: Some(now),
+            is_hung_up: false,
+            events: VecDeque::new(),
+        }
+    }
+
+    /// The session's id.
+    #[must_use]
+    pub fn id(&self) -> Id {
+        self.start.id
+    }
+
+    /// What was started.
+    #[must_use]
+    pub fn start(&self) -> &Start {
+        &self.start
+    }
+
+    /// Whether a request is for this very session and command.
+    #[must_use]
+    pub fn is_same(&self, other: &Start) -> bool {
+        let Start { id, wants, command, env, .. } = &self.start;
+        (id, wants, command, env) == (&other.id, &other.wants, &other.command, &other.env)
+    }
+
+    /// Takes a connection that asked for this session, and returns the number of its seat. `have`
+    /// is as in [`Resume`](super::Resume); `started` says that the command was started for it.
+    ///
+    /// # Errors
+    /// If the client has more than there is; it was told so, and its connection is given back.
+    pub fn join(
+        &mut self,
+        mut greeting: Greeting,
+        mode: Mode,
+        have: Option<[u64; 2]>,
+        started: bool,
+    ) -> Result<u32, Box<Greeting>> {
+        let mut cursors = [Cursor::default(); 2];
+        for (at, replay) in self.outputs.iter().enumerate() {
+            let acknowledged = self.acknowledged[at];
+            match replay.cursor(have.map_or(acknowledged, |have| have[at]), acknowledged) {
+                Ok(cursor) => cursors[at] = cursor,
+                Err(why) => {
+                    greeting.refuse(refused::BAD_REQUEST, why);
+                    return Err(Box::new(greeting));
+                }
+            }
+        }
+        if mode == Mode::Take {
+            self.take_over();
+            self.stdin.reconnected();
+        }
+        let mut link = greeting.link;
+        let (stdin, stdin_over) = (self.stdin.expected(), self.stdin.is_over());
+        let (wants, outputs) = (self.start.wants, cursors.each_ref().map(|cursor| cursor.next()));
+        link.send(&Frame::State { wants, stdin, stdin_over, outputs, started });
+        self.last_seat += 1;
+        let number = self.last_seat;
+        self.seats.push(Seat { number, mode, link, cursors, has_outcome: false, is_over: false });
+        if mode == Mode::Take && self.end.is_none() {
+            self.alone_since = None;
+        }
+        Ok(number)
+    }
+
+    /// Whoever has the session is told that another one has it now.
+    fn take_over(&mut self) {
+        for seat in self.seats.iter_mut().filter(|seat| seat.mode == Mode::Take && !seat.is_over) {
+            let text = "another client has gone on with the session".into();
+            seat.link.send(&Frame::Refused(Refused { code: refused::TAKEN_OVER, text }));
+            let loss = Loss::new(Cause::Closed, "another client has gone on with the session");
+            self.events.push_back(seat.over(loss));
+        }
+    }
+
+    /// Takes bytes of a seat's connection.
+    pub fn receive(&mut self, now: Time, seat: u32, input: BytesMut) {
+        if let Some(seat) = self.seat(seat) {
+            seat.link.receive(now, input);
+        }
+    }
+
+    /// Records that a seat's connection gives no more bytes.
+    pub fn receive_end(&mut self, seat: u32) {
+        if let Some(seat) = self.seat(seat) {
+            seat.link.receive_end();
+        }
+    }
+
+    /// What waits for a seat's connection; `None` once it was [removed](Self::remove).
+    pub fn outbox(&mut self, seat: u32) -> Option<&mut Outbox> {
+        self.seat(seat).map(|seat| &mut seat.link.outbox)
+    }
+
+    /// Forgets a seat whose connection is gone.
+    pub fn remove(&mut self, now: Time, seat: u32) {
+        let Some(at) = self.seats.iter().position(|known| known.number == seat) else { return };
+        let seat = self.seats.remove(at);
+        if !seat.is_over && seat.mode == Mode::Take {
+            self.alone_since.get_or_insert(now);
+        }
+    }
+
+    /// Ends all connections, because the host ends.
+    pub fn shut_down(&mut self, text: &str) {
+        for seat in self.seats.iter_mut().filter(|seat| !seat.is_over) {
+            let refused = Refused { code: refused::HOST_ENDS, text: text.into() };
+            seat.link.send(&Frame::Refused(refused));
+            self.events.push_back(seat.over(Loss::new(Cause::Closed, "the host ends")));
+        }
+    }
+
+    fn seat(&mut self, number: u32) -> Option<&mut Seat> {
+        self.seats.iter_mut().find(|seat| seat.number == number)
+    }
+
+    /// Whether somebody goes on with the session.
+    #[must_use]
+    pub fn has_client(&self) -> bool {
+        self.seats.iter().any(|seat| seat.mode == Mode::Take && !seat.is_over)
+    }
+
+    /// Adds output of the process. Of a terminal that nobody sees, the oldest goes.
+    pub fn output(&mut self, stream: Stream, bytes: Bytes) {
+        let is_seen = self.has_client();
+        let replay = &mut self.outputs[stream.output()];
+        replay.push(bytes);
+        if self.start.wants.tty && !is_seen {
+            replay.keep_last(KEPT_SCREEN_BYTES.min(self.replay_bytes));
+        }
+    }
+
+    /// Whether output of the process is to be read.
+    #[must_use]
+    pub fn has_room(&self, stream: Stream) -> bool {
+        let is_unseen_terminal = self.start.wants.tty && !self.has_client();
+        is_unseen_terminal || self.outputs[stream.output()].len() < self.replay_bytes
+    }
+
+    /// Ends an output of the process.
+    pub fn finish(&mut self, stream: Stream) {
+        self.outputs[stream.output()].finish();
+    }
+
+    /// Records that the process took so many bytes of its input, or will never take them.
+    pub fn took(&mut self, now: Time, bytes: usize) {
+        self.stdin.took(now, bytes as u64);
+    }
+
+    /// Records how the command ended: a Status as JSON, or why that is not known. All of its output
+    /// was given.
+    pub fn ended(&mut self, now: Time, end: Result<Bytes, String>) {
+        for output in &mut self.outputs {
+            output.finish();
+        }
+        self.end.get_or_insert(end);
+        self.alone_since = Some(now);
+    }
+
+    /// Whether the command has ended.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.end.is_some()
+    }
+
+    /// What a list shows.
+    #[must_use]
+    pub fn entry(&self) -> Entry {
+        let (has_ended, has_client) = (self.has_ended(), self.has_client());
+        Entry { name: self.id().name(), has_ended, has_client }
+    }
+
+    /// Returns the next event; done once nobody can want the session any more.
+    pub fn poll(&mut self, now: Time) -> Next<Event> {
+        let mut deadline = None;
+        for at in 0..self.seats.len() {
+            if let Err(loss) = self.serve(now, at, &mut deadline) {
+                self.lose(now, at, loss);
+            }
+        }
+        if let Some(event) = self.events.pop_front() {
+            return Next::Event(event);
+        }
+        let Some(since) = self.alone_since.filter(|_| !self.has_client()) else {
+            return Next::Idle(deadline);
+        };
+        let until = since + Duration::from_secs(self.start.keep_for);
+        if now < until {
+            return Next::Idle(earlier(deadline, Some(until)));
+        }
+        if self.has_ended() {
+            return if self.seats.is_empty() { Next::Done } else { Next::Idle(deadline) };
+        }
+        if core::mem::replace(&mut self.is_hung_up, true) {
+            return Next::Idle(deadline);
+        }
+        Next::Event(Event::HangUp)
+    }
+
+    /// A connection is of no use any more.
+    fn lose(&mut self, now: Time, at: usize, loss: Loss) {
+        let seat = &mut self.seats[at];
+        if loss.cause == Cause::Fault {
+            let text = loss.detail.clone();
+            seat.link.send(&Frame::Refused(Refused { code: refused::BAD_REQUEST, text }));
+        }
+        let is_taker = seat.mode == Mode::Take;
+        self.events.push_back(seat.over(loss));
+        if is_taker {
+            self.alone_since.get_or_insert(now);
+        }
+    }
+
+    /// Reads what came at a seat, and queues what can be sent there.
+    fn serve(&mut self, now: Time, at: usize, deadline: &mut Option<Time>) -> Result<(), Loss> {
+        while self.events.is_empty() && !self.seats[at].is_over {
+            let Some(frame) = self.seats[at].link.next()? else { break };
+            self.frame(now, at, frame)?;
+        }
+        let seat = &mut self.seats[at];
+        if seat.is_over {
+            return Ok(());
+        }
+        *deadline = earlier(*deadline, Some(seat.link.beat(now)?));
+        if seat.mode == Mode::Take {
+            if let Some(ack) = self.stdin.acknowledge(now, Stream::Stdin) {
+                seat.link.send(&ack);
+            }
+            *deadline = earlier(*deadline, self.stdin.deadline());
+        }
+        seat.send(&self.outputs);
+        if let Some(end) = &self.end
+            && seat.is_sent(&self.outputs)
+            && !core::mem::replace(&mut seat.has_outcome, true)
+        {
+            let totals: [Total; 2] = self.outputs.each_ref().map(Replay::total);
+            seat.link.send(&Frame::Outcome { end: end.clone(), totals });
+        }
+        Ok(())
+    }
+
+    fn frame(&mut self, now: Time, at: usize, frame: Frame) -> Result<(), Loss> {
+        let fault = |what: &'static str| Loss::new(Cause::Fault, what);
+        let seat = &mut self.seats[at];
+        let takes = seat.mode == Mode::Take;
+        match frame {
+            Frame::Data(Stream::Stdin, offset, bytes) if takes => {
+                let bytes = self.stdin.data(offset, bytes).map_err(fault)?;
+                if !bytes.is_empty() {
+                    self.events.push_back(Event::Stdin(bytes));
+                }
+            }
+            Frame::End(Stream::Stdin, end) if takes => {
+                if self.stdin.end(now, end).map_err(fault)? {
+                    self.events.push_back(Event::StdinEnd);
+                }
+            }
+            Frame::Resize(size) if takes => self.events.push_back(Event::Resize(size)),
+            Frame::Ack(stream, to) if stream.is_output() => {
+                seat.cursors[stream.output()].acknowledge(to).map_err(fault)?;
+                if takes {
+                    self.acknowledged[stream.output()] =
+                        seat.cursors[stream.output()].acknowledged();
+                    self.outputs[stream.output()].forget(to);
+                }
+            }
+            Frame::Received if seat.has_outcome => {
+                self.events.push_back(seat.over(Loss::new(Cause::Closed, "it has the outcome")));
+            }
+            Frame::Leave(how) => {
+                self.events.push_back(seat.over(Loss::new(Cause::Closed, "it said goodbye")));
+                if takes && how == Leave::HungUp && !core::mem::replace(&mut self.is_hung_up, true)
+                {
+                    self.events.push_back(Event::HangUp);
+                }
+            }
+            _ => return Err(fault("a frame that is not a client's, or not of this one")),
+        }
+        Ok(())
+    }
+}
+
+impl Seat {
+    /// Nothing more is said here.
+    fn over(&mut self, loss: Loss) -> Event {
+        self.link.outbox.finish();
+        self.is_over = true;
+        Event::Left(self.number, loss)
+    }
+
+    /// Queues output, of both streams by turns.
+    fn send(&mut self, outputs: &[Replay; 2]) {
+        let mut is_more = true;
+        while is_more && self.link.has_room() {
+            is_more = false;
+            for (at, stream) in OUTPUTS.into_iter().enumerate() {
+                let cursor = &mut self.cursors[at];
+                if let Some(frame) = outputs[at].next(cursor, stream, self.link.window()) {
+                    self.link.send(&frame);
+                    is_more = true;
+                }
+            }
+        }
+    }
+
+    fn is_sent(&self, outputs: &[Replay; 2]) -> bool {
+        self.cursors.iter().zip(outputs).all(|(cursor, output)| output.is_sent(cursor))
+    }
+}

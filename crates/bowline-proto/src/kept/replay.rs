@@ -1,0 +1,270 @@
+//! Bytes that may have to be sent again: kept from what is acknowledged on, and read by one cursor
+//! for each peer.
+
+use alloc::collections::VecDeque;
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use super::sum::Sum;
+use super::{Frame, Stream, Total};
+use crate::limits::KEPT_PIECE_BYTES;
+
+/// A piece costs as much as so many bytes; with more pieces than that they become one.
+const PIECE_COSTS_BYTES: usize = 512;
+/// As many pieces as do no harm.
+const FEW_PIECES: usize = 64;
+
+/// What one stream has sent and was not acknowledged, and what it will send.
+#[derive(Debug)]
+pub(super) struct Replay {
+    /// Pieces with their offsets, in order and without holes.
+    pieces: VecDeque<(u64, Bytes)>,
+    start: u64,
+    end: u64,
+    is_over: bool,
+    sum: Sum,
+}
+
+/// How far one peer is with a stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Cursor {
+    /// The offset that is sent next; one behind the stream's end once that was sent.
+    next: u64,
+    /// What the peer has taken.
+    acknowledged: u64,
+}
+
+impl Replay {
+    pub(super) fn new() -> Replay {
+        Replay { pieces: VecDeque::new(), start: 0, end: 0, is_over: false, sum: Sum::new() }
+    }
+
+    /// Adds bytes to the stream. They must not keep alive much more than themselves.
+    pub(super) fn push(&mut self, bytes: Bytes) {
+        debug_assert!(!self.is_over, "the stream has ended");
+        if bytes.is_empty() || self.is_over {
+            return;
+        }
+        self.sum.add(&bytes);
+        let at = self.end;
+        self.end += bytes.len() as u64;
+        self.pieces.push_back((at, bytes));
+        if self.pieces.len() > FEW_PIECES + self.len() / PIECE_COSTS_BYTES {
+            self.join();
+        }
+    }
+
+    /// Many small pieces become one.
+    fn join(&mut self) {
+        let mut joined = BytesMut::with_capacity(self.len());
+        self.pieces.drain(..).for_each(|(_, bytes)| joined.extend_from_slice(&bytes));
+        self.pieces.push_back((self.start, joined.freeze()));
+    }
+
+    /// Begins behind bytes that others have sent. Nothing was pushed yet.
+    pub(super) fn begin_at(&mut self, offset: u64) {
+        (self.start, self.end) = (offset, offset);
+    }
+
+    /// Ends the stream.
+    pub(super) fn finish(&mut self) {
+        self.is_over = true;
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.is_over
+    }
+
+    /// How many bytes are kept.
+    pub(super) fn len(&self) -> usize {
+        usize::try_from(self.end - self.start).unwrap_or(usize::MAX)
+    }
+
+    /// The offset of the first byte that is kept.
+    pub(super) fn start(&self) -> u64 {
+        self.start
+    }
+
+    pub(super) fn total(&self) -> Total {
+        Total { bytes: self.end, sum: self.sum.value() }
+    }
+
+    /// What can be sent or acknowledged at most: the end of an ended stream counts as one.
+    fn last(&self) -> u64 {
+        self.end.saturating_add(u64::from(self.is_over))
+    }
+
+    /// Forgets what is below an offset.
+    pub(super) fn forget(&mut self, below: u64) {
+        let below = below.clamp(self.start, self.end);
+        while let Some((at, bytes)) = self.pieces.front_mut() {
+            let behind = *at + bytes.len() as u64;
+            if behind > below {
+                let cut = usize::try_from(below.saturating_sub(*at)).unwrap_or(0);
+                bytes.advance(cut);
+                *at += cut as u64;
+                break;
+            }
+            self.pieces.pop_front();
+        }
+        self.start = below;
+        if self.pieces.is_empty() {
+            self.pieces = VecDeque::new();
+        }
+    }
+
+    /// Forgets the oldest bytes, so that at most so many are kept.
+    pub(super) fn keep_last(&mut self, bytes: usize) {
+        self.forget(self.end.saturating_sub(bytes as u64));
+    }
+
+    /// A cursor for a peer that has everything below an offset, and has acknowledged less of it.
+    ///
+    /// # Errors
+    /// If that is more than there is.
+    pub(super) fn cursor(&self, have: u64, acknowledged: u64) -> Result<Cursor, &'static str> {
+        if have > self.last() {
+            return Err("the peer has more of a stream than there was");
+        }
+        Ok(Cursor { next: have, acknowledged: acknowledged.min(have) })
+    }
+
+    /// The next frame for a peer that lets so many bytes be sent ahead.
+    pub(super) fn next(&self, cursor: &mut Cursor, stream: Stream, window: u64) -> Option<Frame> {
+        if cursor.next < self.start {
+            let gap = Frame::Gap(stream, cursor.next, self.start);
+            *cursor = Cursor { next: self.start, acknowledged: self.start };
+            return Some(gap);
+        }
+        if cursor.next >= self.end {
+            let ends = self.is_over && cursor.next == self.end;
+            cursor.next += u64::from(ends);
+            return ends.then_some(Frame::End(stream, self.end));
+        }
+        let allowed = cursor.acknowledged.saturating_add(window).saturating_sub(cursor.next);
+        let allowed = usize::try_from(allowed).unwrap_or(usize::MAX).min(KEPT_PIECE_BYTES);
+        if allowed == 0 {
+            return None;
+        }
+        let behind = self.pieces.partition_point(|(at, _)| *at <= cursor.next);
+        let (at, bytes) = self.pieces.get(behind.checked_sub(1)?)?;
+        let skip = usize::try_from(cursor.next - at).ok()?;
+        let bytes = bytes.slice(skip..bytes.len().min(skip.saturating_add(allowed)));
+        let offset = cursor.next;
+        cursor.next += bytes.len() as u64;
+        Some(Frame::Data(stream, offset, bytes))
+    }
+
+    /// Whether a peer was sent everything, the end included.
+    pub(super) fn is_sent(&self, cursor: &Cursor) -> bool {
+        self.is_over && cursor.next > self.end
+    }
+}
+
+impl Cursor {
+    /// Records an acknowledgement.
+    ///
+    /// # Errors
+    /// If more is acknowledged than was sent.
+    pub(super) fn acknowledge(&mut self, at: u64) -> Result<(), &'static str> {
+        if at > self.next {
+            return Err("the peer acknowledges what was not sent");
+        }
+        self.acknowledged = self.acknowledged.max(at);
+        Ok(())
+    }
+
+    pub(super) fn acknowledged(&self) -> u64 {
+        self.acknowledged
+    }
+
+    /// The offset that is sent next.
+    pub(super) fn next(&self) -> u64 {
+        self.next
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(replay: &Replay, cursor: &mut Cursor, window: u64) -> (Vec<u8>, bool) {
+        let (mut all, mut ended) = (Vec::new(), false);
+        while let Some(frame) = replay.next(cursor, Stream::Stdout, window) {
+            match frame {
+                Frame::Data(_, _, bytes) => all.extend_from_slice(&bytes),
+                Frame::End(..) => ended = true,
+                other => panic!("{other:?}"),
+            }
+        }
+        (all, ended)
+    }
+
+    #[test]
+    fn what_was_forgotten_is_a_gap() {
+        let mut replay = Replay::new();
+        replay.push(Bytes::from_static(b"0123456789"));
+        replay.keep_last(4);
+        let mut cursor = replay.cursor(2, 2).unwrap();
+        let next = replay.next(&mut cursor, Stream::Stdout, 1);
+        assert_eq!(next, Some(Frame::Gap(Stream::Stdout, 2, 6)));
+        assert_eq!(read(&replay, &mut cursor, 100), (b"6789".to_vec(), false));
+        assert!(replay.cursor(11, 11).is_err());
+        replay.finish();
+        assert!(replay.cursor(11, 11).is_ok());
+        assert!(cursor.acknowledge(11).is_err());
+        assert_eq!(read(&replay, &mut cursor, 100), (Vec::new(), true));
+        cursor.acknowledge(11).unwrap();
+    }
+
+    #[test]
+    fn single_bytes_cost_no_more_than_large_pieces() {
+        let mut replay = Replay::new();
+        for byte in 0..100_000_u32 {
+            replay.push(Bytes::copy_from_slice(&[byte as u8]));
+        }
+        assert!(replay.pieces.len() <= FEW_PIECES + replay.len() / PIECE_COSTS_BYTES);
+    }
+
+    proptest! {
+        #[test]
+        fn each_byte_is_sent_once_and_again_from_where_the_peer_is(
+            pieces in prop::collection::vec(1_usize..3000, 1..40),
+            window in 1_u64..5000,
+            back in 0_u64..4000,
+        ) {
+            let mut replay = Replay::new();
+            let all: Vec<u8> = (0..pieces.iter().sum::<usize>()).map(|n| n as u8).collect();
+            let mut rest = &all[..];
+            for length in pieces {
+                let (piece, behind) = rest.split_at(length);
+                replay.push(Bytes::copy_from_slice(piece));
+                rest = behind;
+            }
+            replay.finish();
+            let (mut cursor, mut got) = (replay.cursor(0, 0).unwrap(), Vec::new());
+            loop {
+                let (bytes, ended) = read(&replay, &mut cursor, window);
+                prop_assert!(bytes.len() as u64 <= window);
+                got.extend_from_slice(&bytes);
+                cursor.acknowledge(got.len() as u64 + u64::from(ended)).unwrap();
+                if ended {
+                    break;
+                }
+                let again = (got.len() as u64).saturating_sub(back);
+                let kept = again.saturating_sub(100);
+                replay.forget(kept);
+                let mut second = replay.cursor(again, again).unwrap();
+                let (bytes, _) = read(&replay, &mut second, back);
+                let from = again as usize;
+                prop_assert_eq!(&bytes[..], &all[from..(from + back as usize).min(all.len())]);
+            }
+            prop_assert!(replay.is_sent(&cursor));
+            prop_assert_eq!(got, all);
+        }
+    }
+}

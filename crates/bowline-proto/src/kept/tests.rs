@@ -1,0 +1,337 @@
+//! A client and a host over connections that are cut anywhere, against plain bytes.
+
+use std::collections::VecDeque;
+use std::format;
+use std::string::String;
+use std::vec::Vec;
+
+use bytes::{Bytes, BytesMut};
+use proptest::prelude::*;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+
+use super::*;
+use crate::machine::{Machine, Next};
+use crate::outbox::Outbox;
+use crate::session::{Outcome, Status, Wants};
+use crate::time::Time;
+
+const WANTS: Wants = Wants { stdin: true, stdout: true, stderr: true, tty: false };
+const REPLAY_BYTES: usize = 50_000;
+
+fn start(id: u8) -> Start {
+    let command = Vec::from([String::from("job")]);
+    let (instance, env) = (Instance([0; 16]), Vec::new());
+    Start { id: Id([id; 16]), instance, wants: WANTS, keep_for: 600, size: None, command, env }
+}
+
+fn take(outbox: &mut Outbox, limit: usize) -> Vec<u8> {
+    let bytes: Vec<u8> = outbox.chunks().flatten().copied().take(limit).collect();
+    outbox.advance(bytes.len());
+    bytes
+}
+
+/// Who has the connection at the host.
+enum Seated {
+    Greeting(Greeting),
+    Seat(u32),
+}
+
+/// The whole of it: both ends, at most one connection, a process, and a user.
+struct World {
+    now: Time,
+    chance: ChaCha8Rng,
+    client: Client,
+    host: Option<Host>,
+    connection: Option<Seated>,
+    starts: u32,
+    /// What the user has to type, and what the process got.
+    typed: VecDeque<u8>,
+    typed_all: bool,
+    waiting_stdin: VecDeque<u8>,
+    got_stdin: Vec<u8>,
+    stdin_ended: bool,
+    /// What the process has to write, and what the user got.
+    writes: [VecDeque<u8>; 2],
+    waiting: [usize; 2],
+    got: [Vec<u8>; 2],
+    end: Option<ClientEvent>,
+}
+
+impl World {
+    fn new(seed: u64, typed: &[u8], writes: [&[u8]; 2]) -> World {
+        let retry = Retry { give_up_after: core::time::Duration::from_secs(600), seed: [7; 32] };
+        World {
+            now: Time::ZERO,
+            chance: ChaCha8Rng::seed_from_u64(seed),
+            client: Client::start(Time::ZERO, start(1), retry),
+            host: None,
+            connection: None,
+            starts: 0,
+            typed: typed.iter().copied().collect(),
+            typed_all: false,
+            waiting_stdin: VecDeque::new(),
+            got_stdin: Vec::new(),
+            stdin_ended: false,
+            writes: writes.map(|bytes| bytes.iter().copied().collect()),
+            waiting: [0; 2],
+            got: [Vec::new(), Vec::new()],
+            end: None,
+        }
+    }
+
+    fn up_to(&mut self, most: usize) -> usize {
+        self.chance.next_u32() as usize % (most + 1)
+    }
+
+    /// Polls the client until it is idle; its next deadline.
+    fn poll_client(&mut self) -> Option<Time> {
+        loop {
+            match self.client.poll(self.now) {
+                Next::Idle(deadline) => return deadline,
+                Next::Done => return None,
+                Next::Event(ClientEvent::Connect) => {
+                    self.drop_connection();
+                    self.client.connected(self.now);
+                    let greeting = Greeting::new(self.now, Instance([9; 16]));
+                    self.connection = Some(Seated::Greeting(greeting));
+                }
+                Next::Event(ClientEvent::Data(stream, bytes)) => {
+                    self.got[stream.output()].extend_from_slice(&bytes);
+                    self.waiting[stream.output()] += bytes.len();
+                }
+                Next::Event(ClientEvent::Down(_)) => self.drop_connection(),
+                Next::Event(ClientEvent::Up(_) | ClientEvent::Eof(_)) => {}
+                Next::Event(ClientEvent::Gap(..)) => panic!("a gap"),
+                Next::Event(end) => self.end = Some(end),
+            }
+        }
+    }
+
+    fn drop_connection(&mut self) {
+        if let Some(Seated::Seat(seat)) = self.connection.take()
+            && let Some(host) = &mut self.host
+        {
+            host.remove(self.now, seat);
+        }
+    }
+
+    /// The same for the host, and whoever greets.
+    fn poll_host(&mut self) -> Option<Time> {
+        if let Some(Seated::Greeting(greeting)) = &mut self.connection
+            && let Next::Event(asked) = greeting.poll(self.now)
+        {
+            let Some(Seated::Greeting(greeting)) = self.connection.take() else { return None };
+            let (have, started) = match asked {
+                Asked::Start(start) if self.host.is_none() => {
+                    self.starts += 1;
+                    self.host = Some(Host::new(self.now, start, REPLAY_BYTES));
+                    (Some([0; 2]), true)
+                }
+                Asked::Start(start) => {
+                    assert!(self.host.as_ref().unwrap().is_same(&start));
+                    (Some([0; 2]), false)
+                }
+                Asked::Resume(resume) => (resume.have, false),
+                other => panic!("{other:?}"),
+            };
+            let host = self.host.as_mut().unwrap();
+            let seat = host.join(greeting, Mode::Take, have, started).unwrap();
+            self.connection = Some(Seated::Seat(seat));
+        }
+        let mut deadline = None;
+        while let Some(host) = &mut self.host {
+            match host.poll(self.now) {
+                Next::Idle(at) => {
+                    deadline = at;
+                    break;
+                }
+                Next::Event(HostEvent::Stdin(bytes)) => self.waiting_stdin.extend(bytes),
+                Next::Event(HostEvent::StdinEnd) => self.stdin_ended = true,
+                Next::Event(HostEvent::Left(..) | HostEvent::Resize(_)) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        deadline
+    }
+
+    fn carry(&mut self, cuts: bool) {
+        let (to_host, to_client) = (self.up_to(9000), self.up_to(9000));
+        let bytes = take(self.client.outbox(), to_host);
+        let Some(connection) = &mut self.connection else { return };
+        if !bytes.is_empty() {
+            let bytes = BytesMut::from(&bytes[..]);
+            match connection {
+                Seated::Greeting(greeting) => greeting.receive(self.now, bytes),
+                Seated::Seat(seat) => self.host.as_mut().unwrap().receive(self.now, *seat, bytes),
+            }
+        }
+        let outbox = match connection {
+            Seated::Greeting(greeting) => Some(greeting.outbox()),
+            Seated::Seat(seat) => self.host.as_mut().unwrap().outbox(*seat),
+        };
+        let bytes = outbox.map(|outbox| take(outbox, to_client)).unwrap_or_default();
+        if !bytes.is_empty() {
+            self.client.receive(self.now, BytesMut::from(&bytes[..]));
+        }
+        if cuts && self.up_to(40) == 0 {
+            // What is under way is lost in either direction.
+            self.client.receive_end(self.now);
+            self.drop_connection();
+        }
+    }
+
+    /// The process and the user do something.
+    fn live(&mut self) {
+        while self.client.has_room() && !self.typed.is_empty() && self.up_to(2) > 0 {
+            let n = self.up_to(3000).min(self.typed.len());
+            self.client.send(self.typed.drain(..n).collect::<Vec<u8>>().into());
+        }
+        if self.typed.is_empty() && self.client.has_room() && !self.typed_all {
+            self.typed_all = true;
+            self.client.finish();
+        }
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            let n = self.up_to(5000).min(self.waiting[stream.output()]);
+            self.waiting[stream.output()] -= n;
+            self.client.took(self.now, stream, n);
+        }
+        let (stdin, stdout) = (self.up_to(4000), self.up_to(6000));
+        let Some(host) = &mut self.host else { return };
+        let n = stdin.min(self.waiting_stdin.len());
+        self.got_stdin.extend(self.waiting_stdin.drain(..n));
+        host.took(self.now, n);
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            let left = &mut self.writes[stream.output()];
+            if host.has_room(stream) && !left.is_empty() {
+                let n = stdout.min(left.len());
+                host.output(stream, left.drain(..n).collect::<Vec<u8>>().into());
+            }
+        }
+        let is_done = self.stdin_ended && self.waiting_stdin.is_empty();
+        if is_done && self.writes.iter().all(VecDeque::is_empty) && !host.has_ended() {
+            host.ended(self.now, Ok(Status::exited(7, "").json().clone()));
+        }
+    }
+
+    fn run(&mut self, cuts: u32) {
+        let mut idle = 0;
+        for step in 0..200_000 {
+            self.live();
+            let deadlines = [self.poll_client(), self.poll_host()];
+            if self.end.is_some() {
+                return;
+            }
+            self.carry(step < cuts);
+            idle = if self.client.outbox().is_empty() { idle + 1 } else { 0 };
+            if idle > 20 {
+                // Nothing moves by itself.
+                let next = deadlines.into_iter().flatten().min();
+                self.now = next.map_or(self.now, |next| next.max(self.now));
+                idle = 0;
+            }
+        }
+        panic!("it does not end");
+    }
+}
+
+fn noise(length: usize, seed: u64) -> Vec<u8> {
+    let mut bytes = std::vec![0; length];
+    ChaCha8Rng::seed_from_u64(seed).fill_bytes(&mut bytes);
+    bytes
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    #[test]
+    fn every_byte_comes_once_whatever_is_cut(seed: u64, lengths: [u32; 3]) {
+        let [stdin, stdout, stderr] = [0, 1, 2].map(|at| noise(lengths[at] as usize % 300_000, seed ^ at as u64));
+        let mut world = World::new(seed, &stdin, [&stdout, &stderr]);
+        world.run(2000);
+        let Some(ClientEvent::Ended(status)) = &world.end else { panic!("{:?}", world.end) };
+        prop_assert_eq!(status.outcome(), &Outcome::Exited(7));
+        prop_assert_eq!(world.starts, 1);
+        prop_assert!(world.got_stdin == stdin);
+        prop_assert!(world.got[0] == stdout && world.got[1] == stderr);
+    }
+
+    #[test]
+    fn what_is_written_is_read(frames in prop::collection::vec(frame(), 1..20), step in 1..200_usize) {
+        let mut outbox = Outbox::new();
+        frames.iter().for_each(|frame| frame.write(&mut outbox));
+        let mut bytes = Vec::new();
+        while !outbox.is_empty() {
+            bytes.extend(take(&mut outbox, 1 << 20));
+        }
+        let (mut reader, mut read) = (Reader::default(), Vec::<Frame>::new());
+        for piece in bytes.chunks(step) {
+            reader.receive(BytesMut::from(piece));
+            while let Some(frame) = reader.frame().unwrap() {
+                match (read.last_mut(), frame) {
+                    (Some(Frame::Data(stream, at, whole)), Frame::Data(also, offset, more))
+                        if (*stream, *at + whole.len() as u64) == (also, offset) =>
+                    {
+                        *whole = [&whole[..], &more[..]].concat().into();
+                    }
+                    (_, frame) => read.push(frame),
+                }
+            }
+        }
+        prop_assert_eq!(read, frames);
+    }
+
+    #[test]
+    fn no_bytes_make_a_reader_panic(bytes: Vec<u8>) {
+        let mut reader = Reader::default();
+        reader.receive(BytesMut::from(&bytes[..]));
+        while let Ok(Some(_)) = reader.frame() {}
+    }
+}
+
+fn frame() -> impl Strategy<Value = Frame> {
+    let word = "[a-zé \n]{0,20}";
+    let start = (any::<[u8; 16]>(), any::<u64>(), prop::collection::vec(word, 0..5)).prop_map(
+        |(id, keep_for, command)| {
+            let env = command.iter().map(|word| (word.clone(), format!("{word}!"))).collect();
+            Frame::Start(Start { keep_for, command, env, ..start(id[0]) })
+        },
+    );
+    prop_oneof![
+        start,
+        // Two pieces of data that follow each other are one.
+        (0..4_u64, prop::collection::vec(any::<u8>(), 1..900)).prop_map(|(at, bytes)| {
+            Frame::Data(Stream::Stdin, at << 40 | bytes.len() as u64, Bytes::from(bytes))
+        }),
+        any::<[u64; 4]>().prop_map(|[stdin, out, err, flag]| Frame::State {
+            wants: WANTS,
+            stdin,
+            stdin_over: flag % 2 == 0,
+            outputs: [out, err],
+            started: flag % 3 == 0,
+        }),
+        any::<[u64; 2]>().prop_map(|[a, b]| Frame::Gap(Stream::Stdout, a, b)),
+        (any::<[u64; 2]>(), any::<bool>()).prop_map(|(have, some)| Frame::Resume(Resume {
+            id: Id([3; 16]),
+            mode: if some { Mode::Take } else { Mode::Look },
+            have: some.then_some(have),
+        })),
+        (any::<u64>(), word).prop_map(|(code, text)| Frame::Refused(Refused { code, text })),
+        (any::<u64>(), word, any::<bool>()).prop_map(|(n, text, lost)| Frame::Outcome {
+            end: if lost { Err(text) } else { Ok(text.into()) },
+            totals: [Total { bytes: n, sum: !n }, Total::default()],
+        }),
+        Just(Frame::Hello { version: 1, window: 5, instance: Some(Instance([4; 16])) }),
+        Just(Frame::ListedAll),
+    ]
+}
+
+#[test]
+fn an_id_is_shown_by_its_name_alone() {
+    let id = Id([0xab; 16]);
+    assert_eq!(Id::parse(&id.secret()), Some(id));
+    assert_eq!(format!("{id:?}"), format!("Id({})", id.name()));
+    assert!(!id.secret().contains(&id.name()));
+    for bad in ["", "ab", &"g".repeat(32), &"é".repeat(16), &"a".repeat(33)] {
+        assert_eq!(Id::parse(bad), None, "{bad}");
+    }
+}
