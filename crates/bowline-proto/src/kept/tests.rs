@@ -32,6 +32,7 @@ fn take(outbox: &mut Outbox, limit: usize) -> Vec<u8> {
 }
 
 /// Who has the connection at the host.
+#[expect(clippy::large_enum_variant, reason = "there is one")]
 enum Seated {
     Greeting(Greeting),
     Seat(u32),
