@@ -126,7 +126,6 @@ impl Client {
     }
 
     /// Returns a client for sessions that are parts of one that was admitted: they are only logged.
-    #[cfg(feature = "copy")]
     pub(crate) fn inside(&self) -> Client {
         let mut inside = self.clone();
         inside.admissions.truncate(1);

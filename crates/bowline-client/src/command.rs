@@ -48,9 +48,9 @@ const OUTPUT_BYTES: usize = 64 * 1024 * 1024;
 /// let it run on, and a command that must not wants `timeout` in front of it.
 #[must_use = "nothing is asked for before it is run"]
 pub struct RemoteCommand {
-    client: Client,
-    options: Options,
-    ends: Ends,
+    pub(crate) client: Client,
+    pub(crate) options: Options,
+    pub(crate) ends: Ends,
     /// The program's end of the command's stdin, if that is a pipe.
     piped: Option<DuplexStream>,
     /// Sets the size of the terminal.
@@ -256,7 +256,7 @@ impl RemoteCommand {
 }
 
 /// Requests the upgrade. No byte of stdin is read before there is a 101.
-async fn open(client: &Client, options: &Options, stdin: bool) -> Result<Opened, Error> {
+pub(crate) async fn open(client: &Client, options: &Options, stdin: bool) -> Result<Opened, Error> {
     let wants = options.wants(stdin);
     let pending = client.admit(options.record(client))?;
     let url = options.url(client, wants);

@@ -23,6 +23,19 @@ pub enum Error {
     /// The server does not support [`env`](crate::RemoteCommand::env). Nothing was begun.
     #[error("the server cannot set the environment of a command: nothing was begun")]
     NoEnv,
+    /// Neither the node nor a program in the container can keep the session: the node does not know
+    /// how, and there is no program to be put there.
+    #[error(
+        "the session cannot be kept: the node does not keep sessions, and there is no program to \
+         be put into the container"
+    )]
+    NoProgram,
+    /// There is no place in the container for the program that keeps the session.
+    #[error("the session cannot be kept: {0}")]
+    NoPlace(String),
+    /// Whoever keeps the session has refused it, or ended it for this client.
+    #[error("{}", .0.text)]
+    NotKept(bowline_proto::kept::Refused),
     /// One of the caller's ends failed, so the session was closed.
     #[error(transparent)]
     End(#[from] EndError),

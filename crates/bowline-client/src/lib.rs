@@ -41,6 +41,7 @@ mod command;
 pub mod copy;
 mod error;
 pub mod forward;
+pub mod kept;
 #[cfg(feature = "kube")]
 mod kube;
 pub mod reconnect;

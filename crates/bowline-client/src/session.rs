@@ -167,9 +167,10 @@ struct Running {
 }
 
 /// Resolves at the next change, and gives the receiver back.
-type NextSize = Pin<Box<dyn Future<Output = Option<(Size, watch::Receiver<Size>)>> + Send>>;
+pub(crate) type NextSize =
+    Pin<Box<dyn Future<Output = Option<(Size, watch::Receiver<Size>)>> + Send>>;
 
-fn next_size(mut sizes: watch::Receiver<Size>) -> NextSize {
+pub(crate) fn next_size(mut sizes: watch::Receiver<Size>) -> NextSize {
     Box::pin(async move {
         sizes.changed().await.ok()?;
         let size = *sizes.borrow_and_update();

@@ -124,6 +124,11 @@ impl UpgradeRequest<'_> {
         self.with_renewal(&second, may_renew).await
     }
 
+    /// Requests `offer`, and nothing else.
+    pub(crate) async fn alone(&self, offer: &Offer) -> Result<Switched, UpgradeError> {
+        self.with_renewal(offer, true).await
+    }
+
     /// Requests `offer`, and once more with renewed credentials after a 401.
     async fn with_renewal(&self, offer: &Offer, may_renew: bool) -> Result<Switched, UpgradeError> {
         let access = self.client.access.access().await?;

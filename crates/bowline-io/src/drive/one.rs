@@ -87,8 +87,14 @@ impl<S: Connection, M: Machine> Driver<S, M> {
     /// Drives `machine` over `connection`, right after the 101.
     #[must_use]
     pub fn new(connection: Upgraded<S>, machine: M) -> Driver<S, M> {
+        Driver::by(Clock::start(), connection, machine)
+    }
+
+    /// Drives a machine that has lived before the connection, by the clock that it knows.
+    #[must_use]
+    pub fn by(clock: Clock, connection: Upgraded<S>, machine: M) -> Driver<S, M> {
         Driver {
-            clock: Clock::start(),
+            clock,
             socket: Socket::new(connection.stream, connection.early),
             machine,
             alarm: Alarm::default(),
@@ -109,6 +115,12 @@ impl<S: Connection, M: Machine> Driver<S, M> {
     /// The machine.
     pub fn machine(&mut self) -> &mut M {
         &mut self.machine
+    }
+
+    /// The machine, for one that lives on; the connection is dropped.
+    #[must_use]
+    pub fn into_machine(self) -> M {
+        self.machine
     }
 
     /// Whether [`Step::Done`] was given.
@@ -206,6 +218,26 @@ impl<S: Connection, M: Machine> Driver<S, M> {
         poll_fn(|cx| {
             let _ = self.socket.poll(cx, self.machine.outbox(), false);
             Poll::Ready(())
+        })
+        .await;
+    }
+
+    /// Writes everything that waits, and the end of our direction if that was said; nothing is
+    /// read. Returns early if the connection ends.
+    ///
+    /// Cancel safe: what was not written waits on.
+    pub async fn flush(&mut self) {
+        poll_fn(|cx| {
+            loop {
+                let outbox = self.machine.outbox();
+                let is_last = outbox.is_empty();
+                match self.socket.poll(cx, outbox, false) {
+                    Poll::Pending if is_last => return Poll::Ready(()),
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(SocketEvent::Ended(_)) => return Poll::Ready(()),
+                    Poll::Ready(SocketEvent::Wrote | SocketEvent::Read(_)) => {}
+                }
+            }
         })
         .await;
     }

@@ -161,6 +161,18 @@ impl Client {
         self.id
     }
 
+    /// Whether the next connection asks for the session to go on, rather than for its start.
+    #[must_use]
+    pub fn resumes(&self) -> bool {
+        matches!(self.ask, Ask::Resume(_))
+    }
+
+    /// Whether the session has been there.
+    #[must_use]
+    pub fn was_up(&self) -> bool {
+        self.was_up
+    }
+
     /// Says that the connection asked for is there.
     pub fn connected(&mut self, now: Time) {
         if matches!(self.phase, Phase::Connecting) {

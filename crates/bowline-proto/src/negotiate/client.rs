@@ -70,6 +70,14 @@ impl Offer {
         Offer { carrier: Carrier::WebSocket, protocols, key: STANDARD.encode(nonce) }
     }
 
+    /// Offers a session that survives its connections, and nothing else, so that a server that does
+    /// not know it refuses. `nonce` must be fresh from a cryptographic source.
+    #[must_use]
+    pub fn kept_session(nonce: [u8; 16]) -> Offer {
+        let protocols = alloc::vec![&protocol::KEPT_SESSION];
+        Offer { carrier: Carrier::WebSocket, protocols, key: STANDARD.encode(nonce) }
+    }
+
     /// Offers a port-forward in numbered channels, by one of
     /// [`FORWARD_CHANNELS`](protocol::FORWARD_CHANNELS). `nonce` must be fresh from a cryptographic
     /// source.

@@ -111,6 +111,11 @@ pub static FORWARD_TUNNEL: Protocol = Protocol {
 /// Port-forward's pairs of streams over SPDY.
 pub static FORWARD_SPDY: Protocol = spdy("portforward.k8s.io", false, true, false);
 
+/// The frames of a [kept session](crate::kept) in the messages of a WebSocket. Only Bowline's nodes
+/// take it.
+pub static KEPT_SESSION: Protocol =
+    Protocol { half_closes: true, ..websocket("v1.session.bowline", Encoding::Binary, true) };
+
 /// What a port-forward's server takes over WebSocket, best first, whatever the client's order. Both
 /// v4 and v5 mean the same channels here, and some clients offer v5 first but need v4.
 pub static FORWARD_CHANNELS: [&Protocol; 4] =

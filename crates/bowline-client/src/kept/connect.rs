@@ -1,0 +1,158 @@
+//! A session that is wanted to a connection to its host: by the node itself, or by an exec of a
+//! program in the container.
+
+use bowline_io::random;
+use bowline_io::stream::Upgraded;
+use bowline_proto::kept::Carrier;
+use bowline_proto::negotiate::Offer;
+use bowline_proto::session::Wants;
+use bowline_proto::tunnel::Wire;
+use bowline_proto::websocket::Role;
+use bytes::Bytes;
+
+use super::place::{PlaceError, Placed, place};
+use crate::client::Client;
+use crate::command::open;
+use crate::error::Error;
+use crate::request::{Options, Verb};
+use crate::upgrade::{Refused, UpgradeError, UpgradeRequest};
+
+/// The words of a request that resumes a session: whoever audits requests sees what it is.
+const RESUME: [&str; 2] = ["@bowline", "resume"];
+
+/// Makes the connections of one session.
+pub(super) struct Connector {
+    client: Client,
+    options: Options,
+    wants: Wants,
+    program: Option<Bytes>,
+    way: Way,
+    is_first: bool,
+}
+
+/// How the host is reached.
+enum Way {
+    /// Not known yet.
+    Unknown,
+    /// The node keeps sessions itself.
+    Node,
+    /// A program in the container does, which has its place or needs one.
+    Program(Option<Placed>),
+}
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub(super) enum NoConnection {
+    /// There may be one later.
+    ForNow(Error),
+    /// There will not be one.
+    Ever(Error),
+}
+
+impl Connector {
+    pub(super) fn new(
+        client: Client,
+        options: Options,
+        wants: Wants,
+        program: Option<Bytes>,
+    ) -> Connector {
+        Connector { client, options, wants, program, way: Way::Unknown, is_first: true }
+    }
+
+    /// Makes the next connection, which starts the session or resumes it.
+    pub(super) async fn connect(
+        &mut self,
+        resumes: bool,
+    ) -> Result<(Upgraded, Carrier), NoConnection> {
+        let result = match &self.way {
+            Way::Unknown => match self.node(resumes).await {
+                Err(Error::Upgrade(UpgradeError::Refused(refused))) if !is_final(&refused) => {
+                    self.way = Way::Program(None);
+                    self.program().await
+                }
+                Err(Error::Upgrade(UpgradeError::NotUpgraded(_))) => {
+                    self.way = Way::Program(None);
+                    self.program().await
+                }
+                Ok(connected) => {
+                    self.way = Way::Node;
+                    Ok(connected)
+                }
+                result => result,
+            },
+            Way::Node => self.node(resumes).await,
+            Way::Program(_) => self.program().await,
+        };
+        self.is_first &= result.is_err();
+        result.map_err(|error| match error {
+            Error::Upgrade(UpgradeError::Refused(refused)) if is_final(&refused) => {
+                NoConnection::Ever(Error::Upgrade(UpgradeError::Refused(refused)))
+            }
+            error @ (Error::NoPlace(_) | Error::NoProgram) => NoConnection::Ever(error),
+            error => NoConnection::ForNow(error),
+        })
+    }
+
+    /// What is tried after the host was reached and is not there any more.
+    pub(super) fn look_again(&mut self) {
+        if let Way::Program(placed) = &mut self.way {
+            *placed = None;
+        }
+    }
+
+    /// A client for connections that belong to what was admitted.
+    fn client(&self) -> Client {
+        if self.is_first { self.client.clone() } else { self.client.inside() }
+    }
+
+    async fn node(&self, resumes: bool) -> Result<(Upgraded, Carrier), Error> {
+        let mut options = self.options.clone();
+        if resumes {
+            options.verb = Verb::Exec(RESUME.map(ToOwned::to_owned).to_vec());
+        }
+        let url = options.url(&self.client, self.wants);
+        let upgrade = UpgradeRequest { client: &self.client, url: &url };
+        let offer = Offer::kept_session(random::bytes());
+        let switched = upgrade.alone(&offer).await?;
+        let wire = Wire::tunnel(Role::Client, random::bytes());
+        Ok((switched.connection, Carrier::Bytes(wire)))
+    }
+
+    async fn program(&mut self) -> Result<(Upgraded, Carrier), Error> {
+        let client = self.client();
+        let Way::Program(placed) = &mut self.way else { return Err(Error::NoProgram) };
+        let placed = match placed {
+            Some(placed) => placed,
+            None => {
+                let program = self.program.as_deref().ok_or(Error::NoProgram)?;
+                let Options { pod, container, .. } = &self.options;
+                placed.insert(place(&client, pod, container.as_deref(), program).await?)
+            }
+        };
+        let words = [&placed.path, "connect", &placed.dir].map(ToOwned::to_owned).to_vec();
+        let options = Options {
+            verb: Verb::Exec(words),
+            tty: false,
+            env: Vec::new(),
+            stderr: true,
+            ..self.options.clone()
+        };
+        let opened = open(&client, &options, true).await?;
+        Ok((opened.connection, Carrier::Exec(opened.session)))
+    }
+}
+
+/// Whether a refusal says that there is no such pod, and not only that something on the way to it
+/// is not ready. An API server that has just started knows nobody's rights yet.
+fn is_final(refused: &Refused) -> bool {
+    refused.code == 404 && refused.reason == "NotFound" && refused.message.starts_with("pods \"")
+}
+
+impl From<PlaceError> for Error {
+    fn from(error: PlaceError) -> Error {
+        match error {
+            PlaceError::Error(error) => error,
+            other => Error::NoPlace(other.to_string()),
+        }
+    }
+}

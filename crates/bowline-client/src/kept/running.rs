@@ -1,0 +1,383 @@
+//! One kept session: moves bytes between the caller's ends and the machine, whatever connection
+//! there is.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bowline_io::clock::Clock;
+use bowline_io::drive::{self, Driver, Step, WriteQueue};
+use bowline_io::random;
+use bowline_proto::kept::{
+    Carried, Client as Session, ClientEvent as Event, Connected, Leave, Retry, Stream,
+};
+use bowline_proto::queue::compacted;
+use bowline_proto::session::{Cause, Loss, Size};
+use bowline_proto::{Machine, Next, Time, limits};
+use bytes::BytesMut;
+use tokio::time::{sleep_until, timeout};
+
+use super::connect::{Connector, NoConnection};
+use super::{Change, KeptEnd};
+use crate::error::Error;
+use crate::session::{EndError, Ended, Ends, NextSize, next_size};
+
+/// How long a goodbye may take.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// A session and the caller's ends.
+pub(super) struct Running {
+    clock: Clock,
+    /// The machine, while it has no connection.
+    session: Option<Session>,
+    ends: Ends,
+    outputs: [WriteQueue; 2],
+    next_size: Option<NextSize>,
+    tell: Arc<dyn Fn(Change) + Send + Sync>,
+    detaches: bool,
+    stdin_over: bool,
+    received_bytes: u64,
+    missed_bytes: u64,
+    end: Option<Result<Ended, Error>>,
+    is_left: bool,
+}
+
+/// What the caller's ends have done.
+pub(super) enum Act {
+    Input(BytesMut),
+    Size(Size),
+    Wrote(Stream, usize),
+}
+
+type Acted = Result<Act, EndError>;
+
+const OUTPUTS: [(Stream, &str); 2] = [(Stream::Stdout, "stdout"), (Stream::Stderr, "stderr")];
+
+impl Running {
+    pub(super) fn new(
+        machine: impl FnOnce(Time, Retry) -> Session,
+        keep_for: Duration,
+        ends: Ends,
+        tell: Arc<dyn Fn(Change) + Send + Sync>,
+        detaches: bool,
+    ) -> Running {
+        let clock = Clock::start();
+        let retry = Retry { give_up_after: keep_for, seed: random::bytes() };
+        Running {
+            clock,
+            session: Some(machine(clock.now(), retry)),
+            stdin_over: ends.stdin.is_none(),
+            ends,
+            outputs: [WriteQueue::default(), WriteQueue::default()],
+            next_size: None,
+            tell,
+            detaches,
+            received_bytes: 0,
+            missed_bytes: 0,
+            end: None,
+            is_left: false,
+        }
+    }
+
+    /// Runs it to its end, or leaves it once `stop` resolves.
+    pub(super) async fn run(
+        mut self,
+        mut connector: Connector,
+        stop: impl Future<Output = ()>,
+    ) -> Result<Option<KeptEnd>, Error> {
+        let mut stop = pin!(stop);
+        let mut driver: Option<Driver<_, Carried>> = None;
+        loop {
+            if self.is_left {
+                return Ok(None);
+            }
+            if self.end.is_some() && self.outputs.iter().all(WriteQueue::is_empty) {
+                break;
+            }
+            let step = async {
+                match &mut driver {
+                    Some(driver) => self.step(driver).await,
+                    None => self.without(&mut connector).await.map(Some),
+                }
+            };
+            let stepped = tokio::select! {
+                stepped = step => stepped,
+                () = &mut stop => {
+                    self.leave(driver, Leave::HungUp).await;
+                    return Ok(None);
+                }
+            };
+            match stepped {
+                Ok(Some(Connection::Up(upgraded, carried))) => {
+                    driver = Some(Driver::by(self.clock, upgraded, *carried));
+                }
+                Ok(Some(Connection::Down)) => {
+                    let gone = driver.take().map(Driver::into_machine);
+                    if gone.as_ref().is_some_and(|carried| carried.status().is_some()) {
+                        connector.look_again();
+                    }
+                    self.session = gone.map(Carried::into_client).or(self.session.take());
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    self.leave(driver, Leave::HungUp).await;
+                    return Err(error);
+                }
+            }
+        }
+        Running::goodbye(driver).await;
+        self.flush().await?;
+        let Some(ended) = self.end.take() else { return Ok(None) };
+        Ok(Some(KeptEnd { ended: ended?, missed_bytes: self.missed_bytes }))
+    }
+
+    /// Does the next thing with a connection.
+    async fn step<S: bowline_io::stream::Connection>(
+        &mut self,
+        driver: &mut Driver<S, Carried>,
+    ) -> Result<Option<Connection>, Error> {
+        let step = driver.next(self).await;
+        let now = driver.now();
+        let session = driver.machine().client();
+        match step {
+            Step::Event(event) => {
+                let is_down = matches!(event, Event::Down(_) | Event::Connect);
+                self.event(session, event);
+                if self.detaches && session.is_up() {
+                    session.leave(Leave::Running);
+                    self.is_left = true;
+                    let _ = timeout(GOODBYE, driver.flush()).await;
+                }
+                return Ok(is_down.then_some(Connection::Down));
+            }
+            Step::Act(act) => self.act(now, session, act?),
+            Step::Deadline | Step::Gone | Step::Done => {}
+        }
+        Ok(None)
+    }
+
+    /// Does the next thing without one.
+    async fn without(&mut self, connector: &mut Connector) -> Result<Connection, Error> {
+        let Some(mut session) = self.session.take() else { return Ok(Connection::Down) };
+        let now = self.clock.now();
+        match session.poll(now) {
+            Next::Event(Event::Connect) => {
+                let resumes = session.resumes();
+                // What is dropped by a stop is hung up by its host in time.
+                match connector.connect(resumes).await {
+                    Ok((upgraded, carrier)) => {
+                        let carried = Carried::new(self.clock.now(), session, carrier);
+                        return Ok(Connection::Up(upgraded, Box::new(carried)));
+                    }
+                    Err(NoConnection::ForNow(error)) if session.was_up() => {
+                        session.failed(self.clock.now());
+                        (self.tell)(Change::StillLost(error.to_string()));
+                    }
+                    Err(NoConnection::Ever(error)) if session.was_up() => {
+                        session.give_up(Loss::new(Cause::Closed, error.to_string()));
+                    }
+                    Err(NoConnection::ForNow(error) | NoConnection::Ever(error)) => {
+                        return Err(error);
+                    }
+                }
+            }
+            Next::Event(event) => self.event(&mut session, event),
+            Next::Idle(until) => {
+                self.session = Some(session);
+                self.idle(until).await?;
+                return Ok(Connection::Down);
+            }
+            Next::Done => poll_fn(|cx| self.poll_outputs(cx, None)).await?,
+        }
+        self.session = Some(session);
+        Ok(Connection::Down)
+    }
+
+    /// Waits; output goes on to where it belongs.
+    async fn idle(&mut self, until: Option<Time>) -> Result<(), EndError> {
+        let Some(until) = until else { return std::future::pending().await };
+        let until = self.clock.instant(until);
+        loop {
+            tokio::select! {
+                () = sleep_until(until) => return Ok(()),
+                written = poll_fn(|cx| self.poll_write(cx)) => {
+                    let (stream, bytes) = written?;
+                    let now = self.clock.now();
+                    if let Some(session) = &mut self.session {
+                        session.took(now, stream, bytes);
+                    }
+                }
+            }
+        }
+    }
+
+    fn event(&mut self, session: &mut Session, event: Event) {
+        match event {
+            Event::Up(connected) => self.up(session, connected),
+            Event::Data(stream, bytes) => {
+                self.received_bytes += bytes.len() as u64;
+                self.outputs[usize::from(stream == Stream::Stderr)].push(bytes);
+            }
+            Event::Gap(stream, bytes) => {
+                self.missed_bytes += bytes;
+                (self.tell)(Change::Gap(stream, bytes));
+            }
+            Event::Down(loss) if session.was_up() => (self.tell)(Change::Lost(loss)),
+            Event::Ended(status) => self.end = Some(Ok(Ended::Known(status.outcome().clone()))),
+            Event::Lost(loss) => {
+                let received_bytes = self.received_bytes;
+                self.end = Some(Ok(Ended::Lost { loss, received_bytes }));
+            }
+            Event::Refused(refused) => self.end = Some(Err(Error::NotKept(refused))),
+            Event::Connect | Event::Eof(_) | Event::Down(_) => {}
+        }
+    }
+
+    fn up(&mut self, session: &mut Session, connected: Connected) {
+        let Connected { started, away, outputs, stdin_over, wants } = connected;
+        (self.tell)(match away {
+            Some(away) => Change::Restored(away),
+            None => Change::Up { started, outputs },
+        });
+        if away.is_some() {
+            return;
+        }
+        if stdin_over || !wants.stdin {
+            self.stdin_over = true;
+        } else if self.ends.stdin.is_none() && started {
+            session.finish();
+        }
+        if let Some(mut sizes) = self.ends.sizes.take() {
+            session.resize(*sizes.borrow_and_update());
+            self.next_size = Some(next_size(sizes));
+        }
+    }
+
+    fn act(&mut self, now: Time, session: &mut Session, act: Act) {
+        match act {
+            Act::Input(bytes) if bytes.is_empty() => {
+                self.stdin_over = true;
+                session.finish();
+            }
+            Act::Input(bytes) => session.send(bytes.freeze()),
+            Act::Size(size) => session.resize(size),
+            Act::Wrote(stream, bytes) => session.took(now, stream, bytes),
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(Stream, usize), EndError>> {
+        let sinks = [&mut self.ends.stdout, &mut self.ends.stderr];
+        for ((queue, sink), (stream, name)) in self.outputs.iter_mut().zip(sinks).zip(OUTPUTS) {
+            if let Poll::Ready(written) = queue.poll_into(cx, sink) {
+                let written = written.map(|bytes| (stream, bytes));
+                return Poll::Ready(written.map_err(|error| EndError::Write(name, error)));
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Writes all that waits.
+    fn poll_outputs(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut session: Option<&mut Session>,
+    ) -> Poll<Result<(), EndError>> {
+        while self.outputs.iter().any(|queue| !queue.is_empty()) {
+            let (stream, bytes) = std::task::ready!(self.poll_write(cx))?;
+            if let Some(session) = &mut session {
+                session.took(self.clock.now(), stream, bytes);
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_stdin(&mut self, cx: &mut Context<'_>) -> Poll<Result<BytesMut, EndError>> {
+        let Some(stdin) = self.ends.stdin.as_mut().filter(|_| !self.stdin_over) else {
+            return Poll::Pending;
+        };
+        let mut bytes = BytesMut::with_capacity(limits::MESSAGE_BYTES);
+        let mut limited = bytes::BufMut::limit(&mut bytes, limits::MESSAGE_BYTES);
+        match tokio_util::io::poll_read_buf(std::pin::Pin::new(stdin), cx, &mut limited) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(_)) => Poll::Ready(Ok(compacted(bytes, limits::MESSAGE_BYTES))),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(EndError::Read(error))),
+        }
+    }
+
+    fn poll_size(&mut self, cx: &mut Context<'_>) -> Poll<Size> {
+        let Some(next) = &mut self.next_size else { return Poll::Pending };
+        let Some((size, sizes)) = std::task::ready!(next.as_mut().poll(cx)) else {
+            self.next_size = None;
+            return Poll::Pending;
+        };
+        self.next_size = Some(next_size(sizes));
+        Poll::Ready(size)
+    }
+
+    /// Ends the session for good, as far as that can be told.
+    async fn leave<S: bowline_io::stream::Connection>(
+        &mut self,
+        mut driver: Option<Driver<S, Carried>>,
+        how: Leave,
+    ) {
+        if let Some(driver) = &mut driver {
+            driver.machine().client().leave(how);
+        }
+        Running::goodbye(driver).await;
+    }
+
+    /// Sends the last words.
+    async fn goodbye<S: bowline_io::stream::Connection>(driver: Option<Driver<S, Carried>>) {
+        if let Some(mut driver) = driver {
+            let _ = timeout(GOODBYE, driver.flush()).await;
+        }
+    }
+
+    async fn flush(&mut self) -> Result<(), EndError> {
+        use tokio::io::AsyncWriteExt;
+        let failed = |name| move |error| EndError::Write(name, error);
+        self.ends.stdout.flush().await.map_err(failed("stdout"))?;
+        self.ends.stderr.flush().await.map_err(failed("stderr"))
+    }
+}
+
+/// Whether there is a connection now.
+pub(super) enum Connection {
+    Up(bowline_io::stream::Upgraded, Box<Carried>),
+    Down,
+}
+
+impl drive::Ends<Carried> for Running {
+    type Act = Acted;
+
+    fn poll(&mut self, cx: &mut Context<'_>, carried: &mut Carried) -> Poll<(Acted, usize)> {
+        if let Poll::Ready(written) = self.poll_write(cx) {
+            return Poll::Ready((written.map(|(stream, bytes)| Act::Wrote(stream, bytes)), 0));
+        }
+        if self.end.is_some() || !carried.client().has_room() {
+            return Poll::Pending;
+        }
+        self.poll_stdin(cx).map(|read| {
+            let bytes = read.as_ref().map_or(0, BytesMut::len);
+            (read.map(Act::Input), bytes)
+        })
+    }
+
+    fn poll_last(&mut self, cx: &mut Context<'_>, _: &mut Carried) -> Poll<(Acted, usize)> {
+        if self.end.is_some() {
+            return Poll::Pending;
+        }
+        self.poll_size(cx).map(|size| (Ok(Act::Size(size)), 0))
+    }
+
+    /// The peer sends no more than its window allows.
+    fn has_room(&self) -> bool {
+        true
+    }
+
+    fn came(&mut self, bytes: usize) {
+        self.outputs.iter_mut().for_each(|queue| queue.begin_read(bytes));
+    }
+}
