@@ -18,12 +18,13 @@ mod targets;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 14] = [
+pub const TARGETS: [Target; 15] = [
     ("archive", targets::archive::target),
     ("base64", targets::base64::target),
     ("channels", targets::channels::target),
     ("cri", targets::cri::target),
     ("headers", targets::headers::target),
+    ("kept", targets::kept::target),
     ("negotiate", targets::negotiate::target),
     ("pairs", targets::pairs::target),
     ("relay", targets::relay::target),

@@ -5,6 +5,7 @@ pub mod base64;
 pub mod channels;
 pub mod cri;
 pub mod headers;
+pub mod kept;
 pub mod negotiate;
 pub mod pairs;
 pub mod relay;

@@ -1,4 +1,4 @@
-//! Bytes to frames and back (docs/protocols/kept-session.md, 2).
+//! Bytes to frames and back (docs/protocols/kept-session.md, 11.2).
 //!
 //! A frame is its length, its kind and a body; lengths, kinds and numbers are LEB128. The bytes of
 //! DATA are given as they come, without waiting for the frame's end.
@@ -175,6 +175,9 @@ mod kind {
     pub(super) const LISTED: u64 = 16;
     pub(super) const LISTED_ALL: u64 = 17;
 }
+
+/// Offsets end here, so that sums of them are numbers.
+const LAST_OFFSET: u64 = 1 << 62;
 
 const STDIN: u64 = 1;
 const STDOUT: u64 = 2;
@@ -390,7 +393,7 @@ impl Reader {
         let Some((offset, second)) = number(&self.input[at + first..])? else { return Ok(false) };
         let stream = Stream::from_number(stream).ok_or("bytes of an unknown stream")?;
         let left = length.checked_sub(first + second).ok_or("a frame's body is not complete")?;
-        if left > KEPT_DATA_BYTES || offset.checked_add(left as u64).is_none() {
+        if left > KEPT_DATA_BYTES || offset > LAST_OFFSET {
             return Err("a frame is too long");
         }
         self.input.advance(at + first + second);
@@ -432,14 +435,14 @@ impl Body {
             kind::LIST => Frame::List,
             kind::STATE => Frame::State {
                 wants: self.wants()?,
-                stdin: self.number()?,
+                stdin: self.offset()?,
                 stdin_over: self.number()? != 0,
-                outputs: [self.number()?, self.number()?],
+                outputs: [self.offset()?, self.offset()?],
                 started: self.number()? != 0,
             },
-            kind::END => Frame::End(self.stream()?, self.number()?),
-            kind::GAP => Frame::Gap(self.stream()?, self.number()?, self.number()?),
-            kind::ACK => Frame::Ack(self.stream()?, self.number()?),
+            kind::END => Frame::End(self.stream()?, self.offset()?),
+            kind::GAP => Frame::Gap(self.stream()?, self.offset()?, self.offset()?),
+            kind::ACK => Frame::Ack(self.stream()?, self.offset()?),
             kind::RESIZE => Frame::Resize(self.size()?),
             kind::LEAVE => Frame::Leave(match self.number()? {
                 0 => Leave::Running,
@@ -463,6 +466,10 @@ impl Body {
         let (number, length) = number(&self.0).ok().flatten()?;
         self.0.advance(length);
         Some(number)
+    }
+
+    fn offset(&mut self) -> Option<u64> {
+        self.number().filter(|offset| *offset <= LAST_OFFSET)
     }
 
     fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
@@ -517,7 +524,7 @@ impl Body {
         let id = Id(self.array()?);
         let mode = if self.number()? == 0 { Mode::Take } else { Mode::Look };
         let has = self.number()? != 0;
-        let have = [self.number()?, self.number()?];
+        let have = [self.offset()?, self.offset()?];
         Some(Resume { id, mode, have: has.then_some(have) })
     }
 
@@ -528,7 +535,7 @@ impl Body {
             if is_lost { Err(String::from_utf8_lossy(&bytes).into_owned()) } else { Ok(bytes) };
         let mut totals = [Total::default(); 2];
         for total in &mut totals {
-            *total = Total { bytes: self.number()?, sum: u64::from_le_bytes(self.array()?) };
+            *total = Total { bytes: self.offset()?, sum: u64::from_le_bytes(self.array()?) };
         }
         Some(Frame::Outcome { end, totals })
     }

@@ -4,7 +4,7 @@
 //!
 //! Both outlive their connections. What travels is a byte stream, in WebSocket messages or in stdin
 //! and stdout of an ordinary exec, and ends with the connection; the [frames](Frame) in it are in
-//! docs/protocols/kept-session.md.
+//! docs/protocols/kept-session.md, 11.2.
 //!
 //! - Offsets count the bytes of a stream since the session began, and are the only means of going
 //!   on: nothing is numbered by connections.

@@ -289,6 +289,10 @@ proptest! {
     }
 }
 
+fn offsets<const N: usize>() -> impl Strategy<Value = [u64; N]> {
+    any::<[u64; N]>().prop_map(|numbers| numbers.map(|number| number >> 2))
+}
+
 fn frame() -> impl Strategy<Value = Frame> {
     let word = "[a-zé \n]{0,20}";
     let start = (any::<[u8; 16]>(), any::<u64>(), prop::collection::vec(word, 0..5)).prop_map(
@@ -303,21 +307,21 @@ fn frame() -> impl Strategy<Value = Frame> {
         (0..4_u64, prop::collection::vec(any::<u8>(), 1..900)).prop_map(|(at, bytes)| {
             Frame::Data(Stream::Stdin, at << 40 | bytes.len() as u64, Bytes::from(bytes))
         }),
-        any::<[u64; 4]>().prop_map(|[stdin, out, err, flag]| Frame::State {
+        offsets::<4>().prop_map(|[stdin, out, err, flag]| Frame::State {
             wants: WANTS,
             stdin,
             stdin_over: flag % 2 == 0,
             outputs: [out, err],
             started: flag % 3 == 0,
         }),
-        any::<[u64; 2]>().prop_map(|[a, b]| Frame::Gap(Stream::Stdout, a, b)),
-        (any::<[u64; 2]>(), any::<bool>()).prop_map(|(have, some)| Frame::Resume(Resume {
+        offsets::<2>().prop_map(|[a, b]| Frame::Gap(Stream::Stdout, a, b)),
+        (offsets::<2>(), any::<bool>()).prop_map(|(have, some)| Frame::Resume(Resume {
             id: Id([3; 16]),
             mode: if some { Mode::Take } else { Mode::Look },
             have: some.then_some(have),
         })),
         (any::<u64>(), word).prop_map(|(code, text)| Frame::Refused(Refused { code, text })),
-        (any::<u64>(), word, any::<bool>()).prop_map(|(n, text, lost)| Frame::Outcome {
+        (0..1_u64 << 62, word, any::<bool>()).prop_map(|(n, text, lost)| Frame::Outcome {
             end: if lost { Err(text) } else { Ok(text.into()) },
             totals: [Total { bytes: n, sum: !n }, Total::default()],
         }),
