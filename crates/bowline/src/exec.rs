@@ -1,6 +1,7 @@
 //! `bowline exec`: what is asked for to a session between this program's ends and a container's.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bowline_client::RemoteCommand;
 use bowline_io::stdio::Input;
@@ -8,8 +9,11 @@ use bowline_kube::objects::Pod;
 use bowline_kube::{container, files, target};
 
 use crate::args::BadUsage;
-use crate::args::exec::Exec;
+use crate::args::exec::{Exec, Keep};
 use crate::cluster_access::{self, ClusterAccess, env};
+use crate::detach;
+use crate::keep::{self, Local};
+use crate::known_sessions::{Known, Place};
 use crate::outcome::{self, Exit};
 use crate::print;
 use crate::remote::{self, LocalEnds};
@@ -31,10 +35,14 @@ async fn session(asked: &Exec, program: &str) -> Result<Exit, Exit> {
     remote::refuse_completed(&pod, "exec into")?;
     let tty = asked.stdin && asked.tty && remote::has_terminal(asked.quiet);
     let name = pod.metadata.name;
-    let client = cluster.client(remote::WEBSOCKETS, &asked.global, &verbose).namespace(namespace);
-    let command = client.exec(name, words(asked)?).container(choice.name);
+    let client = cluster.client(remote::WEBSOCKETS, &asked.global, &verbose).namespace(&*namespace);
+    let command = client.exec(&*name, words(asked)?).container(&*choice.name);
     let set = |command: RemoteCommand, (name, value): &(String, String)| command.env(name, value);
     let command = asked.env.iter().fold(command, set);
+    if let Some(keep) = &asked.keep {
+        let place = (namespace, name, choice.name);
+        return kept(asked, keep, command, place, &cluster, program).await;
+    }
     let local = LocalEnds {
         stdin: asked.stdin.then(|| Box::new(Input::stdin()) as _),
         raw: tty,
@@ -45,6 +53,62 @@ async fn session(asked: &Exec, program: &str) -> Result<Exit, Exit> {
     remote::exit_on_broken_pipe(&result);
     let end = outcome::of_exec(result, &cluster.api.authority());
     Ok(cluster_access::with_warnings(end, &asked.global, &verbose))
+}
+
+/// The same, over as many connections as it takes.
+async fn kept(
+    asked: &Exec,
+    keep: &Keep,
+    command: RemoteCommand,
+    (namespace, pod, container): (String, String, String),
+    cluster: &ClusterAccess,
+    program: &str,
+) -> Result<Exit, Exit> {
+    let tty = asked.stdin && asked.tty && remote::has_terminal(asked.quiet);
+    let command = if tty { command.terminal(None) } else { command };
+    let mut command = command.keep().keep_for(keep.keep_for);
+    if let Some(hold) = keep::hold_program(keep.program.as_deref())? {
+        command = command.program(hold);
+    }
+    let known = Known {
+        place: Place { namespace, pod, container, id: command.id() },
+        server: cluster.api.server.to_string(),
+        command: words(asked)?,
+        stdin: asked.stdin,
+        tty,
+        started: SystemTime::now(),
+    };
+    if let Err(error) = known.save() {
+        print::line(format_args!("warning: the session cannot be written down: {error}"));
+    }
+    let server = cluster.api.authority();
+    if keep.detach {
+        let left = command.detach().await;
+        if let Err(error) = left {
+            known.forget();
+            return Ok(keep::exit_of(Err(remote::Failure::Session(error)), &server));
+        }
+        let line = format!("{}\n", known.place);
+        return Ok(match print::raw(line.as_bytes()) {
+            Ok(()) => Exit::success(),
+            Err(error) => Exit::refused(format_args!("write stdout: {error}")),
+        });
+    }
+    let local = Local {
+        stdin: asked.stdin,
+        tty,
+        quiet: asked.quiet,
+        detach_keys: detach::keys("").unwrap_or_default(),
+        name: known.place.id.name(),
+        program: program.to_owned(),
+    };
+    let result = keep::run(command, local).await;
+    // What has ended is of no use to come back to.
+    let is_over = matches!(&result, Ok(Some(_)) | Err(remote::Failure::Session(_)));
+    if is_over {
+        known.forget();
+    }
+    Ok(keep::exit_of(result, &server))
 }
 
 /// The pod, and the namespace that it is in.

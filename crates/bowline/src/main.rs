@@ -13,19 +13,21 @@ mod exec;
 mod gateway;
 mod gateway_nodes;
 mod help;
+mod keep;
+mod known_sessions;
 mod listen;
 mod logging;
 mod memory;
 mod node;
 mod node_access;
 mod outcome;
-
 mod pod_status;
 mod port_forward;
 mod print;
 mod progress;
 mod remote;
 mod servers;
+mod session;
 mod upstreams;
 mod verbose;
 mod web;
@@ -67,6 +69,7 @@ fn end_of(words: &[std::ffi::OsString], base: &str, program: &str) -> Exit {
     match args::read(words) {
         Ok(Invocation::Exec(asked)) => exec::run(&asked, base),
         Ok(Invocation::Attach(asked)) => attach::run(&asked, program),
+        Ok(Invocation::Session(asked)) => session::run(&asked, program),
         Ok(Invocation::Cp(asked)) => cp::run(&asked, program),
         Ok(Invocation::PortForward(asked)) => port_forward::run(&asked, base),
         Ok(Invocation::Dev(asked)) => serve(servers::dev(asked)),

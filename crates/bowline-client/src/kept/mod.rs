@@ -42,7 +42,7 @@ pub struct KeptCommand {
     keep_for: Duration,
     program: Option<Bytes>,
     tell: Arc<dyn Fn(Change) + Send + Sync>,
-    detaches: bool,
+    leaves: Option<Goodbye>,
 }
 
 /// What becomes of the session.
@@ -71,6 +71,15 @@ pub enum Change {
     Restored(Duration),
     /// So many bytes of an output are gone.
     Gap(Stream, u64),
+}
+
+/// How a client leaves a session that goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Goodbye {
+    /// The command goes on without a client.
+    Detach,
+    /// The command is hung up.
+    HangUp,
 }
 
 /// How a kept session ended for its client.
@@ -112,16 +121,7 @@ impl KeptCommand {
     fn of(command: RemoteCommand, what: What) -> KeptCommand {
         let RemoteCommand { client, options, ends, .. } = command;
         let (program, tell) = (None, Arc::new(|_| {}));
-        KeptCommand {
-            client,
-            options,
-            ends,
-            what,
-            keep_for: KEEP_FOR,
-            program,
-            tell,
-            detaches: false,
-        }
+        KeptCommand { client, options, ends, what, keep_for: KEEP_FOR, program, tell, leaves: None }
     }
 
     /// The session's id, which is its secret.
@@ -195,8 +195,16 @@ impl KeptCommand {
     /// # Errors
     /// As [`run`](Self::run).
     pub async fn detach(mut self) -> Result<(), Error> {
-        self.detaches = true;
-        self.ends.stdin = None;
+        self.leaves = Some(Goodbye::Detach);
+        self.run_until(pending()).await.map(|_| ())
+    }
+
+    /// Hangs its command up, and does not wait for the end.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub async fn hang_up(mut self) -> Result<(), Error> {
+        self.leaves = Some(Goodbye::HangUp);
         self.run_until(pending()).await.map(|_| ())
     }
 
@@ -212,11 +220,16 @@ impl KeptCommand {
         ended.ok_or_else(|| Error::NotKept(Refused { code: 0, text: "it was left".into() }))
     }
 
-    /// Runs it to its end, or hangs it up once `stop` resolves and returns `None`.
+    /// Runs it to its end, or leaves it as `stop` says once that resolves, and returns `None`.
+    /// Without a connection nobody can be told: the session then ends once its time without a
+    /// client is over.
     ///
     /// # Errors
     /// As [`run`](Self::run).
-    pub async fn run_until(self, stop: impl Future<Output = ()>) -> Result<Option<KeptEnd>, Error> {
+    pub async fn run_until(
+        self,
+        stop: impl Future<Output = Goodbye>,
+    ) -> Result<Option<KeptEnd>, Error> {
         let stdin = self.ends.stdin.is_some();
         let wants = self.options.wants(stdin);
         let size: Option<Size> = self.ends.sizes.as_ref().map(|sizes| *sizes.borrow());
@@ -243,7 +256,7 @@ impl KeptCommand {
         };
         let options = Options { env: Vec::new(), ..self.options.clone() };
         let connector = Connector::new(self.client.clone(), options, wants, self.program.clone());
-        let running = Running::new(machine, self.keep_for, self.ends, self.tell, self.detaches);
+        let running = Running::new(machine, self.keep_for, self.ends, self.tell, self.leaves);
         running.run(connector, stop).await
     }
 }

@@ -20,7 +20,7 @@ use bytes::BytesMut;
 use tokio::time::{sleep_until, timeout};
 
 use super::connect::{Connector, NoConnection};
-use super::{Change, KeptEnd};
+use super::{Change, Goodbye, KeptEnd};
 use crate::error::Error;
 use crate::session::{EndError, Ended, Ends, NextSize, next_size};
 
@@ -36,7 +36,7 @@ pub(super) struct Running {
     outputs: [WriteQueue; 2],
     next_size: Option<NextSize>,
     tell: Arc<dyn Fn(Change) + Send + Sync>,
-    detaches: bool,
+    leaves: Option<Goodbye>,
     stdin_over: bool,
     received_bytes: u64,
     missed_bytes: u64,
@@ -55,13 +55,20 @@ type Acted = Result<Act, EndError>;
 
 const OUTPUTS: [(Stream, &str); 2] = [(Stream::Stdout, "stdout"), (Stream::Stderr, "stderr")];
 
+fn leave(goodbye: Goodbye) -> Leave {
+    match goodbye {
+        Goodbye::Detach => Leave::Running,
+        Goodbye::HangUp => Leave::HungUp,
+    }
+}
+
 impl Running {
     pub(super) fn new(
         machine: impl FnOnce(Time, Retry) -> Session,
         keep_for: Duration,
         ends: Ends,
         tell: Arc<dyn Fn(Change) + Send + Sync>,
-        detaches: bool,
+        leaves: Option<Goodbye>,
     ) -> Running {
         let clock = Clock::start();
         let retry = Retry { give_up_after: keep_for, seed: random::bytes() };
@@ -73,7 +80,7 @@ impl Running {
             outputs: [WriteQueue::default(), WriteQueue::default()],
             next_size: None,
             tell,
-            detaches,
+            leaves,
             received_bytes: 0,
             missed_bytes: 0,
             end: None,
@@ -85,7 +92,7 @@ impl Running {
     pub(super) async fn run(
         mut self,
         mut connector: Connector,
-        stop: impl Future<Output = ()>,
+        stop: impl Future<Output = Goodbye>,
     ) -> Result<Option<KeptEnd>, Error> {
         let mut stop = pin!(stop);
         let mut driver: Option<Driver<_, Carried>> = None;
@@ -104,8 +111,8 @@ impl Running {
             };
             let stepped = tokio::select! {
                 stepped = step => stepped,
-                () = &mut stop => {
-                    self.leave(driver, Leave::HungUp).await;
+                goodbye = &mut stop => {
+                    self.leave(driver, leave(goodbye)).await;
                     return Ok(None);
                 }
             };
@@ -145,8 +152,10 @@ impl Running {
             Step::Event(event) => {
                 let is_down = matches!(event, Event::Down(_) | Event::Connect);
                 self.event(session, event);
-                if self.detaches && session.is_up() {
-                    session.leave(Leave::Running);
+                if let Some(goodbye) = self.leaves
+                    && session.is_up()
+                {
+                    session.leave(leave(goodbye));
                     self.is_left = true;
                     let _ = timeout(GOODBYE, driver.flush()).await;
                 }

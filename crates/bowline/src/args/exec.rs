@@ -1,9 +1,11 @@
 //! The flags and words of `exec`, by kubectl's rules.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::global::{self, Global};
+use super::go_duration::GoDuration;
 use super::pflag::{BadFlag, BadValue, Values, bad_value};
 use super::table::{Command, Flag, Words};
 use super::{BadUsage, HELP};
@@ -28,10 +30,23 @@ pub struct Exec {
     pub tty: bool,
     /// `-q`.
     pub quiet: bool,
+    /// `--keep`, `--detach` and what belongs to them.
+    pub keep: Option<Keep>,
     /// How long to wait for the first pod of a target that is no pod.
     pub pod_running_timeout: Duration,
     /// Which cluster, as whom.
     pub global: Global,
+}
+
+/// How a session is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Keep {
+    /// Print the session and leave it at once.
+    pub detach: bool,
+    /// How long without a client, and after its end.
+    pub keep_for: Duration,
+    /// The program for the container.
+    pub program: Option<PathBuf>,
 }
 
 /// Its table.
@@ -43,7 +58,10 @@ pub static COMMAND: Command = Command {
            program's input, and with -it a terminal.\n\n\
            The exit code is the command's own; 1 where the command was refused or could not be \
            started; 255 where the connection ended before the outcome was known, in which case \
-           the command may still be running.",
+           the command may still be running.\n\n\
+           With --keep the session survives its connections: if one is lost, others are made, and \
+           nothing is missing or comes twice. The node keeps it if that is Bowline's; else a small \
+           program is put into the container. See {bowline} session --help.",
     usage: "(POD | TYPE/NAME) [-c CONTAINER] [flags] -- COMMAND [args...]",
     examples: &[
         ("Run a command in the pod's default container", "{bowline} exec nginx -- date"),
@@ -58,6 +76,8 @@ pub static COMMAND: Command = Command {
             "{bowline} exec web -- sh -c 'echo $HOSTNAME'",
         ),
         ("Send a directory", "tar cf - conf | {bowline} exec -i web -- tar xf - -C /etc/web"),
+        ("Survive whatever happens to the connection", "{bowline} exec --keep web -- ./long-job"),
+        ("Start a job, and come back for its result", "{bowline} exec --detach web -- ./long-job"),
         ("See the requests and answers that make the session", "{bowline} exec -v=8 nginx -- date"),
     ],
     flags: &[
@@ -71,6 +91,9 @@ pub static COMMAND: Command = Command {
         ENV,
         Flag::list("filename", "FILE", "Take the target from a file, a directory or a URL.")
             .short('f'),
+        HOLD_PROGRAM,
+        Flag::switch("keep", "Let the session survive its connections."),
+        KEEP_FOR,
         Flag::duration("pod-running-timeout", "How long to wait until TYPE/NAME has a pod.")
             .default("1m0s"),
         Flag::switch("quiet", "Print only what the command prints, and errors.").short('q'),
@@ -90,6 +113,46 @@ const ENV: Flag = Flag::each(
     "Set a variable of the command. May be repeated. Where a server on the way does not know it, \
      nothing is begun.",
 );
+
+const DETACH: Flag = Flag::switch(
+    "detach",
+    "Start the command, print its session and leave it; `{bowline} session` comes back to it.",
+);
+
+/// How long a session is kept.
+pub const KEEP_FOR: Flag = Flag::duration(
+    "keep-for",
+    "How long a kept session waits for a client that has vanished, and its result after its end.",
+)
+.default("10m0s");
+
+/// The program for containers of nodes that are not ours.
+pub const HOLD_PROGRAM: Flag = Flag::text(
+    "hold-program",
+    "FILE",
+    "The static program that keeps a session in a container whose node does not. Without it: \
+     bowline-hold-ARCH beside this program.",
+);
+
+/// The default of `--keep-for`.
+const KEPT_FOR: Duration = Duration::from_secs(600);
+
+/// Reads `--keep-for`.
+pub fn keep_for(values: &Values) -> Duration {
+    values.duration(KEEP_FOR.long).and_then(GoDuration::positive).unwrap_or(KEPT_FOR)
+}
+
+fn keep(values: &Values) -> Result<Option<Keep>, BadUsage> {
+    let detach = values.is_on("detach");
+    if detach && values.is_on("stdin") {
+        return Err(BadUsage::Conflict("detach", "stdin"));
+    }
+    if !detach && !values.is_on("keep") {
+        return Ok(None);
+    }
+    let program = values.text(HOLD_PROGRAM.long).map(PathBuf::from);
+    Ok(Some(Keep { detach, keep_for: keep_for(values), program }))
+}
 
 /// kubectl's default for `--pod-running-timeout`.
 const POD_RUNNING_TIMEOUT: Duration = Duration::from_secs(60);
@@ -143,6 +206,7 @@ pub fn read(values: &Values) -> Result<Exec, BadUsage> {
         command,
         container: values.text("container"),
         env: env(values)?,
+        keep: keep(values)?,
         stdin: values.is_on("stdin"),
         tty: values.is_on("tty"),
         quiet: values.is_on("quiet"),

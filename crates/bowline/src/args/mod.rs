@@ -18,6 +18,7 @@ pub mod node;
 pub mod node_access;
 pub mod pflag;
 pub mod port_forward;
+pub mod session;
 pub mod suggestions;
 pub mod table;
 pub mod upstream;
@@ -36,6 +37,8 @@ pub enum Invocation {
     Exec(Box<exec::Exec>),
     /// Attach to a container's main process.
     Attach(Box<attach::Attach>),
+    /// Come back to a kept session.
+    Session(Box<session::Session>),
     /// Copy files.
     Cp(Box<cp::Cp>),
     /// Forward local ports to a pod.
@@ -83,6 +86,9 @@ pub enum BadUsage {
     /// Exec needs to know what.
     #[error("you must specify at least one command for the container")]
     NoCommand,
+    /// Session needs to know what to do.
+    #[error("say list, or resume, result or end and one session")]
+    SessionWords,
     /// Attach needs to know where.
     #[error("at least 1 argument is required for attach")]
     NoAttachTarget,
@@ -283,9 +289,10 @@ static HELP_COMMAND: Command = Command {
 };
 
 /// All commands, in the order of the help.
-pub static COMMANDS: [&Command; 11] = [
+pub static COMMANDS: [&Command; 12] = [
     &exec::COMMAND,
     &attach::COMMAND,
+    &session::COMMAND,
     &cp::COMMAND,
     &port_forward::COMMAND,
     &dev::COMMAND,
@@ -328,6 +335,7 @@ fn read_command(command: &'static Command, args: &[OsString]) -> Result<Invocati
     Ok(match command.name {
         "exec" => Invocation::Exec(Box::new(exec::read(&values)?)),
         "attach" => Invocation::Attach(Box::new(attach::read(&values)?)),
+        "session" => Invocation::Session(Box::new(session::read(&values)?)),
         "cp" => Invocation::Cp(Box::new(cp::read(&values)?)),
         "port-forward" => Invocation::PortForward(Box::new(port_forward::read(&values)?)),
         "node" => Invocation::Node(Box::new(node::read(&values)?)),
