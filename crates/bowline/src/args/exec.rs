@@ -88,6 +88,7 @@ pub static COMMAND: Command = Command {
              kubectl.kubernetes.io/default-container names, or the first.",
         )
         .short('c'),
+        DETACH,
         ENV,
         Flag::list("filename", "FILE", "Take the target from a file, a directory or a URL.")
             .short('f'),
@@ -116,7 +117,7 @@ const ENV: Flag = Flag::each(
 
 const DETACH: Flag = Flag::switch(
     "detach",
-    "Start the command, print its session and leave it; `{bowline} session` comes back to it.",
+    "Start the command, print its session and leave it; see session.",
 );
 
 /// How long a session is kept.

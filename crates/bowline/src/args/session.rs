@@ -41,9 +41,6 @@ pub enum Action {
     End(String),
 }
 
-/// The words for them.
-pub const ACTIONS: [&str; 4] = ["list", "resume", "result", "end"];
-
 /// Its table.
 pub static COMMAND: Command = Command {
     name: "session",
