@@ -47,6 +47,24 @@ pub struct Entry {
     pub has_client: bool,
 }
 
+impl Entry {
+    /// The body of LISTED: a byte of flags, then the name.
+    #[must_use]
+    pub fn bytes(&self) -> Vec<u8> {
+        let flags = u8::from(self.has_ended) | u8::from(self.has_client) << 1;
+        [&[flags], self.name.as_bytes()].concat()
+    }
+
+    /// Reads what [`bytes`](Self::bytes) gives; a name that is none is no entry.
+    #[must_use]
+    pub fn read(bytes: &[u8]) -> Option<Entry> {
+        let (flags, name) = bytes.split_first()?;
+        let is_name = name.len() == 8 && name.iter().all(u8::is_ascii_hexdigit);
+        let name = core::str::from_utf8(name).ok().filter(|_| is_name)?.into();
+        Some(Entry { name, has_ended: flags & 1 != 0, has_client: flags & 2 != 0 })
+    }
+}
+
 /// One session, from its start until it is forgotten.
 #[derive(Debug)]
 pub struct Host {

@@ -36,6 +36,7 @@ pub use client::{Client, Connected, Event as ClientEvent, Retry};
 pub use frame::{Flow, Frame, Leave, Mode, Reader, Refused, Resume, Start, refused};
 pub use greeting::{Asked, Greeting};
 pub use host::{Entry, Event as HostEvent, Host};
+pub use sum::sum_of;
 
 /// The secret of a session: whoever has it can go on with it. Shown and logged as its
 /// [name](Self::name) only.

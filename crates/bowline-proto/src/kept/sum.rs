@@ -27,3 +27,9 @@ impl fmt::Debug for Sum {
         write!(f, "Sum({:016x})", self.value())
     }
 }
+
+/// The sum of all of these bytes.
+#[must_use]
+pub fn sum_of(bytes: &[u8]) -> u64 {
+    XxHash3_64::oneshot(bytes)
+}
