@@ -43,6 +43,9 @@ use outcome::Exit;
 /// a container's process can be as slow as that wants.
 const BLOCKED_PATIENCE: Duration = Duration::from_secs(1);
 
+/// What keeps sessions in a container, for containers that have this program: it is a part of it.
+const HOLD: &str = "hold";
+
 fn main() -> ExitCode {
     let mut words = std::env::args_os();
     let called = words.next().unwrap_or_default();
@@ -51,6 +54,11 @@ fn main() -> ExitCode {
     // As a plugin it is called by two words.
     let program = if base == "kubectl-bowline" { "kubectl bowline" } else { &*base };
     let words: Vec<_> = words.collect();
+    if let Some((command, words)) = words.split_first()
+        && command == HOLD
+    {
+        return bowline_hold::run(&[HOLD], words.iter().cloned());
+    }
     let end = end_of(&words, &base, program);
     end.lines.iter().for_each(print::line);
     ExitCode::from(end.code)
