@@ -2,7 +2,7 @@
 //! there is.
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -17,6 +17,7 @@ use bowline_proto::queue::compacted;
 use bowline_proto::session::{Cause, Loss, Size};
 use bowline_proto::{Machine, Next, Time, limits};
 use bytes::BytesMut;
+use tokio::io::AsyncWrite as _;
 use tokio::time::{sleep_until, timeout};
 
 use super::connect::{Connector, NoConnection};
@@ -34,6 +35,8 @@ pub(super) struct Running {
     session: Option<Session>,
     ends: Ends,
     outputs: [WriteQueue; 2],
+    /// What was written of each and may not be where it belongs yet.
+    unflushed_bytes: [usize; 2],
     next_size: Option<NextSize>,
     tell: Arc<dyn Fn(Change) + Send + Sync>,
     leaves: Option<Goodbye>,
@@ -78,6 +81,7 @@ impl Running {
             stdin_over: ends.stdin.is_none(),
             ends,
             outputs: [WriteQueue::default(), WriteQueue::default()],
+            unflushed_bytes: [0; 2],
             next_size: None,
             tell,
             leaves,
@@ -276,12 +280,21 @@ impl Running {
         }
     }
 
+    /// Moves output to where it belongs. Ready with what is certainly there: bytes that a writer has
+    /// only taken would be lost with this program, and nobody would send them again.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(Stream, usize), EndError>> {
         let sinks = [&mut self.ends.stdout, &mut self.ends.stderr];
-        for ((queue, sink), (stream, name)) in self.outputs.iter_mut().zip(sinks).zip(OUTPUTS) {
-            if let Poll::Ready(written) = queue.poll_into(cx, sink) {
-                let written = written.map(|bytes| (stream, bytes));
-                return Poll::Ready(written.map_err(|error| EndError::Write(name, error)));
+        let outputs = self.outputs.iter_mut().zip(&mut self.unflushed_bytes).zip(sinks);
+        for (((queue, unflushed), sink), (stream, name)) in outputs.zip(OUTPUTS) {
+            let failed = |error| EndError::Write(name, error);
+            while let Poll::Ready(written) = queue.poll_into(cx, sink) {
+                *unflushed += written.map_err(failed)?;
+            }
+            if *unflushed > 0
+                && let Poll::Ready(flushed) = Pin::new(sink).poll_flush(cx)
+            {
+                flushed.map_err(failed)?;
+                return Poll::Ready(Ok((stream, std::mem::take(unflushed))));
             }
         }
         Poll::Pending
@@ -308,7 +321,7 @@ impl Running {
         };
         let mut bytes = BytesMut::with_capacity(limits::MESSAGE_BYTES);
         let mut limited = bytes::BufMut::limit(&mut bytes, limits::MESSAGE_BYTES);
-        match tokio_util::io::poll_read_buf(std::pin::Pin::new(stdin), cx, &mut limited) {
+        match tokio_util::io::poll_read_buf(Pin::new(stdin), cx, &mut limited) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(_)) => Poll::Ready(Ok(compacted(bytes, limits::MESSAGE_BYTES))),
             Poll::Ready(Err(error)) => Poll::Ready(Err(EndError::Read(error))),

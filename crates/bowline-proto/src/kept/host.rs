@@ -186,7 +186,7 @@ impl Host {
 
     /// Takes bytes of a seat's connection.
     pub fn receive(&mut self, now: Time, seat: u32, input: BytesMut) {
-        if let Some(seat) = self.seat(seat) {
+        if let Some(seat) = self.seat(seat).filter(|seat| !seat.is_over) {
             seat.link.receive(now, input);
         }
     }
@@ -208,7 +208,7 @@ impl Host {
         let Some(at) = self.seats.iter().position(|known| known.number == seat) else { return };
         let seat = self.seats.remove(at);
         if !seat.is_over && seat.mode == Mode::Take {
-            self.alone_since.get_or_insert(now);
+            self.alone_since = Some(now);
         }
     }
 
@@ -318,7 +318,7 @@ impl Host {
         let is_taker = seat.mode == Mode::Take;
         self.events.push_back(seat.over(loss));
         if is_taker {
-            self.alone_since.get_or_insert(now);
+            self.alone_since = Some(now);
         }
     }
 

@@ -115,10 +115,8 @@ const ENV: Flag = Flag::each(
      nothing is begun.",
 );
 
-const DETACH: Flag = Flag::switch(
-    "detach",
-    "Start the command, print its session and leave it; see session.",
-);
+const DETACH: Flag =
+    Flag::switch("detach", "Start the command, print its session and leave it; see session.");
 
 /// How long a session is kept.
 pub const KEEP_FOR: Flag = Flag::duration(
