@@ -24,10 +24,11 @@ impl Clock {
         Time::from_micros(u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX))
     }
 
-    /// Returns the instant of `time`, which is at most a year after the start.
+    /// Returns the instant of `time`; of one that the system cannot tell, one that is a year away.
     #[must_use]
     pub fn instant(&self, time: Time) -> Instant {
         const FAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-        self.began + Duration::from_micros(time.as_micros()).min(FAR)
+        let after = Duration::from_micros(time.as_micros());
+        self.began.checked_add(after).unwrap_or_else(|| Instant::now() + FAR)
     }
 }

@@ -112,7 +112,7 @@ impl Connector {
         }
         let url = options.url(&self.client, self.wants);
         let upgrade = UpgradeRequest { client: &self.client, url: &url };
-        let offer = Offer::kept_session(random::bytes());
+        let offer = Offer::kept(random::bytes());
         let switched = upgrade.alone(&offer).await?;
         let wire = Wire::tunnel(Role::Client, random::bytes());
         Ok((switched.connection, Carrier::Bytes(wire)))

@@ -99,6 +99,13 @@ impl Sessions {
         self.phases.now()
     }
 
+    /// Cancelled once the server [closes](Phase::Closing) after a [`drain`](Self::drain): no session
+    /// begins any more.
+    #[must_use]
+    pub fn closing(&self) -> &CancellationToken {
+        &self.phases.closing
+    }
+
     /// Ends all servers that share this, phase by phase, and cancels [`end`](Self::end) last. That
     /// may be cancelled by others before, which cuts it short.
     pub async fn drain(&self, drain: Drain) {

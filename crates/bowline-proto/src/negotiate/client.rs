@@ -63,18 +63,17 @@ impl Offer {
         Offer { carrier: Carrier::Spdy, protocols, key: String::new() }
     }
 
+    /// Offers a [kept](crate::kept) session. `nonce` must be fresh from a cryptographic source.
+    #[must_use]
+    pub fn kept(nonce: [u8; 16]) -> Offer {
+        let protocols = alloc::vec![&protocol::KEPT];
+        Offer { carrier: Carrier::WebSocket, protocols, key: STANDARD.encode(nonce) }
+    }
+
     /// Offers a port-forward in a tunnel. `nonce` must be fresh from a cryptographic source.
     #[must_use]
     pub fn tunnel(nonce: [u8; 16]) -> Offer {
         let protocols = alloc::vec![&protocol::FORWARD_TUNNEL];
-        Offer { carrier: Carrier::WebSocket, protocols, key: STANDARD.encode(nonce) }
-    }
-
-    /// Offers a session that survives its connections, and nothing else, so that a server that does
-    /// not know it refuses. `nonce` must be fresh from a cryptographic source.
-    #[must_use]
-    pub fn kept_session(nonce: [u8; 16]) -> Offer {
-        let protocols = alloc::vec![&protocol::KEPT_SESSION];
         Offer { carrier: Carrier::WebSocket, protocols, key: STANDARD.encode(nonce) }
     }
 

@@ -172,6 +172,26 @@ pub fn asks_for_tunnel(request: Lines<'_>) -> bool {
         })
 }
 
+/// Whether a request asks for a [kept](crate::kept) session: it offers that, and nothing else.
+#[must_use]
+pub fn asks_for_kept(request: Lines<'_>) -> bool {
+    requested_carrier(request) == Some(Carrier::WebSocket)
+        && request.first(WEBSOCKET_PROTOCOL).is_some_and(|line| line.trim() == protocol::KEPT.name)
+}
+
+/// Accepts a request that [asks for a kept session](asks_for_kept).
+///
+/// # Errors
+/// [`Refusal`] if it does not, or is malformed. It is to be answered instead of the 101.
+pub fn accept_kept(method: &str, request: Lines<'_>) -> Result<Accepted, Refusal> {
+    match requested_carrier(request).ok_or(Refusal::NoUpgrade)? {
+        Carrier::WebSocket => accept_websocket(method, request, |offered| {
+            (*offered == [protocol::KEPT.name]).then_some(&protocol::KEPT)
+        }),
+        Carrier::Spdy => Err(Refusal::NoUpgrade),
+    }
+}
+
 fn accept_websocket(
     method: &str,
     request: Lines<'_>,

@@ -111,9 +111,9 @@ pub static FORWARD_TUNNEL: Protocol = Protocol {
 /// Port-forward's pairs of streams over SPDY.
 pub static FORWARD_SPDY: Protocol = spdy("portforward.k8s.io", false, true, false);
 
-/// The frames of a [kept session](crate::kept) in the messages of a WebSocket. Only Bowline's nodes
-/// take it.
-pub static KEPT_SESSION: Protocol =
+/// `v1.session.bowline`: the frames of a [kept](crate::kept) session in the messages of a WebSocket,
+/// whose boundaries mean nothing. No protocol of channels, and none of Kubernetes'.
+pub static KEPT: Protocol =
     Protocol { half_closes: true, ..websocket("v1.session.bowline", Encoding::Binary, true) };
 
 /// What a port-forward's server takes over WebSocket, best first, whatever the client's order. Both
