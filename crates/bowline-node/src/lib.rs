@@ -2,7 +2,8 @@
 //!
 //! [`runtime`] is what a runtime has to do, [`process`] one that runs Pods as processes of this
 //! host, and [`cri`] one that has a container runtime do it. [`kubelet`] answers the API server,
-//! [`session`] joins an upgraded connection with one command, [`forward`] with the ports of a pod.
+//! [`session`] joins an upgraded connection with one command, [`forward`] with the ports of a pod,
+//! and [`kept`] commands with as many connections as their clients need.
 //! [`streaming`] serves the same streams behind URLs, as the servers of container runtimes do.
 //! Nothing but [`process`] knows of processes, and nothing but [`cri`] of container runtimes.
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests play peers and processes"))]
@@ -10,6 +11,7 @@
 
 pub mod cri;
 pub mod forward;
+pub mod kept;
 pub mod kubelet;
 pub mod process;
 pub mod runtime;
@@ -18,6 +20,7 @@ pub mod streaming;
 
 mod answers;
 mod async_fd;
+mod course;
 #[cfg(test)]
 mod endless;
 mod lines;

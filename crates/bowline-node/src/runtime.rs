@@ -29,6 +29,7 @@ use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
 use crate::forward::Slots;
+use crate::kept::Job;
 
 /// A future of a trait object.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -367,6 +368,10 @@ pub trait LocalSession: Send {
         connection: Upgraded,
         end: CancellationToken,
     ) -> BoxFuture<'static, (End, Traffic)>;
+
+    /// Makes it a command that its client can leave and come back to. `wants` are the channels that
+    /// the client wants.
+    fn keep(self: Box<Self>, wants: Wants) -> Job;
 }
 
 /// A port-forward that the node drives. All [`Ports`] are one.

@@ -4,26 +4,20 @@
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bowline_io::drive::{Driver, Ends, Step, WriteQueue};
+use bowline_io::drive::{Driver, Ends, Step};
 use bowline_io::liveness::Blocked;
 use bowline_io::record::{End, Traffic};
 use bowline_io::serve::CLOSE_PATIENCE;
 use bowline_io::stream::{Connection, Upgraded};
-use bowline_proto::session::{
-    Cause, Channel, Event, Loss, Protocol, Session, Side, Size, Status, Wants,
-};
+use bowline_proto::session::{Cause, Channel, Event, Loss, Protocol, Session, Side, Status, Wants};
 use bowline_proto::{Machine, Time, limits};
+use bytes::Bytes;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
 
-use crate::runtime::{
-    Act, BoxFuture, Command, Drain, ExitStatus, LocalSession, Process, StartError,
-};
-
-/// With a terminal, how long the first size may take before the process starts without one. A
-/// program that asks at once must not be told 0 by 0.
-const FIRST_SIZE_PATIENCE: Duration = Duration::from_millis(500);
+use crate::course::{Acted, Course, Sink};
+use crate::kept::Job;
+use crate::runtime::{BoxFuture, Command, LocalSession};
 
 /// Runs `command` for the client at the other end of `connection`, until both have ended or `end`
 /// is cancelled. `wants` are the channels that the client wants, `protocol` is what it speaks.
@@ -40,17 +34,8 @@ pub async fn run<S: Connection, C: Command>(
     let seed = bowline_io::random::bytes();
     let session = Session::new(Side::Server, protocol, wants, seed);
     let mut driver = Driver::new(connection, session);
-    let mut session = CommandSession {
-        drain: command.drain(),
-        command,
-        wants,
-        stdin: WriteQueue::default(),
-        half_closes: protocol.half_closes,
-        size: None,
-        state: State::Setup,
-        end: None,
-        err_ended: false,
-    };
+    let mut session =
+        CommandSession { course: Course::new(command, wants), half_closes: protocol.half_closes };
     let aborted = tokio::select! {
         biased;
         () = session.run(&mut driver) => false,
@@ -60,7 +45,8 @@ pub async fn run<S: Connection, C: Command>(
         session.abort(&mut driver).await;
     }
     // Without an end, the client has gone before all of its streams were there.
-    let end = session.end.unwrap_or_else(|| End::ClientGone("before the command began".into()));
+    let end = session.course.ending().cloned();
+    let end = end.unwrap_or_else(|| End::ClientGone("before the command began".into()));
     (end, Traffic { from_client: driver.received(), to_client: driver.sent() })
 }
 
@@ -78,60 +64,43 @@ where
     ) -> BoxFuture<'static, (End, Traffic)> {
         Box::pin(run(*self, wants, protocol, connection, end))
     }
+
+    fn keep(self: Box<Self>, wants: Wants) -> Job {
+        Job::new(*self, wants)
+    }
 }
 
 struct CommandSession<C: Command> {
-    command: C,
-    wants: Wants,
-    /// Input that the process has not taken yet.
-    stdin: WriteQueue,
+    course: Course<C>,
     half_closes: bool,
-    drain: Drain,
-    size: Option<Size>,
-    state: State<C::Process>,
-    /// How the session ended, once it has given its last event or was given its Status.
-    end: Option<End>,
-    /// The process's stderr has come to its end.
-    err_ended: bool,
-}
-
-enum State<P> {
-    /// The client has not opened all of its streams.
-    Setup,
-    /// Everything is there but the terminal's size, which is waited for until this time.
-    Size(Time),
-    /// The process runs.
-    Process(Box<P>),
-    /// The process has ended; what it wrote is still to be read.
-    Drain(Draining<P>),
-    /// Nothing is left to run.
-    Over,
-}
-
-/// A process that has ended. What it wrote is in its pipes, and is read until they are empty,
-/// however slow the client is. Then whoever else holds them is waited for, until a deadline where
-/// there is one.
-struct Draining<P> {
-    process: Box<P>,
-    exit: ExitStatus,
-    until: Option<Time>,
-    /// How many bytes were read since the process ended.
-    read: usize,
-    /// All that the process itself wrote was read.
-    drained: bool,
-}
-
-enum Acted {
-    Act(Act),
-    Ended(ExitStatus),
-    /// All that the process itself wrote was read: from here on only others are waited for.
-    Drained,
 }
 
 /// The client's session, and what time it is.
 struct Client<'a> {
     session: &'a mut Session,
     now: Time,
+}
+
+impl Sink for Client<'_> {
+    fn now(&self) -> Time {
+        self.now
+    }
+
+    fn send(&mut self, channel: Channel, bytes: Bytes) {
+        self.session.send(channel, bytes);
+    }
+
+    fn finish(&mut self, channel: Channel) {
+        self.session.finish(channel);
+    }
+
+    fn status(&mut self, status: &Status) {
+        self.session.status(self.now, status);
+    }
+
+    fn lose(&mut self, why: &str) {
+        self.session.lose(self.now, why);
+    }
 }
 
 impl<C: Command> CommandSession<C> {
@@ -142,161 +111,25 @@ impl<C: Command> CommandSession<C> {
             let client = &mut Client { session: driver.machine(), now };
             match step {
                 Step::Event(event) => self.event(client, event),
-                Step::Act(Acted::Act(act)) => self.act(client, act),
-                Step::Act(Acted::Ended(exit)) => self.drain(exit),
-                Step::Act(Acted::Drained) => self.drained(now),
-                Step::Deadline => self.deadline_passed(client),
-                Step::Gone => self.lost(&Loss::new(Cause::Cut, "while the process takes no input")),
+                Step::Act(acted) => self.course.acted(client, acted),
+                Step::Deadline => self.course.deadline_passed(client),
+                Step::Gone => {
+                    self.course.lost(&Loss::new(Cause::Cut, "while the process takes no input"));
+                }
                 Step::Done => return,
             }
-            if matches!(&self.state, State::Drain(drain) if drain.process.output_ended()) {
-                self.conclude(&mut Client { session: driver.machine(), now });
-            }
-        }
-    }
-
-    fn deadline_passed(&mut self, client: &mut Client<'_>) {
-        match &self.state {
-            State::Size(_) => self.start(client),
-            State::Drain(_) => self.conclude(client),
-            State::Setup | State::Process(_) | State::Over => {}
+            self.course.settle(client);
         }
     }
 
     fn event(&mut self, client: &mut Client<'_>, event: Event) {
         match event {
-            Event::Ready if self.wants.tty && self.size.is_none() => {
-                self.state = State::Size(client.now + FIRST_SIZE_PATIENCE);
-            }
-            Event::Ready => self.start(client),
-            Event::Data(Channel::Stdin, bytes) => {
-                // What has ended takes no more.
-                if !matches!(self.state, State::Drain(_) | State::Over) {
-                    self.stdin.push(bytes);
-                }
-                // Input means that the client is there: no size is waited for.
-                if matches!(self.state, State::Size(_)) {
-                    self.start(client);
-                }
-            }
-            Event::Eof(Channel::Stdin) => self.stdin.end(),
-            Event::Resize(size) => {
-                self.size = Some(size);
-                match &self.state {
-                    State::Size(_) => self.start(client),
-                    State::Process(process) => process.resize(size),
-                    _ => {}
-                }
-            }
-            Event::Lost(loss) => self.lost(&loss),
+            Event::Ready => self.course.ready(client),
+            Event::Data(Channel::Stdin, bytes) => self.course.input(client, bytes),
+            Event::Eof(Channel::Stdin) => self.course.stdin().end(),
+            Event::Resize(size) => self.course.resize(client, size),
+            Event::Lost(loss) => self.course.lost(&loss),
             Event::Data(..) | Event::Eof(_) | Event::Status(_) => {}
-        }
-    }
-
-    fn start(&mut self, client: &mut Client<'_>) {
-        let size = self.size.filter(|_| self.wants.tty);
-        match self.command.start(size) {
-            Ok(process) => self.state = State::Process(Box::new(process)),
-            Err(error) => self.not_started(client, &error),
-        }
-    }
-
-    fn not_started(&mut self, client: &mut Client<'_>, error: &StartError) {
-        warn!("{error}");
-        self.end(client, &Status::failed(&error.to_string()));
-    }
-
-    fn end(&mut self, client: &mut Client<'_>, status: &Status) {
-        client.session.status(client.now, status);
-        self.end = Some(End::Outcome(status.outcome().clone()));
-        self.state = State::Over;
-    }
-
-    fn act(&mut self, client: &mut Client<'_>, act: Act) {
-        if let (State::Drain(drain), Act::Stdout(bytes) | Act::Stderr(bytes)) =
-            (&mut self.state, &act)
-        {
-            drain.read += bytes.len();
-        }
-        match act {
-            Act::Stdout(bytes) => client.session.send(Channel::Stdout, bytes),
-            Act::Stderr(bytes) => client.session.send(Channel::Stderr, bytes),
-            Act::StdoutEnded => client.session.finish(Channel::Stdout),
-            Act::StderrEnded => {
-                self.err_ended = true;
-                client.session.finish(Channel::Stderr);
-            }
-            Act::TookInput => {}
-            Act::Broken(why) => {
-                warn!("{}: {why}", self.command);
-                self.end(client, &Status::failed(&why));
-            }
-            Act::NotStarted(error) => self.not_started(client, &error),
-            Act::Lost(why) => {
-                warn!("{}: {why}", self.command);
-                client.session.lose(client.now, &why);
-                self.end = Some(End::Lost(why));
-                self.state = State::Over;
-            }
-        }
-    }
-
-    fn drain(&mut self, exit: ExitStatus) {
-        self.state = match std::mem::replace(&mut self.state, State::Over) {
-            State::Process(process) => {
-                State::Drain(Draining { process, exit, until: None, read: 0, drained: false })
-            }
-            other => other,
-        };
-    }
-
-    fn conclude(&mut self, client: &mut Client<'_>) {
-        let State::Drain(drain) = &mut self.state else { return };
-        let (code, is_cut) = (drain.exit.code(), !drain.process.output_ended());
-        drain.process.release();
-        if is_cut && !self.say_cut(client) {
-            return;
-        }
-        let why = format!("error executing command [{}], exit code {code}", self.words());
-        self.end(client, &Status::exited(code, &why));
-    }
-
-    /// Says that the output ends while others still hold it: to the terminal or on stderr. Without
-    /// either the session fails, and this returns `false`: nobody shall take what came for all of
-    /// it.
-    fn say_cut(&mut self, client: &mut Client<'_>) -> bool {
-        let patience = self.drain.patience.unwrap_or_default();
-        let why = format!(
-            "the output is cut off: processes that the command left behind still hold it after \
-             {patience:?}"
-        );
-        warn!("{}: {why}", self.command);
-        if self.wants.tty && self.wants.stdout {
-            client.session.send(Channel::Stdout, format!("\r\n{why}\r\n").into());
-        } else if self.wants.stderr && !self.err_ended {
-            client.session.send(Channel::Stderr, format!("{why}\n").into());
-        } else {
-            self.end(client, &Status::failed(&why));
-            return false;
-        }
-        true
-    }
-
-    fn words(&self) -> String {
-        bowline_io::text::sanitized(&self.command.words().join(" "), limits::REASON_BYTES)
-            .into_owned()
-    }
-
-    /// Ends the session of a client that is gone. Dropping the process hangs it up.
-    fn lost(&mut self, loss: &Loss) {
-        self.end.get_or_insert_with(|| End::ClientGone(loss.to_string()));
-        self.state = State::Over;
-    }
-
-    fn drained(&mut self, now: Time) {
-        if let State::Drain(drain) = &mut self.state {
-            drain.drained = true;
-            drain.until = self.drain.patience.map(|patience| now + patience);
         }
     }
 
@@ -304,11 +137,10 @@ impl<C: Command> CommandSession<C> {
     /// said before. The client is told so behind the output that waits for it: a client that is cut
     /// off without a word may take what it has for all of it.
     async fn abort<S: Connection>(&mut self, driver: &mut Driver<S, Session>) {
-        if self.end.is_none() {
+        if self.course.ending().is_none() {
             let now = driver.now();
             driver.machine().lose(now, "the node shuts down");
-            self.state = State::Over;
-            self.end = Some(End::Shutdown);
+            self.course.abandon();
         }
         let _ = timeout(CLOSE_PATIENCE, self.run(driver)).await;
     }
@@ -319,53 +151,29 @@ impl<C: Command> Ends<Session> for CommandSession<C> {
 
     fn poll(&mut self, cx: &mut Context<'_>, session: &mut Session) -> Poll<(Acted, usize)> {
         let room = session.outbox().len() < limits::OUTBOX_BYTES;
-        let process = match &mut self.state {
-            State::Process(process) => process,
-            // What comes behind all that the pipes can hold was written by others.
-            State::Drain(drain) if !drain.drained && drain.read > self.drain.held_bytes => {
-                return Poll::Ready((Acted::Drained, 0));
-            }
-            State::Drain(drain) => &mut drain.process,
-            State::Setup | State::Size(_) | State::Over => return Poll::Pending,
-        };
-        if let Poll::Ready(act) = process.poll(cx, &mut self.stdin, room) {
-            let bytes =
-                if let Act::Stdout(bytes) | Act::Stderr(bytes) = &act { bytes.len() } else { 0 };
-            return Poll::Ready((Acted::Act(act), bytes));
-        }
-        match &self.state {
-            State::Drain(drain) if room && !drain.drained => Poll::Ready((Acted::Drained, 0)),
-            _ => Poll::Pending,
-        }
+        self.course.poll(cx, room)
     }
 
     fn poll_last(&mut self, cx: &mut Context<'_>, _: &mut Session) -> Poll<(Acted, usize)> {
-        let State::Process(process) = &mut self.state else { return Poll::Pending };
-        process.poll_exit(cx).map(|exit| (Acted::Ended(exit), 0))
+        self.course.poll_last(cx)
     }
 
     fn has_room(&self) -> bool {
-        matches!(self.state, State::Drain(_) | State::Over)
-            || self.stdin.len() < limits::STDIN_BYTES
+        self.course.has_room()
     }
 
     fn came(&mut self, bytes: usize) {
-        self.stdin.begin_read(bytes);
+        self.course.stdin().begin_read(bytes);
     }
 
     fn deadline(&self) -> Option<Time> {
-        match &self.state {
-            State::Size(until) => Some(*until),
-            State::Drain(drain) => drain.until,
-            State::Setup | State::Process(_) | State::Over => None,
-        }
+        self.course.deadline()
     }
 
     /// The client is not read while the process takes no input.
     fn blocked(&self, _: &Session) -> Option<Blocked> {
-        let is_blocked = matches!(self.state, State::Process(_)) && !self.has_room();
         let grace = if self.half_closes { Duration::ZERO } else { limits::CLOSED_CLIENT_GRACE };
-        is_blocked.then_some(Blocked { waiting: self.stdin.len(), grace })
+        self.course.blocked().map(|waiting| Blocked { waiting, grace })
     }
 }
 

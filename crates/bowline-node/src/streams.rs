@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 
 use crate::answers::{set_headers, switch};
 use crate::forward::Slots;
+use crate::kept::{Asking, Keeper, visit};
 use crate::relay;
 use crate::runtime::{Attachment, Forwarding, Refusal, Session};
 
@@ -44,6 +45,22 @@ pub(crate) async fn session(
     let run = move |connection, end| local.run(wants, protocol, connection, end);
     sessions.run(pending.begin(), request, run);
     Ok(reply)
+}
+
+/// Answers a request for a kept session with its 101, and takes its client there.
+pub(crate) fn kept(
+    sessions: &Sessions,
+    keeper: &Keeper,
+    mut pending: Pending,
+    request: Request<Incoming>,
+    accepted: &Accepted,
+    asking: Asking,
+) -> Reply {
+    pending.record.near = accepted.protocol.label();
+    let keeper = keeper.clone();
+    let run = move |connection, end| Box::pin(visit(keeper, asking, connection, end));
+    sessions.run(pending.begin(), request, run);
+    switch(accepted)
 }
 
 /// Answers a port-forward with its 101, and runs it as one of `sessions`: who serves it, and the

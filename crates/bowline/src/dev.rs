@@ -23,6 +23,7 @@ use bowline_io::objects::Object;
 use bowline_io::serve::{Limits, Sessions, serve};
 use bowline_io::{random, tls};
 use bowline_node::forward::Slots;
+use bowline_node::kept::{self, Keeper};
 use bowline_node::kubelet::{Access, Kubelet, Readiness};
 use bowline_node::process::{ProcessRuntime, RunningPod, Settings, manifest};
 use bowline_node::runtime::Runtime as _;
@@ -173,9 +174,10 @@ async fn start_node(
         node_name: NODE.to_owned(),
         allow_get_streams: false,
     };
-    let readiness = Readiness::default();
-    let kubelet =
-        Kubelet { runtime, sessions: sessions.clone(), access: Some(access), forwards, readiness };
+    let keeper = Keeper::new(sessions.clone(), kept::Limits::default());
+    let (access, readiness) = (Some(access), Readiness::default());
+    let all = sessions.clone();
+    let kubelet = Kubelet { runtime, sessions: all, access, forwards, keeper, readiness };
     let service = move |peer, request| kubelet.clone().answer(peer, request);
     #[expect(clippy::disallowed_methods, reason = "it is waited for")]
     let server =

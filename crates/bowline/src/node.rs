@@ -11,6 +11,7 @@ use bowline_io::serve::{Drain, Limits, Sessions, serve};
 use bowline_io::tls::{OwnIdentity, ServerFiles};
 use bowline_node::cri::{CriRuntime, CriSettings, Endpoint, Face, Hangup};
 use bowline_node::forward::Slots;
+use bowline_node::kept::{self, Keeper};
 use bowline_node::kubelet::{Kubelet, Readiness};
 use bowline_node::process::{ProcessRuntime, Settings};
 use bowline_node::runtime::Runtime;
@@ -28,14 +29,17 @@ type Server = Pin<Box<dyn Future<Output = ()>>>;
 struct Shared {
     sessions: Sessions,
     forwards: Slots,
+    keeper: Keeper,
     limits: Limits,
 }
 
 /// Runs `bowline node` to its end.
 pub async fn node(asked: Node) -> Result<()> {
     let end = start(asked.verbosity)?;
+    let sessions = Sessions::default();
     let shared = Shared {
-        sessions: Sessions::default(),
+        keeper: Keeper::new(sessions.clone(), kept::Limits::default()),
+        sessions,
         forwards: Slots::new(asked.max_connections_per_forward),
         limits: Limits::new(asked.unauthenticated_per_address),
     };
@@ -95,8 +99,9 @@ async fn kubelet(asked: &Node, runtime: Arc<dyn Runtime>, shared: &Shared) -> Re
     let scheme = if tls.is_some() { "https" } else { "http" };
     print::notice(format_args!("serving on {scheme}://{address}{open}"));
     let (sessions, forwards) = (shared.sessions.clone(), shared.forwards.clone());
-    let readiness = Readiness::default();
-    let kubelet = Kubelet { runtime, sessions: sessions.clone(), access, forwards, readiness };
+    let (keeper, readiness) = (shared.keeper.clone(), Readiness::default());
+    let all = sessions.clone();
+    let kubelet = Kubelet { runtime, sessions: all, access, forwards, keeper, readiness };
     let service = move |peer, request| kubelet.clone().answer(peer, request);
     Ok(Box::pin(serve(listener, tls, shared.limits, sessions, service)))
 }
@@ -119,6 +124,7 @@ async fn face(
     let base = format!("{scheme}://{}", reachable(address));
     let sessions = shared.sessions.clone();
     let streaming = Streaming::new(&base, sessions.clone(), shared.forwards.clone());
+    let streaming = streaming.keeping(shared.keeper.clone());
     let face = Face::bind(at, cri, streaming.clone(), sessions.end.clone());
     let face = face.with_context(|| format!("listen on {at}"))?;
     print::notice(format_args!(

@@ -26,6 +26,7 @@ use tracing::{debug, warn};
 use super::own_thread::OwnThread;
 use super::unix_socket::UnixSocket;
 use super::{CriRuntime, Endpoint, Shared};
+use crate::kept::is_question;
 use crate::runtime::{ExecRequest, Forwarding, Refusal, Served, Session, Upstream};
 use crate::streaming::{Offer, Stream, Streaming};
 use crate::upstream::AGENT;
@@ -184,8 +185,8 @@ impl Exchange for Streams {
                 if shared.containerd.leaves_some() {
                     shared.prepare_hangup();
                 }
-                let session = Box::pin(exec(shared, id, command, wants, theirs));
-                Stream::Exec { wants, session }
+                let session = Box::pin(exec(shared, id, command.clone(), wants, theirs));
+                Stream::Exec { wants, command, session }
             }
             Asked::Attach(wants) => {
                 let session = Box::pin(async move { Ok(shared.served(theirs)) });
@@ -218,6 +219,10 @@ async fn exec(
     url: String,
 ) -> Result<Session, Refusal> {
     let Some(command) = command else { return Ok(shared.served(url)) };
+    if is_question(&command) {
+        use_up(shared.upstream(url, None));
+        return Err(Refusal::new(400, "this is a question to a node that keeps sessions"));
+    }
     let request = ExecRequest { command, wants, env: Vec::new() };
     let session = shared.clone().exec(id, request, Some(url.clone())).await?;
     if let Served::Local(_) = session {

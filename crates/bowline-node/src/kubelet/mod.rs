@@ -31,6 +31,7 @@ pub use self::readiness::Readiness;
 use self::route::{Route, record, route};
 use crate::answers::{refuse, text, too_many};
 use crate::forward::Slots;
+use crate::kept::Keeper;
 use crate::lines::LogLines;
 use crate::log_options::Options;
 use crate::runtime::{Refusal, Runtime, Target};
@@ -46,6 +47,8 @@ pub struct Kubelet {
     pub access: Option<Access>,
     /// How many connections port-forwards may have.
     pub forwards: Slots,
+    /// The commands whose clients can go and come back.
+    pub keeper: Keeper,
     /// Whether its runtime is there.
     pub readiness: Readiness,
 }

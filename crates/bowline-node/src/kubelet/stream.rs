@@ -6,7 +6,8 @@ use bowline_io::request_target::query;
 use bowline_io::serve::Reply;
 use bowline_proto::extension::ENV;
 use bowline_proto::negotiate::{
-    self, Accepted, Accepts, Lines, accept, accept_forward, asks_for_tunnel, requested_carrier,
+    self, Accepted, Accepts, Lines, accept, accept_forward, accept_kept, asks_for_kept,
+    asks_for_tunnel, requested_carrier,
 };
 use bowline_proto::session::Wants;
 use bowline_proto::session::protocol::Carrier;
@@ -17,7 +18,8 @@ use super::Kubelet;
 use super::parameters::{env, parameters, ports, replay};
 use super::route::record;
 use crate::answers::{judge, set_headers};
-use crate::runtime::{AttachRequest, Attachment, ExecRequest, PodTarget, Refusal, Target};
+use crate::kept::{Asking, Place, is_question, not_kept};
+use crate::runtime::{AttachRequest, Attachment, ExecRequest, PodTarget, Refusal, Session, Target};
 use crate::streams;
 
 impl Kubelet {
@@ -31,11 +33,45 @@ impl Kubelet {
         let env = env(query(&request))?;
         let record = Record { command: command.clone(), ..record("exec", requester, target) };
         let pending = self.admit_session(record)?;
+        if asks_for_kept(Lines(&lines(request.headers()))) {
+            let asked = ExecRequest { command, wants, env };
+            return self.kept(pending, request, target, asked).await;
+        }
         // Whoever asks for variables must know that they are set.
         let granted = (!env.is_empty()).then(|| (ENV.answered, env.len().to_string()));
         let session = self.runtime.exec(target, ExecRequest { command, wants, env }).await?;
         let attachment = Attachment { session, replay: None };
         let mut reply = self.session(pending, request, attachment, wants).await?;
+        set_headers(&mut reply, granted.as_slice());
+        Ok(reply)
+    }
+
+    /// Upgrades a request for a command whose client can go and come back, or for one that there is:
+    /// that one may be over, and its container as well.
+    async fn kept(
+        &self,
+        pending: Pending,
+        request: Request<Incoming>,
+        target: &Target,
+        asked: ExecRequest,
+    ) -> Result<Reply, Refusal> {
+        let session = if is_question(&asked.command) {
+            None
+        } else {
+            match self.runtime.exec(target, asked.clone()).await? {
+                Session::Local(local) => Some(local),
+                // As if it was not known here: it is the runtime that has the process.
+                Session::Upstream(_) => return Err(not_kept()),
+            }
+        };
+        let accepted = negotiated(&request, accept_kept)?;
+        let ExecRequest { command, wants, env } = asked;
+        let granted = (!env.is_empty()).then(|| (ENV.answered, env.len().to_string()));
+        let Target { pod: PodTarget { namespace, name, uid }, container } = target;
+        let place = Place { name: format!("{namespace}/{name}/{container}"), uid: uid.clone() };
+        let asking = Asking { place, command, wants, env, session };
+        let (sessions, keeper) = (&self.sessions, &self.keeper);
+        let mut reply = streams::kept(sessions, keeper, pending, request, &accepted, asking);
         set_headers(&mut reply, granted.as_slice());
         Ok(reply)
     }

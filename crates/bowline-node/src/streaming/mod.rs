@@ -13,12 +13,15 @@ use std::fmt::{self, Debug, Formatter};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bowline_io::clock::Clock;
+use bowline_io::http::lines;
 use bowline_io::record::{Pending, Record, Requester};
 use bowline_io::request_target::parts;
 use bowline_io::serve::{Peer, Reply, Sessions};
 use bowline_io::text::sanitized;
 use bowline_proto::limits::REASON_BYTES;
-use bowline_proto::negotiate::{Accepts, accept, accept_forward};
+use bowline_proto::negotiate::{
+    Accepts, Lines, accept, accept_forward, accept_kept, asks_for_kept,
+};
 use bowline_proto::session::Wants;
 use http::{Method, Request};
 use hyper::body::Incoming;
@@ -27,6 +30,7 @@ use tracing::debug;
 use self::tokens::Tokens;
 use crate::answers::{judge, refuse, text, too_many};
 use crate::forward::Slots;
+use crate::kept::{Asking, Keeper, Place, is_question, not_kept};
 use crate::relay;
 use crate::runtime::{Answer, Attachment, Forwarding, Refusal, Session, Upstream};
 use crate::streams;
@@ -48,6 +52,8 @@ pub enum Stream {
     Exec {
         /// The channels that were asked for.
         wants: Wants,
+        /// The words of the command, where they are known.
+        command: Option<Vec<String>>,
         /// Who serves it.
         session: Answer<'static, Session>,
     },
@@ -74,6 +80,7 @@ pub struct Streaming {
     base: Arc<str>,
     sessions: Sessions,
     forwards: Slots,
+    keeper: Option<Keeper>,
     clock: Clock,
     tokens: Arc<Mutex<Tokens<Offer>>>,
 }
@@ -84,7 +91,14 @@ impl Streaming {
     #[must_use]
     pub fn new(base: &str, sessions: Sessions, forwards: Slots) -> Streaming {
         let base = base.trim_end_matches('/').into();
-        Streaming { base, sessions, forwards, clock: Clock::start(), tokens: Arc::default() }
+        let (clock, tokens) = (Clock::start(), Arc::default());
+        Streaming { base, sessions, forwards, keeper: None, clock, tokens }
+    }
+
+    /// Keeps commands whose clients ask for it. By default none is kept.
+    #[must_use]
+    pub fn keeping(self, keeper: Keeper) -> Streaming {
+        Streaming { keeper: Some(keeper), ..self }
     }
 
     /// Makes a URL that can be used once, within a minute. It has `length` bytes if the token in it
@@ -137,7 +151,36 @@ impl Streaming {
         peer.mark_authenticated();
         let record = Record { container: name, ..requester.record(stream.path(), "", "") };
         let pending = self.sessions.admit(record).map_err(too_many)?;
+        if let (Stream::Exec { .. }, Some(keeper)) = (&stream, &self.keeper)
+            && asks_for_kept(Lines(&lines(request.headers())))
+        {
+            return self.kept(keeper, pending, request, stream).await;
+        }
         self.run(pending, request, stream, unknown).await
+    }
+
+    /// Upgrades a request for a command whose client can go and come back, or for one that there is.
+    async fn kept(
+        &self,
+        keeper: &Keeper,
+        pending: Pending,
+        request: Request<Incoming>,
+        stream: Stream,
+    ) -> Result<Reply, Refusal> {
+        let Stream::Exec { wants, command: Some(command), session } = stream else {
+            return Err(not_kept());
+        };
+        let accepted = judge(&request, accept_kept)??;
+        // Whoever has made the URL is asked in any case: it may hold something for it.
+        let session = match session.await {
+            _ if is_question(&command) => None,
+            Ok(Session::Local(local)) => Some(local),
+            Ok(Session::Upstream(_)) => return Err(not_kept()),
+            Err(refusal) => return Err(refusal),
+        };
+        let place = Place { name: pending.record.container.clone(), uid: None };
+        let asking = Asking { place, command, wants, env: Vec::new(), session };
+        Ok(streams::kept(&self.sessions, keeper, pending, request, &accepted, asking))
     }
 
     async fn run(
@@ -158,7 +201,7 @@ impl Streaming {
             (Err(refusal), None) => return Err(refusal.into()),
         };
         match stream {
-            Stream::Exec { wants, session } | Stream::Attach { wants, session } => {
+            Stream::Exec { wants, session, .. } | Stream::Attach { wants, session } => {
                 let attachment = Attachment { session: session.await?, replay: None };
                 streams::session(sessions, pending, request, accepted, attachment, wants).await
             }

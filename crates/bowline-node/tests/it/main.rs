@@ -14,6 +14,7 @@ mod client;
 mod containerd;
 mod cri;
 mod cri_server;
+mod kept;
 mod local;
 mod memory;
 mod node;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bowline_io::serve::{Limits, Sessions, serve};
 use bowline_io::tls::{self, Identity};
 use bowline_node::forward::Slots;
+use bowline_node::kept::{self, Keeper};
 use bowline_node::kubelet::{Access, Kubelet, Readiness};
 use bowline_node::runtime::Runtime;
 use bowline_node::streaming::Streaming;
@@ -28,13 +29,14 @@ impl Node {
     }
 
     pub async fn with(runtime: Arc<dyn Runtime>, sessions: Sessions) -> Node {
-        Node::serve(runtime, sessions, None, None).await
+        Node::serve(runtime, sessions, None, None, kept::Limits::default()).await
     }
 
     /// One that speaks TLS, with this certificate.
     pub async fn over_tls(runtime: Arc<dyn Runtime>, identity: &Identity) -> Node {
         let tls = tls::server(identity, None, false).unwrap();
-        Node::serve(runtime, Sessions::default(), Some(tls), None).await
+        let kept = kept::Limits::default();
+        Node::serve(runtime, Sessions::default(), Some(tls), None, kept).await
     }
 
     /// One that asks who it is.
@@ -43,7 +45,12 @@ impl Node {
         sessions: Sessions,
         access: Option<Access>,
     ) -> Node {
-        Node::serve(runtime, sessions, None, access).await
+        Node::serve(runtime, sessions, None, access, kept::Limits::default()).await
+    }
+
+    /// One that keeps so many sessions.
+    pub async fn keeping(runtime: Arc<dyn Runtime>, kept: kept::Limits) -> Node {
+        Node::serve(runtime, Sessions::default(), None, None, kept).await
     }
 
     async fn serve(
@@ -51,12 +58,15 @@ impl Node {
         sessions: Sessions,
         tls: Option<tls::Server>,
         access: Option<Access>,
+        kept: kept::Limits,
     ) -> Node {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let forwards = Slots::new(CONNECTIONS);
         let readiness = Readiness::default();
-        let kubelet = Kubelet { runtime, sessions: sessions.clone(), access, forwards, readiness };
+        let keeper = Keeper::new(sessions.clone(), kept);
+        let all = sessions.clone();
+        let kubelet = Kubelet { runtime, sessions: all, access, forwards, keeper, readiness };
         let service = move |peer, request| kubelet.clone().answer(peer, request);
         let serving = serve(listener, tls, Limits::default(), sessions.clone(), service);
         Node { address, sessions, serving: tokio::spawn(serving) }
@@ -67,7 +77,9 @@ impl Node {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (sessions, forwards) = (Sessions::default(), Slots::new(CONNECTIONS));
+        let keeper = Keeper::new(sessions.clone(), kept::Limits::default());
         let streaming = Streaming::new(&format!("http://{address}"), sessions.clone(), forwards);
+        let streaming = streaming.keeping(keeper);
         let answering = streaming.clone();
         let service = move |peer, request| answering.clone().answer(peer, request);
         let serving = serve(listener, None, Limits::default(), sessions.clone(), service);

@@ -15,7 +15,11 @@ use crate::node::Node;
 
 fn exec(session: Session) -> Offer {
     let session = Box::pin(async { Ok(session) });
-    Offer { name: "c1".into(), stream: Stream::Exec { wants: WANTS, session }, unknown: None }
+    Offer {
+        name: "c1".into(),
+        stream: Stream::Exec { wants: WANTS, command: Some(Vec::new()), session },
+        unknown: None,
+    }
 }
 
 fn forward() -> Offer {

@@ -1,0 +1,464 @@
+//! Commands whose clients lose their connections and come back.
+
+use std::fs;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bowline_io::clock::Clock;
+use bowline_io::drive::{Alarm, Socket, SocketEvent};
+use bowline_io::objects;
+use bowline_io::random;
+use bowline_io::stream::Upgraded;
+use bowline_io::upstream::UpstreamError;
+use bowline_node::kept::Limits;
+use bowline_node::process::{ProcessRuntime, Settings, manifest};
+use bowline_node::runtime::Runtime;
+use bowline_proto::kept::{
+    Carried, Carrier, Client, ClientEvent, Id, Instance, Leave, Mode, Retry, Start, Stream, refused,
+};
+use bowline_proto::negotiate::Offer;
+use bowline_proto::session::{Outcome, Wants};
+use bowline_proto::tunnel::Wire;
+use bowline_proto::websocket::Role;
+use bowline_proto::{Machine, Next};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use crate::client::{WANTS, exec, server};
+use crate::memory::Memory;
+use crate::node::Node;
+
+const RETRY: Retry = Retry { give_up_after: Duration::from_secs(600), seed: [7; 32] };
+
+/// What is done with a connection.
+#[derive(Clone, Copy, Debug)]
+enum Until {
+    /// Nothing.
+    End,
+    /// It is dropped once so many bytes have moved.
+    Moved(usize),
+    /// It is left once the session is there.
+    Up(Option<Leave>),
+}
+
+/// A client and what it has.
+struct Player {
+    address: SocketAddr,
+    clock: Clock,
+    client: Option<Client>,
+    /// The path of its start; it resumes at another.
+    path: String,
+    is_started: bool,
+    stdin: Vec<u8>,
+    /// How much of that was given.
+    given: usize,
+    ends_stdin: bool,
+    out: [Vec<u8>; 2],
+    lost: Vec<String>,
+    /// Is told once the session is there.
+    up: CancellationToken,
+    end: Option<ClientEvent>,
+}
+
+fn question(word: &str) -> String {
+    exec(&["@bowline", word])
+}
+
+fn started(id: u8, words: &[&str], wants: Wants, keep_for: u64) -> Start {
+    let command = words.iter().map(|&word| word.to_owned()).collect();
+    let instance = Instance([0; 16]);
+    Start { id: Id([id; 16]), instance, wants, keep_for, size: None, command, env: Vec::new() }
+}
+
+impl Player {
+    fn new(address: SocketAddr, path: String, is_started: bool) -> Player {
+        Player {
+            address,
+            clock: Clock::start(),
+            client: None,
+            path,
+            is_started,
+            stdin: Vec::new(),
+            given: 0,
+            ends_stdin: true,
+            out: [Vec::new(), Vec::new()],
+            lost: Vec::new(),
+            up: CancellationToken::new(),
+            end: None,
+        }
+    }
+
+    fn start(node: &Node, id: u8, words: &[&str]) -> Player {
+        let mut player = Player::new(node.address, exec(words), false);
+        let start = started(id, words, WANTS, 600);
+        player.client = Some(Client::start(player.clock.now(), start, RETRY));
+        player
+    }
+
+    fn resume(node: &Node, id: u8, mode: Mode, have: Option<[u64; 2]>) -> Player {
+        let mut player = Player::new(node.address, String::new(), true);
+        let id = Id([id; 16]);
+        player.client = Some(Client::resume(player.clock.now(), id, mode, have, RETRY));
+        player
+    }
+
+    fn stdin(mut self, bytes: Vec<u8>) -> Player {
+        self.stdin = bytes;
+        self
+    }
+
+    /// Makes a connection, and goes on until that is over.
+    async fn connect(&mut self, until: Until) -> Result<(), UpstreamError> {
+        let mut client = self.client.take().unwrap();
+        client.hurry(self.clock.now());
+        loop {
+            match client.poll(self.clock.now()) {
+                Next::Event(ClientEvent::Connect) => break,
+                Next::Event(ClientEvent::Down(_)) => client.hurry(self.clock.now()),
+                Next::Event(event) => panic!("{event:?}"),
+                _ => {}
+            }
+        }
+        let path = if self.is_started { question("resume") } else { self.path.clone() };
+        let switched = server(self.address).upgrade(&path, &Offer::kept(random::bytes())).await;
+        let switched = match switched {
+            Ok(switched) => switched,
+            Err(error) => {
+                client.failed(self.clock.now());
+                self.client = Some(client);
+                return Err(error);
+            }
+        };
+        let wire = Wire::tunnel(Role::Client, random::bytes());
+        let carried = Carried::new(self.clock.now(), client, Carrier::Bytes(wire));
+        let client = self.talk(carried, switched.connection, until).await;
+        self.client = Some(client);
+        Ok(())
+    }
+
+    async fn talk(&mut self, mut carried: Carried, connection: Upgraded, until: Until) -> Client {
+        let Upgraded { stream, early } = connection;
+        let mut socket = Socket::new(stream, early);
+        let (mut alarm, mut moved) = (Alarm::default(), 0);
+        loop {
+            let now = self.clock.now();
+            match carried.poll(now) {
+                Next::Event(ClientEvent::Up(_)) => {
+                    self.is_started = true;
+                    self.up.cancel();
+                    if let Until::Up(leave) = until {
+                        if let Some(how) = leave {
+                            carried.client().leave(how);
+                        }
+                        let flushed = poll_fn(|cx| {
+                            let polled = socket.poll(cx, carried.outbox(), false);
+                            let is_over = leave.is_none() || carried.outbox().is_empty();
+                            if is_over { Poll::Ready(()) } else { polled.map(|_| ()) }
+                        });
+                        flushed.await;
+                        return carried.into_client();
+                    }
+                }
+                Next::Event(ClientEvent::Data(stream, bytes)) => {
+                    self.out[usize::from(stream == Stream::Stderr)].extend_from_slice(&bytes);
+                    carried.client().took(now, stream, bytes.len());
+                }
+                Next::Event(ClientEvent::Down(loss)) => {
+                    self.lost.push(loss.to_string());
+                    return carried.into_client();
+                }
+                Next::Event(ClientEvent::Eof(_)) => {}
+                Next::Event(event) => {
+                    assert!(self.end.is_none(), "{event:?}");
+                    self.end = Some(event);
+                }
+                Next::Done if carried.outbox().is_empty() => return carried.into_client(),
+                Next::Idle(_) if self.give(carried.client()) => {}
+                next => {
+                    let deadline = if let Next::Idle(deadline) = next { deadline } else { None };
+                    alarm.set(&self.clock, deadline);
+                    let step = poll_fn(|cx| {
+                        let before = carried.outbox().len();
+                        if let Poll::Ready(event) = socket.poll(cx, carried.outbox(), true) {
+                            moved += before.saturating_sub(carried.outbox().len());
+                            return Poll::Ready(Some(event));
+                        }
+                        alarm.poll(cx).map(|()| None)
+                    });
+                    match step.await {
+                        Some(SocketEvent::Read(bytes)) => {
+                            moved += bytes.len();
+                            carried.receive(now, bytes);
+                        }
+                        Some(SocketEvent::Ended(_)) => carried.receive_end(now),
+                        Some(SocketEvent::Wrote) | None => {}
+                    }
+                    if matches!(until, Until::Moved(most) if moved > most) {
+                        drop(socket);
+                        carried.receive_end(now);
+                        let mut client = carried.into_client();
+                        client.receive_end(now);
+                        self.drop_events(&mut client);
+                        return client;
+                    }
+                }
+            }
+        }
+    }
+
+    /// What has come before the cut counts.
+    fn drop_events(&mut self, client: &mut Client) {
+        let now = self.clock.now();
+        while let Next::Event(event) = client.poll(now) {
+            match event {
+                ClientEvent::Data(stream, bytes) => {
+                    self.out[usize::from(stream == Stream::Stderr)].extend_from_slice(&bytes);
+                    client.took(now, stream, bytes.len());
+                }
+                ClientEvent::Up(_) => self.is_started = true,
+                ClientEvent::Down(_) | ClientEvent::Eof(_) => {}
+                end => self.end = Some(end),
+            }
+        }
+    }
+
+    /// Gives input where there is room; whether some was given.
+    fn give(&mut self, client: &mut Client) -> bool {
+        let before = self.given;
+        while client.has_room() && self.given < self.stdin.len() {
+            let piece = &self.stdin[self.given..self.stdin.len().min(self.given + 30_000)];
+            client.send(piece.to_vec().into());
+            self.given += piece.len();
+        }
+        let ends = client.has_room() && self.ends_stdin && self.given == self.stdin.len();
+        if ends {
+            client.finish();
+        }
+        ends || self.given > before
+    }
+
+    /// Goes on to the end, whatever is cut before.
+    async fn play(&mut self, cuts: &[usize]) -> &ClientEvent {
+        for most in cuts {
+            if self.end.is_none() {
+                self.connect(Until::Moved(*most)).await.unwrap();
+            }
+        }
+        while self.end.is_none() {
+            self.connect(Until::End).await.unwrap();
+        }
+        self.end.as_ref().unwrap()
+    }
+
+    fn outcome(&self) -> &Outcome {
+        match &self.end {
+            Some(ClientEvent::Ended(status)) => status.outcome(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn refusal(&self) -> u64 {
+        match &self.end {
+            Some(ClientEvent::Refused(refused)) => refused.code,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+async fn memory() -> Node {
+    Node::start(Arc::new(Memory::default())).await
+}
+
+fn processes() -> Arc<ProcessRuntime> {
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: ns}\n\
+               spec: {containers: [{name: c}, {name: d}]}\n";
+    let objects = objects::parse(pod, "p.yaml".as_ref()).unwrap();
+    let pod = manifest::pod(&objects[0]).unwrap();
+    Arc::new(ProcessRuntime::start(vec![pod], Settings::default()))
+}
+
+fn noise(length: usize) -> Vec<u8> {
+    let mut state = 7_u32;
+    let next = |_| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    };
+    (0..length).map(next).collect()
+}
+
+#[tokio::test]
+async fn a_command_ends_as_without_a_loss() {
+    let node = memory().await;
+    let mut player = Player::start(&node, 1, &["exit", "7"]).stdin(b"hello".to_vec());
+    player.play(&[]).await;
+    assert_eq!(player.outcome(), &Outcome::Exited(7));
+    assert_eq!(player.out, [b"hello".to_vec(), b"over".to_vec()]);
+}
+
+#[tokio::test]
+async fn every_byte_comes_once_whatever_is_cut() {
+    let runtime = processes();
+    let node = Node::start(runtime.clone()).await;
+    let directory = tempfile::tempdir().unwrap();
+    let (ran, input) = (directory.path().join("ran"), noise(3_000_000));
+    let script = format!("echo ran >> {}; cat; echo error >&2; exit 7", ran.display());
+    let words = ["sh", "-c", &script];
+    let mut player = Player::start(&node, 1, &words).stdin(input.clone());
+    // The first ones within the greeting.
+    let cuts: Vec<usize> =
+        (0..40).map(|cut| if cut < 12 { cut * 16 } else { cut * 3333 }).collect();
+    player.play(&cuts).await;
+    assert_eq!(player.outcome(), &Outcome::Exited(7));
+    assert!(player.out[0] == input, "{} of {}", player.out[0].len(), input.len());
+    assert_eq!(player.out[1], b"error\n");
+    assert_eq!(fs::read_to_string(&ran).unwrap(), "ran\n");
+    node.stop().await;
+    runtime.shut_down().await;
+}
+
+#[tokio::test]
+async fn the_outcome_can_be_asked_for_again() {
+    let node = memory().await;
+    let mut player = Player::start(&node, 1, &["exit", "3"]).stdin(b"hello".to_vec());
+    player.play(&[]).await;
+    for _ in 0..3 {
+        let mut again = Player::resume(&node, 1, Mode::Take, Some([5, 4]));
+        again.play(&[]).await;
+        assert_eq!(again.outcome(), &Outcome::Exited(3));
+        assert!(again.out.iter().all(Vec::is_empty));
+    }
+}
+
+#[tokio::test]
+async fn another_client_takes_over_and_others_look() {
+    let node = memory().await;
+    let mut first = Player::start(&node, 1, &["exit", "5"]).stdin(b"one ".to_vec());
+    first.ends_stdin = false;
+    let mut looks = Player::resume(&node, 1, Mode::Look, Some([0, 0]));
+    looks.ends_stdin = false;
+    first.connect(Until::Up(None)).await.unwrap();
+    let mut second = Player::resume(&node, 1, Mode::Take, None).stdin(b"two".to_vec());
+    let (seen, ()) = tokio::join!(
+        async {
+            looks.play(&[]).await;
+            looks.out[0].clone()
+        },
+        async {
+            second.play(&[]).await;
+        }
+    );
+    assert_eq!(second.outcome(), &Outcome::Exited(5));
+    assert_eq!(looks.outcome(), &Outcome::Exited(5));
+    assert_eq!((&*second.out[0], &*seen), (&b"two"[..], &b"two"[..]));
+}
+
+#[tokio::test]
+async fn a_session_belongs_to_its_container_and_its_words() {
+    let runtime = processes();
+    let node = Node::start(runtime.clone()).await;
+    let mut player = Player::start(&node, 1, &["cat"]);
+    player.ends_stdin = false;
+    player.connect(Until::Up(None)).await.unwrap();
+    // Another container.
+    let mut other = Player::resume(&node, 1, Mode::Take, None);
+    (other.path, other.is_started) = (question("resume").replace("/c?", "/d?"), false);
+    other.play(&[]).await;
+    assert_eq!(other.refusal(), refused::UNKNOWN);
+    let mut other = Player::start(&node, 1, &["cat"]);
+    other.path = other.path.replace("/c?", "/d?");
+    other.play(&[]).await;
+    assert_eq!(other.refusal(), refused::CONFLICT);
+    // Other words, in the request as well or not.
+    let mut other = Player::start(&node, 1, &["cat", "-"]);
+    other.play(&[]).await;
+    assert_eq!(other.refusal(), refused::CONFLICT);
+    let mut other = Player::start(&node, 2, &["cat"]);
+    other.path = exec(&["true"]);
+    other.play(&[]).await;
+    assert_eq!(other.refusal(), refused::BAD_REQUEST);
+    let mut other = Player::resume(&node, 3, Mode::Take, None);
+    other.play(&[]).await;
+    assert_eq!(other.refusal(), refused::UNKNOWN);
+    node.stop().await;
+    runtime.shut_down().await;
+}
+
+#[tokio::test]
+async fn there_are_only_so_many() {
+    let limits = Limits { per_container: 2, per_node: 2, ..Limits::default() };
+    let node = Node::keeping(Arc::new(Memory::default()), limits).await;
+    for id in 1..=2 {
+        let mut player = Player::start(&node, id, &["x"]);
+        player.ends_stdin = false;
+        player.connect(Until::Up(None)).await.unwrap();
+    }
+    let mut third = Player::start(&node, 3, &["x"]);
+    third.play(&[]).await;
+    assert_eq!(third.refusal(), refused::TOO_MANY);
+    // Those that have ended do not count, but the oldest of them goes.
+    for id in 1..=2 {
+        let mut player = Player::resume(&node, id, Mode::Take, None);
+        player.play(&[]).await;
+        assert_eq!(player.outcome(), &Outcome::Success);
+    }
+    let mut third = Player::start(&node, 3, &["x"]);
+    third.play(&[]).await;
+    assert_eq!(third.outcome(), &Outcome::Success);
+    let mut first = Player::resume(&node, 1, Mode::Take, None);
+    first.play(&[]).await;
+    assert_eq!(first.refusal(), refused::UNKNOWN);
+    // Whoever asks for its start again does not start it again.
+    let mut first = Player::start(&node, 1, &["x"]);
+    first.play(&[]).await;
+    assert!(matches!(first.end, Some(ClientEvent::Lost(_))), "{:?}", first.end);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_whose_client_does_not_come_back_is_hung_up() {
+    let node = memory().await;
+    let mut player = Player::start(&node, 1, &["x"]);
+    player.ends_stdin = false;
+    player.connect(Until::Up(None)).await.unwrap();
+    let mut stays = Player::start(&node, 2, &["x"]);
+    stays.ends_stdin = false;
+    stays.connect(Until::Up(Some(Leave::Running))).await.unwrap();
+    sleep(Duration::from_secs(620)).await;
+    player.play(&[]).await;
+    let Some(ClientEvent::Lost(loss)) = &player.end else { panic!("{:?}", player.end) };
+    assert!(loss.to_string().contains("hung up"), "{loss}");
+    // One that has said goodbye leaves its command running.
+    let mut stays = Player::resume(&node, 2, Mode::Take, None);
+    stays.play(&[]).await;
+    assert_eq!(stays.outcome(), &Outcome::Success);
+    // After as much time again nobody can ask for either of them.
+    sleep(Duration::from_secs(620)).await;
+    for id in 1..=2 {
+        let mut late = Player::resume(&node, id, Mode::Take, None);
+        late.play(&[]).await;
+        assert_eq!(late.refusal(), refused::UNKNOWN);
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_ends_says_so() {
+    let node = memory().await;
+    let mut player = Player::start(&node, 1, &["x"]);
+    player.ends_stdin = false;
+    player.up = node.sessions.end.clone();
+    player.connect(Until::End).await.unwrap();
+    assert!(player.lost[0].contains("the node shuts down"), "{:?}", player.lost);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_request_for_anything_else_is_answered_as_ever() {
+    let node = memory().await;
+    let offer = Offer::kept(random::bytes());
+    let attach = exec(&["x"]).replace("/exec/", "/attach/");
+    let refused = server(node.address).upgrade(&attach, &offer).await.unwrap_err();
+    let UpstreamError::Refused(said) = refused else { panic!("{refused}") };
+    assert_eq!((said.head.status.as_u16(), said.text()), (403, String::new()));
+}
