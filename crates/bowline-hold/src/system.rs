@@ -65,7 +65,7 @@ pub(crate) fn begin_session(command: &mut Command, terminal: bool, limit: Rlimit
     // SAFETY: the closure runs in the forked child, where only async-signal-safe calls are allowed.
     // `prepare` makes system calls alone: it allocates nothing, takes no lock, and cannot unwind.
     unsafe {
-        command.pre_exec(move || prepare(terminal, limit.clone()));
+        command.pre_exec(move || prepare(terminal, limit));
     }
 }
 

@@ -37,7 +37,8 @@ impl Connection {
             return Err(std::io::ErrorKind::BrokenPipe.into());
         }
         let mut control = control;
-        control.wants = Some(PollFlags::IN);
+        // What was readable were the ends.
+        (control.wants, control.ready) = (Some(PollFlags::IN), PollFlags::empty());
         input.wants = Some(PollFlags::IN);
         output.wants = Some(PollFlags::empty());
         Ok(Connection { control, input, output, is_gone: false })

@@ -239,7 +239,7 @@ impl Holder {
             Guest::Greeting(connection, greeting, until) => (connection, greeting, until),
         };
         connection.read(buffer, |input| match input {
-            Some(bytes) => greeting.receive(now, bytes.into()),
+            Some(bytes) => greeting.receive(now, bytes),
             None => greeting.receive_end(now),
         });
         loop {

@@ -149,9 +149,10 @@ impl Session {
         self.read_output(now, outside, buffer);
         loop {
             let deadline = self.poll_host(now);
-            self.write_stdin(now);
-            // What was written makes room.
-            if !self.flush(now) {
+            // What is taken makes room for more, and has to be acknowledged.
+            let has_taken = self.write_stdin(now);
+            let has_written = self.flush(now);
+            if !has_taken && !has_written {
                 self.watch();
                 let mut deadline =
                     earlier(deadline, self.process.as_mut().and_then(|process| process.due(now)));
@@ -197,13 +198,13 @@ impl Session {
         }
     }
 
-    fn write_stdin(&mut self, now: Time) {
-        if let Some(process) = &mut self.process {
-            let taken = process.write();
-            if taken > 0 {
-                self.host.took(now, taken);
-            }
+    /// Writes what waits for the process; whether it took something.
+    fn write_stdin(&mut self, now: Time) -> bool {
+        let taken = self.process.as_mut().map_or(0, Process::write);
+        if taken > 0 {
+            self.host.took(now, taken);
         }
+        taken > 0
     }
 
     /// Writes to all clients; whether one of them took something, so that there may be more.

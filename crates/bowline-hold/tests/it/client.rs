@@ -215,11 +215,14 @@ impl<'a> Session<'a> {
     pub fn until(&mut self, mut seen: impl FnMut(&mut Session<'a>) -> bool) {
         loop {
             self.poll();
+            if seen(self) || self.end.is_some() {
+                return;
+            }
             self.send();
             // What was taken has to be queued.
             let deadline = self.poll();
             self.flush();
-            if seen(self) || self.end.is_some() {
+            if self.end.is_some() {
                 return;
             }
             self.wait(deadline);

@@ -1,9 +1,12 @@
 //! Sessions whose connections are killed, and what is left of them.
 
-use bowline_proto::kept::Stream;
-use bowline_proto::session::Outcome;
+use std::fs;
 
-use crate::client::{PIPES, Place, Session, random, read, start};
+use bowline_proto::kept::{ClientEvent, Leave, Mode, Start, Stream, refused};
+use bowline_proto::machine::Machine;
+use bowline_proto::session::{Outcome, Size, Wants};
+
+use crate::client::{PIPES, Place, Session, TERMINAL, random, read, start};
 
 fn noise(bytes: usize) -> Vec<u8> {
     let block: [u8; 4096] = random();
@@ -31,5 +34,226 @@ fn every_byte_comes_once_though_the_connection_is_killed_many_times() {
     assert!(session.connections > 20, "{}", session.connections);
     assert_eq!(read(&place.file("ran")), "ran\n");
     assert_eq!(place.holders().len(), 1);
-    drop(session);
+}
+
+#[test]
+fn two_clients_at_once_begin_one_holder() {
+    let place = Place::new(&[]);
+    let mut children: Vec<_> = (0..8)
+        .map(|_| {
+            let mut connect = place.connect();
+            connect.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+            connect.spawn().unwrap()
+        })
+        .collect();
+    for child in &mut children {
+        // The first byte of its HELLO.
+        let mut byte = [0];
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut byte).unwrap();
+    }
+    assert_eq!(place.holders().len(), 1);
+    for mut child in children {
+        drop(child.stdin.take());
+        assert!(child.wait_with_output().unwrap().status.success());
+    }
+}
+
+#[test]
+fn the_holder_removes_itself_with_its_last_session() {
+    let place = Place::new(&["--linger", "0"]);
+    let start = Start { keep_for: 0, ..start(&["true"], PIPES) };
+    assert_eq!(Session::start(&place, start).type_all("").ended(), Outcome::Success);
+    assert!(place.is_left());
+    assert_eq!(place.holders(), [0; 0]);
+}
+
+#[test]
+fn a_second_start_joins_and_another_command_is_refused() {
+    let place = Place::new(&[]);
+    let first = start(&["sh", "-c", "echo ran >>ran; echo out; cat"], PIPES);
+    let mut session = Session::start(&place, first.clone());
+    session.until(|session| session.got() == 4);
+    let mut second = Session::start(&place, first.clone()).type_all("typed");
+    assert_eq!(second.ended(), Outcome::Success);
+    assert!(!second.ups[0].started);
+    assert!(second.text(Stream::Stdout).ends_with("typed"));
+    session.until(|_| false);
+    assert!(
+        matches!(&session.end, Some(ClientEvent::Refused(why)) if why.code == refused::TAKEN_OVER)
+    );
+    let mut third = Session::start(&place, Start { command: vec!["true".into()], ..first });
+    third.until(|_| false);
+    assert!(matches!(&third.end, Some(ClientEvent::Refused(why)) if why.code == refused::CONFLICT));
+    assert_eq!(read(&place.file("ran")), "ran\n");
+}
+
+#[test]
+fn a_result_is_the_same_for_all_who_ask_until_it_is_gone() {
+    let place = Place::new(&[]);
+    let wanted = start(&["sh", "-c", "read line; echo $line; exit 3"], PIPES);
+    let mut session = Session::start(&place, wanted.clone());
+    session.until(|session| !session.ups.is_empty());
+    session.leave(Leave::Running);
+    let mut other = Session::resume(&place, wanted.id, Mode::Take, Some([0; 2])).type_all("line\n");
+    assert_eq!(other.ended(), Outcome::Exited(3));
+    assert_eq!(other.text(Stream::Stdout), "line\n");
+    for _ in 0..3 {
+        let mut again = Session::resume(&place, wanted.id, Mode::Take, None);
+        assert_eq!(again.ended(), Outcome::Exited(3));
+    }
+    let mut unknown = Session::resume(&place, bowline_proto::kept::Id(random()), Mode::Take, None);
+    unknown.until(|_| false);
+    assert!(
+        matches!(&unknown.end, Some(ClientEvent::Refused(why)) if why.code == refused::UNKNOWN)
+    );
+}
+
+#[test]
+fn a_client_that_looks_sees_the_output_and_gives_nothing() {
+    let place = Place::new(&[]);
+    let wanted = start(&["sh", "-c", "echo begin; read line; echo $line"], PIPES);
+    let mut session = Session::start(&place, wanted.clone());
+    session.until(|session| session.got() == 6);
+    let mut looks = Session::resume(&place, wanted.id, Mode::Look, None);
+    looks.until(|looks| !looks.ups.is_empty());
+    session = session.type_all("line\n");
+    assert_eq!(session.ended(), Outcome::Success);
+    assert_eq!(looks.ended(), Outcome::Success);
+    assert!(looks.text(Stream::Stdout).ends_with("line\n"));
+}
+
+#[test]
+fn a_command_that_closes_its_input_goes_on() {
+    let place = Place::new(&[]);
+    let wanted = start(&["sh", "-c", "head -c 10; exec <&-; echo; echo still here"], PIPES);
+    let mut session = Session::start(&place, wanted).type_all(noise(8_000_000));
+    assert_eq!(session.ended(), Outcome::Success);
+    assert!(session.text(Stream::Stdout).ends_with("still here\n"));
+}
+
+#[test]
+fn a_signal_and_a_command_that_is_none_are_outcomes() {
+    let place = Place::new(&[]);
+    let mut killed = Session::start(&place, start(&["sh", "-c", "kill -TERM $$"], PIPES));
+    assert_eq!(killed.ended(), Outcome::Exited(143));
+    for (command, text) in [
+        (&["no-such-program"][..], "executable file not found in $PATH"),
+        (&["/no/such/file"], "no such file or directory"),
+        (&["/"], "is a directory"),
+        (&[], "args must not be empty"),
+    ] {
+        let outcome = Session::start(&place, start(command, PIPES)).ended();
+        assert!(
+            matches!(&outcome, Outcome::Failed { message, .. } if message.contains(text)),
+            "{outcome:?}"
+        );
+    }
+}
+
+#[test]
+fn the_environment_is_the_containers_and_the_requests() {
+    let place = Place::new(&[]);
+    let env = vec![("ASKED".to_owned(), "two  words".to_owned())];
+    let wanted =
+        Start { env, ..start(&["sh", "-c", "pwd; echo \"$ASKED\"; echo ${HOME:+has}"], PIPES) };
+    let mut session = Session::start(&place, wanted).type_all("");
+    assert_eq!(session.ended(), Outcome::Success);
+    let dir = fs::canonicalize(place.dir.path()).unwrap();
+    assert_eq!(session.text(Stream::Stdout), format!("{}\ntwo  words\nhas\n", dir.display()));
+}
+
+#[test]
+fn a_terminal_has_its_size_and_its_end_of_input() {
+    let place = Place::new(&[]);
+    let size = Some(Size { width: 91, height: 17 });
+    let script = "stty size; trap 'stty size; exit 5' WINCH; echo $TERM; while :; do read x; done";
+    let wanted = Start { size, ..start(&["sh", "-c", script], TERMINAL) };
+    let mut session = Session::start(&place, wanted);
+    session.until(|session| session.text(Stream::Stdout).contains("xterm"));
+    assert!(session.text(Stream::Stdout).starts_with("17 91\r\n"));
+    session.resize(30, 12);
+    // A shell runs a trap once its read is over.
+    session.until(|session| session.client.outbox().is_empty());
+    session = session.type_all("\n");
+    assert_eq!(session.ended(), Outcome::Exited(5));
+    assert!(session.text(Stream::Stdout).contains("12 30\r\n"), "{:?}", session.out);
+    let mut session = Session::start(&place, start(&["cat"], TERMINAL)).type_all("begun");
+    assert_eq!(session.ended(), Outcome::Success);
+    assert_eq!(session.text(Stream::Stdout), "begunbegun");
+}
+
+#[test]
+fn a_command_whose_client_stays_away_is_hung_up() {
+    let place = Place::new(&["--linger", "0"]);
+    let script = "trap 'echo hup >hup; exit' HUP; echo up; while :; do sleep 0.1; done";
+    let wanted = Start { keep_for: 0, ..start(&["sh", "-c", script], PIPES) };
+    let mut session = Session::start(&place, wanted);
+    session.until(|session| session.got() > 0);
+    session.cut();
+    assert!(place.is_left());
+    assert_eq!(read(&place.file("hup")), "hup\n");
+}
+
+#[test]
+fn a_command_that_does_not_hang_up_is_killed() {
+    let place = Place::new(&["--linger", "0", "--grace", "0"]);
+    let script = "trap '' HUP; sleep 1000 & echo up; wait; wait; sleep 1000";
+    let wanted = Start { keep_for: 0, ..start(&["sh", "-c", script], PIPES) };
+    let mut session = Session::start(&place, wanted);
+    session.until(|session| session.got() > 0);
+    session.leave(Leave::HungUp);
+    assert!(place.is_left());
+}
+
+#[test]
+fn what_a_command_leaves_behind_is_cut_off_and_said() {
+    let place = Place::new(&["--drain", "1"]);
+    // It ends with the directory.
+    fs::write(place.file("there"), "").unwrap();
+    let script = "echo all of it; while [ -e $PWD/there ]; do sleep 0.1; done & exit 4";
+    let mut session = Session::start(&place, start(&["sh", "-c", script], PIPES));
+    assert_eq!(session.ended(), Outcome::Exited(4));
+    assert_eq!(session.text(Stream::Stdout), "all of it\n");
+    assert!(session.text(Stream::Stderr).contains("cut off"), "{:?}", session.out);
+    let wants = Wants { stderr: false, ..PIPES };
+    let mut session = Session::start(&place, start(&["sh", "-c", script], wants));
+    assert!(matches!(session.ended(), Outcome::Failed { .. }));
+}
+
+#[test]
+fn there_are_only_so_many_sessions() {
+    let place = Place::new(&["--sessions", "1"]);
+    let mut first = Session::start(&place, start(&["cat"], PIPES));
+    first.until(|session| !session.ups.is_empty());
+    let mut second = Session::start(&place, start(&["cat"], PIPES));
+    second.until(|_| false);
+    assert!(
+        matches!(&second.end, Some(ClientEvent::Refused(why)) if why.code == refused::TOO_MANY)
+    );
+    assert_eq!(first.type_all("x").ended(), Outcome::Success);
+}
+
+#[test]
+fn a_directory_of_others_is_not_used() {
+    use std::os::unix::fs::PermissionsExt;
+    let place = Place::new(&[]);
+    fs::create_dir(place.path()).unwrap();
+    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let output = place.connect().output().unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("other users may reach it"));
+    let output = place.command("list").output().unwrap();
+    assert_eq!(output.status.code(), Some(3));
+}
+
+#[test]
+fn a_list_names_sessions_without_their_secrets() {
+    let place = Place::new(&[]);
+    let wanted = start(&["cat"], PIPES);
+    let mut session = Session::start(&place, wanted.clone());
+    session.until(|session| !session.ups.is_empty());
+    let list = || String::from_utf8(place.command("list").output().unwrap().stdout).unwrap();
+    assert_eq!(list(), format!("{}  running  connected\n", wanted.id.name()));
+    session.leave(Leave::Running);
+    assert_eq!(list(), format!("{}  running  alone\n", wanted.id.name()));
 }
