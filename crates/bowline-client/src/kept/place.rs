@@ -1,7 +1,99 @@
-//! The program that holds a session to its place in the container.
+//! The program that holds sessions to a place in a container where it can be run.
+//!
+//! One command does it, a script for any shell: it looks for a directory in which a file can be
+//! made and executed, asks for the program if that is not there yet, and has the program itself say
+//! that it is whole. The program's name has its sum, so it is used again by everybody whose program
+//! is the same; who comes with another one still finds the directory, and in it the sessions.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use bowline_io::random;
+use bowline_proto::kept::sum_of;
+use bowline_proto::session::Outcome;
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::oneshot;
 
 use crate::client::Client;
 use crate::error::Error;
+use crate::session::{Ended, Ends};
+use crate::write_fn::WriteFn;
+
+/// Where the program is looked for and put, in this order, before the home directory, the working
+/// directory, and what is mounted.
+const PLACES: [&str; 4] = ["/tmp", "/var/tmp", "/dev/shm", "/run"];
+/// What is mounted.
+const MOUNTS: &str = "/proc/mounts";
+/// How often the program is sent: to one place, once more, and to others.
+const TRIES: usize = 4;
+/// The most bytes of the script's output, and of its errors, that are kept.
+const OUTPUT_BYTES: usize = 16 * 1024;
+/// The shell's exit code for a command that is not there.
+const NOT_FOUND: u8 = 127;
+
+/// Prepares a place. Arguments: `SUM MARKER MOUNTS SKIPPED PLACES…`; the skipped places are on
+/// lines, the marker is what no other run has.
+///
+/// Prints `send` when it wants the program as its input, then `have DIRECTORY`, `full PLACE: WHY` if
+/// the program could not be written there, or `end` if no place is left; before, `no PLACE: WHY` for
+/// each that is none. A place with a socket comes first: there are sessions in it.
+///
+/// A script of one line tells whether a place can be executed in before anything is sent. Whatever
+/// runs the program gets no input, which is the program.
+const SCRIPT: &str = r#"
+s=$1 n=hold-$1 m=.$2 k=$4
+d=.bowline-$(id -u 2>/dev/null || echo user)
+mounts() {
+  while IFS=' ' read -r a b c o e; do
+    case $c in proc|sysfs|cgroup*|devpts|mqueue|devtmpfs) continue ;; esac
+    case $b in *\\*) continue ;; esac
+    case ,$o, in *,noexec,*) ;; *,rw,*) if [ -d "$b" ]; then echo "$b"; fi ;; esac
+  done <"$1" 2>/dev/null
+}
+a=$3
+shift 4
+IFS='
+'
+set -f
+set -- "$@" $HOME $PWD $(mounts "$a")
+f=
+for p; do
+  if [ -S "${p%/}/$d/socket" ]; then f="$f$p$IFS"; fi
+done
+runs() { v=$("$1" version 2>&1 </dev/null) && [ "${v##* }" = "$s" ]; }
+no() { v=${v##*"$IFS"}; echo "$1 $p: ${v##*: }"; }
+t=
+for p in $f "$@"; do
+  case "$IFS$k$IFS$t$IFS" in *"$IFS$p$IFS"*) continue ;; esac
+  t=$t$IFS$p
+  if [ ! -d "$p" ]; then v='no such directory'; no no; continue; fi
+  q=${p%/}/$d
+  if ! v=$([ -d "$q" ] || mkdir -m 700 "$q" 2>&1) && [ ! -d "$q" ]; then no no; continue; fi
+  if [ -h "$q" ] || [ ! -O "$q" ]; then v="$d belongs to another user"; no no; continue; fi
+  if runs "$q/$n"; then echo "have $q"; exit; fi
+  x=$q/$n$m
+  if ! v=$({ echo '#!/bin/sh' >"$x" && chmod 700 "$x"; } 2>&1 && "$x" 2>&1 </dev/null); then
+    no no
+    rm -f "$x" 2>/dev/null
+    rmdir "$q" 2>/dev/null
+    continue
+  fi
+  rm -f "$x"
+  echo send
+  if v=$(cat 2>&1 >"$x") && chmod 700 "$x" && runs "$x" && v=$(mv -f "$x" "$q/$n" 2>&1); then
+    echo "have $q"
+    exit
+  fi
+  no full
+  cat >/dev/null
+  rm -f "$x" 2>/dev/null
+  rmdir "$q" 2>/dev/null
+  exit
+done
+echo end
+"#;
 
 /// Where the program is, and the directory of its sessions.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,12 +116,377 @@ pub(crate) enum PlaceError {
     NoPlace(String),
 }
 
+/// Finds the program in a container, or puts it there.
 pub(crate) async fn place(
     client: &Client,
     pod: &str,
     container: Option<&str>,
     program: &[u8],
 ) -> Result<Placed, PlaceError> {
-    let _ = (client, pod, container, program);
-    Err(PlaceError::NoPlace("not written yet".into()))
+    let places = PLACES.map(ToOwned::to_owned);
+    let program = Bytes::copy_from_slice(program);
+    place_by(&program, &places, MOUNTS, async |words, ends| {
+        let command = client.inside().exec(pod, words).ends(ends);
+        match container {
+            Some(name) => command.container(name).run().await,
+            None => command.run().await,
+        }
+    })
+    .await
+}
+
+/// The same, by whatever runs a command.
+async fn place_by(
+    program: &Bytes,
+    places: &[String],
+    mounts: &str,
+    run: impl AsyncFn(Vec<String>, Ends) -> Result<Ended, Error>,
+) -> Result<Placed, PlaceError> {
+    let sum = format!("{:016x}", sum_of(program));
+    let (mut faults, mut skipped) = (Vec::new(), Vec::new());
+    let mut failed = None;
+    for _ in 0..TRIES {
+        let marker = random::hex::<8>();
+        let arguments = ["sh", "-c", SCRIPT, "sh", &sum, &marker, mounts, &skipped.join("\n")];
+        let words = arguments.into_iter().map(ToOwned::to_owned).chain(places.iter().cloned());
+        let (ends, said) = ends(program.clone());
+        let outcome = run(words.collect(), ends).await?.known()?;
+        let said = said.take();
+        for line in said.stdout.lines() {
+            match line.split_once(' ') {
+                Some(("have", dir)) => {
+                    return Ok(Placed { path: format!("{dir}/hold-{sum}"), dir: dir.to_owned() });
+                }
+                Some(("no", why)) => faults.push(why.to_owned()),
+                Some(("full", why)) => {
+                    // A holder that has just ended may have removed what was there.
+                    let place = why.split_once(": ").map_or(why, |parts| parts.0).to_owned();
+                    if failed.replace(place.clone()).as_ref() == Some(&place) {
+                        faults.push(why.to_owned());
+                        skipped.push(place);
+                    }
+                }
+                _ if line == "end" => return Err(PlaceError::NoPlace(told(faults))),
+                _ => {}
+            }
+        }
+        if let Some(why) = fault(&outcome, &said.stderr) {
+            return Err(why);
+        }
+    }
+    Err(PlaceError::NoPlace(told(faults)))
+}
+
+/// Every place and what is wrong with it, once.
+fn told(mut faults: Vec<String>) -> String {
+    let mut seen = std::collections::BTreeSet::new();
+    faults.retain(|fault| seen.insert(fault.clone()));
+    faults.join("; ")
+}
+
+/// Why the script did not come to its end.
+fn fault(outcome: &Outcome, stderr: &str) -> Option<PlaceError> {
+    let is_missing = |message: &str| {
+        message.contains("executable file not found")
+            || message.contains("no such file or directory")
+    };
+    match outcome {
+        Outcome::Success => None,
+        Outcome::Failed { message, .. } if is_missing(message) => {
+            Some(PlaceError::NoShell(message.clone()))
+        }
+        Outcome::Exited(NOT_FOUND) => Some(PlaceError::NoShell(stderr.trim().to_owned())),
+        Outcome::Failed { message, .. } => Some(PlaceError::NoPlace(message.clone())),
+        Outcome::Exited(code) => {
+            Some(PlaceError::NoPlace(format!("sh ended with {code}: {}", stderr.trim())))
+        }
+    }
+}
+
+/// What the script has said.
+#[derive(Default)]
+struct Output {
+    stdout: String,
+    stderr: String,
+    /// Tells its input to begin.
+    begin: Option<oneshot::Sender<()>>,
+}
+
+#[derive(Clone, Default)]
+struct Said(Arc<Mutex<Output>>);
+
+impl Said {
+    fn with<T>(&self, act: impl FnOnce(&mut Output) -> T) -> T {
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn take(&self) -> Output {
+        self.with(std::mem::take)
+    }
+}
+
+/// The ends of the script: the program is its input once it asks for that.
+fn ends(program: Bytes) -> (Ends, Said) {
+    let said = Said::default();
+    let (begin, begins) = oneshot::channel();
+    said.with(|output| output.begin = Some(begin));
+    let (out, err) = (said.clone(), said.clone());
+    let stdout = WriteFn(move |bytes: &[u8]| {
+        out.with(|output| {
+            keep(&mut output.stdout, bytes);
+            if output.stdout.lines().any(|line| line == "send")
+                && let Some(begin) = output.begin.take()
+            {
+                // It is gone only if nobody reads it.
+                let _ = begin.send(());
+            }
+        });
+        Ok(())
+    });
+    let stderr = WriteFn(move |bytes: &[u8]| {
+        err.with(|output| keep(&mut output.stderr, bytes));
+        Ok(())
+    });
+    let stdin: Box<dyn AsyncRead + Send + Unpin> =
+        Box::new(Program { begins: Some(begins), rest: program });
+    let (stdout, stderr): (Box<dyn AsyncWrite + Send + Unpin>, _) =
+        (Box::new(stdout), Box::new(stderr));
+    (Ends { stdin: Some(stdin), stdout, stderr, ..Ends::default() }, said)
+}
+
+fn keep(text: &mut String, bytes: &[u8]) {
+    let room = OUTPUT_BYTES.saturating_sub(text.len());
+    text.push_str(&String::from_utf8_lossy(&bytes[..bytes.len().min(room)]));
+}
+
+/// Bytes that come once they are asked for.
+struct Program {
+    begins: Option<oneshot::Receiver<()>>,
+    rest: Bytes,
+}
+
+impl AsyncRead for Program {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        if let Some(begins) = &mut self.begins {
+            if ready!(Pin::new(begins).poll(cx)).is_err() {
+                self.rest.clear();
+            }
+            self.begins = None;
+        }
+        let length = buffer.remaining().min(self.rest.len());
+        buffer.put_slice(&self.rest.split_to(length));
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::{Path, PathBuf};
+    use std::process::Stdio;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// A program that says what the real one says. Its sum is in a file beside it.
+    fn program(dir: &Path) -> Bytes {
+        let text = format!("#!/bin/sh\necho bowline-hold 0 $(cat {}/sum)\n", dir.display());
+        fs::write(dir.join("sum"), format!("{:016x}", sum_of(text.as_bytes()))).unwrap();
+        text.into()
+    }
+
+    /// A directory with places, one of which is the home directory.
+    struct World {
+        dir: tempfile::TempDir,
+        program: Bytes,
+        runs: std::cell::Cell<u32>,
+        mounts: PathBuf,
+    }
+
+    impl World {
+        fn new() -> World {
+            let dir = tempfile::tempdir().unwrap();
+            let program = program(dir.path());
+            for place in ["a", "b", "home", "work"] {
+                fs::create_dir(dir.path().join(place)).unwrap();
+            }
+            let mounts = dir.path().join("mounts");
+            fs::write(&mounts, "").unwrap();
+            World { dir, program, runs: 0.into(), mounts }
+        }
+
+        fn at(&self, name: &str) -> PathBuf {
+            self.dir.path().join(name)
+        }
+
+        /// Where the program is if it is in this place.
+        fn placed(&self, place: &str) -> Placed {
+            let user = rustix::process::getuid().as_raw();
+            let dir = format!("{}/.bowline-{user}", self.at(place).display());
+            Placed { path: format!("{dir}/hold-{:016x}", sum_of(&self.program)), dir }
+        }
+
+        async fn run(&self, words: Vec<String>, ends: Ends) -> Result<Ended, Error> {
+            self.runs.set(self.runs.get() + 1);
+            let mut command = tokio::process::Command::new(&words[0]);
+            command.args(&words[1..]).current_dir(self.at("work"));
+            command.env("HOME", self.at("home")).env("PWD", self.at("work"));
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+            let mut child = command.spawn().unwrap();
+            let (mut input, mut output) =
+                (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+            let mut stdin = ends.stdin.unwrap();
+            let mut stdout = ends.stdout;
+            let give = async move {
+                let _ = tokio::io::copy(&mut stdin, &mut input).await;
+            };
+            let take = async move {
+                let mut buffer = [0; 100];
+                loop {
+                    let read = output.read(&mut buffer).await.unwrap();
+                    if read == 0 {
+                        return child.wait().await.unwrap();
+                    }
+                    stdout.write_all(&buffer[..read]).await.unwrap();
+                }
+            };
+            // The input may wait to be asked for, as in a session that ends before.
+            let status = tokio::select! {
+                status = take => status,
+                () = async { give.await; std::future::pending().await } => unreachable!(),
+            };
+            Ok(Ended::Known(match status.code() {
+                Some(0) => Outcome::Success,
+                Some(code) => Outcome::Exited(code.try_into().unwrap()),
+                None => panic!("{status}"),
+            }))
+        }
+
+        async fn place(&self, places: &[&str]) -> Result<Placed, PlaceError> {
+            let places: Vec<_> =
+                places.iter().map(|place| self.at(place).display().to_string()).collect();
+            let mounts = self.mounts.display().to_string();
+            place_by(&self.program, &places, &mounts, async |words, ends| {
+                self.run(words, ends).await
+            })
+            .await
+        }
+    }
+
+    #[tokio::test]
+    async fn the_first_place_that_will_do_is_used_again() {
+        let world = World::new();
+        let there = world.placed("a");
+        assert_eq!(world.place(&["none", "a", "b"]).await.unwrap(), there);
+        assert_eq!(fs::read(&there.path).unwrap(), world.program);
+        assert_eq!(fs::metadata(&there.dir).unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!(fs::read_dir(&there.dir).unwrap().count(), 1);
+        // It is not sent again.
+        let before = fs::metadata(&there.path).unwrap().modified().unwrap();
+        assert_eq!(world.place(&["none", "a", "b"]).await.unwrap(), there);
+        assert_eq!(fs::metadata(&there.path).unwrap().modified().unwrap(), before);
+        // One that is damaged is.
+        fs::write(&there.path, "#!/bin/sh\n").unwrap();
+        assert_eq!(world.place(&["none", "a", "b"]).await.unwrap(), there);
+        assert_eq!(fs::read(&there.path).unwrap(), world.program);
+    }
+
+    #[tokio::test]
+    async fn two_at_once_do_not_disturb_each_other() {
+        let world = World::new();
+        let all: Vec<_> = (0..5).map(|_| world.place(&["a"])).collect();
+        let mut all = all.into_iter();
+        let (a, b, c, d, e) = tokio::join!(
+            all.next().unwrap(),
+            all.next().unwrap(),
+            all.next().unwrap(),
+            all.next().unwrap(),
+            all.next().unwrap()
+        );
+        for placed in [a, b, c, d, e] {
+            assert_eq!(placed.unwrap(), world.placed("a"));
+        }
+        assert_eq!(fs::read_dir(world.placed("a").dir).unwrap().count(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_place_with_sessions_comes_first() {
+        let world = World::new();
+        let there = world.placed("b");
+        fs::create_dir(&there.dir).unwrap();
+        let _listener =
+            std::os::unix::net::UnixListener::bind(format!("{}/socket", there.dir)).unwrap();
+        assert_eq!(world.place(&["a", "b"]).await.unwrap(), there);
+    }
+
+    #[tokio::test]
+    async fn what_is_mounted_comes_last_and_only_if_it_can_be_written_and_run() {
+        let world = World::new();
+        for name in ["noexec", "ro", "with space", "good"] {
+            fs::create_dir(world.at(name)).unwrap();
+        }
+        for place in ["home", "work"] {
+            fs::remove_dir(world.at(place)).ok();
+            fs::write(world.at(place), "").unwrap();
+        }
+        fs::remove_file(world.at("work")).unwrap();
+        fs::create_dir(world.at("work")).unwrap();
+        let user = rustix::process::getuid().as_raw();
+        // Something else has the name there.
+        fs::write(world.at("work").join(format!(".bowline-{user}")), "").unwrap();
+        let at = |name: &str| world.at(name).display().to_string();
+        let lines = format!(
+            "proc /proc proc rw 0 0\ntmpfs {} tmpfs rw,noexec 0 0\n/dev/x {} ext4 ro 0 0\n/dev/y \
+             {}\\040space ext4 rw 0 0\n/dev/z {} xfs rw,relatime 0 0\n",
+            at("noexec"),
+            at("ro"),
+            at("with"),
+            at("good"),
+        );
+        fs::write(&world.mounts, lines).unwrap();
+        assert_eq!(world.place(&[]).await.unwrap(), world.placed("good"));
+    }
+
+    #[tokio::test]
+    async fn each_place_that_will_not_do_is_named_with_its_reason() {
+        let world = World::new();
+        for place in ["home", "work"] {
+            let user = rustix::process::getuid().as_raw();
+            fs::write(world.at(place).join(format!(".bowline-{user}")), "").unwrap();
+        }
+        let error = world.place(&["none"]).await.unwrap_err();
+        let PlaceError::NoPlace(text) = error else { panic!("{error:?}") };
+        let parts: Vec<_> = text.split("; ").collect();
+        assert_eq!(parts.len(), 3, "{text}");
+        assert!(parts[0].ends_with("/none: no such directory"), "{text}");
+        assert!(parts[1].contains("/home: ") && parts[2].contains("/work: "), "{text}");
+        assert_eq!(world.runs.get(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_program_that_does_not_run_there_is_tried_elsewhere() {
+        let mut world = World::new();
+        // It says another sum wherever it is.
+        world.program = Bytes::from_static(b"#!/bin/sh\necho cannot: not here >&2\nexit 1\n");
+        let error = world.place(&["a"]).await.unwrap_err();
+        let PlaceError::NoPlace(text) = error else { panic!("{error:?}") };
+        assert!(text.contains("not here"), "{text}");
+        assert_eq!(fs::read_dir(world.at("a")).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_container_without_a_shell_is_said_to_have_none() {
+        let run = async |_: Vec<String>, _: Ends| {
+            let message = "exec: \"sh\": executable file not found in $PATH".to_owned();
+            Ok(Ended::Known(Outcome::Failed { message, code: None, reason: String::new() }))
+        };
+        let error = place_by(&Bytes::new(), &[], MOUNTS, run).await.unwrap_err();
+        assert!(matches!(error, PlaceError::NoShell(_)), "{error:?}");
+    }
 }
