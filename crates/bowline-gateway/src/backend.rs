@@ -14,6 +14,7 @@ use bowline_proto::session::protocol::Carrier;
 use http::{HeaderMap, Method};
 
 use crate::components::{Answer, Caller};
+use crate::kept::not_kept;
 use crate::options::{ExecOptions, ForwardOptions, LogOptions, Verb};
 
 /// What a stream is to reach.
@@ -114,6 +115,20 @@ pub trait Destination: Send + Sync {
         method: &'a Method,
         headers: &'a [(&'static str, String)],
     ) -> Answer<'a, FarLeg>;
+
+    /// Opens a connection of a kept session with the headers of a client's own request. The caller
+    /// checks that the answer fits them. Default: refuses, as servers do that do not know it.
+    ///
+    /// # Errors
+    /// The refusal to answer with, if the destination refuses or cannot be reached.
+    fn pass_kept<'a>(
+        &'a self,
+        options: &'a ExecOptions,
+        headers: &'a [(&'static str, String)],
+    ) -> Answer<'a, FarLeg> {
+        let _ = (options, headers);
+        Box::pin(async { Err(not_kept("the destination has none")) })
+    }
 
     /// Reads a log as it is written. A body that ends with an error was cut off.
     ///

@@ -7,7 +7,7 @@
 use bowline_io::drive::{Bounds, Joint, join_within};
 use bowline_io::http::lines;
 use bowline_io::random;
-use bowline_io::record::{End, Pending};
+use bowline_io::record::{End, Pending, Running};
 use bowline_io::request_target::query;
 use bowline_io::serve::{Reply, Sessions};
 use bowline_io::stream::Upgraded;
@@ -68,17 +68,29 @@ pub(crate) async fn port_forward(
     Ok(reply)
 }
 
-/// Splices the two sides of a session once the client has its 101.
+/// Begins a session, and [splices](splice) its two sides.
 pub(crate) fn run(
     sessions: &Sessions,
     session: Pending,
     request: Request<Incoming>,
     bounds: Bounds,
     far: Upgraded,
-    splice: Splice,
+    wires: Splice,
 ) {
-    sessions.run(session.begin(), request, move |near, end| {
-        let spliced = Box::pin(join_within(bounds, near, far, splice, end, SHUTDOWN));
+    splice(sessions, session.begin(), request, bounds, far, wires);
+}
+
+/// Splices the two sides of a session once the client has its 101.
+pub(crate) fn splice(
+    sessions: &Sessions,
+    running: Running,
+    request: Request<Incoming>,
+    bounds: Bounds,
+    far: Upgraded,
+    wires: Splice,
+) {
+    sessions.run(running, request, move |near, end| {
+        let spliced = Box::pin(join_within(bounds, near, far, wires, end, SHUTDOWN));
         async move {
             let Joint { ending, exceeded, traffic } = spliced.await;
             let end = match (exceeded, ending) {
@@ -198,7 +210,7 @@ async fn pass(
     })
 }
 
-fn upgrade_lines(headers: &HeaderMap) -> Vec<(&'static str, String)> {
+pub(crate) fn upgrade_lines(headers: &HeaderMap) -> Vec<(&'static str, String)> {
     let of = |name: &'static str| {
         let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
         values.map(move |value| (name, value.to_owned()))

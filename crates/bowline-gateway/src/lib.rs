@@ -35,6 +35,7 @@ pub mod status;
 pub mod upstream;
 
 mod forward;
+mod kept;
 mod logs;
 mod names;
 mod stream;

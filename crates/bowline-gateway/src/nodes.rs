@@ -18,13 +18,14 @@ use bowline_proto::limits::REASON_BYTES;
 use bowline_proto::negotiate::{self, Lines, Offer};
 use bowline_proto::session::Protocol;
 use bowline_proto::session::protocol::Carrier;
-use http::Method;
+use http::{Method, StatusCode};
 use http_body_util::BodyExt;
 
 use crate::backend::{Backend, Destination, FarLeg, Ready, Target};
 use crate::components::{Answer, Caller};
 use crate::facts::{Facts, Node, Pod};
 use crate::gates::{Gate, Gates};
+use crate::kept::not_kept;
 use crate::options::{ExecOptions, ForwardOptions, LogOptions, Verb, container_in};
 use crate::status::Refusal;
 
@@ -227,6 +228,23 @@ impl Destination for OnNode {
         })
     }
 
+    fn pass_kept<'a>(
+        &'a self,
+        options: &'a ExecOptions,
+        headers: &'a [(&'static str, String)],
+    ) -> Answer<'a, FarLeg> {
+        Box::pin(async move {
+            let (namespace, pod) = (&self.namespace, &self.pod);
+            let path = options.kubelet_path(Verb::Exec, namespace, pod, &self.container);
+            let asked = self.upstream.ask(&path, Method::GET.as_str(), headers).await;
+            let (head, connection) = asked.map_err(|error| match error {
+                UpstreamError::Refused(said) if is_bare(&said) => not_kept("the node has none"),
+                error => refusal(error),
+            })?;
+            Ok(FarLeg { headers: head.headers, connection })
+        })
+    }
+
     fn log<'a>(&'a self, options: &'a LogOptions) -> Answer<'a, Body> {
         Box::pin(async move {
             let path = options.kubelet_path(&self.namespace, &self.pod, &self.container);
@@ -245,6 +263,11 @@ pub(crate) fn refusal(error: UpstreamError) -> Refusal {
             Refusal::internal(format!("error dialing backend: {}", sanitized(&error, REASON_BYTES)))
         }
     }
+}
+
+/// Whether an answer is the one to a subprotocol that is not known.
+fn is_bare(said: &Refused) -> bool {
+    said.head.status == StatusCode::FORBIDDEN && said.body.is_empty()
 }
 
 /// Makes the client's answer of what the node said instead of 101.

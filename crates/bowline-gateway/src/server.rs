@@ -17,13 +17,13 @@ use tracing::{Level, debug, enabled};
 use crate::components::{Caller, Components};
 use crate::forward;
 use crate::gates::{Gate, Gates};
-use crate::logs;
 use crate::options::Verb;
 use crate::rest::NearLeg;
 use crate::route::{Route, kubelet_stream, path_attributes};
 use crate::status::Refusal;
 use crate::stream;
 use crate::upstream::unreachable;
+use crate::{kept, logs};
 
 /// An API server's streaming endpoints. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -167,6 +167,9 @@ impl Gateway {
             Route::Exec { namespace, name } => {
                 self.demand_stream(caller, attributes, &request).await?;
                 let session = self.admit(requester.record("exec", namespace, name))?;
+                if kept::is_asked(request.headers()) {
+                    return kept::kept(self, caller, session, request).await;
+                }
                 stream::remote_command(self, caller, Verb::Exec, session, request).await
             }
             Route::Attach { namespace, name } => {

@@ -18,6 +18,7 @@ use super::{ApiServer, add_client_headers};
 use crate::backend::{Backend, Destination, FarLeg, Ready, Target};
 use crate::callers::{Caller, Onward};
 use crate::components::Answer;
+use crate::kept::not_kept;
 use crate::names::UNESCAPED;
 use crate::nodes;
 use crate::options::{ExecOptions, ForwardOptions, LogOptions, Verb};
@@ -183,6 +184,23 @@ impl Destination for PodBehind {
         headers: &'a [(&'static str, String)],
     ) -> Answer<'a, FarLeg> {
         Box::pin(async move { self.ask(&self.path("portforward"), method.as_str(), headers).await })
+    }
+
+    fn pass_kept<'a>(
+        &'a self,
+        _: &'a ExecOptions,
+        headers: &'a [(&'static str, String)],
+    ) -> Answer<'a, FarLeg> {
+        Box::pin(async move {
+            let asked = self.ask(&self.path("exec"), Method::GET.as_str(), headers).await;
+            asked.map_err(|refusal| match refusal {
+                // Without a Status it is not the API server that has forbidden it.
+                Refusal { code: 403, is_answer: true, status: None, .. } => {
+                    not_kept("the node has none")
+                }
+                refusal => refusal,
+            })
+        })
     }
 
     /// Logs are passed on with all other requests.

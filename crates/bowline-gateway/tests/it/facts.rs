@@ -55,7 +55,7 @@ fn node(kind: &str, port: u16, features: &[&str]) -> Arc<Node> {
 
 /// A gateway before one kubelet: the node of `old` and, since it declares that it takes WebSocket,
 /// that of `new`.
-fn before(kubelet: &Kubelet) -> Components {
+pub fn before(kubelet: &Kubelet) -> Components {
     let pods = [
         ("old", Some("old")),
         ("new", Some("new")),
@@ -83,7 +83,7 @@ fn before(kubelet: &Kubelet) -> Components {
     Components { backend: Arc::new(nodes), ..components() }
 }
 
-fn path(pod: &str, what: &str) -> String {
+pub fn path(pod: &str, what: &str) -> String {
     format!("/api/v1/namespaces/ns/pods/{pod}/{what}")
 }
 

@@ -15,6 +15,7 @@ mod backend;
 mod client;
 mod components;
 mod facts;
+mod kept;
 mod kubelet;
 mod rest;
 mod upstream;
