@@ -18,7 +18,7 @@ use bowline_io::clock::Clock;
 use bowline_io::random;
 use bowline_io::serve::Sessions;
 use bowline_proto::Time;
-use bowline_proto::kept::{Id, Instance, Start};
+use bowline_proto::kept::{Entry, Id, Instance, Start};
 use bowline_proto::limits::KEPT_REPLAY_BYTES;
 use bowline_proto::negotiate;
 use bowline_proto::session::Wants;
@@ -166,7 +166,7 @@ impl Keeper {
         }
         registry.check_room(place, &self.0.limits)?;
         let (door, entrants) = mpsc::channel(WAITING);
-        let known = Known::new(place.clone(), &start.command, door.clone());
+        let known = Known::new(place.clone(), door.clone());
         let shown = known.shown.clone();
         registry.begin(start.id, known);
         drop(registry);
@@ -183,8 +183,8 @@ impl Keeper {
         self.registry().find(place, id)
     }
 
-    /// The sessions of a container, each as a list shows it.
-    fn list(&self, place: &Place) -> Vec<Vec<u8>> {
+    /// The sessions of a container.
+    fn list(&self, place: &Place) -> Vec<Entry> {
         self.registry().list(place)
     }
 

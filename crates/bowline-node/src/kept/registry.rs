@@ -4,10 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bowline_io::text::sanitized;
-use bowline_proto::kept::{Id, Start, refused};
-use bowline_proto::limits::REASON_BYTES;
-use serde_json::json;
+use bowline_proto::kept::{Entry, Id, Start, refused};
 use tokio::sync::mpsc;
 
 use super::session::Entrant;
@@ -30,8 +27,6 @@ pub(super) struct Registry {
 #[derive(Debug)]
 pub(super) struct Known {
     place: Place,
-    /// Its words, for a list.
-    command: String,
     /// The way to its task; none once it is to end as soon as nobody is there.
     door: Option<mpsc::Sender<Entrant>>,
     pub(super) shown: Arc<Shown>,
@@ -45,24 +40,17 @@ pub(super) struct Shown {
 }
 
 impl Known {
-    pub(super) fn new(place: Place, command: &[String], door: mpsc::Sender<Entrant>) -> Known {
-        let command = sanitized(&command.join(" "), REASON_BYTES).into_owned();
-        Known { place, command, door: Some(door), shown: Arc::default() }
+    pub(super) fn new(place: Place, door: mpsc::Sender<Entrant>) -> Known {
+        Known { place, door: Some(door), shown: Arc::default() }
     }
 
     fn has_ended(&self) -> bool {
         self.shown.has_ended.load(Ordering::Relaxed)
     }
 
-    fn entry(&self, id: &Id) -> Vec<u8> {
+    fn entry(&self, id: &Id) -> Entry {
         let has_client = self.shown.has_client.load(Ordering::Relaxed);
-        let entry = json!({
-            "name": id.name(),
-            "command": self.command,
-            "hasEnded": self.has_ended(),
-            "hasClient": has_client,
-        });
-        entry.to_string().into_bytes()
+        Entry { name: id.name(), has_ended: self.has_ended(), has_client }
     }
 }
 
@@ -112,7 +100,7 @@ impl Registry {
         known.door.clone()
     }
 
-    pub(super) fn list(&self, place: &Place) -> Vec<Vec<u8>> {
+    pub(super) fn list(&self, place: &Place) -> Vec<Entry> {
         let here = self.known.iter().filter(|(_, known)| known.place.is(place));
         here.map(|(id, known)| known.entry(id)).collect()
     }

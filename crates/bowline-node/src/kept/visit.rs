@@ -4,7 +4,7 @@ use bowline_io::record::{End, Traffic};
 use bowline_io::serve::CLOSE_PATIENCE;
 use bowline_io::stream::Upgraded;
 use bowline_proto::Machine;
-use bowline_proto::kept::{Asked, Greeting, Resume, Start, refused};
+use bowline_proto::kept::{Asked, Entry, Greeting, Resume, Start, refused};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -54,7 +54,7 @@ impl Visit {
             }
             Some(Asked::List) => {
                 let entries = self.keeper.list(&asking.place);
-                self.greeting.list(entries);
+                self.greeting.list(entries.iter().map(Entry::bytes));
                 return self.close(End::Over).await;
             }
             Some(Asked::Start(start)) => self.start(asking, start),

@@ -35,7 +35,7 @@ const RETRY: Retry = Retry { give_up_after: Duration::from_secs(600), seed: [7; 
 
 /// What is done with a connection.
 #[derive(Clone, Copy, Debug)]
-enum Until {
+pub enum Until {
     /// Nothing.
     End,
     /// It is dropped once so many bytes have moved.
@@ -45,22 +45,23 @@ enum Until {
 }
 
 /// A client and what it has.
-struct Player {
+pub struct Player {
     address: SocketAddr,
     clock: Clock,
     client: Option<Client>,
     /// The path of its start; it resumes at another.
-    path: String,
+    pub path: String,
+    pub resume_path: String,
     is_started: bool,
     stdin: Vec<u8>,
     /// How much of that was given.
     given: usize,
     ends_stdin: bool,
-    out: [Vec<u8>; 2],
+    pub out: [Vec<u8>; 2],
     lost: Vec<String>,
     /// Is told once the session is there.
     up: CancellationToken,
-    end: Option<ClientEvent>,
+    pub end: Option<ClientEvent>,
 }
 
 fn question(word: &str) -> String {
@@ -80,6 +81,7 @@ impl Player {
             clock: Clock::start(),
             client: None,
             path,
+            resume_path: question("resume"),
             is_started,
             stdin: Vec::new(),
             given: 0,
@@ -91,27 +93,27 @@ impl Player {
         }
     }
 
-    fn start(node: &Node, id: u8, words: &[&str]) -> Player {
+    pub fn start(node: &Node, id: u8, words: &[&str]) -> Player {
         let mut player = Player::new(node.address, exec(words), false);
         let start = started(id, words, WANTS, 600);
         player.client = Some(Client::start(player.clock.now(), start, RETRY));
         player
     }
 
-    fn resume(node: &Node, id: u8, mode: Mode, have: Option<[u64; 2]>) -> Player {
+    pub fn resume(node: &Node, id: u8, mode: Mode, have: Option<[u64; 2]>) -> Player {
         let mut player = Player::new(node.address, String::new(), true);
         let id = Id([id; 16]);
         player.client = Some(Client::resume(player.clock.now(), id, mode, have, RETRY));
         player
     }
 
-    fn stdin(mut self, bytes: Vec<u8>) -> Player {
+    pub fn stdin(mut self, bytes: Vec<u8>) -> Player {
         self.stdin = bytes;
         self
     }
 
     /// Makes a connection, and goes on until that is over.
-    async fn connect(&mut self, until: Until) -> Result<(), UpstreamError> {
+    pub async fn connect(&mut self, until: Until) -> Result<(), UpstreamError> {
         let mut client = self.client.take().unwrap();
         client.hurry(self.clock.now());
         loop {
@@ -122,8 +124,8 @@ impl Player {
                 _ => {}
             }
         }
-        let path = if self.is_started { question("resume") } else { self.path.clone() };
-        let switched = server(self.address).upgrade(&path, &Offer::kept(random::bytes())).await;
+        let path = if self.is_started { &self.resume_path } else { &self.path };
+        let switched = server(self.address).upgrade(path, &Offer::kept(random::bytes())).await;
         let switched = match switched {
             Ok(switched) => switched,
             Err(error) => {
@@ -241,7 +243,7 @@ impl Player {
     }
 
     /// Goes on to the end, whatever is cut before.
-    async fn play(&mut self, cuts: &[usize]) -> &ClientEvent {
+    pub async fn play(&mut self, cuts: &[usize]) -> &ClientEvent {
         for most in cuts {
             if self.end.is_none() {
                 self.connect(Until::Moved(*most)).await.unwrap();
@@ -253,14 +255,14 @@ impl Player {
         self.end.as_ref().unwrap()
     }
 
-    fn outcome(&self) -> &Outcome {
+    pub fn outcome(&self) -> &Outcome {
         match &self.end {
             Some(ClientEvent::Ended(status)) => status.outcome(),
             other => panic!("{other:?}"),
         }
     }
 
-    fn refusal(&self) -> u64 {
+    pub fn refusal(&self) -> u64 {
         match &self.end {
             Some(ClientEvent::Refused(refused)) => refused.code,
             other => panic!("{other:?}"),
@@ -364,7 +366,7 @@ async fn a_session_belongs_to_its_container_and_its_words() {
     player.connect(Until::Up(None)).await.unwrap();
     // Another container.
     let mut other = Player::resume(&node, 1, Mode::Take, None);
-    (other.path, other.is_started) = (question("resume").replace("/c?", "/d?"), false);
+    other.resume_path = other.resume_path.replace("/c?", "/d?");
     other.play(&[]).await;
     assert_eq!(other.refusal(), refused::UNKNOWN);
     let mut other = Player::start(&node, 1, &["cat"]);

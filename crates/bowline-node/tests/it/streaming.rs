@@ -4,12 +4,14 @@ use std::net::SocketAddr;
 
 use bowline_node::runtime::{Session, Upstream};
 use bowline_node::streaming::{Offer, Stream, Streaming};
+use bowline_proto::kept::{Mode, refused};
 use bowline_proto::session::Outcome;
 use bowline_proto::session::protocol::Carrier;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use crate::client::{CARRIERS, WANTS, get, refused, run, server, through};
+use crate::kept::{Player, Until};
 use crate::memory::{echo, ports};
 use crate::node::Node;
 
@@ -75,6 +77,36 @@ async fn each_kind_of_stream_has_urls() {
         let at = path(&streaming, forward());
         assert_eq!(through(node.address, &at, carrier, 80, "abc").await.unwrap(), "cba");
     }
+}
+
+#[tokio::test]
+async fn a_command_is_kept_for_its_container() {
+    let (node, streaming) = Node::streaming().await;
+    let offer = |name: &str, words: &[&str]| {
+        let session = echo(words);
+        let command = Some(words.iter().map(|&word| word.to_owned()).collect());
+        let session = Box::pin(async { Ok(session) });
+        Offer {
+            name: name.into(),
+            stream: Stream::Exec { wants: WANTS, command, session },
+            unknown: None,
+        }
+    };
+    let mut player = Player::start(&node, 1, &["exit", "7"]).stdin(b"hello".to_vec());
+    player.path = path(&streaming, offer("c1", &["exit", "7"]));
+    player.connect(Until::Moved(100)).await.unwrap();
+    // Another container's request does not get there.
+    let mut other = Player::resume(&node, 1, Mode::Take, None);
+    other.resume_path = path(&streaming, offer("c2", &["@bowline", "resume"]));
+    other.play(&[]).await;
+    assert_eq!(other.refusal(), refused::UNKNOWN);
+    while player.end.is_none() {
+        player.path = path(&streaming, offer("c1", &["exit", "7"]));
+        player.resume_path = path(&streaming, offer("c1", &["@bowline", "resume"]));
+        player.connect(Until::End).await.unwrap();
+    }
+    assert_eq!(player.outcome(), &Outcome::Exited(7));
+    assert_eq!(player.out[0], b"hello");
 }
 
 #[tokio::test]
