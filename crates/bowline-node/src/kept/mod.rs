@@ -123,6 +123,9 @@ pub(crate) fn not_kept() -> runtime::Refusal {
     negotiate::Refusal::Subprotocol { offered }.into()
 }
 
+/// The way to the task of a session. What is in it is in boxes, since it has room for many.
+type Door = mpsc::Sender<Box<Entrant>>;
+
 /// Why a client does not get to a session: a code of [`refused`](bowline_proto::kept::refused), and
 /// words.
 type Refusal = (u64, String);
@@ -159,7 +162,7 @@ impl Keeper {
         place: &Place,
         start: &Start,
         job: impl FnOnce() -> Job,
-    ) -> Result<(mpsc::Sender<Entrant>, bool), Refusal> {
+    ) -> Result<(Door, bool), Refusal> {
         let mut registry = self.registry();
         if let Some(door) = registry.known(place, start)? {
             return Ok((door, false));
@@ -179,7 +182,7 @@ impl Keeper {
     }
 
     /// The way to the task of a session of this container.
-    fn find(&self, place: &Place, id: &Id) -> Option<mpsc::Sender<Entrant>> {
+    fn find(&self, place: &Place, id: &Id) -> Option<Door> {
         self.registry().find(place, id)
     }
 

@@ -5,10 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bowline_proto::kept::{Entry, Id, Start, refused};
-use tokio::sync::mpsc;
 
-use super::session::Entrant;
-use super::{Limits, Place, Refusal};
+use super::{Door, Limits, Place, Refusal};
 
 /// How many ids are remembered of sessions that are forgotten: a command whose start is asked for
 /// again after that must not run again.
@@ -28,7 +26,7 @@ pub(super) struct Registry {
 pub(super) struct Known {
     place: Place,
     /// The way to its task; none once it is to end as soon as nobody is there.
-    door: Option<mpsc::Sender<Entrant>>,
+    door: Option<Door>,
     pub(super) shown: Arc<Shown>,
 }
 
@@ -40,7 +38,7 @@ pub(super) struct Shown {
 }
 
 impl Known {
-    pub(super) fn new(place: Place, door: mpsc::Sender<Entrant>) -> Known {
+    pub(super) fn new(place: Place, door: Door) -> Known {
         Known { place, door: Some(door), shown: Arc::default() }
     }
 
@@ -56,11 +54,7 @@ impl Known {
 
 impl Registry {
     /// The way to a session that was started before, if it was.
-    pub(super) fn known(
-        &self,
-        place: &Place,
-        start: &Start,
-    ) -> Result<Option<mpsc::Sender<Entrant>>, Refusal> {
+    pub(super) fn known(&self, place: &Place, start: &Start) -> Result<Option<Door>, Refusal> {
         let over = || (refused::UNKNOWN, "the session is over, and forgotten".to_owned());
         let Some(known) = self.known.get(&start.id) else {
             return if self.gone.contains(&start.id) { Err(over()) } else { Ok(None) };
@@ -95,7 +89,7 @@ impl Registry {
         self.known.insert(id, known);
     }
 
-    pub(super) fn find(&self, place: &Place, id: &Id) -> Option<mpsc::Sender<Entrant>> {
+    pub(super) fn find(&self, place: &Place, id: &Id) -> Option<Door> {
         let known = self.known.get(id).filter(|known| known.place.is(place))?;
         known.door.clone()
     }

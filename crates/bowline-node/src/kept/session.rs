@@ -71,7 +71,7 @@ pub(super) struct KeptSession {
     /// How it ended.
     end: Option<End>,
     seats: Vec<Seat>,
-    door: mpsc::Receiver<Entrant>,
+    door: mpsc::Receiver<Box<Entrant>>,
     /// Whether somebody may still come.
     is_open: bool,
     closing: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -94,7 +94,7 @@ impl KeptSession {
         keeper: Keeper,
         start: Start,
         job: Job,
-        door: mpsc::Receiver<Entrant>,
+        door: mpsc::Receiver<Box<Entrant>>,
         shown: Arc<Shown>,
     ) -> KeptSession {
         let host = Host::new(keeper.now(), start, keeper.0.limits.replay_bytes);
@@ -293,7 +293,7 @@ impl KeptSession {
     fn poll(&mut self, cx: &mut Context<'_>, alarm: &mut Alarm) -> Poll<Woke> {
         if self.is_open {
             if let Poll::Ready(entrant) = self.door.poll_recv(cx) {
-                return Poll::Ready(Woke::Entrant(entrant.map(Box::new)));
+                return Poll::Ready(Woke::Entrant(entrant));
             }
             // Nobody comes any more, but a command that runs still may.
             if self.host.has_ended() && self.closing.as_mut().poll(cx).is_ready() {

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::line::Line;
 use super::session::{Entrant, For, Seated};
-use super::{Asking, Keeper, Refusal};
+use super::{Asking, Door, Keeper, Refusal};
 
 /// What clients are told when the node ends.
 pub(super) const ENDS: &str = "the node shuts down";
@@ -66,7 +66,7 @@ impl Visit {
         }
     }
 
-    fn start(&self, asking: Asking, start: Start) -> Result<(mpsc::Sender<Entrant>, For), Refusal> {
+    fn start(&self, asking: Asking, start: Start) -> Result<(Door, For), Refusal> {
         if !asking.is_for(&start) {
             let text = "the request is for another command than the start";
             return Err((refused::BAD_REQUEST, text.to_owned()));
@@ -81,22 +81,19 @@ impl Visit {
         Ok((door, For::Start(Box::new(start), started)))
     }
 
-    fn resume(
-        &self,
-        asking: &Asking,
-        resume: Resume,
-    ) -> Result<(mpsc::Sender<Entrant>, For), Refusal> {
+    fn resume(&self, asking: &Asking, resume: Resume) -> Result<(Door, For), Refusal> {
         let door = self.keeper.find(&asking.place, &resume.id).ok_or_else(unknown)?;
         Ok((door, For::Resume(resume)))
     }
 
     /// Takes the client to the session, and waits until it has left.
-    async fn enter(self, door: mpsc::Sender<Entrant>, wanted: For) -> (End, Traffic) {
+    async fn enter(self, door: Door, wanted: For) -> (End, Traffic) {
         let Visit { keeper, line, greeting } = self;
         let (left, leaves) = oneshot::channel();
-        let entrant = Entrant { line, greeting: Box::new(greeting), wanted, left };
+        let greeting = Box::new(greeting);
+        let entrant = Box::new(Entrant { line, greeting, wanted, left });
         if let Err(mpsc::error::SendError(entrant)) = door.send(entrant).await {
-            let Entrant { line, greeting, .. } = entrant;
+            let Entrant { line, greeting, .. } = *entrant;
             let (code, text) = unknown();
             return Visit { keeper, line, greeting: *greeting }.refuse(code, text).await;
         }
