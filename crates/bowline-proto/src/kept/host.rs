@@ -149,7 +149,9 @@ impl Host {
         let mut cursors = [Cursor::default(); 2];
         for (at, replay) in self.outputs.iter().enumerate() {
             let acknowledged = self.acknowledged[at];
-            match replay.cursor(have.map_or(acknowledged, |have| have[at]), acknowledged) {
+            // A client that knows nothing of a stream has to hear of its end.
+            let from = have.map_or_else(|| replay.bytes_of(acknowledged), |have| have[at]);
+            match replay.cursor(from, acknowledged) {
                 Ok(cursor) => cursors[at] = cursor,
                 Err(why) => {
                     greeting.refuse(refused::BAD_REQUEST, why);

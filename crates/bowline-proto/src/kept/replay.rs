@@ -94,6 +94,11 @@ impl Replay {
         self.end.saturating_add(u64::from(self.is_over))
     }
 
+    /// How many bytes there are below an offset, which may count the end as one.
+    pub(super) fn bytes_of(&self, offset: u64) -> u64 {
+        offset.min(self.end)
+    }
+
     /// Forgets what is below an offset.
     pub(super) fn forget(&mut self, below: u64) {
         let below = below.clamp(self.start, self.end);

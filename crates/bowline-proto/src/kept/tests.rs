@@ -236,6 +236,28 @@ impl World {
     }
 }
 
+/// What was acknowledged counts the end of a stream, of which such a client knows nothing.
+#[test]
+fn a_client_that_has_nothing_hears_how_it_ended() {
+    let mut world = World::new(1, b"in", [b"out", b""]);
+    world.run(0);
+    assert!(matches!(world.end, Some(ClientEvent::Ended(_))));
+    for mode in [Mode::Take, Mode::Look, Mode::Take] {
+        // Its last words come.
+        for _ in 0..20 {
+            world.carry(false);
+            world.poll_host();
+        }
+        world.drop_connection();
+        let retry = Retry { give_up_after: core::time::Duration::from_secs(60), seed: [7; 32] };
+        world.client = Client::resume(world.now, start(1).id, mode, None, retry);
+        (world.end, world.got) = (None, [Vec::new(), Vec::new()]);
+        world.run(0);
+        assert!(matches!(world.end, Some(ClientEvent::Ended(_))), "{:?}", world.end);
+        assert!(world.got.iter().all(Vec::is_empty));
+    }
+}
+
 fn noise(length: usize, seed: u64) -> Vec<u8> {
     let mut bytes = std::vec![0; length];
     ChaCha8Rng::seed_from_u64(seed).fill_bytes(&mut bytes);
