@@ -13,26 +13,42 @@ use bowline_proto::limits::CLOSING_PATIENCE;
 use bowline_proto::tunnel::{Incoming, Wire};
 use bowline_proto::websocket::Role;
 use bowline_proto::{Machine, Next, Outbox};
+use bytes::BytesMut;
+use tokio::io::DuplexStream;
 
 /// A connection that carries the frames of a session.
 #[derive(Debug)]
 pub(super) struct Line {
-    socket: Socket<Stream>,
+    socket: Ours,
     wire: Box<Wire>,
     has_ended: bool,
     traffic: Traffic,
+}
+
+/// Our end of it.
+#[derive(Debug)]
+enum Ours {
+    Far(Socket<Stream>),
+    /// Of a client within the node.
+    Here(Box<Socket<DuplexStream>>),
 }
 
 impl Line {
     /// A connection right after its 101.
     pub(super) fn new(connection: Upgraded) -> Line {
         let Upgraded { stream, early } = connection;
-        Line {
-            socket: Socket::new(stream, early),
-            wire: Box::new(Wire::tunnel(Role::Server, random::bytes())),
-            has_ended: false,
-            traffic: Traffic::default(),
-        }
+        let wire = Wire::tunnel(Role::Server, random::bytes());
+        Line::over(Ours::Far(Socket::new(stream, early)), wire)
+    }
+
+    /// One of a client within the node.
+    pub(super) fn here(stream: DuplexStream) -> Line {
+        let socket = Box::new(Socket::new(stream, BytesMut::new()));
+        Line::over(Ours::Here(socket), Wire::plain())
+    }
+
+    fn over(socket: Ours, wire: Wire) -> Line {
+        Line { socket, wire: Box::new(wire), has_ended: false, traffic: Traffic::default() }
     }
 
     /// How much it has carried.
@@ -55,7 +71,10 @@ impl Line {
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, outbox: &mut Outbox) -> Poll<usize> {
         let waiting = self.wire.outbox(outbox);
         let before = waiting.len();
-        let polled = self.socket.poll(cx, waiting, !self.has_ended);
+        let polled = match &mut self.socket {
+            Ours::Far(socket) => socket.poll(cx, waiting, !self.has_ended),
+            Ours::Here(socket) => socket.poll(cx, waiting, !self.has_ended),
+        };
         self.traffic.to_client += before.saturating_sub(waiting.len()) as u64;
         Poll::Ready(match ready!(polled) {
             SocketEvent::Read(bytes) => {

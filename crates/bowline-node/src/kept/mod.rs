@@ -7,6 +7,7 @@
 
 mod job;
 mod line;
+mod question;
 mod registry;
 mod session;
 mod visit;
@@ -26,6 +27,7 @@ use bowline_proto::session::protocol::KEPT;
 use tokio::sync::mpsc;
 
 pub use self::job::Job;
+pub(crate) use self::question::Question;
 use self::registry::{Known, Registry};
 use self::session::{Entrant, KeptSession};
 pub(crate) use self::visit::visit;

@@ -18,14 +18,24 @@ pub(super) const ENDS: &str = "the node shuts down";
 
 /// Serves a connection, right after its 101, until it is over or `end` is cancelled. Returns how
 /// that was.
-pub(crate) async fn visit(
+pub(crate) fn visit(
     keeper: Keeper,
     asking: Asking,
     connection: Upgraded,
     end: CancellationToken,
+) -> impl Future<Output = (End, Traffic)> {
+    visit_on(keeper, asking, Line::new(connection), end)
+}
+
+/// The same on any line.
+pub(super) async fn visit_on(
+    keeper: Keeper,
+    asking: Asking,
+    line: Line,
+    end: CancellationToken,
 ) -> (End, Traffic) {
     let greeting = Greeting::new(keeper.now(), keeper.0.instance);
-    let mut visit = Visit { keeper, line: Line::new(connection), greeting };
+    let mut visit = Visit { keeper, line, greeting };
     let asked = tokio::select! {
         biased;
         asked = visit.line.asked(&visit.keeper.0.clock, &mut visit.greeting) => asked,

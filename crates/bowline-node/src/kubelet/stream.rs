@@ -18,7 +18,7 @@ use super::Kubelet;
 use super::parameters::{env, parameters, ports, replay};
 use super::route::record;
 use crate::answers::{judge, set_headers};
-use crate::kept::{Asking, Place, is_question, not_kept};
+use crate::kept::{Asking, Place, Question, is_question, not_kept};
 use crate::runtime::{AttachRequest, Attachment, ExecRequest, PodTarget, Refusal, Session, Target};
 use crate::streams;
 
@@ -39,7 +39,11 @@ impl Kubelet {
         }
         // Whoever asks for variables must know that they are set.
         let granted = (!env.is_empty()).then(|| (ENV.answered, env.len().to_string()));
-        let session = self.runtime.exec(target, ExecRequest { command, wants, env }).await?;
+        let session = if is_question(&command) {
+            Session::Local(Box::new(Question::new(&self.keeper, place(target), command, wants)))
+        } else {
+            self.runtime.exec(target, ExecRequest { command, wants, env }).await?
+        };
         let attachment = Attachment { session, replay: None };
         let mut reply = self.session(pending, request, attachment, wants).await?;
         set_headers(&mut reply, granted.as_slice());
@@ -67,9 +71,7 @@ impl Kubelet {
         let accepted = negotiated(&request, accept_kept)?;
         let ExecRequest { command, wants, env } = asked;
         let granted = (!env.is_empty()).then(|| (ENV.answered, env.len().to_string()));
-        let Target { pod: PodTarget { namespace, name, uid }, container } = target;
-        let place = Place { name: format!("{namespace}/{name}/{container}"), uid: uid.clone() };
-        let asking = Asking { place, command, wants, env, session };
+        let asking = Asking { place: place(target), command, wants, env, session };
         let (sessions, keeper) = (&self.sessions, &self.keeper);
         let mut reply = streams::kept(sessions, keeper, pending, request, &accepted, asking);
         set_headers(&mut reply, granted.as_slice());
@@ -121,6 +123,12 @@ impl Kubelet {
         let (sessions, at) = (&self.sessions, (forwarding, &*ports));
         streams::forward(sessions, &self.forwards, pending, request, accepted, at).await
     }
+}
+
+/// Where the sessions of a container belong.
+fn place(target: &Target) -> Place {
+    let Target { pod: PodTarget { namespace, name, uid }, container } = target;
+    Place { name: format!("{namespace}/{name}/{container}"), uid: uid.clone() }
 }
 
 /// Turns a request into the 101 that `accept` makes of it, or its refusal. The kubelet's answer to

@@ -30,7 +30,7 @@ use tracing::debug;
 use self::tokens::Tokens;
 use crate::answers::{judge, refuse, text, too_many};
 use crate::forward::Slots;
-use crate::kept::{Asking, Keeper, Place, is_question, not_kept};
+use crate::kept::{Asking, Keeper, Place, Question, is_question, not_kept};
 use crate::relay;
 use crate::runtime::{Answer, Attachment, Forwarding, Refusal, Session, Upstream};
 use crate::streams;
@@ -195,6 +195,7 @@ impl Streaming {
             _ => accept(method, lines, Accepts { websocket_v5: true }),
         })?;
         let sessions = &self.sessions;
+        let question = self.question(&pending, &stream);
         let accepted = match (judged, unknown) {
             (Ok(accepted), _) => accepted,
             (Err(_), Some(at)) => return relay::as_it_is(sessions, pending, request, at).await,
@@ -202,7 +203,15 @@ impl Streaming {
         };
         match stream {
             Stream::Exec { wants, session, .. } | Stream::Attach { wants, session } => {
-                let attachment = Attachment { session: session.await?, replay: None };
+                let session = match question {
+                    Some(question) => {
+                        // Whoever has made the URL may hold something for it.
+                        drop(session.await);
+                        Session::Local(Box::new(question))
+                    }
+                    None => session.await?,
+                };
+                let attachment = Attachment { session, replay: None };
                 streams::session(sessions, pending, request, accepted, attachment, wants).await
             }
             Stream::PortForward { ports, forwarding } => {
@@ -210,6 +219,14 @@ impl Streaming {
                 streams::forward(sessions, &self.forwards, pending, request, accepted, at).await
             }
         }
+    }
+
+    /// The question to this server that a command is, if it is one.
+    fn question(&self, pending: &Pending, stream: &Stream) -> Option<Question> {
+        let Stream::Exec { wants, command: Some(command), .. } = stream else { return None };
+        let keeper = self.keeper.as_ref().filter(|_| is_question(command))?;
+        let place = Place { name: pending.record.container.clone(), uid: None };
+        Some(Question::new(keeper, place, command.clone(), *wants))
     }
 
     fn tokens(&self) -> std::sync::MutexGuard<'_, Tokens<Offer>> {

@@ -20,14 +20,14 @@ use bowline_proto::kept::{
     Carried, Carrier, Client, ClientEvent, Id, Instance, Leave, Mode, Retry, Start, Stream, refused,
 };
 use bowline_proto::negotiate::Offer;
-use bowline_proto::session::{Outcome, Wants};
+use bowline_proto::session::{Outcome, Wants, protocol};
 use bowline_proto::tunnel::Wire;
 use bowline_proto::websocket::Role;
 use bowline_proto::{Machine, Next};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::client::{WANTS, exec, server};
+use crate::client::{WANTS, exec, run, server};
 use crate::memory::Memory;
 use crate::node::Node;
 
@@ -453,6 +453,46 @@ async fn a_node_that_ends_says_so() {
     player.connect(Until::End).await.unwrap();
     assert!(player.lost[0].contains("the node shuts down"), "{:?}", player.lost);
     node.stop().await;
+}
+
+/// With clients that know nothing of it, over either carrier.
+#[tokio::test]
+async fn any_client_can_ask_for_sessions() {
+    let node = memory().await;
+    let asked = async |words: &[&str], carrier, stdin| {
+        let words = [&["@bowline"], words].concat();
+        run(node.address, &exec(&words), carrier, stdin).await.unwrap()
+    };
+    for (id, carrier) in [(1, protocol::Carrier::WebSocket), (2, protocol::Carrier::Spdy)] {
+        let mut player = Player::start(&node, id, &["exit", "7"]).stdin(b"one ".to_vec());
+        player.ends_stdin = false;
+        player.connect(Until::Up(None)).await.unwrap();
+        let (name, secret) = (Id([id; 16]).name(), Id([id; 16]).secret());
+        let listed = asked(&["list"], carrier, "").await;
+        assert!(listed.stdout.contains(&format!("{name}  running  ")), "{}", listed.stdout);
+        assert_eq!(listed.end, Ok(Outcome::Success));
+        let resumed = asked(&["resume", &secret], carrier, "two").await;
+        assert_eq!((&*resumed.stdout, &*resumed.stderr), ("two", "over"));
+        assert_eq!(resumed.end, Ok(Outcome::Exited(7)));
+        for _ in 0..3 {
+            let result = asked(&["result", &secret], carrier, "").await;
+            assert_eq!(result.end, Ok(Outcome::Exited(7)));
+        }
+        let listed = asked(&["list"], carrier, "").await;
+        assert!(listed.stdout.contains(&format!("{name}  ended  alone\n")), "{}", listed.stdout);
+    }
+    for (words, why) in [
+        (&["resume", "abc"][..], "32 hexadecimal digits"),
+        (&["result", &Id([9; 16]).secret()], "no such session"),
+        (&["other"], "@bowline knows"),
+    ] {
+        let Ok(Outcome::Failed { message, .. }) =
+            asked(words, protocol::Carrier::Spdy, "").await.end
+        else {
+            panic!("{words:?}");
+        };
+        assert!(message.contains(why), "{message}");
+    }
 }
 
 #[tokio::test]

@@ -1,0 +1,285 @@
+//! Questions to the node in the form of commands, for clients that know no kept sessions:
+//! `kubectl exec POD -- @bowline list`, `resume ID`, `result ID`.
+//!
+//! The node answers them itself. One that goes on with a session is a client of it, within the node.
+
+use std::collections::VecDeque;
+use std::fmt::{self, Display, Formatter};
+use std::task::{Context, Poll};
+
+use bowline_io::clock::Clock;
+use bowline_io::drive::{Alarm, Socket, SocketEvent, WriteQueue};
+use bowline_io::random;
+use bowline_proto::kept::{
+    Carried, Carrier, Client, ClientEvent, Entry, Id, Mode, Refused, Retry, Stream,
+};
+use bowline_proto::limits::{KEPT_PIECE_BYTES, KEPT_SILENCE};
+use bowline_proto::session::{Outcome, Size, Status, Wants};
+use bowline_proto::tunnel::Wire;
+use bowline_proto::{Machine, Next};
+use bytes::{Bytes, BytesMut};
+use tokio::io::{DuplexStream, duplex};
+
+use super::line::Line;
+use super::visit::visit_on;
+use super::{Asking, Keeper, Place, WORD};
+use crate::runtime::{Act, Command, ExitStatus, Process, StartError};
+
+/// How much may be under way between the two ends within the node.
+const UNDERWAY_BYTES: usize = 64 * 1024;
+
+/// A question, as a command.
+pub(crate) struct Question {
+    keeper: Keeper,
+    place: Place,
+    words: Vec<String>,
+    wants: Wants,
+}
+
+impl Question {
+    /// The question that these words are, about the sessions of a container.
+    pub(crate) fn new(keeper: &Keeper, place: Place, words: Vec<String>, wants: Wants) -> Question {
+        Question { keeper: keeper.clone(), place, words, wants }
+    }
+
+    fn list(&self) -> Answering {
+        let end = if self.wants.tty { "\r\n" } else { "\n" };
+        let line = |Entry { name, has_ended, has_client }: Entry| {
+            let state = if has_ended { "ended" } else { "running" };
+            let client = if has_client { "connected" } else { "alone" };
+            format!("{name}  {state}  {client}{end}")
+        };
+        let text: String = self.keeper.list(&self.place).into_iter().map(line).collect();
+        Answering::Text(Some(text.into()))
+    }
+
+    fn go_on(&self, id: &str, mode: Mode, size: Option<Size>) -> Result<Answering, StartError> {
+        let id = Id::parse(id);
+        let id = id.ok_or_else(|| StartError("a session's id has 32 hexadecimal digits".into()))?;
+        let (ours, theirs) = duplex(UNDERWAY_BYTES);
+        let (place, command) = (self.place.clone(), self.words.clone());
+        let asking = Asking { place, command, wants: self.wants, env: Vec::new(), session: None };
+        let sessions = &self.keeper.0.sessions;
+        let visit = visit_on(self.keeper.clone(), asking, Line::here(theirs), sessions.end.clone());
+        // What comes of it is logged as this question's own end.
+        sessions.spawn(async move { drop(Box::pin(visit).await) });
+        let retry = Retry { give_up_after: KEPT_SILENCE, seed: random::bytes() };
+        let clock = Clock::start();
+        let mut client = Client::resume(clock.now(), id, mode, None, retry);
+        if let Some(size) = size {
+            client.resize(size);
+        }
+        // It asks for its connection, which is there.
+        while let Next::Event(_) = client.poll(clock.now()) {}
+        let carried = Carried::new(clock.now(), client, Carrier::Bytes(Wire::plain()));
+        Ok(Answering::Session(Box::new(Follower {
+            carried,
+            socket: Socket::new(ours, BytesMut::new()),
+            clock,
+            alarm: Alarm::default(),
+            wants: self.wants,
+            is_up: false,
+            input_ended: false,
+            outputs: VecDeque::new(),
+            last: None,
+            resized: std::cell::Cell::new(None),
+        })))
+    }
+}
+
+impl Display for Question {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        // What follows may be a session's id.
+        write!(f, "{WORD}")
+    }
+}
+
+impl Command for Question {
+    type Process = Answering;
+
+    fn start(&mut self, size: Option<Size>) -> Result<Answering, StartError> {
+        let words: Vec<&str> = self.words.iter().skip(1).map(String::as_str).collect();
+        match words[..] {
+            ["list"] => Ok(self.list()),
+            ["resume", id] => self.go_on(id, Mode::Take, size),
+            ["result", id] => self.go_on(id, Mode::Look, size),
+            _ => Err(StartError(format!("{WORD} knows list, resume ID and result ID"))),
+        }
+    }
+}
+
+/// The answer to a question.
+pub(crate) enum Answering {
+    /// A text, until it was given.
+    Text(Option<Bytes>),
+    /// What a session says, and in the end how its command has ended.
+    Session(Box<Follower>),
+}
+
+/// A client of a session, within the node.
+pub(crate) struct Follower {
+    carried: Carried,
+    socket: Socket<DuplexStream>,
+    clock: Clock,
+    alarm: Alarm,
+    wants: Wants,
+    is_up: bool,
+    input_ended: bool,
+    /// Output that was not asked for yet: at most what the host sends ahead.
+    outputs: VecDeque<(Stream, Bytes)>,
+    /// What the session has ended with.
+    last: Option<Last>,
+    resized: std::cell::Cell<Option<Size>>,
+}
+
+enum Last {
+    Exit(ExitStatus),
+    Act(Option<Act>),
+}
+
+impl Process for Answering {
+    fn resize(&self, size: Size) {
+        if let Answering::Session(follower) = self {
+            follower.resized.set(Some(size));
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, stdin: &mut WriteQueue, room: bool) -> Poll<Act> {
+        match self {
+            Answering::Text(text) => {
+                stdin.discard();
+                let text = if room { text.take() } else { None };
+                text.map_or(Poll::Pending, |text| Poll::Ready(Act::Stdout(text)))
+            }
+            Answering::Session(follower) => follower.poll(cx, stdin, room),
+        }
+    }
+
+    fn output_ended(&self) -> bool {
+        match self {
+            Answering::Text(text) => text.is_none(),
+            Answering::Session(follower) => follower.exit().is_some(),
+        }
+    }
+
+    fn poll_exit(&mut self, _: &mut Context<'_>) -> Poll<ExitStatus> {
+        let exit = match self {
+            Answering::Text(text) => text.is_none().then_some(ExitStatus::Exited(0)),
+            Answering::Session(follower) => follower.exit(),
+        };
+        exit.map_or(Poll::Pending, Poll::Ready)
+    }
+}
+
+impl Follower {
+    fn exit(&self) -> Option<ExitStatus> {
+        match &self.last {
+            Some(Last::Exit(exit)) if self.outputs.is_empty() => Some(*exit),
+            _ => None,
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, stdin: &mut WriteQueue, room: bool) -> Poll<Act> {
+        loop {
+            if room && let Some((stream, bytes)) = self.outputs.pop_front() {
+                self.carried.client().took(self.clock.now(), stream, bytes.len());
+                match stream {
+                    Stream::Stderr if self.wants.stderr => return Poll::Ready(Act::Stderr(bytes)),
+                    Stream::Stdout if self.wants.stdout => return Poll::Ready(Act::Stdout(bytes)),
+                    // Its client has not asked for it.
+                    _ => continue,
+                }
+            }
+            match &mut self.last {
+                Some(Last::Act(act)) if self.outputs.is_empty() => {
+                    return act.take().map_or(Poll::Pending, Poll::Ready);
+                }
+                Some(_) => stdin.discard(),
+                None => {}
+            }
+            if let Some(size) = self.resized.take() {
+                self.carried.client().resize(size);
+            }
+            match self.carried.poll(self.clock.now()) {
+                Next::Event(event) => {
+                    self.event(event);
+                    continue;
+                }
+                Next::Done if self.last.is_some() && self.carried.outbox().is_empty() => {
+                    return Poll::Pending;
+                }
+                Next::Done => self.alarm.set(&self.clock, None),
+                Next::Idle(deadline) => self.alarm.set(&self.clock, deadline),
+            }
+            if self.last.is_none() && self.feed(stdin) {
+                return Poll::Ready(Act::TookInput);
+            }
+            let wants_read = self.carried.wants_read();
+            match self.socket.poll(cx, self.carried.outbox(), wants_read) {
+                Poll::Ready(SocketEvent::Read(bytes)) => {
+                    self.carried.receive(self.clock.now(), bytes);
+                }
+                Poll::Ready(SocketEvent::Ended(_)) => self.carried.receive_end(self.clock.now()),
+                Poll::Ready(SocketEvent::Wrote) => {}
+                Poll::Pending if self.alarm.poll(cx).is_ready() => {}
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// Gives the session input, where it takes some.
+    fn feed(&mut self, stdin: &mut WriteQueue) -> bool {
+        let client = self.carried.client();
+        let mut is_fed = false;
+        while client.has_room()
+            && let Some(bytes) = stdin.pop(KEPT_PIECE_BYTES)
+        {
+            client.send(bytes);
+            is_fed = true;
+        }
+        if client.has_room() && stdin.is_over() && !self.input_ended {
+            self.input_ended = true;
+            client.finish();
+            is_fed = true;
+        }
+        is_fed
+    }
+
+    fn event(&mut self, event: ClientEvent) {
+        match event {
+            ClientEvent::Up(_) => self.is_up = true,
+            ClientEvent::Data(stream, bytes) => self.outputs.push_back((stream, bytes)),
+            ClientEvent::Gap(_, bytes) => self.say(&format!("{bytes} bytes are missing here")),
+            ClientEvent::Ended(status) => self.last = Some(last(&status)),
+            ClientEvent::Refused(Refused { text, .. }) if !self.is_up => {
+                self.last = Some(Last::Act(Some(Act::NotStarted(StartError(text)))));
+            }
+            ClientEvent::Refused(Refused { text, .. }) => self.lost(text),
+            // There is no other way to it than the one that is lost.
+            ClientEvent::Down(loss) | ClientEvent::Lost(loss) => self.lost(loss.to_string()),
+            ClientEvent::Connect | ClientEvent::Eof(_) => {}
+        }
+    }
+
+    fn lost(&mut self, why: String) {
+        self.last.get_or_insert(Last::Act(Some(Act::Lost(why))));
+    }
+
+    /// Says something to people, where that does the least harm.
+    fn say(&mut self, what: &str) {
+        let (stream, text) = if self.wants.stderr {
+            (Stream::Stderr, format!("{what}\n"))
+        } else {
+            (Stream::Stdout, format!("\r\n{what}\r\n"))
+        };
+        self.outputs.push_back((stream, text.into()));
+    }
+}
+
+fn last(status: &Status) -> Last {
+    match status.outcome() {
+        Outcome::Success => Last::Exit(ExitStatus::Exited(0)),
+        Outcome::Exited(code) => Last::Exit(ExitStatus::Exited(*code)),
+        Outcome::Failed { message, .. } => Last::Act(Some(Act::Broken(message.clone()))),
+    }
+}
