@@ -4,6 +4,7 @@
 mod deny;
 mod floors;
 mod fuzz;
+mod hold;
 mod instructions;
 mod release;
 mod sim;
@@ -27,6 +28,8 @@ Commands:
   interop   the tests against real parts; installs what is missing (minutes, once)
   ci        check, then interop; with `--tested`, without what `cargo test` does
   fuzz      looks for inputs that break a protocol: `cargo x fuzz [TARGET] [--for 10m]`
+  hold      the program that is put into containers, static, into target/hold;
+            `cargo x hold ARCH` for one architecture alone
   load      thousands of sessions, slow ends and killed hops, as a table (about 10 minutes);
             `cargo x load --help` names its lines
   release   what is handed out of a version, made here and pushed nowhere; with `--dry-run` it says
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         Some("bench") => bench(&rest),
         Some("check") => check(true),
         Some("fuzz") => fuzz::run(&rest),
+        Some("hold") => hold::run(&rest),
         Some("load") => optimised("bowline-load", &rest),
         Some("release") => release::run(&rest),
         Some("sim") => sim::run(&rest),
@@ -74,8 +78,9 @@ fn main() -> ExitCode {
 /// would switch on what they lack.
 const ALONE: [&str; 2] = ["aws-lc-rs", "ring,kube"];
 /// What is published: the products, what they stand on, and the program.
-const PUBLISHED: [&str; 8] = [
+const PUBLISHED: [&str; 9] = [
     "bowline-proto",
+    "bowline-hold",
     "bowline-io",
     "bowline-kube",
     "bowline-archive",

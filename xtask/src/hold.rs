@@ -1,0 +1,74 @@
+//! `cargo x hold`: the program that is put into containers, static and small, for each architecture
+//! that can be built for here.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+
+use crate::{cargo, output, root, step};
+
+/// Where the programs are, below the workspace: `bowline-hold-ARCH`.
+pub const PLACE: &str = "target/hold";
+/// All that are wanted.
+const ARCHITECTURES: [&str; 2] = ["x86_64", "aarch64"];
+
+/// Builds those that can be built. An architecture that is not this machine's and whose target is
+/// not installed is said, and no failure.
+pub fn run(words: &[String]) -> Result<()> {
+    let wanted: Vec<&str> = match words {
+        [] => ARCHITECTURES.to_vec(),
+        [arch] if ARCHITECTURES.contains(&&**arch) => vec![arch],
+        _ => bail!("cargo x hold [{}]", ARCHITECTURES.join("|")),
+    };
+    let mut built = 0;
+    for arch in &wanted {
+        if !has_target(arch)? {
+            eprintln!("   {arch}: `rustup target add {}` first", target(arch));
+            continue;
+        }
+        let path = build(arch)?;
+        let bytes = fs::metadata(&path)?.len();
+        eprintln!("   {}: {} KiB", path.display(), bytes.div_ceil(1024));
+        built += 1;
+    }
+    if built == 0 {
+        bail!("nothing can be built");
+    }
+    Ok(())
+}
+
+fn target(arch: &str) -> String {
+    format!("{arch}-unknown-linux-musl")
+}
+
+fn has_target(arch: &str) -> Result<bool> {
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let mut print = std::process::Command::new(rustc);
+    print.args(["--print", "target-libdir", "--target", &target(arch)]).current_dir(root());
+    Ok(fs::exists(output(&mut print)?.trim())?)
+}
+
+/// Builds one, and returns where it is.
+fn build(arch: &str) -> Result<PathBuf> {
+    let target = target(arch);
+    let name = "bowline-hold";
+    let mut build = cargo(&["build", "--quiet", "--profile", "hold", "--package", name]);
+    build.args(["--bin", name, "--target", &target]);
+    if arch != std::env::consts::ARCH {
+        // The linker that comes with Rust knows all architectures; the C library comes with the
+        // target.
+        let variable = target.to_uppercase().replace('-', "_");
+        build.env(format!("CARGO_TARGET_{variable}_LINKER"), "rust-lld");
+    }
+    step(&format!("build {name} for {arch}"), build)?;
+    let place = root().join(PLACE);
+    fs::create_dir_all(&place)?;
+    let path = place.join(format!("{name}-{arch}"));
+    let made = root().join("target").join(&target).join("hold").join(name);
+    // Renamed, since one that runs cannot be written to.
+    let fresh = path.with_extension("new");
+    fs::copy(&made, &fresh).with_context(|| made.display().to_string())?;
+    fs::rename(&fresh, &path)?;
+    Ok(path)
+}
