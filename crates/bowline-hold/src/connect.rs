@@ -1,4 +1,5 @@
-//! One connection: the ends of an exec to the holder of a directory, which is begun if there is none.
+//! One connection: the ends of an exec to the holder of a directory, which is begun if there is
+//! none.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;

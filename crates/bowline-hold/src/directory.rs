@@ -15,6 +15,8 @@ use rustix::process::geteuid;
 
 use crate::error::HoldError;
 
+/// What the names of programs in a directory begin with.
+const PROGRAM: &[u8] = b"hold-";
 /// How many connections may wait for the holder.
 const BACKLOG: i32 = 128;
 
@@ -129,15 +131,14 @@ impl Directory {
         self.path.join("socket-of-the-last")
     }
 
-    /// Removes what the holder has made here, this program if it is here, and the directory if
+    /// Removes what the holder has made here, the programs that are here, and the directory if
     /// nothing else is in it.
     pub(crate) fn remove(&self, lock: Lock) {
         let _ = fs::remove_file(self.hidden());
-        if let (Ok(program), Ok(here)) =
-            (fs::read_link("/proc/self/exe"), fs::canonicalize(&self.path))
-            && program.parent() == Some(&here)
-        {
-            let _ = fs::remove_file(program);
+        // Programs are put here under such names, perhaps several versions.
+        let all = fs::read_dir(&self.path).into_iter().flatten().flatten();
+        for entry in all.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(PROGRAM)) {
+            let _ = fs::remove_file(entry.path());
         }
         let _ = fs::remove_file(self.lock_file());
         let _ = fs::remove_dir(&self.path);

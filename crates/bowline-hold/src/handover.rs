@@ -9,8 +9,8 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 
-/// The version of what is said here, which the byte beside the descriptors is. The two ends may be of
-/// different programs: one that was put there today may find the holder of yesterday's.
+/// The version of what is said here, which the byte beside the descriptors is. The two ends may be
+/// of different programs: one that was put there today may find the holder of yesterday's.
 pub(crate) const VERSION: u8 = 1;
 /// The holder's answer: it has both.
 pub(crate) const TAKEN: u8 = b'+';

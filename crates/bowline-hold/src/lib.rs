@@ -1,10 +1,10 @@
 //! Holds commands for clients that may lose their connections, inside of a container.
 //!
-//! Two processes of one program. The **holder** is one process a directory: it has the commands, and
-//! for each of them a [`Host`](bowline_proto::kept::Host). A **connection** is what an ordinary exec
-//! runs: it hands its stdin and stdout to the holder over a socket in the directory, and lasts until
-//! the holder lets go of them. So bytes are carried once, and a connection that is killed costs its
-//! session nothing.
+//! Two processes of one program. The **holder** is one process a directory: it has the commands,
+//! and for each of them a [`Host`](bowline_proto::kept::Host). A **connection** is what an ordinary
+//! exec runs: it hands its stdin and stdout to the holder over a socket in the directory, and lasts
+//! until the holder lets go of them. So bytes are carried once, and a connection that is killed
+//! costs its session nothing.
 //!
 //! - [`connect`] finds the holder of a directory, or begins one ([`begin`]).
 //! - [`holder`] is its loop: one thread, poll(2), no runtime.

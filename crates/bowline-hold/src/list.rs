@@ -1,10 +1,10 @@
-//! The sessions of a directory as lines for people.
+//! The sessions of a directory as lines of JSON.
 
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use bowline_proto::kept::{Entry, Frame, Reader};
+use bowline_proto::kept::{Frame, Reader};
 use bowline_proto::limits::KEPT_WINDOW_BYTES;
 use bowline_proto::outbox::Outbox;
 use bytes::BytesMut;
@@ -23,16 +23,10 @@ pub(crate) fn list(path: &Path) -> Result<String, HoldError> {
     let control = Directory::open(path)?.dial()?;
     let control = control.ok_or_else(|| HoldError::NoHolder(path.to_owned()))?;
     let entries = ask(&control).map_err(|error| HoldError::system("list", error))?;
-    let mut text = String::new();
-    for Entry { name, has_ended, has_client } in &entries {
-        let state = if *has_ended { "ended" } else { "running" };
-        let client = if *has_client { "connected" } else { "alone" };
-        text += &format!("{name}  {state}  {client}\n");
-    }
-    Ok(text)
+    Ok(entries)
 }
 
-fn ask(control: impl AsFd) -> io::Result<Vec<Entry>> {
+fn ask(control: impl AsFd) -> io::Result<String> {
     let (input, ours) = pipe_with(PipeFlags::CLOEXEC)?;
     let (answers, output) = pipe_with(PipeFlags::CLOEXEC)?;
     give(control, [input.as_fd(), output.as_fd()])?;
@@ -43,7 +37,7 @@ fn ask(control: impl AsFd) -> io::Result<Vec<Entry>> {
     for chunk in outbox.chunks() {
         write_all(&ours, chunk)?;
     }
-    let (mut reader, mut entries) = (Reader::default(), Vec::new());
+    let (mut reader, mut entries) = (Reader::default(), String::new());
     let mut buffer = [0; 4096];
     loop {
         let read = rustix::io::retry_on_intr(|| rustix::io::read(&answers, &mut buffer))?;
@@ -53,7 +47,10 @@ fn ask(control: impl AsFd) -> io::Result<Vec<Entry>> {
         reader.receive(BytesMut::from(buffer.get(..read).unwrap_or_default()));
         while let Some(frame) = reader.frame().map_err(io::Error::other)? {
             match frame {
-                Frame::Listed(entry) => entries.extend(Entry::read(&entry)),
+                Frame::Listed(entry) => {
+                    entries += &String::from_utf8_lossy(&entry);
+                    entries.push('\n');
+                }
                 Frame::ListedAll => return Ok(entries),
                 _ => {}
             }

@@ -36,9 +36,9 @@ const NOT_FOUND: u8 = 127;
 /// Prepares a place. Arguments: `SUM MARKER MOUNTS SKIPPED PLACES…`; the skipped places are on
 /// lines, the marker is what no other run has.
 ///
-/// Prints `send` when it wants the program as its input, then `have DIRECTORY`, `full PLACE: WHY` if
-/// the program could not be written there, or `end` if no place is left; before, `no PLACE: WHY` for
-/// each that is none. A place with a socket comes first: there are sessions in it.
+/// Prints `send` when it wants the program as its input, then `have DIRECTORY`, `full PLACE: WHY`
+/// if the program could not be written there, or `end` if no place is left; before, `no PLACE: WHY`
+/// for each that is none. A place with a socket comes first: there are sessions in it.
 ///
 /// A script of one line tells whether a place can be executed in before anything is sent. Whatever
 /// runs the program gets no input, which is the program.

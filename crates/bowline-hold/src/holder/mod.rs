@@ -1,7 +1,7 @@
 //! The holder of a directory: connections and commands, joined by sessions in one loop.
 //!
-//! All is nonblocking. Each turn of the loop watches what somebody wants to happen, tells each owner
-//! what did, and lets it go on until nothing more does.
+//! All is nonblocking. Each turn of the loop watches what somebody wants to happen, tells each
+//! owner what did, and lets it go on until nothing more does.
 
 mod connection;
 mod process;
@@ -9,11 +9,12 @@ mod session;
 mod spawn;
 mod terminal;
 
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-use bowline_proto::kept::{Asked, Greeting, Instance, Mode, refused};
+use bowline_proto::kept::{Asked, Greeting, Id, Instance, Mode, refused};
 use bowline_proto::machine::{Machine, Next};
 use bowline_proto::time::{Time, earlier};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -38,6 +39,9 @@ const GUESTS: usize = 64;
 const GUEST_PATIENCE: Duration = Duration::from_secs(30);
 /// How long no connection is taken after that has failed: descriptors may have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+/// How many ids are remembered of sessions that are forgotten: a command whose start is asked for
+/// again after that must not run again.
+const GONE: usize = 4096;
 /// How much is read at once.
 const READ_BYTES: usize = 64 * 1024;
 
@@ -88,6 +92,8 @@ struct Holder {
     outside: Outside,
     guests: Vec<Guest>,
     sessions: Vec<Session>,
+    /// The ids of the last that are forgotten.
+    gone: VecDeque<Id>,
     /// Until when no connection is taken.
     deaf_until: Option<Time>,
     /// Since when there is nothing.
@@ -108,6 +114,7 @@ impl Holder {
             outside,
             guests: Vec::new(),
             sessions: Vec::new(),
+            gone: VecDeque::new(),
             deaf_until: None,
             empty_since: None,
         })
@@ -144,7 +151,7 @@ impl Holder {
         for session in &mut self.sessions {
             deadline = earlier(deadline, session.turn(now, &self.outside, buffer));
         }
-        self.sessions.retain(|session| !session.is_over());
+        self.forget();
         if self.deaf_until.is_some_and(|until| now >= until) {
             self.deaf_until = None;
         }
@@ -158,6 +165,19 @@ impl Holder {
             self.empty_since = None;
         }
         earlier(deadline, self.deaf_until)
+    }
+
+    /// Forgets sessions that nobody can want any more, but for their ids.
+    fn forget(&mut self) {
+        let gone = &mut self.gone;
+        self.sessions.retain(|session| {
+            if session.is_over() {
+                gone.push_back(session.id());
+            }
+            !session.is_over()
+        });
+        let too_many = gone.len().saturating_sub(GONE);
+        gone.drain(..too_many);
     }
 
     fn is_at_its_end(&self, now: Time) -> bool {
@@ -291,6 +311,10 @@ impl Holder {
             }
             (Asked::Start(_), None) if is_full => {
                 (refused::TOO_MANY, "there are too many sessions")
+            }
+            // Its answer may be under way; the command must not run again.
+            (Asked::Start(_), None) if self.gone.contains(&id) => {
+                (refused::UNKNOWN, "the session is over, and is forgotten")
             }
             (Asked::Start(start), None) => {
                 let mut session = Session::start(now, start, &self.outside);

@@ -19,8 +19,8 @@ use crate::watched::{Moved, Watched};
 
 /// How many slices are written at once.
 const SLICES: usize = 64;
-/// The most bytes that the command's pipes can hold when it ends. What comes behind them was written
-/// by others.
+/// The most bytes that the command's pipes can hold when it ends. What comes behind them was
+/// written by others.
 const HELD_BYTES: usize = 2 * 1024 * 1024;
 /// The exit code of a command whose end the system does not tell.
 const UNKNOWN: u8 = 255;

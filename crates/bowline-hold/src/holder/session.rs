@@ -98,7 +98,7 @@ impl Session {
 
     /// What a list shows.
     pub(super) fn entry(&self) -> Vec<u8> {
-        self.host.entry().bytes()
+        self.host.entry().json()
     }
 
     /// Whether nobody can want it any more.
@@ -250,8 +250,8 @@ impl Session {
         }
     }
 
-    /// How the command ended. An output that others still hold is said to be cut off; where there is
-    /// no stream to say it on, the session fails: nobody shall take what came for all of it.
+    /// How the command ended. An output that others still hold is said to be cut off; where there
+    /// is no stream to say it on, the session fails: nobody shall take what came for all of it.
     fn conclusion(&mut self, code: u8, cut: Option<&Outside>) -> Status {
         let mut words = self.host.start().command.join(" ");
         words.truncate(words.floor_char_boundary(REASON_BYTES));

@@ -253,7 +253,12 @@ fn a_list_names_sessions_without_their_secrets() {
     let mut session = Session::start(&place, wanted.clone());
     session.until(|session| !session.ups.is_empty());
     let list = || String::from_utf8(place.command("list").output().unwrap().stdout).unwrap();
-    assert_eq!(list(), format!("{}  running  connected\n", wanted.id.name()));
+    let line = |has_client: bool| {
+        let name = wanted.id.name();
+        let states = format!("\"hasEnded\":false,\"hasClient\":{has_client}");
+        format!("{{\"name\":\"{name}\",\"command\":\"cat\",{states}}}\n")
+    };
+    assert_eq!(list(), line(true));
     session.leave(Leave::Running);
-    assert_eq!(list(), format!("{}  running  alone\n", wanted.id.name()));
+    assert_eq!(list(), line(false));
 }

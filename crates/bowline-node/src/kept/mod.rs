@@ -171,7 +171,7 @@ impl Keeper {
         }
         registry.check_room(place, &self.0.limits)?;
         let (door, entrants) = mpsc::channel(WAITING);
-        let known = Known::new(place.clone(), door.clone());
+        let known = Known::new(place.clone(), &start.command, door.clone());
         let shown = known.shown.clone();
         registry.begin(start.id, known);
         drop(registry);

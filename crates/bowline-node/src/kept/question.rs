@@ -44,10 +44,10 @@ impl Question {
 
     fn list(&self) -> Answering {
         let end = if self.wants.tty { "\r\n" } else { "\n" };
-        let line = |Entry { name, has_ended, has_client }: Entry| {
+        let line = |Entry { name, command, has_ended, has_client }: Entry| {
             let state = if has_ended { "ended" } else { "running" };
             let client = if has_client { "connected" } else { "alone" };
-            format!("{name}  {state}  {client}{end}")
+            format!("{name}  {state}  {client}  {command}{end}")
         };
         let text: String = self.keeper.list(&self.place).into_iter().map(line).collect();
         Answering::Text(Some(text.into()))

@@ -4,7 +4,9 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bowline_io::text::sanitized;
 use bowline_proto::kept::{Entry, Id, Start, refused};
+use bowline_proto::limits::REASON_BYTES;
 
 use super::{Door, Limits, Place, Refusal};
 
@@ -25,6 +27,8 @@ pub(super) struct Registry {
 #[derive(Debug)]
 pub(super) struct Known {
     place: Place,
+    /// The beginning of its words.
+    command: String,
     /// The way to its task; none once it is to end as soon as nobody is there.
     door: Option<Door>,
     pub(super) shown: Arc<Shown>,
@@ -38,8 +42,9 @@ pub(super) struct Shown {
 }
 
 impl Known {
-    pub(super) fn new(place: Place, door: Door) -> Known {
-        Known { place, door: Some(door), shown: Arc::default() }
+    pub(super) fn new(place: Place, command: &[String], door: Door) -> Known {
+        let command = sanitized(&command.join(" "), REASON_BYTES).into();
+        Known { place, command, door: Some(door), shown: Arc::default() }
     }
 
     fn has_ended(&self) -> bool {
@@ -48,7 +53,8 @@ impl Known {
 
     fn entry(&self, id: &Id) -> Entry {
         let has_client = self.shown.has_client.load(Ordering::Relaxed);
-        Entry { name: id.name(), has_ended: self.has_ended(), has_client }
+        let (name, command) = (id.name(), self.command.clone());
+        Entry { name, command, has_ended: self.has_ended(), has_client }
     }
 }
 

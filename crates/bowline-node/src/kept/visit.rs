@@ -64,7 +64,7 @@ impl Visit {
             }
             Some(Asked::List) => {
                 let entries = self.keeper.list(&asking.place);
-                self.greeting.list(entries.iter().map(Entry::bytes));
+                self.greeting.list(entries.iter().map(Entry::json));
                 return self.close(End::Over).await;
             }
             Some(Asked::Start(start)) => self.start(asking, start),

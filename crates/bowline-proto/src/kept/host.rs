@@ -7,13 +7,14 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use serde::Serialize;
 
 use super::arrivals::Arrivals;
 use super::greeting::Greeting;
 use super::link::Link;
 use super::replay::{Cursor, Replay};
 use super::{Frame, Id, Leave, Mode, Refused, Start, Stream, Total, refused};
-use crate::limits::KEPT_SCREEN_BYTES;
+use crate::limits::{KEPT_SCREEN_BYTES, REASON_BYTES};
 use crate::machine::Next;
 use crate::outbox::Outbox;
 use crate::session::{Cause, Loss, Size};
@@ -37,10 +38,13 @@ pub enum Event {
 }
 
 /// A session, as its host shows it to whoever lists them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Entry {
     /// The name of its id.
     pub name: String,
+    /// The beginning of its words.
+    pub command: String,
     /// Whether the command has ended.
     pub has_ended: bool,
     /// Whether a client is connected.
@@ -48,20 +52,11 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// The body of LISTED: a byte of flags, then the name.
+    /// The body of LISTED.
     #[must_use]
-    pub fn bytes(&self) -> Vec<u8> {
-        let flags = u8::from(self.has_ended) | u8::from(self.has_client) << 1;
-        [&[flags], self.name.as_bytes()].concat()
-    }
-
-    /// Reads what [`bytes`](Self::bytes) gives; a name that is none is no entry.
-    #[must_use]
-    pub fn read(bytes: &[u8]) -> Option<Entry> {
-        let (flags, name) = bytes.split_first()?;
-        let is_name = name.len() == 8 && name.iter().all(u8::is_ascii_hexdigit);
-        let name = core::str::from_utf8(name).ok().filter(|_| is_name)?.into();
-        Some(Entry { name, has_ended: flags & 1 != 0, has_client: flags & 2 != 0 })
+    pub fn json(&self) -> Vec<u8> {
+        // Texts and truth values become JSON whatever they are.
+        serde_json::to_vec(self).unwrap_or_default()
     }
 }
 
@@ -280,7 +275,9 @@ impl Host {
     #[must_use]
     pub fn entry(&self) -> Entry {
         let (has_ended, has_client) = (self.has_ended(), self.has_client());
-        Entry { name: self.id().name(), has_ended, has_client }
+        let mut command = self.start.command.join(" ");
+        command.truncate(command.floor_char_boundary(REASON_BYTES));
+        Entry { name: self.id().name(), command, has_ended, has_client }
     }
 
     /// Returns the next event; done once nobody can want the session any more.
