@@ -6,6 +6,7 @@
 //! descendants, and the holder must be none.
 
 use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -57,6 +58,6 @@ fn again(
     // Also where the file was removed, or the path leads elsewhere by now.
     #[expect(clippy::disallowed_methods, reason = "the holder is this program")]
     let mut again = Command::new("/proc/self/exe");
-    again.args(invoked_as).arg(command).arg(path).args(settings.words());
+    again.arg0("bowline-hold").args(invoked_as).arg(command).arg(path).args(settings.words());
     again.stdin(stdin).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
 }

@@ -4,6 +4,7 @@ use std::io::IoSlice;
 use std::os::fd::OwnedFd;
 
 use bowline_proto::outbox::Outbox;
+use bowline_proto::time::Time;
 use bytes::BytesMut;
 use rustix::event::PollFlags;
 
@@ -29,14 +30,14 @@ pub(super) struct Gone;
 impl Connection {
     /// Takes the ends, and says so.
     pub(super) fn new(
-        control: Watched,
+        now: Time,
+        mut control: Watched,
         [input, output]: [OwnedFd; 2],
     ) -> std::io::Result<Connection> {
         let (mut input, mut output) = (Watched::new(input)?, Watched::new(output)?);
-        if control.write(&[IoSlice::new(&[TAKEN])]) != Moved::Bytes(1) {
+        if control.write(now, &[IoSlice::new(&[TAKEN])]) != Moved::Bytes(1) {
             return Err(std::io::ErrorKind::BrokenPipe.into());
         }
-        let mut control = control;
         // What was readable were the ends.
         (control.wants, control.ready) = (Some(PollFlags::IN), PollFlags::empty());
         input.wants = Some(PollFlags::IN);
@@ -50,11 +51,16 @@ impl Connection {
     }
 
     /// Gives what came, and once `None` for its end.
-    pub(super) fn read(&mut self, buffer: &mut [u8], mut give: impl FnMut(Option<BytesMut>)) {
+    pub(super) fn read(
+        &mut self,
+        now: Time,
+        buffer: &mut [u8],
+        mut give: impl FnMut(Option<BytesMut>),
+    ) {
         // The process that was started for it says nothing more; it can only end.
         self.is_gone |= self.control.is_readable() || self.output.is_broken();
         if self.input.wants.is_some() && self.input.is_readable() {
-            match self.input.read(buffer) {
+            match self.input.read(now, buffer) {
                 Moved::Bytes(read) => give(Some(BytesMut::from(&buffer[..read]))),
                 Moved::Later => {}
                 Moved::Over => {
@@ -69,7 +75,7 @@ impl Connection {
     }
 
     /// Writes what waits, as far as it is taken.
-    pub(super) fn flush(&mut self, outbox: &mut Outbox) -> Result<(), Gone> {
+    pub(super) fn flush(&mut self, now: Time, outbox: &mut Outbox) -> Result<(), Gone> {
         while !outbox.is_empty() && !self.is_gone {
             let mut slices = [IoSlice::new(&[]); SLICES];
             let mut count = 0;
@@ -77,7 +83,7 @@ impl Connection {
                 *slice = IoSlice::new(chunk);
                 count += 1;
             }
-            match self.output.write(&slices[..count]) {
+            match self.output.write(now, &slices[..count]) {
                 Moved::Bytes(written) => outbox.advance(written),
                 Moved::Later => {
                     self.output.wants = Some(PollFlags::OUT);

@@ -43,7 +43,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 /// again after that must not run again.
 const GONE: usize = 4096;
 /// How much is read at once.
-const READ_BYTES: usize = 64 * 1024;
+const READ_BYTES: usize = 256 * 1024;
 
 /// Is the holder: stdin is its listening socket.
 ///
@@ -56,6 +56,8 @@ pub(crate) fn serve(path: &Path, settings: Settings) -> Result<(), HoldError> {
         descriptors: raise_limit(),
         settings,
     };
+    // It would be `exe`, and a list of processes is to say what it is.
+    let _ = rustix::thread::set_name(c"bowline-hold");
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let _ = std::env::set_current_dir("/");
     let exits = system::child_exits().map_err(|error| HoldError::system("signals", error))?;
@@ -141,7 +143,7 @@ impl Holder {
     /// Lets all go on; when something is due next.
     fn turn(&mut self, now: Time, buffer: &mut [u8]) -> Option<Time> {
         if self.exits.is_readable() {
-            while matches!(self.exits.read(buffer), Moved::Bytes(_)) {}
+            while matches!(self.exits.read(now, buffer), Moved::Bytes(_)) {}
             self.sessions.iter_mut().for_each(Session::look_for_exit);
         }
         if self.listener.is_readable() {
@@ -251,14 +253,14 @@ impl Holder {
                     return Some(Guest::Arriving(control, until));
                 }
                 Some(ends) => {
-                    let connection = Connection::new(control, ends).ok()?;
+                    let connection = Connection::new(now, control, ends).ok()?;
                     let greeting = Box::new(Greeting::new(now, self.instance));
                     (connection, greeting, now + GUEST_PATIENCE)
                 }
             },
             Guest::Greeting(connection, greeting, until) => (connection, greeting, until),
         };
-        connection.read(buffer, |input| match input {
+        connection.read(now, buffer, |input| match input {
             Some(bytes) => greeting.receive(now, bytes),
             None => greeting.receive_end(now),
         });
@@ -266,7 +268,7 @@ impl Holder {
             match greeting.poll(now) {
                 Next::Done => return None,
                 Next::Idle(deadline) => {
-                    if connection.flush(greeting.outbox()).is_err() || now >= until {
+                    if connection.flush(now, greeting.outbox()).is_err() || now >= until {
                         return None;
                     }
                     let until = deadline.unwrap_or(until).min(until);
@@ -306,7 +308,7 @@ impl Holder {
                 (refused::CONFLICT, "another command was started with this id")
             }
             (Asked::Start(_), Some(known)) => {
-                known.join(connection, *greeting, Mode::Take, Some([0; 2]), false);
+                known.join(now, connection, *greeting, Mode::Take, Some([0; 2]), false);
                 return None;
             }
             (Asked::Start(_), None) if is_full => {
@@ -318,12 +320,12 @@ impl Holder {
             }
             (Asked::Start(start), None) => {
                 let mut session = Session::start(now, start, &self.outside);
-                session.join(connection, *greeting, Mode::Take, Some([0; 2]), true);
+                session.join(now, connection, *greeting, Mode::Take, Some([0; 2]), true);
                 self.sessions.push(session);
                 return None;
             }
             (Asked::Resume(resume), Some(known)) => {
-                known.join(connection, *greeting, resume.mode, resume.have, false);
+                known.join(now, connection, *greeting, resume.mode, resume.have, false);
                 return None;
             }
             (_, _) => (refused::UNKNOWN, "there is no such session here"),
@@ -343,37 +345,31 @@ impl Holder {
     }
 
     /// Waits until something happens that somebody wants to know.
-    fn wait(&mut self, deadline: Option<Time>) -> Result<(), HoldError> {
-        let now = self.now();
+    fn wait(&mut self, mut deadline: Option<Time>) -> Result<(), HoldError> {
+        for one in self.watched() {
+            deadline = earlier(deadline, one.pause());
+        }
         let timeout = deadline.map(|deadline| {
-            let wait = deadline.since(now);
+            let wait = deadline.since(self.now());
             // Never before it is due.
-            let nanos = i64::from(wait.subsec_nanos()) + 1000;
-            Timespec {
-                tv_sec: wait.as_secs().try_into().unwrap_or(i64::MAX),
-                tv_nsec: nanos.min(999_999_999),
-            }
+            let nanos = (i64::from(wait.subsec_nanos()) + 1000).min(999_999_999);
+            Timespec { tv_sec: wait.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: nanos }
         });
-        let mut said = Vec::new();
-        {
-            let watched: Vec<&mut Watched> =
-                self.watched().filter(|one| one.wants.is_some()).collect();
-            let mut fds: Vec<PollFd<'_>> = watched
-                .iter()
-                .map(|one| {
-                    let wants = one.wants.unwrap_or(PollFlags::empty());
-                    PollFd::from_borrowed_fd(one.as_fd(), wants)
-                })
-                .collect();
-            match poll(&mut fds, timeout.as_ref()) {
-                Ok(_) | Err(Errno::INTR) => said.extend(fds.iter().map(PollFd::revents)),
+        let said: Vec<PollFlags> = {
+            let all = self.watched().map(|one| &*one);
+            let asked = all.filter_map(|one| Some((one.as_fd(), one.asked()?)));
+            let mut asked: Vec<_> =
+                asked.map(|(fd, wants)| PollFd::from_borrowed_fd(fd, wants)).collect();
+            match poll(&mut asked, timeout.as_ref()) {
+                Ok(_) | Err(Errno::INTR) => asked.iter().map(PollFd::revents).collect(),
                 Err(error) => return Err(HoldError::system("poll", error)),
             }
-        }
-        let mut said = said.into_iter();
+        };
+        let (mut said, now) = (said.into_iter(), self.now());
         for one in self.watched() {
-            let was_watched = one.wants.is_some();
-            one.ready = if was_watched { said.next() } else { None }.unwrap_or(PollFlags::empty());
+            let was_asked = one.asked().is_some();
+            let said = if was_asked { said.next() } else { None };
+            one.told(now, said.unwrap_or(PollFlags::empty()));
         }
         Ok(())
     }

@@ -138,12 +138,12 @@ impl Process {
     }
 
     /// Writes what waits for it. Returns how many bytes it took, or will never take.
-    pub(super) fn write(&mut self) -> usize {
+    pub(super) fn write(&mut self, now: Time) -> usize {
         let mut taken = 0;
-        while let Some(stdin) = &self.stdin {
+        while let Some(stdin) = &mut self.stdin {
             if self.waiting.is_empty() {
                 if self.gets_no_more {
-                    self.end_stdin();
+                    self.end_stdin(now);
                 }
                 break;
             }
@@ -153,7 +153,7 @@ impl Process {
                 *slice = IoSlice::new(bytes);
                 count += 1;
             }
-            match stdin.write(&slices[..count]) {
+            match stdin.write(now, &slices[..count]) {
                 Moved::Bytes(written) => {
                     taken += written;
                     self.wrote(written);
@@ -185,13 +185,13 @@ impl Process {
     }
 
     /// A pipe is closed. A terminal's end of input are bytes, and have to be written.
-    fn end_stdin(&mut self) {
+    fn end_stdin(&mut self, now: Time) {
         self.gets_no_more = false;
-        match &self.stdin {
+        match &mut self.stdin {
             Some(terminal) if self.has_terminal => {
                 // Where there is no room for a byte, nobody reads.
-                let typed = terminal::end_of_input(terminal, self.line_begun);
-                let _ = terminal.write(&[IoSlice::new(&typed)]);
+                let typed = terminal::end_of_input(&*terminal, self.line_begun);
+                let _ = terminal.write(now, &[IoSlice::new(&typed)]);
             }
             _ => self.stdin = None,
         }
@@ -207,13 +207,13 @@ impl Process {
     }
 
     /// Reads an output, if there is something or the command has ended.
-    pub(super) fn read(&mut self, at: usize, buffer: &mut [u8]) -> Output {
-        let Some(output) = &self.outputs[at] else { return Output::Later };
+    pub(super) fn read(&mut self, now: Time, at: usize, buffer: &mut [u8]) -> Output {
+        let Some(output) = &mut self.outputs[at] else { return Output::Later };
         let is_last = self.exit.is_some() && !self.drained[at];
         if !output.is_readable() && !is_last {
             return Output::Later;
         }
-        match output.read(buffer) {
+        match output.read(now, buffer) {
             Moved::Bytes(read) => {
                 if self.exit.is_some() {
                     self.read += read;

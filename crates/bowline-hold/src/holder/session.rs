@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bowline_proto::kept::{Greeting, Host, HostEvent, Id, Mode, Start, Stream};
 use bowline_proto::limits::REASON_BYTES;
-use bowline_proto::machine::Next;
+use bowline_proto::machine::{Machine, Next};
 use bowline_proto::session::Status;
 use bowline_proto::time::{Time, earlier};
 use bytes::Bytes;
@@ -109,6 +109,7 @@ impl Session {
     /// A client has come.
     pub(super) fn join(
         &mut self,
+        now: Time,
         mut connection: Connection,
         greeting: Greeting,
         mode: Mode,
@@ -119,7 +120,7 @@ impl Session {
             Ok(number) => self.seats.push(Seat { number, connection, until: None }),
             Err(mut greeting) => {
                 // It was told why; what the pipe does not take at once, it does not need.
-                let _ = connection.flush(bowline_proto::machine::Machine::outbox(&mut *greeting));
+                let _ = connection.flush(now, Machine::outbox(&mut *greeting));
             }
         }
     }
@@ -141,7 +142,7 @@ impl Session {
     pub(super) fn turn(&mut self, now: Time, outside: &Outside, buffer: &mut [u8]) -> Option<Time> {
         for seat in &mut self.seats {
             let (host, number) = (&mut self.host, seat.number);
-            seat.connection.read(buffer, |input| match input {
+            seat.connection.read(now, buffer, |input| match input {
                 Some(bytes) => host.receive(now, number, bytes),
                 None => host.receive_end(number),
             });
@@ -200,7 +201,7 @@ impl Session {
 
     /// Writes what waits for the process; whether it took something.
     fn write_stdin(&mut self, now: Time) -> bool {
-        let taken = self.process.as_mut().map_or(0, Process::write);
+        let taken = self.process.as_mut().map_or(0, |process| process.write(now));
         if taken > 0 {
             self.host.took(now, taken);
         }
@@ -214,7 +215,7 @@ impl Session {
         self.seats.retain_mut(|seat| {
             let Some(outbox) = host.outbox(seat.number) else { return false };
             let waiting = outbox.len();
-            let flushed = seat.connection.flush(outbox);
+            let flushed = seat.connection.flush(now, outbox);
             is_more |= outbox.len() < waiting;
             let is_late = seat.until.is_some_and(|until| now >= until);
             if flushed.is_err() || is_late {
@@ -233,7 +234,7 @@ impl Session {
             if !self.host.has_room(stream) {
                 continue;
             }
-            match process.read(at, buffer) {
+            match process.read(now, at, buffer) {
                 Output::Bytes(read) => {
                     self.host.output(stream, Bytes::copy_from_slice(&buffer[..read]));
                 }
