@@ -18,6 +18,9 @@ pub(super) struct Arrivals {
     taken: u64,
     /// What the peer was told of, the end included.
     told: u64,
+    /// Up to where the peer counts what it may send ahead: from what it was told, or from the end of
+    /// a gap.
+    allowed_from: u64,
     /// When the peer has to be told of what was taken.
     due: Option<Time>,
     sum: Sum,
@@ -36,6 +39,7 @@ impl Arrivals {
             is_over: false,
             taken: 0,
             told: 0,
+            allowed_from: 0,
             due: None,
             sum: Sum::new(),
             is_whole: true,
@@ -47,7 +51,8 @@ impl Arrivals {
     /// Begins behind what others have taken.
     pub(super) fn begin_at(&mut self, offset: u64) {
         self.is_whole &= offset == 0;
-        (self.expected, self.taken, self.told) = (offset, offset, offset);
+        (self.expected, self.taken) = (offset, offset);
+        (self.told, self.allowed_from) = (offset, offset);
     }
 
     /// Takes bytes that came; returns those that are new.
@@ -62,7 +67,7 @@ impl Arrivals {
         if !bytes.is_empty() && self.is_over {
             return Err("bytes came behind the end of their stream");
         }
-        if behind > self.told.saturating_add(KEPT_WINDOW_BYTES) {
+        if behind > self.allowed_from.saturating_add(KEPT_WINDOW_BYTES) {
             return Err("more bytes came than were allowed");
         }
         self.expected = behind;
@@ -98,7 +103,7 @@ impl Arrivals {
         // it was taken.
         let waiting = self.expected - self.taken;
         (self.expected, self.gap_end) = (to, to);
-        (self.taken, self.told) = (to.saturating_sub(waiting), to);
+        (self.taken, self.allowed_from) = (to.saturating_sub(waiting), to);
         Ok(to - from)
     }
 
@@ -134,10 +139,15 @@ impl Arrivals {
             || at.saturating_sub(self.told) >= KEPT_ACK_BYTES
             || at > self.expected;
         let is_new = at > self.told && is_due;
+        if at <= self.told {
+            // A gap came in between.
+            self.due = None;
+        }
         if !is_new && !self.again {
             return None;
         }
         (self.told, self.due, self.again) = (self.told.max(at), None, false);
+        self.allowed_from = self.allowed_from.max(self.told);
         (self.told > 0).then_some(Frame::Ack(stream, self.told))
     }
 
@@ -163,5 +173,36 @@ impl Arrivals {
     /// The offset of the byte that comes next.
     pub(super) fn expected(&self) -> u64 {
         self.expected
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OUT: Stream = Stream::Stdout;
+
+    #[test]
+    fn what_waits_from_before_a_gap_is_not_acknowledged() {
+        let (mut arrivals, now) = (Arrivals::new(), Time::ZERO);
+        arrivals.data(0, Bytes::from_static(&[0; 100])).unwrap();
+        arrivals.took(now, 40);
+        assert_eq!(arrivals.gap(100, 1_000_000), Ok(999_900));
+        arrivals.reconnected();
+        assert_eq!(arrivals.acknowledge(now, OUT), None);
+        arrivals.took(now, 60);
+        assert_eq!(arrivals.acknowledge(now, OUT), Some(Frame::Ack(OUT, 1_000_000)));
+    }
+
+    #[test]
+    fn an_acknowledgement_that_a_gap_defers_has_no_deadline() {
+        let (mut arrivals, now) = (Arrivals::new(), Time::ZERO);
+        arrivals.data(0, Bytes::from_static(&[0; 100])).unwrap();
+        arrivals.took(now, 40);
+        arrivals.gap(100, 200).unwrap();
+        assert_eq!(arrivals.acknowledge(now + KEPT_ACK_WITHIN, OUT), None);
+        assert_eq!(arrivals.deadline(), None);
+        arrivals.took(now, 60);
+        assert_eq!(arrivals.deadline(), Some(now + KEPT_ACK_WITHIN));
     }
 }

@@ -32,6 +32,8 @@ pub(super) struct Cursor {
     next: u64,
     /// What the peer has taken.
     acknowledged: u64,
+    /// Where the last gap ended. What came before it is not waited for.
+    gap_end: u64,
 }
 
 impl Replay {
@@ -131,14 +133,14 @@ impl Replay {
         if have > self.last() {
             return Err("the peer has more of a stream than there was");
         }
-        Ok(Cursor { next: have, acknowledged: acknowledged.min(have) })
+        Ok(Cursor { next: have, acknowledged: acknowledged.min(have), gap_end: 0 })
     }
 
     /// The next frame for a peer that lets so many bytes be sent ahead.
     pub(super) fn next(&self, cursor: &mut Cursor, stream: Stream, window: u64) -> Option<Frame> {
         if cursor.next < self.start {
             let gap = Frame::Gap(stream, cursor.next, self.start);
-            *cursor = Cursor { next: self.start, acknowledged: self.start };
+            (cursor.next, cursor.gap_end) = (self.start, self.start);
             return Some(gap);
         }
         if cursor.next >= self.end {
@@ -146,7 +148,8 @@ impl Replay {
             cursor.next += u64::from(ends);
             return ends.then_some(Frame::End(stream, self.end));
         }
-        let allowed = cursor.acknowledged.saturating_add(window).saturating_sub(cursor.next);
+        let from = cursor.acknowledged.max(cursor.gap_end);
+        let allowed = from.saturating_add(window).saturating_sub(cursor.next);
         let allowed = usize::try_from(allowed).unwrap_or(usize::MAX).min(KEPT_PIECE_BYTES);
         if allowed == 0 {
             return None;
@@ -217,6 +220,7 @@ mod tests {
         let mut cursor = replay.cursor(2, 2).unwrap();
         let next = replay.next(&mut cursor, Stream::Stdout, 1);
         assert_eq!(next, Some(Frame::Gap(Stream::Stdout, 2, 6)));
+        assert_eq!(cursor.acknowledged(), 2, "a gap that was sent is not one that was heard of");
         assert_eq!(read(&replay, &mut cursor, 100), (b"6789".to_vec(), false));
         assert!(replay.cursor(11, 11).is_err());
         replay.finish();
