@@ -9,7 +9,7 @@
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use core::mem;
+use core::{fmt, mem};
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -28,7 +28,6 @@ pub fn compacted(bytes: BytesMut, held: usize) -> BytesMut {
 }
 
 /// A queue of frames. It knows where they end, so that an urgent one can overtake others.
-#[derive(Debug)]
 pub struct Queue {
     sealed: VecDeque<Piece>,
     /// Small pieces that come after everything in `sealed`.
@@ -42,6 +41,13 @@ pub struct Queue {
     /// How many bytes the last read had, all of which its slices keep alive. 0 where nobody calls
     /// [`begin_read`](Self::begin_read): each slice is all of its read then.
     read: usize,
+}
+
+impl fmt::Debug for Queue {
+    /// Without its bytes: they may be secrets, and many.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Queue({} bytes)", self.len)
+    }
 }
 
 #[derive(Debug)]

@@ -5,7 +5,7 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::mem;
+use core::{fmt, mem};
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -321,11 +321,18 @@ impl Frame {
 pub type Flow = Result<Option<Frame>, &'static str>;
 
 /// Bytes to frames. DATA comes in as many pieces as it was read in.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Reader {
     input: BytesMut,
     /// What is left of the bytes of DATA, and where they belong.
     data: Option<(Stream, u64, usize)>,
+}
+
+impl fmt::Debug for Reader {
+    /// Without its bytes: an id may be among them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Reader({} bytes, {:?})", self.input.len(), self.data)
+    }
 }
 
 impl Reader {

@@ -358,6 +358,12 @@ fn an_id_is_shown_by_its_name_alone() {
     assert_eq!(Id::parse(&id.secret()), Some(id));
     assert_eq!(format!("{id:?}"), format!("Id({})", id.name()));
     assert!(!id.secret().contains(&id.name()));
+    let mut reader = Reader::default();
+    reader.receive(BytesMut::from(&id.0[..]));
+    let mut outbox = Outbox::new();
+    Frame::Start(Start { id, ..start(0) }).write(&mut outbox);
+    assert_eq!(format!("{reader:?}"), "Reader(16 bytes, None)");
+    assert!(!format!("{outbox:?}").contains("xab"), "{outbox:?}");
     for bad in ["", "ab", &"g".repeat(32), &"é".repeat(16), &"a".repeat(33)] {
         assert_eq!(Id::parse(bad), None, "{bad}");
     }
