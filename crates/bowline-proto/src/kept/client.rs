@@ -95,6 +95,8 @@ pub struct Client {
     phase: Phase,
     /// The session has been there.
     was_up: bool,
+    /// Which of its clients this is; 0 before it was there.
+    turn: u64,
     /// When the session was there last, or was first wanted.
     since: Time,
     give_up_after: Duration,
@@ -140,6 +142,7 @@ impl Client {
             ask,
             phase: Phase::Away(now),
             was_up: false,
+            turn: 0,
             since: now,
             give_up_after: retry.give_up_after,
             wait: KEPT_RETRY_FIRST,
@@ -282,9 +285,10 @@ impl Client {
         let fault = |what: &'static str| Loss::new(Cause::Fault, what);
         match frame {
             Frame::Hello { instance, .. } => self.greeted(instance.ok_or(fault("no instance"))?),
-            Frame::State { wants, stdin, stdin_over, outputs, started } => {
+            Frame::State { wants, stdin, stdin_over, outputs, started, turn } => {
                 let up = Connected { started, away: None, outputs, wants, stdin_over };
                 self.up(now, up, stdin)?;
+                self.turn = turn;
             }
             Frame::Refused(refused) => self.refused(now, refused),
             _ if !self.is_up() => return Err(fault("no state")),
@@ -316,7 +320,8 @@ impl Client {
     /// Asks for the session, once it is known which host this is.
     fn greeted(&mut self, instance: Instance) {
         let Phase::Greeting(link, _) = &mut self.phase else { return };
-        let resume = |mode, have| Frame::Resume(Resume { id: self.id, mode, have });
+        let (id, turn) = (self.id, self.turn);
+        let resume = |mode, have| Frame::Resume(Resume { id, mode, have, turn });
         let have = (!self.begins_anywhere).then(|| self.outputs.each_ref().map(Arrivals::have));
         let frame = match &mut self.ask {
             Ask::Resume(mode) => resume(*mode, have),
@@ -516,8 +521,9 @@ impl Machine for Client {
 
     fn poll(&mut self, now: Time) -> Next<Event> {
         self.read(now);
-        let deadline = if self.events.is_empty() { self.due(now) } else { None };
+        // What is sent now is not due any more.
         self.flush(now);
+        let deadline = if self.events.is_empty() { self.due(now) } else { None };
         match self.events.pop_front() {
             Some(event) => Next::Event(event),
             None if matches!(self.phase, Phase::Over) => Next::Done,

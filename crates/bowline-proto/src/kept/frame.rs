@@ -44,6 +44,8 @@ pub enum Frame {
         outputs: [u64; 2],
         /// Whether the command was started by this request.
         started: bool,
+        /// Which client has the session, counted from 1: the one that hears this, unless it looks.
+        turn: u64,
     },
     /// Bytes of a stream at an offset.
     Data(Stream, u64, Bytes),
@@ -115,6 +117,9 @@ pub struct Resume {
     pub mode: Mode,
     /// How much of stdout and stderr the client has; `None` is as much as was acknowledged.
     pub have: Option<[u64; 2]>,
+    /// The turn that this client had, so that it does not take the session from one that has come
+    /// after it; 0 if it had none.
+    pub turn: u64,
 }
 
 /// How a client leaves.
@@ -240,6 +245,7 @@ impl Writer {
         self.number(u64::from(resume.mode == Mode::Look));
         self.number(u64::from(resume.have.is_some()));
         resume.have.unwrap_or_default().into_iter().for_each(|have| self.number(have));
+        self.number(resume.turn);
     }
 
     fn outcome(&mut self, end: &Result<Bytes, String>, totals: &[Total; 2]) {
@@ -285,9 +291,10 @@ impl Frame {
             Frame::Start(start) => with(kind::START, &|body| body.start(start)),
             Frame::Resume(resume) => with(kind::RESUME, &|body| body.resume(resume)),
             Frame::List => Writer::of(kind::LIST),
-            Frame::State { wants, stdin, stdin_over, outputs: [stdout, stderr], started } => {
+            Frame::State { wants, stdin, stdin_over, outputs: [stdout, stderr], started, turn } => {
                 let (over, started) = (u64::from(*stdin_over), u64::from(*started));
-                numbers(kind::STATE, &[flags(*wants), *stdin, over, *stdout, *stderr, started])
+                let state = [flags(*wants), *stdin, over, *stdout, *stderr, started, *turn];
+                numbers(kind::STATE, &state)
             }
             Frame::Data(stream, offset, bytes) => {
                 let body = numbers(kind::DATA, &[stream.number().into(), *offset]);
@@ -446,6 +453,7 @@ impl Body {
                 stdin_over: self.number()? != 0,
                 outputs: [self.offset()?, self.offset()?],
                 started: self.number()? != 0,
+                turn: self.number()?,
             },
             kind::END => Frame::End(self.stream()?, self.offset()?),
             kind::GAP => Frame::Gap(self.stream()?, self.offset()?, self.offset()?),
@@ -532,7 +540,7 @@ impl Body {
         let mode = if self.number()? == 0 { Mode::Take } else { Mode::Look };
         let has = self.number()? != 0;
         let have = [self.offset()?, self.offset()?];
-        Some(Resume { id, mode, have: has.then_some(have) })
+        Some(Resume { id, mode, have: has.then_some(have), turn: self.number()? })
     }
 
     fn outcome(&mut self) -> Option<Frame> {

@@ -16,6 +16,8 @@ use crate::time::Time;
 pub struct Greeting {
     pub(super) link: Link,
     instance: Instance,
+    /// The turn that the client says it had; 0 for none.
+    pub(super) turn: u64,
     /// When it has asked, and when it has its answer, at the latest.
     until: Time,
     stage: Stage,
@@ -49,7 +51,7 @@ impl Greeting {
     #[must_use]
     pub fn new(now: Time, instance: Instance) -> Greeting {
         let link = Link::new(now, Some(instance));
-        Greeting { link, instance, until: now + KEPT_GREETING, stage: Stage::Asking }
+        Greeting { link, instance, turn: 0, until: now + KEPT_GREETING, stage: Stage::Asking }
     }
 
     /// Answers that it cannot be, and ends the connection.
@@ -79,7 +81,10 @@ impl Greeting {
                     return Err(Loss::new(Cause::Closed, "it meant another host"));
                 }
                 Frame::Start(start) => return Ok(Some(Asked::Start(start))),
-                Frame::Resume(resume) => return Ok(Some(Asked::Resume(resume))),
+                Frame::Resume(resume) => {
+                    self.turn = resume.turn;
+                    return Ok(Some(Asked::Resume(resume)));
+                }
                 Frame::List => return Ok(Some(Asked::List)),
                 _ => {
                     self.refuse(refused::BAD_REQUEST, "nothing was asked for yet");

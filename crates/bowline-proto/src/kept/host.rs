@@ -20,6 +20,7 @@ use crate::outbox::Outbox;
 use crate::session::{Cause, Loss, Size};
 use crate::time::{Time, earlier};
 
+const TAKEN_OVER: &str = "another client has gone on with the session";
 const OUTPUTS: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
 
 /// What the host's end tells its owner.
@@ -71,6 +72,8 @@ pub struct Host {
     acknowledged: [u64; 2],
     seats: Vec<Seat>,
     last_seat: u32,
+    /// How many clients have had the session; one that comes back counts once.
+    turn: u64,
     /// A Status as JSON, or why there is none.
     end: Option<Result<Bytes, String>>,
     /// Since when the command has ended, or has had no client without its goodbye.
@@ -103,6 +106,7 @@ impl Host {
             acknowledged: [0; 2],
             seats: Vec::new(),
             last_seat: 0,
+            turn: 0,
             end: None,
             alone_since: Some(now),
             is_hung_up: false,
@@ -133,7 +137,8 @@ impl Host {
     /// is as in [`Resume`](super::Resume); `started` says that the command was started for it.
     ///
     /// # Errors
-    /// If the client has more than there is; it was told so, and its connection is given back.
+    /// If the client has more than there is, or another one has taken the session from it; it was
+    /// told so, and its connection is given back.
     pub fn join(
         &mut self,
         mut greeting: Greeting,
@@ -141,6 +146,11 @@ impl Host {
         have: Option<[u64; 2]>,
         started: bool,
     ) -> Result<u32, Box<Greeting>> {
+        let is_late = ![0, self.turn].contains(&greeting.turn);
+        if mode == Mode::Take && is_late {
+            greeting.refuse(refused::TAKEN_OVER, TAKEN_OVER);
+            return Err(Box::new(greeting));
+        }
         let mut cursors = [Cursor::default(); 2];
         for (at, replay) in self.outputs.iter().enumerate() {
             let acknowledged = self.acknowledged[at];
@@ -157,11 +167,13 @@ impl Host {
         if mode == Mode::Take {
             self.take_over();
             self.stdin.reconnected();
+            self.turn += u64::from(greeting.turn == 0);
         }
         let mut link = greeting.link;
         let (stdin, stdin_over) = (self.stdin.expected(), self.stdin.is_over());
         let (wants, outputs) = (self.start.wants, cursors.each_ref().map(|cursor| cursor.next()));
-        link.send(&Frame::State { wants, stdin, stdin_over, outputs, started });
+        let turn = self.turn;
+        link.send(&Frame::State { wants, stdin, stdin_over, outputs, started, turn });
         self.last_seat += 1;
         let number = self.last_seat;
         self.seats.push(Seat { number, mode, link, cursors, has_outcome: false, is_over: false });
@@ -174,10 +186,9 @@ impl Host {
     /// Whoever has the session is told that another one has it now.
     fn take_over(&mut self) {
         for seat in self.seats.iter_mut().filter(|seat| seat.mode == Mode::Take && !seat.is_over) {
-            let text = "another client has gone on with the session".into();
-            seat.link.send(&Frame::Refused(Refused { code: refused::TAKEN_OVER, text }));
-            let loss = Loss::new(Cause::Closed, "another client has gone on with the session");
-            self.events.push_back(seat.over(loss));
+            let refused = Refused { code: refused::TAKEN_OVER, text: TAKEN_OVER.into() };
+            seat.link.send(&Frame::Refused(refused));
+            self.events.push_back(seat.over(Loss::new(Cause::Closed, TAKEN_OVER)));
         }
     }
 

@@ -329,18 +329,20 @@ fn frame() -> impl Strategy<Value = Frame> {
         (0..4_u64, prop::collection::vec(any::<u8>(), 1..900)).prop_map(|(at, bytes)| {
             Frame::Data(Stream::Stdin, at << 40 | bytes.len() as u64, Bytes::from(bytes))
         }),
-        offsets::<4>().prop_map(|[stdin, out, err, flag]| Frame::State {
+        offsets::<5>().prop_map(|[stdin, out, err, flag, turn]| Frame::State {
             wants: WANTS,
             stdin,
             stdin_over: flag % 2 == 0,
             outputs: [out, err],
             started: flag % 3 == 0,
+            turn,
         }),
         offsets::<2>().prop_map(|[a, b]| Frame::Gap(Stream::Stdout, a, b)),
         (offsets::<2>(), any::<bool>()).prop_map(|(have, some)| Frame::Resume(Resume {
             id: Id([3; 16]),
             mode: if some { Mode::Take } else { Mode::Look },
             have: some.then_some(have),
+            turn: have[0] ^ have[1],
         })),
         (any::<u64>(), word).prop_map(|(code, text)| Frame::Refused(Refused { code, text })),
         (0..1_u64 << 62, word, any::<bool>()).prop_map(|(n, text, lost)| Frame::Outcome {
@@ -367,4 +369,103 @@ fn an_id_is_shown_by_its_name_alone() {
     for bad in ["", "ab", &"g".repeat(32), &"é".repeat(16), &"a".repeat(33)] {
         assert_eq!(Id::parse(bad), None, "{bad}");
     }
+}
+
+/// All frames that wait in an outbox.
+fn frames(outbox: &mut Outbox) -> Vec<Frame> {
+    let (mut reader, mut all) = (Reader::default(), Vec::new());
+    reader.receive(BytesMut::from(&take(outbox, 1 << 20)[..]));
+    while let Some(frame) = reader.frame().unwrap() {
+        all.push(frame);
+    }
+    all
+}
+
+fn bytes_of(frames: &[Frame]) -> BytesMut {
+    let mut outbox = Outbox::new();
+    frames.iter().for_each(|frame| frame.write(&mut outbox));
+    BytesMut::from(&take(&mut outbox, 1 << 20)[..])
+}
+
+fn hello(instance: Option<Instance>) -> Frame {
+    Frame::Hello { version: 1, window: 1 << 20, instance }
+}
+
+/// A client goes on with a session, as its `turn`; its seat, and what it hears.
+fn resume(host: &mut Host, have: Option<[u64; 2]>, turn: u64) -> (Option<u32>, Vec<Frame>) {
+    let mut greeting = Greeting::new(Time::ZERO, Instance([9; 16]));
+    let asked = Resume { id: host.id(), mode: Mode::Take, have, turn };
+    greeting.receive(Time::ZERO, bytes_of(&[hello(None), Frame::Resume(asked)]));
+    assert_eq!(greeting.poll(Time::ZERO), Next::Event(Asked::Resume(asked)));
+    match host.join(greeting, Mode::Take, have, false) {
+        Ok(seat) => {
+            while let Next::Event(_) = host.poll(Time::ZERO) {}
+            (Some(seat), frames(host.outbox(seat).unwrap()))
+        }
+        Err(mut greeting) => (None, frames(greeting.outbox())),
+    }
+}
+
+fn turn_of(frames: &[Frame]) -> Option<u64> {
+    frames.iter().find_map(|frame| match frame {
+        Frame::State { turn, .. } => Some(*turn),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_client_that_was_away_does_not_take_the_session_back() {
+    let mut host = Host::new(Time::ZERO, start(1), REPLAY_BYTES);
+    assert_eq!(turn_of(&resume(&mut host, None, 0).1), Some(1));
+    assert_eq!(turn_of(&resume(&mut host, None, 1).1), Some(1), "it comes back");
+    let (second, said) = resume(&mut host, None, 0);
+    assert_eq!(turn_of(&said), Some(2));
+    let (late, said) = resume(&mut host, None, 1);
+    assert_eq!(late, None);
+    let is_refusal = |frame: &Frame| matches!(frame, Frame::Refused(refused) if refused.code == refused::TAKEN_OVER);
+    assert!(said.iter().any(is_refusal), "{said:?}");
+    assert!(host.has_client() && host.outbox(second.unwrap()).is_some());
+    assert_eq!(turn_of(&resume(&mut host, None, 2).1), Some(2));
+}
+
+#[test]
+fn whoever_comes_after_the_end_hears_of_it_again() {
+    let (mut host, now) = (Host::new(Time::ZERO, start(1), REPLAY_BYTES), Time::ZERO);
+    host.output(Stream::Stdout, Bytes::from_static(b"ab"));
+    host.ended(now, Ok(Status::success().json().clone()));
+    for have in [Some([0; 2]), None, None] {
+        let (seat, said) = resume(&mut host, have, 0);
+        let begins = if have.is_some() { 0 } else { 2 };
+        let is_state = |frame: &Frame| matches!(frame, Frame::State { outputs, .. } if *outputs == [begins, 0]);
+        assert!(said.iter().any(is_state), "{said:?}");
+        assert!(said.contains(&Frame::End(Stream::Stdout, 2)), "{said:?}");
+        assert!(matches!(said.last(), Some(Frame::Outcome { .. })), "{said:?}");
+        let acks = [Frame::Ack(Stream::Stdout, 3), Frame::Ack(Stream::Stderr, 1), Frame::Received];
+        host.receive(now, seat.unwrap(), bytes_of(&acks));
+        while let Next::Event(_) = host.poll(now) {}
+        host.remove(now, seat.unwrap());
+    }
+}
+
+#[test]
+fn what_was_sent_is_not_due_any_more() {
+    let retry = Retry { give_up_after: core::time::Duration::from_secs(60), seed: [7; 32] };
+    let mut client = Client::resume(Time::ZERO, Id([1; 16]), Mode::Take, None, retry);
+    assert_eq!(client.poll(Time::ZERO), Next::Event(ClientEvent::Connect));
+    client.connected(Time::ZERO);
+    let state = Frame::State {
+        wants: WANTS,
+        stdin: 0,
+        stdin_over: false,
+        outputs: [0; 2],
+        started: false,
+        turn: 1,
+    };
+    let data = Frame::Data(Stream::Stdout, 0, Bytes::from_static(b"ab"));
+    client.receive(Time::ZERO, bytes_of(&[hello(Some(Instance([9; 16]))), state, data]));
+    while let Next::Event(_) = client.poll(Time::ZERO) {}
+    client.took(Time::ZERO, Stream::Stdout, 2);
+    let Next::Idle(Some(due)) = client.poll(Time::ZERO) else { panic!("nothing is due") };
+    assert!(matches!(client.poll(due), Next::Idle(Some(next)) if next > due));
+    assert!(frames(client.outbox()).contains(&Frame::Ack(Stream::Stdout, 2)));
 }
