@@ -10,6 +10,7 @@
 pub mod copy;
 pub mod forward;
 pub mod journal;
+pub mod kept;
 pub mod memory;
 pub mod net;
 pub mod process;
@@ -40,6 +41,11 @@ pub fn forward_seeds() -> impl Iterator<Item = u64> {
 /// The same for [copies](copy).
 pub fn copy_seeds() -> impl Iterator<Item = u64> {
     numbers(include_str!("../copy-seeds.txt"))
+}
+
+/// The same for [kept sessions](kept).
+pub fn kept_seeds() -> impl Iterator<Item = u64> {
+    numbers(include_str!("../kept-seeds.txt"))
 }
 
 fn numbers(text: &'static str) -> impl Iterator<Item = u64> {

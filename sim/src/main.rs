@@ -9,19 +9,19 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
-use bowline_sim::shrink::shrink;
 use bowline_sim::world::Verdict;
-use bowline_sim::{Scenario, copy, forward, run};
+use bowline_sim::{Scenario, copy, forward, kept, run, shrink};
 
 const HELP: &str = "\
 Plays sessions of client, gateway and node on virtual time and a virtual network, and holds each to
 Bowline's promises.
 
-Usage: cargo x sim [--port-forward | --copy] [--seed N [--trace]] [--for TIME] [--from N]
+Usage: cargo x sim [--port-forward | --copy | --kept] [--seed N [--trace]] [--for TIME] [--from N]
 
   --port-forward
                 plays port-forwards; otherwise, remote commands
   --copy        plays copies
+  --kept        plays kept sessions
   --seed N      plays this one; a failure is made as small as it gets, and its trace is printed
   --trace       with --seed: prints every step
   --for TIME    plays new seeds for so long (30s, 10m, 1h), on all cores
@@ -40,6 +40,7 @@ enum What {
     Command,
     Forward,
     Copy,
+    Kept,
 }
 
 #[derive(Default)]
@@ -80,6 +81,7 @@ fn arguments() -> Result<Option<Arguments>> {
             "--trace" => all.trace = true,
             "--port-forward" => all.what = What::Forward,
             "--copy" => all.what = What::Copy,
+            "--kept" => all.what = What::Kept,
             "--for" => all.time = Some(duration(&value()?)?),
             "--from" => all.from = Some(value()?.parse().context("--from is a number")?),
             "--help" | "-h" => return Ok(None),
@@ -114,7 +116,20 @@ fn one(what: What, seed: u64, trace: bool) -> bool {
             let scenario = copy::Scenario::of(seed);
             told(seed, &scenario, &copy::run(&scenario, true), trace)
         }
+        What::Kept => one_kept(seed, trace),
     }
+}
+
+/// The same for a kept session, which is made small.
+fn one_kept(seed: u64, trace: bool) -> bool {
+    let mut scenario = kept::Scenario::of(seed);
+    let mut verdict = kept::run(&scenario, true);
+    if let Some(broken) = verdict.broken {
+        scenario = kept::shrink(&scenario, broken.promise, SHRINKING_RUNS);
+        verdict = kept::run(&scenario, true);
+        println!("the smallest found:");
+    }
+    told(seed, &scenario, &verdict, trace)
 }
 
 /// The same for a remote command, which is made small.
@@ -139,6 +154,7 @@ fn play(what: What, seed: u64) -> Verdict {
         What::Command => run(&Scenario::of(seed), false),
         What::Forward => forward::run(&forward::Scenario::of(seed), false),
         What::Copy => copy::run(&copy::Scenario::of(seed), false),
+        What::Kept => kept::run(&kept::Scenario::of(seed), false),
     }
 }
 
@@ -157,7 +173,7 @@ fn told(seed: u64, scenario: &impl Display, verdict: &Verdict, trace: bool) -> b
 }
 
 fn explain(scenario: &Scenario, promise: bowline_sim::Promise) {
-    let small = shrink(scenario, promise, SHRINKING_RUNS);
+    let small = shrink::shrink(scenario, promise, SHRINKING_RUNS);
     let verdict = run(&small, true);
     println!("\nthe smallest found, {} steps:\n{small}", verdict.steps);
     verdict.lines.iter().for_each(|line| println!("{line}"));
@@ -170,6 +186,7 @@ fn committed(what: What) -> bool {
         What::Command => bowline_sim::seeds().collect(),
         What::Forward => bowline_sim::forward_seeds().collect(),
         What::Copy => bowline_sim::copy_seeds().collect(),
+        What::Kept => bowline_sim::kept_seeds().collect(),
     };
     for seed in seeds {
         let verdict = play(what, seed);

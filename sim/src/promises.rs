@@ -24,6 +24,10 @@ pub enum Promise {
     Awake,
     /// The same seed gives the same trace.
     Repeatable,
+    /// The command of a kept session is started at most once.
+    OneStart,
+    /// A kept session's id is shown nowhere.
+    Secret,
 }
 
 impl fmt::Display for Promise {
@@ -38,6 +42,8 @@ impl fmt::Display for Promise {
             Promise::NothingHeld => "after the end nothing is held",
             Promise::Awake => "nothing waits for a timer where nothing blocks",
             Promise::Repeatable => "the same seed gives the same trace",
+            Promise::OneStart => "a command is started at most once",
+            Promise::Secret => "an id is shown nowhere",
         })
     }
 }

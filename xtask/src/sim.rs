@@ -22,7 +22,8 @@ pub fn run(arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Each patch in `sim/mutations` is a fault that the committed seeds must find.
+/// Each patch in `sim/mutations` is a fault that the committed seeds must find; where its name says
+/// so, those of kept sessions.
 fn mutations() -> Result<()> {
     let place = root().join("target/mutations");
     let copy = place.join("bowline");
@@ -47,7 +48,9 @@ fn mutations() -> Result<()> {
             bail!("{name}: the mutated code does not build");
         }
         let sim = place.join("target/release/bowline-sim");
-        let output = Command::new(&sim).output().with_context(|| sim.display().to_string())?;
+        let kind = if name.starts_with("kept-") { &["--kept"][..] } else { &[] };
+        let output =
+            Command::new(&sim).args(kind).output().with_context(|| sim.display().to_string())?;
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         let found: Vec<&str> = said.lines().filter(|line| line.contains("BROKEN")).collect();
         match found.first() {

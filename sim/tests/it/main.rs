@@ -16,7 +16,9 @@ use std::thread;
 
 use bowline_proto::session::Protocol;
 use bowline_proto::session::protocol::{SPDY, WEBSOCKET};
-use bowline_sim::{Scenario, copy, copy_seeds, forward, forward_seeds, run, seeds};
+use bowline_sim::{
+    Scenario, copy, copy_seeds, forward, forward_seeds, kept, kept_seeds, run, seeds,
+};
 
 #[test]
 fn committed_seeds_keep_the_promises() {
@@ -71,6 +73,28 @@ fn committed_copies_keep_the_promises() {
         if index % 10 == 0 {
             assert_eq!(copy::run(&scenario, false), verdict, "seed {seed}; {see}");
         }
+    }
+}
+
+#[test]
+fn committed_kept_sessions_keep_the_promises() {
+    let seeds: Vec<u64> = kept_seeds().collect();
+    assert!(seeds.len() >= 400, "{} seeds", seeds.len());
+    for (index, &seed) in seeds.iter().enumerate() {
+        let scenario = kept::Scenario::of(seed);
+        let verdict = kept::run(&scenario, false);
+        let see = format!("see `cargo x sim --kept --seed {seed}`");
+        assert_eq!(verdict.broken, None, "seed {seed}; {see}\n{scenario}");
+        if index % 10 == 0 {
+            assert_eq!(kept::run(&scenario, false), verdict, "seed {seed}; {see}");
+        }
+    }
+    let turns: String = seeds.iter().map(|&seed| kept::Scenario::of(seed).to_string()).collect();
+    for turn in ["End", "Reset)", "AtClient", "AtHost", "Stall", "Outage", "Restart", "Beside"] {
+        assert!(turns.contains(turn), "no session with {turn}");
+    }
+    for turn in ["Kill", "Leave(Running", "Leave(HungUp", "TakeOver", "Look", "StartAgain"] {
+        assert!(turns.contains(turn), "no session with {turn}");
     }
 }
 
