@@ -67,11 +67,13 @@ impl Front {
     }
 }
 
-/// Tells the cluster of the node and its pod.
+/// Tells the cluster of the node, which takes WebSockets as a kubelet of the server's age does, and
+/// of its pod.
 async fn declared(cluster: Cluster, node: &Server) -> Result<Cluster> {
     let node = format!(
         "apiVersion: v1\nkind: Node\nmetadata: {{name: node}}\nstatus: {{addresses: [{{type: \
-         Hostname, address: 127.0.0.1}}], daemonEndpoints: {{kubeletEndpoint: {{Port: {}}}}}}}\n",
+         Hostname, address: 127.0.0.1}}], declaredFeatures: [ExtendWebSocketsToKubelet], \
+         daemonEndpoints: {{kubeletEndpoint: {{Port: {}}}}}}}\n",
         node.port
     );
     let pod = pod(IDLE);
