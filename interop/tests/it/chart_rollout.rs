@@ -1,5 +1,5 @@
-//! The chart's Deployment as users have it: the image of deploy/Containerfile, controllers, kube-proxy.
-//! It is rolled out anew under a constant load of requests, and fails none.
+//! The chart's Deployment as users have it: the image of deploy/Containerfile, controllers,
+//! kube-proxy. It is rolled out anew under a constant load of requests, and fails none.
 
 use std::fs::File;
 use std::io::Read;
