@@ -17,6 +17,7 @@ use bowline_interop::client::PATIENCE;
 use bowline_interop::server::until;
 use bowline_io::tls::{self, Trust};
 use bytes::Bytes;
+use h2::Reason;
 use h2::client::SendRequest;
 use http::Request;
 use rustls::{ClientConnection, StreamOwned};
@@ -289,14 +290,22 @@ async fn over_http2(door: &Door, found: &Found, stop: &Receiver<()>) -> Result<(
             if !body.is_empty() {
                 sender.send_data(body.into(), true).map_err(|error| fault(&error))?;
             }
-            let answer = answer.await.map_err(|error| fault(&error))?;
-            if !answer.status().is_success() {
-                return Err(fault(&answer.status()));
-            }
-            let mut body = answer.into_body();
+            let answer = match answer.await {
+                // It was not begun there, and is asked elsewhere: a client may not have heard of
+                // the end when it has asked (RFC 9113, 6.8).
+                Err(error) if error.is_go_away() && error.reason() == Some(Reason::NO_ERROR) => {
+                    break;
+                }
+                answer => answer.map_err(|error| fault(&error))?,
+            };
+            let (status, mut body, mut text) = (answer.status(), answer.into_body(), Vec::new());
             while let Some(piece) = body.data().await {
-                let length = piece.map_err(|error| fault(&error))?.len();
-                body.flow_control().release_capacity(length).unwrap();
+                let piece = piece.map_err(|error| fault(&error))?;
+                body.flow_control().release_capacity(piece.len()).unwrap();
+                text.extend_from_slice(&piece);
+            }
+            if !status.is_success() {
+                return Err(format!("HTTP/2: {status}: {}", String::from_utf8_lossy(&text)));
             }
             found.answered(Kind::OverHttp2);
         }
