@@ -48,6 +48,8 @@ pub struct ApiServer {
     prefix: String,
     own_pool: Pool,
     bare_pool: Pool,
+    /// For questions without credentials: API servers end a connection on which one was asked.
+    questions_pool: Pool,
     /// How many answers are being passed on that may last for hours.
     long_answers: Arc<AtomicUsize>,
     /// Set once the server has shown that it believes this gateway when it names users.
@@ -77,6 +79,7 @@ impl ApiServer {
         ApiServer {
             own_pool: Pool::new(own.clone(), AGENT),
             bare_pool: Pool::new(bare.clone(), AGENT),
+            questions_pool: Pool::new(bare.clone(), AGENT),
             long_answers: Arc::default(),
             own,
             bare,

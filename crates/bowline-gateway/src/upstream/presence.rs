@@ -42,7 +42,8 @@ impl ApiServer {
     pub(super) async fn is_there(&self) -> bool {
         let path = format!("{}/readyz", self.prefix);
         let asked = async {
-            let answer = ask(&self.bare_pool, Method::GET, path, HeaderMap::new(), String::new());
+            let pool = &self.questions_pool;
+            let answer = ask(pool, Method::GET, path, HeaderMap::new(), String::new());
             answer.await.is_ok_and(|(status, _)| !status.is_server_error())
         };
         self.presence.is_there(asked).await

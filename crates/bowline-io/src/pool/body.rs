@@ -1,4 +1,4 @@
-//! The bodies of requests, which may be sent again as long as they were not begun, and of answers,
+//! The bodies of requests, which may be sent again as long as all of them is there, and of answers,
 //! which hold their connection.
 
 use std::error::Error;
@@ -23,7 +23,13 @@ use super::http2::Received;
 /// How long a body waits for the server's 100, if its client wants that, as in Go.
 const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
 
-/// A body of which nothing was taken can be lent again. Cheap to clone.
+/// How much is kept of a body that was begun, and in how many pieces, so that it can be sent again.
+/// A server may refuse a request after its body has begun, as one that ends a connection for others
+/// does; most bodies are smaller.
+const KEPT_BYTES: usize = 64 * 1024;
+const KEPT_PIECES: usize = 16;
+
+/// A body that can be lent again as long as all that was taken is kept. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Lending(Arc<Mutex<Slot>>);
 
@@ -31,8 +37,31 @@ struct Slot {
     body: Body,
     /// Who may take of it: each loan ends those before.
     loan: u64,
-    begun: bool,
+    /// What was taken of it.
+    kept: Vec<Bytes>,
+    /// More was taken than is kept.
+    is_cut: bool,
     ended: bool,
+}
+
+impl Slot {
+    /// Keeps what is taken, if it is not too much.
+    fn keep(&mut self, frame: &Frame<Bytes>) {
+        let kept = self.kept.iter().map(Bytes::len).sum::<usize>();
+        match frame.data_ref() {
+            Some(bytes)
+                if !self.is_cut
+                    && kept + bytes.len() <= KEPT_BYTES
+                    && self.kept.len() < KEPT_PIECES =>
+            {
+                self.kept.push(bytes.clone());
+            }
+            _ => {
+                self.is_cut = true;
+                self.kept = Vec::new();
+            }
+        }
+    }
 }
 
 impl std::fmt::Debug for Lending {
@@ -44,7 +73,13 @@ impl std::fmt::Debug for Lending {
 impl Lending {
     pub(super) fn new(body: Body) -> Lending {
         let ended = body.is_end_stream();
-        Lending(Arc::new(Mutex::new(Slot { body, loan: 0, begun: false, ended })))
+        Lending(Arc::new(Mutex::new(Slot {
+            body,
+            loan: 0,
+            kept: Vec::new(),
+            is_cut: false,
+            ended,
+        })))
     }
 
     fn lock(&self) -> MutexGuard<'_, Slot> {
@@ -55,12 +90,12 @@ impl Lending {
     pub(super) fn lend(&self) -> Lent {
         let mut slot = self.lock();
         slot.loan += 1;
-        Lent { slot: self.clone(), loan: slot.loan, hold: None }
+        Lent { slot: self.clone(), loan: slot.loan, given: 0, hold: None }
     }
 
-    /// Whether nothing was taken of the body, so that all of it can be sent.
+    /// Whether all of the body can be sent, from its beginning.
     pub(super) fn is_whole(&self) -> bool {
-        !self.lock().begun
+        !self.lock().is_cut
     }
 
     /// Whether the body was taken to its end.
@@ -74,6 +109,8 @@ impl Lending {
 pub(super) struct Lent {
     slot: Lending,
     loan: u64,
+    /// How many of the kept pieces it has had.
+    given: usize,
     /// What the body waits for.
     hold: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
@@ -104,20 +141,35 @@ impl HttpBody for Lent {
         if slot.loan != lent.loan {
             return Poll::Ready(Some(Err(io::Error::other("sent on another connection"))));
         }
+        if let Some(bytes) = slot.kept.get(lent.given) {
+            lent.given += 1;
+            return Poll::Ready(Some(Ok(Frame::data(bytes.clone()))));
+        }
         let frame = ready!(Pin::new(&mut slot.body).poll_frame(cx));
         match &frame {
             None => slot.ended = true,
-            Some(_) => slot.begun = true,
+            Some(Ok(frame)) => slot.keep(frame),
+            Some(Err(_)) => slot.is_cut = true,
         }
+        lent.given = slot.kept.len();
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.slot.lock().body.is_end_stream()
+        let slot = self.slot.lock();
+        self.given >= slot.kept.len() && slot.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.slot.lock().body.size_hint()
+        let slot = self.slot.lock();
+        let kept = slot.kept.iter().skip(self.given).map(|bytes| bytes.len() as u64).sum::<u64>();
+        let rest = slot.body.size_hint();
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower().saturating_add(kept));
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper.saturating_add(kept));
+        }
+        hint
     }
 }
 

@@ -93,7 +93,7 @@ impl Pool {
     ///
     /// A request that no server has begun is sent again: always if nothing of it was sent, and a
     /// GET, HEAD, OPTIONS or TRACE also if a kept connection broke, which the server may have ended
-    /// just then. None is whose body was begun. If credentials are refused and the source has
+    /// just then. None is of whose body more was taken than is kept (64 KiB). If credentials are refused and the source has
     /// others, it is sent again with those.
     ///
     /// Dropped before it is done, it cancels the request; so does dropping the answer.

@@ -71,6 +71,42 @@ async fn no_request_is_lost_to_a_server_that_leaves_in_order() {
     assert!(server.connections() >= 5, "{}", server.connections());
 }
 
+/// Refuses the first request once its body has begun, as a server does that was about to leave.
+async fn refusing_late() -> Server {
+    Server::played("h2", |connection, tls| async move {
+        let mut served = h2::server::handshake(tls).await.unwrap();
+        let mut number = 0;
+        while let Some(Ok((request, mut answer))) = served.accept().await {
+            number += 1;
+            let refuses = connection == 0 && number == 1;
+            tokio::spawn(async move {
+                let mut body = request.into_body();
+                let mut all = Vec::new();
+                while let Some(Ok(data)) = body.data().await {
+                    let _ = body.flow_control().release_capacity(data.len());
+                    all.extend_from_slice(&data);
+                    if refuses {
+                        return answer.send_reset(h2::Reason::REFUSED_STREAM);
+                    }
+                }
+                let mut send = answer.send_response(Response::new(()), false).unwrap();
+                send.send_data(all.into(), true).unwrap();
+            });
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_body_that_was_begun_is_sent_again_if_it_is_kept() {
+    let server = refusing_late().await;
+    let answer = ask(&server.pool(), request("POST", "/", "a small body")).await;
+    assert_eq!(answer.unwrap(), (200, Bytes::from_static(b"a small body")));
+    let server = refusing_late().await;
+    let large: &'static str = Box::leak("x".repeat(200_000).into_boxed_str());
+    assert!(ask(&server.pool(), request("POST", "/", large)).await.is_err());
+}
+
 /// Reads one head.
 async fn head(tls: &mut TlsStream<TcpStream>) -> Option<String> {
     let mut read = Vec::new();
