@@ -8,10 +8,13 @@
 mod job;
 mod line;
 mod question;
+mod records;
 mod registry;
 mod session;
 mod visit;
 
+use std::io;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,7 +22,7 @@ use bowline_io::clock::Clock;
 use bowline_io::random;
 use bowline_io::serve::Sessions;
 use bowline_proto::Time;
-use bowline_proto::kept::{Entry, Id, Instance, Start};
+use bowline_proto::kept::{Entry, Host, Id, Instance, Start, refused};
 use bowline_proto::limits::KEPT_REPLAY_BYTES;
 use bowline_proto::negotiate;
 use bowline_proto::session::Wants;
@@ -28,6 +31,7 @@ use tokio::sync::mpsc;
 
 pub use self::job::Job;
 pub(crate) use self::question::Question;
+use self::records::{Past, Records};
 use self::registry::{Known, Registry};
 use self::session::{Entrant, KeptSession};
 pub(crate) use self::visit::visit;
@@ -73,6 +77,7 @@ struct Inner {
     sessions: Sessions,
     clock: Clock,
     registry: Mutex<Registry>,
+    records: Option<Mutex<Records>>,
 }
 
 /// The container that a session belongs to, as requests name it. Only those for the same one get
@@ -113,6 +118,23 @@ impl Asking {
     }
 }
 
+/// What a client is told of a session that is not here.
+const UNKNOWN: &str = "this container has no such session: it never began, is over for long, or was \
+                       lost with its node";
+
+/// The start of a session of a node before, as far as it counts yet: nobody can start it again.
+fn past_start(id: Id, wants: Wants, kept: Duration) -> Start {
+    Start {
+        id,
+        instance: Instance([0; 16]),
+        wants,
+        keep_for: kept.as_secs(),
+        size: None,
+        command: Vec::new(),
+        env: Vec::new(),
+    }
+}
+
 /// Whether a command's words ask for sessions that there are.
 pub(crate) fn is_question(command: &[String]) -> bool {
     command.first().is_some_and(|first| first == WORD)
@@ -136,12 +158,27 @@ impl Keeper {
     /// Keeps nothing yet. What it keeps runs as tasks of `sessions`, and ends with them.
     #[must_use]
     pub fn new(sessions: Sessions, limits: Limits) -> Keeper {
+        Keeper::with(sessions, limits, None)
+    }
+
+    /// Goes on with what a node before has written to a file, and writes there what becomes of
+    /// sessions, so that clients can be told after a restart.
+    ///
+    /// # Errors
+    /// If the file cannot be read or written.
+    pub fn recording(sessions: Sessions, limits: Limits, path: &Path) -> io::Result<Keeper> {
+        let records = Records::open(path)?;
+        Ok(Keeper::with(sessions, limits, Some(Mutex::new(records))))
+    }
+
+    fn with(sessions: Sessions, limits: Limits, records: Option<Mutex<Records>>) -> Keeper {
         Keeper(Arc::new(Inner {
             instance: Instance(random::bytes()),
             limits,
             sessions,
             clock: Clock::start(),
             registry: Mutex::default(),
+            records,
         }))
     }
 
@@ -177,15 +214,47 @@ impl Keeper {
         drop(registry);
         let keep_for = start.keep_for.min(self.0.limits.longest.as_secs());
         let start = Start { keep_for, ..start.clone() };
-        let session = KeptSession::new(self.clone(), start, job(), entrants, shown);
-        let Inner { sessions, .. } = &*self.0;
-        sessions.spawn(Box::pin(session.run(sessions.end.clone())));
+        if let Some(mut records) = self.records() {
+            records.began(&start, place);
+        }
+        let host = Host::new(self.now(), start, self.0.limits.replay_bytes);
+        self.spawn(KeptSession::new(self.clone(), host, Some(job()), entrants, shown));
         Ok((door, true))
     }
 
     /// The way to the task of a session of this container.
-    fn find(&self, place: &Place, id: &Id) -> Option<Door> {
-        self.registry().find(place, id)
+    fn find(&self, place: &Place, id: &Id) -> Result<Door, Refusal> {
+        let mut registry = self.registry();
+        if let Some(door) = registry.find(place, id) {
+            return Ok(door);
+        }
+        let unknown = |text: &str| Err((refused::UNKNOWN, text.to_owned()));
+        let past = self.records().and_then(|records| records.past(id, place));
+        let (left, wants, kept) = match past {
+            _ if registry.has(id) => return unknown(UNKNOWN),
+            None => return unknown(UNKNOWN),
+            Some(Past::Lost(why)) => return unknown(why),
+            Some(Past::Ended { left, wants, kept }) => (left, wants, kept),
+        };
+        let (door, entrants) = mpsc::channel(WAITING);
+        let known = Known::new(place.clone(), &[], door.clone());
+        let shown = known.shown.clone();
+        registry.begin(*id, known);
+        registry.ended(*id, &self.0.limits);
+        drop(registry);
+        let host = Host::past(self.now(), past_start(*id, wants, kept), left);
+        self.spawn(KeptSession::new(self.clone(), host, None, entrants, shown));
+        Ok(door)
+    }
+
+    fn records(&self) -> Option<MutexGuard<'_, Records>> {
+        let records = self.0.records.as_ref()?;
+        Some(records.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn spawn(&self, session: KeptSession) {
+        let sessions = &self.0.sessions;
+        sessions.spawn(Box::pin(session.run(sessions.end.clone())));
     }
 
     /// The sessions of a container.
@@ -193,8 +262,11 @@ impl Keeper {
         self.registry().list(place)
     }
 
-    fn ended(&self, id: Id) {
-        self.registry().ended(id, &self.0.limits);
+    fn ended(&self, host: &Host) {
+        self.registry().ended(host.id(), &self.0.limits);
+        if let (Some(mut records), Some(left)) = (self.records(), host.left()) {
+            records.ended(&host.id(), &left);
+        }
     }
 
     fn forget(&self, id: Id) {

@@ -100,6 +100,10 @@ impl Registry {
         known.door.clone()
     }
 
+    pub(super) fn has(&self, id: &Id) -> bool {
+        self.known.contains_key(id)
+    }
+
     pub(super) fn list(&self, place: &Place) -> Vec<Entry> {
         let here = self.known.iter().filter(|(_, known)| known.place.is(place));
         here.map(|(id, known)| known.entry(id)).collect()

@@ -92,17 +92,16 @@ enum Woke {
 impl KeptSession {
     pub(super) fn new(
         keeper: Keeper,
-        start: Start,
-        job: Job,
+        host: Host,
+        job: Option<Job>,
         door: mpsc::Receiver<Box<Entrant>>,
         shown: Arc<Shown>,
     ) -> KeptSession {
-        let host = Host::new(keeper.now(), start, keeper.0.limits.replay_bytes);
         let closing = Box::pin(keeper.0.sessions.closing().clone().cancelled_owned());
         KeptSession {
             keeper,
             host,
-            job: Some(job),
+            job,
             end: None,
             seats: Vec::new(),
             door,
@@ -224,7 +223,7 @@ impl KeptSession {
         info!("kept session {}: {end}", self.name());
         (self.job, self.end) = (None, Some(end));
         self.show();
-        self.keeper.ended(self.host.id());
+        self.keeper.ended(&self.host);
     }
 
     fn show(&self) {

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::line::Line;
 use super::session::{Entrant, For, Seated};
-use super::{Asking, Door, Keeper, Refusal};
+use super::{Asking, Door, Keeper, Refusal, UNKNOWN};
 
 /// What clients are told when the node ends.
 pub(super) const ENDS: &str = "the node shuts down";
@@ -92,7 +92,7 @@ impl Visit {
     }
 
     fn resume(&self, asking: &Asking, resume: Resume) -> Result<(Door, For), Refusal> {
-        let door = self.keeper.find(&asking.place, &resume.id).ok_or_else(unknown)?;
+        let door = self.keeper.find(&asking.place, &resume.id)?;
         Ok((door, For::Resume(resume)))
     }
 
@@ -104,8 +104,8 @@ impl Visit {
         let entrant = Box::new(Entrant { line, greeting, wanted, left });
         if let Err(mpsc::error::SendError(entrant)) = door.send(entrant).await {
             let Entrant { line, greeting, .. } = *entrant;
-            let (code, text) = unknown();
-            return Visit { keeper, line, greeting: *greeting }.refuse(code, text).await;
+            let visit = Visit { keeper, line, greeting: *greeting };
+            return visit.refuse(refused::UNKNOWN, UNKNOWN.to_owned()).await;
         }
         drop(door);
         match leaves.await {
@@ -128,10 +128,4 @@ impl Visit {
         self.line.close(self.greeting.outbox()).await;
         (end, self.line.traffic())
     }
-}
-
-fn unknown() -> Refusal {
-    let text = "this container has no such session: it never began, is over for long, or was lost \
-                with its node";
-    (refused::UNKNOWN, text.to_owned())
 }

@@ -59,6 +59,8 @@ pub struct Player {
     ends_stdin: bool,
     pub out: [Vec<u8>; 2],
     lost: Vec<String>,
+    /// How much of the outputs it was told it would not get.
+    missing: u64,
     /// Is told once the session is there.
     up: CancellationToken,
     pub end: Option<ClientEvent>,
@@ -88,6 +90,7 @@ impl Player {
             ends_stdin: true,
             out: [Vec::new(), Vec::new()],
             lost: Vec::new(),
+            missing: 0,
             up: CancellationToken::new(),
             end: None,
         }
@@ -161,7 +164,10 @@ impl Player {
                             if is_over { Poll::Ready(()) } else { polled.map(|_| ()) }
                         });
                         flushed.await;
-                        return carried.into_client();
+                        let mut client = carried.into_client();
+                        client.receive_end(now);
+                        self.drop_events(&mut client);
+                        return client;
                     }
                 }
                 Next::Event(ClientEvent::Data(stream, bytes)) => {
@@ -173,6 +179,7 @@ impl Player {
                     return carried.into_client();
                 }
                 Next::Event(ClientEvent::Eof(_)) => {}
+                Next::Event(ClientEvent::Gap(_, bytes)) => self.missing += bytes,
                 Next::Event(event) => {
                     assert!(self.end.is_none(), "{event:?}");
                     self.end = Some(event);
@@ -428,6 +435,7 @@ async fn a_command_whose_client_does_not_come_back_is_hung_up() {
     stays.ends_stdin = false;
     stays.connect(Until::Up(Some(Leave::Running))).await.unwrap();
     sleep(Duration::from_secs(620)).await;
+    let mut player = Player::resume(&node, 1, Mode::Take, None);
     player.play(&[]).await;
     let Some(ClientEvent::Lost(loss)) = &player.end else { panic!("{:?}", player.end) };
     assert!(loss.to_string().contains("hung up"), "{loss}");
@@ -455,6 +463,31 @@ async fn a_node_that_ends_says_so() {
     node.stop().await;
 }
 
+#[tokio::test]
+async fn a_node_that_begins_anew_says_what_became_of_sessions() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("kept");
+    let node = Node::recording(Arc::new(Memory::default()), &path).await;
+    let mut ended = Player::start(&node, 1, &["exit", "7"]).stdin(b"hello".to_vec());
+    ended.play(&[]).await;
+    let mut runs = Player::start(&node, 2, &["x"]);
+    runs.ends_stdin = false;
+    runs.connect(Until::Up(None)).await.unwrap();
+    node.stop().await;
+    let node = Node::recording(Arc::new(Memory::default()), &path).await;
+    // One that has nothing, and one that has everything but the outcome.
+    for (have, missing) in [(None, 9), (Some([5, 4]), 0)] {
+        let mut again = Player::resume(&node, 1, Mode::Take, have);
+        again.play(&[]).await;
+        assert_eq!(again.outcome(), &Outcome::Exited(7));
+        assert_eq!(again.missing, missing);
+    }
+    runs.address = node.address;
+    runs.play(&[]).await;
+    let Some(ClientEvent::Lost(loss)) = &runs.end else { panic!("{:?}", runs.end) };
+    assert!(loss.to_string().contains("the node shuts down"), "{loss}");
+}
+
 /// With clients that know nothing of it, over either carrier.
 #[tokio::test]
 async fn any_client_can_ask_for_sessions() {
@@ -479,7 +512,7 @@ async fn any_client_can_ask_for_sessions() {
             assert_eq!(result.end, Ok(Outcome::Exited(7)));
         }
         let listed = asked(&["list"], carrier, "").await;
-        assert!(listed.stdout.contains(&format!("{name}  ended  alone\n")), "{}", listed.stdout);
+        assert!(listed.stdout.contains(&format!("{name}  ended  alone  ")), "{}", listed.stdout);
     }
     for (words, why) in [
         (&["resume", "abc"][..], "32 hexadecimal digits"),

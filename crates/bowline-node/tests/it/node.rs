@@ -1,6 +1,7 @@
 //! A runtime to a kubelet that listens.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bowline_io::serve::{Limits, Sessions, serve};
@@ -23,19 +24,31 @@ pub struct Node {
     serving: JoinHandle<()>,
 }
 
+/// What a node keeps, and where it is written down.
+struct Keeping {
+    limits: kept::Limits,
+    path: Option<PathBuf>,
+}
+
+impl From<kept::Limits> for Keeping {
+    fn from(limits: kept::Limits) -> Keeping {
+        Keeping { limits, path: None }
+    }
+}
+
 impl Node {
     pub async fn start(runtime: Arc<dyn Runtime>) -> Node {
         Node::with(runtime, Sessions::default()).await
     }
 
     pub async fn with(runtime: Arc<dyn Runtime>, sessions: Sessions) -> Node {
-        Node::serve(runtime, sessions, None, None, kept::Limits::default()).await
+        Node::serve(runtime, sessions, None, None, kept::Limits::default().into()).await
     }
 
     /// One that speaks TLS, with this certificate.
     pub async fn over_tls(runtime: Arc<dyn Runtime>, identity: &Identity) -> Node {
         let tls = tls::server(identity, None, false).unwrap();
-        let kept = kept::Limits::default();
+        let kept = kept::Limits::default().into();
         Node::serve(runtime, Sessions::default(), Some(tls), None, kept).await
     }
 
@@ -45,12 +58,18 @@ impl Node {
         sessions: Sessions,
         access: Option<Access>,
     ) -> Node {
-        Node::serve(runtime, sessions, None, access, kept::Limits::default()).await
+        Node::serve(runtime, sessions, None, access, kept::Limits::default().into()).await
+    }
+
+    /// One that writes down what becomes of sessions.
+    pub async fn recording(runtime: Arc<dyn Runtime>, path: &Path) -> Node {
+        let keeping = Keeping { limits: kept::Limits::default(), path: Some(path.to_owned()) };
+        Node::serve(runtime, Sessions::default(), None, None, keeping).await
     }
 
     /// One that keeps so many sessions.
     pub async fn keeping(runtime: Arc<dyn Runtime>, kept: kept::Limits) -> Node {
-        Node::serve(runtime, Sessions::default(), None, None, kept).await
+        Node::serve(runtime, Sessions::default(), None, None, kept.into()).await
     }
 
     async fn serve(
@@ -58,13 +77,17 @@ impl Node {
         sessions: Sessions,
         tls: Option<tls::Server>,
         access: Option<Access>,
-        kept: kept::Limits,
+        keeping: Keeping,
     ) -> Node {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let forwards = Slots::new(CONNECTIONS);
         let readiness = Readiness::default();
-        let keeper = Keeper::new(sessions.clone(), kept);
+        let Keeping { limits, path } = keeping;
+        let keeper = match path {
+            None => Keeper::new(sessions.clone(), limits),
+            Some(path) => Keeper::recording(sessions.clone(), limits, &path).unwrap(),
+        };
         let all = sessions.clone();
         let kubelet = Kubelet { runtime, sessions: all, access, forwards, keeper, readiness };
         let service = move |peer, request| kubelet.clone().answer(peer, request);

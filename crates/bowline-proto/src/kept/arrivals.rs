@@ -48,6 +48,14 @@ impl Arrivals {
         }
     }
 
+    /// A stream of which so much came, and was taken.
+    pub(super) fn past(bytes: u64, is_over: bool) -> Arrivals {
+        let mut past = Arrivals::new();
+        past.begin_at(bytes);
+        past.is_over = is_over;
+        past
+    }
+
     /// Begins behind what others have taken.
     pub(super) fn begin_at(&mut self, offset: u64) {
         self.is_whole &= offset == 0;

@@ -61,6 +61,21 @@ impl Entry {
     }
 }
 
+/// What is left of a session that has ended, for a host that begins anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// How many clients have had it.
+    pub turn: u64,
+    /// How many bytes of stdin have come.
+    pub stdin: u64,
+    /// Whether its end has come.
+    pub stdin_over: bool,
+    /// What stdout and stderr had.
+    pub totals: [Total; 2],
+    /// A Status as JSON, or why there is none.
+    pub end: Result<Bytes, String>,
+}
+
 /// One session, from its start until it is forgotten.
 #[derive(Debug)]
 pub struct Host {
@@ -112,6 +127,28 @@ impl Host {
             is_hung_up: false,
             events: VecDeque::new(),
         }
+    }
+
+    /// A session that has ended at a host before this one. Of its outputs nothing is kept: a client
+    /// that lacks some of them is told how much.
+    #[must_use]
+    pub fn past(now: Time, start: Start, left: Left) -> Host {
+        let Left { turn, stdin, stdin_over, totals, end } = left;
+        let mut host = Host::new(now, start, 0);
+        host.turn = turn;
+        host.stdin = Arrivals::past(stdin, stdin_over);
+        host.outputs = totals.map(Replay::past);
+        host.end = Some(end);
+        host
+    }
+
+    /// What is to be known of it once nothing else is. `None` before it has ended.
+    #[must_use]
+    pub fn left(&self) -> Option<Left> {
+        let totals = self.outputs.each_ref().map(Replay::total);
+        let (stdin, stdin_over) = (self.stdin.expected(), self.stdin.is_over());
+        let end = self.end.clone()?;
+        Some(Left { turn: self.turn, stdin, stdin_over, totals, end })
     }
 
     /// The session's id.

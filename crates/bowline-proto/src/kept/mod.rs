@@ -35,7 +35,7 @@ pub use carrier::{Carried, Carrier};
 pub use client::{Client, Connected, Event as ClientEvent, Retry};
 pub use frame::{Flow, Frame, Leave, Mode, Reader, Refused, Resume, Start, refused};
 pub use greeting::{Asked, Greeting};
-pub use host::{Entry, Event as HostEvent, Host};
+pub use host::{Entry, Event as HostEvent, Host, Left};
 pub use sum::sum_of;
 
 /// The secret of a session: whoever has it can go on with it. Shown and logged as its
@@ -50,6 +50,12 @@ impl Id {
     pub fn name(&self) -> String {
         let digest = Sha1::digest(self.0);
         digest[..4].iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// What can be written down to know the id again. Nothing can be made of it.
+    #[must_use]
+    pub fn mark(&self) -> String {
+        Sha1::digest(self.0).iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// The whole of it as 32 hexadecimal digits, for its owner.

@@ -41,6 +41,13 @@ impl Replay {
         Replay { pieces: VecDeque::new(), start: 0, end: 0, is_over: false, sum: Sum::new() }
     }
 
+    /// A stream that is over, of which nothing is kept.
+    pub(super) fn past(total: Total) -> Replay {
+        let Total { bytes, sum } = total;
+        let sum = Sum::Known(sum);
+        Replay { pieces: VecDeque::new(), start: bytes, end: bytes, is_over: true, sum }
+    }
+
     /// Adds bytes to the stream. They must not keep alive much more than themselves.
     pub(super) fn push(&mut self, bytes: Bytes) {
         debug_assert!(!self.is_over, "the stream has ended");

@@ -6,19 +6,32 @@ use core::hash::Hasher;
 use twox_hash::XxHash3_64;
 
 /// XXH3 with 64 bits and the seed 0, as far as the bytes have come.
-pub(super) struct Sum(XxHash3_64);
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all of them are running; a box would only add a step to every piece"
+)]
+pub(super) enum Sum {
+    Running(XxHash3_64),
+    /// Of bytes that are over, and not here.
+    Known(u64),
+}
 
 impl Sum {
     pub(super) fn new() -> Sum {
-        Sum(XxHash3_64::with_seed(0))
+        Sum::Running(XxHash3_64::with_seed(0))
     }
 
     pub(super) fn add(&mut self, bytes: &[u8]) {
-        self.0.write(bytes);
+        if let Sum::Running(running) = self {
+            running.write(bytes);
+        }
     }
 
     pub(super) fn value(&self) -> u64 {
-        self.0.finish()
+        match self {
+            Sum::Running(running) => running.finish(),
+            Sum::Known(sum) => *sum,
+        }
     }
 }
 
