@@ -1,5 +1,5 @@
-//! The course of one command, from before its start to its Status, whoever its client is and however
-//! that one is connected.
+//! The course of one command, from before its start to its Status, whoever its client is and
+//! however that one is connected.
 
 use std::task::{Context, Poll};
 use std::time::Duration;

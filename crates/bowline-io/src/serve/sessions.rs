@@ -99,8 +99,8 @@ impl Sessions {
         self.phases.now()
     }
 
-    /// Cancelled once the server [closes](Phase::Closing) after a [`drain`](Self::drain): no session
-    /// begins any more.
+    /// Cancelled once the server [closes](Phase::Closing) after a [`drain`](Self::drain): from then
+    /// on no session begins.
     #[must_use]
     pub fn closing(&self) -> &CancellationToken {
         &self.phases.closing

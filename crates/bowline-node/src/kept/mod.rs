@@ -1,8 +1,7 @@
-//! Commands that outlive their clients' connections: what of
-//! [`bowline_proto::kept`] is a node's.
+//! Commands that outlive their clients' connections: what of [`bowline_proto::kept`] is a node's.
 //!
-//! A request that asks for it is a connection of its own ([`visit`]): it says whom it wants, and is
-//! taken to the task of that session, which has the process, and a seat for each client that is
+//! A request that asks for it is a connection of its own ([`visit()`]): it says whom it wants, and
+//! is taken to the task of that session, which has the process, and a seat for each client that is
 //! connected. The [`Keeper`] knows all sessions by their ids, and for how long.
 
 mod job;
@@ -47,7 +46,8 @@ const WAITING: usize = 4;
 pub struct Limits {
     /// Of one container, those that have ended left out.
     pub per_container: usize,
-    /// Of the node: of those that run, and again of those that have ended. Of these the oldest goes.
+    /// Of the node: of those that run, and again of those that have ended, the oldest of which
+    /// goes.
     pub per_node: usize,
     /// How much of each output is kept for a client that has not acknowledged it.
     pub replay_bytes: usize,
@@ -119,8 +119,8 @@ impl Asking {
 }
 
 /// What a client is told of a session that is not here.
-const UNKNOWN: &str = "this container has no such session: it never began, is over for long, or was \
-                       lost with its node";
+const UNKNOWN: &str = "this container has no such session: it never began, is over for long, or \
+                       was lost with its node";
 
 /// The start of a session of a node before, as far as it counts yet: nobody can start it again.
 fn past_start(id: Id, wants: Wants, kept: Duration) -> Start {
@@ -135,13 +135,19 @@ fn past_start(id: Id, wants: Wants, kept: Duration) -> Start {
     }
 }
 
+/// What of a command's words may be written down: in a question, a session's id may follow.
+pub(crate) fn shown(command: &[String]) -> Vec<String> {
+    let most = if is_question(command) { 2 } else { command.len() };
+    command.iter().take(most).cloned().collect()
+}
+
 /// Whether a command's words ask for sessions that there are.
 pub(crate) fn is_question(command: &[String]) -> bool {
     command.first().is_some_and(|first| first == WORD)
 }
 
-/// The answer of a node whose runtime has the process itself: that of one that knows nothing of kept
-/// sessions.
+/// The answer of a node whose runtime has the process itself: that of one that knows nothing of
+/// kept sessions.
 pub(crate) fn not_kept() -> runtime::Refusal {
     let offered = vec![KEPT.name.to_owned()];
     negotiate::Refusal::Subprotocol { offered }.into()
@@ -150,8 +156,7 @@ pub(crate) fn not_kept() -> runtime::Refusal {
 /// The way to the task of a session. What is in it is in boxes, since it has room for many.
 type Door = mpsc::Sender<Box<Entrant>>;
 
-/// Why a client does not get to a session: a code of [`refused`](bowline_proto::kept::refused), and
-/// words.
+/// Why a client does not get to a session: a code of [`refused`], and words.
 type Refusal = (u64, String);
 
 impl Keeper {

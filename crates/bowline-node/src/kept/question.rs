@@ -1,7 +1,8 @@
 //! Questions to the node in the form of commands, for clients that know no kept sessions:
 //! `kubectl exec POD -- @bowline list`, `resume ID`, `result ID`.
 //!
-//! The node answers them itself. One that goes on with a session is a client of it, within the node.
+//! The node answers them itself. One that goes on with a session is a client of it, within the
+//! node.
 
 use std::collections::VecDeque;
 use std::fmt::{self, Display, Formatter};

@@ -18,7 +18,7 @@ use super::Kubelet;
 use super::parameters::{env, parameters, ports, replay};
 use super::route::record;
 use crate::answers::{judge, set_headers};
-use crate::kept::{Asking, Place, Question, is_question, not_kept};
+use crate::kept::{Asking, Place, Question, is_question, not_kept, shown};
 use crate::runtime::{AttachRequest, Attachment, ExecRequest, PodTarget, Refusal, Session, Target};
 use crate::streams;
 
@@ -31,7 +31,7 @@ impl Kubelet {
     ) -> Result<Reply, Refusal> {
         let (command, wants) = parameters(query(&request))?;
         let env = env(query(&request))?;
-        let record = Record { command: command.clone(), ..record("exec", requester, target) };
+        let record = Record { command: shown(&command), ..record("exec", requester, target) };
         let pending = self.admit_session(record)?;
         if asks_for_kept(Lines(&lines(request.headers()))) {
             let asked = ExecRequest { command, wants, env };
@@ -50,8 +50,8 @@ impl Kubelet {
         Ok(reply)
     }
 
-    /// Upgrades a request for a command whose client can go and come back, or for one that there is:
-    /// that one may be over, and its container as well.
+    /// Upgrades a request for a command whose client can go and come back, or for one that there
+    /// is: that one may be over, and its container as well.
     async fn kept(
         &self,
         pending: Pending,

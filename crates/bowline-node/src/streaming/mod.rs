@@ -159,7 +159,8 @@ impl Streaming {
         self.run(pending, request, stream, unknown).await
     }
 
-    /// Upgrades a request for a command whose client can go and come back, or for one that there is.
+    /// Upgrades a request for a command whose client can go and come back, or for one that there
+    /// is.
     async fn kept(
         &self,
         keeper: &Keeper,

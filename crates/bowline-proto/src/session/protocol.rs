@@ -111,8 +111,8 @@ pub static FORWARD_TUNNEL: Protocol = Protocol {
 /// Port-forward's pairs of streams over SPDY.
 pub static FORWARD_SPDY: Protocol = spdy("portforward.k8s.io", false, true, false);
 
-/// `v1.session.bowline`: the frames of a [kept](crate::kept) session in the messages of a WebSocket,
-/// whose boundaries mean nothing. No protocol of channels, and none of Kubernetes'.
+/// `v1.session.bowline`: the frames of a [kept](crate::kept) session in the messages of a
+/// WebSocket, whose boundaries mean nothing. No protocol of channels, and none of Kubernetes'.
 pub static KEPT: Protocol =
     Protocol { half_closes: true, ..websocket("v1.session.bowline", Encoding::Binary, true) };
 
