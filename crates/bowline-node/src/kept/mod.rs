@@ -1,6 +1,6 @@
 //! Commands that outlive their clients' connections: what of [`bowline_proto::kept`] is a node's.
 //!
-//! A request that asks for it is a connection of its own ([`visit()`]): it says whom it wants, and
+//! A request that asks for it is a connection of its own (`visit`): it says whom it wants, and
 //! is taken to the task of that session, which has the process, and a seat for each client that is
 //! connected. The [`Keeper`] knows all sessions by their ids, and for how long.
 
