@@ -72,6 +72,7 @@ for p in $f "$@"; do
   q=${p%/}/$d
   if ! v=$([ -d "$q" ] || mkdir -m 700 "$q" 2>&1) && [ ! -d "$q" ]; then no no; continue; fi
   if [ -h "$q" ] || [ ! -O "$q" ]; then v="$d belongs to another user"; no no; continue; fi
+  if [ ${#q} -gt 90 ]; then v='its path is too long for a socket'; no no; continue; fi
   if runs "$q/$n"; then echo "have $q"; exit; fi
   x=$q/$n$m
   if ! v=$({ echo '#!/bin/sh' >"$x" && chmod 700 "$x"; } 2>&1 && "$x" 2>&1 </dev/null); then

@@ -4,6 +4,7 @@
 //! owner what did, and lets it go on until nothing more does.
 
 mod connection;
+mod group;
 mod process;
 mod session;
 mod spawn;

@@ -12,6 +12,7 @@ use bytes::{Buf, Bytes};
 use rustix::event::PollFlags;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
+use super::group;
 use super::session::Outside;
 use super::spawn::{self, SpawnError, Spawned};
 use super::terminal;
@@ -22,6 +23,8 @@ const SLICES: usize = 64;
 /// The most bytes that the command's pipes can hold when it ends. What comes behind them was
 /// written by others.
 const HELD_BYTES: usize = 2 * 1024 * 1024;
+/// How often a group that was asked to end is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// The exit code of a command whose end the system does not tell.
 const UNKNOWN: u8 = 255;
 
@@ -278,18 +281,30 @@ impl Process {
 
     /// Does what is due; when something is due next.
     pub(super) fn due(&mut self, now: Time) -> Option<Time> {
-        if self.kill_at.is_some_and(|at| now >= at) {
-            (self.kill_at, self.is_killed) = (None, true);
-            if !self.is_reaped {
+        if self.is_reaped {
+            return None;
+        }
+        let mut look_at = None;
+        if let Some(kill_at) = self.kill_at {
+            if now >= kill_at {
+                (self.kill_at, self.is_killed) = (None, true);
                 let _ = kill_process_group(self.pid, Signal::KILL);
+            } else if self.is_concluded {
+                // The rest of its group has the grace as well.
+                if group::has_ended(self.pid) {
+                    self.kill_at = None;
+                }
+                look_at = Some(now + LOOK_EVERY);
             }
         }
-        if self.is_concluded && self.kill_at.is_none() && !self.is_reaped {
+        if self.is_concluded && self.kill_at.is_none() {
             // What it left behind lives on.
             self.is_reaped = self.child.wait().is_ok() || self.exit.is_some();
             (self.stdin, self.outputs) = (None, [None, None]);
+            return None;
         }
-        earlier(self.kill_at, self.cut_at.filter(|_| !self.is_concluded))
+        let cut_at = self.cut_at.filter(|_| !self.is_concluded);
+        earlier(earlier(self.kill_at, look_at), cut_at)
     }
 
     /// Whether it was waited for.

@@ -72,12 +72,28 @@ impl Place {
 
     /// Waits until the holder is gone, by its directory.
     pub fn is_left(&self) -> bool {
-        let watch = rustix::fs::inotify::init(rustix::fs::inotify::CreateFlags::CLOEXEC).unwrap();
-        let flags = rustix::fs::inotify::WatchFlags::DELETE;
-        rustix::fs::inotify::add_watch(&watch, self.dir.path(), flags).unwrap();
-        let mut fds = [PollFd::new(&watch, PollFlags::IN)];
-        let patience = Timespec { tv_sec: PATIENCE.as_secs().try_into().unwrap(), tv_nsec: 0 };
-        !self.path().exists() || poll(&mut fds, Some(&patience)).unwrap() == 1
+        self.changes(|place| !place.path().exists())
+    }
+
+    /// Waits until a file is there.
+    pub fn appears(&self, name: &str) {
+        assert!(self.changes(|place| place.file(name).exists()));
+    }
+
+    /// Waits for a change of the directory's names after which something is so.
+    fn changes(&self, mut is_so: impl FnMut(&Place) -> bool) -> bool {
+        use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};
+        let watch = init(CreateFlags::CLOEXEC).unwrap();
+        add_watch(&watch, self.dir.path(), WatchFlags::DELETE | WatchFlags::CREATE).unwrap();
+        let patience = Timespec { tv_sec: PATIENCE.as_secs().cast_signed(), tv_nsec: 0 };
+        while !is_so(self) {
+            let mut fds = [PollFd::new(&watch, PollFlags::IN)];
+            if poll(&mut fds, Some(&patience)).unwrap() == 0 {
+                return false;
+            }
+            rustix::io::read(&watch, &mut [0; 4096]).unwrap();
+        }
+        true
     }
 }
 

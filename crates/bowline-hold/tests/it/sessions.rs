@@ -262,3 +262,75 @@ fn a_list_names_sessions_without_their_secrets() {
     session.leave(Leave::Running);
     assert_eq!(list(), line(false));
 }
+
+#[test]
+fn a_session_that_is_forgotten_does_not_run_again() {
+    let place = Place::new(&[]);
+    let mut other = Session::start(&place, start(&["cat"], PIPES));
+    other.until(|session| !session.ups.is_empty());
+    let wanted = Start { keep_for: 0, ..start(&["sh", "-c", "echo ran >>ran"], PIPES) };
+    assert_eq!(Session::start(&place, wanted.clone()).ended(), Outcome::Success);
+    let mut again = Session::start(&place, wanted);
+    again.until(|_| false);
+    assert!(matches!(&again.end, Some(ClientEvent::Lost(_))), "{:?}", again.end);
+    assert_eq!(read(&place.file("ran")), "ran\n");
+    other.leave(Leave::HungUp);
+}
+
+#[test]
+fn a_command_waits_while_nobody_takes_its_output_and_nothing_is_lost() {
+    let place = Place::new(&["--replay-bytes", "1000"]);
+    let script =
+        "i=0; while [ $i -lt 30000 ]; do echo line $i; i=$((i+1)); done; echo >there; exit 2";
+    let wanted = start(&["sh", "-c", script], PIPES);
+    let mut session = Session::start(&place, wanted.clone());
+    session.until(|session| session.got() > 0);
+    let have = session.got() as u64;
+    let begun = session.text(Stream::Stdout);
+    session.leave(Leave::Running);
+    assert_eq!(read(&place.file("there")), "");
+    let mut other = Session::resume(&place, wanted.id, Mode::Take, Some([have, 0])).type_all("");
+    assert_eq!(other.ended(), Outcome::Exited(2));
+    let all: String = (0..30000).map(|i| format!("line {i}\n")).collect();
+    assert!(begun + &other.text(Stream::Stdout) == all);
+}
+
+#[test]
+fn the_oldest_output_of_a_terminal_goes_while_nobody_is_there() {
+    let place = Place::new(&[]);
+    let script =
+        "stty -onlcr; echo begun; head -c 3000000 /dev/zero | tr '\\0' x; echo >there; read l";
+    let wanted = start(&["sh", "-c", script], TERMINAL);
+    let mut session = Session::start(&place, wanted.clone());
+    session.until(|session| session.got() > 0);
+    session.leave(Leave::Running);
+    place.appears("there");
+    let mut other = Session::resume(&place, wanted.id, Mode::Take, None).type_all("\n");
+    assert_eq!(other.ended(), Outcome::Success);
+    assert!(other.got() < 200_000, "{}", other.got());
+}
+
+#[test]
+fn who_talks_nonsense_is_dropped_and_disturbs_nobody() {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+    let place = Place::new(&[]);
+    let mut session = Session::start(&place, start(&["cat"], PIPES));
+    session.until(|session| !session.ups.is_empty());
+    let silent = UnixStream::connect(place.path().join("socket")).unwrap();
+    for words in [&b"\x01"[..], b"\x02", b"GET / HTTP/1.1\r\n\r\n"] {
+        let mut peer = UnixStream::connect(place.path().join("socket")).unwrap();
+        peer.write_all(words).unwrap();
+        // It has descriptors to give, or is not heard.
+        assert!(!matches!(peer.read(&mut [0; 16]), Ok(1..)));
+    }
+    let mut connect = place.connect();
+    connect.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    let mut child = connect.spawn().unwrap();
+    let _ = child.stdin.take().unwrap().write_all(&noise(100_000));
+    // It is told that this was no request, after its HELLO.
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stdout.len() < 200, "{output:?}");
+    assert_eq!(session.type_all("x").ended(), Outcome::Success);
+    drop(silent);
+}

@@ -141,9 +141,9 @@ impl Machine for Carried {
             Carrier::Bytes(wire) => wire.outbox(ours),
             Carrier::Exec(session) => {
                 while !ours.is_empty() && session.outbox().len() < KEPT_OUTBOX_BYTES {
-                    for piece in ours.take(MESSAGE_BYTES) {
-                        session.send(Channel::Stdin, piece);
-                    }
+                    // Heads are small, and a message costs each hop as much as many bytes. What is
+                    // sent is kept as well, so that it would be copied to be masked.
+                    session.send(Channel::Stdin, ours.take(MESSAGE_BYTES).concat().into());
                 }
                 if ours.is_empty() && ours.is_finishing() {
                     session.finish(Channel::Stdin);
