@@ -9,33 +9,41 @@ use anyhow::{Context, Result, bail};
 use crate::{cargo, output, root, step};
 
 /// Where the programs are, below the workspace: `bowline-hold-ARCH`.
-pub const PLACE: &str = "target/hold";
+const PLACE: &str = "target/hold";
 /// All that are wanted.
 const ARCHITECTURES: [&str; 2] = ["x86_64", "aarch64"];
 
-/// Builds those that can be built. An architecture that is not this machine's and whose target is
-/// not installed is said, and no failure.
 pub fn run(words: &[String]) -> Result<()> {
     let wanted: Vec<&str> = match words {
         [] => ARCHITECTURES.to_vec(),
         [arch] if ARCHITECTURES.contains(&&**arch) => vec![arch],
         _ => bail!("cargo x hold [{}]", ARCHITECTURES.join("|")),
     };
-    let mut built = 0;
-    for arch in &wanted {
+    if build(&wanted)?.is_empty() {
+        bail!("nothing can be built");
+    }
+    Ok(())
+}
+
+/// Builds all that can be built here, and returns where they are.
+pub fn all() -> Result<Vec<PathBuf>> {
+    build(&ARCHITECTURES)
+}
+
+/// An architecture whose target is not installed is said, and no failure.
+fn build(wanted: &[&str]) -> Result<Vec<PathBuf>> {
+    let mut built = Vec::new();
+    for arch in wanted {
         if !has_target(arch)? {
             eprintln!("   {arch}: `rustup target add {}` first", target(arch));
             continue;
         }
-        let path = build(arch)?;
+        let path = build_one(arch)?;
         let bytes = fs::metadata(&path)?.len();
         eprintln!("   {}: {} KiB", path.display(), bytes.div_ceil(1024));
-        built += 1;
+        built.push(path);
     }
-    if built == 0 {
-        bail!("nothing can be built");
-    }
-    Ok(())
+    Ok(built)
 }
 
 fn target(arch: &str) -> String {
@@ -50,7 +58,7 @@ fn has_target(arch: &str) -> Result<bool> {
 }
 
 /// Builds one, and returns where it is.
-fn build(arch: &str) -> Result<PathBuf> {
+fn build_one(arch: &str) -> Result<PathBuf> {
     let target = target(arch);
     let name = "bowline-hold";
     let mut build = cargo(&["build", "--quiet", "--profile", "hold", "--package", name]);

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Value;
 
-use crate::{cargo, deny, output, root, step};
+use crate::{cargo, deny, hold, output, root, step};
 
 /// Below the workspace: all that is made here.
 const PLACE: &str = "target/dist";
@@ -240,6 +240,10 @@ fn archive(root: &Path, name: &str, target: &str, metadata: &Value) -> Result<()
     let folder = place.join(name);
     fs::create_dir_all(folder.join("completions"))?;
     fs::copy(&built, folder.join("bowline")).with_context(|| format!("{}", built.display()))?;
+    for path in hold::all()? {
+        let name = path.file_name().context("a program has a name")?;
+        fs::copy(&path, folder.join(name)).with_context(|| format!("{}", path.display()))?;
+    }
     for text in TEXTS {
         fs::copy(root.join(text), folder.join(text)).context(text)?;
     }

@@ -111,8 +111,10 @@ impl Watched {
             return Moved::Later;
         }
         let result = rustix::io::retry_on_intr(|| rustix::io::writev(&self.fd, slices));
+        let offered: usize = slices.iter().map(|slice| slice.len()).sum();
+        let is_full = result.is_ok_and(|written| written < offered) || result == Err(Errno::AGAIN);
         let moved = self.moved(now, result);
-        if moved == Moved::Later && self.flows() {
+        if is_full && self.flows() {
             self.paused_until = Some(now + PAUSE);
         }
         moved

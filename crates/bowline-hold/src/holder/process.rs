@@ -189,14 +189,13 @@ impl Process {
 
     /// A pipe is closed. A terminal's end of input are bytes, and have to be written.
     fn end_stdin(&mut self, now: Time) {
-        self.gets_no_more = false;
         match &mut self.stdin {
             Some(terminal) if self.has_terminal => {
-                // Where there is no room for a byte, nobody reads.
                 let typed = terminal::end_of_input(&*terminal, self.line_begun);
-                let _ = terminal.write(now, &[IoSlice::new(&typed)]);
+                let written = terminal.write(now, &[IoSlice::new(&typed)]);
+                self.gets_no_more = written == Moved::Later;
             }
-            _ => self.stdin = None,
+            _ => (self.stdin, self.gets_no_more) = (None, false),
         }
     }
 
