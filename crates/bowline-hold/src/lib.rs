@@ -6,9 +6,9 @@
 //! until the holder lets go of them. So bytes are carried once, and a connection that is killed
 //! costs its session nothing.
 //!
-//! - [`connect`] finds the holder of a directory, or begins one ([`begin`]).
-//! - [`holder`] is its loop: one thread, poll(2), no runtime.
-//! - [`directory`] says whose directory it is, and that there is one holder at most.
+//! - `connect` finds the holder of a directory, or begins one (`begin`).
+//! - `holder` is its loop: one thread, poll(2), no runtime.
+//! - `directory` says whose directory it is, and that there is one holder at most.
 #![warn(unnameable_types, unreachable_pub)]
 
 mod begin;
