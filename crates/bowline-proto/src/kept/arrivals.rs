@@ -18,7 +18,7 @@ pub(super) struct Arrivals {
     taken: u64,
     /// What the peer was told of, the end included.
     told: u64,
-    /// Up to where the peer counts what it may send ahead: from what it was told, or from the end of
+    /// Where the peer begins to count what it may send ahead: at what it was told, or at the end of
     /// a gap.
     allowed_from: u64,
     /// When the peer has to be told of what was taken.

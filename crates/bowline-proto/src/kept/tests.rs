@@ -422,8 +422,8 @@ fn a_client_that_was_away_does_not_take_the_session_back() {
     assert_eq!(turn_of(&said), Some(2));
     let (late, said) = resume(&mut host, None, 1);
     assert_eq!(late, None);
-    let is_refusal = |frame: &Frame| matches!(frame, Frame::Refused(refused) if refused.code == refused::TAKEN_OVER);
-    assert!(said.iter().any(is_refusal), "{said:?}");
+    let Some(Frame::Refused(refused)) = said.last() else { panic!("{said:?}") };
+    assert_eq!(refused.code, refused::TAKEN_OVER);
     assert!(host.has_client() && host.outbox(second.unwrap()).is_some());
     assert_eq!(turn_of(&resume(&mut host, None, 2).1), Some(2));
 }
@@ -436,8 +436,8 @@ fn whoever_comes_after_the_end_hears_of_it_again() {
     for have in [Some([0; 2]), None, None] {
         let (seat, said) = resume(&mut host, have, 0);
         let begins = if have.is_some() { 0 } else { 2 };
-        let is_state = |frame: &Frame| matches!(frame, Frame::State { outputs, .. } if *outputs == [begins, 0]);
-        assert!(said.iter().any(is_state), "{said:?}");
+        let Frame::State { outputs, .. } = &said[1] else { panic!("{said:?}") };
+        assert_eq!(*outputs, [begins, 0]);
         assert!(said.contains(&Frame::End(Stream::Stdout, 2)), "{said:?}");
         assert!(matches!(said.last(), Some(Frame::Outcome { .. })), "{said:?}");
         let acks = [Frame::Ack(Stream::Stdout, 3), Frame::Ack(Stream::Stderr, 1), Frame::Received];
