@@ -68,6 +68,13 @@ impl Link {
         Link { user, host, up: Lane::default(), down: Lane::default(), seated }
     }
 
+    fn seat(&self) -> Option<u32> {
+        match self.seated {
+            Seated::Seat(seat, _) => Some(seat),
+            _ => None,
+        }
+    }
+
     /// The host is gone.
     pub(super) fn forsake(&mut self, pieces: usize) {
         self.seated = Seated::Gone;
@@ -216,7 +223,7 @@ impl Place {
                 }
                 Next::Event(HostEvent::Left(number, loss)) => {
                     records.note(now, format_args!("host: seat {number} is over: {loss}"));
-                    let is_it = |link: &&mut Link| matches!(link.seated, Seated::Seat(seat, _) if seat == number);
+                    let is_it = |link: &&mut Link| link.seat() == Some(number);
                     if let Some(link) = links.iter_mut().flatten().find(is_it) {
                         link.seated = Seated::Seat(number, true);
                     }

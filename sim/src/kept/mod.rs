@@ -10,6 +10,7 @@ mod process;
 mod records;
 mod scenario;
 mod shrink;
+mod turns;
 mod user;
 mod wire;
 mod world;

@@ -108,6 +108,8 @@ pub enum Turn {
     Leave(Leave, Duration, Have),
     /// Another client goes on with the session.
     TakeOver(Have),
+    /// The same while the client that has it is without a connection.
+    TakeOverAway(Have),
     /// Another client looks.
     Look(Have),
     /// The same start comes from another client.
@@ -121,9 +123,15 @@ impl Scenario {
         let mut random = ChaCha8Rng::seed_from_u64(seed ^ 0x6b_65_70_74);
         let tty = random.random_bool(0.3);
         let large = random.random_bool(0.1);
-        let acts = (0..random.random_range(0..9)).map(|_| act(&mut random, tty, large)).collect();
-        let turns = (0..random.random_range(0..7)).map(|_| turn(&mut random)).collect();
-        let pause = Duration::from_millis([0, 0, 0, 20, 700][random.random_range(0..5)]);
+        let acts = (0..random.random_range(0..12)).map(|_| act(&mut random, tty, large)).collect();
+        let mut turns: Vec<(When, Turn)> =
+            (0..random.random_range(0..9)).map(|_| turn(&mut random)).collect();
+        if random.random_bool(0.1) {
+            // The answer to a start is lost, and the next connection leads elsewhere.
+            turns.push((When::Step(0), Turn::Beside));
+            turns.push((When::Step(3), Turn::Reset));
+        }
+        let pause = Duration::from_millis([0, 0, 20, 700, 3000][random.random_range(0..5)]);
         Scenario {
             seed,
             tty,
@@ -138,7 +146,7 @@ impl Scenario {
                 random.random_range(1..60_000),
             ],
             reads: (
-                if pause.is_zero() { 1 << 20 } else { random.random_range(1000..90_000) },
+                if pause.is_zero() { 1 << 20 } else { random.random_range(5000..60_000) },
                 pause,
             ),
             wire: Wire {
@@ -166,7 +174,7 @@ fn act(random: &mut ChaCha8Rng, tty: bool, large: bool) -> Act {
     match random.random_range(0..10) {
         0..5 => {
             let size = random.random_range(0..3 + usize::from(large));
-            let most = [2, 5000, 150_000, 3_000_000][size];
+            let most = [5000, 150_000, 600_000, 3_000_000][size];
             Act::Write(stream, random.random_range(1..most))
         }
         5..7 => Act::Read(random.random_range(1..120_000)),
@@ -179,28 +187,30 @@ fn act(random: &mut ChaCha8Rng, tty: bool, large: bool) -> Act {
 
 fn turn(random: &mut ChaCha8Rng) -> (When, Turn) {
     let when = if random.random_bool(0.6) {
-        let most = [40, 300, 2000][random.random_range(0..3)];
-        When::Step(random.random_range(1..most))
+        let most = [6, 40, 200, 1000][random.random_range(0..4)];
+        When::Step(random.random_range(0..most))
     } else {
         let most = [300, 5000, 60_000][random.random_range(0..3)];
         When::At(Duration::from_millis(random.random_range(0..most)))
     };
     let after = Duration::from_millis([0, 100, 4000, 50_000][random.random_range(0..4)]);
-    let have = [Have::Written, Have::Acknowledged, Have::Nothing][random.random_range(0..3)];
-    let turn = match random.random_range(0..40) {
-        0..4 => Turn::End,
-        4..14 => Turn::Reset,
-        14..17 => Turn::ResetAtClient,
-        17..20 => Turn::ResetAtHost,
-        20..23 => Turn::Stall(Duration::from_secs(random.random_range(1..40))),
-        23..25 => Turn::Outage(Duration::from_secs(random.random_range(1..60))),
-        25 => Turn::Restart,
-        26 => Turn::Beside,
-        27..31 => Turn::Kill(after, have),
-        31..33 => Turn::Leave(Leave::Running, after, have),
-        33 => Turn::Leave(Leave::HungUp, after, have),
-        34..36 => Turn::TakeOver(have),
-        36..39 => Turn::Look(have),
+    let have = [Have::Written, Have::Acknowledged, Have::Acknowledged, Have::Nothing];
+    let have = have[random.random_range(0..4)];
+    let turn = match random.random_range(0..45) {
+        0..3 => Turn::End,
+        3..12 => Turn::Reset,
+        12..14 => Turn::ResetAtClient,
+        14..17 => Turn::ResetAtHost,
+        17..20 => Turn::Stall(Duration::from_secs(random.random_range(1..40))),
+        20..22 => Turn::Outage(Duration::from_secs(random.random_range(1..60))),
+        22 => Turn::Restart,
+        23..25 => Turn::Beside,
+        25..33 => Turn::Kill(after, have),
+        33..35 => Turn::Leave(Leave::Running, after, have),
+        35 => Turn::Leave(Leave::HungUp, after, have),
+        36..38 => Turn::TakeOver(have),
+        38..41 => Turn::TakeOverAway(have),
+        41..44 => Turn::Look(have),
         _ => Turn::StartAgain,
     };
     (when, turn)

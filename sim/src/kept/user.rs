@@ -148,13 +148,7 @@ impl User {
             ClientEvent::Up(up) => self.up(up, others, records),
             ClientEvent::Data(stream, bytes) => self.data(stream, &bytes, others, records),
             ClientEvent::Gap(stream, bytes) => {
-                let seen = &mut self.lanes[lane(stream)];
-                seen.at += bytes;
-                // Without a terminal, only what somebody has is forgotten.
-                if !others.tty && seen.at > others.written[lane(stream)] {
-                    let how = format!("a gap up to {} of {stream:?}, which nobody has", seen.at);
-                    records.broke(Promise::OnceAndInOrder, how);
-                }
+                self.gap(stream, bytes, others, records);
             }
             ClientEvent::Eof(stream) => {
                 let seen = &mut self.lanes[lane(stream)];
@@ -195,6 +189,19 @@ impl User {
             seen.at = begins;
         }
         self.was_up = true;
+    }
+
+    /// Without a terminal, only what was acknowledged is forgotten: by whoever had the session
+    /// before, so that it is missed at the beginning alone, or by whoever has it.
+    fn gap(&mut self, stream: Stream, bytes: u64, others: Others, records: &mut Records) {
+        let (at, seen) = (lane(stream), &mut self.lanes[lane(stream)]);
+        let is_first = self.have.is_some_and(|have| have[at] == seen.at);
+        seen.at += bytes;
+        let is_had = seen.at <= others.written[at] && (is_first || self.mode == Mode::Look);
+        if !others.tty && !is_had {
+            let how = format!("a gap up to {} of {stream:?}, which nobody has", seen.at);
+            records.broke(Promise::OnceAndInOrder, how);
+        }
     }
 
     fn data(&mut self, stream: Stream, data: &[u8], others: Others, records: &mut Records) {

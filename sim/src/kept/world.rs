@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bowline_proto::kept::{Client, Id, Instance, Leave, Mode, Retry, Start, refused};
+use bowline_proto::kept::{Client, Id, Instance, Mode, Retry, Start, refused};
 use bowline_proto::session::{Size, Wants};
 use bowline_proto::time::earlier;
 use bowline_proto::{Machine, Time};
@@ -24,30 +24,31 @@ const ROUNDS: u64 = 400_000;
 
 /// Somebody who is about to come.
 #[derive(Clone, Copy, Debug)]
-struct Arrival {
-    at: Time,
-    mode: Mode,
-    have: Have,
+pub(super) struct Arrival {
+    pub(super) at: Time,
+    pub(super) mode: Mode,
+    pub(super) have: Have,
 }
 
-struct World<'a> {
-    scenario: &'a Scenario,
-    now: Time,
-    chance: ChaCha8Rng,
-    records: Records,
-    places: Vec<Place>,
-    links: Vec<Option<Link>>,
-    users: Vec<User>,
-    arrivals: Vec<Arrival>,
-    turns: Vec<(When, Turn)>,
+/// All that takes part.
+pub(super) struct World<'a> {
+    pub(super) scenario: &'a Scenario,
+    pub(super) now: Time,
+    pub(super) chance: ChaCha8Rng,
+    pub(super) records: Records,
+    pub(super) places: Vec<Place>,
+    pub(super) links: Vec<Option<Link>>,
+    pub(super) users: Vec<User>,
+    pub(super) arrivals: Vec<Arrival>,
+    pub(super) turns: Vec<(When, Turn)>,
     /// No connection can be made until then.
-    outage: Time,
+    pub(super) outage: Time,
     starts: u32,
     /// What the process has written, and how it ended.
     others: Others,
     results: u8,
     /// Two clients have started it.
-    is_twice: bool,
+    pub(super) is_twice: bool,
     rounds: u64,
 }
 
@@ -92,7 +93,7 @@ impl World<'_> {
     }
 
     /// A client with the one start that there is.
-    fn start(&mut self) {
+    pub(super) fn start(&mut self) {
         let tty = self.scenario.tty;
         let start = Start {
             id: Id(ID),
@@ -117,7 +118,7 @@ impl World<'_> {
     }
 
     /// Somebody with the id alone.
-    fn resume(&mut self, mode: Mode, have: Have) {
+    pub(super) fn resume(&mut self, mode: Mode, have: Have) {
         let have = match have {
             Have::Written => Some(self.written()),
             Have::Acknowledged => None,
@@ -200,7 +201,7 @@ impl World<'_> {
     }
 
     /// A client's end of a connection is dropped.
-    fn abandon(&mut self, link: usize) {
+    pub(super) fn abandon(&mut self, link: usize) {
         if let Some(link) = &mut self.links[link] {
             link.down.lose_all();
             let pieces = self.chance.random_range(0..=link.up.pieces());
@@ -403,87 +404,6 @@ impl World<'_> {
             self.results -= 1;
             self.resume(Mode::Take, Have::Acknowledged);
         }
-    }
-
-    fn turn(&mut self, turn: Turn) {
-        let taker = self.users.iter().rposition(|user| user.takes() && user.last.is_none());
-        let link = taker.and_then(|taker| self.users[taker].link);
-        match turn {
-            Turn::Outage(pause) => self.outage = self.now + pause,
-            // Of two clients that start it, none knows where the other one has.
-            Turn::Restart | Turn::Beside if self.is_twice => {}
-            Turn::StartAgain if self.places.len() > 1 => {}
-            Turn::Restart => self.restart(),
-            Turn::Beside => self.open_place(),
-            Turn::TakeOver(have) => self.resume(Mode::Take, have),
-            Turn::Look(have) => self.resume(Mode::Look, have),
-            Turn::StartAgain => {
-                self.is_twice = true;
-                self.start();
-            }
-            Turn::Kill(after, have) => self.replace(taker, None, after, have),
-            Turn::Leave(how, after, have) => self.replace(taker, Some(how), after, have),
-            _ => self.strike(link, turn),
-        }
-    }
-
-    fn strike(&mut self, link: Option<usize>, turn: Turn) {
-        let Some(Some(link)) = link.and_then(|link| self.links.get_mut(link)) else { return };
-        let (up, down) = (link.up.pieces(), link.down.pieces());
-        let (up, down) = (self.chance.random_range(0..=up), self.chance.random_range(0..=down));
-        match turn {
-            Turn::End => {
-                link.up.end();
-                link.down.end();
-            }
-            Turn::ResetAtClient => {
-                link.up.lose_all();
-                link.down.cut(down);
-            }
-            Turn::ResetAtHost => {
-                link.up.cut(up);
-                link.down.lose_all();
-            }
-            Turn::Stall(pause) => {
-                link.up.stall(self.now, pause);
-                link.down.stall(self.now, pause);
-            }
-            _ => {
-                link.up.cut(up);
-                link.down.cut(down);
-            }
-        }
-    }
-
-    fn open_place(&mut self) {
-        let number = self.places.len() as u8;
-        self.places.push(Place::new(Instance([number + 1; 16])));
-    }
-
-    /// All hosts end as if they were killed, and a new one comes.
-    fn restart(&mut self) {
-        for place in &mut self.places {
-            (place.lives, place.session) = (false, None);
-        }
-        for link in self.links.iter_mut().flatten() {
-            let pieces = self.chance.random_range(0..=link.down.pieces());
-            link.forsake(pieces);
-        }
-        self.open_place();
-    }
-
-    /// A client goes, with or without a word, and another one comes.
-    fn replace(&mut self, taker: Option<usize>, how: Option<Leave>, after: Duration, have: Have) {
-        let Some(taker) = taker else { return };
-        let user = &mut self.users[taker];
-        user.last = Some(Last::Gone);
-        user.connects_at = None;
-        if let Some(how) = how {
-            user.client.leave(how);
-        } else if let Some(link) = user.link.take() {
-            self.abandon(link);
-        }
-        self.arrivals.push(Arrival { at: self.now + after, mode: Mode::Take, have });
     }
 
     /// Nothing happens any more: nobody may still want something, and nothing may be held.
