@@ -8,6 +8,7 @@ mod many;
 mod runtime;
 mod slow;
 mod upstream;
+mod upstream_echo;
 mod watches;
 
 use std::pin::Pin;
@@ -160,6 +161,11 @@ pub const LINES: &[Line] = &[
         name: "upstream-opened-closed",
         about: "20,000 sessions opened and closed before a real API server",
         run: |place, row| Box::pin(upstream::opened_and_closed(place, row)),
+    },
+    Line {
+        name: "upstream-echo",
+        about: "100 terminals beside a download, before an API server: p99 under 50 ms",
+        run: |place, row| Box::pin(upstream_echo::echo(place, row)),
     },
     Line {
         name: "upstream-watches",

@@ -40,8 +40,14 @@ const ECHO_P99_MS: f64 = 50.0;
 
 pub async fn echo(place: &Place, row: &mut Row) -> Result<()> {
     let (roles, clients, before) = start(place).await?;
+    echoes_beside(row, &clients, 8 * GB).await?;
+    finish(row, roles, before).await
+}
+
+/// People at terminals beside a download of so many bytes, which is to outlast them.
+pub async fn echoes_beside(row: &mut Row, clients: &Clients, bytes: u64) -> Result<()> {
     row.begin();
-    let size = (8 * GB).to_string();
+    let size = bytes.to_string();
     let mut bulk = clients.process(&[], &["head", "-c", &size, "/dev/zero"]).spawn()?;
     let deadline = Instant::now() + TYPING;
     let mut terminals = JoinSet::new();
@@ -65,7 +71,7 @@ pub async fn echo(place: &Place, row: &mut Row) -> Result<()> {
     echoes.sort_unstable();
     row.note(format!("{} echoes, p50 {:.1} ms", echoes.len(), percentile(&echoes, 0.5)));
     row.at_most("p99", percentile(&echoes, 0.99), ECHO_P99_MS, "ms");
-    finish(row, roles, before).await
+    Ok(())
 }
 
 /// Of sorted times, the one that so many are not above, in milliseconds.
