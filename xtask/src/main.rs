@@ -150,13 +150,13 @@ fn interop() -> Result<()> {
     last_step("interop", tests(&[&skips[..], &["--test-threads=1"]].concat()))
 }
 
-/// Modules whose tests wait for patience to end, for a rotation or for a roll-out, and need little of
-/// the machine meanwhile.
+/// Modules whose tests wait for patience to end, for a rotation or for a roll-out, and need little
+/// of the machine meanwhile.
 const MOSTLY_WAIT: [&str; 5] =
     ["cri_ends::", "cri_logs::", "ends::", "chart_rollout::", "gateway_drain::"];
 
-/// Builds what the gateway's image has: a program that needs no library. It is not to be fast, and so
-/// is built as fast as can be.
+/// Builds what the gateway's image has: a program that needs no library. It is not to be fast, and
+/// so is built as fast as can be.
 fn build_static() -> Result<()> {
     let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
     let mut library = Command::new("rustc");

@@ -1,7 +1,6 @@
 //! `bowline exec`: what is asked for to a session between this program's ends and a container's.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use bowline_client::RemoteCommand;
 use bowline_io::stdio::Input;
@@ -13,7 +12,7 @@ use crate::args::exec::{Exec, Keep};
 use crate::cluster_access::{self, ClusterAccess, env};
 use crate::detach;
 use crate::keep::{self, Local};
-use crate::known_sessions::{Known, Place};
+use crate::known_sessions::{self, Known, Place};
 use crate::outcome::{self, Exit};
 use crate::print;
 use crate::remote::{self, LocalEnds};
@@ -76,7 +75,7 @@ async fn kept(
         command: words(asked)?,
         stdin: asked.stdin,
         tty,
-        started: SystemTime::now(),
+        started: known_sessions::now(),
     };
     if let Err(error) = known.save() {
         print::line(format_args!("warning: the session cannot be written down: {error}"));

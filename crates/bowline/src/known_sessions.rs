@@ -118,6 +118,12 @@ impl Known {
     }
 }
 
+/// The date, by which lists show how old a session is.
+#[expect(clippy::disallowed_methods, reason = "it is only shown")]
+pub fn now() -> SystemTime {
+    SystemTime::now()
+}
+
 /// All of them, the oldest first. A file that cannot be read is passed over.
 pub fn all() -> Vec<Known> {
     let Some(entries) = directory().and_then(|directory| std::fs::read_dir(directory).ok()) else {

@@ -1,7 +1,6 @@
 //! `bowline session`: to what was started before, from here or from elsewhere.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use bowline_client::kept::KeptCommand;
 
@@ -34,7 +33,7 @@ fn list() -> Exit {
     }
     let mut text = format!("{:<10}{:<8}{:<32}COMMAND\n", "NAME", "AGE", "CONTAINER");
     for Known { place, command, started, .. } in all {
-        let age = SystemTime::now().duration_since(started).unwrap_or_default().as_secs();
+        let age = known_sessions::now().duration_since(started).unwrap_or_default().as_secs();
         let age = match age {
             0..60 => format!("{age}s"),
             60..3600 => format!("{}m", age / 60),

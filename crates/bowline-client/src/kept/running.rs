@@ -280,8 +280,8 @@ impl Running {
         }
     }
 
-    /// Moves output to where it belongs. Ready with what is certainly there: bytes that a writer has
-    /// only taken would be lost with this program, and nobody would send them again.
+    /// Moves output to where it belongs. Ready with what is certainly there: bytes that a writer
+    /// has only taken would be lost with this program, and nobody would send them again.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(Stream, usize), EndError>> {
         let sinks = [&mut self.ends.stdout, &mut self.ends.stderr];
         let outputs = self.outputs.iter_mut().zip(&mut self.unflushed_bytes).zip(sinks);

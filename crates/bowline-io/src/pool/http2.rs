@@ -221,8 +221,9 @@ fn length<B>(answer: &Response<B>) -> Option<u64> {
     answer.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// Waits until a stream is there for the server as well: what is asked for while the server says that
-/// it goes away may never be, and its body must be whole for another server. False if it has ended.
+/// Waits until a stream is there for the server as well: what is asked for while the server says
+/// that it goes away may never be, and its body must be whole for another server. False if it has
+/// ended.
 async fn is_open(stream: &mut SendStream<Bytes>) -> bool {
     stream.reserve_capacity(1);
     let is_open = has_capacity(stream).await;

@@ -2,9 +2,10 @@
 //! else HTTP/1.1.
 //!
 //! `connections.rs` says which connection takes a request, and when another one is made;
-//! `connect.rs` makes it, and `http2.rs` has what is special about HTTP/2. An answer's body comes as the server sends it, and little is read that
-//! nobody takes. How long an answer may take is the caller's to say: a watch may be silent for
-//! hours. That the server is gone is found all the same, by pings.
+//! `connect.rs` makes it, and `http2.rs` has what is special about HTTP/2. An answer's body comes as
+//! the server sends it, and little is read that nobody takes. How long an answer may take is the
+//! caller's to say: a watch may be silent for hours. That the server is gone is found all the same,
+//! by pings.
 
 mod alone;
 mod body;
@@ -93,8 +94,8 @@ impl Pool {
     ///
     /// A request that no server has begun is sent again: always if nothing of it was sent, and a
     /// GET, HEAD, OPTIONS or TRACE also if a kept connection broke, which the server may have ended
-    /// just then. None is of whose body more was taken than is kept (64 KiB). If credentials are refused and the source has
-    /// others, it is sent again with those.
+    /// just then. None is of whose body more was taken than is kept (64 KiB). If credentials are
+    /// refused and the source has others, it is sent again with those.
     ///
     /// Dropped before it is done, it cancels the request; so does dropping the answer.
     ///

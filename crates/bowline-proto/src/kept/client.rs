@@ -265,7 +265,8 @@ impl Client {
         }
     }
 
-    /// Half of the wait is certain, half by chance, so that clients of one host do not come at once.
+    /// Half of the wait is certain, half by chance, so that clients of one host do not come at
+    /// once.
     fn wait_for_next(&mut self, now: Time) {
         let half = self.wait / 2;
         let chance = f64::from(self.chance.next_u32()) / f64::from(u32::MAX);

@@ -268,7 +268,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
     fn every_byte_comes_once_whatever_is_cut(seed: u64, lengths: [u32; 3]) {
-        let [stdin, stdout, stderr] = [0, 1, 2].map(|at| noise(lengths[at] as usize % 300_000, seed ^ at as u64));
+        let bytes = |at: usize| noise(lengths[at] as usize % 300_000, seed ^ at as u64);
+        let [stdin, stdout, stderr] = [0, 1, 2].map(bytes);
         let mut world = World::new(seed, &stdin, [&stdout, &stderr]);
         world.run(2000);
         let Some(ClientEvent::Ended(status)) = &world.end else { panic!("{:?}", world.end) };
@@ -279,7 +280,10 @@ proptest! {
     }
 
     #[test]
-    fn what_is_written_is_read(frames in prop::collection::vec(frame(), 1..20), step in 1..200_usize) {
+    fn what_is_written_is_read(
+        frames in prop::collection::vec(frame(), 1..20),
+        step in 1..200_usize,
+    ) {
         let mut outbox = Outbox::new();
         frames.iter().for_each(|frame| frame.write(&mut outbox));
         let mut bytes = Vec::new();
