@@ -333,6 +333,8 @@ pub struct Reader {
     input: BytesMut,
     /// What is left of the bytes of DATA, and where they belong.
     data: Option<(Stream, u64, usize)>,
+    /// What is wrong with what came.
+    fault: Option<&'static str>,
 }
 
 impl fmt::Debug for Reader {
@@ -345,6 +347,9 @@ impl fmt::Debug for Reader {
 impl Reader {
     /// Takes the next bytes.
     pub fn receive(&mut self, input: BytesMut) {
+        if self.fault.is_some() {
+            return;
+        }
         if self.input.is_empty() {
             self.input = input;
         } else {
@@ -363,6 +368,18 @@ impl Reader {
     /// # Errors
     /// What is wrong with the bytes. Nothing can be read behind it.
     pub fn frame(&mut self) -> Flow {
+        if let Some(fault) = self.fault {
+            return Err(fault);
+        }
+        let next = self.next_frame();
+        if let Err(fault) = next {
+            self.fault = Some(fault);
+            self.input = BytesMut::new();
+        }
+        next
+    }
+
+    fn next_frame(&mut self) -> Flow {
         loop {
             if let Some((stream, offset, left)) = self.data.take() {
                 if self.input.is_empty() {
