@@ -141,19 +141,10 @@ fn interop() -> Result<()> {
         tests.args(words).env("BOWLINE_CLUSTER", &cluster.0);
         tests
     };
-    // What waits does so together; of the others, each has the machine for itself.
-    step("interop, what only waits", tests(&["waits::", "--test-threads=8"]))?;
-    step("interop, what mostly waits", tests(&[&MOSTLY_WAIT[..], &["--test-threads=3"]].concat()))?;
-    let skips: Vec<String> =
-        ["waits::"].iter().chain(&MOSTLY_WAIT).map(|name| format!("--skip={name}")).collect();
-    let skips: Vec<&str> = skips.iter().map(String::as_str).collect();
-    last_step("interop", tests(&[&skips[..], &["--test-threads=1"]].concat()))
+    // What mostly waits waits together; of the others, each has the machine for itself.
+    step("interop, what waits", tests(&["waits::", "--test-threads=8"]))?;
+    last_step("interop", tests(&["--skip=waits::", "--test-threads=1"]))
 }
-
-/// Modules whose tests wait for patience to end, for a rotation or for a roll-out, and need little
-/// of the machine meanwhile.
-const MOSTLY_WAIT: [&str; 5] =
-    ["cri_ends::", "cri_logs::", "ends::", "chart_rollout::", "gateway_drain::"];
 
 /// Builds what the gateway's image has: a program that needs no library. It is not to be fast, and
 /// so is built as fast as can be.

@@ -139,7 +139,7 @@ fn settled(result: Option<Result<Ended, EndError>>) -> Result<Ended, EndError> {
 }
 
 /// What a session's hooks are told of its end.
-fn told(result: Option<&Result<Ended, EndError>>) -> End {
+pub(crate) fn told(result: Option<&Result<Ended, EndError>>) -> End {
     match result {
         Some(Ok(Ended::Known(outcome))) => End::Outcome(outcome.clone()),
         Some(Ok(Ended::Lost { loss, .. })) => End::Lost(loss.to_string()),

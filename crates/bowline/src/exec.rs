@@ -82,10 +82,14 @@ async fn kept(
     }
     let server = cluster.api.authority();
     if keep.detach {
-        let left = command.detach().await;
-        if let Err(error) = left {
-            known.forget();
-            return Ok(keep::exit_of(Err(remote::Failure::Session(error)), &server));
+        let left = command.detach().await.map(|()| None).map_err(remote::Failure::Session);
+        if left.is_err() {
+            if keep::is_over(&left) {
+                known.forget();
+            } else {
+                print::line(format_args!("The session may be there: {}", known.place));
+            }
+            return Ok(keep::exit_of(left, &server, tty));
         }
         let line = format!("{}\n", known.place);
         return Ok(match print::raw(line.as_bytes()) {
@@ -102,12 +106,11 @@ async fn kept(
         program: program.to_owned(),
     };
     let result = keep::run(command, local).await;
-    // What has ended is of no use to come back to.
-    let is_over = matches!(&result, Ok(Some(_)) | Err(remote::Failure::Session(_)));
-    if is_over {
+    // A program that was waited for has had its result.
+    if keep::is_over(&result) {
         known.forget();
     }
-    Ok(keep::exit_of(result, &server))
+    Ok(keep::exit_of(result, &server, tty))
 }
 
 /// The pod, and the namespace that it is in.

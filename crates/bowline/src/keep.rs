@@ -1,10 +1,12 @@
 //! A kept session and this program's own ends: words about what happens to it, signals, keys.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
-use bowline_client::kept::{Change, Goodbye, KeptCommand, KeptEnd, Refused, Stream};
-use bowline_client::{Ends, Error};
+use bowline_client::kept::{Change, Goodbye, KeptCommand, KeptEnd, Refused, Stream, refused};
+use bowline_client::{Ended, Ends, Error};
 use bowline_io::stdio::{Input, Output};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
@@ -65,7 +67,8 @@ fn beside() -> Option<PathBuf> {
 pub async fn run(command: KeptCommand, local: Local) -> Result<Option<KeptEnd>, Failure> {
     let failed =
         |error: std::io::Error| Failure::Local(Exit::refused(format_args!("terminal: {error}")));
-    let hang_ups = signals().map_err(failed)?;
+    let signalled = Arc::new(AtomicI32::new(0));
+    let hang_ups = signals(signalled.clone()).map_err(failed)?;
     let raw = if local.tty { Some(Raw::enter().map_err(failed)?) } else { None };
     let mut ends = Ends::default();
     ends.stdout = Box::new(Output::stdout());
@@ -83,6 +86,11 @@ pub async fn run(command: KeptCommand, local: Local) -> Result<Option<KeptEnd>, 
     let left = left(detached, hang_ups);
     let result = command.run_until(left).await;
     drop(raw);
+    // As every program that such a signal ends, once the command was told.
+    let signal = signalled.load(Ordering::Relaxed);
+    if signal != 0 {
+        let _ = signal_hook::low_level::emulate_default_handler(signal);
+    }
     if matches!(result, Ok(None)) && !local.quiet {
         print::line(format_args!(
             "The session was left. Go on with it: {} session resume {}",
@@ -112,44 +120,41 @@ async fn left(
     }
 }
 
-/// Resolves at Ctrl-C or SIGTERM: then the command is to end, as without `--keep`. A terminal that
-/// is closed is none of them: its session is kept.
-fn signals() -> std::io::Result<impl Future<Output = ()>> {
+/// Resolves at Ctrl-C or SIGTERM, and says which: then the command is to end, as without `--keep`.
+/// A terminal that is closed is none of them: its session is kept.
+fn signals(which: Arc<AtomicI32>) -> std::io::Result<impl Future<Output = ()>> {
     let (mut interrupt, mut terminate) =
         (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
+        let signal = tokio::select! {
+            _ = interrupt.recv() => signal_hook::consts::SIGINT,
+            _ = terminate.recv() => signal_hook::consts::SIGTERM,
+        };
+        which.store(signal, Ordering::Relaxed);
     })
 }
 
 /// Says on stderr what happens to the session.
 fn said(quiet: bool) -> impl Fn(Change) + Send + Sync {
-    move |change| {
-        if quiet {
-            return;
+    move |change| match change {
+        Change::Gap(stream, bytes) => {
+            let name = if stream == Stream::Stderr { "stderr" } else { "stdout" };
+            print::line(format_args!("{bytes} bytes of {name} are missing here."));
         }
-        match change {
-            Change::Lost(loss) => {
-                print::line(format_args!("The connection is lost: {loss}. The command runs on."));
-            }
-            Change::StillLost(_) => {}
-            Change::Restored(away) => {
-                print::line(format_args!("The session goes on after {}.", seconds(away)));
-            }
-            Change::Gap(stream, bytes) => {
-                let name = if stream == Stream::Stderr { "stderr" } else { "stdout" };
-                print::line(format_args!("{bytes} bytes of {name} are missing here."));
-            }
-            Change::Up { started: false, outputs: [stdout, stderr] } => {
-                print::line(format_args!(
-                    "The session goes on at byte {stdout} of stdout and {stderr} of stderr."
-                ));
-            }
-            _ => {}
+        _ if quiet => {}
+        Change::Lost(loss) => {
+            print::line(format_args!("The connection is lost: {loss}. The command runs on."));
         }
+        Change::StillLost(_) => {}
+        Change::Restored(away) => {
+            print::line(format_args!("The session goes on after {}.", seconds(away)));
+        }
+        Change::Up { started: false, outputs: [stdout, stderr] } => {
+            print::line(format_args!(
+                "The session goes on at byte {stdout} of stdout and {stderr} of stderr."
+            ));
+        }
+        _ => {}
     }
 }
 
@@ -157,15 +162,51 @@ fn seconds(time: Duration) -> String {
     format!("{:.1} s", time.as_secs_f64())
 }
 
-/// The exit of a session. `server` is the API server's address.
-pub fn exit_of(result: Result<Option<KeptEnd>, Failure>, server: &str) -> Exit {
+/// The exit of a session. `server` is the API server's address. Output of a terminal may have gaps;
+/// other output that has some is not taken for complete.
+pub fn exit_of(result: Result<Option<KeptEnd>, Failure>, server: &str, tty: bool) -> Exit {
     match result {
+        Ok(Some(KeptEnd { missed_bytes, ended: Ended::Known(outcome), .. }))
+            if missed_bytes > 0 && !tty =>
+        {
+            let end = match outcome.code() {
+                Some(code) => format!("the command ended with exit code {code}"),
+                None => "the command could not be run".to_owned(),
+            };
+            let line = format!("error: {missed_bytes} bytes of output are missing; {end}");
+            Exit { code: outcome::LOST, lines: vec![line] }
+        }
         Ok(Some(end)) => outcome::of_exec(Ok(end.ended), server),
-        // By keys it is a success; by a signal the shell's code is the signal's matter.
         Ok(None) => Exit::success(),
         Err(Failure::Session(Error::NotKept(Refused { text, .. }))) => {
             Exit { code: outcome::LOST, lines: vec![format!("error: {text}")] }
         }
         Err(failure) => outcome::of_exec(Err(failure), server),
+    }
+}
+
+/// Whether whoever would keep the session does not know it.
+pub fn is_unknown(result: &Result<Option<KeptEnd>, Failure>) -> bool {
+    let is_unknown = |refused: &Refused| refused.code == refused::UNKNOWN;
+    matches!(result, Err(Failure::Session(Error::NotKept(refused))) if is_unknown(refused))
+}
+
+/// Whether nobody can come back to a session that ended so for its client: it has ended, is not
+/// known, or never began.
+pub fn is_over(result: &Result<Option<KeptEnd>, Failure>) -> bool {
+    match result {
+        Ok(Some(end)) => matches!(end.ended, Ended::Known(_)),
+        Err(Failure::Session(Error::NotKept(refused))) => matches!(
+            refused.code,
+            refused::UNKNOWN
+                | refused::BAD_REQUEST
+                | refused::CONFLICT
+                | refused::TOO_MANY
+                | refused::NOT_STARTED
+        ),
+        Err(Failure::Session(error)) => {
+            matches!(error, Error::Upgrade(_) | Error::NoProgram | Error::NoPlace(_))
+        }
+        Ok(None) | Err(Failure::Local(_)) => false,
     }
 }

@@ -111,7 +111,11 @@ async fn resume(
     } else {
         keep::run(command, local).await
     };
-    Ok(keep::exit_of(result, &cluster.api.authority()))
+    let is_ended = matches!(asked.action, Action::End(_)) && result.is_ok();
+    if let Some(known) = known.filter(|_| is_ended || keep::is_unknown(&result)) {
+        known.forget();
+    }
+    Ok(keep::exit_of(result, &cluster.api.authority(), tty))
 }
 
 fn command(

@@ -27,7 +27,6 @@ pub(super) struct Connector {
     wants: Wants,
     program: Option<Bytes>,
     way: Way,
-    is_first: bool,
 }
 
 /// How the host is reached.
@@ -56,7 +55,7 @@ impl Connector {
         wants: Wants,
         program: Option<Bytes>,
     ) -> Connector {
-        Connector { client, options, wants, program, way: Way::Unknown, is_first: true }
+        Connector { client, options, wants, program, way: Way::Unknown }
     }
 
     /// Makes the next connection, which starts the session or resumes it.
@@ -66,11 +65,7 @@ impl Connector {
     ) -> Result<(Upgraded, Carrier), NoConnection> {
         let result = match &self.way {
             Way::Unknown => match self.node(resumes).await {
-                Err(Error::Upgrade(UpgradeError::Refused(refused))) if !is_final(&refused) => {
-                    self.way = Way::Program(None);
-                    self.program().await
-                }
-                Err(Error::Upgrade(UpgradeError::NotUpgraded(_))) => {
+                Err(Error::Upgrade(error)) if does_not_know(&error, resumes) => {
                     self.way = Way::Program(None);
                     self.program().await
                 }
@@ -83,7 +78,6 @@ impl Connector {
             Way::Node => self.node(resumes).await,
             Way::Program(_) => self.program().await,
         };
-        self.is_first &= result.is_err();
         result.map_err(|error| match error {
             Error::Upgrade(UpgradeError::Refused(refused)) if is_final(&refused) => {
                 NoConnection::Ever(Error::Upgrade(UpgradeError::Refused(refused)))
@@ -100,11 +94,6 @@ impl Connector {
         }
     }
 
-    /// A client for connections that belong to what was admitted.
-    fn client(&self) -> Client {
-        if self.is_first { self.client.clone() } else { self.client.inside() }
-    }
-
     async fn node(&self, resumes: bool) -> Result<(Upgraded, Carrier), Error> {
         let mut options = self.options.clone();
         if resumes {
@@ -119,7 +108,7 @@ impl Connector {
     }
 
     async fn program(&mut self) -> Result<(Upgraded, Carrier), Error> {
-        let client = self.client();
+        let client = self.client.clone();
         let Way::Program(placed) = &mut self.way else { return Err(Error::NoProgram) };
         let placed = match placed {
             Some(placed) => placed,
@@ -139,6 +128,20 @@ impl Connector {
         };
         let opened = open(&client, &options, true).await?;
         Ok((opened.connection, Carrier::Exec(opened.session)))
+    }
+}
+
+/// Whether this is how a server answers that does not know the protocol, or a box on the way. A
+/// session that is there is not looked for elsewhere because of a connection that was cut.
+fn does_not_know(error: &UpgradeError, resumes: bool) -> bool {
+    match error {
+        UpgradeError::NotUpgraded(_) => true,
+        UpgradeError::Refused(refused) => {
+            matches!(refused.code, 400 | 403 | 404 | 405 | 426 | 501) && !is_final(refused)
+        }
+        UpgradeError::Redirected(_) => !resumes,
+        UpgradeError::Http(error) => error.is_cut() && !resumes,
+        _ => false,
     }
 }
 

@@ -19,7 +19,7 @@ use bowline_proto::kept::{Mode, Start};
 use bowline_proto::session::{Loss, Size};
 use bytes::Bytes;
 
-pub use bowline_proto::kept::{Id, Instance, Refused, Stream};
+pub use bowline_proto::kept::{Id, Instance, Refused, Stream, refused};
 
 use crate::client::Client;
 use crate::command::RemoteCommand;
@@ -254,9 +254,11 @@ impl KeptCommand {
                 bowline_proto::kept::Client::resume(now, id, mode, have, retry)
             }
         };
-        let options = Options { env: Vec::new(), ..self.options.clone() };
-        let connector = Connector::new(self.client.clone(), options, wants, self.program.clone());
-        let running = Running::new(machine, self.keep_for, self.ends, self.tell, self.leaves);
+        let pending = self.client.admit(self.options.record(&self.client))?;
+        let (client, options) = (self.client.inside(), self.options.clone());
+        let connector = Connector::new(client, options, wants, self.program.clone());
+        let running =
+            Running::new(machine, self.keep_for, self.ends, self.tell, self.leaves, pending);
         running.run(connector, stop).await
     }
 }

@@ -10,23 +10,24 @@ use std::time::Duration;
 use bowline_io::clock::Clock;
 use bowline_io::drive::{self, Driver, Step, WriteQueue};
 use bowline_io::random;
+use bowline_io::record::{self, Pending};
 use bowline_proto::kept::{
     Carried, Client as Session, ClientEvent as Event, Connected, Leave, Retry, Stream,
 };
 use bowline_proto::queue::compacted;
-use bowline_proto::session::{Cause, Loss, Size};
+use bowline_proto::session::{Cause, Loss, Size, Status};
 use bowline_proto::{Machine, Next, Time, limits};
 use bytes::BytesMut;
 use tokio::io::AsyncWrite as _;
 use tokio::time::{sleep_until, timeout};
 
 use super::connect::{Connector, NoConnection};
-use super::{Change, Goodbye, KeptEnd};
+use super::{Change, Goodbye, KeptEnd, Refused};
 use crate::error::Error;
-use crate::session::{EndError, Ended, Ends, NextSize, next_size};
+use crate::session::{EndError, Ended, Ends, NextSize, next_size, told};
 
 /// How long a goodbye may take.
-const GOODBYE: Duration = Duration::from_secs(1);
+const GOODBYE: Duration = Duration::from_secs(5);
 
 /// A session and the caller's ends.
 pub(super) struct Running {
@@ -44,7 +45,12 @@ pub(super) struct Running {
     received_bytes: u64,
     missed_bytes: u64,
     end: Option<Result<Ended, Error>>,
+    /// The session, until it is there, and then its hooks.
+    pending: Option<Pending>,
+    record: Option<record::Running>,
     is_left: bool,
+    /// The other end knows that it was left.
+    is_told: bool,
 }
 
 /// What the caller's ends have done.
@@ -57,6 +63,20 @@ pub(super) enum Act {
 type Acted = Result<Act, EndError>;
 
 const OUTPUTS: [(Stream, &str); 2] = [(Stream::Stdout, "stdout"), (Stream::Stderr, "stderr")];
+
+/// What the program in the container says of why it does not carry a session.
+fn not_run(carried: &Carried, status: &Status) -> String {
+    let (errors, ended) = (carried.errors(), status.text());
+    let said = if errors.trim().is_empty() { &ended } else { &errors };
+    format!("the program in the container says: {}", said.trim())
+}
+
+/// Whoever keeps the session takes this client for one that has vanished.
+fn not_told() -> Error {
+    let text = "the session is there, and could not be told that its client leaves: it is hung up \
+                unless a client comes back in time";
+    Error::NotKept(Refused { code: 0, text: text.into() })
+}
 
 fn leave(goodbye: Goodbye) -> Leave {
     match goodbye {
@@ -72,6 +92,7 @@ impl Running {
         ends: Ends,
         tell: Arc<dyn Fn(Change) + Send + Sync>,
         leaves: Option<Goodbye>,
+        pending: Pending,
     ) -> Running {
         let clock = Clock::start();
         let retry = Retry { give_up_after: keep_for, seed: random::bytes() };
@@ -88,7 +109,10 @@ impl Running {
             received_bytes: 0,
             missed_bytes: 0,
             end: None,
+            pending: Some(pending),
+            record: None,
             is_left: false,
+            is_told: false,
         }
     }
 
@@ -102,7 +126,7 @@ impl Running {
         let mut driver: Option<Driver<_, Carried>> = None;
         loop {
             if self.is_left {
-                return Ok(None);
+                return if self.is_told { Ok(None) } else { Err(not_told()) };
             }
             if self.end.is_some() && self.outputs.iter().all(WriteQueue::is_empty) {
                 break;
@@ -116,7 +140,10 @@ impl Running {
             let stepped = tokio::select! {
                 stepped = step => stepped,
                 goodbye = &mut stop => {
-                    self.leave(driver, leave(goodbye)).await;
+                    if let Some(driver) = &mut driver {
+                        driver.machine().client().leave(leave(goodbye));
+                        self.is_told = Running::goodbye(driver).await;
+                    }
                     return Ok(None);
                 }
             };
@@ -126,22 +153,41 @@ impl Running {
                 }
                 Ok(Some(Connection::Down)) => {
                     let gone = driver.take().map(Driver::into_machine);
-                    if gone.as_ref().is_some_and(|carried| carried.status().is_some()) {
+                    if let Some(carried) = &gone
+                        && let Some(status) = carried.status()
+                    {
                         connector.look_again();
+                        if !status.outcome().is_success() && self.is_new(carried) {
+                            return Err(Error::NoPlace(not_run(carried, status)));
+                        }
                     }
                     self.session = gone.map(Carried::into_client).or(self.session.take());
                 }
                 Ok(None) => {}
                 Err(error) => {
-                    self.leave(driver, Leave::HungUp).await;
+                    if let Some(driver) = &mut driver {
+                        driver.machine().client().leave(Leave::HungUp);
+                        Running::goodbye(driver).await;
+                    }
                     return Err(error);
                 }
             }
         }
-        Running::goodbye(driver).await;
+        if let Some(driver) = &mut driver {
+            // That the outcome has come.
+            let _ = timeout(GOODBYE, driver.flush()).await;
+        }
         self.flush().await?;
         let Some(ended) = self.end.take() else { return Ok(None) };
+        if let (Some(record), Ok(ended)) = (self.record.take(), &ended) {
+            record.end(told(Some(&Ok(ended.clone()))), None);
+        }
         Ok(Some(KeptEnd { ended: ended?, missed_bytes: self.missed_bytes }))
+    }
+
+    /// Whether nothing has come of the session yet, and nothing can have.
+    fn is_new(&self, carried: &Carried) -> bool {
+        !carried.has_been_up() && !carried.may_have_begun()
     }
 
     /// Does the next thing with a connection.
@@ -161,7 +207,7 @@ impl Running {
                 {
                     session.leave(leave(goodbye));
                     self.is_left = true;
-                    let _ = timeout(GOODBYE, driver.flush()).await;
+                    self.is_told = Running::goodbye(driver).await;
                 }
                 return Ok(is_down.then_some(Connection::Down));
             }
@@ -178,17 +224,19 @@ impl Running {
         match session.poll(now) {
             Next::Event(Event::Connect) => {
                 let resumes = session.resumes();
+                // Of a session that is resumed, nothing is lost if there is no way to it.
+                let is_first = resumes && !session.was_up();
                 // What is dropped by a stop is hung up by its host in time.
                 match connector.connect(resumes).await {
                     Ok((upgraded, carrier)) => {
                         let carried = Carried::new(self.clock.now(), session, carrier);
                         return Ok(Connection::Up(upgraded, Box::new(carried)));
                     }
-                    Err(NoConnection::ForNow(error)) if session.was_up() => {
+                    Err(NoConnection::ForNow(error)) if session.may_have_begun() && !is_first => {
                         session.failed(self.clock.now());
                         (self.tell)(Change::StillLost(error.to_string()));
                     }
-                    Err(NoConnection::Ever(error)) if session.was_up() => {
+                    Err(NoConnection::Ever(error)) if session.may_have_begun() && !is_first => {
                         session.give_up(Loss::new(Cause::Closed, error.to_string()));
                     }
                     Err(NoConnection::ForNow(error) | NoConnection::Ever(error)) => {
@@ -257,6 +305,7 @@ impl Running {
         if away.is_some() {
             return;
         }
+        self.record = self.pending.take().map(Pending::begin);
         if stdin_over || !wants.stdin {
             self.stdin_over = true;
         } else if self.ends.stdin.is_none() && started {
@@ -338,23 +387,9 @@ impl Running {
         Poll::Ready(size)
     }
 
-    /// Ends the session for good, as far as that can be told.
-    async fn leave<S: bowline_io::stream::Connection>(
-        &mut self,
-        mut driver: Option<Driver<S, Carried>>,
-        how: Leave,
-    ) {
-        if let Some(driver) = &mut driver {
-            driver.machine().client().leave(how);
-        }
-        Running::goodbye(driver).await;
-    }
-
-    /// Sends the last words.
-    async fn goodbye<S: bowline_io::stream::Connection>(driver: Option<Driver<S, Carried>>) {
-        if let Some(mut driver) = driver {
-            let _ = timeout(GOODBYE, driver.flush()).await;
-        }
+    /// Sends the last words; whether the other end has answered them.
+    async fn goodbye<S: bowline_io::stream::Connection>(driver: &mut Driver<S, Carried>) -> bool {
+        timeout(GOODBYE, driver.settle(Carried::is_closed)).await.unwrap_or(false)
     }
 
     async fn flush(&mut self) -> Result<(), EndError> {

@@ -241,4 +241,26 @@ impl<S: Connection, M: Machine> Driver<S, M> {
         })
         .await;
     }
+
+    /// Writes what waits and reads on, without the role's ends, until `is_done` says so of the
+    /// machine or the connection has ended. Events are passed over. Returns what `is_done` says.
+    ///
+    /// Cancel safe: what was not written waits on.
+    pub async fn settle(&mut self, mut is_done: impl FnMut(&M) -> bool) -> bool {
+        loop {
+            while let Next::Event(_) = self.machine.poll(self.clock.now()) {}
+            if is_done(&self.machine) {
+                return true;
+            }
+            match poll_fn(|cx| self.socket.poll(cx, self.machine.outbox(), true)).await {
+                SocketEvent::Read(bytes) => self.machine.receive(self.clock.now(), bytes),
+                SocketEvent::Wrote => {}
+                SocketEvent::Ended(_) => {
+                    self.machine.receive_end(self.clock.now());
+                    while let Next::Event(_) = self.machine.poll(self.clock.now()) {}
+                    return is_done(&self.machine);
+                }
+            }
+        }
+    }
 }

@@ -11,6 +11,7 @@ use crate::outbox::Outbox;
 use crate::session::{Channel, Event as SessionEvent, Session, Status};
 use crate::time::Time;
 use crate::tunnel::{Incoming, Wire};
+use crate::websocket::Closed;
 
 /// What the frames of a session travel in.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub struct Carried {
     /// How the command that carries the bytes has ended, and what it has written to stderr.
     status: Option<Status>,
     errors: BytesMut,
+    /// The other end has ended the connection, in good order.
+    is_closed: bool,
 }
 
 impl Carried {
@@ -43,7 +46,7 @@ impl Carried {
         if let Carrier::Exec(session) = &mut carrier {
             session.begin(now);
         }
-        Carried { client, carrier, status: None, errors: BytesMut::new() }
+        Carried { client, carrier, status: None, errors: BytesMut::new(), is_closed: false }
     }
 
     /// The client.
@@ -63,6 +66,25 @@ impl Carried {
         self.status.as_ref()
     }
 
+    /// As [`Client::may_have_begun`].
+    #[must_use]
+    pub fn may_have_begun(&self) -> bool {
+        self.client.may_have_begun()
+    }
+
+    /// As [`Client::was_up`].
+    #[must_use]
+    pub fn has_been_up(&self) -> bool {
+        self.client.was_up()
+    }
+
+    /// Whether the other end has ended the connection in good order, as it does once it was told
+    /// that its client leaves.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.is_closed
+    }
+
     /// The first bytes that it has written to stderr, as text.
     #[must_use]
     pub fn errors(&self) -> String {
@@ -76,7 +98,10 @@ impl Carried {
                 while let Some(incoming) = wire.poll() {
                     match incoming {
                         Incoming::Bytes(bytes) => self.client.receive(now, bytes.into()),
-                        Incoming::Closed(_) => self.client.receive_end(now),
+                        Incoming::Closed(closed) => {
+                            self.is_closed = matches!(closed, Closed::CloseFrame { .. });
+                            self.client.receive_end(now);
+                        }
                     }
                 }
             }
@@ -92,6 +117,7 @@ impl Carried {
                         }
                         SessionEvent::Status(status) => {
                             self.status = Some(status);
+                            self.is_closed = true;
                             self.client.receive_end(now);
                         }
                         SessionEvent::Lost(_) => self.client.receive_end(now),

@@ -170,6 +170,12 @@ impl Client {
         matches!(self.ask, Ask::Resume(_))
     }
 
+    /// Whether the command may have begun: its start was asked for, or the session was there.
+    #[must_use]
+    pub fn may_have_begun(&self) -> bool {
+        self.was_up || !matches!(self.ask, Ask::Start(_, None))
+    }
+
     /// Whether the session has been there.
     #[must_use]
     pub fn was_up(&self) -> bool {
@@ -354,10 +360,17 @@ impl Client {
             }
             ours.reconnected();
         }
-        if !self.was_up {
+        let looks = matches!(self.ask, Ask::Resume(Mode::Look));
+        if looks {
+            // Another client sends it, and may have sent more since.
+            (self.stdin, self.sent) = (Replay::new(), Cursor::default());
+            self.stdin.begin_at(stdin);
+        } else if !self.was_up {
             self.stdin.begin_at(stdin);
         }
-        if stdin < self.stdin.start() || (up.stdin_over && !self.stdin.is_over() && self.was_up) {
+        if stdin < self.stdin.start()
+            || (up.stdin_over && !self.stdin.is_over() && self.was_up && !looks)
+        {
             return Err(fault("input goes on elsewhere"));
         }
         if up.stdin_over {
@@ -383,14 +396,11 @@ impl Client {
         let lost =
             |what: &str| Event::Lost(Loss::new(Cause::Closed, format!("{what}: {}", refusal.text)));
         match refusal.code {
-            // It was made in between; the next connection tells which one it is.
-            refused::OTHER_HOST => {
-                if let Ask::Start(_, asked) = &mut self.ask {
-                    *asked = None;
-                }
+            // Which one it is, the next connection tells. An earlier request may have been carried
+            // out by the one that was asked, so no other is asked to start it.
+            refused::OTHER_HOST | refused::HOST_ENDS => {
                 self.down(now, Loss::new(Cause::Closed, refusal.text));
             }
-            refused::HOST_ENDS => self.down(now, Loss::new(Cause::Closed, refusal.text)),
             refused::UNKNOWN if self.was_up => self.over(lost("the session is gone")),
             refused::UNKNOWN if asked_elsewhere => {
                 self.over(lost("the host that was asked to start it is gone"));

@@ -358,6 +358,29 @@ fn frame() -> impl Strategy<Value = Frame> {
     ]
 }
 
+/// Its connection is cut while another client sends more, and ends its input.
+#[test]
+fn who_looks_need_not_know_what_others_send() {
+    let mut now = Time::ZERO;
+    let retry = Retry { give_up_after: core::time::Duration::from_secs(60), seed: [7; 32] };
+    let mut client = Client::resume(now, start(1).id, Mode::Look, Some([0; 2]), retry);
+    for (stdin, stdin_over) in [(0, false), (700, false), (900, true)] {
+        while client.poll(now) != Next::Event(ClientEvent::Connect) {
+            now = now + core::time::Duration::from_millis(100);
+        }
+        client.connected(now);
+        let mut outbox = Outbox::new();
+        let (version, window, instance) = (1, 1000, Some(Instance([9; 16])));
+        Frame::Hello { version, window, instance }.write(&mut outbox);
+        let (wants, outputs, started, turn) = (WANTS, [0; 2], false, 1);
+        Frame::State { wants, stdin, stdin_over, outputs, started, turn }.write(&mut outbox);
+        client.receive(now, BytesMut::from(&take(&mut outbox, 1000)[..]));
+        let up = client.poll(now);
+        assert!(matches!(up, Next::Event(ClientEvent::Up(_))), "{up:?}");
+        client.receive_end(now);
+    }
+}
+
 #[test]
 fn an_id_is_shown_by_its_name_alone() {
     let id = Id([0xab; 16]);
