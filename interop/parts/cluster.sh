@@ -10,7 +10,7 @@
 #                          pods' processes and their network namespaces are; `down` ends it
 #   cluster.sh restart DIR NAME
 #                          starts containerd, kubelet, face or kube-apiserver with its own words again,
-#                          after a test has ended it; pids/NAME is the new one
+#                          and ends it first if a test has not; pids/NAME is the new one
 #
 # Everything is in DIR: env (addresses, to be sourced), admin.kubeconfig (system:masters, by
 # certificate), viewer.kubeconfig (may get pods and `get` their exec, but not `create` it; by token),
@@ -244,6 +244,8 @@ filled_in() { # COMMAND
 restart() { # NAME
   local words
   mapfile -d '' words <"machine/$1.words"
+  # If nobody has ended it yet.
+  end "$1"
   [ "$1" != kube-apiserver ] || {
     start "$1" "${words[@]}"
     wait_for 90 "$1" kubectl get --raw /readyz
@@ -252,7 +254,7 @@ restart() { # NAME
   [ "$1" != face ] || rm -f "$face_socket"
   start "$1-again" nsenter --target "$(cat pids/node)" --mount --pid --wdns="$dir" "${words[@]}"
   wait_for 10 "$1" pgrep -P "$(cat "pids/$1-again")"
-  pgrep -P "$(cat "pids/$1-again")" >"pids/$1"
+  pgrep -P "$(cat "pids/$1-again")" >"pids/$1" || die "$1 has ended at once; see $dir/log"
   case $1 in
   containerd) wait_for 30 containerd ctr version ;;
   face) wait_for 10 face test -S "$face_socket" ;;

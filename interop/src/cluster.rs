@@ -175,8 +175,8 @@ impl Cluster {
         Pid::from_raw(id.trim().parse().unwrap()).unwrap()
     }
 
-    /// Starts one of the node's programs, or the API server, again with the words that it had, once
-    /// it was ended.
+    /// Starts one of the node's programs, or the API server, again with the words that it had; one
+    /// that runs is ended.
     pub fn restart(&self, name: &str) {
         let output = self.script(&["restart", name], &[]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
