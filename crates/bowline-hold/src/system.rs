@@ -9,6 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::ptr;
 
+use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 /// The highest number of a signal on Linux.
@@ -60,18 +61,19 @@ pub(crate) fn child_exits() -> io::Result<OwnedFd> {
 }
 
 /// Lets `command` begin a session; its stdin becomes the session's terminal if that is asked for.
-/// Signals act as by default, and the limit of descriptors is `limit`.
-pub(crate) fn begin_session(command: &mut Command, terminal: bool, limit: Rlimit) {
+/// Signals act as by default, and the limit of descriptors and the umask are those.
+pub(crate) fn begin_session(command: &mut Command, terminal: bool, limit: Rlimit, umask: Mode) {
     // SAFETY: the closure runs in the forked child, where only async-signal-safe calls are allowed.
     // `prepare` makes system calls alone: it allocates nothing, takes no lock, and cannot unwind.
     unsafe {
-        command.pre_exec(move || prepare(terminal, limit));
+        command.pre_exec(move || prepare(terminal, limit, umask));
     }
 }
 
-fn prepare(terminal: bool, limit: Rlimit) -> io::Result<()> {
+fn prepare(terminal: bool, limit: Rlimit, umask: Mode) -> io::Result<()> {
     rustix::process::setsid()?;
     setrlimit(Resource::Nofile, limit)?;
+    rustix::process::umask(umask);
     if terminal {
         rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
     }

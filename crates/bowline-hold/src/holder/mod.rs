@@ -52,14 +52,15 @@ const READ_BYTES: usize = 256 * 1024;
 /// If the system refuses what a holder needs.
 pub(crate) fn serve(path: &Path, settings: Settings) -> Result<(), HoldError> {
     let directory = Directory::open(path)?;
+    let umask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let outside = Outside {
         working_dir: std::env::current_dir().unwrap_or_else(|_| "/".into()),
         descriptors: raise_limit(),
+        umask,
         settings,
     };
     // It would be `exe`, and a list of processes is to say what it is.
     let _ = rustix::thread::set_name(c"bowline-hold");
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let _ = std::env::set_current_dir("/");
     let exits = system::child_exits().map_err(|error| HoldError::system("signals", error))?;
     let listener = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)

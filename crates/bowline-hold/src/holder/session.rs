@@ -31,6 +31,8 @@ pub(super) struct Outside {
     pub working_dir: PathBuf,
     /// How many descriptors they may have open.
     pub descriptors: Rlimit,
+    /// What the files that they make are not: that of the exec which began the holder.
+    pub umask: rustix::fs::Mode,
     /// How the holder behaves.
     pub settings: Settings,
 }

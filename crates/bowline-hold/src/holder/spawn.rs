@@ -105,7 +105,7 @@ pub(super) fn spawn(start: &Start, outside: &Outside) -> Result<Spawned, SpawnEr
     }
     let [stdin, stdout, stderr] = theirs;
     command.stdin(stdin).stdout(stdout).stderr(stderr);
-    system::begin_session(&mut command, start.wants.tty, outside.descriptors);
+    system::begin_session(&mut command, start.wants.tty, outside.descriptors, outside.umask);
     let child = command.spawn().map_err(|error| match Errno::from_io_error(&error) {
         Some(
             Errno::NOENT

@@ -163,6 +163,24 @@ fn the_environment_is_the_containers_and_the_requests() {
 }
 
 #[test]
+fn files_are_made_as_without_a_holder() {
+    let place = Place::new(&[]);
+    let script = "umask 027; exec \"$@\"";
+    let hold = place.connect();
+    let mut connect = std::process::Command::new("sh");
+    connect.args(["-c", script, "sh"]).arg(hold.get_program()).args(hold.get_args());
+    connect.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    let mut first = connect.spawn().unwrap();
+    // The first byte of its HELLO: the holder is there.
+    std::io::Read::read_exact(first.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+    let mut session = Session::start(&place, start(&["sh", "-c", "umask"], PIPES)).type_all("");
+    assert_eq!(session.ended(), Outcome::Success);
+    assert_eq!(session.text(Stream::Stdout), "0027\n");
+    drop(first.stdin.take());
+    assert!(first.wait_with_output().unwrap().status.success());
+}
+
+#[test]
 fn a_terminal_has_its_size_and_its_end_of_input() {
     let place = Place::new(&[]);
     let size = Some(Size { width: 91, height: 17 });
