@@ -25,6 +25,9 @@ const SLICES: usize = 64;
 const HELD_BYTES: usize = 2 * 1024 * 1024;
 /// How often a group that was asked to end is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How long an output may be held, or not be taken, once the command's group was killed: who has
+/// it then is in no group of ours.
+const AFTER_KILL: Duration = Duration::from_secs(1);
 /// The exit code of a command whose end the system does not tell.
 const UNKNOWN: u8 = 255;
 
@@ -251,18 +254,17 @@ impl Process {
         }
     }
 
-    /// How it ended, once its output was read, or others have held that for too long.
+    /// How it ended, once its output was read, or others have held that for too long. What was
+    /// killed does not wait for somebody to take its output either.
     pub(super) fn conclude(&mut self, now: Time, patience: Option<Duration>) -> Option<Conclusion> {
         let code = self.exit.filter(|_| !self.is_concluded)?;
         let is_cut = self.outputs.iter().any(Option::is_some);
         if is_cut {
-            if self.drained != [true; 2] && self.read <= HELD_BYTES {
+            if self.drained != [true; 2] && self.read <= HELD_BYTES && !self.is_killed {
                 return None;
             }
-            // Those that were to be killed do not hold up the end.
-            let patience = if self.is_killed { Duration::ZERO } else { patience? };
-            let until = *self.cut_at.get_or_insert(now + patience);
-            if now < until && !self.is_killed {
+            let patience = if self.is_killed { AFTER_KILL } else { patience? };
+            if now < *self.cut_at.get_or_insert(now + patience) {
                 return None;
             }
         }
@@ -288,6 +290,8 @@ impl Process {
             if now >= kill_at {
                 (self.kill_at, self.is_killed) = (None, true);
                 let _ = kill_process_group(self.pid, Signal::KILL);
+                // Nothing else may tell of the end of one that had ended before.
+                self.cut_at = self.exit.map(|_| now + AFTER_KILL);
             } else if self.is_concluded {
                 // The rest of its group has the grace as well.
                 if group::has_ended(self.pid) {

@@ -260,10 +260,13 @@ impl Session {
         words.truncate(words.floor_char_boundary(REASON_BYTES));
         let why = format!("error executing command [{words}], exit code {code}");
         let Some(outside) = cut else { return Status::exited(code, &why) };
-        let patience = outside.settings.patience().unwrap_or_default();
+        let after = match outside.settings.patience() {
+            Some(patience) => format!("{patience:?}"),
+            None => "SIGKILL".to_owned(),
+        };
         let text = format!(
             "the output is cut off: processes that the command left behind still hold it after \
-             {patience:?}"
+             {after}"
         );
         let wants = self.host.start().wants;
         if wants.tty && wants.stdout {

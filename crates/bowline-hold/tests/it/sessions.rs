@@ -224,6 +224,22 @@ fn a_command_that_does_not_hang_up_is_killed() {
 }
 
 #[test]
+fn what_has_left_the_group_does_not_hold_up_the_end() {
+    let place = Place::new(&["--linger", "0", "--grace", "0", "--replay-bytes", "1000"]);
+    // It ends with the directory. What may come before is more than is kept, or a pipe holds.
+    fs::write(place.file("there"), "").unwrap();
+    let waits = "while [ -e $PWD/there ]; do sleep 0.1; done";
+    for begins in ["echo up", "head -c 1000000 /dev/zero"] {
+        let script = format!("setsid sh -c '{begins}; {waits}' &");
+        let wanted = Start { keep_for: 0, ..start(&["sh", "-c", &script], PIPES) };
+        let mut session = Session::start(&place, wanted);
+        session.until(|session| session.got() > 0);
+        session.cut();
+        assert!(place.is_left());
+    }
+}
+
+#[test]
 fn what_a_command_leaves_behind_is_cut_off_and_said() {
     let place = Place::new(&["--drain", "1"]);
     // It ends with the directory.
