@@ -40,6 +40,11 @@ const NOT_FOUND: u8 = 127;
 /// if the program could not be written there, or `end` if no place is left; before, `no PLACE: WHY`
 /// for each that is none. A place with a socket comes first: there are sessions in it.
 ///
+/// Who may rename what is in a place could put another program there. So a place is this user's or
+/// root's, or has the sticky bit; and one without that bit in which others may write, as volumes of
+/// pods are, comes last. A directory of this user's that others may only read is closed to them;
+/// one in which they could write may have programs of theirs in it, and is not used.
+///
 /// A script of one line tells whether a place can be executed in before anything is sent. Whatever
 /// runs the program gets no input, which is the program.
 const SCRIPT: &str = r#"
@@ -64,22 +69,44 @@ for p; do
 done
 runs() { v=$("$1" version 2>&1 </dev/null) && [ "${v##* }" = "$s" ]; }
 no() { v=${v##*"$IFS"}; echo "$1 $p: ${v##*: }"; }
-t=
-for p in $f "$@"; do
-  case "$IFS$k$IFS$t$IFS" in *"$IFS$p$IFS"*) continue ;; esac
+# The owner and the mode of a directory, where there is `ls`.
+look() { ls -ldn "${1%/}/." 2>/dev/null | { IFS=' ' read -r o _ w _ && echo "$w $o"; }; }
+private() { case $o in ''|*' drwx--'?---*) ;; *) false ;; esac; }
+shared() { case $o in *' d'????w*|*' d'???????w*) ;; *) false ;; esac; }
+t= h=
+try() {
+  case "$IFS$k$IFS$t$IFS" in *"$IFS$p$IFS"*) return ;; esac
+  if [ ! -d "$p" ]; then v='no such directory'; no no; return; fi
+  if [ ! -k "$p" ]; then
+    o=$(look "$p")
+    if [ ! -O "$p" ] && [ "${o%% *}" != 0 ]; then v='it belongs to another user'; no no; return; fi
+    if shared; then
+      case "$IFS$1" in *"$IFS$p$IFS"*) ;; *) h=$h$p$IFS; return ;; esac
+    fi
+  fi
   t=$t$IFS$p
-  if [ ! -d "$p" ]; then v='no such directory'; no no; continue; fi
   q=${p%/}/$d
-  if ! v=$([ -d "$q" ] || mkdir -m 700 "$q" 2>&1) && [ ! -d "$q" ]; then no no; continue; fi
-  if [ -h "$q" ] || [ ! -O "$q" ]; then v="$d belongs to another user"; no no; continue; fi
-  if [ ${#q} -gt 90 ]; then v='its path is too long for a socket'; no no; continue; fi
+  if ! v=$(umask 077; [ -d "$q" ] || mkdir -m 700 "$q" 2>&1) && [ ! -d "$q" ]; then
+    no no
+    return
+  fi
+  if [ -h "$q" ] || [ ! -O "$q" ]; then v="$d belongs to another user"; no no; return; fi
+  if [ ${#q} -gt 90 ]; then v='its path is too long for a socket'; no no; return; fi
+  o=$(look "$q")
+  if ! private && ! shared; then chmod 700 "$q" 2>/dev/null; o=$(look "$q"); fi
+  if ! private; then
+    v="other users may reach $d"
+    no no
+    rmdir "$q" 2>/dev/null
+    return
+  fi
   if runs "$q/$n"; then echo "have $q"; exit; fi
   x=$q/$n$m
   if ! v=$({ echo '#!/bin/sh' >"$x" && chmod 700 "$x"; } 2>&1 && "$x" 2>&1 </dev/null); then
     no no
     rm -f "$x" 2>/dev/null
     rmdir "$q" 2>/dev/null
-    continue
+    return
   fi
   rm -f "$x"
   echo send
@@ -92,7 +119,9 @@ for p in $f "$@"; do
   rm -f "$x" 2>/dev/null
   rmdir "$q" 2>/dev/null
   exit
-done
+}
+for p in $f "$@"; do try "$f"; done
+for p in $h; do try "$h"; done
 echo end
 "#;
 
@@ -421,9 +450,62 @@ mod tests {
         let world = World::new();
         let there = world.placed("b");
         fs::create_dir(&there.dir).unwrap();
+        set_mode(&there.dir, 0o700);
         let _listener =
             std::os::unix::net::UnixListener::bind(format!("{}/socket", there.dir)).unwrap();
         assert_eq!(world.place(&["a", "b"]).await.unwrap(), there);
+    }
+
+    fn set_mode(path: impl AsRef<Path>, mode: u32) {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_others_may_read_is_closed_and_one_they_may_write_is_not_used() {
+        let world = World::new();
+        for (place, mode) in [("a", 0o777), ("b", 0o755)] {
+            fs::create_dir(world.placed(place).dir).unwrap();
+            set_mode(world.placed(place).dir, mode);
+        }
+        let there = world.placed("b");
+        assert_eq!(world.place(&["a", "b"]).await.unwrap(), there);
+        assert_eq!(fs::metadata(&there.dir).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+
+    #[tokio::test]
+    async fn a_place_that_others_may_change_comes_last() {
+        let world = World::new();
+        set_mode(world.at("a"), 0o777);
+        set_mode(world.at("home"), 0o775);
+        for place in ["b", "work"] {
+            set_mode(world.at(place), 0o755);
+        }
+        assert_eq!(world.place(&["a", "b"]).await.unwrap(), world.placed("b"));
+        fs::remove_dir_all(world.at("b")).unwrap();
+        fs::remove_dir(world.at("work")).unwrap();
+        fs::create_dir(world.at("work")).unwrap();
+        set_mode(world.at("work"), 0o777);
+        assert_eq!(world.place(&["a", "b"]).await.unwrap(), world.placed("a"));
+        fs::remove_dir_all(world.at("a")).unwrap();
+        fs::create_dir(world.at("a")).unwrap();
+        set_mode(world.at("a"), 0o1777);
+        set_mode(world.at("home"), 0o755);
+        assert_eq!(world.place(&["b", "a"]).await.unwrap(), world.placed("a"));
+    }
+
+    #[tokio::test]
+    async fn a_place_of_another_user_is_none_without_the_sticky_bit() {
+        // Only root can make one.
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let world = World::new();
+        for (place, mode) in [("a", 0o755), ("b", 0o1777)] {
+            std::os::unix::fs::chown(world.at(place), Some(1234), None).unwrap();
+            set_mode(world.at(place), mode);
+        }
+        assert_eq!(world.place(&["a", "b"]).await.unwrap(), world.placed("b"));
+        assert_eq!(fs::read_dir(world.at("a")).unwrap().count(), 0);
     }
 
     #[tokio::test]
