@@ -5,6 +5,7 @@ use bowline_io::http::lines;
 use bowline_io::record::{End, Pending};
 use bowline_io::request_target::query;
 use bowline_io::serve::Reply;
+use bowline_proto::kept::shown;
 use bowline_proto::negotiate::{Lines, accept_kept, asks_for_kept};
 use bowline_proto::session::protocol::KEPT;
 use bowline_proto::splice::Splice;
@@ -53,7 +54,7 @@ pub(crate) async fn kept(
     if chosen.is_none_or(|line| line.1 != KEPT.name) {
         return Err(Refusal::internal("invalid upgrade response: another subprotocol was chosen"));
     }
-    record.command = options.command;
+    record.command = shown(&options.command).to_vec();
     record.container = destination.container().to_owned();
     (record.near, record.far) = (KEPT.label(), KEPT.label());
     let mut running = session.begin();

@@ -6,6 +6,7 @@ use bowline_io::random;
 use bowline_io::record::{End, Pending};
 use bowline_io::request_target::query;
 use bowline_io::serve::{Reply, body, has_body};
+use bowline_proto::kept::shown;
 use bowline_proto::negotiate::{self, Accepts, Lines};
 use bowline_proto::relay::Relay;
 use bowline_proto::session::{Session, Side};
@@ -57,7 +58,7 @@ pub(crate) async fn remote_command(
         near_session.keep_alive(every);
     }
     if verb == Verb::Exec {
-        record.command = options.command;
+        record.command = shown(&options.command).to_vec();
     }
     record.container = destination.container().to_owned();
     record.near = accepted.protocol.label();

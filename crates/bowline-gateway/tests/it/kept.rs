@@ -1,6 +1,7 @@
 //! Kept sessions through a gateway: passed on unread, to whom the facts name, and refused as there.
 
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 
 use bowline_gateway::gates::Gates;
 use bowline_gateway::server::Gateway;
@@ -10,10 +11,10 @@ use bowline_proto::relay::Tap;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use crate::client::{code, upgrade};
+use crate::client::{WEBSOCKET, code, upgrade};
 use crate::components::start;
 use crate::facts::{before, path};
-use crate::kubelet::Kubelet;
+use crate::kubelet::{self, Kubelet};
 
 const KEPT: &str = "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
      Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
@@ -76,16 +77,54 @@ impl Hook for Looks {
     }
 }
 
+async fn admitting(kubelet: &Kubelet, admission: Arc<dyn Admission>) -> SocketAddr {
+    let sessions = Sessions::default().with(admission);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let gateway = Gateway::new(before(kubelet), Gates::default(), sessions.clone());
+    let service = move |peer, request| gateway.clone().answer(peer, request);
+    tokio::spawn(serve(listener, None, Limits::default(), sessions, service));
+    address
+}
+
 #[tokio::test]
 async fn nobody_gets_around_those_who_look() {
     let kubelet = Kubelet::start(SWITCHED, b"").await;
-    let sessions = Sessions::default().with(Arc::new(Looks));
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let gateway = Gateway::new(before(&kubelet), Gates::default(), sessions.clone());
-    let service = move |peer, request| gateway.clone().answer(peer, request);
-    tokio::spawn(serve(listener, None, Limits::default(), sessions, service));
+    let address = admitting(&kubelet, Arc::new(Looks)).await;
     let target = path("new", "exec?command=x&stdout=true");
     let (head, _) = upgrade(address, "GET", &target, KEPT).await;
     assert_eq!(code(&head), 403, "{head}");
+}
+
+/// Writes down the words of commands.
+#[derive(Clone, Debug, Default)]
+struct Words(Arc<Mutex<Vec<Vec<String>>>>);
+
+impl Admission for Words {
+    fn admit(&self, _: &Record) -> Result<Box<dyn Hook>, Denied> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+impl Hook for Words {
+    fn begun(&mut self, record: &Record) {
+        self.0.lock().unwrap().push(record.command.clone());
+    }
+}
+
+#[tokio::test]
+async fn no_record_has_the_id_of_a_session() {
+    let id = "00112233445566778899aabbccddeeff";
+    let question = format!("exec?command=%40bowline&command=resume&command={id}&stdout=true");
+    for (answer, headers) in [(SWITCHED, KEPT), (kubelet::WEBSOCKET, WEBSOCKET)] {
+        let words = Words::default();
+        let kubelet = Kubelet::start(answer, b"").await;
+        let address = admitting(&kubelet, Arc::new(words.clone())).await;
+        for target in [&question, "exec?command=echo&command=b&command=c&stdout=true"] {
+            let (head, _) = upgrade(address, "GET", &path("new", target), headers).await;
+            assert_eq!(code(&head), 101, "{head}");
+        }
+        let expected = [&["@bowline", "resume"][..], &["echo", "b", "c"]];
+        assert_eq!(*words.0.lock().unwrap(), expected);
+    }
 }

@@ -36,8 +36,6 @@ use self::session::{Entrant, KeptSession};
 pub(crate) use self::visit::visit;
 use crate::runtime::{self, LocalSession};
 
-/// The first word of what asks for a kept session, and not for a command.
-pub(crate) const WORD: &str = "@bowline";
 /// How many clients may wait until the task of a session takes them.
 const WAITING: usize = 4;
 
@@ -133,17 +131,6 @@ fn past_start(id: Id, wants: Wants, kept: Duration) -> Start {
         command: Vec::new(),
         env: Vec::new(),
     }
-}
-
-/// What of a command's words may be written down: in a question, a session's id may follow.
-pub(crate) fn shown(command: &[String]) -> Vec<String> {
-    let most = if is_question(command) { 2 } else { command.len() };
-    command.iter().take(most).cloned().collect()
-}
-
-/// Whether a command's words ask for sessions that there are.
-pub(crate) fn is_question(command: &[String]) -> bool {
-    command.first().is_some_and(|first| first == WORD)
 }
 
 /// The answer of a node whose runtime has the process itself: that of one that knows nothing of

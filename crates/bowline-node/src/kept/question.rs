@@ -12,7 +12,7 @@ use bowline_io::clock::Clock;
 use bowline_io::drive::{Alarm, Socket, SocketEvent, WriteQueue};
 use bowline_io::random;
 use bowline_proto::kept::{
-    Carried, Carrier, Client, ClientEvent, Entry, Id, Mode, Refused, Retry, Stream,
+    Carried, Carrier, Client, ClientEvent, Entry, Id, Mode, Refused, Retry, Stream, WORD,
 };
 use bowline_proto::limits::{KEPT_PIECE_BYTES, KEPT_SILENCE};
 use bowline_proto::session::{Outcome, Size, Status, Wants};
@@ -23,7 +23,7 @@ use tokio::io::{DuplexStream, duplex};
 
 use super::line::Line;
 use super::visit::visit_on;
-use super::{Asking, Keeper, Place, WORD};
+use super::{Asking, Keeper, Place};
 use crate::runtime::{Act, Command, ExitStatus, Process, StartError};
 
 /// How much may be under way between the two ends within the node.

@@ -5,6 +5,7 @@ use bowline_io::record::{Pending, Record, Requester};
 use bowline_io::request_target::query;
 use bowline_io::serve::Reply;
 use bowline_proto::extension::ENV;
+use bowline_proto::kept::{is_question, shown};
 use bowline_proto::negotiate::{
     self, Accepted, Accepts, Lines, accept, accept_forward, accept_kept, asks_for_kept,
     asks_for_tunnel, requested_carrier,
@@ -18,7 +19,7 @@ use super::Kubelet;
 use super::parameters::{env, parameters, ports, replay};
 use super::route::record;
 use crate::answers::{judge, set_headers};
-use crate::kept::{Asking, Place, Question, is_question, not_kept, shown};
+use crate::kept::{Asking, Place, Question, not_kept};
 use crate::runtime::{AttachRequest, Attachment, ExecRequest, PodTarget, Refusal, Session, Target};
 use crate::streams;
 
@@ -31,7 +32,8 @@ impl Kubelet {
     ) -> Result<Reply, Refusal> {
         let (command, wants) = parameters(query(&request))?;
         let env = env(query(&request))?;
-        let record = Record { command: shown(&command), ..record("exec", requester, target) };
+        let record =
+            Record { command: shown(&command).to_vec(), ..record("exec", requester, target) };
         let pending = self.admit_session(record)?;
         if asks_for_kept(Lines(&lines(request.headers()))) {
             let asked = ExecRequest { command, wants, env };

@@ -18,6 +18,7 @@ use bowline_io::record::{Pending, Record, Requester};
 use bowline_io::request_target::parts;
 use bowline_io::serve::{Peer, Reply, Sessions};
 use bowline_io::text::sanitized;
+use bowline_proto::kept::is_question;
 use bowline_proto::limits::REASON_BYTES;
 use bowline_proto::negotiate::{
     Accepts, Lines, accept, accept_forward, accept_kept, asks_for_kept,
@@ -30,7 +31,7 @@ use tracing::debug;
 use self::tokens::Tokens;
 use crate::answers::{judge, refuse, text, too_many};
 use crate::forward::Slots;
-use crate::kept::{Asking, Keeper, Place, Question, is_question, not_kept};
+use crate::kept::{Asking, Keeper, Place, Question, not_kept};
 use crate::relay;
 use crate::runtime::{Answer, Attachment, Forwarding, Refusal, Session, Upstream};
 use crate::streams;

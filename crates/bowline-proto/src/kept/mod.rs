@@ -38,6 +38,23 @@ pub use greeting::{Asked, Greeting};
 pub use host::{Entry, Event as HostEvent, Host, Left};
 pub use sum::sum_of;
 
+/// The first word of what asks for kept sessions, and not for a command.
+pub const WORD: &str = "@bowline";
+
+/// Whether a request's words ask for sessions that there are.
+#[must_use]
+pub fn is_question(command: &[String]) -> bool {
+    command.first().is_some_and(|first| first == WORD)
+}
+
+/// Which words of a request may be written down: all of a command's, but of a question only what is
+/// asked, since a session's id may follow.
+#[must_use]
+pub fn shown(command: &[String]) -> &[String] {
+    let most = if is_question(command) { command.len().min(2) } else { command.len() };
+    command.get(..most).unwrap_or_default()
+}
+
 /// The secret of a session: whoever has it can go on with it. Shown and logged as its
 /// [name](Self::name) only.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
