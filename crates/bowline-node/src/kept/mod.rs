@@ -159,7 +159,7 @@ impl Keeper {
     /// # Errors
     /// If the file cannot be read or written.
     pub fn recording(sessions: Sessions, limits: Limits, path: &Path) -> io::Result<Keeper> {
-        let records = Records::open(path)?;
+        let records = Records::open(path, limits.per_node)?;
         Ok(Keeper::with(sessions, limits, Some(Mutex::new(records))))
     }
 

@@ -4,7 +4,7 @@
 //! The file has a line of JSON for each session that begins, and one for each that ends. Of the ids
 //! there are only marks in it: who reads it can do nothing with them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -19,8 +19,12 @@ use tracing::warn;
 
 use super::Place;
 
-/// How many lines are added before the file is written anew, with those that still count.
-const LINES: usize = 64 * 1024;
+/// How many lines are added before the file is written anew, with those that still count: many more
+/// than there can be of these at a node with the usual limit.
+const LINES: usize = 16 * 1024;
+/// How many sessions that have ended are known beyond those that the node has itself. The oldest
+/// goes.
+const PAST: usize = 4096;
 /// How long a line may be. A Status and a name are much shorter.
 const LINE_BYTES: u64 = 64 * 1024;
 /// Why there is no outcome of a command that ran when its node ended without a word.
@@ -31,8 +35,13 @@ const LOST: &str = "the node has begun anew while the command ran";
 pub(super) struct Records {
     path: PathBuf,
     file: File,
-    lines: usize,
+    /// How many were added since it was written anew.
+    added: usize,
     known: HashMap<String, Line>,
+    /// The marks of those that have ended, the oldest first.
+    ended: VecDeque<String>,
+    /// How many of these there may be.
+    most: usize,
 }
 
 /// One session.
@@ -77,10 +86,11 @@ pub(super) enum Past {
 
 impl Records {
     /// Reads what a node before has left, and goes on with it. Who was running then is lost.
+    /// `per_node` is how many sessions that have ended the node has itself.
     ///
     /// # Errors
     /// If there is no file at `path` and none can be made, or it cannot be read.
-    pub(super) fn open(path: &Path) -> io::Result<Records> {
+    pub(super) fn open(path: &Path, per_node: usize) -> io::Result<Records> {
         let mut known: HashMap<String, Line> = HashMap::new();
         match File::open(path) {
             Ok(file) => read_into(&mut BufReader::new(file), &mut known)?,
@@ -92,8 +102,14 @@ impl Records {
             let until = now.saturating_add(line.keep_for);
             line.end = Some(Ended { until, ..Ended::lost() });
         }
-        let file = written(path, &mut known)?;
-        Ok(Records { path: path.to_owned(), file, lines: known.len(), known })
+        known.retain(|_, line| line.counts(now));
+        let mut ended: Vec<_> = known.values().collect();
+        ended.sort_unstable_by_key(|line| line.end.as_ref().map(|end| end.until));
+        let mut ended = ended.into_iter().map(|line| line.mark.clone()).collect();
+        let most = per_node.saturating_add(PAST);
+        forget_oldest(&mut ended, most, &mut known);
+        let file = written(path, known.values())?;
+        Ok(Records { path: path.to_owned(), file, added: 0, known, ended, most })
     }
 
     pub(super) fn began(&mut self, start: &Start, place: &Place) {
@@ -109,7 +125,11 @@ impl Records {
 
     /// Writes down how a session has ended.
     pub(super) fn ended(&mut self, id: &Id, left: &Left) {
-        let Some(mut line) = self.known.remove(&id.mark()) else { return };
+        let mark = id.mark();
+        let Some(mut line) = self.known.remove(&mark) else { return };
+        if line.end.is_none() {
+            self.ended.push_back(mark);
+        }
         let total = |total: Total| (total.bytes, total.sum);
         let [stdout, stderr] = left.totals.map(total);
         let outcome = left.end.clone();
@@ -123,6 +143,7 @@ impl Records {
             outcome: outcome.map(|json| String::from_utf8_lossy(&json).into_owned()),
         });
         self.add(line);
+        forget_oldest(&mut self.ended, self.most, &mut self.known);
     }
 
     /// What became of a session of this container, as far as it was written down and still counts.
@@ -151,11 +172,11 @@ impl Records {
     fn add(&mut self, line: Line) {
         let text = serde_json::to_string(&line);
         self.known.insert(line.mark.clone(), line);
-        self.lines += 1;
-        let added = if self.lines > LINES {
-            written(&self.path, &mut self.known).map(|file| {
-                (self.file, self.lines) = (file, self.known.len());
-            })
+        self.added += 1;
+        let added = if self.added > LINES.max(self.known.len()) {
+            // Whether or not it succeeds: a disk that is full is not tried with each line.
+            self.added = 0;
+            self.write_anew()
         } else {
             let text = text.map_err(io::Error::from);
             text.and_then(|text| self.file.write_all(format!("{text}\n").as_bytes()))
@@ -164,6 +185,22 @@ impl Records {
             warn!("{}: {error}", self.path.display());
         }
     }
+
+    fn write_anew(&mut self) -> io::Result<()> {
+        let now = unix_now();
+        self.known.retain(|_, line| line.counts(now));
+        let known = &self.known;
+        self.ended.retain(|mark| known.contains_key(mark));
+        self.file = written(&self.path, known.values())?;
+        Ok(())
+    }
+}
+
+impl Line {
+    /// Whether somebody may ask for it yet.
+    fn counts(&self, now: u64) -> bool {
+        self.end.as_ref().is_none_or(|end| end.until > now)
+    }
 }
 
 impl Ended {
@@ -171,6 +208,14 @@ impl Ended {
         let outcome = Err(LOST.to_owned());
         let (stdout, stderr) = ((0, 0), (0, 0));
         Ended { until: 0, turn: 0, stdin: 0, stdin_over: false, stdout, stderr, outcome }
+    }
+}
+
+fn forget_oldest(ended: &mut VecDeque<String>, most: usize, known: &mut HashMap<String, Line>) {
+    while ended.len() > most
+        && let Some(mark) = ended.pop_front()
+    {
+        known.remove(&mark);
     }
 }
 
@@ -188,15 +233,13 @@ fn read_into(file: &mut impl BufRead, known: &mut HashMap<String, Line>) -> io::
     }
 }
 
-/// Writes the lines that still count to a new file in place of the old one, for its owner alone.
-fn written(path: &Path, known: &mut HashMap<String, Line>) -> io::Result<File> {
-    let now = unix_now();
-    known.retain(|_, line| line.end.as_ref().is_none_or(|end| end.until > now));
+/// Writes lines to a new file in place of the old one, for its owner alone.
+fn written<'a>(path: &Path, lines: impl Iterator<Item = &'a Line>) -> io::Result<File> {
     let fresh = path.with_extension("new");
     let mut options = OpenOptions::new();
     let mut file = options.create(true).write(true).truncate(true).mode(0o600).open(&fresh)?;
     let mut text = Vec::new();
-    for line in known.values() {
+    for line in lines {
         serde_json::to_writer(&mut text, line)?;
         text.push(b'\n');
     }
@@ -235,7 +278,7 @@ mod tests {
             end: Ok(Bytes::from_static(b"{\"status\":\"Success\"}")),
         };
         let [ended, running, over] = [1, 2, 3].map(|id| Id([id; 16]));
-        let mut records = Records::open(&path).unwrap();
+        let mut records = Records::open(&path, 1).unwrap();
         for (id, keep_for) in [(&ended, 600), (&running, 600), (&over, 0)] {
             records.began(&start(*id, keep_for), &place);
         }
@@ -247,7 +290,7 @@ mod tests {
         // A line that was not finished when the node was killed.
         fs::write(&path, format!("{text}{{\"mark\":")).unwrap();
         for _ in 0..2 {
-            let records = Records::open(&path).unwrap();
+            let records = Records::open(&path, 1).unwrap();
             let past = records.past(&ended, &place);
             let Some(Past::Ended { left: said, kept, .. }) = past else { panic!() };
             assert!(said == left && kept.as_secs() > 500);
@@ -256,5 +299,37 @@ mod tests {
             let elsewhere = Place { name: "ns/p/d".into(), uid: None };
             assert!(records.past(&ended, &elsewhere).is_none());
         }
+    }
+
+    #[test]
+    fn only_so_many_are_known_and_the_file_is_seldom_written_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("kept-sessions");
+        let place = Place { name: "ns/p/c".into(), uid: None };
+        let left = Left {
+            turn: 1,
+            stdin: 0,
+            stdin_over: true,
+            totals: [Total::default(); 2],
+            end: Ok(Bytes::from_static(b"{\"status\":\"Success\"}")),
+        };
+        let mut records = Records::open(&path, 2).unwrap();
+        let mut anew = 0;
+        let sessions = LINES as u64;
+        let id = |number: u64| {
+            let mut id = [0; 16];
+            id[..8].copy_from_slice(&number.to_be_bytes());
+            Id(id)
+        };
+        for number in 0..sessions {
+            records.began(&start(id(number), 600), &place);
+            anew += usize::from(records.added == 0);
+            records.ended(&id(number), &left);
+            anew += usize::from(records.added == 0);
+        }
+        assert_eq!((anew, records.known.len(), records.ended.len()), (1, PAST + 2, PAST + 2));
+        drop(records);
+        let records = Records::open(&path, 0).unwrap();
+        assert_eq!((records.known.len(), records.ended.len()), (PAST, PAST));
     }
 }
