@@ -56,8 +56,8 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
-            per_container: 1024,
-            per_node: 4096,
+            per_container: 256,
+            per_node: 1024,
             replay_bytes: KEPT_REPLAY_BYTES,
             longest: Duration::from_secs(24 * 60 * 60),
         }
