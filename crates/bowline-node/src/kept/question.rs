@@ -127,10 +127,18 @@ pub(crate) struct Follower {
     is_up: bool,
     input_ended: bool,
     /// Output that was not asked for yet: at most what the host sends ahead.
-    outputs: VecDeque<(Stream, Bytes)>,
+    outputs: VecDeque<Piece>,
     /// What the session has ended with.
     last: Option<Last>,
     resized: std::cell::Cell<Option<Size>>,
+}
+
+/// A piece of an output.
+struct Piece {
+    stream: Stream,
+    bytes: Bytes,
+    /// The session has none of it: it is for people, and counts for nothing.
+    is_said: bool,
 }
 
 enum Last {
@@ -182,8 +190,12 @@ impl Follower {
 
     fn poll(&mut self, cx: &mut Context<'_>, stdin: &mut WriteQueue, room: bool) -> Poll<Act> {
         loop {
-            if room && let Some((stream, bytes)) = self.outputs.pop_front() {
-                self.carried.client().took(self.clock.now(), stream, bytes.len());
+            if room && let Some(Piece { stream, bytes, is_said }) = self.outputs.pop_front() {
+                // It goes to the connection's outbox: how much of that gets to the client's screen
+                // cannot be known here.
+                if !is_said {
+                    self.carried.client().took(self.clock.now(), stream, bytes.len());
+                }
                 match stream {
                     Stream::Stderr if self.wants.stderr => return Poll::Ready(Act::Stderr(bytes)),
                     Stream::Stdout if self.wants.stdout => return Poll::Ready(Act::Stdout(bytes)),
@@ -249,7 +261,9 @@ impl Follower {
     fn event(&mut self, event: ClientEvent) {
         match event {
             ClientEvent::Up(_) => self.is_up = true,
-            ClientEvent::Data(stream, bytes) => self.outputs.push_back((stream, bytes)),
+            ClientEvent::Data(stream, bytes) => {
+                self.outputs.push_back(Piece { stream, bytes, is_said: false });
+            }
             ClientEvent::Gap(_, bytes) => self.say(&format!("{bytes} bytes are missing here")),
             ClientEvent::Ended(status) => self.last = Some(last(&status)),
             ClientEvent::Refused(Refused { text, .. }) if !self.is_up => {
@@ -273,7 +287,7 @@ impl Follower {
         } else {
             (Stream::Stdout, format!("\r\n{what}\r\n"))
         };
-        self.outputs.push_back((stream, text.into()));
+        self.outputs.push_back(Piece { stream, bytes: text.into(), is_said: true });
     }
 }
 
