@@ -298,3 +298,97 @@ fn last(status: &Status) -> Last {
         Outcome::Failed { message, .. } => Last::Act(Some(Act::Broken(message.clone()))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::time::Duration;
+
+    use bowline_io::serve::Sessions;
+    use bowline_proto::kept::{Instance, Start};
+    use tokio::time::{sleep, timeout};
+
+    use super::*;
+    use crate::kept::{Job, Limits};
+
+    const WANTS: Wants = Wants { stdin: true, stdout: true, stderr: false, tty: true };
+
+    /// Writes something, and runs on.
+    struct Writes;
+
+    struct Writing(Option<Bytes>);
+
+    impl Display for Writes {
+        fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+            f.write_str("writes")
+        }
+    }
+
+    impl Command for Writes {
+        type Process = Writing;
+
+        fn start(&mut self, _: Option<Size>) -> Result<Writing, StartError> {
+            Ok(Writing(Some("0123456789abcdef".into())))
+        }
+    }
+
+    impl Process for Writing {
+        fn resize(&self, _: Size) {}
+
+        fn poll(&mut self, _: &mut Context<'_>, _: &mut WriteQueue, room: bool) -> Poll<Act> {
+            let text = if room { self.0.take() } else { None };
+            text.map_or(Poll::Pending, |text| Poll::Ready(Act::Stdout(text)))
+        }
+
+        fn output_ended(&self) -> bool {
+            false
+        }
+
+        fn poll_exit(&mut self, _: &mut Context<'_>) -> Poll<ExitStatus> {
+            Poll::Pending
+        }
+    }
+
+    async fn output(answering: &mut Answering) -> String {
+        let mut stdin = WriteQueue::default();
+        let act = poll_fn(|cx| answering.poll(cx, &mut stdin, true));
+        let Act::Stdout(bytes) = timeout(Duration::from_secs(60), act).await.unwrap() else {
+            panic!("something else than output");
+        };
+        String::from_utf8(bytes.to_vec()).unwrap()
+    }
+
+    async fn takes_nothing(answering: &mut Answering) {
+        let mut stdin = WriteQueue::default();
+        let more = poll_fn(|cx| answering.poll(cx, &mut stdin, false));
+        assert!(timeout(Duration::from_secs(2), more).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_it_says_itself_counts_for_nothing() {
+        let limits = Limits { replay_bytes: 8, ..Limits::default() };
+        let keeper = Keeper::new(Sessions::default(), limits);
+        let place = Place { name: "ns/p/c".into(), uid: None };
+        let (id, command) = (Id([1; 16]), vec!["writes".to_owned()]);
+        let (instance, env) = (Instance([0; 16]), Vec::new());
+        let start = Start { id, instance, wants: WANTS, keep_for: 600, size: None, command, env };
+        let began = keeper.start(&place, &start, || Job::new(Writes, WANTS));
+        assert!(began.is_ok_and(|(_, began)| began));
+        sleep(Duration::from_secs(1)).await;
+        let words = ["@bowline", "resume", &id.secret()].map(str::to_owned).to_vec();
+        let mut question = Question::new(&keeper, place, words, WANTS);
+        let mut resume = || question.start(None).unwrap_or_else(|error| panic!("{error}"));
+        let mut first = resume();
+        let missing = "\r\n8 bytes are missing here\r\n";
+        // Everything has come when the first is taken. Nothing else is, for longer than an
+        // acknowledgement waits.
+        takes_nothing(&mut first).await;
+        assert_eq!(output(&mut first).await, missing);
+        takes_nothing(&mut first).await;
+        drop(first);
+        // The next one gets what that one has not.
+        let mut second = resume();
+        assert_eq!(output(&mut second).await, missing);
+        assert_eq!(output(&mut second).await, "89abcdef");
+    }
+}
