@@ -34,16 +34,17 @@ pub fn shrink(scenario: &Scenario, promise: Promise, mut runs: usize) -> Scenari
     }
 }
 
+/// A scenario with this change, if it is one.
+pub(crate) fn changed<S: Clone + PartialEq>(scenario: &S, change: &dyn Fn(&mut S)) -> Option<S> {
+    let mut candidate = scenario.clone();
+    change(&mut candidate);
+    (candidate != *scenario).then_some(candidate)
+}
+
 /// Scenarios that leave something out.
 fn smaller(scenario: &Scenario) -> Vec<Scenario> {
     let mut all = Vec::new();
-    let mut with = |change: &dyn Fn(&mut Scenario)| {
-        let mut candidate = scenario.clone();
-        change(&mut candidate);
-        if candidate != *scenario {
-            all.push(candidate);
-        }
-    };
+    let mut with = |change: &dyn Fn(&mut Scenario)| all.extend(changed(scenario, change));
     for index in 0..scenario.faults.len() {
         with(&|it| _ = it.faults.remove(index));
     }

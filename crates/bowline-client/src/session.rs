@@ -12,7 +12,7 @@ use bowline_proto::queue::compacted;
 use bowline_proto::session::{Channel, Event, Loss, Outcome, Session, Size};
 use bowline_proto::{Machine, limits};
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncWrite, sink};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, sink};
 use tokio::sync::watch;
 
 use crate::error::Error;
@@ -37,6 +37,28 @@ pub struct Ends {
     /// Whether another size is sent before the first one, so that a program redraws a screen that
     /// it has drawn for another terminal. `false` by default.
     pub redraws: bool,
+}
+
+impl Ends {
+    /// Polls for the next input; none is its end, and where there is no input nothing ever comes.
+    pub(crate) fn poll_stdin(&mut self, cx: &mut Context<'_>) -> Poll<Result<BytesMut, EndError>> {
+        let Some(stdin) = &mut self.stdin else { return Poll::Pending };
+        // One message's worth: the session masks it in place and never copies it.
+        let mut bytes = BytesMut::with_capacity(limits::MESSAGE_BYTES);
+        let mut limited = bytes::BufMut::limit(&mut bytes, limits::MESSAGE_BYTES);
+        match tokio_util::io::poll_read_buf(Pin::new(stdin), cx, &mut limited) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(_)) => Poll::Ready(Ok(compacted(bytes, limits::MESSAGE_BYTES))),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(EndError::Read(error))),
+        }
+    }
+
+    /// Waits until all output is where it belongs.
+    pub(crate) async fn flush(&mut self) -> Result<(), EndError> {
+        let failed = |name| move |error| EndError::Write(name, error);
+        self.stdout.flush().await.map_err(failed("stdout"))?;
+        self.stderr.flush().await.map_err(failed("stderr"))
+    }
 }
 
 impl Default for Ends {
@@ -178,6 +200,17 @@ pub(crate) fn next_size(mut sizes: watch::Receiver<Size>) -> NextSize {
     })
 }
 
+/// Polls for the next size, until there will be no more.
+pub(crate) fn poll_size(next: &mut Option<NextSize>, cx: &mut Context<'_>) -> Poll<Size> {
+    let Some(waiting) = next else { return Poll::Pending };
+    let Some((size, sizes)) = std::task::ready!(waiting.as_mut().poll(cx)) else {
+        *next = None;
+        return Poll::Pending;
+    };
+    *next = Some(next_size(sizes));
+    Poll::Ready(size)
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stdin {
     /// The session is not up yet: nothing may be read, so that a fallback loses nothing.
@@ -234,7 +267,7 @@ impl Running {
                 && self.stderr.is_empty()
                 && let Some(ended) = self.ended.take()
             {
-                self.flush().await?;
+                self.ends.flush().await?;
                 return Ok(ended);
             }
             let step = driver.next(self).await;
@@ -297,32 +330,7 @@ impl Running {
         if self.stdin != Stdin::Open || self.ended.is_some() || waiting >= limits::OUTBOX_BYTES {
             return Poll::Pending;
         }
-        let Some(stdin) = &mut self.ends.stdin else { return Poll::Pending };
-        // One message's worth: the session masks it in place and never copies it.
-        let mut bytes = BytesMut::with_capacity(limits::MESSAGE_BYTES);
-        let mut limited = bytes::BufMut::limit(&mut bytes, limits::MESSAGE_BYTES);
-        match tokio_util::io::poll_read_buf(Pin::new(stdin), cx, &mut limited) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Ok(_)) => Poll::Ready(Ok(compacted(bytes, limits::MESSAGE_BYTES))),
-            Poll::Ready(Err(error)) => Poll::Ready(Err(EndError::Read(error))),
-        }
-    }
-
-    fn poll_size(&mut self, cx: &mut Context<'_>) -> Poll<Size> {
-        let Some(next) = &mut self.next_size else { return Poll::Pending };
-        let Some((size, sizes)) = std::task::ready!(next.as_mut().poll(cx)) else {
-            self.next_size = None;
-            return Poll::Pending;
-        };
-        self.next_size = Some(next_size(sizes));
-        Poll::Ready(size)
-    }
-
-    async fn flush(&mut self) -> Result<(), EndError> {
-        use tokio::io::AsyncWriteExt;
-        let failed = |name| move |error| EndError::Write(name, error);
-        self.ends.stdout.flush().await.map_err(failed("stdout"))?;
-        self.ends.stderr.flush().await.map_err(failed("stderr"))
+        self.ends.poll_stdin(cx)
     }
 }
 
@@ -359,7 +367,7 @@ impl drive::Ends<Session> for Running {
 
     fn poll_last(&mut self, cx: &mut Context<'_>, session: &mut Session) -> Poll<(Acted, usize)> {
         if self.ended.is_none()
-            && let Poll::Ready(size) = self.poll_size(cx)
+            && let Poll::Ready(size) = poll_size(&mut self.next_size, cx)
         {
             return Poll::Ready((Ok(Act::Size(size)), 0));
         }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bowline_client::RemoteCommand;
+use bowline_client::kept::KeptCommand;
 use bowline_io::stdio::Input;
 use bowline_kube::objects::Pod;
 use bowline_kube::{container, files, target};
@@ -35,12 +36,22 @@ async fn session(asked: &Exec, program: &str) -> Result<Exit, Exit> {
     let tty = asked.stdin && asked.tty && remote::has_terminal(asked.quiet);
     let name = pod.metadata.name;
     let client = cluster.client(remote::WEBSOCKETS, &asked.global, &verbose).namespace(&*namespace);
-    let command = client.exec(&*name, words(asked)?).container(&*choice.name);
+    let words = words(asked)?;
+    let command = client.exec(&*name, words.clone()).container(&*choice.name);
     let set = |command: RemoteCommand, (name, value): &(String, String)| command.env(name, value);
     let command = asked.env.iter().fold(command, set);
     if let Some(keep) = &asked.keep {
-        let place = (namespace, name, choice.name);
-        return kept(asked, keep, command, place, &cluster, program).await;
+        let command = if tty { command.terminal(None) } else { command };
+        let command = command.keep().keep_for(keep.keep_for);
+        let known = Known {
+            place: Place { namespace, pod: name, container: choice.name, id: command.id() },
+            server: cluster.api.server.to_string(),
+            command: words,
+            stdin: asked.stdin,
+            tty,
+            started: known_sessions::now(),
+        };
+        return kept(asked, keep, command, known, &cluster, program).await;
     }
     let local = LocalEnds {
         stdin: asked.stdin.then(|| Box::new(Input::stdin()) as _),
@@ -58,29 +69,18 @@ async fn session(asked: &Exec, program: &str) -> Result<Exit, Exit> {
 async fn kept(
     asked: &Exec,
     keep: &Keep,
-    command: RemoteCommand,
-    (namespace, pod, container): (String, String, String),
+    mut command: KeptCommand,
+    known: Known,
     cluster: &ClusterAccess,
     program: &str,
 ) -> Result<Exit, Exit> {
-    let tty = asked.stdin && asked.tty && remote::has_terminal(asked.quiet);
-    let command = if tty { command.terminal(None) } else { command };
-    let mut command = command.keep().keep_for(keep.keep_for);
     if let Some(hold) = keep::hold_program(keep.program.as_deref())? {
         command = command.program(hold);
     }
-    let known = Known {
-        place: Place { namespace, pod, container, id: command.id() },
-        server: cluster.api.server.to_string(),
-        command: words(asked)?,
-        stdin: asked.stdin,
-        tty,
-        started: known_sessions::now(),
-    };
     if let Err(error) = known.save() {
         print::line(format_args!("warning: the session cannot be written down: {error}"));
     }
-    let server = cluster.api.authority();
+    let (server, tty) = (cluster.api.authority(), known.tty);
     if keep.detach {
         let left = command.detach().await.map(|()| None).map_err(remote::Failure::Session);
         if left.is_err() {

@@ -99,7 +99,7 @@ async fn resume(
     let (stdin, tty) = known.as_ref().map_or((true, true), |known| (known.stdin, known.tty));
     let tty = is_resumed && tty && crate::console::input_is_terminal();
     let local = Local {
-        stdin: takes && stdin && !matches!(asked.action, Action::End(_)),
+        stdin: takes && stdin,
         tty: tty && takes,
         quiet: asked.quiet,
         detach_keys: asked.detach_keys.clone(),

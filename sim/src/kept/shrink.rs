@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::run;
 use super::scenario::{Act, Scenario, When};
 use crate::promises::Promise;
+use crate::shrink::changed;
 
 /// Makes a scenario that breaks `promise` as small as it can, within `runs` runs.
 #[must_use]
@@ -26,13 +27,7 @@ pub fn shrink(scenario: &Scenario, promise: Promise, mut runs: usize) -> Scenari
 /// Scenarios that leave something out.
 fn smaller(scenario: &Scenario) -> Vec<Scenario> {
     let mut all = Vec::new();
-    let mut with = |change: &dyn Fn(&mut Scenario)| {
-        let mut candidate = scenario.clone();
-        change(&mut candidate);
-        if candidate != *scenario {
-            all.push(candidate);
-        }
-    };
+    let mut with = |change: &dyn Fn(&mut Scenario)| all.extend(changed(scenario, change));
     for index in 0..scenario.turns.len() {
         with(&|it| _ = it.turns.remove(index));
     }

@@ -14,9 +14,8 @@ use bowline_io::record::{self, Pending};
 use bowline_proto::kept::{
     Carried, Client as Session, ClientEvent as Event, Connected, Leave, Retry, Stream,
 };
-use bowline_proto::queue::compacted;
 use bowline_proto::session::{Cause, Loss, Size, Status};
-use bowline_proto::{Machine, Next, Time, limits};
+use bowline_proto::{Machine, Next, Time};
 use bytes::BytesMut;
 use tokio::io::AsyncWrite as _;
 use tokio::time::{sleep_until, timeout};
@@ -24,7 +23,7 @@ use tokio::time::{sleep_until, timeout};
 use super::connect::{Connector, NoConnection};
 use super::{Change, Goodbye, KeptEnd, Refused};
 use crate::error::Error;
-use crate::session::{EndError, Ended, Ends, NextSize, next_size, told};
+use crate::session::{EndError, Ended, Ends, NextSize, next_size, poll_size, told};
 
 /// How long a goodbye may take.
 const GOODBYE: Duration = Duration::from_secs(5);
@@ -157,7 +156,7 @@ impl Running {
                         && let Some(status) = carried.status()
                     {
                         connector.look_again();
-                        if !status.outcome().is_success() && self.is_new(carried) {
+                        if !status.outcome().is_success() && !carried.may_have_begun() {
                             return Err(Error::NoPlace(not_run(carried, status)));
                         }
                     }
@@ -177,17 +176,12 @@ impl Running {
             // That the outcome has come.
             let _ = timeout(GOODBYE, driver.flush()).await;
         }
-        self.flush().await?;
+        self.ends.flush().await?;
         let Some(ended) = self.end.take() else { return Ok(None) };
         if let (Some(record), Ok(ended)) = (self.record.take(), &ended) {
             record.end(told(Some(&Ok(ended.clone()))), None);
         }
         Ok(Some(KeptEnd { ended: ended?, missed_bytes: self.missed_bytes }))
-    }
-
-    /// Whether nothing has come of the session yet, and nothing can have.
-    fn is_new(&self, carried: &Carried) -> bool {
-        !carried.has_been_up() && !carried.may_have_begun()
     }
 
     /// Does the next thing with a connection.
@@ -224,19 +218,19 @@ impl Running {
         match session.poll(now) {
             Next::Event(Event::Connect) => {
                 let resumes = session.resumes();
-                // Of a session that is resumed, nothing is lost if there is no way to it.
-                let is_first = resumes && !session.was_up();
+                // Of one that is only to be resumed, nothing is lost if there is no way to it.
+                let is_tried_again = session.may_have_begun() && (session.was_up() || !resumes);
                 // What is dropped by a stop is hung up by its host in time.
                 match connector.connect(resumes).await {
                     Ok((upgraded, carrier)) => {
                         let carried = Carried::new(self.clock.now(), session, carrier);
                         return Ok(Connection::Up(upgraded, Box::new(carried)));
                     }
-                    Err(NoConnection::ForNow(error)) if session.may_have_begun() && !is_first => {
+                    Err(NoConnection::ForNow(error)) if is_tried_again => {
                         session.failed(self.clock.now());
                         (self.tell)(Change::StillLost(error.to_string()));
                     }
-                    Err(NoConnection::Ever(error)) if session.may_have_begun() && !is_first => {
+                    Err(NoConnection::Ever(error)) if is_tried_again => {
                         session.give_up(Loss::new(Cause::Closed, error.to_string()));
                     }
                     Err(NoConnection::ForNow(error) | NoConnection::Ever(error)) => {
@@ -250,7 +244,7 @@ impl Running {
                 self.idle(until).await?;
                 return Ok(Connection::Down);
             }
-            Next::Done => poll_fn(|cx| self.poll_outputs(cx, None)).await?,
+            Next::Done => poll_fn(|cx| self.poll_outputs(cx)).await?,
         }
         self.session = Some(session);
         Ok(Connection::Down)
@@ -350,53 +344,16 @@ impl Running {
     }
 
     /// Writes all that waits.
-    fn poll_outputs(
-        &mut self,
-        cx: &mut Context<'_>,
-        mut session: Option<&mut Session>,
-    ) -> Poll<Result<(), EndError>> {
+    fn poll_outputs(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), EndError>> {
         while self.outputs.iter().any(|queue| !queue.is_empty()) {
-            let (stream, bytes) = std::task::ready!(self.poll_write(cx))?;
-            if let Some(session) = &mut session {
-                session.took(self.clock.now(), stream, bytes);
-            }
+            std::task::ready!(self.poll_write(cx))?;
         }
         Poll::Ready(Ok(()))
-    }
-
-    fn poll_stdin(&mut self, cx: &mut Context<'_>) -> Poll<Result<BytesMut, EndError>> {
-        let Some(stdin) = self.ends.stdin.as_mut().filter(|_| !self.stdin_over) else {
-            return Poll::Pending;
-        };
-        let mut bytes = BytesMut::with_capacity(limits::MESSAGE_BYTES);
-        let mut limited = bytes::BufMut::limit(&mut bytes, limits::MESSAGE_BYTES);
-        match tokio_util::io::poll_read_buf(Pin::new(stdin), cx, &mut limited) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Ok(_)) => Poll::Ready(Ok(compacted(bytes, limits::MESSAGE_BYTES))),
-            Poll::Ready(Err(error)) => Poll::Ready(Err(EndError::Read(error))),
-        }
-    }
-
-    fn poll_size(&mut self, cx: &mut Context<'_>) -> Poll<Size> {
-        let Some(next) = &mut self.next_size else { return Poll::Pending };
-        let Some((size, sizes)) = std::task::ready!(next.as_mut().poll(cx)) else {
-            self.next_size = None;
-            return Poll::Pending;
-        };
-        self.next_size = Some(next_size(sizes));
-        Poll::Ready(size)
     }
 
     /// Sends the last words; whether the other end has answered them.
     async fn goodbye<S: bowline_io::stream::Connection>(driver: &mut Driver<S, Carried>) -> bool {
         timeout(GOODBYE, driver.settle(Carried::is_closed)).await.unwrap_or(false)
-    }
-
-    async fn flush(&mut self) -> Result<(), EndError> {
-        use tokio::io::AsyncWriteExt;
-        let failed = |name| move |error| EndError::Write(name, error);
-        self.ends.stdout.flush().await.map_err(failed("stdout"))?;
-        self.ends.stderr.flush().await.map_err(failed("stderr"))
     }
 }
 
@@ -413,10 +370,10 @@ impl drive::Ends<Carried> for Running {
         if let Poll::Ready(written) = self.poll_write(cx) {
             return Poll::Ready((written.map(|(stream, bytes)| Act::Wrote(stream, bytes)), 0));
         }
-        if self.end.is_some() || !carried.client().has_room() {
+        if self.end.is_some() || self.stdin_over || !carried.client().has_room() {
             return Poll::Pending;
         }
-        self.poll_stdin(cx).map(|read| {
+        self.ends.poll_stdin(cx).map(|read| {
             let bytes = read.as_ref().map_or(0, BytesMut::len);
             (read.map(Act::Input), bytes)
         })
@@ -426,7 +383,7 @@ impl drive::Ends<Carried> for Running {
         if self.end.is_some() {
             return Poll::Pending;
         }
-        self.poll_size(cx).map(|size| (Ok(Act::Size(size)), 0))
+        poll_size(&mut self.next_size, cx).map(|size| (Ok(Act::Size(size)), 0))
     }
 
     /// The peer sends no more than its window allows.

@@ -72,12 +72,6 @@ impl Carried {
         self.client.may_have_begun()
     }
 
-    /// As [`Client::was_up`].
-    #[must_use]
-    pub fn has_been_up(&self) -> bool {
-        self.client.was_up()
-    }
-
     /// Whether the other end has ended the connection in good order, as it does once it was told
     /// that its client leaves.
     #[must_use]

@@ -357,12 +357,6 @@ impl Reader {
         }
     }
 
-    /// What came and is in no frame yet.
-    #[must_use]
-    pub fn into_rest(self) -> BytesMut {
-        self.input
-    }
-
     /// Returns the next frame, if it is there.
     ///
     /// # Errors
