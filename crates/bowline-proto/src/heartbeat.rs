@@ -1,16 +1,27 @@
 //! Turns time and traffic into pings and, where a peer that should answer stays silent, into the
 //! verdict that it is dead.
 //!
-//! Two kinds of silence say nothing about the peer. Either we have stopped reading, and what it
-//! says is not heard (see [`Heartbeat::paused`]); or it has yet to read bulk data of ours before it
-//! gets to our ping. In the second case the owner's socket tells: a host that is gone
-//! stops acknowledging, one that merely does not read goes on answering window probes.
+//! Three kinds of silence say nothing about the peer:
+//!
+//! - We have stopped reading, and what it says is not heard (see [`Heartbeat::paused`]).
+//! - We had stopped for long, and read again. Where several connections carry what comes, one far
+//!   away may not have learnt that: TCP asks a reader that had no room at intervals that double up to
+//!   two minutes, and the reader's own word, which should come before, is not always heard. Between
+//!   a stock runtime and a stock kubelet all stood still for as long as the pause had been.
+//! - It has yet to read bulk data of ours before it gets to our ping. There the owner's socket
+//!   tells: a host that is gone stops acknowledging, one that merely does not read goes on answering
+//!   window probes.
 
 use alloc::format;
 use core::time::Duration;
 
 use crate::session::{Cause, Loss};
 use crate::time::{Time, earlier};
+
+/// The shortest pause that counts. Those between pieces of a fast transfer close no window for long.
+const LONG_PAUSE: Duration = Duration::from_secs(1);
+/// The longest interval at which TCP asks a reader that had no room (`TCP_RTO_MAX`).
+const LONGEST_PROBE: Duration = Duration::from_secs(120);
 
 /// What a [`Heartbeat`] asks its owner to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +49,12 @@ pub struct Heartbeat {
     /// How many pieces the peer is known to have read. While that is less than `bulk_sent`, a ping
     /// may be held up.
     bulk_read: u64,
-    paused: bool,
+    /// Since when we have not read.
+    paused: Option<Time>,
+    /// How long we have not read, in pauses that may have an echo still.
+    pauses: Duration,
+    /// Until when what comes may stand still because of them.
+    echo_ends: Time,
 }
 
 impl Heartbeat {
@@ -55,7 +71,9 @@ impl Heartbeat {
             bulk_sent: 0,
             bulk_asked: None,
             bulk_read: 0,
-            paused: false,
+            paused: None,
+            pauses: Duration::ZERO,
+            echo_ends: Time::ZERO,
         }
     }
 
@@ -94,12 +112,24 @@ impl Heartbeat {
         }
     }
 
-    /// Records that we stopped reading, or read again. While we do not read, no silence is judged.
+    /// Records that we stopped reading, or read again. While we do not read, no silence is judged;
+    /// nor is it for as long again, two minutes at most.
     pub fn paused(&mut self, now: Time, paused: bool) {
-        if self.paused && !paused {
-            self.heard(now);
+        if paused {
+            self.paused.get_or_insert(now);
+            return;
         }
-        self.paused = paused;
+        let Some(since) = self.paused.take() else { return };
+        self.heard(now);
+        let pause = now.since(since);
+        if pause < LONG_PAUSE {
+            return;
+        }
+        if since >= self.echo_ends {
+            self.pauses = Duration::ZERO;
+        }
+        self.pauses = (self.pauses + pause).min(LONGEST_PROBE);
+        self.echo_ends = now + self.pauses;
     }
 
     /// Returns when the peer was heard last, where it was never pinged.
@@ -111,7 +141,7 @@ impl Heartbeat {
     /// Whether we have stopped reading, so that nothing of the peer can be heard.
     #[must_use]
     pub fn is_paused(&self) -> bool {
-        self.paused
+        self.paused.is_some()
     }
 
     /// Pings where that is due, by `ping`, which returns the ping's number or has no room for one.
@@ -136,12 +166,13 @@ impl Heartbeat {
     /// What is due at `now`.
     #[must_use]
     pub fn poll(&self, now: Time) -> Beat {
-        let death = self.asked.map(|asked| asked + self.patience).filter(|_| !self.paused);
+        let death = |asked: Time| asked.max(self.echo_ends) + self.patience;
+        let death = self.asked.map(death).filter(|_| !self.is_paused());
         if death.is_some_and(|death| now >= death) {
             return Beat::Dead;
         }
         // What the peer has said may be waiting unread, so it is not pinged either.
-        if self.paused {
+        if self.is_paused() {
             return Beat::Wait(now + self.every);
         }
         if now >= self.next_ping {
@@ -239,6 +270,28 @@ mod tests {
         later.sent_bulk();
         later.answered(5);
         assert_eq!(dies(&mut later, 500), None, "the answer says nothing of what came after");
+    }
+
+    #[test]
+    fn silence_behind_a_pause_may_last_as_long_as_the_pause() {
+        let after = |pauses: &[(u64, u64)]| {
+            let mut heartbeat = Heartbeat::new(Time::ZERO, EVERY, PATIENCE);
+            let mut resumed = 0;
+            for &(from, until) in pauses {
+                heartbeat.paused(seconds(from), true);
+                heartbeat.paused(seconds(until), true);
+                heartbeat.paused(seconds(until), false);
+                resumed = until;
+            }
+            // What was on its way comes, and then nothing.
+            heartbeat.heard(seconds(resumed + 1));
+            dies(&mut heartbeat, 2000).unwrap() - resumed
+        };
+        assert_eq!(after(&[(0, 75)]), 75 + 30);
+        assert_eq!(after(&[(0, 1000)]), 120 + 30);
+        assert_eq!(after(&[(0, 20), (30, 50), (60, 80)]), 60 + 30, "they have one echo");
+        assert_eq!(after(&[(0, 75), (200, 210)]), 10 + 30, "the first one's has ended");
+        assert_eq!(after(&[(0, 0), (1, 1)]), 1 + 5 + 30);
     }
 
     #[test]

@@ -8,8 +8,16 @@ use serde_json::Value;
 
 use crate::parts::{bowline, part};
 
-/// What became of each spec, by its whole name: `passed`, `failed` or `skipped`.
-pub type Results = BTreeMap<String, String>;
+/// What became of each spec, by its whole name.
+pub type Results = BTreeMap<String, Outcome>;
+
+#[derive(Debug)]
+pub struct Outcome {
+    /// `passed`, `failed` or `skipped`.
+    state: String,
+    /// Why it is so, where, and what the spec wrote until then.
+    why: String,
+}
 
 /// The specs about exec, attach and port-forward.
 pub const STREAMING: &str = "Streaming";
@@ -41,7 +49,15 @@ fn results(report: &Value) -> Results {
     let suites = report.as_array().unwrap().iter();
     let reports = suites.flat_map(|suite| suite["SpecReports"].as_array().unwrap());
     let specs = reports.filter(|report| report["LeafNodeType"] == "It");
-    specs.map(|spec| (name(spec), spec["State"].as_str().unwrap().to_owned())).collect()
+    specs.map(|spec| (name(spec), outcome(spec))).collect()
+}
+
+fn outcome(spec: &Value) -> Outcome {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (failure, wrote) = (&spec["Failure"], text(&spec["CapturedGinkgoWriterOutput"]));
+    let (file, line) = (&failure["Location"]["FileName"], &failure["Location"]["LineNumber"]);
+    let why = format!("{} ({file}:{line})\n{wrote}", text(&failure["Message"]));
+    Outcome { state: spec["State"].as_str().unwrap().to_owned(), why }
 }
 
 fn name(spec: &Value) -> String {
@@ -52,7 +68,13 @@ fn name(spec: &Value) -> String {
 
 /// How many specs have come out so.
 pub fn count(results: &Results, state: &str) -> usize {
-    results.values().filter(|one| *one == state).count()
+    results.values().filter(|one| one.state == state).count()
+}
+
+/// Those that failed, and why.
+pub fn failed(results: &Results) -> String {
+    let failed = results.iter().filter(|(_, one)| one.state == "failed");
+    failed.map(|(name, one)| format!("{name}: {}\n", one.why)).collect()
 }
 
 /// What listens on a port of this host's that critest has chosen. It is among the specs of streams.
@@ -69,7 +91,7 @@ fn must_agree(straight: (&Cluster, &str), through: (&Cluster, &str)) {
         })
     };
     let (all, seen) = both(ALL);
-    assert!(count(&all, "passed") >= 90, "of the runtime alone: {all:#?}");
+    assert!(count(&all, "passed") >= 90, "of the runtime alone: {}", failed(&all));
     let differ = differing(&all, &seen);
     if differ.is_empty() {
         return;
@@ -77,12 +99,13 @@ fn must_agree(straight: (&Cluster, &str), through: (&Cluster, &str)) {
     println!("once: {differ:#?}");
     let (all, seen) = both(&differ.iter().map(|name| escaped(name)).collect::<Vec<_>>().join("|"));
     let differ = differing(&all, &seen);
-    assert!(differ.is_empty(), "twice: {differ:#?}");
+    assert!(differ.is_empty(), "twice: {differ:#?}\n{}{}", failed(&all), failed(&seen));
 }
 
 fn differing(straight: &Results, through: &Results) -> Vec<String> {
     let names = straight.keys().chain(through.keys()).collect::<BTreeSet<_>>();
-    let differ = names.into_iter().filter(|name| straight.get(*name) != through.get(*name));
+    let state = |results: &Results, name: &str| results.get(name).map(|one| one.state.clone());
+    let differ = names.into_iter().filter(|name| state(straight, name) != state(through, name));
     differ.cloned().collect()
 }
 
@@ -96,7 +119,7 @@ fn escaped(name: &str) -> String {
 fn containerd_alone_streams_over_spdy_and_knows_no_websocket_v5() {
     let cluster = Cluster::up(&[RUNTIME_ALONE]);
     let over_spdy = run(&cluster, &cluster.containerd(), STREAMING, &[]);
-    assert_eq!(count(&over_spdy, "passed"), 5, "{over_spdy:#?}");
+    assert_eq!(count(&over_spdy, "passed"), 5, "{}", failed(&over_spdy));
     // Those about ports would wait two minutes for what never comes.
     let others = "Streaming.*(exec|attach)";
     let over_websocket = run(&cluster, &cluster.containerd(), others, &OVER_WEBSOCKET);
@@ -111,7 +134,7 @@ pub fn through_our_face() {
     let face = ours.env("RUNTIME_ENDPOINT").to_owned();
     for flags in [&[][..], &OVER_WEBSOCKET] {
         let streamed = run(&ours, &face, STREAMING, flags);
-        assert_eq!(count(&streamed, "passed"), 5, "{flags:?}: {streamed:#?}");
+        assert_eq!(count(&streamed, "passed"), 5, "{flags:?}: {}", failed(&streamed));
     }
     must_agree((&straight, &straight.containerd()), (&ours, &face));
 }

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bowline_interop::client::{Client, Input, left};
+use bowline_interop::client::{Client, Input, left_within};
 use bowline_interop::cluster::{Cluster, PODS};
 use bowline_interop::pair::Pair;
 use bowline_interop::server::Server;
@@ -15,6 +15,9 @@ use crate::ends::{both_carriers, is_lost, up};
 use crate::parts::{bowline, ours};
 use crate::real::{gateway, kubeconfig, kubelet};
 use crate::wire::{Break, Wire};
+
+/// A reader's pause, and then a hundred megabytes on a machine that has more to do.
+const READS: Duration = Duration::from_secs(240);
 
 /// `bowline exec` over both carriers at `dev` and in each pod of a real cluster.
 fn everywhere(dev: &Server, cluster: &Cluster) -> Vec<Client> {
@@ -35,7 +38,8 @@ fn a_reader_that_pauses_for_75_seconds_gets_every_byte() {
                 shell.args(["-c", "\"$@\" | (sleep 75; wc -c)", "sh"]).arg(words.get_program());
                 shell.args(words.get_args()).envs(client.env.iter().cloned());
                 shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-                let left = left(shell.spawn().unwrap(), Input::Nothing, true).unwrap();
+                let left = left_within(READS, shell.spawn().unwrap(), Input::Nothing, true);
+                let left = left.unwrap_or_else(|| panic!("{} did not end", client.name));
                 let text = String::from_utf8_lossy(&left.stdout).trim().to_owned();
                 assert_eq!(text, "100000000", "{}: {}", client.name, left.stderr);
             });

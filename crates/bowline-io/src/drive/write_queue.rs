@@ -106,11 +106,13 @@ impl WriteQueue {
 pub(super) fn write_some<'a, S: AsyncWrite>(
     stream: Pin<&mut S>,
     cx: &mut Context<'_>,
-    chunks: impl Iterator<Item = &'a [u8]>,
+    mut chunks: impl Iterator<Item = &'a [u8]>,
 ) -> Poll<io::Result<usize>> {
+    let first = chunks.next().unwrap_or_default();
+    let Some(second) = chunks.next() else { return stream.poll_write(cx, first) };
     let mut slices = [IoSlice::new(&[]); SLICES];
     let mut count = 0;
-    for (slice, chunk) in slices.iter_mut().zip(chunks) {
+    for (slice, chunk) in slices.iter_mut().zip([first, second].into_iter().chain(chunks)) {
         *slice = IoSlice::new(chunk);
         count += 1;
     }

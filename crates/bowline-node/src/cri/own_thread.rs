@@ -14,7 +14,9 @@ pub(super) struct OwnThread(Option<Runtime>);
 
 impl OwnThread {
     pub(super) fn new() -> io::Result<OwnThread> {
-        Ok(OwnThread(Some(Builder::new_current_thread().enable_all().build()?)))
+        // No signals and no children, for which each wake would look.
+        let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
+        Ok(OwnThread(Some(runtime)))
     }
 
     /// Has what `make` makes belong to the thread: the sockets in it are waited for there.

@@ -333,7 +333,7 @@ fn a_silent_server_is_dead_within_the_patience_and_a_paused_client_is_not_fooled
         silent.settle();
         let (mut now, mut paused) = (silent.now, true);
         silent.client.reading(now, false);
-        for second in 0..200 {
+        for second in 0..300 {
             now = now + Duration::from_secs(1);
             if second == 100 {
                 assert_eq!(silent.at_client.end, None, "{protocol:?}");
