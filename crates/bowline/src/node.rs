@@ -11,13 +11,14 @@ use bowline_io::serve::{Drain, Limits, Sessions, serve};
 use bowline_io::tls::{OwnIdentity, ServerFiles};
 use bowline_node::cri::{CriRuntime, CriSettings, Endpoint, Face, Hangup};
 use bowline_node::forward::Slots;
-use bowline_node::kept::{self, Keeper};
+use bowline_node::kept::Keeper;
 use bowline_node::kubelet::{Kubelet, Readiness};
 use bowline_node::process::{ProcessRuntime, Settings};
 use bowline_node::runtime::Runtime;
 use bowline_node::streaming::Streaming;
 
 use crate::args::cri::Cri;
+use crate::args::kept::Kept;
 use crate::args::node::{self, Node, Pair};
 use crate::servers::{identity, listen, start, until};
 use crate::{node_access, print};
@@ -38,7 +39,7 @@ pub async fn node(asked: Node) -> Result<()> {
     let end = start(asked.verbosity)?;
     let sessions = Sessions::default();
     let shared = Shared {
-        keeper: Keeper::new(sessions.clone(), kept::Limits::default()),
+        keeper: keeper(&asked.kept, &sessions)?,
         sessions,
         forwards: Slots::new(asked.max_connections_per_forward),
         limits: Limits::new(asked.unauthenticated_per_address),
@@ -70,6 +71,13 @@ pub async fn node(asked: Node) -> Result<()> {
         runtime.shut_down().await;
     }
     Ok(())
+}
+
+fn keeper(asked: &Kept, sessions: &Sessions) -> Result<Keeper> {
+    let Kept { limits, file } = asked;
+    let Some(file) = file else { return Ok(Keeper::new(sessions.clone(), *limits)) };
+    let keeper = Keeper::recording(sessions.clone(), *limits, file);
+    keeper.with_context(|| format!("--kept-sessions-file {}", file.display()))
 }
 
 fn settings(asked: &Node, cri: &Cri) -> CriSettings {

@@ -42,7 +42,8 @@ const WAITING: usize = 4;
 /// How many sessions are kept, how much of each, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Of one container, those that have ended left out.
+    /// Of one container, those that have ended left out. 0 here or in the next two keeps none: the
+    /// node then answers as one that does not know what that is.
     pub per_container: usize,
     /// Of the node: of those that run, and again of those that have ended, the oldest of which
     /// goes.
@@ -172,6 +173,12 @@ impl Keeper {
             registry: Mutex::default(),
             records,
         }))
+    }
+
+    /// Whether there is room for a session at all.
+    pub(crate) fn keeps(&self) -> bool {
+        let Limits { per_container, per_node, replay_bytes, .. } = self.0.limits;
+        [per_container, per_node, replay_bytes].iter().all(|&limit| limit > 0)
     }
 
     fn clock(&self) -> &Clock {

@@ -61,6 +61,9 @@ impl Kubelet {
         target: &Target,
         asked: ExecRequest,
     ) -> Result<Reply, Refusal> {
+        if !self.keeper.keeps() {
+            return Err(not_kept());
+        }
         let session = if is_question(&asked.command) {
             None
         } else {

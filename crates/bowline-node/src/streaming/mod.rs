@@ -172,6 +172,9 @@ impl Streaming {
         let Stream::Exec { wants, command: Some(command), session } = stream else {
             return Err(not_kept());
         };
+        if !keeper.keeps() {
+            return Err(not_kept());
+        }
         let accepted = judge(&request, accept_kept)??;
         // Whoever has made the URL is asked in any case: it may hold something for it.
         let session = match session.await {

@@ -396,6 +396,22 @@ async fn a_session_belongs_to_its_container_and_its_words() {
 }
 
 #[tokio::test]
+async fn a_node_without_room_answers_as_one_that_keeps_nothing() {
+    for limits in [
+        Limits { per_container: 0, ..Limits::default() },
+        Limits { per_node: 0, ..Limits::default() },
+        Limits { replay_bytes: 0, ..Limits::default() },
+    ] {
+        let node = Node::keeping(Arc::new(Memory::default()), limits).await;
+        let mut player = Player::start(&node, 1, &["x"]);
+        let Err(UpstreamError::Refused(refused)) = player.connect(Until::Up(None)).await else {
+            panic!("{limits:?}: it keeps one")
+        };
+        assert_eq!(refused.head.status, 403, "{limits:?}");
+    }
+}
+
+#[tokio::test]
 async fn there_are_only_so_many() {
     let limits = Limits { per_container: 2, per_node: 2, ..Limits::default() };
     let node = Node::keeping(Arc::new(Memory::default()), limits).await;

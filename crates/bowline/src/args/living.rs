@@ -117,8 +117,8 @@ pub const DRAIN: Flag = Flag::duration(
 pub fn read(values: &Values) -> Result<Sessions, BadFlag> {
     let duration = |flag: &Flag| values.not_negative(flag, Duration::ZERO);
     let limit = |flag: &Flag| Ok(Some(duration(flag)?).filter(|limit| !limit.is_zero()));
-    let count = |flag: &Flag| Ok(Some(values.count(flag)?).filter(|count| *count > 0));
-    let rate = NonZeroU64::new(values.count(&RATE)? as u64);
+    let count = |flag: &Flag| Ok(Some(values.count(flag, 0)?).filter(|count| *count > 0));
+    let rate = NonZeroU64::new(values.count(&RATE, 0)? as u64);
     let bounds = Bounds {
         idle: limit(&IDLE)?,
         silence: limit(&SILENCE)?,

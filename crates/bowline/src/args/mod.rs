@@ -14,6 +14,7 @@ pub mod global;
 pub mod living;
 
 pub mod go_duration;
+pub mod kept;
 pub mod node;
 pub mod node_access;
 pub mod pflag;

@@ -8,6 +8,7 @@ use bowline_io::serve::UNAUTHENTICATED_PER_ADDRESS;
 use bowline_proto::limits;
 
 use super::cri::{self, Cri};
+use super::kept::{self, Kept};
 use super::node_access::{self, NodeAccess};
 use super::pflag::{BadFlag, BadValue, Values, bad_value};
 use super::table::{Command, Flag, Words};
@@ -40,6 +41,8 @@ pub struct Node {
     pub unauthenticated_per_address: usize,
     /// How many connections a port-forward may have at once.
     pub max_connections_per_forward: usize,
+    /// The sessions that outlive their connections.
+    pub kept: Kept,
     /// `-v`.
     pub verbosity: i32,
 }
@@ -208,6 +211,11 @@ pub static COMMAND: Command = Command {
         UNAUTHENTICATED,
         DRAIN_TIMEOUT,
         FORWARD_CONNECTIONS,
+        kept::REPLAY,
+        kept::FILE,
+        kept::LONGEST,
+        kept::PER_NODE,
+        kept::PER_CONTAINER,
         Flag::switch("plain-http", "Serve HTTP without TLS, on loopback only."),
         Flag::port("port", "The port to listen on. 0 picks a free one.").default("10250"),
         cri::PORT_FORWARD,
@@ -287,6 +295,7 @@ pub fn read(values: &Values) -> Result<Node, BadUsage> {
         unauthenticated_per_address: values
             .positive(&UNAUTHENTICATED, UNAUTHENTICATED_PER_ADDRESS)?,
         max_connections_per_forward: forward_connections(values)?,
+        kept: kept::read(values)?,
         verbosity: values.number(LOG_LEVEL.long).unwrap_or(0),
     })
 }

@@ -338,12 +338,12 @@ impl Values {
         positive.ok_or_else(|| bad_value(flag, &number.to_string(), BadValue::Positive))
     }
 
-    /// A number of things of which there may be none, and are where none is given.
+    /// A number of things of which there may be none.
     ///
     /// # Errors
     /// [`BadFlag`] for one below 0.
-    pub fn count(&self, flag: &Flag) -> Result<usize, BadFlag> {
-        let Some(number) = self.number(flag.long) else { return Ok(0) };
+    pub fn count(&self, flag: &Flag, or: usize) -> Result<usize, BadFlag> {
+        let Some(number) = self.number(flag.long) else { return Ok(or) };
         let count = usize::try_from(number);
         count.map_err(|_| bad_value(flag, &number.to_string(), BadValue::Negative))
     }
