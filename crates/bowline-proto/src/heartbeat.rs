@@ -5,12 +5,12 @@
 //!
 //! - We have stopped reading, and what it says is not heard (see [`Heartbeat::paused`]).
 //! - We had stopped for long, and read again. Where several connections carry what comes, one far
-//!   away may not have learnt that: TCP asks a reader that had no room at intervals that double up to
-//!   two minutes, and the reader's own word, which should come before, is not always heard. Between
-//!   a stock runtime and a stock kubelet all stood still for as long as the pause had been.
+//!   away may not have learnt that: TCP asks a reader that had no room at intervals that double up
+//!   to two minutes, and the reader's own word, which should come before, is not always heard.
+//!   Between a stock runtime and a stock kubelet all stood still for as long as the pause had been.
 //! - It has yet to read bulk data of ours before it gets to our ping. There the owner's socket
-//!   tells: a host that is gone stops acknowledging, one that merely does not read goes on answering
-//!   window probes.
+//!   tells: a host that is gone stops acknowledging, one that merely does not read goes on
+//!   answering window probes.
 
 use alloc::format;
 use core::time::Duration;
@@ -18,7 +18,8 @@ use core::time::Duration;
 use crate::session::{Cause, Loss};
 use crate::time::{Time, earlier};
 
-/// The shortest pause that counts. Those between pieces of a fast transfer close no window for long.
+/// The shortest pause that counts. Those between pieces of a fast transfer close no window for
+/// long.
 const LONG_PAUSE: Duration = Duration::from_secs(1);
 /// The longest interval at which TCP asks a reader that had no room (`TCP_RTO_MAX`).
 const LONGEST_PROBE: Duration = Duration::from_secs(120);

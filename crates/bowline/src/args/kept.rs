@@ -45,8 +45,8 @@ pub const PER_CONTAINER: Flag = Flag::number(
 pub const REPLAY: Flag = Flag::number(
     "kept-replay-bytes",
     "BYTES",
-    "How much of each output is kept for a client that is away; with that much the command waits. 0 \
-     keeps no sessions.",
+    "How much of each output is kept for a client that is away; with that much the command waits. \
+     0 keeps no sessions.",
 )
 .default("1048576");
 
