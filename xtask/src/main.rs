@@ -135,6 +135,8 @@ fn interop() -> Result<()> {
     step("build", cargo(&["build"]))?;
     step("build the examples", cargo(&["build", "--examples"]))?;
     build_static()?;
+    // The sessions that it keeps are of this machine's containers.
+    hold::run(&[std::env::consts::ARCH.to_owned()])?;
     let cluster = Cluster::up()?;
     let tests = |words: &[&str]| {
         let mut tests = cargo(&["test", "--package", "bowline-interop", "--"]);

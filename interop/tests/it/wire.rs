@@ -47,7 +47,8 @@ impl Wire {
         thread::spawn(move || {
             for near in listener.incoming() {
                 let near = near.unwrap();
-                let far = TcpStream::connect(&server).unwrap();
+                // A server that is away is an end.
+                let Ok(far) = TcpStream::connect(&server) else { continue };
                 near.set_read_timeout(idle).unwrap();
                 far.set_read_timeout(idle).unwrap();
                 let clone = |socket: &TcpStream| socket.try_clone().unwrap();

@@ -1,0 +1,32 @@
+//! Sessions that are kept while everything between their ends is struck, in a real cluster: by a
+//! program in the container, by our socket before containerd, and by our node in the kubelet's
+//! place.
+
+use bowline_interop::cluster::{Cluster, PODS};
+
+use crate::cri::{face, in_the_kubelets_place};
+use crate::kept_job::Keeper;
+use crate::kept_strikes::{Way, run};
+
+/// A node takes kept sessions over WebSocket alone.
+const OVER_WEBSOCKET: [(&str, bool); 2] = [(PODS[0], false), (PODS[1], false)];
+
+#[test]
+fn a_job_outlives_all_that_is_struck_in_any_cluster() {
+    let clients = [(PODS[0], false), (PODS[1], true)];
+    run(&Cluster::up(&[]), &Way { keeper: Keeper::Program, clients, has_kubelet: true });
+}
+
+#[test]
+fn a_job_outlives_all_that_is_struck_before_our_socket() {
+    let way = Way { keeper: Keeper::Node, clients: OVER_WEBSOCKET, has_kubelet: true };
+    run(&Cluster::behind(&face(""), &[]), &way);
+}
+
+#[test]
+fn a_job_outlives_all_that_is_struck_before_our_node() {
+    let cluster = Cluster::up(&[]);
+    let node = in_the_kubelets_place(&cluster, &[]);
+    run(&cluster, &Way { keeper: Keeper::Node, clients: OVER_WEBSOCKET, has_kubelet: false });
+    drop(node);
+}
