@@ -162,12 +162,13 @@ fn seconds(time: Duration) -> String {
     format!("{:.1} s", time.as_secs_f64())
 }
 
-/// The exit of a session. `server` is the API server's address. Output of a terminal may have gaps;
-/// other output that has some is not taken for complete.
-pub fn exit_of(result: Result<Option<KeptEnd>, Failure>, server: &str, tty: bool) -> Exit {
+/// The exit of a session. `server` is the API server's address. `gaps` says that the output may
+/// have some: that of a terminal, or where what other clients have taken is asked for again. Other
+/// output that has some is not taken for complete.
+pub fn exit_of(result: Result<Option<KeptEnd>, Failure>, server: &str, gaps: bool) -> Exit {
     match result {
         Ok(Some(KeptEnd { missed_bytes, ended: Ended::Known(outcome), .. }))
-            if missed_bytes > 0 && !tty =>
+            if missed_bytes > 0 && !gaps =>
         {
             let end = match outcome.code() {
                 Some(code) => format!("the command ended with exit code {code}"),

@@ -115,7 +115,8 @@ async fn resume(
     if let Some(known) = known.filter(|_| is_ended || keep::is_unknown(&result)) {
         known.forget();
     }
-    Ok(keep::exit_of(result, &cluster.api.authority(), tty))
+    let gaps = tty || from_start(asked);
+    Ok(keep::exit_of(result, &cluster.api.authority(), gaps))
 }
 
 fn command(
@@ -130,12 +131,16 @@ fn command(
     if let Some(hold) = keep::hold_program(asked.program.as_deref())? {
         command = command.program(hold);
     }
-    let is_result = matches!(asked.action, Action::Result(_));
-    if asked.from_start || is_result {
+    if from_start(asked) {
         command = command.from([0; 2]);
     }
-    if asked.read_only || is_result {
+    if asked.read_only || matches!(asked.action, Action::Result(_)) {
         command = command.read_only();
     }
     Ok(command)
+}
+
+/// Whether all that is kept is wanted, however much of it another client has taken.
+fn from_start(asked: &Session) -> bool {
+    asked.from_start || matches!(asked.action, Action::Result(_))
 }

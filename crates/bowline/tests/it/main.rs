@@ -22,6 +22,7 @@ mod hostile;
 mod hostile_forward;
 mod hostile_server;
 mod hostile_spdy;
+mod kept;
 mod killed;
 mod library;
 mod port_forward;

@@ -1,0 +1,37 @@
+//! Kept sessions: what comes of them after their clients.
+
+use std::process::{Command, Stdio};
+
+use bowline_interop::client::{Input, Left, left};
+use bowline_interop::server::Server;
+
+use super::{bowline, client};
+
+/// `bowline session` with these words.
+fn session(dev: &Server, state: &str, words: &[&str]) -> Left {
+    let mut command = Command::new(bowline());
+    command.arg("session").args(words).args(["--kubeconfig", &dev.kubeconfig()]);
+    command.env("XDG_STATE_HOME", state);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    left(command.spawn().unwrap(), Input::Nothing, true).unwrap()
+}
+
+#[test]
+fn a_result_is_the_commands_own_though_another_client_has_taken_the_output() {
+    let (dev, state) = (Server::dev(bowline(), &[]), tempfile::tempdir().unwrap());
+    let state = state.path().to_str().unwrap();
+    let mut client = client(&dev);
+    client.env.push(("XDG_STATE_HOME".into(), state.into()));
+    // More than is kept.
+    let script = ["sh", "-c", "head -c 3000000 /dev/zero; exit 7"];
+    let left = client.run(&["--detach"], &script, Input::Nothing);
+    let id = String::from_utf8(left.stdout).unwrap();
+    let id = id.trim();
+    let left = session(&dev, state, &["resume", id]);
+    assert_eq!((left.status.code(), left.bytes), (Some(7), 3_000_000), "{}", left.stderr);
+    for words in [&["result", id][..], &["result", id], &["resume", id, "--from-start"]] {
+        let left = session(&dev, state, words);
+        assert_eq!(left.status.code(), Some(7), "{words:?}: {}", left.stderr);
+        assert!(left.stderr.contains("bytes of stdout are missing here"), "{}", left.stderr);
+    }
+}
