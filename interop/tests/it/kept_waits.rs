@@ -2,10 +2,13 @@
 //! program in the container, by our socket before containerd, and by our node in the kubelet's
 //! place.
 
+use std::thread;
+
 use bowline_interop::cluster::{Cluster, PODS};
 
 use crate::cri::{face, in_the_kubelets_place};
 use crate::kept_job::Keeper;
+use crate::kept_resumed;
 use crate::kept_strikes::{Way, run};
 
 /// A node takes kept sessions over WebSocket alone.
@@ -28,5 +31,30 @@ fn a_job_outlives_all_that_is_struck_before_our_node() {
     let cluster = Cluster::up(&[]);
     let node = in_the_kubelets_place(&cluster, &[]);
     run(&cluster, &Way { keeper: Keeper::Node, clients: OVER_WEBSOCKET, has_kubelet: false });
+    drop(node);
+}
+
+/// In both pods.
+fn are_resumed(cluster: &Cluster, keeper: Keeper) {
+    thread::scope(|scope| {
+        PODS.iter().for_each(|pod| drop(scope.spawn(|| kept_resumed::check(cluster, keeper, pod))));
+    });
+}
+
+#[test]
+fn killed_clients_are_followed_by_others_in_any_cluster() {
+    are_resumed(&Cluster::shared(), Keeper::Program);
+}
+
+#[test]
+fn killed_clients_are_followed_by_others_before_our_socket() {
+    are_resumed(&Cluster::behind(&face(""), &[]), Keeper::Node);
+}
+
+#[test]
+fn killed_clients_are_followed_by_others_before_our_node() {
+    let cluster = Cluster::up(&[]);
+    let node = in_the_kubelets_place(&cluster, &[]);
+    are_resumed(&cluster, Keeper::Node);
     drop(node);
 }
