@@ -121,8 +121,9 @@ impl<S: Connection, I: Intermediary> Joined<S, I> {
     /// Runs until both sides have ended, or a bound is reached before the machine's ending.
     async fn run(&mut self) -> Option<Exceeded> {
         let mut alarm = Alarm::default();
+        // Looked at once for each wake: what follows takes no time that matters to a machine.
+        let mut now = self.clock.now();
         loop {
-            let now = self.clock.now();
             for (leg, socket) in [(Leg::Near, &self.near), (Leg::Far, &self.far)] {
                 if let Some(socket) = socket {
                     socket.update_undelivered(self.machine.outbox(leg));
@@ -151,9 +152,14 @@ impl<S: Connection, I: Intermediary> Joined<S, I> {
                 continue;
             };
             alarm.set(&self.clock, earlier(earlier(deadline, next_check), bound));
-            let wake = poll_fn(|cx| self.poll(cx, &mut alarm)).await;
-            let now = self.clock.now();
-            match wake {
+            let mut is_first = true;
+            let wake = poll_fn(|cx| {
+                if !std::mem::take(&mut is_first) {
+                    now = self.clock.now();
+                }
+                self.poll(cx, now, &mut alarm)
+            });
+            match wake.await {
                 Wake::Socket(leg, SocketEvent::Read(bytes)) => {
                     self.moved += bytes.len();
                     self.traffic.count(leg == Leg::Near, bytes.len());
@@ -164,6 +170,7 @@ impl<S: Connection, I: Intermediary> Joined<S, I> {
                     if self.moved >= TURN_BYTES {
                         self.moved = 0;
                         yield_now().await;
+                        now = self.clock.now();
                     }
                 }
                 Wake::Socket(leg, SocketEvent::Ended(error)) => {
@@ -199,8 +206,7 @@ impl<S: Connection, I: Intermediary> Joined<S, I> {
         self.liveness.check(now, near, is_blocked.then_some(Blocked { waiting, grace }))
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>, alarm: &mut Alarm) -> Poll<Wake> {
-        let now = self.clock.now();
+    fn poll(&mut self, cx: &mut Context<'_>, now: Time, alarm: &mut Alarm) -> Poll<Wake> {
         let has_room = self.machine.poll_room(cx).is_ready();
         if has_room != std::mem::replace(&mut self.has_room, has_room) && !has_room {
             // A client that is not read has to be checked from now on.
