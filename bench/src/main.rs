@@ -9,6 +9,7 @@ mod fields;
 mod forward;
 mod hop;
 mod idle;
+mod keep;
 mod measure;
 mod part;
 mod request;
@@ -33,6 +34,7 @@ Usage: cargo x bench [WHAT…]
   request  what a plain request costs through our gateway more than straight at an API server, next
          to HAProxy, and how many there are in a second
   idle   memory of a session that waits, in each of them
+  keep   `exec --keep` next to the same command without it
   copy   a copy of 1 GiB into a pod and out of it, next to kubectl
   start  what a client takes for `exec … true`, next to kubectl
   code   instructions per MiB of every codec and of the relay, next to bench/instructions.txt
@@ -63,7 +65,8 @@ fn run(words: &[String]) -> Result<()> {
     {
         return runtime.block_on(part::run(rest));
     }
-    let all = ["hop", "tunnel", "forward", "whole", "call", "request", "idle", "copy", "start"];
+    let all =
+        ["hop", "tunnel", "forward", "whole", "call", "request", "idle", "keep", "copy", "start"];
     if let Some(unknown) = words.iter().find(|word| !all.contains(&&***word)) {
         bail!("there is nothing called {unknown:?}; --help says what there is");
     }
@@ -76,6 +79,7 @@ fn run(words: &[String]) -> Result<()> {
             "call" => call::run(&runtime)?,
             "request" => request::run(&runtime)?,
             "idle" => idle::run()?,
+            "keep" => keep::run()?,
             "copy" => copy::run()?,
             _ => start::run()?,
         }

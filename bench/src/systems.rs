@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use bowline_interop::client::Client;
@@ -20,6 +21,8 @@ pub struct System {
     pub client: Client,
     /// Its servers by name.
     pub servers: Vec<(&'static str, u32)>,
+    /// The name of programs that come and go in containers, and count as one more server.
+    pub held_by: Option<&'static str>,
     /// What precedes every command: the same programs run in both.
     box_: Option<PathBuf>,
     _running: Running,
@@ -83,7 +86,7 @@ impl System {
         ensure!(shims.len() == 1, "{} shims run", shims.len());
         servers.push(("shim", shims[0].parse()?));
         let running = Running::Kubernetes { _node: None, _cluster: cluster };
-        Ok(System { name, client, servers, box_: None, _running: running })
+        Ok(System { name, client, servers, held_by: None, box_: None, _running: running })
     }
 
     /// `bowline gateway` and `bowline node`, with TLS on both legs.
@@ -106,7 +109,7 @@ impl System {
         ensure!(unpacked.success(), "busybox cannot be unpacked");
         let box_ = Some(busybox.path().join("bin/busybox"));
         let running = Running::Bowline { _pair: pair, _busybox: busybox };
-        Ok(System { name: "Bowline", client, servers, box_, _running: running })
+        Ok(System { name: "Bowline", client, servers, held_by: None, box_, _running: running })
     }
 
     /// A client that runs these words of busybox.
@@ -127,8 +130,19 @@ impl System {
 
     /// CPU seconds of each server so far.
     pub fn cpu(&self) -> Result<Vec<f64>> {
-        self.servers.iter().map(|(_, id)| Ok(cpu(*id)?.as_secs_f64())).collect()
+        let servers = self.servers.iter().map(|(_, id)| Ok(cpu(*id)?.as_secs_f64()));
+        let held = self.held_by.map(|name| Ok(cpu_of_all(name)?.as_secs_f64()));
+        servers.chain(held).collect()
     }
+}
+
+/// What all programs have used that live and have this name.
+fn cpu_of_all(name: &str) -> Result<Duration> {
+    let found = Command::new("pgrep").args(["-f", name]).output()?;
+    let found = String::from_utf8(found.stdout)?;
+    let ids = found.split_whitespace().filter_map(|id| id.parse().ok());
+    // One that has just ended is not there.
+    Ok(ids.filter_map(|id| cpu(id).ok()).sum())
 }
 
 /// Without the other pod, so that there is one shim, which carries what is measured.

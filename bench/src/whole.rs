@@ -20,14 +20,14 @@ const COMMANDS: usize = 30;
 
 /// One round's numbers.
 #[derive(Clone, Debug, Default)]
-struct Used {
+pub struct Used {
     /// CPU seconds of each server, then of the client.
-    cpu: Vec<f64>,
-    wall: f64,
+    pub cpu: Vec<f64>,
+    pub wall: f64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+pub enum Way {
     Down,
     Up,
 }
@@ -44,7 +44,8 @@ pub fn run() -> Result<()> {
     for way in [Way::Down, Way::Up] {
         let what = if way == Way::Down { "download" } else { "upload" };
         println!("### The whole way, {what}: CPU seconds per GB, medians of {ROUNDS} rounds\n");
-        table(&systems, |system| transfer(system, way, &busybox), " MB/s", |wall| GB / wall / 1e6)?;
+        let measure = |system: &System| transfer(system, way, &[], &busybox);
+        table(&systems, measure, " MB/s", |wall| GB / wall / 1e6)?;
     }
     println!("### The whole way, one `exec true`: CPU milliseconds, medians of {ROUNDS} rounds\n");
     table(&systems, commands, " ms", |wall| wall)
@@ -90,16 +91,16 @@ fn table(
     Ok(())
 }
 
-/// Moves bytes; gives CPU seconds and seconds for each GB.
-fn transfer(system: &System, way: Way, busybox: &Path) -> Result<Used> {
+/// Moves bytes by a client with these flags; gives CPU seconds and seconds for each GB.
+pub fn transfer(system: &System, way: Way, flags: &[&str], busybox: &Path) -> Result<Used> {
     let bytes = if system.name == "Bowline" { BOWLINE_BYTES } else { KUBERNETES_BYTES };
     let count = bytes.to_string();
     // The same source at both ends: 4 KiB at a time.
     let mut source = None;
     let mut client = match way {
-        Way::Down => system.exec(&[], &["head", "-c", &count, "/dev/zero"]),
+        Way::Down => system.exec(flags, &["head", "-c", &count, "/dev/zero"]),
         Way::Up => {
-            let mut client = system.exec(&["-i"], &["wc", "-c"]);
+            let mut client = system.exec(&[&["-i"], flags].concat(), &["wc", "-c"]);
             let mut head = Command::new(busybox);
             head.args(["head", "-c", &count, "/dev/zero"]).stdout(Stdio::piped());
             let head = source.insert(head.spawn()?);
