@@ -8,8 +8,9 @@ use std::sync::{Mutex, PoisonError};
 
 use rustix::process::Pid;
 
+use crate::client::PATIENCE;
 use crate::parts::{cluster_script, part};
-use crate::server::Server;
+use crate::server::{Server, until};
 
 /// The pods that each cluster begins with: one has busybox, the other GNU's tools.
 pub const PODS: [&str; 2] = ["box", "gnu"];
@@ -166,6 +167,14 @@ impl Cluster {
     /// Sends one of its programs a signal.
     pub fn signal(&self, name: &str, signal: rustix::process::Signal) {
         rustix::process::kill_process(self.id(name), signal).unwrap();
+    }
+
+    /// Ends one of its programs the hard way, and waits until its ports are free for another one.
+    pub fn kill(&self, name: &str) {
+        let id = self.id(name);
+        self.signal(name, rustix::process::Signal::KILL);
+        let is_there = || rustix::process::test_kill_process(id).is_ok();
+        until(&format!("{name} is gone"), PATIENCE, || !is_there());
     }
 
     /// The process of one of its programs.

@@ -70,7 +70,7 @@ impl Follower {
         }
     }
 
-    fn is_killed(mut self) -> Shown {
+    fn kill(mut self) -> Shown {
         self.child.kill().unwrap();
         self.ends().1
     }
@@ -189,7 +189,7 @@ pub fn check(cluster: &Cluster, keeper: Keeper, pod: &str) {
     let mut follower = Follower::start(first.process(&flags, &["sh", "-c", SCRIPT, "sh", &dir]));
     follower.goes_on("first\n");
     input("first\n");
-    let mut whole = follower.is_killed();
+    let mut whole = follower.kill();
 
     // From another terminal of the same user's, by the beginning of the id.
     let known = here.known();
@@ -197,7 +197,7 @@ pub fn check(cluster: &Cluster, keeper: Keeper, pod: &str) {
     let mut follower = Follower::start(here.session(&["resume", &id[..8]]));
     follower.goes_on("second\n");
     input("first\nsecond\n");
-    join(&mut whole, follower.is_killed());
+    join(&mut whole, follower.kill());
 
     // From another machine.
     let there = View::of(cluster, keeper);

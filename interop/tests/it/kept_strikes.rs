@@ -225,10 +225,7 @@ impl Struck<'_> {
     }
 
     fn restart(&self, name: &str) {
-        let killed = self.cluster.id(name);
-        self.cluster.signal(name, Signal::KILL);
-        let is_there = || rustix::process::test_kill_process(killed).is_ok();
-        until("it is gone", PATIENCE, || !is_there());
+        self.cluster.kill(name);
         self.cluster.restart(name);
     }
 

@@ -8,8 +8,8 @@ use bowline_interop::cluster::{Cluster, PODS};
 
 use crate::cri::{face, in_the_kubelets_place};
 use crate::kept_job::Keeper;
-use crate::kept_resumed;
 use crate::kept_strikes::{Way, run};
+use crate::{kept_many, kept_resumed};
 
 /// A node takes kept sessions over WebSocket alone.
 const OVER_WEBSOCKET: [(&str, bool); 2] = [(PODS[0], false), (PODS[1], false)];
@@ -57,4 +57,14 @@ fn killed_clients_are_followed_by_others_before_our_node() {
     let node = in_the_kubelets_place(&cluster, &[]);
     are_resumed(&cluster, Keeper::Node);
     drop(node);
+}
+
+#[test]
+fn many_jobs_outlive_the_api_server_in_any_cluster() {
+    kept_many::check(&Cluster::up(&[]), Keeper::Program);
+}
+
+#[test]
+fn many_jobs_outlive_the_api_server_before_our_socket() {
+    kept_many::check(&Cluster::behind(&face(""), &[]), Keeper::Node);
 }

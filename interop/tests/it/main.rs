@@ -36,6 +36,7 @@ mod gateway_nodes;
 mod gateway_plain;
 mod gateway_restarts;
 mod kept_job;
+mod kept_many;
 mod kept_resumed;
 mod kept_strikes;
 mod kept_waits;
