@@ -9,7 +9,7 @@ use bowline_interop::cluster::{Cluster, PODS};
 use crate::cri::{face, in_the_kubelets_place};
 use crate::kept_job::Keeper;
 use crate::kept_strikes::{Way, run};
-use crate::{kept_many, kept_resumed};
+use crate::{kept_ends, kept_many, kept_resumed};
 
 /// A node takes kept sessions over WebSocket alone.
 const OVER_WEBSOCKET: [(&str, bool); 2] = [(PODS[0], false), (PODS[1], false)];
@@ -67,4 +67,14 @@ fn many_jobs_outlive_the_api_server_in_any_cluster() {
 #[test]
 fn many_jobs_outlive_the_api_server_before_our_socket() {
     kept_many::check(&Cluster::behind(&face(""), &[]), Keeper::Node);
+}
+
+#[test]
+fn what_ends_sessions_is_said_in_any_cluster() {
+    kept_ends::check(&Cluster::up(&[]), Keeper::Program);
+}
+
+#[test]
+fn what_ends_sessions_is_said_before_our_socket() {
+    kept_ends::check(&Cluster::behind(&face(""), &[]), Keeper::Node);
 }

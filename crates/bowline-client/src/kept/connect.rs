@@ -67,7 +67,11 @@ impl Connector {
             Way::Unknown => match self.node(resumes).await {
                 Err(Error::Upgrade(error)) if does_not_know(&error, resumes) => {
                     self.way = Way::Program(None);
-                    self.program().await
+                    match self.program().await {
+                        // Who may not do that has more need of this than of a program.
+                        Err(Error::NoProgram) if is_forbidden(&error) => Err(Error::Upgrade(error)),
+                        result => result,
+                    }
                 }
                 Ok(connected) => {
                     self.way = Way::Node;
@@ -143,6 +147,11 @@ fn does_not_know(error: &UpgradeError, resumes: bool) -> bool {
         UpgradeError::Http(error) => error.is_cut() && !resumes,
         _ => false,
     }
+}
+
+/// Whether the answer is about the user's rights. Another way may want others.
+fn is_forbidden(error: &UpgradeError) -> bool {
+    matches!(error, UpgradeError::Refused(refused) if refused.code == 403)
 }
 
 /// Whether a refusal says that there is no such pod, and not only that something on the way to it

@@ -1,11 +1,13 @@
-//! Kept sessions: what comes of them after their clients.
+//! Kept sessions: what comes of them after their clients, and of those that cannot be.
 
+use std::io::Write;
 use std::process::{Command, Stdio};
 
 use bowline_interop::client::{Input, Left, left};
 use bowline_interop::server::Server;
+use bowline_proto::session::protocol::Carrier;
 
-use super::{bowline, client};
+use super::{bad_server, bowline, client};
 
 /// `bowline session` with these words.
 fn session(dev: &Server, state: &str, words: &[&str]) -> Left {
@@ -34,4 +36,22 @@ fn a_result_is_the_commands_own_though_another_client_has_taken_the_output() {
         assert_eq!(left.status.code(), Some(7), "{words:?}: {}", left.stderr);
         assert!(left.stderr.contains("bytes of stdout are missing here"), "{}", left.stderr);
     }
+}
+
+#[test]
+fn who_may_not_is_told_so_and_not_to_bring_a_program() {
+    let address = bad_server::start(|mut request| {
+        let answer = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 10\r\n\r\nno, never\n";
+        request.stream.write_all(answer).unwrap();
+    });
+    let ((client, _pod), state) =
+        (bad_server::client(address, Carrier::WebSocket), tempfile::tempdir().unwrap());
+    let client = client.with("--keep");
+    let mut process = client.process(&[], &["true"]);
+    process.env("XDG_STATE_HOME", state.path());
+    process.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let left = left(process.spawn().unwrap(), Input::Nothing, true).unwrap();
+    assert_eq!(left.status.code(), Some(1), "{left:?}");
+    assert!(left.stderr.contains("no, never"), "{left:?}");
+    assert!(!left.stderr.contains("program"), "{left:?}");
 }

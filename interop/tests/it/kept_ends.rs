@@ -1,0 +1,306 @@
+//! Ends of kept sessions in a real cluster, and containers in which none can be kept: each in the
+//! way that docs/sessions.md says, and never a success.
+
+use std::fs;
+use std::process::Child;
+
+use bowline_interop::client::{Client, Input, Left, left};
+use bowline_interop::cluster::Cluster;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::kept_job::Keeper;
+use crate::parts::ours;
+use crate::wire::{Break, Wire};
+
+/// What a client ends with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The command's own code.
+    Code(i32),
+    /// Code 255, with these words.
+    Lost(&'static str),
+    /// Code 1, with these words, and nothing was begun.
+    Refused(&'static str),
+}
+
+impl End {
+    /// Sees that this is it.
+    fn is_of(self, what: &str, left: &Left) {
+        println!("{what}: {:?}: {}", left.status.code(), left.stderr.trim());
+        let (code, words) = match self {
+            End::Code(code) => (code, ""),
+            End::Lost(words) => (255, words),
+            End::Refused(words) => (1, words),
+        };
+        assert_eq!(left.status.code(), Some(code), "{what}: {left:?}");
+        assert!(left.stderr.contains(words), "{what}: {left:?}");
+    }
+}
+
+/// A pod in which something is special: of its security, of its mounts, of its main command, and
+/// what the program in it and a node of ours end with.
+struct Special {
+    name: &'static str,
+    security: &'static str,
+    mounts: &'static str,
+    main: &'static str,
+    ends: [End; 2],
+}
+
+const READ_ONLY: &str = "{readOnlyRootFilesystem: true, runAsUser: 1000}";
+/// How long sessions are kept: for as long as a part may take to come again, or not to.
+const LONG: &str = "--keep-for=60s";
+const SHORT: &str = "--keep-for=6s";
+const SLEEP: &str = "sleep 2147483647";
+/// What is done in each.
+const COMMAND: [&str; 3] = ["sh", "-c", "echo hi; exit 7"];
+const NO_PLACE: End =
+    End::Refused("there is no place in the container where a program can be put and run");
+
+/// It has room for the program, and for little else.
+const FILLED: Special = Special {
+    name: "kept-filled",
+    security: READ_ONLY,
+    mounts: "[{name: small, mountPath: /tmp}]",
+    main: SLEEP,
+    ends: [End::Code(7); 2],
+};
+const SPECIALS: [Special; 5] = [
+    FILLED,
+    Special {
+        name: "kept-roomy",
+        security: READ_ONLY,
+        mounts: "[{name: volume, mountPath: /volume}]",
+        main: SLEEP,
+        ends: [End::Code(7), End::Code(7)],
+    },
+    Special {
+        name: "kept-read-only",
+        security: READ_ONLY,
+        mounts: "[]",
+        main: SLEEP,
+        ends: [NO_PLACE, End::Code(7)],
+    },
+    Special {
+        name: "kept-full",
+        security: READ_ONLY,
+        mounts: "[{name: little, mountPath: /tmp}]",
+        main: SLEEP,
+        ends: [NO_PLACE, End::Code(7)],
+    },
+    Special {
+        name: "kept-noexec",
+        security: "{readOnlyRootFilesystem: true, privileged: true}",
+        mounts: "[{name: volume, mountPath: /tmp}]",
+        main: "mount -o remount,noexec /dev; mount -t tmpfs -o noexec none /tmp; sleep 2147483647",
+        ends: [NO_PLACE, End::Code(7)],
+    },
+];
+
+impl Special {
+    fn manifest(&self) -> String {
+        let Special { name, security, mounts, main, .. } = self;
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: default}}\nspec:\n  \
+             nodeName: localhost\n  automountServiceAccountToken: false\n  \
+             terminationGracePeriodSeconds: 0\n  volumes:\n  - {{name: volume, emptyDir: {{}}}}\n  \
+             - {{name: little, emptyDir: {{medium: Memory, sizeLimit: 100Ki}}}}\n  \
+             - {{name: small, emptyDir: {{medium: Memory, sizeLimit: 1Mi}}}}\n  containers:\n  - \
+             name: box\n    image: localhost/box:1\n    imagePullPolicy: Never\n    command: [sh, \
+             -c, \"{main}\"]\n    securityContext: {security}\n    volumeMounts: {mounts}\n"
+        )
+    }
+}
+
+/// Without a shell, and with nothing of busybox that could be one.
+const SCRATCH: &str = r#"apiVersion: v1
+kind: Pod
+metadata: {name: kept-scratch, namespace: default}
+spec:
+  nodeName: localhost
+  automountServiceAccountToken: false
+  terminationGracePeriodSeconds: 0
+  volumes: [{name: bin, emptyDir: {}}]
+  initContainers:
+  - name: fill
+    image: localhost/box:1
+    imagePullPolicy: Never
+    command: [sh, -c, "cp /bin/busybox /to/sleep; cp /bin/busybox /to/echo"]
+    volumeMounts: [{name: bin, mountPath: /to}]
+  containers:
+  - name: box
+    image: localhost/box:1
+    imagePullPolicy: Never
+    command: [/bin/sleep, "2147483647"]
+    volumeMounts: [{name: bin, mountPath: /bin}]
+"#;
+
+/// One cluster, and who keeps sessions in it.
+struct Place<'a> {
+    cluster: &'a Cluster,
+    keeper: Keeper,
+    state: tempfile::TempDir,
+}
+
+impl Place<'_> {
+    fn client(&self, kubeconfig: &str, pod: &str) -> Client {
+        let mut client = ours(kubeconfig, &[pod]).named(pod);
+        client.env.push(("XDG_STATE_HOME".into(), self.state.path().to_str().unwrap().into()));
+        client
+    }
+
+    /// Clients give up after so long.
+    fn flags(&self, keep_for: &str) -> Vec<String> {
+        self.keeper.flags(&["-i", "--keep", keep_for])
+    }
+
+    fn one_of<T: Copy>(&self, [program, node]: [T; 2]) -> T {
+        if self.keeper == Keeper::Program { program } else { node }
+    }
+
+    /// A command from its beginning to its end.
+    fn whole(&self, client: &Client, command: &[&str], end: End) {
+        let flags = self.flags(LONG);
+        let flags: Vec<&str> = flags.iter().map(|flag| &**flag).collect();
+        let left = client.run(&flags, command, Input::Nothing);
+        end.is_of(&client.name, &left);
+        let expected: &[u8] = if let End::Code(_) = end { b"hi\n" } else { b"" };
+        assert_eq!(left.stdout, expected, "{}: {left:?}", client.name);
+    }
+
+    /// One that runs until it is given a line.
+    fn begun(&self, pod: &str) -> Begun {
+        let client = self.client(&self.cluster.admin(), pod);
+        self.begun_by(&client, LONG, "")
+    }
+
+    /// The same, after a first command.
+    fn begun_by(&self, client: &Client, keep_for: &str, first: &str) -> Begun {
+        let flags = self.flags(keep_for);
+        let flags: Vec<&str> = flags.iter().map(|flag| &**flag).collect();
+        let script = format!("{first}\necho up; read -r word && exit 7; exec sleep 600000");
+        let (child, line) = client.begin(&flags, &script);
+        assert_eq!(line, "up", "{}", client.name);
+        Begun { child, keeper: self.keeper }
+    }
+}
+
+/// A session under way.
+struct Begun {
+    child: Child,
+    keeper: Keeper,
+}
+
+impl Begun {
+    /// What it ends with, by a program or a node, if it is given this.
+    fn ends(self, what: &str, input: &[u8], ends: [End; 2]) {
+        let left = left(self.child, Input::Bytes(input), true).unwrap();
+        let [program, node] = ends;
+        let end = if self.keeper == Keeper::Program { program } else { node };
+        end.is_of(&format!("{what}, {:?}", self.keeper), &left);
+    }
+}
+
+/// Containers in which there may be no room for a program, and users who may not.
+fn refusals(place: &Place<'_>) {
+    let mut manifests: Vec<String> = SPECIALS.iter().map(Special::manifest).collect();
+    manifests.push(SCRATCH.to_owned());
+    let names: Vec<&str> =
+        SPECIALS.iter().map(|special| special.name).chain(["kept-scratch"]).collect();
+    place.cluster.run_pods(&manifests.join("---\n"), &names);
+    for special in &SPECIALS {
+        let client = place.client(&place.cluster.admin(), special.name);
+        place.whole(&client, &COMMAND, place.one_of(special.ends));
+    }
+    let scratch = place.client(&place.cluster.admin(), "kept-scratch");
+    let ends = [End::Refused("the container has no shell"), End::Code(0)];
+    place.whole(&scratch, &["/bin/echo", "hi"], place.one_of(ends));
+    let viewer = place.client(&place.cluster.text("viewer.kubeconfig"), "box");
+    place.whole(&viewer, &COMMAND, End::Refused("pods \"box\" is forbidden"));
+}
+
+/// The process of a container that sleeps for so long.
+fn sleeper(seconds: &str) -> Option<Pid> {
+    let words = format!("sleep\0{seconds}\0");
+    let processes = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    let mut ids = processes.filter_map(|entry| {
+        let cmdline = fs::read(entry.path().join("cmdline")).ok()?;
+        let id = entry.file_name().to_str()?.parse().ok()?;
+        (cmdline == words.as_bytes()).then_some(id)
+    });
+    ids.next().and_then(Pid::from_raw)
+}
+
+/// A pod whose main process sleeps for so long.
+fn doomed(cluster: &Cluster, name: &str, seconds: &str) {
+    let pod = crate::ends::pod(name, "box", &format!("[sleep, \"{seconds}\"]"));
+    cluster.run_pods(&pod, &[name]);
+}
+
+/// What happens to a container, its pod, its runtime.
+fn losses(place: &Place<'_>) {
+    let cluster = place.cluster;
+    // No other test's, either.
+    let seconds = format!("{}{}", place.one_of([21, 22]), std::process::id());
+    doomed(cluster, "kept-killed", &seconds);
+    let begun = place.begun("kept-killed");
+    kill_process(sleeper(&seconds).unwrap(), Signal::KILL).unwrap();
+    begun.ends("container killed", b"", [End::Lost("no such session"), End::Code(137)]);
+
+    doomed(cluster, "kept-deleted", "60000");
+    let begun = place.begun("kept-deleted");
+    cluster.kubectl(&["delete", "pod", "kept-deleted", "--wait=false"]);
+    begun.ends("pod deleted", b"", [End::Lost("not found"), End::Code(137)]);
+
+    let wire = Wire::to(&cluster.address());
+    let server = format!("--server=https://{}", wire.address);
+    let client = place.client(&cluster.admin(), FILLED.name).with(&server);
+    let begun = place.begun_by(&client, LONG, "head -c 2000000 /dev/zero >/tmp/fill 2>/dev/null");
+    wire.breaks(Break::Reset);
+    begun.ends("disk full", b"go on\n", FILLED.ends);
+
+    let begun = place.begun("gnu");
+    cluster.kill("containerd");
+    cluster.restart("containerd");
+    begun.ends("containerd killed", b"go on\n", [End::Code(7); 2]);
+}
+
+/// Kills the program that holds sessions, as somebody in the container may.
+const KILL_HOLDER: &str = "for p in /proc/[0-9]*; do
+    case $(tr '\\0' ' ' <$p/cmdline) in bowline-hold*serve*) kill -9 ${p#/proc/} ;; esac
+done";
+
+/// What happens to whoever keeps sessions.
+fn keepers(place: &Place<'_>) {
+    let cluster = place.cluster;
+    let begun = place.begun("gnu");
+    if place.keeper == Keeper::Program {
+        let client = place.client(&cluster.admin(), "gnu");
+        let left = client.run(&[], &["sh", "-c", KILL_HOLDER], Input::Nothing);
+        assert!(left.status.success(), "{left:?}");
+    } else {
+        cluster.kill("face");
+        cluster.restart("face");
+    }
+    let ends = [End::Lost("no such session"), End::Lost("lost with its node")];
+    begun.ends("keeper killed", b"", ends);
+
+    let client = place.client(&cluster.admin(), "gnu");
+    let begun = place.begun_by(&client, SHORT, "");
+    cluster.kill("kube-apiserver");
+    begun.ends("API server killed for good", b"", [End::Lost("no connection could be made"); 2]);
+    cluster.restart("kube-apiserver");
+
+    // The last, since there is no runtime after that.
+    let begun = place.begun_by(&client, SHORT, "");
+    cluster.kill("containerd");
+    begun.ends("containerd killed for good", b"", [End::Lost(""); 2]);
+}
+
+/// All of it, in a cluster of its own.
+pub fn check(cluster: &Cluster, keeper: Keeper) {
+    let place = Place { cluster, keeper, state: tempfile::tempdir().unwrap() };
+    refusals(&place);
+    losses(&place);
+    keepers(&place);
+}
