@@ -154,8 +154,17 @@ pub const KEPT_WINDOW_BYTES: u64 = 1024 * 1024;
 /// it the process waits; where it has a terminal and nobody is there, the oldest goes.
 pub const KEPT_REPLAY_BYTES: usize = 1024 * 1024;
 
-/// How much of a terminal's output is kept while nobody is there: more than any screen shows.
+/// How much of a terminal's output is kept while nobody is there: more than any screen shows. Also
+/// the most that brings a terminal to where another one is.
 pub const KEPT_SCREEN_BYTES: usize = 64 * 1024;
+
+/// How much of a terminal's output is held of what is not kept any more, to show it to a client that
+/// has not seen it.
+pub const KEPT_TAIL_BYTES: usize = 16 * 1024;
+
+/// How long a program is told of a size that is not the true one, so that it writes its screen anew.
+/// A program that looks at its size now and then has to see it, and a person hardly.
+pub const KEPT_REDRAW_WITHIN: Duration = Duration::from_millis(100);
 
 /// How many bytes of a kept session are acknowledged at once.
 pub const KEPT_ACK_BYTES: u64 = 64 * 1024;

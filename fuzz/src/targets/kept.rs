@@ -1,10 +1,11 @@
 //! Both ends of a kept session that are told anything: frames are the same however their bytes are
 //! cut, the host gives the process each byte of stdin once, the client no byte that did not come,
-//! and neither believes more than was said.
+//! and neither believes more than was said. What a terminal is written brings another one to the
+//! same place however it is cut, and takes no more room for it.
 
 use bowline_proto::kept::{
     Asked, Client, ClientEvent, Frame, Greeting, Host, HostEvent, Id, Instance, Mode, Reader,
-    Retry, Start, Stream,
+    Retry, Start, Stream, TerminalModes,
 };
 use bowline_proto::session::Wants;
 use bowline_proto::{Machine, Next, Outbox, Time};
@@ -14,6 +15,8 @@ use crate::cuts::choose;
 
 const WANTS: Wants = Wants { stdin: true, stdout: true, stderr: true, tty: false };
 const REPLAY_BYTES: usize = 64 * 1024;
+/// What is kept of a terminal, and held of what is not.
+const FEW_BYTES: usize = 40;
 /// What the process wrote before the client came.
 const WRITTEN: &[u8] = b"written";
 
@@ -21,9 +24,10 @@ const WRITTEN: &[u8] = b"written";
 pub fn target(data: &[u8]) {
     let (choices, bytes) = choose(data);
     let (whole, cut) = (vec![BytesMut::from(bytes)], choices.pieces(bytes));
-    match choices.form % 3 {
+    match choices.form % 4 {
         0 => assert_eq!(frames(whole), frames(cut), "cut otherwise, they are other frames"),
         1 => assert_eq!(at_host(whole), at_host(cut), "cut otherwise, a host hears else"),
+        2 => assert_eq!(screen(whole), screen(cut), "cut otherwise, a terminal shows else"),
         _ => assert_eq!(at_client(whole), at_client(cut), "cut otherwise, a client hears else"),
     }
 }
@@ -100,6 +104,34 @@ fn at_host(pieces: Vec<BytesMut>) -> (Vec<u8>, Vec<String>) {
         }
     }
     (stdin, log)
+}
+
+/// What brings a terminal to where another one was brought by some bytes, and what leaves it.
+fn screen(pieces: Vec<BytesMut>) -> (Vec<Frame>, Vec<u8>) {
+    let now = Time::ZERO;
+    let wants = Wants { stderr: false, tty: true, ..WANTS };
+    let (id, instance) = (Id([1; 16]), Instance([2; 16]));
+    let (command, env) = (Vec::new(), Vec::new());
+    let start = Start { id, instance, wants, keep_for: 60, size: None, command, env };
+    let (mut host, mut modes) = (Host::new(now, start, FEW_BYTES), TerminalModes::default());
+    for piece in pieces {
+        modes.feed(&piece);
+        host.output(Stream::Stdout, piece.freeze());
+    }
+    let mut greeting = Greeting::new(now, instance);
+    let mut outbox = Outbox::new();
+    let (version, window) = (1, 1 << 20);
+    Frame::Hello { version, window, instance: None }.write(&mut outbox);
+    greeting.receive(now, outbox.chunks().flatten().copied().collect::<Vec<_>>()[..].into());
+    assert_eq!(greeting.poll(now), Next::Idle(Some(now + bowline_proto::limits::KEPT_GREETING)));
+    let Ok(seat) = host.join(greeting, Mode::Look, None, false) else { unreachable!() };
+    assert!(matches!(host.poll(now), Next::Idle(_)));
+    let said = host.outbox(seat).map(|outbox| outbox.chunks().flatten().copied().collect());
+    let said: Vec<u8> = said.unwrap_or_default();
+    assert!(said.len() < 1500 + 8 * FEW_BYTES, "{} bytes for a terminal", said.len());
+    let end = modes.end();
+    assert!(end.len() < 1000, "{} bytes to leave a terminal", end.len());
+    (frames(vec![said[..].into()]), end)
 }
 
 /// What a client hears.

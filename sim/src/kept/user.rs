@@ -150,6 +150,10 @@ impl User {
             ClientEvent::Gap(stream, bytes) => {
                 self.gap(stream, bytes, others, records);
             }
+            ClientEvent::Screen(_) if others.tty => {}
+            ClientEvent::Screen(_) => {
+                records.broke(Promise::OnceAndInOrder, "a screen without a terminal".into());
+            }
             ClientEvent::Eof(stream) => {
                 let seen = &mut self.lanes[lane(stream)];
                 seen.is_over = true;

@@ -8,6 +8,7 @@
 mod connect;
 mod place;
 mod running;
+mod screens;
 
 use std::fmt;
 use std::future::{Future, pending};
@@ -19,7 +20,7 @@ use bowline_proto::kept::{Mode, Start};
 use bowline_proto::session::{Loss, Size};
 use bytes::Bytes;
 
-pub use bowline_proto::kept::{Id, Instance, Refused, Stream, refused};
+pub use bowline_proto::kept::{Id, Instance, Refused, Stream, TerminalModes, refused};
 
 use crate::client::Client;
 use crate::command::RemoteCommand;
@@ -43,6 +44,7 @@ pub struct KeptCommand {
     program: Option<Bytes>,
     tell: Arc<dyn Fn(Change) + Send + Sync>,
     leaves: Option<Goodbye>,
+    is_shown: bool,
 }
 
 /// What becomes of the session.
@@ -121,7 +123,8 @@ impl KeptCommand {
     fn of(command: RemoteCommand, what: What) -> KeptCommand {
         let RemoteCommand { client, options, ends, .. } = command;
         let (program, tell) = (None, Arc::new(|_| {}));
-        KeptCommand { client, options, ends, what, keep_for: KEEP_FOR, program, tell, leaves: None }
+        let (keep_for, leaves, is_shown) = (KEEP_FOR, None, false);
+        KeptCommand { client, options, ends, what, keep_for, program, tell, leaves, is_shown }
     }
 
     /// The session's id, which is its secret.
@@ -168,6 +171,15 @@ impl KeptCommand {
     pub fn ends(mut self, ends: Ends) -> Self {
         self.options.tty = ends.sizes.is_some();
         self.ends = ends;
+        self
+    }
+
+    /// Says that stdout is a terminal. What it has not seen of the command's terminal is then made
+    /// up for, as far as that is known: modes, and the last of the output, which count for none of
+    /// the stream's bytes.
+    #[must_use]
+    pub fn shown(mut self) -> Self {
+        self.is_shown = true;
         self
     }
 
@@ -257,8 +269,9 @@ impl KeptCommand {
         let pending = self.client.admit(self.options.record(&self.client))?;
         let (client, options) = (self.client.inside(), self.options.clone());
         let connector = Connector::new(client, options, wants, self.program.clone());
-        let running =
+        let mut running =
             Running::new(machine, self.keep_for, self.ends, self.tell, self.leaves, pending);
+        running.is_shown = self.is_shown;
         running.run(connector, stop).await
     }
 }

@@ -21,6 +21,7 @@ use tokio::io::AsyncWrite as _;
 use tokio::time::{sleep_until, timeout};
 
 use super::connect::{Connector, NoConnection};
+use super::screens::Screens;
 use super::{Change, Goodbye, KeptEnd, Refused};
 use crate::error::Error;
 use crate::session::{EndError, Ended, Ends, NextSize, next_size, poll_size, told};
@@ -37,6 +38,11 @@ pub(super) struct Running {
     outputs: [WriteQueue; 2],
     /// What was written of each and may not be where it belongs yet.
     unflushed_bytes: [usize; 2],
+    /// How much of that is no part of the stream.
+    uncounted_bytes: usize,
+    screens: Screens,
+    /// stdout is a terminal.
+    pub(super) is_shown: bool,
     next_size: Option<NextSize>,
     tell: Arc<dyn Fn(Change) + Send + Sync>,
     leaves: Option<Goodbye>,
@@ -102,6 +108,9 @@ impl Running {
             ends,
             outputs: [WriteQueue::default(), WriteQueue::default()],
             unflushed_bytes: [0; 2],
+            uncounted_bytes: 0,
+            screens: Screens::default(),
+            is_shown: false,
             next_size: None,
             tell,
             leaves,
@@ -273,11 +282,19 @@ impl Running {
             Event::Up(connected) => self.up(session, connected),
             Event::Data(stream, bytes) => {
                 self.received_bytes += bytes.len() as u64;
+                if stream == Stream::Stdout {
+                    self.screens.queued(bytes.len());
+                }
                 self.outputs[usize::from(stream == Stream::Stderr)].push(bytes);
             }
             Event::Gap(stream, bytes) => {
                 self.missed_bytes += bytes;
                 (self.tell)(Change::Gap(stream, bytes));
+            }
+            Event::Screen(bytes) => {
+                if self.is_shown && self.screens.queue_screen(bytes.len()) {
+                    self.outputs[0].push(bytes);
+                }
             }
             Event::Down(loss) if session.was_up() => (self.tell)(Change::Lost(loss)),
             Event::Ended(status) => self.end = Some(Ok(Ended::Known(status.outcome().clone()))),
@@ -331,13 +348,21 @@ impl Running {
         for (((queue, unflushed), sink), (stream, name)) in outputs.zip(OUTPUTS) {
             let failed = |error| EndError::Write(name, error);
             while let Poll::Ready(written) = queue.poll_into(cx, sink) {
-                *unflushed += written.map_err(failed)?;
+                let written = written.map_err(failed)?;
+                *unflushed += written;
+                if stream == Stream::Stdout {
+                    self.uncounted_bytes += written - self.screens.wrote(written);
+                }
             }
             if *unflushed > 0
                 && let Poll::Ready(flushed) = Pin::new(sink).poll_flush(cx)
             {
                 flushed.map_err(failed)?;
-                return Poll::Ready(Ok((stream, std::mem::take(unflushed))));
+                let mut taken = std::mem::take(unflushed);
+                if stream == Stream::Stdout {
+                    taken -= std::mem::take(&mut self.uncounted_bytes);
+                }
+                return Poll::Ready(Ok((stream, taken)));
             }
         }
         Poll::Pending

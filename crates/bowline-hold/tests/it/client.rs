@@ -258,7 +258,9 @@ impl<'a> Session<'a> {
                     self.client.took(now, stream, bytes.len());
                 }
                 Next::Event(ClientEvent::Down(_)) => self.connection = None,
-                Next::Event(ClientEvent::Eof(_) | ClientEvent::Gap(..)) => {}
+                Next::Event(
+                    ClientEvent::Eof(_) | ClientEvent::Gap(..) | ClientEvent::Screen(_),
+                ) => {}
                 Next::Event(end) => self.end = Some(end),
             }
         }

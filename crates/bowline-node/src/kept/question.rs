@@ -265,6 +265,9 @@ impl Follower {
                 self.outputs.push_back(Piece { stream, bytes, is_said: false });
             }
             ClientEvent::Gap(_, bytes) => self.say(&format!("{bytes} bytes are missing here")),
+            ClientEvent::Screen(bytes) if self.wants.tty => {
+                self.outputs.push_back(Piece { stream: Stream::Stdout, bytes, is_said: true });
+            }
             ClientEvent::Ended(status) => self.last = Some(last(&status)),
             ClientEvent::Refused(Refused { text, .. }) if !self.is_up => {
                 self.last = Some(Last::Act(Some(Act::NotStarted(StartError(text)))));
@@ -272,7 +275,7 @@ impl Follower {
             ClientEvent::Refused(Refused { text, .. }) => self.lost(text),
             // There is no other way to it than the one that is lost.
             ClientEvent::Down(loss) | ClientEvent::Lost(loss) => self.lost(loss.to_string()),
-            ClientEvent::Connect | ClientEvent::Eof(_) => {}
+            ClientEvent::Connect | ClientEvent::Eof(_) | ClientEvent::Screen(_) => {}
         }
     }
 
@@ -380,15 +383,18 @@ mod tests {
         let mut resume = || question.start(None).unwrap_or_else(|error| panic!("{error}"));
         let mut first = resume();
         let missing = "\r\n8 bytes are missing here\r\n";
+        let is_screen = |text: &str| text.starts_with('\x18') && text.ends_with("01234567");
         // Everything has come when the first is taken. Nothing else is, for longer than an
         // acknowledgement waits.
         takes_nothing(&mut first).await;
         assert_eq!(output(&mut first).await, missing);
+        assert!(is_screen(&output(&mut first).await));
         takes_nothing(&mut first).await;
         drop(first);
         // The next one gets what that one has not.
         let mut second = resume();
         assert_eq!(output(&mut second).await, missing);
+        assert!(is_screen(&output(&mut second).await));
         assert_eq!(output(&mut second).await, "89abcdef");
     }
 }

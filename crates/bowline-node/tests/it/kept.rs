@@ -178,7 +178,7 @@ impl Player {
                     self.lost.push(loss.to_string());
                     return carried.into_client();
                 }
-                Next::Event(ClientEvent::Eof(_)) => {}
+                Next::Event(ClientEvent::Eof(_) | ClientEvent::Screen(_)) => {}
                 Next::Event(ClientEvent::Gap(_, bytes)) => self.missing += bytes,
                 Next::Event(event) => {
                     assert!(self.end.is_none(), "{event:?}");

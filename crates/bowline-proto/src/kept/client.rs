@@ -12,7 +12,10 @@ use super::arrivals::Arrivals;
 use super::link::Link;
 use super::replay::{Cursor, Replay};
 use super::{Frame, Id, Instance, Leave, Mode, Refused, Resume, Start, Stream, Total, refused};
-use crate::limits::{KEPT_GREETING, KEPT_REPLAY_BYTES, KEPT_RETRY_FIRST, KEPT_RETRY_LAST};
+use crate::limits::{
+    KEPT_GREETING, KEPT_REDRAW_WITHIN, KEPT_REPLAY_BYTES, KEPT_RETRY_FIRST, KEPT_RETRY_LAST,
+    KEPT_SCREEN_BYTES,
+};
 use crate::machine::{Machine, Next};
 use crate::outbox::Outbox;
 use crate::session::{Cause, Loss, Size, Status, Wants};
@@ -31,6 +34,10 @@ pub enum Event {
     Data(Stream, Bytes),
     /// So many bytes of an output are not there any more.
     Gap(Stream, u64),
+    /// What brings any terminal to where the command's is. It belongs between the bytes of stdout
+    /// that came before it and those that follow, and counts for none of them. Of no use to what is
+    /// no terminal.
+    Screen(Bytes),
     /// An output has ended.
     Eof(Stream),
     /// The connection is lost for this reason. Drop it; another one is asked for.
@@ -110,8 +117,19 @@ pub struct Client {
     begins_anywhere: bool,
     size: Option<Size>,
     size_sent: bool,
+    redraw: Redraw,
     events: VecDeque<Event>,
     empty: Outbox,
+}
+
+/// A program that has the whole screen writes it anew when it hears of another size, and only then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Redraw {
+    None,
+    /// It is to do so.
+    Wanted,
+    /// It was told of a size that is not the true one, which it hears then.
+    Until(Time),
 }
 
 impl Client {
@@ -153,6 +171,7 @@ impl Client {
             begins_anywhere: false,
             size: None,
             size_sent: true,
+            redraw: Redraw::None,
             events: VecDeque::new(),
             empty: Outbox::new(),
         }
@@ -314,6 +333,15 @@ impl Client {
                 let bytes = self.outputs[stream.output()].gap(from, to).map_err(fault)?;
                 self.events.push_back(Event::Gap(stream, bytes));
             }
+            Frame::Screen(bytes) => {
+                if bytes.len() > KEPT_SCREEN_BYTES {
+                    return Err(fault("a screen is too large"));
+                }
+                if !matches!(self.ask, Ask::Resume(Mode::Look)) {
+                    self.redraw = Redraw::Wanted;
+                }
+                self.events.push_back(Event::Screen(bytes));
+            }
             Frame::Ack(Stream::Stdin, at) => {
                 self.sent.acknowledge(at).map_err(fault)?;
                 self.stdin.forget(at);
@@ -387,6 +415,7 @@ impl Client {
         self.phase = Phase::Up(link);
         let away = self.was_up.then(|| now.since(self.since));
         (self.was_up, self.wait, self.size_sent) = (true, KEPT_RETRY_FIRST, false);
+        self.redraw = Redraw::None;
         self.events.push_back(Event::Up(Connected { away, ..up }));
         Ok(())
     }
@@ -438,6 +467,20 @@ impl Client {
             && !core::mem::replace(&mut self.size_sent, true)
         {
             link.send(&Frame::Resize(size));
+        }
+        if let Some(size) = self.size.filter(|size| size.height > 0) {
+            match self.redraw {
+                Redraw::Wanted => {
+                    let height = if size.height > 1 { size.height - 1 } else { 2 };
+                    link.send(&Frame::Resize(Size { height, ..size }));
+                    self.redraw = Redraw::Until(now + KEPT_REDRAW_WITHIN);
+                }
+                Redraw::Until(until) if now >= until => {
+                    link.send(&Frame::Resize(size));
+                    self.redraw = Redraw::None;
+                }
+                _ => {}
+            }
         }
         for (output, stream) in self.outputs.iter_mut().zip([Stream::Stdout, Stream::Stderr]) {
             if let Some(ack) = output.acknowledge(now, stream) {
@@ -499,7 +542,11 @@ impl Client {
             Phase::Up(link) => match link.beat(now) {
                 Ok(next) => {
                     let due = self.outputs.iter().filter_map(Arrivals::deadline).min();
-                    earlier(Some(next), due)
+                    let redraw = match self.redraw {
+                        Redraw::Until(until) => Some(until),
+                        _ => None,
+                    };
+                    earlier(earlier(Some(next), due), redraw)
                 }
                 Err(loss) => {
                     self.down(now, loss);

@@ -78,6 +78,9 @@ pub enum Frame {
     Listed(Vec<u8>),
     /// Host: that were all of them.
     ListedAll,
+    /// Host: what brings any terminal to where the bytes of stdout have brought one that go before
+    /// those that follow.
+    Screen(Bytes),
 }
 
 /// A request for a command.
@@ -179,6 +182,7 @@ mod kind {
     pub(super) const REFUSED: u64 = 15;
     pub(super) const LISTED: u64 = 16;
     pub(super) const LISTED_ALL: u64 = 17;
+    pub(super) const SCREEN: u64 = 18;
 }
 
 /// Offsets end here, so that sums of them are numbers.
@@ -319,6 +323,7 @@ impl Frame {
             }),
             Frame::Listed(entry) => with(kind::LISTED, &|body| body.0.extend_from_slice(entry)),
             Frame::ListedAll => Writer::of(kind::LISTED_ALL),
+            Frame::Screen(bytes) => return (Writer::of(kind::SCREEN), bytes.clone()),
         };
         (body, Bytes::new())
     }
@@ -484,6 +489,7 @@ impl Body {
             }
             kind::LISTED => Frame::Listed(mem::take(&mut self.0).to_vec()),
             kind::LISTED_ALL => Frame::ListedAll,
+            kind::SCREEN => Frame::Screen(mem::take(&mut self.0)),
             _ => return Some(None),
         }))
     }

@@ -14,7 +14,7 @@ use super::greeting::Greeting;
 use super::link::Link;
 use super::replay::{Cursor, Replay};
 use super::{Frame, Id, Leave, Mode, Refused, Start, Stream, Total, refused};
-use crate::limits::{KEPT_SCREEN_BYTES, REASON_BYTES};
+use crate::limits::{KEPT_SCREEN_BYTES, KEPT_TAIL_BYTES, REASON_BYTES};
 use crate::machine::Next;
 use crate::outbox::Outbox;
 use crate::session::{Cause, Loss, Size};
@@ -113,11 +113,16 @@ impl Host {
     /// kept for a client that has not acknowledged it.
     #[must_use]
     pub fn new(now: Time, start: Start, replay_bytes: usize) -> Host {
+        let stdout = if start.wants.tty {
+            Replay::of_terminal(KEPT_TAIL_BYTES.min(replay_bytes))
+        } else {
+            Replay::new()
+        };
         Host {
             start,
             replay_bytes,
             stdin: Arrivals::new(),
-            outputs: [Replay::new(), Replay::new()],
+            outputs: [stdout, Replay::new()],
             acknowledged: [0; 2],
             seats: Vec::new(),
             last_seat: 0,
@@ -211,6 +216,11 @@ impl Host {
         let (wants, outputs) = (self.start.wants, cursors.each_ref().map(|cursor| cursor.next()));
         let turn = self.turn;
         link.send(&Frame::State { wants, stdin, stdin_over, outputs, started, turn });
+        let stdout = &self.outputs[0];
+        // Behind a gap it comes in any case.
+        if have.is_none() && outputs[0] >= stdout.start() {
+            stdout.screen().into_iter().for_each(|screen| link.send(&Frame::Screen(screen.into())));
+        }
         self.last_seat += 1;
         let number = self.last_seat;
         self.seats.push(Seat { number, mode, link, cursors, has_outcome: false, is_over: false });
@@ -455,6 +465,9 @@ impl Seat {
                 let cursor = &mut self.cursors[at];
                 if let Some(frame) = outputs[at].next(cursor, stream, self.link.window()) {
                     self.link.send(&frame);
+                    if let (Frame::Gap(..), Some(screen)) = (&frame, outputs[at].screen()) {
+                        self.link.send(&Frame::Screen(screen.into()));
+                    }
                     is_more = true;
                 }
             }

@@ -16,11 +16,15 @@
 mod arrivals;
 mod carrier;
 mod client;
+mod escape;
 mod frame;
 mod greeting;
 mod host;
 mod link;
+mod modes;
+mod pen;
 mod replay;
+mod screen;
 mod sum;
 #[cfg(test)]
 mod tests;
@@ -36,6 +40,7 @@ pub use client::{Client, Connected, Event as ClientEvent, Retry};
 pub use frame::{Flow, Frame, Leave, Mode, Reader, Refused, Resume, Start, refused};
 pub use greeting::{Asked, Greeting};
 pub use host::{Entry, Event as HostEvent, Host, Left};
+pub use screen::TerminalModes;
 pub use sum::sum_of;
 
 /// The first word of what asks for kept sessions, and not for a command.

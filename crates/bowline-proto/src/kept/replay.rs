@@ -1,10 +1,13 @@
 //! Bytes that may have to be sent again: kept from what is acknowledged on, and read by one cursor
 //! for each peer.
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
+use alloc::vec::Vec;
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use super::screen::Screen;
 use super::sum::Sum;
 use super::{Frame, Stream, Total};
 use crate::limits::KEPT_PIECE_BYTES;
@@ -23,6 +26,8 @@ pub(super) struct Replay {
     end: u64,
     is_over: bool,
     sum: Sum,
+    /// What is not kept any more of a terminal's output.
+    screen: Option<Box<Screen>>,
 }
 
 /// How far one peer is with a stream.
@@ -38,14 +43,27 @@ pub(super) struct Cursor {
 
 impl Replay {
     pub(super) fn new() -> Replay {
-        Replay { pieces: VecDeque::new(), start: 0, end: 0, is_over: false, sum: Sum::new() }
+        Replay {
+            pieces: VecDeque::new(),
+            start: 0,
+            end: 0,
+            is_over: false,
+            sum: Sum::new(),
+            screen: None,
+        }
+    }
+
+    /// The output of a terminal. Of what is not kept any more, so many bytes are held for whoever
+    /// has not seen it.
+    pub(super) fn of_terminal(tail_bytes: usize) -> Replay {
+        Replay { screen: Some(Box::new(Screen::new(tail_bytes))), ..Replay::new() }
     }
 
     /// A stream that is over, of which nothing is kept.
     pub(super) fn past(total: Total) -> Replay {
         let Total { bytes, sum } = total;
         let sum = Sum::Known(sum);
-        Replay { pieces: VecDeque::new(), start: bytes, end: bytes, is_over: true, sum }
+        Replay { start: bytes, end: bytes, is_over: true, sum, ..Replay::new() }
     }
 
     /// Adds bytes to the stream. They must not keep alive much more than themselves.
@@ -94,6 +112,12 @@ impl Replay {
         self.start
     }
 
+    /// What brings a terminal to where the bytes before [`start`](Self::start) have brought it. For
+    /// the output of a terminal, if there are any.
+    pub(super) fn screen(&self) -> Option<Vec<u8>> {
+        self.screen.as_ref().filter(|_| self.start > 0).map(|screen| screen.bytes())
+    }
+
     pub(super) fn total(&self) -> Total {
         Total { bytes: self.end, sum: self.sum.value() }
     }
@@ -113,8 +137,12 @@ impl Replay {
         let below = below.clamp(self.start, self.end);
         while let Some((at, bytes)) = self.pieces.front_mut() {
             let behind = *at + bytes.len() as u64;
+            let cut = usize::try_from(below.saturating_sub(*at)).unwrap_or(usize::MAX);
+            let cut = cut.min(bytes.len());
+            if let Some(screen) = &mut self.screen {
+                screen.feed(&bytes[..cut]);
+            }
             if behind > below {
-                let cut = usize::try_from(below.saturating_sub(*at)).unwrap_or(0);
                 bytes.advance(cut);
                 *at += cut as u64;
                 break;
