@@ -17,6 +17,11 @@ pub fn input_is_terminal() -> bool {
     isatty(stdin())
 }
 
+/// Whether output goes to a terminal.
+pub fn output_is_terminal() -> bool {
+    isatty(stdout())
+}
+
 /// While this lives, every key goes to the other side, Ctrl-C included.
 #[derive(Debug)]
 pub struct Raw(());

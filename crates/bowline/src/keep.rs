@@ -16,6 +16,7 @@ use crate::detach::Detachable;
 use crate::outcome::{self, Exit};
 use crate::print;
 use crate::remote::Failure;
+use crate::shown::Shown;
 
 /// How the program's own ends are used.
 pub struct Local {
@@ -71,7 +72,12 @@ pub async fn run(command: KeptCommand, local: Local) -> Result<Option<KeptEnd>, 
     let hang_ups = signals(signalled.clone()).map_err(failed)?;
     let raw = if local.tty { Some(Raw::enter().map_err(failed)?) } else { None };
     let mut ends = Ends::default();
-    ends.stdout = Box::new(Output::stdout());
+    // Whatever has a terminal there, its output may set modes of the one here.
+    let shown = console::output_is_terminal().then(|| Shown::new(Output::stdout()));
+    ends.stdout = match &shown {
+        Some(shown) => Box::new(shown.clone()),
+        None => Box::new(Output::stdout()),
+    };
     ends.stderr = Box::new(Output::stderr());
     ends.sizes = if local.tty { console::sizes().map_err(failed)? } else { None };
     let mut detached = None;
@@ -83,8 +89,12 @@ pub async fn run(command: KeptCommand, local: Local) -> Result<Option<KeptEnd>, 
         ends.stdin = Some(Box::new(Input::stdin()));
     }
     let command = command.ends(ends).on_change(said(local.quiet));
+    let command = if shown.is_some() { command.shown() } else { command };
     let left = left(detached, hang_ups);
     let result = command.run_until(left).await;
+    if let Some(shown) = shown {
+        shown.leave().await;
+    }
     drop(raw);
     // As every program that such a signal ends, once the command was told.
     let signal = signalled.load(Ordering::Relaxed);

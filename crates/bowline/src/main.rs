@@ -28,6 +28,7 @@ mod progress;
 mod remote;
 mod servers;
 mod session;
+mod shown;
 mod upstreams;
 mod verbose;
 mod web;
