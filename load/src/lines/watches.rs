@@ -2,8 +2,7 @@
 //! and in its order.
 
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -28,6 +27,8 @@ const EVENTS: usize = 10_000;
 /// Objects, each changed by one writer.
 const OBJECTS: usize = 8;
 const PATH: &str = "/api/v1/namespaces/default/configmaps";
+/// How many watches an API server says that it has ended, since their clients did not keep up.
+const ENDED: &str = "apiserver_terminated_watchers_total{";
 /// Nothing is silent for as long while there are changes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -77,7 +78,7 @@ pub async fn run(place: &Place, row: &mut Row) -> Result<()> {
 
     row.begin();
     let count = place.count(EVENTS) / OBJECTS * OBJECTS;
-    let (shared, again) = (front.clients.pool(), Arc::new(AtomicU64::new(0)));
+    let (shared, again) = (front.clients.pool(), Again::default());
     let (mut watches, mut begun) = (JoinSet::new(), Vec::new());
     for number in 0..WATCHES {
         let way = match number % 2 {
@@ -101,9 +102,36 @@ pub async fn run(place: &Place, row: &mut Row) -> Result<()> {
         });
     }
     row.note(format!("{} events through the gateway", count * WATCHES));
-    row.note(format!("{} watches begun again", again.load(Ordering::Relaxed)));
+    let metrics = ask(&straight, Method::GET, "/metrics", "text/plain", String::new()).await?;
+    row.note(again.told(&metrics));
     drop(shared);
     front.finish(row).await
+}
+
+/// How many events each watch had given that was begun again.
+#[derive(Clone, Default)]
+struct Again(Arc<Mutex<Vec<usize>>>);
+
+impl Again {
+    fn noted(&self, seen: usize) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(seen);
+    }
+
+    /// That in words, next to what the API server counts.
+    fn told(&self, metrics: &[u8]) -> String {
+        let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let metrics = String::from_utf8_lossy(metrics);
+        let ended = metrics.lines().filter(|line| line.starts_with(ENDED));
+        let ended = ended.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        let least = seen.iter().min().copied().unwrap_or_default();
+        let most = seen.iter().max().copied().unwrap_or_default();
+        format!(
+            "{} watches begun again, after {least} to {most} events; the API server says that it \
+             has ended {} that did not keep up",
+            seen.len(),
+            ended.sum::<f64>()
+        )
+    }
 }
 
 fn name(number: usize) -> String {
@@ -156,7 +184,7 @@ async fn watch(
     way: Way,
     first: u64,
     count: usize,
-    again: Arc<AtomicU64>,
+    again: Again,
     begun: oneshot::Sender<()>,
 ) -> Result<Vec<u64>> {
     let (mut seen, mut begun) = (Vec::with_capacity(count), Some(begun));
@@ -167,7 +195,7 @@ async fn watch(
         // API servers send a head at once, also where nothing changes.
         match begun.take() {
             Some(begun) => drop(begun.send(())),
-            None => drop(again.fetch_add(1, Ordering::Relaxed)),
+            None => again.noted(seen.len()),
         }
         let mut read = BytesMut::new();
         while seen.len() < count {
