@@ -22,8 +22,11 @@ const PREFIX: &str = "/clusters/";
 
 /// The gateways of some clusters. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Clusters {
-    named: Arc<BTreeMap<String, Gateway>>,
+pub struct Clusters(Arc<Gateways>);
+
+#[derive(Debug, Default)]
+struct Gateways {
+    named: BTreeMap<String, Gateway>,
     unnamed: Option<Gateway>,
 }
 
@@ -35,22 +38,24 @@ impl Clusters {
         let mut named: BTreeMap<String, Gateway> = gateways.into_iter().collect();
         let only = if named.len() == 1 { named.values().next().cloned() } else { None };
         let unnamed = named.remove("").or(only);
-        Clusters { named: Arc::new(named), unnamed }
+        Clusters(Arc::new(Gateways { named, unnamed }))
     }
 
     /// Answers a request, as [`Gateway::answer`] does.
     pub async fn answer(self, peer: Peer, mut request: Request<Incoming>) -> Reply {
         match request.uri().path() {
-            "/readyz" if !self.is_ready().await => return status::text(503, "not ready"),
+            "/readyz" if !self.0.is_ready().await => return status::text(503, "not ready"),
             "/healthz" | "/livez" | "/readyz" => return status::text(200, "ok"),
             _ => {}
         }
-        match self.choose(&mut request) {
-            Some(gateway) => gateway.answer(peer, request).await,
+        match self.0.choose(&mut request) {
+            Some(gateway) => gateway.reply(peer, request).await,
             None => Refusal::no_such_path().reply(),
         }
     }
+}
 
+impl Gateways {
     /// Whether one of them is: a cluster that is gone must not take the others from their clients.
     async fn is_ready(&self) -> bool {
         let asked = self.named.values().chain(&self.unnamed).map(Gateway::is_ready);
@@ -58,18 +63,21 @@ impl Clusters {
     }
 
     /// Returns the gateway of a request's cluster, and takes the prefix off its path.
-    fn choose(&self, request: &mut Request<Incoming>) -> Option<Gateway> {
+    fn choose(&self, request: &mut Request<Incoming>) -> Option<&Gateway> {
         if let Some((name, rest)) = prefixed(request.uri()) {
-            let gateway = self.named.get(name)?.clone();
+            let gateway = self.named.get(name)?;
             let prefix = format!("{PREFIX}{name}");
             request.extensions_mut().insert(NearLeg { prefix, ..NearLeg::default() });
             *request.uri_mut() = rest;
             return Some(gateway);
         }
+        if self.named.is_empty() {
+            return self.unnamed.as_ref();
+        }
         let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
         let host = host.or_else(|| request.uri().host()).unwrap_or_default();
         let name = host.rsplit_once(':').map_or(host, |(name, _)| name).to_ascii_lowercase();
-        self.named.get(&name).or(self.unnamed.as_ref()).cloned()
+        self.named.get(&name).or(self.unnamed.as_ref())
     }
 }
 

@@ -42,7 +42,7 @@ fn is_unread_resource(attributes: &Attributes) -> bool {
     let Attributes::NonResource { path, .. } = attributes else { return false };
     let names = parts(path).map(|parts| parts.names);
     let Ok(names) = names else { return true };
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let names: Vec<&str> = names.iter().map(|name| &**name).collect();
     matches!(names[..], ["api", _, _, ..] | ["apis", _, _, _, ..])
 }
 

@@ -1,5 +1,7 @@
 //! A request's path to what it names. Nothing behind this looks at a path again.
 
+use std::borrow::Cow;
+
 use bowline_io::auth::{Attributes, ResourceAttributes};
 use bowline_io::request_target::{BadPath, Parts, parts};
 use http::Method;
@@ -68,6 +70,9 @@ pub enum Route {
     },
 }
 
+/// More names than a path has of which anything is known here.
+const NAMES: usize = 8;
+
 /// The kinds of objects that can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -117,8 +122,11 @@ impl Route {
     /// [`BadPath`] if the path could be read in more than one way, or is no text.
     pub fn parse(path: &str) -> Result<Route, BadPath> {
         let Parts { names, ends_with_slash } = parts(path)?;
-        let parts: Vec<&str> = names.iter().map(String::as_str).collect();
-        let found = match parts[..] {
+        let mut first = [""; NAMES];
+        for (first, name) in first.iter_mut().zip(&names) {
+            *first = name;
+        }
+        let found = match first[..names.len().min(NAMES)] {
             ["healthz" | "livez" | "readyz"] | ["healthz" | "livez" | "readyz", "ping"] => {
                 (!ends_with_slash).then_some(Route::Health)
             }
@@ -206,7 +214,7 @@ impl Route {
 pub fn kubelet_stream(method: &Method, path: &str) -> Option<Attributes> {
     const STREAMS: [&str; 5] = ["exec", "attach", "portforward", "run", "cri"];
     let parts = parts(path).ok()?;
-    let names: Vec<&str> = parts.names.iter().map(String::as_str).collect();
+    let names: Vec<&str> = parts.names.iter().map(|name| &**name).collect();
     let (node, to) = match names[..] {
         ["api", "v1", "nodes", node, "proxy", to, ..] => (node, to),
         // As old API servers had it.
@@ -230,7 +238,10 @@ pub fn kubelet_stream(method: &Method, path: &str) -> Option<Attributes> {
 #[must_use]
 pub fn path_attributes(method: &Method, path: &str) -> Attributes {
     Attributes::NonResource {
-        verb: method.as_str().to_ascii_lowercase().into(),
+        verb: match *method {
+            Method::GET => Cow::Borrowed("get"),
+            _ => method.as_str().to_ascii_lowercase().into(),
+        },
         path: path.to_owned(),
     }
 }

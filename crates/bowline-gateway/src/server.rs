@@ -1,5 +1,6 @@
 //! A request to its answer: what it asks for, who asks, whether they may, and then who answers.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,9 +68,14 @@ impl Gateway {
     /// Answers a request. A stream goes on as a task of the sessions after the answer.
     ///
     /// Dropped before it has answered, it starts no session.
-    pub async fn answer(self, peer: Peer, mut request: Request<Incoming>) -> Reply {
+    pub async fn answer(self, peer: Peer, request: Request<Incoming>) -> Reply {
+        self.reply(peer, request).await
+    }
+
+    /// The same without a gateway of the request's own, each of which has some counts to keep.
+    pub(crate) async fn reply(&self, peer: Peer, mut request: Request<Incoming>) -> Reply {
         request.extensions_mut().get_or_insert_default::<NearLeg>().is_tls = peer.tls;
-        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let (method, target) = (request.method().clone(), request.uri().clone());
         let mut requester = Requester::at(peer.address);
         let result = self.serve(&peer, &mut requester, request).await;
         // Whom only the API server knows, it knows if it says anything but "unauthorized". What is
@@ -84,14 +90,15 @@ impl Gateway {
         match result {
             Ok(reply) => {
                 if enabled!(Level::DEBUG) {
-                    let path = sanitized(&path, REASON_BYTES);
+                    let path = sanitized(target.path(), REASON_BYTES);
                     debug!("{}: {method} {path}: {}", peer.address, reply.status());
                 }
                 reply
             }
             Err(refusal) => {
                 let refusals = &self.sessions.refusals;
-                refusals.log(&requester, method.as_str(), &path, refusal.code, refusal.log_text());
+                let (method, path) = (method.as_str(), target.path());
+                refusals.log(&requester, method, path, refusal.code, refusal.log_text());
                 refusal.reply()
             }
         }
@@ -103,17 +110,18 @@ impl Gateway {
         requester: &mut Requester,
         mut request: Request<Incoming>,
     ) -> Result<Reply, Refusal> {
-        let path = request.uri().path().to_owned();
+        let target = request.uri().clone();
+        let path = target.path();
         let Components { callers, rest, .. } = &*self.components;
         // What is no stream is an API server's to allow, where there is one, and so is its health.
         let is_whole = rest.is_whole();
-        let route = Route::parse(&path);
+        let route = Route::parse(path);
         if !is_whole && route == Ok(Route::Health) {
             return Ok(crate::status::text(200, "ok"));
         }
         let attributes = match &route {
-            Ok(route) => route.attributes(request.method(), &path),
-            Err(_) => path_attributes(request.method(), &path),
+            Ok(route) => route.attributes(request.method(), path),
+            Err(_) => path_attributes(request.method(), path),
         };
         let caller = callers.identify(peer, requester, request.headers_mut(), &attributes).await?;
         if caller.is_authenticated {
@@ -122,9 +130,11 @@ impl Gateway {
         let is_stream = is_upgrade(request.headers());
         let passed = match &route {
             _ if !is_whole => None,
-            Ok(route) => (!route.is_stream()).then(|| route.clone()),
+            Ok(route) => (!route.is_stream()).then_some(Cow::Borrowed(route)),
             // An API server reads it in its own way; but no stream may be hidden in it.
-            Err(BadPath::NotClean) if !is_stream => Some(Route::Other { path }),
+            Err(BadPath::NotClean) if !is_stream => {
+                Some(Cow::Owned(Route::Other { path: path.to_owned() }))
+            }
             Err(_) => None,
         };
         if let Some(route) = passed {

@@ -5,6 +5,7 @@
 //! puts it into the request line that hyper writes, and a server's takes it out before hyper reads
 //! the line.
 
+use std::borrow::Cow;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -37,9 +38,9 @@ pub fn query<B>(request: &Request<B>) -> &str {
 
 /// A path's parts, decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Parts {
+pub struct Parts<'a> {
     /// The names between the slashes.
-    pub names: Vec<String>,
+    pub names: Vec<Cow<'a, str>>,
     /// Whether the path ends with a slash.
     pub ends_with_slash: bool,
 }
@@ -61,22 +62,26 @@ pub enum BadPath {
 ///
 /// # Errors
 /// [`BadPath`] if a part is not UTF-8 or the path is not clean.
-pub fn parts(path: &str) -> Result<Parts, BadPath> {
+pub fn parts(path: &str) -> Result<Parts<'_>, BadPath> {
     let path = path.strip_prefix('/').ok_or(BadPath::NotClean)?;
     let (path, ends_with_slash) = match path.strip_suffix('/') {
         Some(path) => (path, true),
         None => (path, false),
     };
-    let mut names = Vec::new();
+    let (mut names, has_escapes) = (Vec::new(), path.contains('%'));
     for part in path.split('/') {
-        let name = percent_decode_str(part).decode_utf8().map_err(|_| BadPath::NotText)?;
+        let name = if has_escapes {
+            percent_decode_str(part).decode_utf8().map_err(|_| BadPath::NotText)?
+        } else {
+            Cow::Borrowed(part)
+        };
         // The root has one part, and that is empty.
         let is_root = path.is_empty() && !ends_with_slash;
         let is_clean = !name.is_empty() && name != "." && name != ".." && !name.contains('/');
         if !is_clean && !is_root {
             return Err(BadPath::NotClean);
         }
-        names.push(name.into_owned());
+        names.push(name);
     }
     Ok(Parts { names, ends_with_slash })
 }

@@ -52,7 +52,7 @@ pub(super) fn judge(
 /// API may have paths that look like those.
 fn is_application(path: &str) -> bool {
     let names = parts(path).map(|parts| parts.names).unwrap_or_default();
-    match names.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+    match names.iter().map(|name| &**name).collect::<Vec<_>>()[..] {
         ["api", "v1", "namespaces", _, kind, _, "proxy", ..] => {
             matches!(kind, "pods" | "services")
         }

@@ -145,7 +145,7 @@ async fn ask(
 /// Returns the namespace and the name of what is behind a path with `/proxy/`, for the log.
 fn proxied(path: &str) -> (String, String) {
     let names = parts(path).map(|parts| parts.names).unwrap_or_default();
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let names: Vec<&str> = names.iter().map(|name| &**name).collect();
     let (namespace, name) = match names[..] {
         ["api", "v1", "namespaces", namespace, _, name, "proxy", ..] => (namespace, name),
         ["api", "v1", "nodes", name, "proxy", ..] => ("", name),

@@ -36,7 +36,7 @@ pub enum HeaderError {
 /// # Errors
 /// [`HeaderError`] if one of the two cannot be read. No token is left in the headers in any case.
 pub fn take_token(headers: &mut HeaderMap) -> Result<Option<Token>, HeaderError> {
-    let websocket = {
+    let websocket = headers.contains_key(SUBPROTOCOL) && {
         let lines = crate::http::lines(headers);
         negotiate::requested_carrier(Lines(&lines)) == Some(Carrier::WebSocket)
     };

@@ -50,12 +50,13 @@ impl Phases {
     pub(super) fn now(&self) -> Phase {
         if self.end.is_cancelled() {
             Phase::Ended
+        } else if !self.going_away.is_cancelled() {
+            // As a rule: no server closes before it goes away.
+            Phase::Serving
         } else if self.closing.is_cancelled() {
             Phase::Closing
-        } else if self.going_away.is_cancelled() {
-            Phase::GoingAway
         } else {
-            Phase::Serving
+            Phase::GoingAway
         }
     }
 }

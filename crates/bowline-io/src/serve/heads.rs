@@ -12,6 +12,7 @@
 mod body;
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
@@ -77,6 +78,8 @@ pub(super) struct Heads {
     has_ended: bool,
     /// A write waits.
     is_write_blocked: bool,
+    /// What the list of connections was told last.
+    told: Option<Activity>,
     /// Wakes the library, which waits for the next head.
     head_waker: Option<Waker>,
     timer: Option<Pin<Box<Sleep>>>,
@@ -118,6 +121,7 @@ impl Heads {
             is_first: true,
             has_ended: false,
             is_write_blocked: false,
+            told: None,
             head_waker: None,
             timer: None,
             since: None,
@@ -132,6 +136,13 @@ impl Heads {
         Upgraded { stream: self.stream, early }
     }
 
+    /// Tells the list of connections what goes on now, which it has a lock for.
+    fn tell(&mut self, activity: Activity) {
+        if self.told.replace(activity) != Some(activity) {
+            self.registered.set_activity(activity);
+        }
+    }
+
     /// Ready once what goes on now has taken `patience`.
     fn poll_patience(&mut self, cx: &mut Context<'_>, patience: Duration) -> Poll<()> {
         let until = *self.since.get_or_insert_with(Instant::now) + patience;
@@ -144,8 +155,9 @@ impl Heads {
 
     /// Reads a piece, without holding memory while there is none.
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut piece = [0; PIECE_BYTES];
-        let mut piece = ReadBuf::new(&mut piece);
+        // Zeroed, it would be so for each look at a connection on which nothing has come.
+        let mut piece = [MaybeUninit::uninit(); PIECE_BYTES];
+        let mut piece = ReadBuf::uninit(&mut piece);
         ready!(Pin::new(&mut self.stream).poll_read(cx, &mut piece))?;
         self.has_ended |= piece.filled().is_empty();
         self.read.extend_from_slice(piece.filled());
@@ -168,7 +180,7 @@ impl Heads {
             self.skip_blank();
             if is_idle && !self.read.is_empty() {
                 self.since = None;
-                self.registered.set_activity(Activity::Busy);
+                self.tell(Activity::Busy);
             }
         }
     }
@@ -232,7 +244,7 @@ impl Heads {
             None => (head, None),
         };
         self.exchange.begin(query, refused);
-        self.registered.set_activity(Activity::Busy);
+        self.tell(Activity::Busy);
         self.state = State::Giving(head);
     }
 
@@ -268,11 +280,7 @@ impl Heads {
         if is_write_blocked != self.is_write_blocked {
             self.is_write_blocked = is_write_blocked;
             self.since = None;
-            self.registered.set_activity(if is_write_blocked {
-                Activity::Unread
-            } else {
-                Activity::Busy
-            });
+            self.tell(if is_write_blocked { Activity::Unread } else { Activity::Busy });
         }
         if is_write_blocked && !self.registered.is_authenticated() {
             ready!(self.poll_patience(cx, ANSWER_PATIENCE));
@@ -293,7 +301,7 @@ impl Heads {
             self.state = State::Head;
             self.since = None;
             self.registered.set_head_bytes(0);
-            self.registered.set_activity(Activity::Idle);
+            self.tell(Activity::Idle);
             if let Some(head_waker) = self.head_waker.take() {
                 head_waker.wake();
             }

@@ -1,5 +1,7 @@
 //! A path to what it names.
 
+use std::borrow::Cow;
+
 use bowline_io::record::{Record, Requester};
 use bowline_io::request_target::{BadPath, Parts, parts};
 
@@ -42,6 +44,7 @@ pub(super) fn route(path: &str) -> Result<Route, Refusal> {
         // The kubelet redirects to a path that may be the right one; no stream follows that.
         BadPath::NotClean => unknown(),
     })?;
+    let names: Vec<String> = names.into_iter().map(Cow::into_owned).collect();
     let (verb, parts) = names.split_first().ok_or_else(unknown)?;
     if verb == "healthz" {
         let is_health =

@@ -265,10 +265,10 @@ impl Debug for Stream {
 /// Reads `/exec/TOKEN`, `/attach/TOKEN` or `/portforward/TOKEN`.
 fn route(path: &str) -> Option<(&'static str, String)> {
     let names = parts(path).ok()?.names;
-    let [kind, token] = <[String; 2]>::try_from(names).ok()?;
+    let [kind, token] = <[_; 2]>::try_from(names).ok()?;
     let kinds = ["exec", "attach", "portforward"];
     let kind = kinds.into_iter().find(|known| *known == kind)?;
-    Some((kind, token))
+    Some((kind, token.into_owned()))
 }
 
 #[cfg(test)]
