@@ -131,16 +131,28 @@ impl System {
     /// CPU seconds of each server so far.
     pub fn cpu(&self) -> Result<Vec<f64>> {
         let servers = self.servers.iter().map(|(_, id)| Ok(cpu(*id)?.as_secs_f64()));
-        let held = self.held_by.map(|name| Ok(cpu_of_all(name)?.as_secs_f64()));
+        let shim = || self.servers.iter().find(|(name, _)| *name == "shim").context("a shim");
+        let held = self.held_by.map(|name| Ok(cpu_of_all(name, shim()?.1)?.as_secs_f64()));
         servers.chain(held).collect()
     }
 }
 
-/// What all programs have used that live and have this name.
-fn cpu_of_all(name: &str) -> Result<Duration> {
-    let found = Command::new("pgrep").args(["-f", name]).output()?;
-    let found = String::from_utf8(found.stdout)?;
-    let ids = found.split_whitespace().filter_map(|id| id.parse().ok());
+/// What all programs have used that live in a system's containers and begin with this name.
+fn cpu_of_all(name: &str, shim: u32) -> Result<Duration> {
+    let found = Command::new("ps").args(["-eo", "pid=,ppid=,args="]).output()?;
+    let found = String::from_utf8_lossy(&found.stdout).into_owned();
+    let lines: Vec<Vec<&str>> =
+        found.lines().map(|line| line.split_whitespace().take(3).collect()).collect();
+    let shim = shim.to_string();
+    let begun: Vec<&str> =
+        lines.iter().filter(|line| line.get(1) == Some(&&*shim)).map(|line| line[0]).collect();
+    // It has left what began it, and so belongs to the first process of its container.
+    let is_one = |line: &&Vec<&str>| {
+        let [_, parent, program] = line[..] else { return false };
+        let program = program.rsplit('/').next().unwrap_or(program);
+        begun.contains(&parent) && program.starts_with(name)
+    };
+    let ids = lines.iter().filter(is_one).filter_map(|line| line[0].parse().ok());
     // One that has just ended is not there.
     Ok(ids.filter_map(|id| cpu(id).ok()).sum())
 }

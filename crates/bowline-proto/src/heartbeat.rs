@@ -156,8 +156,8 @@ impl Heartbeat {
                 Beat::Wait(until) => return Ok(until),
                 Beat::Ping => self.pinged(now, ping()),
                 Beat::Dead => {
-                    let patience = self.patience.as_secs();
-                    let why = format!("no answer to a ping for {patience} s");
+                    let silence = now.since(self.asked.unwrap_or(now)).as_secs();
+                    let why = format!("no answer to a ping for {silence} s");
                     return Err(Loss::new(Cause::Silent, why));
                 }
             }

@@ -158,12 +158,12 @@ pub const KEPT_REPLAY_BYTES: usize = 1024 * 1024;
 /// the most that brings a terminal to where another one is.
 pub const KEPT_SCREEN_BYTES: usize = 64 * 1024;
 
-/// How much of a terminal's output is held of what is not kept any more, to show it to a client that
-/// has not seen it.
+/// How much of a terminal's output is held of what is not kept any more, to show it to a client
+/// that has not seen it.
 pub const KEPT_TAIL_BYTES: usize = 16 * 1024;
 
-/// How long a program is told of a size that is not the true one, so that it writes its screen anew.
-/// A program that looks at its size now and then has to see it, and a person hardly.
+/// How long a program is told of a size that is not the true one, so that it writes its screen
+/// anew. A program that looks at its size now and then has to see it, and a person hardly.
 pub const KEPT_REDRAW_WITHIN: Duration = Duration::from_millis(100);
 
 /// How many bytes of a kept session are acknowledged at once.

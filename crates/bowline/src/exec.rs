@@ -81,6 +81,7 @@ async fn kept(
         print::line(format_args!("warning: the session cannot be written down: {error}"));
     }
     let (server, tty) = (cluster.api.authority(), known.tty);
+    let complete = if tty { keep::Complete::Terminal } else { keep::Complete::All };
     if keep.detach {
         let left = command.detach().await.map(|()| None).map_err(remote::Failure::Session);
         if left.is_err() {
@@ -89,7 +90,7 @@ async fn kept(
             } else {
                 print::line(format_args!("The session may be there: {}", known.place));
             }
-            return Ok(keep::exit_of(left, &server, tty));
+            return Ok(keep::exit_of(left, &server, complete));
         }
         let line = format!("{}\n", known.place);
         return Ok(match print::raw(line.as_bytes()) {
@@ -110,7 +111,7 @@ async fn kept(
     if keep::is_over(&result) {
         known.forget();
     }
-    Ok(keep::exit_of(result, &server, tty))
+    Ok(keep::exit_of(result, &server, complete))
 }
 
 /// The pod, and the namespace that it is in.

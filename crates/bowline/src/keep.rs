@@ -172,22 +172,36 @@ fn seconds(time: Duration) -> String {
     format!("{:.1} s", time.as_secs_f64())
 }
 
-/// The exit of a session. `server` is the API server's address. `gaps` says that the output may
-/// have some: that of a terminal, or where what other clients have taken is asked for again. Other
-/// output that has some is not taken for complete.
-pub fn exit_of(result: Result<Option<KeptEnd>, Failure>, server: &str, gaps: bool) -> Exit {
+/// Which output may be missing of a session that counts as complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Complete {
+    /// None.
+    All,
+    /// What other clients have taken, since all that is kept is asked for again.
+    WithWhatOthersTook,
+    /// Any: it is what a terminal showed.
+    Terminal,
+}
+
+/// The exit of a session. `server` is the API server's address.
+pub fn exit_of(result: Result<Option<KeptEnd>, Failure>, server: &str, complete: Complete) -> Exit {
+    let missing = |end: &KeptEnd| match complete {
+        Complete::All => end.missed_bytes,
+        Complete::WithWhatOthersTook => end.untaken_bytes,
+        Complete::Terminal => 0,
+    };
     match result {
-        Ok(Some(KeptEnd { missed_bytes, ended: Ended::Known(outcome), .. }))
-            if missed_bytes > 0 && !gaps =>
-        {
-            let end = match outcome.code() {
-                Some(code) => format!("the command ended with exit code {code}"),
-                None => "the command could not be run".to_owned(),
-            };
-            let line = format!("error: {missed_bytes} bytes of output are missing; {end}");
-            Exit { code: outcome::LOST, lines: vec![line] }
-        }
-        Ok(Some(end)) => outcome::of_exec(Ok(end.ended), server),
+        Ok(Some(end)) => match (missing(&end), end.ended) {
+            (bytes @ 1.., Ended::Known(outcome)) => {
+                let end = match outcome.code() {
+                    Some(code) => format!("the command ended with exit code {code}"),
+                    None => "the command could not be run".to_owned(),
+                };
+                let line = format!("error: {bytes} bytes of output are missing; {end}");
+                Exit { code: outcome::LOST, lines: vec![line] }
+            }
+            (_, ended) => outcome::of_exec(Ok(ended), server),
+        },
         Ok(None) => Exit::success(),
         Err(Failure::Session(Error::NotKept(Refused { text, .. }))) => {
             Exit { code: outcome::LOST, lines: vec![format!("error: {text}")] }

@@ -115,8 +115,12 @@ async fn resume(
     if let Some(known) = known.filter(|_| is_ended || keep::is_unknown(&result)) {
         known.forget();
     }
-    let gaps = tty || from_start(asked);
-    Ok(keep::exit_of(result, &cluster.api.authority(), gaps))
+    let complete = match from_start(asked) {
+        _ if tty => keep::Complete::Terminal,
+        true => keep::Complete::WithWhatOthersTook,
+        false => keep::Complete::All,
+    };
+    Ok(keep::exit_of(result, &cluster.api.authority(), complete))
 }
 
 fn command(

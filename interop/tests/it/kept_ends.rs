@@ -49,7 +49,7 @@ struct Special {
 
 const READ_ONLY: &str = "{readOnlyRootFilesystem: true, runAsUser: 1000}";
 /// How long sessions are kept: for as long as a part may take to come again, or not to.
-const LONG: &str = "--keep-for=60s";
+const LONG: &str = "--keep-for=180s";
 const SHORT: &str = "--keep-for=6s";
 const SLEEP: &str = "sleep 2147483647";
 /// What is done in each.

@@ -2,6 +2,7 @@
 //! up what goes each way.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::ops::{Deref, DerefMut};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
@@ -91,13 +92,45 @@ fn hold() -> String {
     path.to_str().unwrap().to_owned()
 }
 
+/// A client that is not left behind by a test that fails: its session would be kept for it.
+pub struct Process(Child);
+
+impl Process {
+    /// Takes it over.
+    pub fn of(child: Child) -> Process {
+        Process(child)
+    }
+}
+
+impl Deref for Process {
+    type Target = Child;
+
+    fn deref(&self) -> &Child {
+        &self.0
+    }
+}
+
+impl DerefMut for Process {
+    fn deref_mut(&mut self) -> &mut Child {
+        &mut self.0
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Also one that is stopped.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A job under way.
 pub struct Job {
     /// Its client's name, for messages.
     pub name: String,
     /// Where it has its files.
     dir: String,
-    child: Child,
+    child: Process,
     seen: Arc<(Mutex<Seen>, Condvar)>,
     threads: [JoinHandle<()>; 3],
 }
@@ -133,7 +166,7 @@ impl Job {
 
     fn of(mut process: Command, name: &str, dir: String, pace: Pace) -> Job {
         process.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = process.spawn().unwrap();
+        let mut child = Process::of(process.spawn().unwrap());
         let seen: Arc<(Mutex<Seen>, Condvar)> = Arc::default();
         let (stdin, stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
         let stderr = child.stderr.take().unwrap();

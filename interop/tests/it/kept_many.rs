@@ -2,7 +2,7 @@
 //! with the exit code of its own command, which has run once.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::process::{Child, ChildStdin, Stdio};
+use std::process::{ChildStdin, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bowline_interop::client::{Client, Input};
 use bowline_interop::cluster::{Cluster, PODS};
 
-use crate::kept_job::Keeper;
+use crate::kept_job::{Keeper, Process};
 use crate::parts::ours;
 
 /// Says that it is up, waits for a line, and gives it back behind something.
@@ -47,7 +47,7 @@ type Shared = Arc<(Mutex<Shown>, Condvar)>;
 
 /// One job's client.
 struct Small {
-    child: Child,
+    child: Process,
     stdin: ChildStdin,
     stdout: JoinHandle<Vec<u8>>,
 }
@@ -59,7 +59,7 @@ impl Small {
         let own = number.to_string();
         let mut process = client.process(&flags, &["sh", "-c", SCRIPT, "sh", &own, runs]);
         process.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = process.spawn().unwrap();
+        let mut child = Process::of(process.spawn().unwrap());
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let all = shown.clone();

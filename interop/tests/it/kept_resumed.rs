@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{ChildStdin, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
@@ -14,7 +14,7 @@ use bowline_interop::server::until;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::kept_job::Keeper;
+use crate::kept_job::{Keeper, Process};
 use crate::parts::{bowline, ours};
 
 /// Numbers the lines of both outputs until its input has ended, which it keeps. The argument is a
@@ -35,14 +35,14 @@ exit 7
 /// What each client shows of each output before it is killed.
 const SHOWN_BYTES: usize = 1_500_000;
 /// How long the session is kept.
-const KEEP_FOR: &str = "--keep-for=20s";
+const KEEP_FOR: &str = "--keep-for=60s";
 
 /// What a client has shown: stdout and stderr.
 type Shown = [Vec<u8>; 2];
 
 /// A client that is there.
 struct Follower {
-    child: Child,
+    child: Process,
     stdin: ChildStdin,
     shown: Arc<(Mutex<Shown>, Condvar)>,
     threads: [JoinHandle<()>; 2],
@@ -51,7 +51,7 @@ struct Follower {
 impl Follower {
     fn start(mut command: Command) -> Follower {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
+        let mut child = Process::of(command.spawn().unwrap());
         let shown: Arc<(Mutex<Shown>, Condvar)> = Arc::default();
         let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
         let threads = [read(stdout, 0, shown.clone()), read(stderr, 1, shown.clone())];

@@ -147,9 +147,7 @@ impl User {
             ClientEvent::Connect => self.connects_at = Some(now),
             ClientEvent::Up(up) => self.up(up, others, records),
             ClientEvent::Data(stream, bytes) => self.data(stream, &bytes, others, records),
-            ClientEvent::Gap(stream, bytes) => {
-                self.gap(stream, bytes, others, records);
-            }
+            ClientEvent::Gap(gap) => self.gap(gap.stream, gap.bytes, others, records),
             ClientEvent::Screen(_) if others.tty => {}
             ClientEvent::Screen(_) => {
                 records.broke(Promise::OnceAndInOrder, "a screen without a terminal".into());

@@ -149,9 +149,10 @@ fn does_not_know(error: &UpgradeError, resumes: bool) -> bool {
     }
 }
 
-/// Whether the answer is about the user's rights. Another way may want others.
+/// Whether the answer is about the user's rights. Another way may want others. A bare 403 is what a
+/// runtime's server says of subprotocols that it does not know.
 fn is_forbidden(error: &UpgradeError) -> bool {
-    matches!(error, UpgradeError::Refused(refused) if refused.code == 403)
+    matches!(error, UpgradeError::Refused(refused) if refused.reason == "Forbidden")
 }
 
 /// Whether a refusal says that there is no such pod, and not only that something on the way to it

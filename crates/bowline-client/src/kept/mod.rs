@@ -93,6 +93,8 @@ pub struct KeptEnd {
     /// How many bytes of output did not come, because they were not kept. Where the caller began
     /// later than the session, what was before is not counted.
     pub missed_bytes: u64,
+    /// How many of these have come to no other client either.
+    pub untaken_bytes: u64,
 }
 
 impl fmt::Debug for KeptCommand {

@@ -12,7 +12,7 @@ use bowline_io::drive::{self, Driver, Step, WriteQueue};
 use bowline_io::random;
 use bowline_io::record::{self, Pending};
 use bowline_proto::kept::{
-    Carried, Client as Session, ClientEvent as Event, Connected, Leave, Retry, Stream,
+    Carried, Client as Session, ClientEvent as Event, Connected, Gap, Leave, Retry, Stream,
 };
 use bowline_proto::session::{Cause, Loss, Size, Status};
 use bowline_proto::{Machine, Next, Time};
@@ -49,6 +49,7 @@ pub(super) struct Running {
     stdin_over: bool,
     received_bytes: u64,
     missed_bytes: u64,
+    untaken_bytes: u64,
     end: Option<Result<Ended, Error>>,
     /// The session, until it is there, and then its hooks.
     pending: Option<Pending>,
@@ -116,6 +117,7 @@ impl Running {
             leaves,
             received_bytes: 0,
             missed_bytes: 0,
+            untaken_bytes: 0,
             end: None,
             pending: Some(pending),
             record: None,
@@ -190,7 +192,8 @@ impl Running {
         if let (Some(record), Ok(ended)) = (self.record.take(), &ended) {
             record.end(told(Some(&Ok(ended.clone()))), None);
         }
-        Ok(Some(KeptEnd { ended: ended?, missed_bytes: self.missed_bytes }))
+        let (missed_bytes, untaken_bytes) = (self.missed_bytes, self.untaken_bytes);
+        Ok(Some(KeptEnd { ended: ended?, missed_bytes, untaken_bytes }))
     }
 
     /// Does the next thing with a connection.
@@ -287,8 +290,9 @@ impl Running {
                 }
                 self.outputs[usize::from(stream == Stream::Stderr)].push(bytes);
             }
-            Event::Gap(stream, bytes) => {
+            Event::Gap(Gap { stream, bytes, untaken_bytes }) => {
                 self.missed_bytes += bytes;
+                self.untaken_bytes += untaken_bytes;
                 (self.tell)(Change::Gap(stream, bytes));
             }
             Event::Screen(bytes) => {

@@ -258,9 +258,8 @@ impl<'a> Session<'a> {
                     self.client.took(now, stream, bytes.len());
                 }
                 Next::Event(ClientEvent::Down(_)) => self.connection = None,
-                Next::Event(
-                    ClientEvent::Eof(_) | ClientEvent::Gap(..) | ClientEvent::Screen(_),
-                ) => {}
+                Next::Event(ClientEvent::Eof(_) | ClientEvent::Gap(_) | ClientEvent::Screen(_)) => {
+                }
                 Next::Event(end) => self.end = Some(end),
             }
         }

@@ -176,7 +176,9 @@ impl<S: Connection, I: Intermediary> Joined<S, I> {
                 Wake::Socket(leg, SocketEvent::Ended(error)) => {
                     self.machine.receive_end(now, leg, error.is_some());
                 }
-                Wake::Socket(_, SocketEvent::Wrote) | Wake::Deadline => {}
+                Wake::Socket(_, SocketEvent::Wrote) => {}
+                // It may have come since the clock was looked at.
+                Wake::Deadline => now = self.clock.now(),
             }
         }
     }

@@ -42,7 +42,7 @@ const WAITING: usize = 4;
 /// How many sessions are kept, how much of each, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Of one container, those that have ended left out. 0 here or in the next two keeps none: the
+    /// Of one container, those that have ended left out. 0 here or in what follows keeps none: the
     /// node then answers as one that does not know what that is.
     pub per_container: usize,
     /// Of the node: of those that run, and again of those that have ended, the oldest of which
@@ -177,8 +177,8 @@ impl Keeper {
 
     /// Whether there is room for a session at all.
     pub(crate) fn keeps(&self) -> bool {
-        let Limits { per_container, per_node, replay_bytes, .. } = self.0.limits;
-        [per_container, per_node, replay_bytes].iter().all(|&limit| limit > 0)
+        let Limits { per_container, per_node, replay_bytes, longest } = self.0.limits;
+        [per_container, per_node, replay_bytes].iter().all(|&limit| limit > 0) && !longest.is_zero()
     }
 
     fn clock(&self) -> &Clock {
@@ -263,6 +263,11 @@ impl Keeper {
 
     fn ended(&self, host: &Host) {
         self.registry().ended(host.id(), &self.0.limits);
+        self.record(host);
+    }
+
+    /// Writes down how a session has ended, and what its clients have taken until now.
+    fn record(&self, host: &Host) {
         if let (Some(mut records), Some(left)) = (self.records(), host.left()) {
             records.ended(&host.id(), &left);
         }

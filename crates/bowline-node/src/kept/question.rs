@@ -81,6 +81,7 @@ impl Question {
             wants: self.wants,
             is_up: false,
             input_ended: false,
+            untaken_bytes: 0,
             outputs: VecDeque::new(),
             last: None,
             resized: std::cell::Cell::new(None),
@@ -126,6 +127,8 @@ pub(crate) struct Follower {
     wants: Wants,
     is_up: bool,
     input_ended: bool,
+    /// How much of the output has come to nobody, and never will.
+    untaken_bytes: u64,
     /// Output that was not asked for yet: at most what the host sends ahead.
     outputs: VecDeque<Piece>,
     /// What the session has ended with.
@@ -264,9 +267,15 @@ impl Follower {
             ClientEvent::Data(stream, bytes) => {
                 self.outputs.push_back(Piece { stream, bytes, is_said: false });
             }
-            ClientEvent::Gap(_, bytes) => self.say(&format!("{bytes} bytes are missing here")),
+            ClientEvent::Gap(gap) => {
+                self.untaken_bytes += gap.untaken_bytes;
+                self.say(&format!("{} bytes are missing here", gap.bytes));
+            }
             ClientEvent::Screen(bytes) if self.wants.tty => {
                 self.outputs.push_back(Piece { stream: Stream::Stdout, bytes, is_said: true });
+            }
+            ClientEvent::Ended(_) if self.untaken_bytes > 0 && !self.wants.tty => {
+                self.lost(format!("{} bytes of output are missing", self.untaken_bytes));
             }
             ClientEvent::Ended(status) => self.last = Some(last(&status)),
             ClientEvent::Refused(Refused { text, .. }) if !self.is_up => {

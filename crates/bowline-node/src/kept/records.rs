@@ -68,6 +68,8 @@ struct Ended {
     stdin_over: bool,
     stdout: (u64, u64),
     stderr: (u64, u64),
+    /// How far whoever had the session had taken stdout and stderr.
+    taken: [u64; 2],
     /// A Status as JSON, or why there is none.
     outcome: Result<String, String>,
 }
@@ -127,19 +129,22 @@ impl Records {
     pub(super) fn ended(&mut self, id: &Id, left: &Left) {
         let mark = id.mark();
         let Some(mut line) = self.known.remove(&mark) else { return };
-        if line.end.is_none() {
+        // Again once a client that had it has left, which has taken more by then.
+        let until = line.end.as_ref().map(|end| end.until);
+        if until.is_none() {
             self.ended.push_back(mark);
         }
         let total = |total: Total| (total.bytes, total.sum);
         let [stdout, stderr] = left.totals.map(total);
         let outcome = left.end.clone();
         line.end = Some(Ended {
-            until: unix_now().saturating_add(line.keep_for),
+            until: until.unwrap_or_else(|| unix_now().saturating_add(line.keep_for)),
             turn: left.turn,
             stdin: left.stdin,
             stdin_over: left.stdin_over,
             stdout,
             stderr,
+            taken: left.taken,
             outcome: outcome.map(|json| String::from_utf8_lossy(&json).into_owned()),
         });
         self.add(line);
@@ -161,6 +166,7 @@ impl Records {
             stdin: ended.stdin,
             stdin_over: ended.stdin_over,
             totals: [total(ended.stdout), total(ended.stderr)],
+            taken: ended.taken,
             end: outcome.map(Bytes::from),
         };
         let [stdin, stdout, stderr, tty] = line.wants;
@@ -206,8 +212,8 @@ impl Line {
 impl Ended {
     fn lost() -> Ended {
         let outcome = Err(LOST.to_owned());
-        let (stdout, stderr) = ((0, 0), (0, 0));
-        Ended { until: 0, turn: 0, stdin: 0, stdin_over: false, stdout, stderr, outcome }
+        let (stdout, stderr, taken) = ((0, 0), (0, 0), [0; 2]);
+        Ended { until: 0, turn: 0, stdin: 0, stdin_over: false, stdout, stderr, taken, outcome }
     }
 }
 
@@ -275,6 +281,7 @@ mod tests {
             stdin: 5,
             stdin_over: true,
             totals: [Total { bytes: 7, sum: u64::MAX }, Total::default()],
+            taken: [0; 2],
             end: Ok(Bytes::from_static(b"{\"status\":\"Success\"}")),
         };
         let [ended, running, over] = [1, 2, 3].map(|id| Id([id; 16]));
@@ -284,6 +291,8 @@ mod tests {
         }
         records.ended(&ended, &left);
         records.ended(&over, &left);
+        let left = Left { taken: [5, 1], ..left };
+        records.ended(&ended, &left);
         drop(records);
         let text = fs::read_to_string(&path).unwrap();
         assert!(!text.contains(&ended.secret()));
@@ -311,6 +320,7 @@ mod tests {
             stdin: 0,
             stdin_over: true,
             totals: [Total::default(); 2],
+            taken: [0; 2],
             end: Ok(Bytes::from_static(b"{\"status\":\"Success\"}")),
         };
         let mut records = Records::open(&path, 2).unwrap();

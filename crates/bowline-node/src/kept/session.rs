@@ -270,6 +270,9 @@ impl KeptSession {
         if let Some(seat) = self.seats.iter_mut().find(|seat| seat.number == number) {
             seat.over = Some((end, now + CLOSING_PATIENCE));
         }
+        if self.host.has_ended() && loss.cause == Cause::Closed {
+            self.keeper.record(&self.host);
+        }
     }
 
     /// Forgets the clients that have their last words; when the next one's time is over.

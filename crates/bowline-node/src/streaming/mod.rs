@@ -172,9 +172,6 @@ impl Streaming {
         let Stream::Exec { wants, command: Some(command), session } = stream else {
             return Err(not_kept());
         };
-        if !keeper.keeps() {
-            return Err(not_kept());
-        }
         let accepted = judge(&request, accept_kept)??;
         // Whoever has made the URL is asked in any case: it may hold something for it.
         let session = match session.await {
@@ -183,6 +180,9 @@ impl Streaming {
             Ok(Session::Upstream(_)) => return Err(not_kept()),
             Err(refusal) => return Err(refusal),
         };
+        if !keeper.keeps() {
+            return Err(not_kept());
+        }
         let place = Place { name: pending.record.container.clone(), uid: None };
         let asking = Asking { place, command, wants, env: Vec::new(), session };
         Ok(streams::kept(&self.sessions, keeper, pending, request, &accepted, asking))

@@ -179,7 +179,7 @@ impl Player {
                     return carried.into_client();
                 }
                 Next::Event(ClientEvent::Eof(_) | ClientEvent::Screen(_)) => {}
-                Next::Event(ClientEvent::Gap(_, bytes)) => self.missing += bytes,
+                Next::Event(ClientEvent::Gap(gap)) => self.missing += gap.bytes,
                 Next::Event(event) => {
                     assert!(self.end.is_none(), "{event:?}");
                     self.end = Some(event);
@@ -401,6 +401,7 @@ async fn a_node_without_room_answers_as_one_that_keeps_nothing() {
         Limits { per_container: 0, ..Limits::default() },
         Limits { per_node: 0, ..Limits::default() },
         Limits { replay_bytes: 0, ..Limits::default() },
+        Limits { longest: Duration::ZERO, ..Limits::default() },
     ] {
         let node = Node::keeping(Arc::new(Memory::default()), limits).await;
         let mut player = Player::start(&node, 1, &["x"]);

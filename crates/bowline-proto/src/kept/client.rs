@@ -32,8 +32,8 @@ pub enum Event {
     /// Bytes of an output; never empty. What was written of them has to be told by
     /// [`Client::took`].
     Data(Stream, Bytes),
-    /// So many bytes of an output are not there any more.
-    Gap(Stream, u64),
+    /// Bytes of an output are not there any more.
+    Gap(Gap),
     /// What brings any terminal to where the command's is. It belongs between the bytes of stdout
     /// that came before it and those that follow, and counts for none of them. Of no use to what is
     /// no terminal.
@@ -48,6 +48,17 @@ pub enum Event {
     Refused(Refused),
     /// How the command ended will not be known.
     Lost(Loss),
+}
+
+/// Bytes of an output that are not there any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// Which output.
+    pub stream: Stream,
+    /// How many they are.
+    pub bytes: u64,
+    /// How many of them have come to nobody.
+    pub untaken_bytes: u64,
 }
 
 /// How a session is there.
@@ -329,9 +340,10 @@ impl Client {
                     self.events.push_back(Event::Eof(stream));
                 }
             }
-            Frame::Gap(stream, from, to) if stream.is_output() => {
+            Frame::Gap { stream, from, to, taken } if stream.is_output() => {
                 let bytes = self.outputs[stream.output()].gap(from, to).map_err(fault)?;
-                self.events.push_back(Event::Gap(stream, bytes));
+                let untaken_bytes = to.saturating_sub(taken.max(from));
+                self.events.push_back(Event::Gap(Gap { stream, bytes, untaken_bytes }));
             }
             Frame::Screen(bytes) => {
                 if bytes.len() > KEPT_SCREEN_BYTES {

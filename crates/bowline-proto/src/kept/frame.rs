@@ -51,8 +51,18 @@ pub enum Frame {
     Data(Stream, u64, Bytes),
     /// A stream ends at this offset.
     End(Stream, u64),
-    /// Host: the bytes of a stream from one offset to another are not there any more.
-    Gap(Stream, u64, u64),
+    /// Host: bytes of a stream are not there any more.
+    Gap {
+        /// Which one.
+        stream: Stream,
+        /// The offset of the first of them.
+        from: u64,
+        /// The offset behind the last of them.
+        to: u64,
+        /// How far whoever had the session has taken the stream: what is behind that and missing
+        /// has come to nobody.
+        taken: u64,
+    },
     /// So much of a stream was taken; one more than its length if its end was.
     Ack(Stream, u64),
     /// Client: the terminal has this size.
@@ -305,8 +315,8 @@ impl Frame {
                 return (body, bytes.clone());
             }
             Frame::End(stream, at) => numbers(kind::END, &[stream.number().into(), *at]),
-            Frame::Gap(stream, from, to) => {
-                numbers(kind::GAP, &[stream.number().into(), *from, *to])
+            Frame::Gap { stream, from, to, taken } => {
+                numbers(kind::GAP, &[stream.number().into(), *from, *to, *taken])
             }
             Frame::Ack(stream, at) => numbers(kind::ACK, &[stream.number().into(), *at]),
             Frame::Resize(size) => with(kind::RESIZE, &|body| body.size(Some(*size))),
@@ -472,7 +482,12 @@ impl Body {
                 turn: self.number()?,
             },
             kind::END => Frame::End(self.stream()?, self.offset()?),
-            kind::GAP => Frame::Gap(self.stream()?, self.offset()?, self.offset()?),
+            kind::GAP => Frame::Gap {
+                stream: self.stream()?,
+                from: self.offset()?,
+                to: self.offset()?,
+                taken: self.offset()?,
+            },
             kind::ACK => Frame::Ack(self.stream()?, self.offset()?),
             kind::RESIZE => Frame::Resize(self.size()?),
             kind::LEAVE => Frame::Leave(match self.number()? {

@@ -72,6 +72,8 @@ pub struct Left {
     pub stdin_over: bool,
     /// What stdout and stderr had.
     pub totals: [Total; 2],
+    /// How far whoever had the session had taken each; the end counts as one.
+    pub taken: [u64; 2],
     /// A Status as JSON, or why there is none.
     pub end: Result<Bytes, String>,
 }
@@ -138,11 +140,11 @@ impl Host {
     /// that lacks some of them is told how much.
     #[must_use]
     pub fn past(now: Time, start: Start, left: Left) -> Host {
-        let Left { turn, stdin, stdin_over, totals, end } = left;
+        let Left { turn, stdin, stdin_over, totals: [stdout, stderr], taken, end } = left;
         let mut host = Host::new(now, start, 0);
         host.turn = turn;
         host.stdin = Arrivals::past(stdin, stdin_over);
-        host.outputs = totals.map(Replay::past);
+        host.outputs = [Replay::past(stdout, taken[0]), Replay::past(stderr, taken[1])];
         host.end = Some(end);
         host
     }
@@ -151,9 +153,10 @@ impl Host {
     #[must_use]
     pub fn left(&self) -> Option<Left> {
         let totals = self.outputs.each_ref().map(Replay::total);
+        let taken = self.outputs.each_ref().map(Replay::taken);
         let (stdin, stdin_over) = (self.stdin.expected(), self.stdin.is_over());
         let end = self.end.clone()?;
-        Some(Left { turn: self.turn, stdin, stdin_over, totals, end })
+        Some(Left { turn: self.turn, stdin, stdin_over, totals, taken, end })
     }
 
     /// The session's id.
@@ -352,7 +355,9 @@ impl Host {
         let Some(since) = self.alone_since.filter(|_| !self.has_client()) else {
             return Next::Idle(deadline);
         };
-        let until = since + Duration::from_secs(self.start.keep_for);
+        // The first client is on its way, however short the session is kept.
+        let least = u64::from(self.turn == 0 && !self.has_ended());
+        let until = since + Duration::from_secs(self.start.keep_for.max(least));
         if now < until {
             return Next::Idle(earlier(deadline, Some(until)));
         }
@@ -427,6 +432,7 @@ impl Host {
             Frame::Ack(stream, to) if stream.is_output() => {
                 seat.cursors[stream.output()].acknowledge(to).map_err(fault)?;
                 if takes {
+                    self.outputs[stream.output()].take(&seat.cursors[stream.output()]);
                     self.acknowledged[stream.output()] =
                         seat.cursors[stream.output()].acknowledged();
                     self.outputs[stream.output()].forget(to);
@@ -465,7 +471,7 @@ impl Seat {
                 let cursor = &mut self.cursors[at];
                 if let Some(frame) = outputs[at].next(cursor, stream, self.link.window()) {
                     self.link.send(&frame);
-                    if let (Frame::Gap(..), Some(screen)) = (&frame, outputs[at].screen()) {
+                    if let (Frame::Gap { .. }, Some(screen)) = (&frame, outputs[at].screen()) {
                         self.link.send(&Frame::Screen(screen.into()));
                     }
                     is_more = true;

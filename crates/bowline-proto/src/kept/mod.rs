@@ -36,7 +36,7 @@ use core::fmt;
 use sha1::{Digest, Sha1};
 
 pub use carrier::{Carried, Carrier};
-pub use client::{Client, Connected, Event as ClientEvent, Retry};
+pub use client::{Client, Connected, Event as ClientEvent, Gap, Retry};
 pub use frame::{Flow, Frame, Leave, Mode, Reader, Refused, Resume, Start, refused};
 pub use greeting::{Asked, Greeting};
 pub use host::{Entry, Event as HostEvent, Host, Left};

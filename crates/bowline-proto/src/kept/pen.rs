@@ -106,8 +106,8 @@ impl Pen {
             .as_bytes(),
         );
         for (colour, of) in self.colours.iter().zip(COLOURS) {
-            // What does not know the colour of lines would take its numbers for others, if they were
-            // not in one group.
+            // What does not know the colour of lines would take its numbers for others, if they
+            // were not in one group.
             let text = match (colour, of) {
                 (Colour::Plain, _) => continue,
                 (Colour::Indexed(index), 58) => format!(";58:5:{index}"),

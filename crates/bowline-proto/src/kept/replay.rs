@@ -26,6 +26,8 @@ pub(super) struct Replay {
     end: u64,
     is_over: bool,
     sum: Sum,
+    /// How far whoever had the session has taken the stream; the end counts as one.
+    taken: u64,
     /// What is not kept any more of a terminal's output.
     screen: Option<Box<Screen>>,
 }
@@ -49,6 +51,7 @@ impl Replay {
             end: 0,
             is_over: false,
             sum: Sum::new(),
+            taken: 0,
             screen: None,
         }
     }
@@ -60,10 +63,10 @@ impl Replay {
     }
 
     /// A stream that is over, of which nothing is kept.
-    pub(super) fn past(total: Total) -> Replay {
+    pub(super) fn past(total: Total, taken: u64) -> Replay {
         let Total { bytes, sum } = total;
         let sum = Sum::Known(sum);
-        Replay { start: bytes, end: bytes, is_over: true, sum, ..Replay::new() }
+        Replay { start: bytes, end: bytes, is_over: true, sum, taken, ..Replay::new() }
     }
 
     /// Adds bytes to the stream. They must not keep alive much more than themselves.
@@ -160,6 +163,19 @@ impl Replay {
         self.forget(self.end.saturating_sub(bytes as u64));
     }
 
+    /// How far whoever had the session has taken the stream.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// Records how far whoever has the session has taken it now. Behind a gap that came to nobody
+    /// nothing counts.
+    pub(super) fn take(&mut self, cursor: &Cursor) {
+        if cursor.gap_end <= self.taken {
+            self.taken = self.taken.max(cursor.acknowledged);
+        }
+    }
+
     /// A cursor for a peer that has everything below an offset, and has acknowledged less of it.
     ///
     /// # Errors
@@ -174,7 +190,8 @@ impl Replay {
     /// The next frame for a peer that lets so many bytes be sent ahead.
     pub(super) fn next(&self, cursor: &mut Cursor, stream: Stream, window: u64) -> Option<Frame> {
         if cursor.next < self.start {
-            let gap = Frame::Gap(stream, cursor.next, self.start);
+            let (from, to, taken) = (cursor.next, self.start, self.taken.min(self.end));
+            let gap = Frame::Gap { stream, from, to, taken };
             (cursor.next, cursor.gap_end) = (self.start, self.start);
             return Some(gap);
         }
@@ -247,6 +264,36 @@ mod tests {
         (all, ended)
     }
 
+    fn gap(from: u64, to: u64, taken: u64) -> Frame {
+        Frame::Gap { stream: Stream::Stdout, from, to, taken }
+    }
+
+    #[test]
+    fn what_is_behind_a_gap_that_came_to_nobody_is_not_taken() {
+        let total = Total { bytes: 500, sum: 0 };
+        let mut replay = Replay::past(total, 100);
+        for have in [0, 100] {
+            let mut cursor = replay.cursor(have, 0).unwrap();
+            let next = replay.next(&mut cursor, Stream::Stdout, 1);
+            assert_eq!(next, Some(gap(have, 500, 100)));
+            assert_eq!(
+                replay.next(&mut cursor, Stream::Stdout, 1),
+                Some(Frame::End(Stream::Stdout, 500))
+            );
+            cursor.acknowledge(501).unwrap();
+            replay.take(&cursor);
+            assert_eq!(replay.taken(), 100);
+        }
+        let mut cursor = replay.cursor(500, 0).unwrap();
+        assert_eq!(
+            replay.next(&mut cursor, Stream::Stdout, 1),
+            Some(Frame::End(Stream::Stdout, 500))
+        );
+        cursor.acknowledge(501).unwrap();
+        replay.take(&cursor);
+        assert_eq!(replay.taken(), 501, "it had the rest");
+    }
+
     #[test]
     fn what_was_forgotten_is_a_gap() {
         let mut replay = Replay::new();
@@ -254,7 +301,7 @@ mod tests {
         replay.keep_last(4);
         let mut cursor = replay.cursor(2, 2).unwrap();
         let next = replay.next(&mut cursor, Stream::Stdout, 1);
-        assert_eq!(next, Some(Frame::Gap(Stream::Stdout, 2, 6)));
+        assert_eq!(next, Some(gap(2, 6, 0)));
         assert_eq!(cursor.acknowledged(), 2, "a gap that was sent is not one that was heard of");
         assert_eq!(read(&replay, &mut cursor, 100), (b"6789".to_vec(), false));
         assert!(replay.cursor(11, 11).is_err());

@@ -341,7 +341,9 @@ fn frame() -> impl Strategy<Value = Frame> {
             started: flag % 3 == 0,
             turn,
         }),
-        offsets::<2>().prop_map(|[a, b]| Frame::Gap(Stream::Stdout, a, b)),
+        offsets::<3>().prop_map(|[from, to, taken]| {
+            Frame::Gap { stream: Stream::Stdout, from, to, taken }
+        }),
         (offsets::<2>(), any::<bool>()).prop_map(|(have, some)| Frame::Resume(Resume {
             id: Id([3; 16]),
             mode: if some { Mode::Take } else { Mode::Look },
@@ -540,7 +542,7 @@ fn who_has_not_seen_a_terminal_is_shown_it_first() {
         let Frame::State { outputs, .. } = &said[1] else { panic!("{said:?}") };
         assert_eq!(*outputs, have.unwrap_or([15, 0]));
         let place = said.iter().position(|frame| matches!(frame, Frame::Screen(_))).unwrap();
-        assert_eq!(matches!(said[place - 1], Frame::Gap(Stream::Stdout, 0, 15)), have.is_some());
+        assert_eq!(matches!(said[place - 1], Frame::Gap { from: 0, to: 15, .. }), have.is_some());
     }
     // Whoever has seen it goes on.
     assert_eq!(shown(&resume(&mut host, Some([15, 0]), 0).1), (Vec::new(), b" more".to_vec()));
@@ -618,4 +620,24 @@ fn a_program_hears_of_another_size_to_write_its_screen_anew() {
     let none = [Vec::new(), Vec::new()];
     assert_eq!(sizes_behind_a_screen(Mode::Look, None), none);
     assert_eq!(sizes_behind_a_screen(Mode::Take, None), none);
+}
+
+/// What is missing of a session whose host begins anew: somebody has taken the first of it.
+#[test]
+fn what_has_come_to_nobody_is_known_after_a_restart_too() {
+    let mut host = Host::new(Time::ZERO, start(1), REPLAY_BYTES);
+    let first = resume(&mut host, None, 0).0.unwrap();
+    stdout(&mut host, b"taken");
+    while let Next::Event(_) = host.poll(Time::ZERO) {}
+    host.receive(Time::ZERO, first, bytes_of(&[Frame::Ack(Stream::Stdout, 5)]));
+    while let Next::Event(_) = host.poll(Time::ZERO) {}
+    host.remove(Time::ZERO, first);
+    stdout(&mut host, b" and not");
+    host.ended(Time::ZERO, Ok(Bytes::from_static(b"{}")));
+    let left = host.left().unwrap();
+    assert_eq!(left.taken, [5, 0]);
+    let mut past = Host::past(Time::ZERO, start(1), left);
+    let (_, said) = resume(&mut past, Some([0; 2]), 0);
+    let gap = Frame::Gap { stream: Stream::Stdout, from: 0, to: 13, taken: 5 };
+    assert!(said.contains(&gap), "{said:?}");
 }

@@ -53,7 +53,8 @@ pub const REPLAY: Flag = Flag::number(
 /// `--max-keep-for`.
 pub const LONGEST: Flag = Flag::duration(
     "max-keep-for",
-    "The longest time for which a session is kept without a client, and its result after its end.",
+    "The longest time for which a session is kept without a client, and its result after its end. \
+     0 keeps none.",
 )
 .default("24h0m0s");
 

@@ -38,11 +38,10 @@ fn a_result_is_the_commands_own_though_another_client_has_taken_the_output() {
     }
 }
 
-#[test]
-fn who_may_not_is_told_so_and_not_to_bring_a_program() {
-    let address = bad_server::start(|mut request| {
-        let answer = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 10\r\n\r\nno, never\n";
-        request.stream.write_all(answer).unwrap();
+/// `exec --keep` without a program for containers, at a server that answers all with this.
+fn refused(answer: &'static str) -> Left {
+    let address = bad_server::start(move |mut request| {
+        request.stream.write_all(answer.as_bytes()).unwrap();
     });
     let ((client, _pod), state) =
         (bad_server::client(address, Carrier::WebSocket), tempfile::tempdir().unwrap());
@@ -52,6 +51,22 @@ fn who_may_not_is_told_so_and_not_to_bring_a_program() {
     process.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let left = left(process.spawn().unwrap(), Input::Nothing, true).unwrap();
     assert_eq!(left.status.code(), Some(1), "{left:?}");
+    left
+}
+
+#[test]
+fn who_may_not_is_told_so_and_not_to_bring_a_program() {
+    let left = refused(
+        "HTTP/1.1 403 Forbidden\r\nContent-Type: application/json\r\nContent-Length: 71\r\n\r\n\
+         {\"kind\":\"Status\",\"message\":\"no, never\",\"reason\":\"Forbidden\",\"code\":403}",
+    );
     assert!(left.stderr.contains("no, never"), "{left:?}");
     assert!(!left.stderr.contains("program"), "{left:?}");
+}
+
+/// It is what a kubelet says of a subprotocol that it does not know.
+#[test]
+fn behind_a_bare_403_a_program_is_asked_for() {
+    let left = refused("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n");
+    assert!(left.stderr.contains("program"), "{left:?}");
 }
