@@ -63,13 +63,15 @@ impl Connector {
         &mut self,
         resumes: bool,
     ) -> Result<(Upgraded, Carrier), NoConnection> {
-        let result = match &self.way {
+        match &self.way {
             Way::Unknown => match self.node(resumes).await {
                 Err(Error::Upgrade(error)) if does_not_know(&error, resumes) => {
                     self.way = Way::Program(None);
                     match self.program().await {
                         // Who may not do that has more need of this than of a program.
-                        Err(Error::NoProgram) if is_forbidden(&error) => Err(Error::Upgrade(error)),
+                        Err(NoConnection::Ever(Error::NoProgram)) if is_forbidden(&error) => {
+                            Err(Error::Upgrade(error).into())
+                        }
                         result => result,
                     }
                 }
@@ -77,18 +79,11 @@ impl Connector {
                     self.way = Way::Node;
                     Ok(connected)
                 }
-                result => result,
+                Err(error) => Err(error.into()),
             },
-            Way::Node => self.node(resumes).await,
+            Way::Node => Ok(self.node(resumes).await?),
             Way::Program(_) => self.program().await,
-        };
-        result.map_err(|error| match error {
-            Error::Upgrade(UpgradeError::Refused(refused)) if is_final(&refused) => {
-                NoConnection::Ever(Error::Upgrade(UpgradeError::Refused(refused)))
-            }
-            error @ (Error::NoPlace(_) | Error::NoProgram) => NoConnection::Ever(error),
-            error => NoConnection::ForNow(error),
-        })
+        }
     }
 
     /// What is tried after the host was reached and is not there any more.
@@ -111,9 +106,9 @@ impl Connector {
         Ok((switched.connection, Carrier::Bytes(wire)))
     }
 
-    async fn program(&mut self) -> Result<(Upgraded, Carrier), Error> {
+    async fn program(&mut self) -> Result<(Upgraded, Carrier), NoConnection> {
         let client = self.client.clone();
-        let Way::Program(placed) = &mut self.way else { return Err(Error::NoProgram) };
+        let Way::Program(placed) = &mut self.way else { return Err(Error::NoProgram.into()) };
         let placed = match placed {
             Some(placed) => placed,
             None => {
@@ -161,11 +156,27 @@ fn is_final(refused: &Refused) -> bool {
     refused.code == 404 && refused.reason == "NotFound" && refused.message.starts_with("pods \"")
 }
 
-impl From<PlaceError> for Error {
-    fn from(error: PlaceError) -> Error {
+impl From<Error> for NoConnection {
+    fn from(error: Error) -> NoConnection {
         match error {
-            PlaceError::Error(error) => error,
-            other => Error::NoPlace(other.to_string()),
+            Error::Upgrade(UpgradeError::Refused(refused)) if is_final(&refused) => {
+                NoConnection::Ever(Error::Upgrade(UpgradeError::Refused(refused)))
+            }
+            error @ (Error::NoPlace(_) | Error::NoProgram) => NoConnection::Ever(error),
+            error => NoConnection::ForNow(error),
+        }
+    }
+}
+
+impl From<PlaceError> for NoConnection {
+    fn from(error: PlaceError) -> NoConnection {
+        match error {
+            PlaceError::Error(error) => error.into(),
+            // In a container that begins anew, nothing can be run for a while.
+            error @ PlaceError::NotRun(_) => {
+                NoConnection::ForNow(Error::NoPlace(error.to_string()))
+            }
+            error => NoConnection::Ever(Error::NoPlace(error.to_string())),
         }
     }
 }

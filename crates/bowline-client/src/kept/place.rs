@@ -144,6 +144,9 @@ pub(crate) enum PlaceError {
     /// No directory will do.
     #[error("there is no place in the container where a program can be put and run: {0}")]
     NoPlace(String),
+    /// It could not be looked for one.
+    #[error("it cannot be looked for a place in the container for a program: {0}")]
+    NotRun(String),
 }
 
 /// Finds the program in a container, or puts it there.
@@ -217,8 +220,8 @@ fn told(mut faults: Vec<String>) -> String {
 /// Why the script did not come to its end.
 fn fault(outcome: &Outcome, stderr: &str) -> Option<PlaceError> {
     let is_missing = |message: &str| {
-        message.contains("executable file not found")
-            || message.contains("no such file or directory")
+        let words = ["not found", "no such file or directory"];
+        message.contains("executable") && words.iter().any(|word| message.contains(word))
     };
     match outcome {
         Outcome::Success => None,
@@ -226,9 +229,9 @@ fn fault(outcome: &Outcome, stderr: &str) -> Option<PlaceError> {
             Some(PlaceError::NoShell(message.clone()))
         }
         Outcome::Exited(NOT_FOUND) => Some(PlaceError::NoShell(stderr.trim().to_owned())),
-        Outcome::Failed { message, .. } => Some(PlaceError::NoPlace(message.clone())),
+        Outcome::Failed { message, .. } => Some(PlaceError::NotRun(message.clone())),
         Outcome::Exited(code) => {
-            Some(PlaceError::NoPlace(format!("sh ended with {code}: {}", stderr.trim())))
+            Some(PlaceError::NotRun(format!("sh ended with {code}: {}", stderr.trim())))
         }
     }
 }
@@ -564,12 +567,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_container_without_a_shell_is_said_to_have_none() {
-        let run = async |_: Vec<String>, _: Ends| {
-            let message = "exec: \"sh\": executable file not found in $PATH".to_owned();
-            Ok(Ended::Known(Outcome::Failed { message, code: None, reason: String::new() }))
-        };
-        let error = place_by(&Bytes::new(), &[], MOUNTS, run).await.unwrap_err();
-        assert!(matches!(error, PlaceError::NoShell(_)), "{error:?}");
+    async fn a_container_without_a_shell_is_not_one_that_is_away() {
+        for (message, has_shell) in [
+            ("exec: \"sh\": executable file not found in $PATH", false),
+            ("error finding executable \"sh\" in PATH [/bin]: no such file or directory", false),
+            (
+                "failed to exec in container: failed to load task: no running task found: not found",
+                true,
+            ),
+            ("open /run/containerd/exec.fifo: no such file or directory", true),
+        ] {
+            let run = async |_: Vec<String>, _: Ends| {
+                let (message, reason) = (message.to_owned(), String::new());
+                Ok(Ended::Known(Outcome::Failed { message, code: None, reason }))
+            };
+            let error = place_by(&Bytes::new(), &[], MOUNTS, run).await.unwrap_err();
+            let is_away = matches!(error, PlaceError::NotRun(_));
+            assert!(is_away || matches!(error, PlaceError::NoShell(_)), "{error:?}");
+            assert_eq!(is_away, has_shell, "{message}");
+        }
     }
 }
