@@ -313,22 +313,28 @@ fn last(status: &Status) -> Last {
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
+    use std::future::{Future, poll_fn};
+    use std::pin::Pin;
     use std::time::Duration;
 
     use bowline_io::serve::Sessions;
     use bowline_proto::kept::{Instance, Start};
-    use tokio::time::{sleep, timeout};
+    use tokio::time::{Sleep, sleep, timeout};
 
     use super::*;
     use crate::kept::{Job, Limits};
 
     const WANTS: Wants = Wants { stdin: true, stdout: true, stderr: false, tty: true };
 
-    /// Writes something, and runs on.
-    struct Writes;
+    /// Writes something, and ends after so long or runs on.
+    struct Writes {
+        ends: Option<Duration>,
+    }
 
-    struct Writing(Option<Bytes>);
+    struct Writing {
+        text: Option<Bytes>,
+        end: Option<Pin<Box<Sleep>>>,
+    }
 
     impl Display for Writes {
         fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -340,7 +346,8 @@ mod tests {
         type Process = Writing;
 
         fn start(&mut self, _: Option<Size>) -> Result<Writing, StartError> {
-            Ok(Writing(Some("0123456789abcdef".into())))
+            let end = self.ends.map(|after| Box::pin(sleep(after)));
+            Ok(Writing { text: Some("0123456789abcdef".into()), end })
         }
     }
 
@@ -348,16 +355,17 @@ mod tests {
         fn resize(&self, _: Size) {}
 
         fn poll(&mut self, _: &mut Context<'_>, _: &mut WriteQueue, room: bool) -> Poll<Act> {
-            let text = if room { self.0.take() } else { None };
+            let text = if room { self.text.take() } else { None };
             text.map_or(Poll::Pending, |text| Poll::Ready(Act::Stdout(text)))
         }
 
         fn output_ended(&self) -> bool {
-            false
+            self.end.is_some() && self.text.is_none()
         }
 
-        fn poll_exit(&mut self, _: &mut Context<'_>) -> Poll<ExitStatus> {
-            Poll::Pending
+        fn poll_exit(&mut self, cx: &mut Context<'_>) -> Poll<ExitStatus> {
+            let Some(end) = &mut self.end else { return Poll::Pending };
+            end.as_mut().poll(cx).map(|()| ExitStatus::Exited(7))
         }
     }
 
@@ -376,21 +384,52 @@ mod tests {
         assert!(timeout(Duration::from_secs(2), more).await.is_err());
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn what_it_says_itself_counts_for_nothing() {
-        let limits = Limits { replay_bytes: 8, ..Limits::default() };
+    const ID: Id = Id([1; 16]);
+
+    /// A session of a keeper's that has so much room, kept for so long.
+    fn begun(replay_bytes: usize, keep_for: u64, ends: Option<Duration>) -> (Keeper, Place) {
+        let limits = Limits { replay_bytes, ..Limits::default() };
         let keeper = Keeper::new(Sessions::default(), limits);
         let place = Place { name: "ns/p/c".into(), uid: None };
-        let (id, command) = (Id([1; 16]), vec!["writes".to_owned()]);
-        let (instance, env) = (Instance([0; 16]), Vec::new());
-        let start = Start { id, instance, wants: WANTS, keep_for: 600, size: None, command, env };
-        let began = keeper.start(&place, &start, || Job::new(Writes, WANTS));
+        let (instance, command) = (Instance([0; 16]), vec!["writes".to_owned()]);
+        let start = Start {
+            id: ID,
+            instance,
+            wants: WANTS,
+            keep_for,
+            size: None,
+            command,
+            env: Vec::new(),
+        };
+        let began = keeper.start(&place, &start, || Job::new(Writes { ends }, WANTS));
         assert!(began.is_ok_and(|(_, began)| began));
+        (keeper, place)
+    }
+
+    fn asked(keeper: &Keeper, place: &Place, word: &str) -> Answering {
+        let words = ["@bowline", word, &ID.secret()].map(str::to_owned).to_vec();
+        let mut question = Question::new(keeper, place.clone(), words, WANTS);
+        question.start(None).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_there_when_its_time_is_over_is_the_last() {
+        let (keeper, place) = begun(1024, 10, Some(Duration::from_secs(3)));
+        let mut last = asked(&keeper, &place, "result");
+        takes_nothing(&mut last).await;
+        // It does not answer any more while the command ends, and its time after that.
+        sleep(Duration::from_secs(12)).await;
+        assert_eq!(keeper.list(&place).len(), 1);
+        drop(last);
         sleep(Duration::from_secs(1)).await;
-        let words = ["@bowline", "resume", &id.secret()].map(str::to_owned).to_vec();
-        let mut question = Question::new(&keeper, place, words, WANTS);
-        let mut resume = || question.start(None).unwrap_or_else(|error| panic!("{error}"));
-        let mut first = resume();
+        assert_eq!(keeper.list(&place).len(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_it_says_itself_counts_for_nothing() {
+        let (keeper, place) = begun(8, 600, None);
+        sleep(Duration::from_secs(1)).await;
+        let mut first = asked(&keeper, &place, "resume");
         let missing = "\r\n8 bytes are missing here\r\n";
         let is_screen = |text: &str| text.starts_with('\x18') && text.ends_with("01234567");
         // Everything has come when the first is taken. Nothing else is, for longer than an
@@ -401,7 +440,7 @@ mod tests {
         takes_nothing(&mut first).await;
         drop(first);
         // The next one gets what that one has not.
-        let mut second = resume();
+        let mut second = asked(&keeper, &place, "resume");
         assert_eq!(output(&mut second).await, missing);
         assert!(is_screen(&output(&mut second).await));
         assert_eq!(output(&mut second).await, "89abcdef");

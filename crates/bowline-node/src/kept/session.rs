@@ -148,7 +148,12 @@ impl KeptSession {
                 Next::Idle(deadline) => deadline,
             };
             self.show();
+            let seats = self.seats.len();
             let deadline = earlier(deadline, self.close_seats(now));
+            if self.seats.len() < seats && self.is_open {
+                // The host may have waited for that.
+                continue;
+            }
             if !self.is_open && self.host.has_ended() && self.seats.is_empty() {
                 return;
             }
