@@ -37,7 +37,12 @@ fn a_job_outlives_all_that_is_struck_before_our_node() {
 /// In both pods.
 fn are_resumed(cluster: &Cluster, keeper: Keeper) {
     thread::scope(|scope| {
-        PODS.iter().for_each(|pod| drop(scope.spawn(|| kept_resumed::check(cluster, keeper, pod))));
+        for pod in PODS {
+            scope.spawn(move || {
+                kept_resumed::check(cluster, keeper, pod);
+                kept_resumed::is_gone_in_time(cluster, keeper, pod);
+            });
+        }
     });
 }
 
