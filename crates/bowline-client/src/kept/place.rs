@@ -572,7 +572,8 @@ mod tests {
             ("exec: \"sh\": executable file not found in $PATH", false),
             ("error finding executable \"sh\" in PATH [/bin]: no such file or directory", false),
             (
-                "failed to exec in container: failed to load task: no running task found: not found",
+                "failed to exec in container: failed to load task: no running task found: not \
+                 found",
                 true,
             ),
             ("open /run/containerd/exec.fifo: no such file or directory", true),
