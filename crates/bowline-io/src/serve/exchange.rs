@@ -3,8 +3,9 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
@@ -29,6 +30,8 @@ pub(super) enum Refused {
 pub(super) struct Exchange {
     current: Mutex<CurrentRequest>,
     first: Notify,
+    /// What the library has waited for is there.
+    has_more: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -49,8 +52,8 @@ struct CurrentRequest {
     is_written: bool,
     /// Not all that was given of the answer is written.
     is_unwritten: bool,
-    /// Wakes whoever gives the rest of the answer.
-    answer_waker: Option<Waker>,
+    /// The library waits for more of the answer.
+    is_answer_wanted: bool,
 }
 
 impl Exchange {
@@ -102,11 +105,21 @@ impl Exchange {
         let mut current = self.lock();
         current.is_unwritten = false;
         current.is_written |= current.is_given;
-        let answer_waker = current.answer_waker.take();
-        drop(current);
-        if let Some(answer_waker) = answer_waker {
-            answer_waker.wake();
+        if std::mem::take(&mut current.is_answer_wanted) {
+            self.say_more();
         }
+    }
+
+    /// Has the library asked again before its connection rests: what it waited for is there. All
+    /// of this is in the connection's own task. To wake that from within would put it behind others,
+    /// and wake a thread to look for them.
+    pub(super) fn say_more(&self) {
+        self.has_more.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the library has to be asked again.
+    pub(super) fn take_more(&self) -> bool {
+        self.has_more.swap(false, Ordering::Relaxed)
     }
 
     /// Whether the answer is written, no byte of a body is left unread, and the connection goes on
@@ -145,7 +158,7 @@ impl http_body::Body for AnswerBody {
         let answer = self.get_mut();
         let mut current = answer.exchange.lock();
         if current.is_unwritten {
-            current.answer_waker = Some(cx.waker().clone());
+            current.is_answer_wanted = true;
             return Poll::Pending;
         }
         drop(current);

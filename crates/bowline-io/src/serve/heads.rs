@@ -15,7 +15,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
@@ -80,8 +80,8 @@ pub(super) struct Heads {
     is_write_blocked: bool,
     /// What the list of connections was told last.
     told: Option<Activity>,
-    /// Wakes the library, which waits for the next head.
-    head_waker: Option<Waker>,
+    /// The library waits for the next head.
+    is_head_wanted: bool,
     timer: Option<Pin<Box<Sleep>>>,
     /// When what goes on now began.
     since: Option<Instant>,
@@ -122,7 +122,7 @@ impl Heads {
             has_ended: false,
             is_write_blocked: false,
             told: None,
-            head_waker: None,
+            is_head_wanted: false,
             timer: None,
             since: None,
         }
@@ -251,7 +251,7 @@ impl Heads {
     /// Ready once the client has gone while its request is answered. More requests of it wait in
     /// the kernel.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.head_waker = Some(cx.waker().clone());
+        self.is_head_wanted = true;
         if self.exchange.is_refused() {
             return Poll::Pending;
         }
@@ -302,8 +302,8 @@ impl Heads {
             self.since = None;
             self.registered.set_head_bytes(0);
             self.tell(Activity::Idle);
-            if let Some(head_waker) = self.head_waker.take() {
-                head_waker.wake();
+            if std::mem::take(&mut self.is_head_wanted) {
+                self.exchange.say_more();
             }
         }
     }
@@ -350,6 +350,7 @@ impl AsyncRead for Heads {
                     return Poll::Ready(Ok(()));
                 }
                 State::Head => {
+                    let _asked = heads.exchange.take_more();
                     ready!(heads.poll_head(cx))?;
                     if matches!(heads.state, State::Head) {
                         return Poll::Ready(Ok(()));

@@ -1,9 +1,10 @@
 //! A connection of HTTP/1.1.
 
 use std::convert::Infallible;
-use std::future::Future;
-use std::pin::pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
@@ -21,6 +22,8 @@ use super::heads::{Heads, LIBRARY_BYTES};
 use super::{Client, Peer, Reply, Settings};
 use crate::stream::Stream;
 
+/// How often a connection is asked again in one turn.
+const TURNS: usize = 8;
 /// How long a new connection may take for its first request, once the server closes.
 const NEW_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -57,15 +60,32 @@ where
     let mut connection = pin!(connection);
     let served = tokio::select! {
         biased;
-        served = &mut connection => served,
+        served = poll_fn(|cx| poll_all(connection.as_mut(), &begins, cx)) => served,
         () = closes(&ends, &begins) => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            poll_fn(|cx| poll_all(connection.as_mut(), &begins, cx)).await
         }
     };
     if let Err(error) = served {
         debug!("{address}: {error}");
     }
+}
+
+/// Polls a connection until nothing that it waits for is there.
+fn poll_all<T>(
+    mut connection: Pin<&mut impl Future<Output = T>>,
+    exchange: &Exchange,
+    cx: &mut Context<'_>,
+) -> Poll<T> {
+    for _ in 0..TURNS {
+        let polled = connection.as_mut().poll(cx);
+        if polled.is_ready() || !exchange.take_more() {
+            return polled;
+        }
+    }
+    // Others have their turn.
+    cx.waker().wake_by_ref();
+    Poll::Pending
 }
 
 /// Waits until a connection has to close. One that was made just now has not had its request yet.
