@@ -111,8 +111,8 @@ impl Exchange {
     }
 
     /// Has the library asked again before its connection rests: what it waited for is there. All
-    /// of this is in the connection's own task. To wake that from within would put it behind others,
-    /// and wake a thread to look for them.
+    /// of this is in the connection's own task. To wake that from within would put it behind
+    /// others, and wake a thread to look for them.
     pub(super) fn say_more(&self) {
         self.has_more.store(true, Ordering::Relaxed);
     }
