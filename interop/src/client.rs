@@ -128,10 +128,13 @@ impl Client {
         let mut process = self.process(flags, &["sh", "-c", script]);
         process.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = process.spawn().expect("the client starts");
-        let stdout = child.stdout.as_mut().expect("stdout is piped");
         let (mut line, mut byte) = (String::new(), [0]);
         while byte != *b"\n" {
-            stdout.read_exact(&mut byte).expect("a script writes a line first");
+            let stdout = child.stdout.as_mut().expect("stdout is piped");
+            if let Err(error) = stdout.read_exact(&mut byte) {
+                let said = child.wait_with_output().expect("the client ends");
+                panic!("a script writes a line first: {error}: {said:?}");
+            }
             line.push(char::from(byte[0]));
         }
         (child, line.trim_end().to_owned())

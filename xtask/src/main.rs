@@ -144,7 +144,7 @@ fn interop() -> Result<()> {
         tests
     };
     // What mostly waits waits together; of the others, each has the machine for itself.
-    step("interop, what waits", tests(&["waits::", "--test-threads=8"]))?;
+    step("interop, what waits", tests(&["waits::", "--test-threads=5"]))?;
     last_step("interop", tests(&["--skip=waits::", "--test-threads=1"]))
 }
 

@@ -4,8 +4,9 @@
 use std::fs;
 use std::process::Child;
 
-use bowline_interop::client::{Client, Input, Left, left};
+use bowline_interop::client::{Client, Input, Left, PATIENCE, left};
 use bowline_interop::cluster::Cluster;
+use bowline_interop::server::until;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::kept_job::Keeper;
@@ -178,6 +179,10 @@ impl Place<'_> {
     fn begun_by(&self, client: &Client, keep_for: &str, first: &str) -> Begun {
         let flags = self.flags(keep_for);
         let flags: Vec<&str> = flags.iter().map(|flag| &**flag).collect();
+        // What has just been started again takes a moment to find each other.
+        until(&format!("{}: it runs commands", client.name), PATIENCE, || {
+            client.run(&[], &["true"], Input::Nothing).status.success()
+        });
         let script = format!("{first}\necho up; read -r word && exit 7; exec sleep 600000");
         let (child, line) = client.begin(&flags, &script);
         assert_eq!(line, "up", "{}", client.name);
