@@ -19,6 +19,7 @@ pub mod client;
 pub mod cluster;
 pub mod console;
 pub mod copy;
+pub mod emulated;
 pub mod forward;
 pub mod grpc;
 pub mod hpack;

@@ -45,6 +45,8 @@ pub struct Detachable<R> {
     waiting: Vec<u8>,
     given: usize,
     ended: bool,
+    /// Behind the keys is no end.
+    waits: bool,
     detached: Option<oneshot::Sender<()>>,
 }
 
@@ -59,9 +61,17 @@ impl<R> Detachable<R> {
             waiting: Vec::new(),
             given: 0,
             ended: false,
+            waits: false,
             detached: Some(detached),
         };
         (detachable, receiver)
+    }
+
+    /// Input that neither goes on nor ends behind the keys: a command that goes on is not to hear
+    /// that it gets no more.
+    pub fn without_end(mut self) -> Detachable<R> {
+        self.waits = true;
+        self
     }
 
     fn take(&mut self, typed: &[u8]) {
@@ -109,6 +119,9 @@ impl<R: AsyncRead + Unpin> AsyncRead for Detachable<R> {
             }
             this.waiting.clear();
             this.given = 0;
+            if this.ended && this.waits && this.detached.is_none() {
+                return Poll::Pending;
+            }
             if this.ended {
                 return Poll::Ready(Ok(()));
             }
@@ -163,6 +176,31 @@ mod tests {
         assert_eq!(read(&[b"a\x10b\x10"], &[16, 17]).await, (b"a\x10b\x10".to_vec(), false));
         assert_eq!(read(&[b"xaab"], b"aab").await, (b"x".to_vec(), true));
         assert_eq!(read(&[b"aaab!"], b"aab").await, (b"a".to_vec(), true));
+    }
+
+    #[tokio::test]
+    async fn without_end_nothing_comes_behind_the_keys() {
+        for (typed, expected, is_left) in [("ab\x10\x11cd", "ab", true), ("ab", "ab", false)] {
+            let (mut keyboard, input) = tokio::io::duplex(4096);
+            let (detachable, mut detached) = Detachable::new(input, vec![16, 17]);
+            let mut detachable = detachable.without_end();
+            tokio::io::AsyncWriteExt::write_all(&mut keyboard, typed.as_bytes()).await.unwrap();
+            drop(keyboard);
+            let (mut found, mut piece) = (Vec::new(), [0; 100]);
+            let ended = loop {
+                let read = detachable.read(&mut piece);
+                tokio::select! {
+                    biased;
+                    read = read => match read.unwrap() {
+                        0 => break true,
+                        read => found.extend_from_slice(&piece[..read]),
+                    },
+                    () = std::future::ready(()) => break false,
+                }
+            };
+            assert_eq!((&*found, detached.try_recv().is_ok()), (expected.as_bytes(), is_left));
+            assert_eq!(ended, !is_left);
+        }
     }
 
     proptest! {

@@ -83,7 +83,7 @@ pub async fn run(command: KeptCommand, local: Local) -> Result<Option<KeptEnd>, 
     let mut detached = None;
     if local.stdin && local.tty {
         let (stdin, keys) = Detachable::new(Input::stdin(), local.detach_keys.clone());
-        ends.stdin = Some(Box::new(stdin));
+        ends.stdin = Some(Box::new(stdin.without_end()));
         detached = Some(keys);
     } else if local.stdin {
         ends.stdin = Some(Box::new(Input::stdin()));
