@@ -278,5 +278,7 @@ fn a_shell_with_brackets_around_what_is_pasted() {
         bursts: &|_| (),
         leaves: Leaves::ByKeys,
     };
-    compare(&part, &|_| (), &|seen| seen.contents.contains("330000") && !paste_is_off(seen));
+    compare(&part, &|_| (), &|seen| {
+        seen.contents.contains("330000\r\nbash-") && !paste_is_off(seen)
+    });
 }
