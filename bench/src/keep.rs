@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use bowline_interop::parts::hold;
 
 use crate::measure::{median, progress};
 use crate::systems::{System, bowline};
@@ -20,16 +21,13 @@ struct Keeper {
 }
 
 pub fn run() -> Result<()> {
-    let hold = bowline()?.with_file_name("../hold");
-    let hold = hold.join(format!("bowline-hold-{}", std::env::consts::ARCH));
-    let hold = hold.canonicalize().with_context(|| format!("{}: cargo x hold", hold.display()))?;
+    let program = format!("--hold-program={}", hold().display());
     let node = System::bowline()?;
     let busybox = node.busybox().context("Bowline's commands are busybox'")?.to_owned();
     let mut kubernetes = System::kubernetes()?;
     kubernetes.client.program = bowline()?;
     kubernetes.held_by = Some("bowline-hold");
     let flags = |more: &[String]| [&["--keep".to_owned()], more].concat();
-    let program = format!("--hold-program={}", hold.display());
     let keepers = [
         Keeper { name: "our node", system: node, flags: flags(&[]) },
         Keeper {

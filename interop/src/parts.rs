@@ -17,6 +17,14 @@ pub fn part(name: &str) -> PathBuf {
     path
 }
 
+/// The program that keeps sessions in containers of this machine's kind; it must be there.
+#[must_use]
+pub fn hold() -> PathBuf {
+    let path = root().join(format!("target/hold/bowline-hold-{}", std::env::consts::ARCH));
+    assert!(path.exists(), "{} is missing: run cargo x hold", path.display());
+    path
+}
+
 /// The script that brings a whole Kubernetes up and down.
 #[must_use]
 pub fn cluster_script() -> PathBuf {

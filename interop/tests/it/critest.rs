@@ -11,6 +11,7 @@ use crate::parts::{bowline, part};
 /// What became of each spec, by its whole name.
 pub type Results = BTreeMap<String, Outcome>;
 
+/// What became of one.
 #[derive(Debug)]
 pub struct Outcome {
     /// `passed`, `failed` or `skipped`.
@@ -23,6 +24,7 @@ pub struct Outcome {
 pub const STREAMING: &str = "Streaming";
 /// All but the benchmarks, which critest leaves out by itself.
 pub const ALL: &str = "";
+/// What containerd says where it has let go of a container that it is asked to stop.
 const LET_GO: &str = "ttrpc: closed";
 /// Makes critest ask for WebSocket v5 and for the tunnel.
 pub const OVER_WEBSOCKET: [&str; 3] =

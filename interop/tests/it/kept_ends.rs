@@ -150,41 +150,34 @@ impl Place<'_> {
         client
     }
 
-    /// Clients give up after so long.
-    fn flags(&self, keep_for: &str) -> Vec<String> {
-        self.keeper.flags(&["-i", "--keep", keep_for])
-    }
-
     fn one_of<T: Copy>(&self, [program, node]: [T; 2]) -> T {
         if self.keeper == Keeper::Program { program } else { node }
     }
 
     /// A command from its beginning to its end.
     fn whole(&self, client: &Client, command: &[&str], end: End) {
-        let flags = self.flags(LONG);
-        let flags: Vec<&str> = flags.iter().map(|flag| &**flag).collect();
-        let left = client.run(&flags, command, Input::Nothing);
+        let keeping = self.keeper.client(client);
+        let left = keeping.run(&["-i", "--keep", LONG], command, Input::Nothing);
         end.is_of(&client.name, &left);
         let expected: &[u8] = if let End::Code(_) = end { b"hi\n" } else { b"" };
         assert_eq!(left.stdout, expected, "{}: {left:?}", client.name);
     }
 
-    /// One that runs until it is given a line.
+    /// One that runs until it is given a line. Its client gives up after a long time.
     fn begun(&self, pod: &str) -> Begun {
         let client = self.client(&self.cluster.admin(), pod);
         self.begun_by(&client, LONG, "")
     }
 
-    /// The same, after a first command.
+    /// The same, after a first command, by a client that gives up after `keep_for`.
     fn begun_by(&self, client: &Client, keep_for: &str, first: &str) -> Begun {
-        let flags = self.flags(keep_for);
-        let flags: Vec<&str> = flags.iter().map(|flag| &**flag).collect();
         // What has just been started again takes a moment to find each other.
         until(&format!("{}: it runs commands", client.name), PATIENCE, || {
             client.run(&[], &["true"], Input::Nothing).status.success()
         });
         let script = format!("{first}\necho up; read -r word && exit 7; exec sleep 600000");
-        let (child, line) = client.begin(&flags, &script);
+        let keeping = self.keeper.client(client);
+        let (child, line) = keeping.begin(&["-i", "--keep", keep_for], &script);
         assert_eq!(line, "up", "{}", client.name);
         Begun { child, keeper: self.keeper }
     }

@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use bowline_interop::client::{Client, Input, PATIENCE, hex};
-use bowline_interop::parts::root;
+use bowline_interop::parts::hold;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use rustix::process::{Pid, Signal, kill_process};
@@ -59,13 +59,14 @@ pub enum Keeper {
 }
 
 impl Keeper {
-    /// What a client needs for it, behind these flags.
-    pub fn flags(self, flags: &[&str]) -> Vec<String> {
-        let mut all: Vec<String> = flags.iter().map(|&flag| flag.to_owned()).collect();
-        if self == Keeper::Program {
-            all.push(format!("--hold-program={}", hold()));
-        }
-        all
+    /// What a client says for it.
+    pub fn flag(self) -> Option<String> {
+        (self == Keeper::Program).then(|| format!("--hold-program={}", hold().display()))
+    }
+
+    /// A client that says so.
+    pub fn client(self, client: &Client) -> Client {
+        self.flag().map_or_else(|| client.clone(), |flag| client.with(&flag))
     }
 
     /// Whether a session runs in the container of which the keeper knows that no client is there.
@@ -83,13 +84,6 @@ impl Keeper {
         };
         text.lines().any(|line| words.iter().all(|word| line.contains(word)))
     }
-}
-
-/// The program for containers, as `cargo x hold` builds it.
-fn hold() -> String {
-    let path = root().join(format!("target/hold/bowline-hold-{}", std::env::consts::ARCH));
-    assert!(path.exists(), "{} is missing: run cargo x hold", path.display());
-    path.to_str().unwrap().to_owned()
 }
 
 /// A client that is not left behind by a test that fails: its session would be kept for it.
@@ -159,9 +153,8 @@ impl Job {
         let dir = format!("/tmp/kept-{mark}");
         let burst = pace.burst.to_string();
         let command = ["sh", "-c", SCRIPT, "sh", &dir, &burst, pace.pause];
-        let flags = keeper.flags(&["-i", "--keep"]);
-        let flags: Vec<&str> = flags.iter().map(|flag| &**flag).collect();
-        Job::of(client.process(&flags, &command), &client.name, dir, pace)
+        let process = keeper.client(client).process(&["-i", "--keep"], &command);
+        Job::of(process, &client.name, dir, pace)
     }
 
     fn of(mut process: Command, name: &str, dir: String, pace: Pace) -> Job {

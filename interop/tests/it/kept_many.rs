@@ -54,10 +54,9 @@ struct Small {
 
 impl Small {
     fn start(client: &Client, keeper: Keeper, number: usize, runs: &str, shown: &Shared) -> Small {
-        let flags = keeper.flags(&["-i", "--keep"]);
-        let flags: Vec<&str> = flags.iter().map(|flag| &**flag).collect();
         let own = number.to_string();
-        let mut process = client.process(&flags, &["sh", "-c", SCRIPT, "sh", &own, runs]);
+        let command = ["sh", "-c", SCRIPT, "sh", &own, runs];
+        let mut process = keeper.client(client).process(&["-i", "--keep"], &command);
         process.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = Process::of(process.spawn().unwrap());
         let mut stdout = BufReader::new(child.stdout.take().unwrap());

@@ -116,7 +116,7 @@ impl View<'_> {
     /// `bowline session` with these words.
     fn session(&self, words: &[&str]) -> Command {
         let mut command = Command::new(bowline());
-        command.arg("session").args(self.keeper.flags(words));
+        command.arg("session").args(words).args(self.keeper.flag());
         command.args(["--kubeconfig", &self.cluster.admin()]);
         command.env("XDG_STATE_HOME", self.state.path());
         command
@@ -183,9 +183,9 @@ pub fn check(cluster: &Cluster, keeper: Keeper, pod: &str) {
     let here = View::of(cluster, keeper);
     let mut first = direct.clone();
     first.env.push(("XDG_STATE_HOME".into(), here.state.path().to_str().unwrap().into()));
-    let flags = keeper.flags(&["-i", "--keep"]);
-    let flags: Vec<&str> = flags.iter().map(|flag| &**flag).collect();
-    let mut follower = Follower::start(first.process(&flags, &["sh", "-c", SCRIPT, "sh", &dir]));
+    let command = ["sh", "-c", SCRIPT, "sh", &dir];
+    let first = keeper.client(&first).process(&["-i", "--keep"], &command);
+    let mut follower = Follower::start(first);
     follower.goes_on("first\n");
     input("first\n");
     let mut whole = follower.kill();
@@ -227,9 +227,8 @@ pub fn is_gone_in_time(cluster: &Cluster, keeper: Keeper, pod: &str) {
     let view = View::of(cluster, keeper);
     let mut client = ours(&cluster.admin(), &[pod]);
     client.env.push(("XDG_STATE_HOME".into(), view.state.path().to_str().unwrap().into()));
-    let flags = keeper.flags(&["--detach", "--keep-for=3s"]);
-    let flags: Vec<&str> = flags.iter().map(|flag| &**flag).collect();
-    let left = client.run(&flags, &["sh", "-c", "exit 7"], Input::Nothing);
+    let detached = ["--detach", "--keep-for=3s"];
+    let left = keeper.client(&client).run(&detached, &["sh", "-c", "exit 7"], Input::Nothing);
     assert!(left.status.success(), "{pod}: {left:?}");
     let session = String::from_utf8(left.stdout).unwrap();
     until("its time is over", PATIENCE, || {

@@ -477,22 +477,31 @@ fn whoever_comes_after_the_end_hears_of_it_again() {
     }
 }
 
-#[test]
-fn what_was_sent_is_not_due_any_more() {
+/// A client that has resumed a session whose outputs go on there, and what the host says next.
+fn resumed(mode: Mode, size: Option<Size>, outputs: [u64; 2], next: Frame) -> Client {
     let retry = Retry { give_up_after: core::time::Duration::from_secs(60), seed: [7; 32] };
-    let mut client = Client::resume(Time::ZERO, Id([1; 16]), Mode::Take, None, retry);
+    let mut client = Client::resume(Time::ZERO, Id([1; 16]), mode, None, retry);
+    if let Some(size) = size {
+        client.resize(size);
+    }
     assert_eq!(client.poll(Time::ZERO), Next::Event(ClientEvent::Connect));
     client.connected(Time::ZERO);
     let state = Frame::State {
         wants: WANTS,
         stdin: 0,
         stdin_over: false,
-        outputs: [0; 2],
+        outputs,
         started: false,
         turn: 1,
     };
+    client.receive(Time::ZERO, bytes_of(&[hello(Some(Instance([9; 16]))), state, next]));
+    client
+}
+
+#[test]
+fn what_was_sent_is_not_due_any_more() {
     let data = Frame::Data(Stream::Stdout, 0, Bytes::from_static(b"ab"));
-    client.receive(Time::ZERO, bytes_of(&[hello(Some(Instance([9; 16]))), state, data]));
+    let mut client = resumed(Mode::Take, None, [0; 2], data);
     while let Next::Event(_) = client.poll(Time::ZERO) {}
     client.took(Time::ZERO, Stream::Stdout, 2);
     let Next::Idle(Some(due)) = client.poll(Time::ZERO) else { panic!("nothing is due") };
@@ -507,6 +516,13 @@ fn terminal() -> Host {
 
 fn stdout(host: &mut Host, bytes: &[u8]) {
     host.output(Stream::Stdout, Bytes::copy_from_slice(bytes));
+}
+
+/// Whoever is at a seat has been sent so much of stdout, and takes it.
+fn acknowledges(host: &mut Host, seat: u32, to: u64) {
+    while let Next::Event(_) = host.poll(Time::ZERO) {}
+    host.receive(Time::ZERO, seat, bytes_of(&[Frame::Ack(Stream::Stdout, to)]));
+    while let Next::Event(_) = host.poll(Time::ZERO) {}
 }
 
 /// What a client gets that says that it has so much: what counts for no offset, and what does.
@@ -570,9 +586,7 @@ fn without_a_terminal_there_is_no_screen() {
     let mut host = Host::new(Time::ZERO, start(1), REPLAY_BYTES);
     let first = resume(&mut host, None, 0).0.unwrap();
     stdout(&mut host, b"0123");
-    while let Next::Event(_) = host.poll(Time::ZERO) {}
-    host.receive(Time::ZERO, first, bytes_of(&[Frame::Ack(Stream::Stdout, 4)]));
-    while let Next::Event(_) = host.poll(Time::ZERO) {}
+    acknowledges(&mut host, first, 4);
     for have in [None, Some([0; 2])] {
         assert_eq!(shown(&resume(&mut host, have, 0).1).0, Vec::<Bytes>::new());
     }
@@ -580,24 +594,8 @@ fn without_a_terminal_there_is_no_screen() {
 
 /// What a client says once it is shown a screen, and 100 ms later.
 fn sizes_behind_a_screen(mode: Mode, size: Option<Size>) -> [Vec<Size>; 2] {
-    let retry = Retry { give_up_after: core::time::Duration::from_secs(60), seed: [7; 32] };
-    let mut client = Client::resume(Time::ZERO, Id([1; 16]), mode, None, retry);
-    if let Some(size) = size {
-        client.resize(size);
-    }
-    assert_eq!(client.poll(Time::ZERO), Next::Event(ClientEvent::Connect));
-    client.connected(Time::ZERO);
-    let state = Frame::State {
-        wants: WANTS,
-        stdin: 0,
-        stdin_over: false,
-        outputs: [5, 0],
-        started: false,
-        turn: 1,
-    };
     let screen = Bytes::from_static(b"\x1b[m");
-    let said = [hello(Some(Instance([9; 16]))), state, Frame::Screen(screen.clone())];
-    client.receive(Time::ZERO, bytes_of(&said));
+    let mut client = resumed(mode, size, [5, 0], Frame::Screen(screen.clone()));
     assert!(matches!(client.poll(Time::ZERO), Next::Event(ClientEvent::Up(_))));
     assert_eq!(client.poll(Time::ZERO), Next::Event(ClientEvent::Screen(screen)));
     let Next::Idle(Some(due)) = client.poll(Time::ZERO) else { panic!("nothing is due") };
@@ -628,9 +626,7 @@ fn what_has_come_to_nobody_is_known_after_a_restart_too() {
     let mut host = Host::new(Time::ZERO, start(1), REPLAY_BYTES);
     let first = resume(&mut host, None, 0).0.unwrap();
     stdout(&mut host, b"taken");
-    while let Next::Event(_) = host.poll(Time::ZERO) {}
-    host.receive(Time::ZERO, first, bytes_of(&[Frame::Ack(Stream::Stdout, 5)]));
-    while let Next::Event(_) = host.poll(Time::ZERO) {}
+    acknowledges(&mut host, first, 5);
     host.remove(Time::ZERO, first);
     stdout(&mut host, b" and not");
     host.ended(Time::ZERO, Ok(Bytes::from_static(b"{}")));

@@ -338,7 +338,7 @@ impl Values {
         positive.ok_or_else(|| bad_value(flag, &number.to_string(), BadValue::Positive))
     }
 
-    /// A number of things of which there may be none.
+    /// A number of things of which there may be none; `or` where the flag is not given.
     ///
     /// # Errors
     /// [`BadFlag`] for one below 0.
