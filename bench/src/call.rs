@@ -1,19 +1,12 @@
 //! A call of the container runtime interface that only passes our socket, next to the same one
 //! straight at containerd: the longest answer that a kubelet asks for again and again.
 
-use std::collections::HashMap;
-use std::process::Command;
-use std::time::Instant;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use bowline_interop::cluster::{Cluster, RUNTIME_ALONE, our_face};
-use http::uri::PathAndQuery;
-use prost::Message;
-use tokio::runtime::Runtime;
-use tonic::Request;
-use tonic::client::Grpc;
-use tonic::transport::{Channel, Endpoint};
-use tonic_prost::ProstCodec;
+use bowline_interop::parts::part;
 
 use crate::measure::{cpu, median, progress};
 use crate::systems::bowline;
@@ -23,84 +16,40 @@ const CONTAINERS: usize = 200;
 /// Calls one after the other, in turns with the other way.
 const CALLS: usize = 100;
 const ROUNDS: usize = 15;
-const METHOD: &str = "/runtime.v1.RuntimeService/ListContainers";
 
-/// Asks for all containers.
-#[derive(Clone, PartialEq, Message)]
-struct ListContainersRequest {}
-
-#[derive(Clone, PartialEq, Message)]
-struct ListContainersResponse {
-    #[prost(message, repeated, tag = "1")]
-    containers: Vec<Container>,
-}
-
-/// Read to the last field, as a kubelet does it.
-#[derive(Clone, PartialEq, Message)]
-struct Container {
-    #[prost(string, tag = "1")]
-    id: String,
-    #[prost(string, tag = "2")]
-    pod_sandbox_id: String,
-    #[prost(message, optional, tag = "3")]
-    metadata: Option<Named>,
-    #[prost(message, optional, tag = "4")]
-    image: Option<Named>,
-    #[prost(string, tag = "5")]
-    image_ref: String,
-    #[prost(int32, tag = "6")]
-    state: i32,
-    #[prost(int64, tag = "7")]
-    created_at: i64,
-    #[prost(map = "string, string", tag = "8")]
-    labels: HashMap<String, String>,
-    #[prost(map = "string, string", tag = "9")]
-    annotations: HashMap<String, String>,
-}
-
-/// A container's metadata, or its image.
-#[derive(Clone, PartialEq, Message)]
-struct Named {
-    #[prost(string, tag = "1")]
-    name: String,
+/// A kubelet's client: it reads each answer to its last field, as a kubelet does it.
+struct Client {
+    program: Child,
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
 }
 
 /// What one round took for each call, in milliseconds.
 #[derive(Default)]
 struct Round {
     wall: Vec<f64>,
-    /// CPU of this program, containerd and our socket.
+    /// CPU of the client, containerd and our socket.
     cpu: [f64; 3],
 }
 
-pub fn run(runtime: &Runtime) -> Result<()> {
+pub fn run() -> Result<()> {
     let cluster = Cluster::behind(&our_face(&bowline()?, ""), &[RUNTIME_ALONE]);
     let face = format!("unix://{}", cluster.env("RUNTIME_ENDPOINT").trim_start_matches("unix://"));
     create_containers(&cluster)?;
     let id = |name: &str| cluster.id(name).as_raw_nonzero().get().cast_unsigned();
-    let programs = [std::process::id(), id("containerd"), id("face")];
+    let mut client = Client::start([&cluster.containerd(), &face])?;
+    let programs = [client.program.id(), id("containerd"), id("face")];
     let mut ways = ["straight", "through our socket"].map(|name| (name, Vec::new()));
-    runtime.block_on(async {
-        let mut clients = Vec::new();
-        for endpoint in [&cluster.containerd(), &face] {
-            let path = endpoint.trim_start_matches("unix://");
-            let channel = Endpoint::try_from(format!("unix:{path}"))?.connect().await?;
-            clients.push(Grpc::new(channel));
-        }
-        let answer = list(&mut clients[1]).await?;
-        println!("### ListContainers, {} KB\n", answer.encoded_len() / 1000);
-        for number in 0..=ROUNDS {
-            progress(&format!("round {number} of {ROUNDS}"));
-            for (client, (_, rounds)) in clients.iter_mut().zip(&mut ways) {
-                let round = round(client, programs).await?;
-                if number > 0 {
-                    rounds.push(round);
-                }
+    for number in 0..=ROUNDS {
+        progress(&format!("round {number} of {ROUNDS}"));
+        for (place, (_, rounds)) in ways.iter_mut().enumerate() {
+            let round = client.round(place, programs)?;
+            if number > 0 {
+                rounds.push(round);
             }
         }
-        progress("");
-        anyhow::Ok(())
-    })?;
+    }
+    progress("");
     print(&ways);
     Ok(())
 }
@@ -125,30 +74,41 @@ fn print(ways: &[(&str, Vec<Round>); 2]) {
     );
 }
 
-/// Calls one after the other.
-async fn round(client: &mut Grpc<Channel>, programs: [u32; 3]) -> Result<Round> {
-    let used = || programs.iter().map(|&id| Ok(cpu(id)?.as_secs_f64())).collect::<Result<Vec<_>>>();
-    let before = used()?;
-    let mut round = Round::default();
-    for _ in 0..CALLS {
-        let begun = Instant::now();
-        list(client).await?;
-        round.wall.push(begun.elapsed().as_secs_f64() * 1000.0);
+impl Client {
+    fn start(endpoints: [&str; 2]) -> Result<Client> {
+        let mut command = Command::new(part("calls/calls"));
+        command.args(endpoints).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut program = command.spawn().context("the client starts")?;
+        let stdin = program.stdin.take().context("it has stdin")?;
+        let stdout = BufReader::new(program.stdout.take().context("it has stdout")?);
+        Ok(Client { program, stdin, stdout })
     }
-    let now = used()?;
-    round.cpu = [0, 1, 2].map(|place| (now[place] - before[place]) * 1000.0 / CALLS as f64);
-    round.wall.sort_by(f64::total_cmp);
-    Ok(round)
+
+    /// Calls one after the other.
+    fn round(&mut self, place: usize, programs: [u32; 3]) -> Result<Round> {
+        let used =
+            || programs.iter().map(|&id| Ok(cpu(id)?.as_secs_f64())).collect::<Result<Vec<_>>>();
+        let before = used()?;
+        writeln!(self.stdin, "{place} {CALLS}")?;
+        let mut line = String::new();
+        self.stdout.read_line(&mut line)?;
+        let now = used()?;
+        let mut numbers = line.split_whitespace().map(str::parse::<u64>);
+        let found = numbers.next().context("the client has ended")??;
+        ensure!(found == CONTAINERS as u64, "{found} containers of {CONTAINERS} are there");
+        let mut wall = numbers.map(|took| Ok(took? as f64 / 1e6)).collect::<Result<Vec<_>>>()?;
+        ensure!(wall.len() == CALLS, "{} calls of {CALLS}", wall.len());
+        wall.sort_by(f64::total_cmp);
+        let cpu = [0, 1, 2].map(|place| (now[place] - before[place]) * 1000.0 / CALLS as f64);
+        Ok(Round { wall, cpu })
+    }
 }
 
-async fn list(client: &mut Grpc<Channel>) -> Result<ListContainersResponse> {
-    client.ready().await?;
-    let codec = ProstCodec::<ListContainersRequest, ListContainersResponse>::default();
-    let (request, path) = (ListContainersRequest {}, PathAndQuery::from_static(METHOD));
-    let answer = client.unary(Request::new(request), path, codec).await?.into_inner();
-    let found = answer.containers.len();
-    ensure!(found == CONTAINERS, "{found} containers of {CONTAINERS} are there");
-    Ok(answer)
+impl Drop for Client {
+    fn drop(&mut self) {
+        let _ = self.program.kill();
+        let _ = self.program.wait();
+    }
 }
 
 /// Containers of one pod, with all that a kubelet says of one. They need not run to be listed.

@@ -76,7 +76,7 @@ fn run(words: &[String]) -> Result<()> {
             "tunnel" => hop::run(&runtime, hop::What::Forward)?,
             "forward" => forward::run()?,
             "whole" => whole::run()?,
-            "call" => call::run(&runtime)?,
+            "call" => call::run()?,
             "request" => request::run(&runtime)?,
             "idle" => idle::run()?,
             "keep" => keep::run()?,

@@ -19,7 +19,7 @@ go_module=$here/../go
 clients=$here/../clients
 parts=${BOWLINE_PARTS:-$(cd "$here/../.." && pwd)/target/parts}
 every=(tools runc cni etcd containerd containerd-1.7 image image-gnu critest-images kubectl-1.20
-  kubectl-1.32 kubectl-1.36 kubectl-1.37 kubelet kube-apiserver handlers crictl critest helm
+  kubectl-1.32 kubectl-1.36 kubectl-1.37 kubelet kube-apiserver handlers calls crictl critest helm
   kube-controller-manager kube-scheduler kube-proxy nft buildah kubernetes-1.20 python node autobahn services proxies proxies-sid envoy)
 
 # The one place that says which Kubernetes is built is the Go module.
@@ -50,6 +50,10 @@ right() {
   handlers)
     stamped "$parts/handlers" "$go_module/handlers/main.go" &&
       go version -m "$parts/handlers/handlers" | grep -E "k8s.io/apiserver\s+v0\.${kubernetes#v1.}"
+    ;;
+  calls)
+    stamped "$parts/calls" "$go_module/calls/main.go" &&
+      go version -m "$parts/calls/calls" | grep -E "k8s.io/cri-client\s+v0\.${kubernetes#v1.}"
     ;;
   kubernetes-1.20)
     says 'Kubernetes v1\.20\.' "$parts/k120/bin/kubelet" --version &&
@@ -123,11 +127,11 @@ get() {
     ;;
   kubectl-1.37) build "$go_module" kubectl kubectl/1.37/kubectl ;;
   kubelet | kube-*) build "$go_module" "$1" "bin/$1" ;;
-  handlers)
-    mkdir -p "$parts/handlers"
+  handlers | calls)
+    mkdir -p "$parts/$1"
     (cd "$go_module" && CGO_ENABLED=0 nice go build -trimpath -buildvcs=false -ldflags '-s -w' \
-      -o "$parts/handlers/handlers" ./handlers)
-    stamp "$parts/handlers" "$go_module/handlers/main.go"
+      -o "$parts/$1/$1" "./$1")
+    stamp "$parts/$1" "$go_module/$1/main.go"
     ;;
   nft)
     get_with_libraries nft "nftables libnftables1 libnftnl11 libmnl0 libedit2 libbsd0 libmd0 libjansson4

@@ -19,7 +19,10 @@ set -e
   mount -t tmpfs tmpfs "$root/tmp"
   shift 4
   cd /
-  exec chroot "$root" "$@"
+  # No `exec`: the first process of the namespace must keep its identity, or the kernel forgets that
+  # it ends with the one outside, and what a proxy that changes its user has started lives on.
+  chroot "$root" "$@"
+  exit
 }
 root=$(dirname "$(readlink -f "$0")")/$1
 shift

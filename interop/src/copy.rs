@@ -221,6 +221,13 @@ impl Place {
     }
 }
 
+/// What is in a real pod goes with it. At `dev` a pod's files are those of this machine.
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(self.path_there(""));
+    }
+}
+
 /// One byte, 20 MB and a tree of 1,000 files, there and back; contents alone count.
 pub fn there_and_back(client: &Client, pod: &str) {
     let place = Place::new(client, pod);

@@ -106,7 +106,7 @@ impl Proxy {
     /// The process of its first program, which is in a root of its own.
     #[must_use]
     pub fn id(&self) -> Option<Pid> {
-        only_child(Pid::from_child(self.programs.first()?))
+        only_child(only_child(Pid::from_child(self.programs.first()?))?)
     }
 
     /// What its programs have said.
