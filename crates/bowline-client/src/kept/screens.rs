@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 /// How many screens wait to be written. A host that sends more has them passed over: what they are
 /// for comes with the next one as well.
-const WAITING: usize = 2;
+const WAITING: usize = 4;
 
 /// Which of the bytes that wait for stdout count for the stream.
 #[derive(Debug, Default)]
@@ -61,9 +61,11 @@ mod tests {
             assert!(screens.queue_screen(10));
             screens.queued(3);
             assert!(screens.queue_screen(4));
+            assert!(screens.queue_screen(2));
+            assert!(screens.queue_screen(1));
             assert!(!screens.queue_screen(4), "too many wait");
             screens.queued(2);
-            let (mut left, mut counted) = (24, 0);
+            let (mut left, mut counted) = (27, 0);
             while left > 0 {
                 let bytes = step.min(left);
                 counted += screens.wrote(bytes);

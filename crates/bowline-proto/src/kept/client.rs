@@ -349,11 +349,11 @@ impl Client {
                 let untaken_bytes = to.saturating_sub(taken.max(from));
                 self.events.push_back(Event::Gap(Gap { stream, bytes, untaken_bytes }));
             }
-            Frame::Screen(bytes) => {
+            Frame::Screen { anew, bytes } => {
                 if bytes.len() > KEPT_SCREEN_BYTES {
                     return Err(fault("a screen is too large"));
                 }
-                if !matches!(self.ask, Ask::Resume(Mode::Look)) {
+                if anew && !matches!(self.ask, Ask::Resume(Mode::Look)) {
                     self.redraw = Redraw::Wanted;
                 }
                 self.events.push_back(Event::Screen(bytes));

@@ -90,7 +90,12 @@ pub enum Frame {
     ListedAll,
     /// Host: what brings any terminal to where the bytes of stdout have brought one that go before
     /// those that follow.
-    Screen(Bytes),
+    Screen {
+        /// Whether the program is to write its screen anew.
+        anew: bool,
+        /// What is written to the terminal.
+        bytes: Bytes,
+    },
 }
 
 /// A request for a command.
@@ -333,7 +338,9 @@ impl Frame {
             }),
             Frame::Listed(entry) => with(kind::LISTED, &|body| body.0.extend_from_slice(entry)),
             Frame::ListedAll => Writer::of(kind::LISTED_ALL),
-            Frame::Screen(bytes) => return (Writer::of(kind::SCREEN), bytes.clone()),
+            Frame::Screen { anew, bytes } => {
+                return (numbers(kind::SCREEN, &[u64::from(*anew)]), bytes.clone());
+            }
         };
         (body, Bytes::new())
     }
@@ -504,7 +511,9 @@ impl Body {
             }
             kind::LISTED => Frame::Listed(mem::take(&mut self.0).to_vec()),
             kind::LISTED_ALL => Frame::ListedAll,
-            kind::SCREEN => Frame::Screen(mem::take(&mut self.0)),
+            kind::SCREEN => {
+                Frame::Screen { anew: self.number()? != 0, bytes: mem::take(&mut self.0) }
+            }
             _ => return Some(None),
         }))
     }

@@ -21,6 +21,8 @@ use crate::session::{Cause, Loss, Size};
 use crate::time::{Time, earlier};
 
 const TAKEN_OVER: &str = "another client has gone on with the session";
+/// A terminal that has another size forgets its region. The cursor stays where it is.
+const NO_REGION: &[u8] = b"\x1b7\x1b[r\x1b8";
 const OUTPUTS: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
 
 /// What the host's end tells its owner.
@@ -106,6 +108,10 @@ struct Seat {
     mode: Mode,
     link: Link,
     cursors: [Cursor; 2],
+    /// Its terminal was brought to where the session's is, which may have had another size.
+    is_shown: bool,
+    /// Where stdout comes to what was written after the terminal had another size.
+    region_ends: Option<u64>,
     has_outcome: bool,
     is_over: bool,
 }
@@ -219,14 +225,28 @@ impl Host {
         let (wants, outputs) = (self.start.wants, cursors.each_ref().map(|cursor| cursor.next()));
         let turn = self.turn;
         link.send(&Frame::State { wants, stdin, stdin_over, outputs, started, turn });
-        let stdout = &self.outputs[0];
+        let (stdout, mut is_shown) = (&self.outputs[0], false);
         // Behind a gap it comes in any case.
-        if have.is_none() && outputs[0] >= stdout.start() {
-            stdout.screen().into_iter().for_each(|screen| link.send(&Frame::Screen(screen.into())));
+        if have.is_none()
+            && outputs[0] >= stdout.start()
+            && let Some(screen) = stdout.screen()
+        {
+            link.send(&Frame::Screen { anew: true, bytes: screen.into() });
+            is_shown = true;
         }
         self.last_seat += 1;
         let number = self.last_seat;
-        self.seats.push(Seat { number, mode, link, cursors, has_outcome: false, is_over: false });
+        let (has_outcome, is_over, region_ends) = (false, false, None);
+        self.seats.push(Seat {
+            number,
+            mode,
+            link,
+            cursors,
+            is_shown,
+            region_ends,
+            has_outcome,
+            is_over,
+        });
         if mode == Mode::Take && self.end.is_none() {
             self.alone_since = None;
         }
@@ -428,7 +448,10 @@ impl Host {
                     self.events.push_back(Event::StdinEnd);
                 }
             }
-            Frame::Resize(size) if takes => self.events.push_back(Event::Resize(size)),
+            Frame::Resize(size) if takes => {
+                seat.region_ends = seat.is_shown.then(|| self.outputs[0].total().bytes);
+                self.events.push_back(Event::Resize(size));
+            }
             Frame::Ack(stream, to) if stream.is_output() => {
                 seat.cursors[stream.output()].acknowledge(to).map_err(fault)?;
                 if takes {
@@ -469,10 +492,24 @@ impl Seat {
             is_more = false;
             for (at, stream) in OUTPUTS.into_iter().enumerate() {
                 let cursor = &mut self.cursors[at];
-                if let Some(frame) = outputs[at].next(cursor, stream, self.link.window()) {
+                if at == 0 && self.region_ends.is_some_and(|end| cursor.next() >= end) {
+                    // Not within a sequence, or a character.
+                    let place = outputs[at].next_sequence(cursor.next());
+                    self.region_ends = (place > cursor.next()
+                        || place == outputs[at].total().bytes)
+                        .then_some(place);
+                    if self.region_ends.is_none() {
+                        let bytes = Bytes::from_static(NO_REGION);
+                        self.link.send(&Frame::Screen { anew: false, bytes });
+                    }
+                }
+                let until = self.region_ends.filter(|_| at == 0).unwrap_or(u64::MAX);
+                let window = self.link.window();
+                if let Some(frame) = outputs[at].next_up_to(until, cursor, stream, window) {
                     self.link.send(&frame);
                     if let (Frame::Gap { .. }, Some(screen)) = (&frame, outputs[at].screen()) {
-                        self.link.send(&Frame::Screen(screen.into()));
+                        self.link.send(&Frame::Screen { anew: true, bytes: screen.into() });
+                        self.is_shown = true;
                     }
                     is_more = true;
                 }

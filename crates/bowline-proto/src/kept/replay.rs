@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use super::escape::ESC;
 use super::screen::Screen;
 use super::sum::Sum;
 use super::{Frame, Stream, Total};
@@ -176,6 +177,18 @@ impl Replay {
         }
     }
 
+    /// Where the next sequence of a terminal begins from an offset on, or might begin behind the end.
+    pub(super) fn next_sequence(&self, from: u64) -> u64 {
+        let behind = self.pieces.partition_point(|(at, _)| *at <= from);
+        let pieces = self.pieces.range(behind.saturating_sub(1)..);
+        let mut places = pieces.filter_map(|(at, bytes)| {
+            let skip = usize::try_from(from.saturating_sub(*at)).ok()?;
+            let place = bytes.get(skip..)?.iter().position(|byte| *byte == ESC)?;
+            Some(at + (skip + place) as u64)
+        });
+        places.next().unwrap_or(self.end)
+    }
+
     /// A cursor for a peer that has everything below an offset, and has acknowledged less of it.
     ///
     /// # Errors
@@ -185,6 +198,19 @@ impl Replay {
             return Err("the peer has more of a stream than there was");
         }
         Ok(Cursor { next: have, acknowledged: acknowledged.min(have), gap_end: 0 })
+    }
+
+    /// The next frame for a peer that lets so many bytes be sent ahead, up to an offset.
+    pub(super) fn next_up_to(
+        &self,
+        until: u64,
+        cursor: &mut Cursor,
+        stream: Stream,
+        window: u64,
+    ) -> Option<Frame> {
+        let from = cursor.acknowledged.max(cursor.gap_end);
+        let window = window.min(until.max(cursor.next).saturating_sub(from));
+        self.next(cursor, stream, window)
     }
 
     /// The next frame for a peer that lets so many bytes be sent ahead.

@@ -357,7 +357,8 @@ fn frame() -> impl Strategy<Value = Frame> {
         }),
         Just(Frame::Hello { version: 1, window: 5, instance: Some(Instance([4; 16])) }),
         Just(Frame::ListedAll),
-        prop::collection::vec(any::<u8>(), 0..900).prop_map(|bytes| Frame::Screen(bytes.into())),
+        prop::collection::vec(any::<u8>(), 0..900)
+            .prop_map(|bytes| Frame::Screen { anew: bytes.len() % 2 == 0, bytes: bytes.into() }),
     ]
 }
 
@@ -530,7 +531,7 @@ fn shown(said: &[Frame]) -> (Vec<Bytes>, Vec<u8>) {
     let (mut screens, mut output) = (Vec::new(), Vec::new());
     for frame in said {
         match frame {
-            Frame::Screen(bytes) => screens.push(bytes.clone()),
+            Frame::Screen { anew: true, bytes } => screens.push(bytes.clone()),
             Frame::Data(Stream::Stdout, _, bytes) => output.extend_from_slice(bytes),
             _ => {}
         }
@@ -557,7 +558,7 @@ fn who_has_not_seen_a_terminal_is_shown_it_first() {
         assert!(screens[0].ends_with(b"\x1b[?2004h$ ls"), "{}", screens[0].escape_ascii());
         let Frame::State { outputs, .. } = &said[1] else { panic!("{said:?}") };
         assert_eq!(*outputs, have.unwrap_or([15, 0]));
-        let place = said.iter().position(|frame| matches!(frame, Frame::Screen(_))).unwrap();
+        let place = said.iter().position(|frame| matches!(frame, Frame::Screen { .. })).unwrap();
         assert_eq!(matches!(said[place - 1], Frame::Gap { from: 0, to: 15, .. }), have.is_some());
     }
     // Whoever has seen it goes on.
@@ -581,6 +582,31 @@ fn behind_a_gap_a_terminal_is_in_the_right_modes() {
     }
 }
 
+/// A terminal forgets its region with its size; here its size was another one all the time.
+#[test]
+fn a_region_of_another_size_ends_with_what_was_written_in_it() {
+    let (mut host, now) = (terminal(), Time::ZERO);
+    stdout(&mut host, b"\x1b[1;24r");
+    for _ in 0..100 {
+        stdout(&mut host, &[b'x'; 1000]);
+    }
+    let (seat, said) = resume(&mut host, Some([0; 2]), 0);
+    let seat = seat.unwrap();
+    let at = said.len();
+    stdout(&mut host, b"before");
+    host.receive(now, seat, bytes_of(&[Frame::Resize(Size { width: 80, height: 30 })]));
+    while let Next::Event(_) = host.poll(now) {}
+    stdout(&mut host, b"more\x1b[H behind");
+    while let Next::Event(_) = host.poll(now) {}
+    let said = frames(host.outbox(seat).unwrap());
+    let place = |is: &dyn Fn(&Frame) -> bool| said.iter().position(is);
+    let reset = place(&|frame| matches!(frame, Frame::Screen { anew: false, .. })).unwrap();
+    let data = |text: &'static [u8]| {
+        place(&|frame| matches!(frame, Frame::Data(_, _, bytes) if bytes.ends_with(text))).unwrap()
+    };
+    assert!(at > 0 && data(b"more") < reset && reset < data(b"behind"), "{said:?}");
+}
+
 #[test]
 fn without_a_terminal_there_is_no_screen() {
     let mut host = Host::new(Time::ZERO, start(1), REPLAY_BYTES);
@@ -595,7 +621,8 @@ fn without_a_terminal_there_is_no_screen() {
 /// What a client says once it is shown a screen, and 100 ms later.
 fn sizes_behind_a_screen(mode: Mode, size: Option<Size>) -> [Vec<Size>; 2] {
     let screen = Bytes::from_static(b"\x1b[m");
-    let mut client = resumed(mode, size, [5, 0], Frame::Screen(screen.clone()));
+    let shown = Frame::Screen { anew: true, bytes: screen.clone() };
+    let mut client = resumed(mode, size, [5, 0], shown);
     assert!(matches!(client.poll(Time::ZERO), Next::Event(ClientEvent::Up(_))));
     assert_eq!(client.poll(Time::ZERO), Next::Event(ClientEvent::Screen(screen)));
     let Next::Idle(Some(due)) = client.poll(Time::ZERO) else { panic!("nothing is due") };

@@ -234,6 +234,35 @@ fn has(program: &str) -> bool {
 }
 
 #[test]
+fn an_editor() {
+    if !has("vim") {
+        return;
+    }
+    let part = Part {
+        command: &["vim", "-u", "NONE", "-N", "-c", "set mouse=a ruler", "text"],
+        ready: "line 20",
+        keys: ":7\r:source burst.vim\r",
+        begun: ":source burst.vim",
+        bursts: &|_| (),
+        leaves: Leaves::Killed,
+    };
+    let prepare = |place: &Place| {
+        let lines: String = (1..=300).map(|line| format!("line {line}\n")).collect();
+        place.write("text", &lines);
+        place.write(
+            "burst.vim",
+            "while !filereadable('go') | sleep 20m | endwhile\n\
+             for i in range(3000) | redraw! | endfor\n\
+             call setline(9, 'changed') | redraw! | call writefile([], 'done')\n",
+        );
+    };
+    compare(&part, &prepare, &|seen| {
+        // It is hidden until the editor waits for keys.
+        seen.contents.contains("changed") && !seen.is_cursor_hidden
+    });
+}
+
+#[test]
 fn a_pager() {
     if !has("less") {
         return;
