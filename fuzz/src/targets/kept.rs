@@ -51,7 +51,7 @@ fn frames(pieces: Vec<BytesMut>) -> Vec<Frame> {
     for frame in &all {
         let (mut outbox, mut again) = (Outbox::new(), Reader::default());
         frame.write(&mut outbox);
-        again.receive(outbox.chunks().flatten().copied().collect::<Vec<_>>()[..].into());
+        again.receive(outbox.chunks().flatten().copied().collect::<Vec<_>>());
         assert_eq!(again.frame(), Ok(Some(frame.clone())), "what was written is not read");
     }
     all

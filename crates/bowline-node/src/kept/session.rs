@@ -178,7 +178,7 @@ impl KeptSession {
             while let Some(incoming) = seat.line.next() {
                 match incoming {
                     _ if seat.over.is_some() => {}
-                    Incoming::Bytes(bytes) => self.host.receive(now, seat.number, bytes.into()),
+                    Incoming::Bytes(bytes) => self.host.receive(now, seat.number, bytes),
                     Incoming::Closed(_) => self.host.receive_end(seat.number),
                 }
             }

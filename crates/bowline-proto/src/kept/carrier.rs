@@ -91,7 +91,7 @@ impl Carried {
             Carrier::Bytes(wire) => {
                 while let Some(incoming) = wire.poll() {
                     match incoming {
-                        Incoming::Bytes(bytes) => self.client.receive(now, bytes.into()),
+                        Incoming::Bytes(bytes) => self.client.receive_shared(now, bytes),
                         Incoming::Closed(closed) => {
                             self.is_closed = matches!(closed, Closed::CloseFrame { .. });
                             self.client.receive_end(now);
@@ -103,7 +103,7 @@ impl Carried {
                 while let Next::Event(event) = session.poll(now) {
                     match event {
                         SessionEvent::Data(Channel::Stdout, bytes) => {
-                            self.client.receive(now, bytes.into());
+                            self.client.receive_shared(now, bytes);
                         }
                         SessionEvent::Data(_, bytes) => {
                             let room = REASON_BYTES.saturating_sub(self.errors.len());

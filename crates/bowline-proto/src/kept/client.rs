@@ -573,6 +573,14 @@ impl Client {
         }
     }
 
+    /// As [`receive`](Machine::receive), for bytes that came in something else and have other
+    /// owners.
+    pub(super) fn receive_shared(&mut self, now: Time, input: Bytes) {
+        if let Phase::Up(link) | Phase::Greeting(link, _) = &mut self.phase {
+            link.receive(now, input);
+        }
+    }
+
     fn is_given_up(&self, now: Time) -> bool {
         now.since(self.since) >= self.give_up_after && now > self.since
     }
@@ -582,9 +590,7 @@ impl Machine for Client {
     type Event = Event;
 
     fn receive(&mut self, now: Time, input: BytesMut) {
-        if let Phase::Up(link) | Phase::Greeting(link, _) = &mut self.phase {
-            link.receive(now, input);
-        }
+        self.receive_shared(now, input.freeze());
     }
 
     fn receive_end(&mut self, _now: Time) {

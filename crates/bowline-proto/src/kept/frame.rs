@@ -352,7 +352,8 @@ pub type Flow = Result<Option<Frame>, &'static str>;
 /// Bytes to frames. DATA comes in as many pieces as it was read in.
 #[derive(Default)]
 pub struct Reader {
-    input: BytesMut,
+    /// Shared with whoever read it: most of it is data, which goes on as it is.
+    input: Bytes,
     /// What is left of the bytes of DATA, and where they belong.
     data: Option<(Stream, u64, usize)>,
     /// What is wrong with what came.
@@ -368,14 +369,19 @@ impl fmt::Debug for Reader {
 
 impl Reader {
     /// Takes the next bytes.
-    pub fn receive(&mut self, input: BytesMut) {
+    pub fn receive(&mut self, input: impl Into<Bytes>) {
         if self.fault.is_some() {
             return;
         }
+        let input = input.into();
         if self.input.is_empty() {
             self.input = input;
         } else {
-            self.input.extend_from_slice(&input);
+            // What is left of a frame that is not complete. The second time this is its only owner,
+            // and no byte of it is moved.
+            let mut joined = BytesMut::from(mem::take(&mut self.input));
+            joined.extend_from_slice(&input);
+            self.input = joined.freeze();
         }
     }
 
@@ -390,7 +396,7 @@ impl Reader {
         let next = self.next_frame();
         if let Err(fault) = next {
             self.fault = Some(fault);
-            self.input = BytesMut::new();
+            self.input = Bytes::new();
         }
         next
     }
@@ -402,7 +408,7 @@ impl Reader {
                     self.data = Some((stream, offset, left));
                     return Ok(None);
                 }
-                let bytes = self.input.split_to(left.min(self.input.len())).freeze();
+                let bytes = self.input.split_to(left.min(self.input.len()));
                 if bytes.len() < left {
                     self.data = Some((stream, offset + bytes.len() as u64, left - bytes.len()));
                 }
@@ -427,7 +433,7 @@ impl Reader {
                 return Ok(None);
             }
             self.input.advance(head + kind_bytes);
-            let body = self.input.split_to(length - kind_bytes).freeze();
+            let body = self.input.split_to(length - kind_bytes);
             if let Some(frame) = Body(body).frame(kind).ok_or("a frame's body is not complete")? {
                 return Ok(Some(frame));
             }

@@ -100,7 +100,7 @@ impl Machine for Greeting {
     type Event = Asked;
 
     fn receive(&mut self, now: Time, input: BytesMut) {
-        self.link.receive(now, input);
+        self.link.receive(now, input.freeze());
     }
 
     fn receive_end(&mut self, _now: Time) {

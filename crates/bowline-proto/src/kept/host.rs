@@ -6,7 +6,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use serde::Serialize;
 
 use super::arrivals::Arrivals;
@@ -263,9 +263,9 @@ impl Host {
     }
 
     /// Takes bytes of a seat's connection.
-    pub fn receive(&mut self, now: Time, seat: u32, input: BytesMut) {
+    pub fn receive(&mut self, now: Time, seat: u32, input: impl Into<Bytes>) {
         if let Some(seat) = self.seat(seat).filter(|seat| !seat.is_over) {
-            seat.link.receive(now, input);
+            seat.link.receive(now, input.into());
         }
     }
 

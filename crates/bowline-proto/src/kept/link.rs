@@ -1,6 +1,6 @@
 //! One connection of a kept session: its frames, its pings, and its silence.
 
-use bytes::BytesMut;
+use bytes::Bytes;
 
 use super::{Frame, Instance, Reader};
 use crate::limits::{
@@ -46,7 +46,7 @@ impl Link {
         frame.write(&mut self.outbox);
     }
 
-    pub(super) fn receive(&mut self, now: Time, input: BytesMut) {
+    pub(super) fn receive(&mut self, now: Time, input: Bytes) {
         self.heard = now;
         self.reader.receive(input);
     }

@@ -177,7 +177,8 @@ impl Replay {
         }
     }
 
-    /// Where the next sequence of a terminal begins from an offset on, or might begin behind the end.
+    /// Where the next sequence of a terminal begins from an offset on, or might begin behind the
+    /// end.
     pub(super) fn next_sequence(&self, from: u64) -> u64 {
         let behind = self.pieces.partition_point(|(at, _)| *at <= from);
         let pieces = self.pieces.range(behind.saturating_sub(1)..);
