@@ -63,7 +63,9 @@ impl Pair {
 
 fn start_node(bowline: &Path, pod: &Path, port: u16) -> Server {
     let mut node = Command::new(bowline);
-    node.args(["node", "--runtime", "process", "-v=2", "--port", &port.to_string(), "-f"]);
+    node.args(["node", "--runtime", "process", "-v=2", "--port", &port.to_string()]);
+    // All sessions are in its one container.
+    node.arg("--max-kept-sessions-per-container=1024").arg("-f");
     Server::start(node.arg(pod))
 }
 

@@ -41,14 +41,18 @@ pub struct Ends {
 
 impl Ends {
     /// Polls for the next input; none is its end, and where there is no input nothing ever comes.
-    pub(crate) fn poll_stdin(&mut self, cx: &mut Context<'_>) -> Poll<Result<BytesMut, EndError>> {
+    /// `message_bytes` is one message's worth: the session masks it in place and never copies it.
+    pub(crate) fn poll_stdin(
+        &mut self,
+        cx: &mut Context<'_>,
+        message_bytes: usize,
+    ) -> Poll<Result<BytesMut, EndError>> {
         let Some(stdin) = &mut self.stdin else { return Poll::Pending };
-        // One message's worth: the session masks it in place and never copies it.
-        let mut bytes = BytesMut::with_capacity(limits::MESSAGE_BYTES);
-        let mut limited = bytes::BufMut::limit(&mut bytes, limits::MESSAGE_BYTES);
+        let mut bytes = BytesMut::with_capacity(message_bytes);
+        let mut limited = bytes::BufMut::limit(&mut bytes, message_bytes);
         match tokio_util::io::poll_read_buf(Pin::new(stdin), cx, &mut limited) {
             Poll::Pending => Poll::Pending,
-            Poll::Ready(Ok(_)) => Poll::Ready(Ok(compacted(bytes, limits::MESSAGE_BYTES))),
+            Poll::Ready(Ok(_)) => Poll::Ready(Ok(compacted(bytes, message_bytes))),
             Poll::Ready(Err(error)) => Poll::Ready(Err(EndError::Read(error))),
         }
     }
@@ -330,7 +334,7 @@ impl Running {
         if self.stdin != Stdin::Open || self.ended.is_some() || waiting >= limits::OUTBOX_BYTES {
             return Poll::Pending;
         }
-        self.ends.poll_stdin(cx)
+        self.ends.poll_stdin(cx, limits::MESSAGE_BYTES)
     }
 }
 

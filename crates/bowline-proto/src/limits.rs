@@ -132,6 +132,10 @@ pub const CRI_PORTS: usize = 1024;
 /// streams are not held up for long.
 pub const KEPT_PIECE_BYTES: usize = 64 * 1024;
 
+/// How much of its input the client of a kept session reads at once: with the head of a DATA frame
+/// it is one message, and no second one has what is left over.
+pub const KEPT_INPUT_BYTES: usize = MESSAGE_BYTES - 32;
+
 /// The most bytes in one DATA frame that are taken. They are given as they come, so it costs
 /// nothing.
 pub const KEPT_DATA_BYTES: usize = 16 * 1024 * 1024;
@@ -166,11 +170,19 @@ pub const KEPT_TAIL_BYTES: usize = 16 * 1024;
 /// anew. A program that looks at its size now and then has to see it, and a person hardly.
 pub const KEPT_REDRAW_WITHIN: Duration = Duration::from_millis(100);
 
-/// How many bytes of a kept session are acknowledged at once.
-pub const KEPT_ACK_BYTES: u64 = 64 * 1024;
+/// How many bytes of a kept session are acknowledged at once: a quarter of the window. Each
+/// acknowledgement is a message of its own through every hop, which costs as much as 20 KB of data.
+pub const KEPT_ACK_BYTES: u64 = KEPT_WINDOW_BYTES / 4;
 
 /// How long fewer bytes may wait for their acknowledgement.
 pub const KEPT_ACK_WITHIN: Duration = Duration::from_millis(500);
+
+/// From how many bytes on they wait less, because a peer that has little room for what is not
+/// acknowledged may stand still.
+pub const KEPT_ACK_SOON_BYTES: u64 = 16 * 1024;
+
+/// How long these wait.
+pub const KEPT_ACK_SOON: Duration = Duration::from_millis(20);
 
 /// How long a peer of a kept session may be silent before it is pinged.
 pub const KEPT_PING_EVERY: Duration = Duration::from_secs(5);

@@ -14,6 +14,7 @@ use bowline_io::record::{self, Pending};
 use bowline_proto::kept::{
     Carried, Client as Session, ClientEvent as Event, Connected, Gap, Leave, Retry, Stream,
 };
+use bowline_proto::limits::KEPT_INPUT_BYTES;
 use bowline_proto::session::{Cause, Loss, Size, Status};
 use bowline_proto::{Machine, Next, Time};
 use bytes::BytesMut;
@@ -402,7 +403,7 @@ impl drive::Ends<Carried> for Running {
         if self.end.is_some() || self.stdin_over || !carried.client().has_room() {
             return Poll::Pending;
         }
-        self.ends.poll_stdin(cx).map(|read| {
+        self.ends.poll_stdin(cx, KEPT_INPUT_BYTES).map(|read| {
             let bytes = read.as_ref().map_or(0, BytesMut::len);
             (read.map(Act::Input), bytes)
         })

@@ -4,8 +4,10 @@ use bytes::{Buf, Bytes};
 
 use super::sum::Sum;
 use super::{Frame, Stream, Total};
-use crate::limits::{KEPT_ACK_BYTES, KEPT_ACK_WITHIN, KEPT_WINDOW_BYTES};
-use crate::time::Time;
+use crate::limits::{
+    KEPT_ACK_BYTES, KEPT_ACK_SOON, KEPT_ACK_SOON_BYTES, KEPT_ACK_WITHIN, KEPT_WINDOW_BYTES,
+};
+use crate::time::{Time, earlier};
 
 /// One stream of the peer's.
 #[derive(Debug)]
@@ -122,9 +124,13 @@ impl Arrivals {
     }
 
     fn due_within(&mut self, now: Time) {
-        if self.acknowledged() > self.told {
-            self.due.get_or_insert(now + KEPT_ACK_WITHIN);
-        }
+        let waiting = self.acknowledged().saturating_sub(self.told);
+        let within = match waiting {
+            0 => return,
+            KEPT_ACK_SOON_BYTES.. => KEPT_ACK_SOON,
+            _ => KEPT_ACK_WITHIN,
+        };
+        self.due = earlier(self.due, Some(now + within));
     }
 
     /// What can be acknowledged: the end as well once all was taken.
@@ -186,6 +192,8 @@ impl Arrivals {
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec;
+
     use super::*;
 
     const OUT: Stream = Stream::Stdout;
@@ -212,5 +220,25 @@ mod tests {
         assert_eq!(arrivals.deadline(), None);
         arrivals.took(now, 60);
         assert_eq!(arrivals.deadline(), Some(now + KEPT_ACK_WITHIN));
+    }
+
+    #[test]
+    fn the_more_was_taken_the_sooner_the_peer_is_told() {
+        let now = Time::ZERO;
+        let soon = KEPT_ACK_SOON_BYTES;
+        for (bytes, due) in
+            [(1, KEPT_ACK_WITHIN), (soon - 1, KEPT_ACK_WITHIN), (soon, KEPT_ACK_SOON)]
+        {
+            let mut arrivals = Arrivals::new();
+            arrivals.data(0, vec![0; usize::try_from(bytes).unwrap()].into()).unwrap();
+            arrivals.took(now, bytes);
+            assert_eq!(arrivals.deadline(), Some(now + due));
+            assert_eq!(arrivals.acknowledge(now, OUT), None);
+            assert_eq!(arrivals.acknowledge(now + due, OUT), Some(Frame::Ack(OUT, bytes)));
+        }
+        let mut arrivals = Arrivals::new();
+        arrivals.data(0, vec![0; usize::try_from(KEPT_ACK_BYTES).unwrap()].into()).unwrap();
+        arrivals.took(now, KEPT_ACK_BYTES);
+        assert_eq!(arrivals.acknowledge(now, OUT), Some(Frame::Ack(OUT, KEPT_ACK_BYTES)));
     }
 }

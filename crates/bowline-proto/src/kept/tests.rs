@@ -11,6 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::*;
+use crate::limits::{KEPT_INPUT_BYTES, MESSAGE_BYTES};
 use crate::machine::{Machine, Next};
 use crate::outbox::Outbox;
 use crate::session::{Outcome, Size, Status, Wants};
@@ -580,6 +581,15 @@ fn behind_a_gap_a_terminal_is_in_the_right_modes() {
     for set in [&b"\x1b[?1049h"[..], b"\x1b[?1h"] {
         assert!(modes.windows(set.len()).any(|part| part == set), "{}", modes.escape_ascii());
     }
+}
+
+/// Each message costs every hop as much as many bytes.
+#[test]
+fn input_that_is_read_at_once_is_one_message() {
+    let input = Bytes::from(std::vec![0; KEPT_INPUT_BYTES]);
+    let mut outbox = Outbox::new();
+    Frame::Data(Stream::Stdin, 1 << 62, input).write(&mut outbox);
+    assert!(outbox.len() <= MESSAGE_BYTES, "{} bytes", outbox.len());
 }
 
 /// A terminal forgets its region with its size; here its size was another one all the time.
