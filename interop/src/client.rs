@@ -1,7 +1,7 @@
 //! A client program, where it looks, and which pod: to processes and what they leave behind.
 
 use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
@@ -83,6 +83,21 @@ impl Client {
     pub fn named(&self, more: &str) -> Client {
         let mut client = self.clone();
         client.name = format!("{}, {more}", self.name);
+        client
+    }
+
+    /// The same client, for which the server is at another address: with a kubeconfig that is
+    /// written to a file.
+    ///
+    /// # Panics
+    /// If its own kubeconfig cannot be read, or another one not be written.
+    #[must_use]
+    pub fn at(&self, address: &str, instead_of: &str, file: &Path) -> Client {
+        let mut client = self.clone();
+        let text = std::fs::read_to_string(&self.words[2]).expect("the kubeconfig can be read");
+        let text = text.replace(instead_of, address);
+        std::fs::write(file, text).expect("a kubeconfig can be written");
+        client.words[2] = file.display().to_string();
         client
     }
 

@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use sha2::{Digest, Sha256};
 
 use crate::client::{Client, Input, Left, left_within};
+use crate::relay::{Cut, Relay};
 
 /// A copy of a GiB in a debug build may take this long.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -270,4 +271,46 @@ pub fn keeps_much(client: &Client, pod: &str, mib: u64, files: usize) {
     same(&place.here("back"), &expected);
     let remove = ["rm", "-rf", &place.path_there("tree")];
     assert!(client.run(&[], &remove, Input::Nothing).status.success());
+}
+
+/// What comes through a relay before it cuts a connection, both ways together.
+const CUT_EVERY: u64 = 5_000_000;
+/// What goes through it each way.
+const CUT_BYTES: u64 = 50_000_000;
+
+/// 50 MB into a pod and out of it, through a relay to the server at this address that cuts each
+/// connection after 5 MB: by a client that gets these flags, may not begin again, and says of each
+/// cut that it went on. Behind each copy `look` gets what it was.
+pub fn over_cut_connections(
+    direct: &Client,
+    pod: &str,
+    address: &str,
+    flags: &[&str],
+    mut look: impl FnMut(&str),
+) {
+    let cut = Cut { after: CUT_EVERY, resets: false };
+    let relay = Relay::start(address.to_owned(), move || Some(cut));
+    let place = Place::new(direct, pod);
+    let client = direct.at(&relay.address, address, &place.here("kubeconfig"));
+    noise_file(&place.here("file"), CUT_BYTES);
+    let copies =
+        [(place.text("file"), place.there("there")), (place.there("there"), place.text("back"))];
+    for (source, target) in copies {
+        let before = relay.cuts();
+        let words = [&[&*source, &*target, "--retries=0", "--verify"], flags].concat();
+        let left = client.copy(&words);
+        let name = format!("{}: {source} to {target}", client.name);
+        assert!(left.status.success(), "{name}: {left:?}");
+        let cuts = relay.cuts() - before;
+        assert!(cuts >= CUT_BYTES / CUT_EVERY - 1, "{name}: {cuts} cuts");
+        let count = |words| left.stderr.lines().filter(|line| line.starts_with(words)).count();
+        let said = [count("The connection is lost: "), count("The session goes on after ")];
+        assert!(said.iter().all(|said| *said as u64 >= cuts - 1), "{name}: {cuts}: {left:?}");
+        assert_eq!(left.stderr.lines().count(), said[0] + said[1], "{name}: {left:?}");
+        println!("{name}: {cuts} cuts");
+        look(&name);
+    }
+    assert!(contents(&place.here("file")) == contents(&place.here("back")), "{}", client.name);
+    let remove = ["rm", "-rf", &place.path_there("")];
+    assert!(direct.run(&[], &remove, Input::Nothing).status.success());
 }

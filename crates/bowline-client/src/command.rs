@@ -316,6 +316,7 @@ mod tests {
         is_send(command().status());
         is_send(command().output());
         is_send(async { command().spawn().await?.wait_with_output().await });
+        is_send(command().keep().run());
         is_send(client.port_forward("p").open());
     }
 }

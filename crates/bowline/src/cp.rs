@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bowline_archive::unpack::UnpackError;
 use bowline_client::Outcome;
-use bowline_client::copy::{self, Container, CopyError, Limits, Options};
+use bowline_client::copy::{self, Container, CopyError, Keep, Limits, Options, Watcher};
 use bowline_io::shutdown::Hangup;
 use bowline_io::text::{go_error, sanitized};
 use bowline_kube::{container, target};
@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::args::cp::{Cp, Spec};
 use crate::cluster_access::{self, ClusterAccess};
+use crate::keep;
 use crate::memory;
 use crate::outcome::{self, Exit};
 use crate::print;
@@ -37,9 +38,11 @@ async fn copied(asked: &Cp, program: &str) -> Result<Exit, Exit> {
     let verbose = Arc::new(Verbose::new(asked.global.verbosity));
     let cluster = cluster_access::of(&asked.global, program, verbose.clone()).await?;
     let shown = Arc::new(ProgressDisplay::new(asked.progress));
+    let kept = kept(asked, &shown)?;
     let stop = CancellationToken::new();
     let stopped = stop_at_signals(stop.clone())?;
-    let copy = copy(asked, &cluster, &verbose, shown.clone(), &stop);
+    let find = Find { asked, cluster: &cluster, verbose: &verbose, kept: kept.as_ref() };
+    let copy = copy(&find, shown.clone(), &stop);
     let result = tokio::select! {
         biased;
         result = copy => result,
@@ -49,6 +52,9 @@ async fn copied(asked: &Cp, program: &str) -> Result<Exit, Exit> {
         }
     };
     shown.finish();
+    if let Some(kept) = kept {
+        kept.settled().await;
+    }
     if let Err(Failure::Copy(CopyError::Stopped)) = result
         && let Ok(signal) = stopped.await
     {
@@ -94,13 +100,28 @@ fn stop_at_signals(stop: CancellationToken) -> Result<oneshot::Receiver<i32>, Ex
     Ok(first)
 }
 
+/// How commands are kept, if they are. What happens to their connections is said.
+fn kept(asked: &Cp, shown: &Arc<ProgressDisplay>) -> Result<Option<Keep>, Exit> {
+    let Some(wanted) = &asked.keep else { return Ok(None) };
+    let shown = shown.clone();
+    let kept = Keep::new().keep_for(wanted.keep_for).on_change(move |change| {
+        if let Some(words) = keep::words(&change) {
+            shown.note(&words);
+        }
+    });
+    let program = keep::hold_program(wanted.program.as_deref())?;
+    Ok(Some(match program {
+        Some(program) => kept.program(program),
+        None => kept,
+    }))
+}
+
 async fn copy(
-    asked: &Cp,
-    cluster: &ClusterAccess,
-    verbose: &Arc<Verbose>,
+    find: &Find<'_>,
     shown: Arc<ProgressDisplay>,
     stop: &CancellationToken,
 ) -> Result<(), Failure> {
+    let asked = find.asked;
     let limits = Limits {
         bytes: asked.max_bytes.unwrap_or(Limits::default().bytes),
         entries: asked.max_entries.unwrap_or(Limits::default().entries),
@@ -111,11 +132,11 @@ async fn copy(
     options.verify = asked.verify;
     options.symlinks = asked.symlinks;
     options.limits = limits;
-    let find = async {
-        let source = find(asked, cluster, verbose, &asked.source).await?;
-        Ok::<_, Exit>((source, find(asked, cluster, verbose, &asked.target).await?))
+    let sides = async {
+        let source = find.side(&asked.source).await?;
+        Ok::<_, Exit>((source, find.side(&asked.target).await?))
     };
-    let Some(found) = stop.run_until_cancelled(find).await else {
+    let Some(found) = stop.run_until_cancelled(sides).await else {
         return Err(Failure::Copy(CopyError::Stopped));
     };
     let copied = match found.map_err(Failure::Before)? {
@@ -139,26 +160,37 @@ enum Side<'a> {
     Pod(Box<Container>, &'a str),
 }
 
-/// The container that one end of the copy is in, if it is in one.
-async fn find<'a>(
-    asked: &Cp,
-    cluster: &ClusterAccess,
-    verbose: &Arc<Verbose>,
-    spec: &'a Spec,
-) -> Result<Side<'a>, Exit> {
-    let (namespace, name, path) = match spec {
-        Spec::Local(path) => return Ok(Side::Local(path)),
-        Spec::Remote { namespace, pod, path } => (namespace, pod, path),
-    };
-    let namespace = namespace.as_ref().unwrap_or(&cluster.namespace);
-    let pod = target::pod(&cluster.api, namespace, name).await?;
-    let choice = container::choose(&pod, asked.container.as_deref()).map_err(Exit::refused)?;
-    if let Some(notice) = choice.notice {
-        print::line(notice);
+/// What the ends of the copy are found by.
+struct Find<'a> {
+    asked: &'a Cp,
+    cluster: &'a ClusterAccess,
+    verbose: &'a Arc<Verbose>,
+    kept: Option<&'a Keep>,
+}
+
+impl Find<'_> {
+    /// The container that one end of the copy is in, if it is in one.
+    async fn side<'a>(&self, spec: &'a Spec) -> Result<Side<'a>, Exit> {
+        let Find { asked, cluster, verbose, kept } = self;
+        let (namespace, name, path) = match spec {
+            Spec::Local(path) => return Ok(Side::Local(path)),
+            Spec::Remote { namespace, pod, path } => (namespace, pod, path),
+        };
+        let namespace = namespace.as_ref().unwrap_or(&cluster.namespace);
+        let pod = target::pod(&cluster.api, namespace, name).await?;
+        let choice = container::choose(&pod, asked.container.as_deref()).map_err(Exit::refused)?;
+        if let Some(notice) = choice.notice {
+            print::line(notice);
+        }
+        remote::refuse_completed(&pod, "exec into")?;
+        let client = cluster.client(remote::WEBSOCKETS, &asked.global, verbose);
+        let container = client.namespace(namespace).container(name).name(choice.name);
+        let container = match kept {
+            Some(kept) => container.keep((*kept).clone()),
+            None => container,
+        };
+        Ok(Side::Pod(Box::new(container), path))
     }
-    remote::refuse_completed(&pod, "exec into")?;
-    let client = cluster.client(remote::WEBSOCKETS, &asked.global, verbose).namespace(namespace);
-    Ok(Side::Pod(Box::new(client.container(name).name(choice.name)), path))
 }
 
 fn end_of(result: Result<(), Failure>, asked: &Cp, server: &str, program: &str) -> Exit {

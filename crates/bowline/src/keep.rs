@@ -146,25 +146,31 @@ fn signals(which: Arc<AtomicI32>) -> std::io::Result<impl Future<Output = ()>> {
 
 /// Says on stderr what happens to the session.
 fn said(quiet: bool) -> impl Fn(Change) + Send + Sync {
-    move |change| match change {
-        Change::Gap(stream, bytes) => {
-            let name = if stream == Stream::Stderr { "stderr" } else { "stdout" };
-            print::line(format_args!("{bytes} bytes of {name} are missing here."));
-        }
-        _ if quiet => {}
-        Change::Lost(loss) => {
-            print::line(format_args!("The connection is lost: {loss}. The command runs on."));
-        }
-        Change::StillLost(_) => {}
-        Change::Restored(away) => {
-            print::line(format_args!("The session goes on after {}.", seconds(away)));
-        }
-        Change::Up { started: false, outputs: [stdout, stderr] } => {
-            print::line(format_args!(
+    move |change| {
+        let words = match change {
+            Change::Gap(..) => words(&change),
+            _ if quiet => None,
+            Change::Up { started: false, outputs: [stdout, stderr] } => Some(format!(
                 "The session goes on at byte {stdout} of stdout and {stderr} of stderr."
-            ));
+            )),
+            _ => words(&change),
+        };
+        if let Some(words) = words {
+            print::line(words);
         }
-        _ => {}
+    }
+}
+
+/// What is said of a session that goes on, or has lost something.
+pub fn words(change: &Change) -> Option<String> {
+    match change {
+        Change::Gap(stream, bytes) => {
+            let name = if *stream == Stream::Stderr { "stderr" } else { "stdout" };
+            Some(format!("{bytes} bytes of {name} are missing here."))
+        }
+        Change::Lost(loss) => Some(format!("The connection is lost: {loss}. The command runs on.")),
+        Change::Restored(away) => Some(format!("The session goes on after {}.", seconds(*away))),
+        _ => None,
     }
 }
 

@@ -9,7 +9,7 @@ use bowline_interop::cluster::{Cluster, PODS};
 use crate::cri::{face, in_the_kubelets_place};
 use crate::kept_job::Keeper;
 use crate::kept_strikes::{Way, run};
-use crate::{kept_ends, kept_many, kept_resumed};
+use crate::{kept_copies, kept_ends, kept_many, kept_resumed};
 
 /// A node takes kept sessions over WebSocket alone.
 const OVER_WEBSOCKET: [(&str, bool); 2] = [(PODS[0], false), (PODS[1], false)];
@@ -61,6 +61,19 @@ fn killed_clients_are_followed_by_others_before_our_node() {
     let cluster = Cluster::up(&[]);
     let node = in_the_kubelets_place(&cluster, &[]);
     are_resumed(&cluster, Keeper::Node);
+    drop(node);
+}
+
+#[test]
+fn copies_outlive_their_connections_in_any_cluster() {
+    kept_copies::check(&Cluster::shared(), Keeper::Program);
+}
+
+#[test]
+fn copies_outlive_their_connections_before_our_node() {
+    let cluster = Cluster::up(&[]);
+    let node = in_the_kubelets_place(&cluster, &[]);
+    kept_copies::check(&cluster, Keeper::Node);
     drop(node);
 }
 

@@ -35,6 +35,7 @@ mod gateway_identity;
 mod gateway_nodes;
 mod gateway_plain;
 mod gateway_restarts;
+mod kept_copies;
 mod kept_ends;
 mod kept_job;
 mod kept_many;

@@ -7,9 +7,10 @@ use bowline_io::record::{End, Pending, Record};
 use bowline_proto::session::Outcome;
 use tokio_util::sync::CancellationToken;
 
-use super::{CopyError, Options, Remote, Sink, Stdin, Watcher, download, upload};
+use super::{CopyError, Keep, Options, Remote, Sink, Stdin, Watcher, download, upload};
 use crate::client::Client;
 use crate::error::Error;
+use crate::kept::Found;
 use crate::session::{Ended, Ends};
 
 /// A container of a pod. To be copied from or to, it must have `tar` and `sh`.
@@ -18,6 +19,9 @@ pub struct Container {
     client: Client,
     pod: String,
     name: Option<String>,
+    keep: Option<Keep>,
+    /// Where commands of this container are kept.
+    found: Found,
 }
 
 impl Container {
@@ -25,6 +29,18 @@ impl Container {
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Container {
         self.name = Some(name.into());
+        self.found = Found::default();
+        self
+    }
+
+    /// Lets each command survive its connections: one that is lost is made again, and the command
+    /// goes on. What is lost all the same is a loss as without it.
+    ///
+    /// A command that is not waited for any more is hung up by a task of its own, for which
+    /// [`Keep::settled`] waits; where it cannot be told, it is hung up within [`Keep::keep_for`].
+    #[must_use]
+    pub fn keep(mut self, keep: Keep) -> Container {
+        self.keep = Some(keep);
         self
     }
 }
@@ -37,11 +53,14 @@ impl Remote for Container {
         stdout: Sink,
         stderr: Sink,
     ) -> Result<Ended, Error> {
-        let ends = Ends { stdin, stdout, stderr, ..Ends::default() };
-        let command = self.client.inside().exec(&self.pod, words).ends(ends);
-        match &self.name {
-            Some(name) => command.container(name).run().await,
-            None => command.run().await,
+        let command = self.client.inside().exec(&self.pod, words);
+        let command = match &self.name {
+            Some(name) => command.container(name),
+            None => command,
+        };
+        match &self.keep {
+            Some(keep) => keep.run(command, &self.found, (stdin, stdout, stderr)).await,
+            None => command.ends(Ends { stdin, stdout, stderr, ..Ends::default() }).run().await,
         }
     }
 }
@@ -51,7 +70,8 @@ impl Client {
     /// [`between()`](super::between()). [`Container::name`] says which one.
     #[must_use]
     pub fn container(&self, pod: impl Into<String>) -> Container {
-        Container { client: self.clone(), pod: pod.into(), name: None }
+        let (name, keep, found) = (None, None, Found::default());
+        Container { client: self.clone(), pod: pod.into(), name, keep, found }
     }
 
     /// Returns a copy of what is at `source` in a pod to the local path `target`, to be run. A
@@ -141,7 +161,13 @@ impl Copy {
 
     /// Sets the container's name. Without one, the server takes the pod's only container.
     pub fn container(mut self, name: impl Into<String>) -> Copy {
-        self.container.name = Some(name.into());
+        self.container = self.container.name(name);
+        self
+    }
+
+    /// Lets each command of the copy survive its connections; see [`Container::keep`].
+    pub fn keep(mut self, keep: Keep) -> Copy {
+        self.container = self.container.keep(keep);
         self
     }
 
@@ -183,12 +209,15 @@ impl Copy {
                 upload(&container, &local_path, &remote_path, &options, watcher, &stop).await
             }
         };
+        if let Some(keep) = &container.keep {
+            keep.settled().await;
+        }
         running.end(end_of(&copied), None);
         copied
     }
 
     fn admitted(&self) -> Result<Pending, CopyError> {
-        let Container { client, pod, name } = &self.container;
+        let Container { client, pod, name, .. } = &self.container;
         let container = name.clone().unwrap_or_default();
         let pending = client.admit(Record { container, ..client.record("cp", pod) });
         pending.map_err(|error| CopyError::Exec(error.into()))

@@ -3,7 +3,8 @@
 //! A copy is complete if the archive's end was seen *and* the remote command has succeeded *and*
 //! both sides have the same names, kinds and sizes. Until then it is in a staging directory beside
 //! the target or in it, and gets the target's name at the end. After a lost connection it is
-//! retried as often as [`Options::retries`] says, and continues where it was.
+//! retried as often as [`Options::retries`] says, and continues where it was. With a [`Keep`] its
+//! commands outlive their connections, and only what is lost for good is retried.
 
 mod attempts;
 mod between;
@@ -13,6 +14,7 @@ mod compare;
 mod container;
 mod download;
 mod error;
+mod keep;
 mod listing;
 mod query;
 mod scripts;
@@ -30,6 +32,7 @@ pub use self::between::between;
 pub use self::container::{Container, Copy};
 pub use self::download::download;
 pub use self::error::CopyError;
+pub use self::keep::Keep;
 pub use self::upload::upload;
 use crate::error::Error;
 use crate::session::Ended;

@@ -1,6 +1,8 @@
 //! A session that is wanted to a connection to its host: by the node itself, or by an exec of a
 //! program in the container.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use bowline_io::random;
 use bowline_io::stream::Upgraded;
 use bowline_proto::kept::Carrier;
@@ -27,11 +29,30 @@ pub(super) struct Connector {
     wants: Wants,
     program: Option<Bytes>,
     way: Way,
+    found: Found,
+    /// The place of the program is one that an earlier session has found.
+    is_old_place: bool,
+}
+
+/// How the host of one container's sessions is reached, for those that come after the first.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Found(Arc<Mutex<Way>>);
+
+impl Found {
+    fn get(&self) -> Way {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, way: &Way) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone_from(way);
+    }
 }
 
 /// How the host is reached.
+#[derive(Clone, Debug, Default)]
 enum Way {
     /// Not known yet.
+    #[default]
     Unknown,
     /// The node keeps sessions itself.
     Node,
@@ -54,12 +75,24 @@ impl Connector {
         options: Options,
         wants: Wants,
         program: Option<Bytes>,
+        found: Found,
     ) -> Connector {
-        Connector { client, options, wants, program, way: Way::Unknown }
+        let way = found.get();
+        let is_old_place = matches!(way, Way::Program(Some(_)));
+        Connector { client, options, wants, program, way, found, is_old_place }
     }
 
     /// Makes the next connection, which starts the session or resumes it.
     pub(super) async fn connect(
+        &mut self,
+        resumes: bool,
+    ) -> Result<(Upgraded, Carrier), NoConnection> {
+        let connected = self.connect_by_its_way(resumes).await?;
+        self.found.set(&self.way);
+        Ok(connected)
+    }
+
+    async fn connect_by_its_way(
         &mut self,
         resumes: bool,
     ) -> Result<(Upgraded, Carrier), NoConnection> {
@@ -86,11 +119,14 @@ impl Connector {
         }
     }
 
-    /// What is tried after the host was reached and is not there any more.
-    pub(super) fn look_again(&mut self) {
+    /// What is tried after the host was reached and is not there any more. Returns whether it was
+    /// looked for where an earlier session had found it: then this says nothing of the container.
+    pub(super) fn look_again(&mut self) -> bool {
         if let Way::Program(placed) = &mut self.way {
             *placed = None;
         }
+        self.found.set(&self.way);
+        std::mem::take(&mut self.is_old_place)
     }
 
     async fn node(&self, resumes: bool) -> Result<(Upgraded, Carrier), Error> {

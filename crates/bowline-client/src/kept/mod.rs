@@ -16,8 +16,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bowline_io::random;
-use bowline_proto::kept::{Mode, Start};
-use bowline_proto::session::{Loss, Size};
+use bowline_proto::Time;
+use bowline_proto::kept::{Client as Session, Mode, Retry, Start};
+use bowline_proto::session::Loss;
 use bytes::Bytes;
 
 pub use bowline_proto::kept::{Id, Instance, Refused, Stream, TerminalModes, refused};
@@ -28,6 +29,10 @@ use crate::error::Error;
 use crate::request::{Options, Verb};
 use crate::session::{Ended, Ends};
 use connect::Connector;
+#[cfg(feature = "copy")]
+pub(crate) use connect::Found;
+#[cfg(not(feature = "copy"))]
+use connect::Found;
 use running::Running;
 
 /// The default of [`KeptCommand::keep_for`].
@@ -45,6 +50,7 @@ pub struct KeptCommand {
     tell: Arc<dyn Fn(Change) + Send + Sync>,
     leaves: Option<Goodbye>,
     is_shown: bool,
+    found: Found,
 }
 
 /// What becomes of the session.
@@ -126,7 +132,19 @@ impl KeptCommand {
         let RemoteCommand { client, options, ends, .. } = command;
         let (program, tell) = (None, Arc::new(|_| {}));
         let (keep_for, leaves, is_shown) = (KEEP_FOR, None, false);
-        KeptCommand { client, options, ends, what, keep_for, program, tell, leaves, is_shown }
+        let found = Found::default();
+        KeptCommand {
+            client,
+            options,
+            ends,
+            what,
+            keep_for,
+            program,
+            tell,
+            leaves,
+            is_shown,
+            found,
+        }
     }
 
     /// The session's id, which is its secret.
@@ -182,6 +200,13 @@ impl KeptCommand {
     #[must_use]
     pub fn shown(mut self) -> Self {
         self.is_shown = true;
+        self
+    }
+
+    /// Goes to the container's sessions as others went before, and lets others know.
+    #[cfg(feature = "copy")]
+    pub(crate) fn found(mut self, found: Found) -> Self {
+        self.found = found;
         self
     }
 
@@ -244,36 +269,37 @@ impl KeptCommand {
         self,
         stop: impl Future<Output = Goodbye>,
     ) -> Result<Option<KeptEnd>, Error> {
-        let stdin = self.ends.stdin.is_some();
-        let wants = self.options.wants(stdin);
-        let size: Option<Size> = self.ends.sizes.as_ref().map(|sizes| *sizes.borrow());
-        let command = match &self.options.verb {
-            Verb::Exec(command) => command.clone(),
-            Verb::Attach(_) => Vec::new(),
-        };
-        let env = self.options.env.clone();
-        let start = |id| Start {
-            id,
-            // Whichever answers.
-            instance: Instance([0; 16]),
-            wants,
-            keep_for: self.keep_for.as_secs(),
-            size,
-            command: command.clone(),
-            env: env.clone(),
-        };
-        let machine = |now, retry| match self.what {
-            What::Start(id) => bowline_proto::kept::Client::start(now, start(id), retry),
-            What::Resume { id, mode, have } => {
-                bowline_proto::kept::Client::resume(now, id, mode, have, retry)
-            }
-        };
+        let wants = self.options.wants(self.ends.stdin.is_some());
+        let machine = self.machine();
         let pending = self.client.admit(self.options.record(&self.client))?;
         let (client, options) = (self.client.inside(), self.options.clone());
-        let connector = Connector::new(client, options, wants, self.program.clone());
+        let (program, found) = (self.program.clone(), self.found.clone());
+        let connector = Connector::new(client, options, wants, program, found);
         let mut running =
             Running::new(machine, self.keep_for, self.ends, self.tell, self.leaves, pending);
         running.is_shown = self.is_shown;
         running.run(connector, stop).await
+    }
+
+    /// What makes the session's machine.
+    fn machine(&self) -> impl FnOnce(Time, Retry) -> Session + use<> {
+        let what = self.what;
+        let start = Start {
+            id: self.id(),
+            // Whichever answers.
+            instance: Instance([0; 16]),
+            wants: self.options.wants(self.ends.stdin.is_some()),
+            keep_for: self.keep_for.as_secs(),
+            size: self.ends.sizes.as_ref().map(|sizes| *sizes.borrow()),
+            command: match &self.options.verb {
+                Verb::Exec(command) => command.clone(),
+                Verb::Attach(_) => Vec::new(),
+            },
+            env: self.options.env.clone(),
+        };
+        move |now, retry| match what {
+            What::Start(_) => Session::start(now, start, retry),
+            What::Resume { id, mode, have } => Session::resume(now, id, mode, have, retry),
+        }
     }
 }

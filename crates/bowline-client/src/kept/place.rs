@@ -158,22 +158,22 @@ pub(crate) async fn place(
 ) -> Result<Placed, PlaceError> {
     let places = PLACES.map(ToOwned::to_owned);
     let program = Bytes::copy_from_slice(program);
-    place_by(&program, &places, MOUNTS, async |words, ends| {
+    place_by(&program, &places, MOUNTS, |words, ends| {
         let command = client.inside().exec(pod, words).ends(ends);
         match container {
-            Some(name) => command.container(name).run().await,
-            None => command.run().await,
+            Some(name) => command.container(name).run(),
+            None => command.run(),
         }
     })
     .await
 }
 
 /// The same, by whatever runs a command.
-async fn place_by(
+async fn place_by<F: Future<Output = Result<Ended, Error>>>(
     program: &Bytes,
     places: &[String],
     mounts: &str,
-    run: impl AsyncFn(Vec<String>, Ends) -> Result<Ended, Error>,
+    run: impl Fn(Vec<String>, Ends) -> F,
 ) -> Result<Placed, PlaceError> {
     let sum = format!("{:016x}", sum_of(program));
     let (mut faults, mut skipped) = (Vec::new(), Vec::new());
@@ -405,10 +405,7 @@ mod tests {
             let places: Vec<_> =
                 places.iter().map(|place| self.at(place).display().to_string()).collect();
             let mounts = self.mounts.display().to_string();
-            place_by(&self.program, &places, &mounts, async |words, ends| {
-                self.run(words, ends).await
-            })
-            .await
+            place_by(&self.program, &places, &mounts, |words, ends| self.run(words, ends)).await
         }
     }
 

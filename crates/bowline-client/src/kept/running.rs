@@ -167,8 +167,9 @@ impl Running {
                     if let Some(carried) = &gone
                         && let Some(status) = carried.status()
                     {
-                        connector.look_again();
-                        if !status.outcome().is_success() && !carried.may_have_begun() {
+                        let is_old_place = connector.look_again();
+                        let has_failed = !status.outcome().is_success() && !is_old_place;
+                        if has_failed && !carried.may_have_begun() {
                             return Err(Error::NoPlace(not_run(carried, status)));
                         }
                     }

@@ -1,5 +1,11 @@
 //! The flags and words of `cp`, by kubectl's rules.
 
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bowline_client::copy;
+
+use super::exec::{self, HOLD_PROGRAM, KEEP, KEEP_FOR};
 use super::global::{self, Global};
 use super::pflag::{BadValue, Values, bad_value};
 use super::table::{Command, Flag, Words};
@@ -24,12 +30,23 @@ pub struct Cp {
     pub symlinks: bool,
     /// How to show how far it is.
     pub progress: Progress,
+    /// `--keep`, and what belongs to it.
+    pub keep: Option<Keep>,
     /// How many bytes may come out of a container.
     pub max_bytes: Option<u64>,
     /// How many entries may.
     pub max_entries: Option<u64>,
     /// Which cluster, as whom.
     pub global: Global,
+}
+
+/// How the commands of a copy are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Keep {
+    /// How long without a client.
+    pub keep_for: Duration,
+    /// The program for the container.
+    pub program: Option<PathBuf>,
 }
 
 /// One end of a copy.
@@ -85,6 +102,14 @@ const SYMLINKS: Flag = Flag::text(
 )
 .default("keep");
 
+/// The default of `--keep-for`.
+const KEPT_FOR: &str = "5m0s";
+
+fn keep(values: &Values) -> Option<Keep> {
+    let keep_for = exec::keep_for(values, copy::Keep::KEEP_FOR);
+    values.is_on(KEEP.long).then(|| Keep { keep_for, program: exec::hold_program(values) })
+}
+
 /// Its table.
 pub static COMMAND: Command = Command {
     name: "cp",
@@ -100,6 +125,10 @@ pub static COMMAND: Command = Command {
            Symbolic links that lead out of the tree are skipped, and so are pipes and sockets, \
            with a warning. What is lost on the way is tried again as often as --retries says, and \
            goes on where it was.\n\n\
+           With --keep the commands in the containers survive their connections, as those of \
+           exec --keep do: if one is lost, others are made, and nothing is begun again. The node \
+           keeps them if that is Bowline's; else a small program is put into the container. What \
+           is lost all the same is tried again as often as --retries says.\n\n\
            The exit code is 0 if all was copied, that of the container's tar if that failed, 1 \
            where something was not copied, or has changed meanwhile, 255 where the connection was \
            lost.",
@@ -112,6 +141,10 @@ pub static COMMAND: Command = Command {
             "Over a bad connection, and make sure",
             "{bowline} cp web:/data data --retries=-1 --verify",
         ),
+        (
+            "Whatever happens to the connection, without another beginning",
+            "{bowline} cp --keep web:/data data",
+        ),
     ],
     flags: &[
         Flag::text(
@@ -121,6 +154,9 @@ pub static COMMAND: Command = Command {
              kubectl.kubernetes.io/default-container names, or the first.",
         )
         .short('c'),
+        HOLD_PROGRAM,
+        KEEP,
+        KEEP_FOR.default(KEPT_FOR),
         MAX_BYTES,
         MAX_ENTRIES,
         Flag::switch("no-preserve", "Leave modes, owners and times of the copy to the system."),
@@ -181,6 +217,7 @@ pub fn read(values: &Values) -> Result<Cp, BadUsage> {
         verify: values.is_on("verify"),
         symlinks: values.choice(&SYMLINKS, &[("keep", true), ("skip", false)])?,
         progress,
+        keep: keep(values),
         max_bytes: number(&MAX_BYTES)?,
         max_entries: number(&MAX_ENTRIES)?,
         global: global::read(values)?,
@@ -215,7 +252,14 @@ fn is_label(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::go_duration::GoDuration;
     use super::*;
+
+    #[test]
+    fn what_help_says_is_what_is_done() {
+        let shown = GoDuration::parse(KEPT_FOR).unwrap();
+        assert_eq!(shown.positive(), Some(copy::Keep::KEEP_FOR));
+    }
 
     #[test]
     fn specs_are_kubectls() {

@@ -93,7 +93,7 @@ pub static COMMAND: Command = Command {
         Flag::list("filename", "FILE", "Take the target from a file, a directory or a URL.")
             .short('f'),
         HOLD_PROGRAM,
-        Flag::switch("keep", "Let the session survive its connections."),
+        KEEP,
         KEEP_FOR,
         Flag::duration("pod-running-timeout", "How long to wait until TYPE/NAME has a pod.")
             .default("1m0s"),
@@ -118,6 +118,9 @@ const ENV: Flag = Flag::each(
 const DETACH: Flag =
     Flag::switch("detach", "Start the command, print its session and leave it; see session.");
 
+/// Whether one is kept.
+pub const KEEP: Flag = Flag::switch("keep", "Let the session survive its connections.");
+
 /// How long a session is kept.
 pub const KEEP_FOR: Flag = Flag::duration(
     "keep-for",
@@ -136,9 +139,14 @@ pub const HOLD_PROGRAM: Flag = Flag::text(
 /// The default of `--keep-for`.
 const KEPT_FOR: Duration = Duration::from_secs(600);
 
-/// Reads `--keep-for`.
-pub fn keep_for(values: &Values) -> Duration {
-    values.duration(KEEP_FOR.long).and_then(GoDuration::positive).unwrap_or(KEPT_FOR)
+/// Reads `--keep-for`, which is else this long.
+pub fn keep_for(values: &Values, otherwise: Duration) -> Duration {
+    values.duration(KEEP_FOR.long).and_then(GoDuration::positive).unwrap_or(otherwise)
+}
+
+/// Reads `--hold-program`.
+pub fn hold_program(values: &Values) -> Option<PathBuf> {
+    values.text(HOLD_PROGRAM.long).map(PathBuf::from)
 }
 
 fn keep(values: &Values) -> Result<Option<Keep>, BadUsage> {
@@ -146,11 +154,11 @@ fn keep(values: &Values) -> Result<Option<Keep>, BadUsage> {
     if detach && values.is_on("stdin") {
         return Err(BadUsage::Conflict("detach", "stdin"));
     }
-    if !detach && !values.is_on("keep") {
+    if !detach && !values.is_on(KEEP.long) {
         return Ok(None);
     }
-    let program = values.text(HOLD_PROGRAM.long).map(PathBuf::from);
-    Ok(Some(Keep { detach, keep_for: keep_for(values), program }))
+    let (keep_for, program) = (keep_for(values, KEPT_FOR), hold_program(values));
+    Ok(Some(Keep { detach, keep_for, program }))
 }
 
 /// kubectl's default for `--pod-running-timeout`.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::exec::HOLD_PROGRAM;
+use super::exec::{self, HOLD_PROGRAM};
 use super::global::{self, Global};
 use super::pflag::Values;
 use super::table::{Command, Flag, Words};
@@ -101,7 +101,7 @@ pub fn read(values: &Values) -> Result<Session, BadUsage> {
         from_start: values.is_on("from-start"),
         quiet: values.is_on("quiet"),
         detach_keys: detach::keys(&values.text("detach-keys").unwrap_or_default())?,
-        program: values.text(HOLD_PROGRAM.long).map(PathBuf::from),
+        program: exec::hold_program(values),
         global: global::read(values)?,
     })
 }

@@ -23,6 +23,7 @@ mod hostile_forward;
 mod hostile_server;
 mod hostile_spdy;
 mod kept;
+mod kept_copy;
 mod kept_screen;
 mod killed;
 mod library;

@@ -1,0 +1,182 @@
+//! Copies whose commands are kept: a lost connection begins nothing again, and a copy that is left
+//! leaves nothing that runs.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bowline_client::copy::{self, Keep};
+use bowline_client::kept::Change;
+use bowline_interop::client::{Client, PATIENCE};
+use bowline_interop::copy::{contents, noise_file, over_cut_connections};
+use bowline_interop::relay::{Cut, Relay};
+use bowline_interop::server::{Server, until};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use tempfile::TempDir;
+use tokio::sync::Notify;
+
+use super::bowline;
+
+/// A cluster whose pod has a `tar` of this test's.
+struct Copies {
+    place: TempDir,
+    dev: Server,
+}
+
+impl Copies {
+    /// Of the script, `{dir}` is the place.
+    fn with_tar(script: &str) -> Copies {
+        let place = tempfile::tempdir().unwrap();
+        let bin = place.path().join("bin");
+        fs::create_dir(&bin).unwrap();
+        let script = script.replace("{dir}", &place.path().to_string_lossy());
+        fs::write(bin.join("tar"), format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(bin.join("tar"), PermissionsExt::from_mode(0o755)).unwrap();
+        let pod = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: pod}}\nspec: {{containers: [{{name: \
+             pod, env: [{{name: PATH, value: \"{}:/usr/bin:/bin\"}}]}}]}}\n",
+            bin.display()
+        );
+        let file = place.path().join("pod.yaml");
+        fs::write(&file, pod).unwrap();
+        let dev = Server::dev(bowline(), &["-f", &file.to_string_lossy()]);
+        Copies { place, dev }
+    }
+
+    /// One whose tar does nothing, and says which process it is.
+    fn stuck() -> Copies {
+        Copies::with_tar("echo $$ >{dir}/new; mv {dir}/new {dir}/pid; exec sleep 1000")
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.place.path().join(name)
+    }
+
+    fn client(&self) -> Client {
+        Client::new("bowline", bowline(), &self.dev.kubeconfig(), &["pod"])
+    }
+
+    /// The process of the tar that runs.
+    fn tar(&self) -> Pid {
+        let id = || fs::read_to_string(self.at("pid")).ok();
+        until("tar runs", PATIENCE, || id().is_some());
+        let id = id().unwrap();
+        fs::remove_file(self.at("pid")).unwrap();
+        Pid::from_raw(id.trim().parse().unwrap()).unwrap()
+    }
+
+    /// The words of a copy in each direction, of which one is stuck.
+    fn both_ways(&self) -> [[String; 2]; 2] {
+        fs::create_dir_all(self.at("to")).unwrap();
+        fs::write(self.at("file"), "text").unwrap();
+        let (file, there) = (self.at("file").display().to_string(), self.at("to/copy"));
+        let remote = |path: &Path| format!("pod:{}", path.display());
+        [[remote(&self.at("file")), there.display().to_string()], [file, remote(&there)]]
+    }
+}
+
+fn is_gone(id: Pid) {
+    until("tar is gone", PATIENCE, || test_kill_process(id).is_err());
+}
+
+#[test]
+fn over_a_relay_that_cuts_every_5_mb_each_command_is_begun_once() {
+    let copies = Copies::with_tar("echo run >>{dir}/runs; exec /bin/tar \"$@\"");
+    let runs = || fs::read_to_string(copies.at("runs")).unwrap_or_default().lines().count();
+    let (client, mut before) = (copies.client(), 0);
+    over_cut_connections(&client, "pod", &copies.dev.address(), &["--keep"], |what| {
+        assert_eq!(runs() - before, 1, "{what}");
+        before = runs();
+    });
+}
+
+/// Without what is told by a client, a command is kept for 5 minutes.
+#[test]
+fn a_copy_that_is_stopped_hangs_its_command_up() {
+    let copies = Copies::stuck();
+    for [from, to] in copies.both_ways() {
+        let left = copies.client().copy_while(&[&from, &to, "--keep"], |client| {
+            let tar = copies.tar();
+            kill_process(Pid::from_child(client), Signal::INT).unwrap();
+            is_gone(tar);
+        });
+        assert_eq!(left.status.code(), None, "{left:?}");
+        assert_eq!(fs::read_dir(copies.at("to")).unwrap().count(), 0, "{from}");
+    }
+}
+
+#[test]
+fn the_command_of_a_copy_that_is_killed_ends_once_its_time_is_over() {
+    let copies = Copies::stuck();
+    for [from, to] in copies.both_ways() {
+        let _ = copies.client().copy_while(&[&from, &to, "--keep", "--keep-for=1s"], |client| {
+            let tar = copies.tar();
+            kill_process(Pid::from_child(client), Signal::KILL).unwrap();
+            is_gone(tar);
+        });
+    }
+}
+
+#[test]
+fn a_program_that_cannot_be_read_is_told_before_anything_is_begun() {
+    let copies = Copies::stuck();
+    let [[from, to], _] = copies.both_ways();
+    let left = copies.client().copy(&[&from, &to, "--keep", "--hold-program=/no/such"]);
+    assert_eq!(left.status.code(), Some(1), "{left:?}");
+    assert!(left.stderr.starts_with("error: --hold-program /no/such: "), "{left:?}");
+}
+
+fn library(kubeconfig: &str) -> bowline_client::Client {
+    bowline_client::Client::from_kubeconfig(Path::new(kubeconfig), None).unwrap()
+}
+
+/// A future that is dropped hangs its command up, and that can be waited for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_that_is_dropped_hangs_its_command_up() {
+    let copies = Arc::new(Copies::stuck());
+    let keep = Keep::new();
+    let container = library(&copies.dev.kubeconfig()).container("pod").keep(keep.clone());
+    let (source, target) = (copies.at("file").display().to_string(), copies.at("to"));
+    let options = copy::Options::default();
+    let copy = copy::download(&container, &source, &target, &options, Arc::new(()));
+    let looks = copies.clone();
+    let tar = tokio::select! {
+        copied = copy => panic!("{copied:?}"),
+        tar = tokio::task::spawn_blocking(move || looks.tar()) => tar.unwrap(),
+    };
+    keep.settled().await;
+    is_gone(tar);
+    let left: Vec<_> = fs::read_dir(copies.place.path()).unwrap().flatten().collect();
+    assert!(
+        !left.iter().any(|entry| entry.file_name().as_encoded_bytes().starts_with(b".bowline"))
+    );
+}
+
+/// Programs are told of losses, and nothing is begun again though no retry is allowed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_of_a_programs_goes_on_behind_a_loss() {
+    let copies = Copies::with_tar("exec /bin/tar \"$@\"");
+    let mut connections = 0;
+    let relay = Relay::start(copies.dev.address(), move || {
+        connections += 1;
+        let cut = Cut { after: 3_000_000, resets: true };
+        (connections < 3).then_some(cut)
+    });
+    let text = fs::read_to_string(copies.dev.kubeconfig()).unwrap();
+    let kubeconfig = copies.at("kubeconfig");
+    fs::write(&kubeconfig, text.replace(&copies.dev.address(), &relay.address)).unwrap();
+    noise_file(&copies.at("file"), 10_000_000);
+    let restored = Arc::new(Notify::new());
+    let tell = restored.clone();
+    let keep = Keep::new().on_change(move |change| {
+        if let Change::Restored(_) = change {
+            tell.notify_one();
+        }
+    });
+    let client = library(&kubeconfig.to_string_lossy());
+    let source = copies.at("file").display().to_string();
+    client.copy_from("pod", source, copies.at("copy")).keep(keep).run().await.unwrap();
+    restored.notified().await;
+    assert!(contents(&copies.at("file")) == contents(&copies.at("copy")));
+}
