@@ -274,28 +274,32 @@ pub fn keeps_much(client: &Client, pod: &str, mib: u64, files: usize) {
 }
 
 /// What comes through a relay before it cuts a connection, both ways together.
-const CUT_EVERY: u64 = 5_000_000;
+pub const CUT_EVERY: u64 = 5_000_000;
 /// What goes through it each way.
 const CUT_BYTES: u64 = 50_000_000;
 
-/// 50 MB into a pod and out of it, through a relay to the server at this address that cuts each
-/// connection after 5 MB: by a client that gets these flags, may not begin again, and says of each
-/// cut that it went on. Behind each copy `look` gets what it was.
+/// 50 MB into a pod, from there to there and out of it, through a relay to the server at this
+/// address that cuts each connection after 5 MB: by a client that gets these flags, may not begin
+/// again, and says of each cut that it went on. Behind each copy `look` gets what it was, and how
+/// many tars that takes.
 pub fn over_cut_connections(
     direct: &Client,
     pod: &str,
     address: &str,
     flags: &[&str],
-    mut look: impl FnMut(&str),
+    mut look: impl FnMut(&str, usize),
 ) {
     let cut = Cut { after: CUT_EVERY, resets: false };
     let relay = Relay::start(address.to_owned(), move || Some(cut));
     let place = Place::new(direct, pod);
     let client = direct.at(&relay.address, address, &place.here("kubeconfig"));
     noise_file(&place.here("file"), CUT_BYTES);
-    let copies =
-        [(place.text("file"), place.there("there")), (place.there("there"), place.text("back"))];
-    for (source, target) in copies {
+    let copies = [
+        (place.text("file"), place.there("there"), 1),
+        (place.there("there"), place.there("between"), 2),
+        (place.there("between"), place.text("back"), 1),
+    ];
+    for (source, target, tars) in copies {
         let before = relay.cuts();
         let words = [&[&*source, &*target, "--retries=0", "--verify"], flags].concat();
         let left = client.copy(&words);
@@ -308,7 +312,7 @@ pub fn over_cut_connections(
         assert!(said.iter().all(|said| *said as u64 >= cuts - 1), "{name}: {cuts}: {left:?}");
         assert_eq!(left.stderr.lines().count(), said[0] + said[1], "{name}: {left:?}");
         println!("{name}: {cuts} cuts");
-        look(&name);
+        look(&name, tars);
     }
     assert!(contents(&place.here("file")) == contents(&place.here("back")), "{}", client.name);
     let remove = ["rm", "-rf", &place.path_there("")];

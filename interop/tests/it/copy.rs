@@ -12,7 +12,7 @@ use std::thread;
 use bowline_interop::client::{Client, Input, left};
 use bowline_interop::cluster::Cluster;
 use bowline_interop::copy::{
-    Place, contents, keeps_all, keeps_much, many_files, noise_file, there_and_back,
+    CUT_EVERY, Place, contents, keeps_all, keeps_much, many_files, noise_file, there_and_back,
 };
 use bowline_interop::relay::{Cut, Relay};
 use bowline_interop::server::Server;
@@ -54,8 +54,6 @@ fn our_client_in_a_real_cluster() {
     keeps_all(&ours(&cluster.admin(), &["gnu"]), "gnu");
 }
 
-/// What comes through a relay before it cuts a connection, both ways together.
-const CUT_EVERY: u64 = 5_000_000;
 /// The largest file that has to come through it.
 const LARGE_BYTES: u64 = 40_000_000;
 

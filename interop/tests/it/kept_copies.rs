@@ -18,9 +18,9 @@ pub fn check(cluster: &Cluster, keeper: Keeper) {
     let flags: Vec<&str> = ["--keep"].into_iter().chain(program.as_deref()).collect();
     for pod in PODS {
         let client = ours(&cluster.admin(), &[pod]).named(pod);
-        over_cut_connections(&client, pod, &cluster.address(), &flags, |_| ());
+        over_cut_connections(&client, pod, &cluster.address(), &flags, |_, _| ());
         if keeper == Keeper::Program {
-            over_cut_connections(&client.over_spdy(), pod, &cluster.address(), &flags, |_| ());
+            over_cut_connections(&client.over_spdy(), pod, &cluster.address(), &flags, |_, _| ());
         }
         // What is told at once, and what ends in time.
         ends(&client, pod, &[&flags[..], &["--keep-for=1h"]].concat(), Signal::INT);

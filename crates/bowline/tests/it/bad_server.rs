@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 
 use bowline_interop::client::Client;
-use bowline_proto::negotiate::{Accepts, Lines, accept, requested_carrier};
+use bowline_proto::negotiate::{Accepted, Accepts, Lines, accept, accept_kept, requested_carrier};
 use bowline_proto::session::protocol::Carrier;
 use bowline_proto::spdy::{Connection, Event, Role, StreamId};
 use bytes::{Bytes, BytesMut};
@@ -90,21 +90,32 @@ impl Request {
         live
     }
 
+    /// Says yes to a connection of a kept session.
+    pub fn upgrade_kept(mut self) -> TcpStream {
+        let lines: Vec<_> = self.headers.iter().map(|(name, value)| (&**name, &**value)).collect();
+        switch(&mut self.stream, accept_kept(&self.method, Lines(&lines)).unwrap());
+        self.stream
+    }
+
     /// Says yes.
     pub fn upgrade_bare(mut self) -> Live {
         let lines: Vec<_> = self.headers.iter().map(|(name, value)| (&**name, &**value)).collect();
         let accepted = accept(&self.method, Lines(&lines), Accepts { websocket_v5: true }).unwrap();
-        let mut text = "HTTP/1.1 101 Switching Protocols\r\n".to_owned();
-        for (name, value) in accepted.response {
-            text.push_str(&format!("{name}: {value}\r\n"));
-        }
-        self.stream.write_all(format!("{text}\r\n").as_bytes()).unwrap();
+        switch(&mut self.stream, accepted);
         let spdy = match requested_carrier(Lines(&lines)).unwrap() {
             Carrier::WebSocket => None,
             Carrier::Spdy => Some((Connection::new(Role::Server), HashMap::new())),
         };
         Live { stream: self.stream, spdy }
     }
+}
+
+fn switch(stream: &mut TcpStream, accepted: Accepted) {
+    let mut text = "HTTP/1.1 101 Switching Protocols\r\n".to_owned();
+    for (name, value) in accepted.response {
+        text.push_str(&format!("{name}: {value}\r\n"));
+    }
+    stream.write_all(format!("{text}\r\n").as_bytes()).unwrap();
 }
 
 /// A session that has begun, without stdin.

@@ -2,20 +2,31 @@
 //! leaves nothing that runs.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex};
 
-use bowline_client::copy::{self, Keep};
-use bowline_client::kept::Change;
+use bowline_archive::reader::{Entry, EntryKind};
+use bowline_archive::writer::{self, Owner};
+use bowline_client::copy::{self, CopyError, Keep};
+use bowline_client::kept::{Change, Instance, Stream};
 use bowline_interop::client::{Client, PATIENCE};
 use bowline_interop::copy::{contents, noise_file, over_cut_connections};
 use bowline_interop::relay::{Cut, Relay};
 use bowline_interop::server::{Server, until};
+use bowline_proto::kept::{Frame, Leave, Reader};
+use bowline_proto::outbox::Outbox;
+use bowline_proto::session::Wants;
+use bowline_proto::tunnel::{Incoming, Wire};
+use bowline_proto::websocket::Role;
+use bytes::{Bytes, BytesMut};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use tempfile::TempDir;
 use tokio::sync::Notify;
 
+use super::bad_server::{self, Request};
 use super::bowline;
 
 /// A cluster whose pod has a `tar` of this test's.
@@ -85,8 +96,8 @@ fn over_a_relay_that_cuts_every_5_mb_each_command_is_begun_once() {
     let copies = Copies::with_tar("echo run >>{dir}/runs; exec /bin/tar \"$@\"");
     let runs = || fs::read_to_string(copies.at("runs")).unwrap_or_default().lines().count();
     let (client, mut before) = (copies.client(), 0);
-    over_cut_connections(&client, "pod", &copies.dev.address(), &["--keep"], |what| {
-        assert_eq!(runs() - before, 1, "{what}");
+    over_cut_connections(&client, "pod", &copies.dev.address(), &["--keep"], |what, tars| {
+        assert_eq!(runs() - before, tars, "{what}");
         before = runs();
     });
 }
@@ -179,4 +190,75 @@ async fn a_copy_of_a_programs_goes_on_behind_a_loss() {
     client.copy_from("pod", source, copies.at("copy")).keep(keep).run().await.unwrap();
     restored.notified().await;
     assert!(contents(&copies.at("file")) == contents(&copies.at("copy")));
+}
+
+/// A host whose command packs a file of three blocks, and that has not kept the second one. Tells
+/// how its client leaves.
+fn forgetful(request: Request, left: &Sender<Leave>) {
+    let mut stream = request.upgrade_kept();
+    let file = Entry {
+        name: b"./file".to_vec(),
+        kind: EntryKind::File,
+        size: 3 * 512,
+        mode: 0o644,
+        mtime: 5,
+        link: Vec::new(),
+    };
+    let mut archive = Vec::new();
+    writer::entry(&file, Owner::default(), &[b'x'; 3 * 512], &mut archive);
+    writer::end(&mut archive);
+    let archive = Bytes::from(archive);
+    let wants = Wants { stdin: false, stdout: true, stderr: true, tty: false };
+    let (version, window, instance) = (1, 1 << 20, Some(Instance([7; 16])));
+    let (stdin, stdin_over, outputs, started, turn) = (0, false, [0; 2], true, 1);
+    let frames = [
+        Frame::Hello { version, window, instance },
+        Frame::State { wants, stdin, stdin_over, outputs, started, turn },
+        Frame::Data(Stream::Stdout, 0, archive.slice(..1024)),
+        Frame::Gap { stream: Stream::Stdout, from: 1024, to: 1536, taken: 0 },
+        Frame::Data(Stream::Stdout, 1536, archive.slice(1536..)),
+    ];
+    let mut outbox = Outbox::new();
+    frames.iter().for_each(|frame| frame.write(&mut outbox));
+    let mut wire = Wire::tunnel(Role::Server, [7; 32]);
+    let mut reader = Reader::default();
+    loop {
+        let outbox = wire.outbox(&mut outbox);
+        let bytes: Vec<u8> = outbox.chunks().flatten().copied().collect();
+        stream.write_all(&bytes).unwrap();
+        outbox.advance(bytes.len());
+        let mut piece = [0; 4096];
+        let Ok(read @ 1..) = stream.read(&mut piece) else { return };
+        wire.receive(BytesMut::from(&piece[..read]));
+        while let Some(Incoming::Bytes(bytes)) = wire.poll() {
+            reader.receive(bytes);
+        }
+        while let Some(frame) = reader.frame().unwrap() {
+            if let Frame::Leave(how) = frame {
+                return left.send(how).unwrap();
+            }
+        }
+    }
+}
+
+/// What comes behind a gap is not taken, and the command is not left to itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gap_is_a_loss_of_the_copy_and_no_file_with_a_hole() {
+    let (sender, left) = channel();
+    let sender = Mutex::new(sender);
+    let address = bad_server::start(move |request| forgetful(request, &sender.lock().unwrap()));
+    let place = tempfile::tempdir().unwrap();
+    let kubeconfig = place.path().join("kubeconfig");
+    let text = format!(
+        "{{clusters: [{{name: c, cluster: {{server: 'http://{address}'}}}}], contexts: [{{name: c, \
+         context: {{cluster: c}}}}], current-context: c}}\n"
+    );
+    fs::write(&kubeconfig, text).unwrap();
+    let client = library(&kubeconfig.to_string_lossy());
+    let copy = client.copy_from("pod", "/file", place.path().join("copy")).keep(Keep::new());
+    let error = copy.run().await.unwrap_err();
+    assert!(matches!(error, CopyError::Lost { .. }), "{error:?}");
+    assert!(error.to_string().contains("512 bytes of stdout are missing"), "{error}");
+    assert_eq!(left.recv_timeout(PATIENCE).unwrap(), Leave::HungUp);
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1);
 }
