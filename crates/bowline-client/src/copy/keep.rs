@@ -28,6 +28,15 @@ use crate::session::{Ended, Ends};
 
 /// How the commands of copies are kept. For [`Container::keep`](super::Container::keep) and
 /// [`Copy::keep`](super::Copy::keep).
+///
+/// ```no_run
+/// # use bowline_client::copy::{CopyError, Keep};
+/// # async fn example(client: bowline_client::Client) -> Result<(), CopyError> {
+/// let keep = Keep::new().on_change(|change| println!("{change:?}"));
+/// client.copy_from("web", "/data", "data").keep(keep).run().await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Keep {
     program: Option<Bytes>,
