@@ -2,7 +2,7 @@
 //! and demands that it finds each.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -27,10 +27,7 @@ pub fn run(arguments: &[String]) -> Result<()> {
 fn mutations() -> Result<()> {
     let place = root().join("target/mutations");
     let copy = place.join("bowline");
-    let mut patches: Vec<_> = fs::read_dir(root().join("sim/mutations"))?
-        .map(|entry| entry.map(|entry| entry.path()))
-        .collect::<Result<_, _>>()?;
-    patches.sort();
+    let patches = patches(&root())?;
     let mut missed = Vec::new();
     for patch in &patches {
         let name = patch.file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -66,6 +63,27 @@ fn mutations() -> Result<()> {
     }
     println!("{} of {} found", patches.len(), patches.len());
     Ok(())
+}
+
+fn patches(root: &Path) -> Result<Vec<PathBuf>> {
+    let mut patches: Vec<_> = fs::read_dir(root.join("sim/mutations"))?
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<Result<_, _>>()?;
+    patches.sort();
+    Ok(patches)
+}
+
+/// The patches that do not apply to the code as it is now.
+pub fn unfit(root: &Path) -> Result<Vec<String>> {
+    let mut unfit = Vec::new();
+    for patch in patches(root)? {
+        let mut apply = Command::new("git");
+        apply.args(["apply", "--check", "--whitespace=nowarn"]).arg(&patch).current_dir(root);
+        if !apply.output().context("git apply")?.status.success() {
+            unfit.push(format!("{}: does not apply", patch.display()));
+        }
+    }
+    Ok(unfit)
 }
 
 /// A copy of all files that the repository knows, or would.

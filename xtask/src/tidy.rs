@@ -1,6 +1,6 @@
 //! Rules that no compiler knows: file heads, lengths, words that have no place in the project, who
-//! uses whom, which rooms are closed, what is used of others, and that what is cited of
-//! docs/protocols is there.
+//! uses whom, which rooms are closed, what is used of others, that what is cited of docs/protocols is
+//! there, and that the faults of sim/mutations are still faults of this code.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -9,7 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{deny, floors};
+use crate::{deny, floors, sim};
 
 /// A file longer than this is more than one thing.
 const LINES_AT_MOST: usize = 800;
@@ -57,6 +57,7 @@ pub fn run(root: &Path) -> Result<()> {
     let known = protocols(root)?;
     let mut faults = floors::check(root)?;
     faults.extend(deny::check(root)?);
+    faults.extend(sim::unfit(root)?);
     let (mut checked, mut outside) = (0, BTreeSet::new());
     for path in listed.lines() {
         // A deleted file may still be listed until it is committed.
