@@ -20,8 +20,8 @@ pub(super) struct Arrivals {
     taken: u64,
     /// What the peer was told of, the end included.
     told: u64,
-    /// Where the peer begins to count what it may send ahead: at what it was told, or at the end of
-    /// a gap.
+    /// Where the peer begins to count what it may send ahead: at what it was told, and as much later
+    /// as gaps have been long since.
     allowed_from: u64,
     /// When the peer has to be told of what was taken.
     due: Option<Time>,
@@ -113,7 +113,8 @@ impl Arrivals {
         // it was taken.
         let waiting = self.expected - self.taken;
         (self.expected, self.gap_end) = (to, to);
-        (self.taken, self.allowed_from) = (to.saturating_sub(waiting), to);
+        self.taken = to.saturating_sub(waiting);
+        self.allowed_from += to - from;
         Ok(to - from)
     }
 

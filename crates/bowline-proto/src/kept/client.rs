@@ -241,23 +241,35 @@ impl Client {
     /// Sends input. None may be given before the session was there for the first time, or while
     /// there is no [room](Self::has_room).
     pub fn send(&mut self, bytes: Bytes) {
-        self.stdin.push(bytes);
+        if !self.looks() {
+            self.stdin.push(bytes);
+        }
     }
 
     /// Whether input is taken.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.was_up && !self.stdin.is_over() && self.stdin.len() < KEPT_REPLAY_BYTES
+        let takes = self.was_up && !self.looks() && !self.stdin.is_over();
+        takes && self.stdin.len() < KEPT_REPLAY_BYTES
     }
 
-    /// Ends the input.
+    /// Ends the input. Who only looks has none.
     pub fn finish(&mut self) {
-        self.stdin.finish();
+        if !self.looks() {
+            self.stdin.finish();
+        }
     }
 
-    /// Sends the terminal's size, now and after each reconnection.
+    /// Sends the terminal's size, now and after each reconnection. That of who only looks is of no
+    /// matter.
     pub fn resize(&mut self, size: Size) {
-        (self.size, self.size_sent) = (Some(size), false);
+        if !self.looks() {
+            (self.size, self.size_sent) = (Some(size), false);
+        }
+    }
+
+    fn looks(&self) -> bool {
+        matches!(self.ask, Ask::Resume(Mode::Look))
     }
 
     /// Records that so many bytes of an output were written where they belong.
@@ -353,7 +365,7 @@ impl Client {
                 if bytes.len() > KEPT_SCREEN_BYTES {
                     return Err(fault("a screen is too large"));
                 }
-                if anew && !matches!(self.ask, Ask::Resume(Mode::Look)) {
+                if anew && !self.looks() {
                     self.redraw = Redraw::Wanted;
                 }
                 self.events.push_back(Event::Screen(bytes));
@@ -404,7 +416,7 @@ impl Client {
             }
             ours.reconnected();
         }
-        let looks = matches!(self.ask, Ask::Resume(Mode::Look));
+        let looks = self.looks();
         if looks {
             // Another client sends it, and may have sent more since.
             (self.stdin, self.sent) = (Replay::new(), Cursor::default());
@@ -444,6 +456,11 @@ impl Client {
             // Which one it is, the next connection tells. An earlier request may have been carried
             // out by the one that was asked, so no other is asked to start it.
             refused::OTHER_HOST | refused::HOST_ENDS => {
+                self.down(now, Loss::new(Cause::Closed, refusal.text));
+            }
+            // The request of an earlier connection of ours may have come late. If it was another
+            // client, it is the next turn, and this is said again before the session is there.
+            refused::TAKEN_OVER if self.is_up() => {
                 self.down(now, Loss::new(Cause::Closed, refusal.text));
             }
             refused::UNKNOWN if self.was_up => self.over(lost("the session is gone")),
@@ -486,7 +503,7 @@ impl Client {
         }
         if let Some(size) = self.size.filter(|size| size.height > 0) {
             match self.redraw {
-                Redraw::Wanted => {
+                Redraw::Wanted if link.has_room() => {
                     let height = if size.height > 1 { size.height - 1 } else { 2 };
                     link.send(&Frame::Resize(Size { height, ..size }));
                     self.redraw = Redraw::Until(now + KEPT_REDRAW_WITHIN);

@@ -354,6 +354,8 @@ pub type Flow = Result<Option<Frame>, &'static str>;
 pub struct Reader {
     /// Shared with whoever read it: most of it is data, which goes on as it is.
     input: Bytes,
+    /// It was put together here, and its owner does not know how large it is.
+    is_joined: bool,
     /// What is left of the bytes of DATA, and where they belong.
     data: Option<(Stream, u64, usize)>,
     /// What is wrong with what came.
@@ -375,8 +377,9 @@ impl Reader {
         }
         let input = input.into();
         if self.input.is_empty() {
-            self.input = input;
+            (self.input, self.is_joined) = (input, false);
         } else {
+            self.is_joined = true;
             // What is left of a frame that is not complete. The second time this is its only owner,
             // and no byte of it is moved.
             let mut joined = BytesMut::from(mem::take(&mut self.input));
@@ -408,7 +411,11 @@ impl Reader {
                     self.data = Some((stream, offset, left));
                     return Ok(None);
                 }
-                let bytes = self.input.split_to(left.min(self.input.len()));
+                let mut bytes = self.input.split_to(left.min(self.input.len()));
+                if self.is_joined {
+                    // A few bytes shall not keep all of it alive.
+                    bytes = Bytes::copy_from_slice(&bytes);
+                }
                 if bytes.len() < left {
                     self.data = Some((stream, offset + bytes.len() as u64, left - bytes.len()));
                 }

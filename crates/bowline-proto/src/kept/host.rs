@@ -197,14 +197,17 @@ impl Host {
         have: Option<[u64; 2]>,
         started: bool,
     ) -> Result<u32, Box<Greeting>> {
-        let is_late = ![0, self.turn].contains(&greeting.turn);
+        // A host that began anew may know less than its client.
+        let is_late = (1..self.turn).contains(&greeting.turn);
         if mode == Mode::Take && is_late {
             greeting.refuse(refused::TAKEN_OVER, TAKEN_OVER);
             return Err(Box::new(greeting));
         }
         let mut cursors = [Cursor::default(); 2];
         for (at, replay) in self.outputs.iter().enumerate() {
-            let acknowledged = self.acknowledged[at];
+            // What another one has taken says nothing of what this one has, which it says itself.
+            let is_known = mode == Mode::Take || have.is_none();
+            let acknowledged = if is_known { self.acknowledged[at] } else { 0 };
             // A client that knows nothing of a stream has to hear of its end.
             let from = have.map_or_else(|| replay.bytes_of(acknowledged), |have| have[at]);
             match replay.cursor(from, acknowledged) {
@@ -218,7 +221,10 @@ impl Host {
         if mode == Mode::Take {
             self.take_over();
             self.stdin.reconnected();
-            self.turn += u64::from(greeting.turn == 0);
+            self.turn = match greeting.turn {
+                0 => self.turn.saturating_add(1),
+                turn => turn,
+            };
         }
         let mut link = greeting.link;
         let (stdin, stdin_over) = (self.stdin.expected(), self.stdin.is_over());

@@ -40,8 +40,11 @@ pub(super) struct Cursor {
     next: u64,
     /// What the peer has taken.
     acknowledged: u64,
-    /// Where the last gap ended. What came before it is not waited for.
+    /// Where the last gap ended.
     gap_end: u64,
+    /// Where the peer's window begins: at what it has taken, and as much later as gaps have been
+    /// long since. A gap is none of what it lets be sent ahead, and makes no room for more.
+    window_start: u64,
 }
 
 impl Replay {
@@ -198,7 +201,8 @@ impl Replay {
         if have > self.last() {
             return Err("the peer has more of a stream than there was");
         }
-        Ok(Cursor { next: have, acknowledged: acknowledged.min(have), gap_end: 0 })
+        let acknowledged = acknowledged.min(have);
+        Ok(Cursor { next: have, acknowledged, gap_end: 0, window_start: acknowledged })
     }
 
     /// The next frame for a peer that lets so many bytes be sent ahead, up to an offset.
@@ -209,17 +213,22 @@ impl Replay {
         stream: Stream,
         window: u64,
     ) -> Option<Frame> {
-        let from = cursor.acknowledged.max(cursor.gap_end);
-        let window = window.min(until.max(cursor.next).saturating_sub(from));
-        self.next(cursor, stream, window)
+        let until = until.max(cursor.next).saturating_sub(cursor.window_start);
+        self.next(cursor, stream, window.min(until))
     }
 
     /// The next frame for a peer that lets so many bytes be sent ahead.
     pub(super) fn next(&self, cursor: &mut Cursor, stream: Stream, window: u64) -> Option<Frame> {
+        let allowed = cursor.window_start.saturating_add(window).saturating_sub(cursor.next);
         if cursor.next < self.start {
+            if allowed == 0 {
+                // Else one gap after another would be all that such a peer gets.
+                return None;
+            }
             let (from, to, taken) = (cursor.next, self.start, self.taken.min(self.end));
             let gap = Frame::Gap { stream, from, to, taken };
-            (cursor.next, cursor.gap_end) = (self.start, self.start);
+            (cursor.next, cursor.gap_end) = (to, to);
+            cursor.window_start += to - from;
             return Some(gap);
         }
         if cursor.next >= self.end {
@@ -227,8 +236,6 @@ impl Replay {
             cursor.next += u64::from(ends);
             return ends.then_some(Frame::End(stream, self.end));
         }
-        let from = cursor.acknowledged.max(cursor.gap_end);
-        let allowed = from.saturating_add(window).saturating_sub(cursor.next);
         let allowed = usize::try_from(allowed).unwrap_or(usize::MAX).min(KEPT_PIECE_BYTES);
         if allowed == 0 {
             return None;
@@ -258,6 +265,7 @@ impl Cursor {
             return Err("the peer acknowledges what was not sent");
         }
         self.acknowledged = self.acknowledged.max(at);
+        self.window_start = self.window_start.max(at);
         Ok(())
     }
 
@@ -301,10 +309,10 @@ mod tests {
         let mut replay = Replay::past(total, 100);
         for have in [0, 100] {
             let mut cursor = replay.cursor(have, 0).unwrap();
-            let next = replay.next(&mut cursor, Stream::Stdout, 1);
+            let next = replay.next(&mut cursor, Stream::Stdout, 1000);
             assert_eq!(next, Some(gap(have, 500, 100)));
             assert_eq!(
-                replay.next(&mut cursor, Stream::Stdout, 1),
+                replay.next(&mut cursor, Stream::Stdout, 1000),
                 Some(Frame::End(Stream::Stdout, 500))
             );
             cursor.acknowledge(501).unwrap();
@@ -313,12 +321,36 @@ mod tests {
         }
         let mut cursor = replay.cursor(500, 0).unwrap();
         assert_eq!(
-            replay.next(&mut cursor, Stream::Stdout, 1),
+            replay.next(&mut cursor, Stream::Stdout, 1000),
             Some(Frame::End(Stream::Stdout, 500))
         );
         cursor.acknowledge(501).unwrap();
         replay.take(&cursor);
         assert_eq!(replay.taken(), 501, "it had the rest");
+    }
+
+    /// One that reads, and takes nothing, gets no more than its window of an output that goes on.
+    #[test]
+    fn a_gap_makes_no_room() {
+        let (mut replay, window) = (Replay::new(), 100);
+        let mut cursor = replay.cursor(0, 0).unwrap();
+        let (mut bytes, mut gaps) = (0, 0);
+        for _ in 0..1000 {
+            replay.push(Bytes::from_static(&[0; 30]));
+            replay.keep_last(20);
+            while let Some(frame) = replay.next(&mut cursor, Stream::Stdout, window) {
+                match frame {
+                    Frame::Data(_, _, data) => bytes += data.len() as u64,
+                    Frame::Gap { .. } => gaps += 1,
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+        assert_eq!((bytes, gaps), (window, 5));
+        // What it has taken then makes as much room again.
+        cursor.acknowledge(cursor.next()).unwrap();
+        assert_eq!(replay.next(&mut cursor, Stream::Stdout, window), Some(gap(150, 29_980, 0)));
+        assert_eq!(read(&replay, &mut cursor, window).0.len(), 20);
     }
 
     #[test]

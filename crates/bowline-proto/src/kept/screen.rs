@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 
 use super::escape::{Csi, Parser, Piece};
 use super::modes::{Modes, SET_LAST, write_private};
+use crate::limits::{KEPT_SCREEN_BYTES, KEPT_TAIL_BYTES};
 
 /// The modes of a terminal that was written some bytes, from its beginning on.
 #[derive(Clone, Debug)]
@@ -49,6 +50,10 @@ impl TerminalModes {
     }
 }
 
+/// From where on nothing more is shown: the rest of the longest piece and the modes have to fit into
+/// what a client takes.
+const SHOWN_BYTES: usize = KEPT_SCREEN_BYTES - KEPT_TAIL_BYTES - 4096;
+
 /// Output of a terminal that is not kept for its client any more.
 #[derive(Debug)]
 pub(super) struct Screen {
@@ -87,7 +92,12 @@ impl Screen {
         modes.parser.write_character(&mut out);
         let (first, second) = self.tail.as_slices();
         for part in [first, second] {
-            modes.feed_and_show(part, |piece| show(piece, &mut out));
+            modes.feed_and_show(part, |piece| {
+                // Short sequences become longer ones.
+                if out.len() < SHOWN_BYTES {
+                    show(piece, &mut out);
+                }
+            });
         }
         // Nothing may come between the parts of a character.
         out.truncate(out.len() - modes.parser.character_bytes());
@@ -106,7 +116,7 @@ fn show(piece: Piece<'_>, out: &mut Vec<u8>) {
         Piece::Control(_) => {}
         Piece::Sequence(sequence) => match Csi::parse(sequence) {
             Some(csi @ Csi { private: b'?', marks: b"", last: b'h' | b'l', .. }) => {
-                let shown = csi.each().filter(|number| !SET_LAST.contains(number));
+                let shown = csi.each().filter(|number| *number > 0 && !SET_LAST.contains(number));
                 shown.for_each(|number| write_private(out, number, csi.last == b'h'));
             }
             csi if is_silent(sequence, csi.as_ref()) => out.extend_from_slice(sequence),
@@ -341,8 +351,20 @@ mod tests {
                 screen.feed(&piece);
                 prop_assert!(screen.tail.len() <= tail_bytes);
             }
-            prop_assert!(screen.bytes().len() < 2000 + 8 * tail_bytes);
+            prop_assert!(screen.bytes().len() < 2000 + 3 * tail_bytes);
             prop_assert!(screen.modes.end().len() < 1000);
+        }
+    }
+
+    #[test]
+    fn whatever_was_written_a_client_takes_what_is_shown() {
+        for (numbers, last) in
+            [(";".repeat(92), 'h'), ("1;".repeat(46), 'l'), ("7;".repeat(46), 'h')]
+        {
+            let sequence = format!("\x1b[?{numbers}{last}");
+            let all = sequence.repeat(KEPT_TAIL_BYTES / sequence.len() + 9);
+            let shown = screen_of(all.as_bytes(), KEPT_TAIL_BYTES);
+            assert!(shown.len() <= KEPT_SCREEN_BYTES, "{} bytes of {numbers:?}", shown.len());
         }
     }
 

@@ -500,6 +500,42 @@ fn resumed(mode: Mode, size: Option<Size>, outputs: [u64; 2], next: Frame) -> Cl
     client
 }
 
+/// It may be an earlier request of its own that came late; another client has the next turn.
+#[test]
+fn who_is_taken_for_another_comes_once_more() {
+    let taken = Refused { code: refused::TAKEN_OVER, text: "taken".into() };
+    let mut client = resumed(Mode::Take, None, [0; 2], Frame::Refused(taken.clone()));
+    assert!(matches!(client.poll(Time::ZERO), Next::Event(ClientEvent::Up(_))));
+    assert!(matches!(client.poll(Time::ZERO), Next::Event(ClientEvent::Down(_))));
+    let Next::Idle(Some(due)) = client.poll(Time::ZERO) else { panic!("it does not come again") };
+    assert_eq!(client.poll(due), Next::Event(ClientEvent::Connect));
+    client.connected(due);
+    client.receive(due, bytes_of(&[hello(Some(Instance([9; 16])))]));
+    while let Next::Event(_) = client.poll(due) {}
+    let asked = frames(client.outbox()).into_iter().find_map(|frame| match frame {
+        Frame::Resume(asked) => Some(asked.turn),
+        _ => None,
+    });
+    assert_eq!(asked, Some(1), "it has the turn that it had");
+    client.receive(due, bytes_of(&[Frame::Refused(taken.clone())]));
+    assert_eq!(client.poll(due), Next::Event(ClientEvent::Refused(taken)));
+}
+
+#[test]
+fn who_looks_sends_no_input_and_no_size() {
+    let size = Some(Size { width: 80, height: 24 });
+    let data = Frame::Data(Stream::Stdout, 0, Bytes::from_static(b"ab"));
+    let mut client = resumed(Mode::Look, size, [0; 2], data);
+    while let Next::Event(_) = client.poll(Time::ZERO) {}
+    assert!(!client.has_room());
+    client.send(Bytes::from_static(b"input"));
+    client.finish();
+    client.resize(Size { width: 1, height: 1 });
+    while let Next::Event(_) = client.poll(Time::ZERO) {}
+    let said = frames(client.outbox());
+    assert!(matches!(said[..], [Frame::Hello { .. }, Frame::Resume(_)]), "{said:?}");
+}
+
 #[test]
 fn what_was_sent_is_not_due_any_more() {
     let data = Frame::Data(Stream::Stdout, 0, Bytes::from_static(b"ab"));
