@@ -20,8 +20,8 @@ pub(super) struct Arrivals {
     taken: u64,
     /// What the peer was told of, the end included.
     told: u64,
-    /// Where the peer begins to count what it may send ahead: at what it was told, and as much later
-    /// as gaps have been long since.
+    /// Where the peer begins to count what it may send ahead: at what it was told, and as much
+    /// later as gaps have been long since.
     allowed_from: u64,
     /// When the peer has to be told of what was taken.
     due: Option<Time>,

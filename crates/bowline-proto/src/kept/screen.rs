@@ -50,8 +50,8 @@ impl TerminalModes {
     }
 }
 
-/// From where on nothing more is shown: the rest of the longest piece and the modes have to fit into
-/// what a client takes.
+/// From where on nothing more is shown: the rest of the longest piece and the modes have to fit
+/// into what a client takes.
 const SHOWN_BYTES: usize = KEPT_SCREEN_BYTES - KEPT_TAIL_BYTES - 4096;
 
 /// Output of a terminal that is not kept for its client any more.
