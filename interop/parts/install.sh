@@ -40,7 +40,8 @@ right() {
   containerd-1.7) containerd_says "$parts/old/bin" 'v?1\.7\.' ;;
   image) stamped "$parts/image" "$here/image.sh" && [ -s "$parts/image/box.tar" ] ;;
   image-gnu)
-    stamped "$parts/image-gnu" "$here/image.sh" && [ -s "$parts/image-gnu/gnu.tar" ]
+    stamped "$parts/image-gnu" "$here/image.sh" && [ -s "$parts/image-gnu/gnu.tar" ] &&
+      cmp -s - "$parts/image-gnu/packages" <<<"$gnu_packages"
     ;;
   critest-images) images_of_critest_right ;;
   crictl | critest) says "version:? $cri_tools" "$parts/bin/$1" --version ;;
@@ -204,10 +205,11 @@ images_of_critest_right() {
   stamped "$parts/critest-images" "$here/critest-images.py" && [ -s "$parts/critest-images/index.json" ]
 }
 
-# What a copy, a shell and the tests' commands use, with the libraries that those link.
+# What a copy, a shell, programs with the whole screen and the tests' commands use, with the libraries
+# that those link.
 gnu_packages="libc6 libgcc-s1 libselinux1 libpcre2-8-0 libacl1 libattr1 libgmp10 libtinfo6 libcrypt1
   dash bash coreutils tar findutils sed grep procps libproc2-0 libsystemd0 libncursesw6 libcap2
-  libgcrypt20 libgpg-error0 liblz4-1 liblzma5 libzstd1"
+  libgcrypt20 libgpg-error0 liblz4-1 liblzma5 libzstd1 vim-tiny less ncurses-base"
 
 get_image_gnu() {
   local package tree=$parts/debian/gnu
@@ -218,6 +220,7 @@ get_image_gnu() {
   done
   bash "$here/image.sh" gnu "$tree" "$parts/image-gnu"
   stamp "$parts/image-gnu" "$here/image.sh"
+  echo "$gnu_packages" >"$parts/image-gnu/packages"
 }
 
 # Debian has the source of an old Kubernetes and the Go of that time, both of them used where they are

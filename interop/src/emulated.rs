@@ -1,4 +1,4 @@
-//! A terminal whose screen and modes are known, with a client on it.
+//! A terminal whose screen and modes are known, with a client on it. It answers as real ones do.
 
 use std::io::{Read, Write};
 use std::num::NonZeroU16;
@@ -19,7 +19,34 @@ pub struct Emulated {
     pty: Arc<Pty>,
     child: Child,
     pieces: Receiver<Vec<u8>>,
-    terminal: vt100::Parser,
+    terminal: vt100::Parser<Answers>,
+    read_bytes: u64,
+}
+
+/// What the terminal says because it was asked.
+#[derive(Default)]
+struct Answers(String);
+
+impl vt100::Callbacks for Answers {
+    fn unhandled_csi(
+        &mut self,
+        screen: &mut vt100::Screen,
+        first: Option<u8>,
+        _: Option<u8>,
+        parameters: &[&[u16]],
+        last: char,
+    ) {
+        match (first, parameters, last) {
+            (None, [[5]], 'n') => self.0.push_str("\x1b[0n"),
+            (None, [[6]], 'n') => {
+                let (row, column) = screen.cursor_position();
+                self.0.push_str(&format!("\x1b[{};{}R", row + 1, column + 1));
+            }
+            (None, _, 'c') => self.0.push_str("\x1b[?62;22c"),
+            (Some(b'>'), _, 'c') => self.0.push_str("\x1b[>41;354;0c"),
+            _ => {}
+        }
+    }
 }
 
 /// What a terminal shows, and in which modes it is.
@@ -64,8 +91,9 @@ impl Emulated {
             }
         });
         let length = |number| NonZeroU16::new(number).expect("a terminal has a size");
-        let terminal = vt100::Parser::new(length(rows), length(columns), 0);
-        Emulated { pty, child, pieces, terminal }
+        let (rows, columns) = (length(rows), length(columns));
+        let terminal = vt100::Parser::new_with_callbacks(rows, columns, 0, Answers::default());
+        Emulated { pty, child, pieces, terminal, read_bytes: 0 }
     }
 
     /// Types.
@@ -92,6 +120,17 @@ impl Emulated {
         self.terminal.screen().contents()
     }
 
+    /// How much was written to it.
+    #[must_use]
+    pub fn read_bytes(&self) -> u64 {
+        self.read_bytes
+    }
+
+    fn read(&mut self, piece: &[u8]) {
+        self.terminal.process(piece);
+        self.read_bytes += piece.len() as u64;
+    }
+
     /// Waits until that is so.
     ///
     /// # Panics
@@ -100,7 +139,12 @@ impl Emulated {
         let deadline = Instant::now() + PATIENCE;
         while !is(self) {
             match self.pieces.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(piece) => self.terminal.process(&piece),
+                Ok(piece) => {
+                    self.read(&piece);
+                    let answers = std::mem::take(&mut self.terminal.callbacks_mut().0);
+                    // Whoever has asked may have gone.
+                    let _ = (&*self.pty).write_all(answers.as_bytes());
+                }
                 Err(error) => {
                     let _ = self.child.kill();
                     panic!("{what}: {error}; seen is\n{}\n{:?}", self.text(), self.seen())
@@ -138,7 +182,7 @@ impl Emulated {
     /// Reads until the terminal has nothing more: all that had it open has ended.
     fn read_all(&mut self) {
         while let Ok(piece) = self.pieces.recv_timeout(PATIENCE) {
-            self.terminal.process(&piece);
+            self.read(&piece);
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 use std::thread;
 use std::time::Duration;
 
@@ -27,6 +27,7 @@ pub struct Relay {
     /// Where it listens.
     pub address: String,
     counts: Arc<Counts>,
+    pairs: Arc<Mutex<Vec<Weak<Pair>>>>,
 }
 
 #[derive(Debug, Default)]
@@ -42,7 +43,8 @@ impl Relay {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let counts = Arc::new(Counts::default());
-        let all = counts.clone();
+        let pairs: Arc<Mutex<Vec<Weak<Pair>>>> = Arc::default();
+        let (all, known) = (counts.clone(), pairs.clone());
         thread::spawn(move || {
             for near in listener.incoming() {
                 // The server may have ended, with the test.
@@ -52,17 +54,26 @@ impl Relay {
                     near,
                     far,
                     left: AtomicI64::new(cut.map_or(i64::MAX, |cut| cut.after as i64)),
-                    resets: cut.is_some_and(|cut| cut.resets),
+                    resets: AtomicBool::new(cut.is_some_and(|cut| cut.resets)),
                     is_cut: AtomicBool::new(false),
                     counts: all.clone(),
                 });
+                known.lock().unwrap().push(Arc::downgrade(&pair));
                 for is_up in [true, false] {
                     let pair = pair.clone();
                     thread::spawn(move || pair.pass(is_up));
                 }
             }
         });
-        Relay { address, counts }
+        Relay { address, counts, pairs }
+    }
+
+    /// Has those connections that there are cut in this way, however that was meant to be.
+    pub fn cut(&self, cut: Cut) {
+        for pair in self.pairs.lock().unwrap().iter().filter_map(Weak::upgrade) {
+            pair.resets.store(cut.resets, Ordering::Relaxed);
+            pair.left.store(cut.after as i64, Ordering::Relaxed);
+        }
     }
 
     /// How many connections were cut.
@@ -83,7 +94,7 @@ struct Pair {
     near: TcpStream,
     far: TcpStream,
     left: AtomicI64,
-    resets: bool,
+    resets: AtomicBool,
     is_cut: AtomicBool,
     counts: Arc<Counts>,
 }
@@ -117,14 +128,16 @@ impl Pair {
                 return self.cut();
             }
         }
-        let _ = to.shutdown(Shutdown::Write);
+        if !self.is_cut.load(Ordering::Relaxed) {
+            let _ = to.shutdown(Shutdown::Write);
+        }
     }
 
     fn cut(&self) {
         if !self.is_cut.swap(true, Ordering::Relaxed) {
             self.counts.cuts.fetch_add(1, Ordering::Relaxed);
         }
-        if self.resets {
+        if self.resets.load(Ordering::Relaxed) {
             // The last one who lets go of a socket resets it; nobody reads on until then.
             for socket in [&self.near, &self.far] {
                 let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));

@@ -1,14 +1,16 @@
-//! Sessions that are kept while everything between their ends is struck, in a real cluster: by a
-//! program in the container, by our socket before containerd, and by our node in the kubelet's
-//! place.
+//! Sessions that are kept in a real cluster, by a program in the container, by our socket before
+//! containerd, and by our node in the kubelet's place: while everything between their ends is
+//! struck, under clients that follow each other, on terminals, and to their ends.
 
 use std::thread;
 
 use bowline_interop::cluster::{Cluster, PODS};
+use bowline_interop::kept_screen::{self, Leaves, Program};
 
 use crate::cri::{face, in_the_kubelets_place};
 use crate::kept_job::Keeper;
 use crate::kept_strikes::{Way, run};
+use crate::parts::ours;
 use crate::{kept_copies, kept_ends, kept_many, kept_resumed};
 
 /// A node takes kept sessions over WebSocket alone.
@@ -61,6 +63,40 @@ fn killed_clients_are_followed_by_others_before_our_node() {
     let cluster = Cluster::up(&[]);
     let node = in_the_kubelets_place(&cluster, &[]);
     are_resumed(&cluster, Keeper::Node);
+    drop(node);
+}
+
+/// Programs with a terminal, in the pods that have them, and how their clients go.
+const TERMINALS: [(&str, Program, &[Leaves]); 8] = [
+    (PODS[0], kept_screen::FULL_SCREEN, &[Leaves::Killed, Leaves::Lost]),
+    (PODS[0], kept_screen::VI, &[Leaves::ByKeys]),
+    (PODS[0], kept_screen::LESS_OF_BUSYBOX, &[Leaves::Killed, Leaves::Lost]),
+    (PODS[0], kept_screen::SHELL, &[Leaves::ByKeys]),
+    (PODS[1], kept_screen::FULL_SCREEN, &[Leaves::ByKeys]),
+    (PODS[1], kept_screen::VIM_TINY, &[Leaves::Killed, Leaves::Lost]),
+    (PODS[1], kept_screen::LESS, &[Leaves::ByKeys]),
+    (PODS[1], kept_screen::BASH, &[Leaves::Killed, Leaves::Lost]),
+];
+
+fn terminals_are_right(cluster: &Cluster, keeper: Keeper) {
+    thread::scope(|scope| {
+        for (pod, program, leaves) in &TERMINALS {
+            let client = keeper.client(&ours(&cluster.admin(), &[pod]).named(pod));
+            scope.spawn(move || kept_screen::check(&client, &cluster.address(), program, leaves));
+        }
+    });
+}
+
+#[test]
+fn resumed_terminals_show_what_others_show_in_any_cluster() {
+    terminals_are_right(&Cluster::shared(), Keeper::Program);
+}
+
+#[test]
+fn resumed_terminals_show_what_others_show_before_our_node() {
+    let cluster = Cluster::up(&[]);
+    let node = in_the_kubelets_place(&cluster, &[]);
+    terminals_are_right(&cluster, Keeper::Node);
     drop(node);
 }
 
