@@ -104,11 +104,20 @@ pub(crate) fn port_forward(client: &Client, pod: &str, ports: &[u16]) -> Url {
     url
 }
 
-fn subresource(client: &Client, pod: &str, name: &str) -> Url {
+/// Returns the URL of a pod itself.
+pub(crate) fn pod_url(client: &Client, pod: &str) -> Url {
     let mut url = client.server.clone();
     if let Ok(mut path) = url.path_segments_mut() {
         path.pop_if_empty();
-        path.extend(["api", "v1", "namespaces", &client.namespace, "pods", pod, name]);
+        path.extend(["api", "v1", "namespaces", &client.namespace, "pods", pod]);
+    }
+    url
+}
+
+fn subresource(client: &Client, pod: &str, name: &str) -> Url {
+    let mut url = pod_url(client, pod);
+    if let Ok(mut path) = url.path_segments_mut() {
+        path.push(name);
     }
     url
 }

@@ -317,7 +317,7 @@ impl World<'_> {
             }
             (user.connects_at, moved) = (None, true);
             if self.now < self.outage {
-                user.client.failed(self.now);
+                user.client.failed(self.now, "an outage");
                 continue;
             }
             let alive: Vec<usize> =

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bowline_io::random;
 use bowline_io::stream::Upgraded;
-use bowline_proto::kept::Carrier;
+use bowline_proto::kept::{Carrier, Refused as Gone, refused};
 use bowline_proto::negotiate::Offer;
 use bowline_proto::session::Wants;
 use bowline_proto::tunnel::Wire;
@@ -13,6 +13,7 @@ use bowline_proto::websocket::Role;
 use bytes::Bytes;
 
 use super::place::{PlaceError, Placed, place};
+use super::pod::over;
 use crate::client::Client;
 use crate::command::open;
 use crate::error::Error;
@@ -116,6 +117,24 @@ impl Connector {
             },
             Way::Node => Ok(self.node(resumes).await?),
             Way::Program(_) => self.program().await,
+        }
+    }
+
+    /// What a refusal means for a session that there may be: nobody can come back to one that a
+    /// program has kept in a container that is over for good.
+    pub(super) async fn judged(&self, error: Error) -> NoConnection {
+        let is_answer =
+            matches!(error, Error::Upgrade(UpgradeError::Refused(_)) | Error::NoPlace(_));
+        if !is_answer || !matches!(self.way, Way::Program(_)) {
+            return NoConnection::ForNow(error);
+        }
+        let Options { pod, container, .. } = &self.options;
+        match over(&self.client, pod, container.as_deref()).await {
+            Some(why) => {
+                let text = format!("the session is gone: {why}");
+                NoConnection::Ever(Error::NotKept(Gone { code: refused::UNKNOWN, text }))
+            }
+            None => NoConnection::ForNow(error),
         }
     }
 

@@ -7,6 +7,7 @@
 
 mod connect;
 mod place;
+mod pod;
 mod running;
 mod screens;
 

@@ -233,16 +233,24 @@ impl Running {
             Next::Event(Event::Connect) => {
                 let resumes = session.resumes();
                 // Of one that is only to be resumed, nothing is lost if there is no way to it.
-                let is_tried_again = session.may_have_begun() && (session.was_up() || !resumes);
+                let may_be_there = session.may_have_begun();
+                let is_tried_again = may_be_there && (session.was_up() || !resumes);
                 // What is dropped by a stop is hung up by its host in time.
-                match connector.connect(resumes).await {
+                let connected = match connector.connect(resumes).await {
+                    Err(NoConnection::ForNow(error)) if may_be_there => {
+                        Err(connector.judged(error).await)
+                    }
+                    connected => connected,
+                };
+                match connected {
                     Ok((upgraded, carrier)) => {
                         let carried = Carried::new(self.clock.now(), session, carrier);
                         return Ok(Connection::Up(upgraded, Box::new(carried)));
                     }
                     Err(NoConnection::ForNow(error)) if is_tried_again => {
-                        session.failed(self.clock.now());
-                        (self.tell)(Change::StillLost(error.to_string()));
+                        let why = error.to_string();
+                        session.failed(self.clock.now(), &why);
+                        (self.tell)(Change::StillLost(why));
                     }
                     Err(NoConnection::Ever(error)) if is_tried_again => {
                         session.give_up(Loss::new(Cause::Closed, error.to_string()));

@@ -10,5 +10,6 @@
 #![allow(clippy::disallowed_methods, reason = "tests play peers and start programs")]
 
 mod authorized;
+mod completed;
 mod copy;
 mod silence;

@@ -132,7 +132,7 @@ impl Player {
         let switched = match switched {
             Ok(switched) => switched,
             Err(error) => {
-                client.failed(self.clock.now());
+                client.failed(self.clock.now(), &format!("{error:?}"));
                 self.client = Some(client);
                 return Err(error);
             }

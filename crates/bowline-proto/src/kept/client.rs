@@ -1,7 +1,9 @@
 //! The client's end: one session over as many connections as it takes.
 
+use alloc::borrow::ToOwned;
 use alloc::collections::VecDeque;
 use alloc::format;
+use alloc::string::{String, ToString};
 use core::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -14,7 +16,7 @@ use super::replay::{Cursor, Replay};
 use super::{Frame, Id, Instance, Leave, Mode, Refused, Resume, Start, Stream, Total, refused};
 use crate::limits::{
     KEPT_GREETING, KEPT_REDRAW_WITHIN, KEPT_REPLAY_BYTES, KEPT_RETRY_FIRST, KEPT_RETRY_LAST,
-    KEPT_SCREEN_BYTES,
+    KEPT_SCREEN_BYTES, REASON_BYTES,
 };
 use crate::machine::{Machine, Next};
 use crate::outbox::Outbox;
@@ -120,6 +122,8 @@ pub struct Client {
     give_up_after: Duration,
     /// The wait before the next connection.
     wait: Duration,
+    /// Why there was no connection when there was none last.
+    why_none: String,
     chance: ChaCha8Rng,
     stdin: Replay,
     sent: Cursor,
@@ -175,6 +179,7 @@ impl Client {
             since: now,
             give_up_after: retry.give_up_after,
             wait: KEPT_RETRY_FIRST,
+            why_none: String::new(),
             chance: ChaCha8Rng::from_seed(retry.seed),
             stdin: Replay::new(),
             sent: Cursor::default(),
@@ -216,12 +221,14 @@ impl Client {
     pub fn connected(&mut self, now: Time) {
         if matches!(self.phase, Phase::Connecting) {
             self.phase = Phase::Greeting(Link::new(now, None), now + KEPT_GREETING);
+            self.why_none.clear();
         }
     }
 
-    /// Says that there is none, and will not be for now.
-    pub fn failed(&mut self, now: Time) {
+    /// Says that there is none, and will not be for now, and why.
+    pub fn failed(&mut self, now: Time, why: &str) {
         if matches!(self.phase, Phase::Connecting) {
+            self.why_none = why[..why.floor_char_boundary(REASON_BYTES)].to_owned();
             self.wait_for_next(now);
         }
     }
@@ -329,6 +336,8 @@ impl Client {
     fn down(&mut self, now: Time, loss: Loss) {
         if self.is_up() {
             self.since = now;
+        } else {
+            self.why_none = loss.to_string();
         }
         self.wait_for_next(now);
         self.events.push_back(Event::Down(loss));
@@ -554,10 +563,11 @@ impl Client {
         match &mut self.phase {
             Phase::Away(_) | Phase::Connecting if is_given_up => {
                 let tried = self.give_up_after.as_secs();
-                self.over(Event::Lost(Loss::new(
-                    Cause::Cut,
-                    format!("no connection could be made for {tried} s"),
-                )));
+                let mut detail = format!("no connection could be made for {tried} s");
+                if !self.why_none.is_empty() {
+                    detail = format!("{detail}: {}", self.why_none);
+                }
+                self.over(Event::Lost(Loss::new(Cause::Cut, detail)));
                 None
             }
             Phase::Away(next) if now >= *next => {

@@ -386,6 +386,34 @@ fn who_looks_need_not_know_what_others_send() {
     }
 }
 
+/// Whoever gives up says what was in the way.
+#[test]
+fn what_is_lost_says_why_there_was_no_connection() {
+    let give_up_after = core::time::Duration::from_secs(60);
+    let retry = Retry { give_up_after, seed: [7; 32] };
+    let lost = |answers: bool| {
+        let mut now = Time::ZERO;
+        let mut client = Client::start(now, start(1), retry);
+        loop {
+            match client.poll(now) {
+                Next::Event(ClientEvent::Connect) if answers => {
+                    client.connected(now);
+                    client.receive_end(now);
+                }
+                Next::Event(ClientEvent::Connect) => client.failed(now, "no route to it"),
+                Next::Event(ClientEvent::Lost(loss)) => {
+                    return format!("{loss}");
+                }
+                Next::Event(_) => {}
+                Next::Idle(deadline) => now = deadline.unwrap(),
+                Next::Done => panic!("not lost"),
+            }
+        }
+    };
+    assert!(lost(false).ends_with("for 60 s: no route to it"), "{}", lost(false));
+    assert!(lost(true).ends_with("for 60 s: the connection was cut"), "{}", lost(true));
+}
+
 #[test]
 fn an_id_is_shown_by_its_name_alone() {
     let id = Id([0xab; 16]);
