@@ -207,6 +207,12 @@ impl Cluster {
     pub fn in_the_kubelets_place(&self, bowline: &Path, flags: &[&str]) -> Server {
         let node = self.beside_the_kubelet(bowline, flags);
         self.signal("kubelet", rustix::process::Signal::KILL);
+        self.has_as_kubelet(&node);
+        node
+    }
+
+    /// Tells the API server where the kubelet is: it is this node of ours.
+    pub fn has_as_kubelet(&self, node: &Server) {
         let address = node.address();
         let port = address.rsplit(':').next().unwrap();
         let status = format!(
@@ -214,7 +220,18 @@ impl Cluster {
         );
         let patch = ["patch", "node", "localhost", "--subresource=status", "--type=merge", "-p"];
         self.kubectl(&[&patch[..], &[&status]].concat());
-        node
+    }
+
+    /// Asks the API server to evict a pod, as those do who drain its node.
+    pub fn evict(&self, pod: &str) {
+        let file = self.path("eviction.json");
+        let object = format!(
+            "{{\"apiVersion\":\"policy/v1\",\"kind\":\"Eviction\",\
+             \"metadata\":{{\"name\":\"{pod}\",\"namespace\":\"default\"}}}}"
+        );
+        std::fs::write(&file, object).unwrap();
+        let path = format!("/api/v1/namespaces/default/pods/{pod}/eviction");
+        self.kubectl(&["create", "--raw", &path, "-f", file.to_str().unwrap()]);
     }
 
     /// Our node on the cluster's containerd, started with these flags. The kubelet looks after its

@@ -5,12 +5,14 @@ use std::fs;
 use std::process::Child;
 
 use bowline_interop::client::{Client, Input, Left, PATIENCE, left};
-use bowline_interop::cluster::Cluster;
-use bowline_interop::server::until;
+use bowline_interop::cluster::{Cluster, only_child};
+use bowline_interop::server::{Server, until};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::cri::in_the_kubelets_place;
+use crate::ends::pod;
 use crate::kept_job::Keeper;
-use crate::parts::ours;
+use crate::parts::{bowline, ours};
 use crate::wire::{Break, Wire};
 
 /// What a client ends with.
@@ -136,14 +138,49 @@ spec:
     volumeMounts: [{name: bin, mountPath: /bin}]
 "#;
 
+/// What is between the API server and the pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// A kubelet and containerd: a program in the container keeps sessions.
+    Kubelet,
+    /// A kubelet and, before containerd, our socket.
+    Face,
+    /// Our node in the kubelet's place. It serves, and looks after no pods.
+    Node,
+}
+
+impl Way {
+    /// How long a process sleeps that is no other test's.
+    fn own_sleep_s(self) -> String {
+        format!("{}{}", 21 + self as u32, std::process::id())
+    }
+}
+
 /// One cluster, and who keeps sessions in it.
 struct Place<'a> {
     cluster: &'a Cluster,
+    way: Way,
     keeper: Keeper,
+    node: Option<Server>,
     state: tempfile::TempDir,
 }
 
 impl Place<'_> {
+    /// With all of the pods in it.
+    fn of(cluster: &Cluster, way: Way) -> Place<'_> {
+        let main = |name| if name == KILLED { way.own_sleep_s() } else { "60000".to_owned() };
+        let doomed = |name| pod(name, "box", &format!("[sleep, \"{}\"]", main(name)));
+        let special = SPECIALS.iter().map(|special| (special.name, special.manifest()));
+        let (names, manifests): (Vec<&str>, Vec<String>) = special
+            .chain([("kept-scratch", SCRATCH.to_owned())])
+            .chain(DOOMED.map(|name| (name, doomed(name))))
+            .unzip();
+        cluster.run_pods(&manifests.join("---\n"), &names);
+        let keeper = if way == Way::Kubelet { Keeper::Program } else { Keeper::Node };
+        let node = (way == Way::Node).then(|| in_the_kubelets_place(cluster, &[]));
+        Place { cluster, way, keeper, node, state: tempfile::tempdir().unwrap() }
+    }
+
     fn client(&self, kubeconfig: &str, pod: &str) -> Client {
         let mut client = ours(kubeconfig, &[pod]).named(pod);
         client.env.push(("XDG_STATE_HOME".into(), self.state.path().to_str().unwrap().into()));
@@ -152,6 +189,30 @@ impl Place<'_> {
 
     fn one_of<T: Copy>(&self, [program, node]: [T; 2]) -> T {
         if self.keeper == Keeper::Program { program } else { node }
+    }
+
+    /// What a kubelet does with a pod that is to go. Where there is none, the runtime is asked.
+    fn stops(&self, pod: &str) {
+        if self.way != Way::Node {
+            return;
+        }
+        let crictl = || self.cluster.crictl(&self.cluster.containerd());
+        let output = crictl().args(["pods", "--quiet", "--name", pod]).output().unwrap();
+        let id = String::from_utf8(output.stdout).unwrap();
+        assert!(crictl().args(["stopp", id.trim()]).status().unwrap().success(), "{pod}: {id:?}");
+    }
+
+    /// Our node, or our socket, is killed and comes again.
+    fn node_begins_anew(&mut self) {
+        let Some(mut node) = self.node.take() else {
+            self.cluster.kill("face");
+            return self.cluster.restart("face");
+        };
+        kill_process(only_child(node.id()).unwrap(), Signal::KILL).unwrap();
+        node.kill();
+        let node = self.cluster.beside_the_kubelet(&bowline(), &[]);
+        self.cluster.has_as_kubelet(&node);
+        self.node = Some(node);
     }
 
     /// A command from its beginning to its end.
@@ -201,11 +262,6 @@ impl Begun {
 
 /// Containers in which there may be no room for a program, and users who may not.
 fn refusals(place: &Place<'_>) {
-    let mut manifests: Vec<String> = SPECIALS.iter().map(Special::manifest).collect();
-    manifests.push(SCRATCH.to_owned());
-    let names: Vec<&str> =
-        SPECIALS.iter().map(|special| special.name).chain(["kept-scratch"]).collect();
-    place.cluster.run_pods(&manifests.join("---\n"), &names);
     for special in &SPECIALS {
         let client = place.client(&place.cluster.admin(), special.name);
         place.whole(&client, &COMMAND, place.one_of(special.ends));
@@ -229,27 +285,41 @@ fn sleeper(seconds: &str) -> Option<Pid> {
     ids.next().and_then(Pid::from_raw)
 }
 
-/// A pod whose main process sleeps for so long.
-fn doomed(cluster: &Cluster, name: &str, seconds: &str) {
-    let pod = crate::ends::pod(name, "box", &format!("[sleep, \"{seconds}\"]"));
-    cluster.run_pods(&pod, &[name]);
-}
+/// Pods to which something happens: their main process is killed, they are deleted, evicted, or out
+/// of time, as those are that their kubelet evicts.
+const KILLED: &str = "kept-killed";
+const DELETED: &str = "kept-deleted";
+const EVICTED: &str = "kept-evicted";
+const LATE: &str = "kept-late";
+const DOOMED: [&str; 4] = [KILLED, DELETED, EVICTED, LATE];
 
-/// What happens to a container, its pod, its runtime.
+/// What happens to a container and its pod.
 fn losses(place: &Place<'_>) {
     let cluster = place.cluster;
-    // No other test's, either.
-    let seconds = format!("{}{}", place.one_of([21, 22]), std::process::id());
-    doomed(cluster, "kept-killed", &seconds);
-    let begun = place.begun("kept-killed");
-    kill_process(sleeper(&seconds).unwrap(), Signal::KILL).unwrap();
+    let begun = place.begun(KILLED);
+    kill_process(sleeper(&place.way.own_sleep_s()).unwrap(), Signal::KILL).unwrap();
     begun.ends("container killed", b"", [End::Lost("no such session"), End::Code(137)]);
 
-    doomed(cluster, "kept-deleted", "60000");
-    let begun = place.begun("kept-deleted");
-    cluster.kubectl(&["delete", "pod", "kept-deleted", "--wait=false"]);
+    let begun = place.begun(DELETED);
+    cluster.kubectl(&["delete", "pod", DELETED, "--wait=false"]);
+    place.stops(DELETED);
     begun.ends("pod deleted", b"", [End::Lost("not found"), End::Code(137)]);
 
+    let begun = place.begun(EVICTED);
+    cluster.evict(EVICTED);
+    place.stops(EVICTED);
+    begun.ends("pod evicted", b"", [End::Lost("not found"), End::Code(137)]);
+
+    let begun = place.begun(LATE);
+    cluster.kubectl(&["patch", "pod", LATE, "-p", "{\"spec\":{\"activeDeadlineSeconds\":1}}"]);
+    place.stops(LATE);
+    let completed = End::Lost("its pod has completed: Failed, DeadlineExceeded");
+    begun.ends("pod out of time", b"", [completed, End::Code(137)]);
+}
+
+/// What happens to a container's disk, and to its runtime.
+fn shortages(place: &Place<'_>) {
+    let cluster = place.cluster;
     let wire = Wire::to(&cluster.address());
     let server = format!("--server=https://{}", wire.address);
     let client = place.client(&cluster.admin(), FILLED.name).with(&server);
@@ -269,7 +339,7 @@ const KILL_HOLDER: &str = "for p in /proc/[0-9]*; do
 done";
 
 /// What happens to whoever keeps sessions.
-fn keepers(place: &Place<'_>) {
+fn keepers(place: &mut Place<'_>) {
     let cluster = place.cluster;
     let begun = place.begun("gnu");
     if place.keeper == Keeper::Program {
@@ -277,8 +347,7 @@ fn keepers(place: &Place<'_>) {
         let left = client.run(&[], &["sh", "-c", KILL_HOLDER], Input::Nothing);
         assert!(left.status.success(), "{left:?}");
     } else {
-        cluster.kill("face");
-        cluster.restart("face");
+        place.node_begins_anew();
     }
     let ends = [End::Lost("no such session"), End::Lost("lost with its node")];
     begun.ends("keeper killed", b"", ends);
@@ -292,13 +361,18 @@ fn keepers(place: &Place<'_>) {
     // The last, since there is no runtime after that.
     let begun = place.begun_by(&client, SHORT, "");
     cluster.kill("containerd");
-    begun.ends("containerd killed for good", b"", [End::Lost(""); 2]);
+    let ends = [
+        End::Lost("no connection could be made for 6 s: unable to upgrade"),
+        End::Lost("containerd at "),
+    ];
+    begun.ends("containerd killed for good", b"", ends);
 }
 
 /// All of it, in a cluster of its own.
-pub fn check(cluster: &Cluster, keeper: Keeper) {
-    let place = Place { cluster, keeper, state: tempfile::tempdir().unwrap() };
+pub fn check(cluster: &Cluster, way: Way) {
+    let mut place = Place::of(cluster, way);
     refusals(&place);
     losses(&place);
-    keepers(&place);
+    shortages(&place);
+    keepers(&mut place);
 }

@@ -125,10 +125,15 @@ fn many_jobs_outlive_the_api_server_before_our_socket() {
 
 #[test]
 fn what_ends_sessions_is_said_in_any_cluster() {
-    kept_ends::check(&Cluster::up(&[]), Keeper::Program);
+    kept_ends::check(&Cluster::up(&[]), kept_ends::Way::Kubelet);
 }
 
 #[test]
 fn what_ends_sessions_is_said_before_our_socket() {
-    kept_ends::check(&Cluster::behind(&face(""), &[]), Keeper::Node);
+    kept_ends::check(&Cluster::behind(&face(""), &[]), kept_ends::Way::Face);
+}
+
+#[test]
+fn what_ends_sessions_is_said_before_our_node() {
+    kept_ends::check(&Cluster::up(&[]), kept_ends::Way::Node);
 }
