@@ -34,10 +34,11 @@ const PREPARE: &str = "cd \"$(mktemp -d)\" && pwd && seq 300 |
     sed 's/.*/line & of a text that is not quite as wide as a terminal of eighty/' >text &&
     { seq 1500 | sed 's/.*/redraw!/' && echo 'silent w! done'; } >burst";
 
-/// Runs a command in a directory, which are its arguments.
-const GO: &str =
-    "cd \"$1\" && shift && echo $$ >pid && export TERM=xterm-256color LC_ALL=C.UTF-8 PS1='$ ' &&
-    exec \"$@\"";
+/// Runs a command in a directory; its arguments are this, a size that is waited for, if one is, and
+/// the command's words. A kubelet's runtime starts a command before it has heard of the size.
+const GO: &str = "cd \"$1\" && size=$2 && shift 2 && echo $$ >pid &&
+    until [ \"$(stty size)\" = \"${size:-$(stty size)}\" ]; do sleep 0.05; done &&
+    export TERM=xterm-256color LC_ALL=C.UTF-8 PS1='$ ' && exec \"$@\"";
 
 /// A program, and what a person does with it.
 #[derive(Clone, Copy, Debug)]
@@ -193,7 +194,11 @@ impl<'a> Place<'a> {
     }
 
     fn starts(&self, flags: &[&str], program: &Program, size: (u16, u16)) -> Emulated {
-        let words = [&["sh", "-c", GO, "sh", &self.directory], program.command].concat();
+        let awaited = match flags.contains(&"--keep") {
+            true => String::new(),
+            false => format!("{} {}", size.0, size.1),
+        };
+        let words = [&["sh", "-c", GO, "sh", &self.directory, &awaited], program.command].concat();
         self.on_terminal(&mut self.client.process(flags, &words), size)
     }
 
