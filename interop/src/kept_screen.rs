@@ -293,6 +293,37 @@ pub fn check(client: &Client, address: &str, program: &Program, leaves: &[Leaves
     }
 }
 
+/// Asks the terminal where its cursor is, and keeps what is typed.
+const ASKS: Program = Program {
+    name: "a question",
+    command: &["sh", "-c", "stty raw -echo; printf 'asked\\033[6n'; head -c 6 >got; cat >>got"],
+    ready: "asked",
+    keys: String::new,
+    begun: None,
+    is_over: |_| true,
+};
+
+/// A terminal's answer has come from a client that is killed then: another terminal is not asked
+/// again.
+///
+/// # Panics
+/// If it is.
+pub fn is_asked_once(client: &Client) {
+    let place = Place::new(client);
+    let mut first = place.starts(&["--keep", "-it"], &ASKS, LATER);
+    first.shows(ASKS.ready);
+    until("the answer has come", PATIENCE, || place.does("[ -s got ]"));
+    first.kill();
+    let mut second = place.resumes();
+    second.shows(ASKS.ready);
+    second.types("typed");
+    until("what is typed has come", PATIENCE, || place.does("grep -q typed got"));
+    let file = format!("{}/got", place.directory);
+    let got = client.run(&[], &["cat", &file], Input::Nothing);
+    let text = String::from_utf8_lossy(&got.stdout);
+    assert_eq!(text, "\x1b[1;6Rtyped", "{}", client.name);
+}
+
 /// The same client goes on.
 fn is_lost(
     place: &Place<'_>,

@@ -80,6 +80,10 @@ const TERMINALS: [(&str, Program, &[Leaves]); 8] = [
 
 fn terminals_are_right(cluster: &Cluster, keeper: Keeper) {
     thread::scope(|scope| {
+        for pod in PODS {
+            let client = keeper.client(&ours(&cluster.admin(), &[pod]).named(pod));
+            scope.spawn(move || kept_screen::is_asked_once(&client));
+        }
         for (pod, program, leaves) in &TERMINALS {
             let client = keeper.client(&ours(&cluster.admin(), &[pod]).named(pod));
             scope.spawn(move || kept_screen::check(&client, &cluster.address(), program, leaves));

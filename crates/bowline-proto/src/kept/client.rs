@@ -130,6 +130,8 @@ pub struct Client {
     outputs: [Arrivals; 2],
     /// Where the outputs begin is not known before the first connection.
     begins_anywhere: bool,
+    /// The command has a terminal.
+    has_terminal: bool,
     size: Option<Size>,
     size_sent: bool,
     redraw: Redraw,
@@ -185,6 +187,7 @@ impl Client {
             sent: Cursor::default(),
             outputs: [Arrivals::new(), Arrivals::new()],
             begins_anywhere: false,
+            has_terminal: false,
             size: None,
             size_sent: true,
             redraw: Redraw::None,
@@ -248,9 +251,14 @@ impl Client {
     /// Sends input. None may be given before the session was there for the first time, or while
     /// there is no [room](Self::has_room).
     pub fn send(&mut self, bytes: Bytes) {
-        if !self.looks() {
-            self.stdin.push(bytes);
+        if self.looks() {
+            return;
         }
+        if self.has_terminal {
+            // It may be a terminal's answer. What has asked for it is to come to no other one.
+            self.outputs.iter_mut().for_each(Arrivals::hurry);
+        }
+        self.stdin.push(bytes);
     }
 
     /// Whether input is taken.
@@ -416,6 +424,7 @@ impl Client {
         if up.started && self.was_up {
             return Err(fault("the command was started again"));
         }
+        self.has_terminal = up.wants.tty;
         let begins_anywhere = core::mem::take(&mut self.begins_anywhere);
         for (ours, theirs) in self.outputs.iter_mut().zip(up.outputs) {
             if begins_anywhere {

@@ -386,6 +386,37 @@ fn who_looks_need_not_know_what_others_send() {
     }
 }
 
+/// A terminal's answer is input, and what has asked for it must not come to another terminal.
+#[test]
+fn what_a_terminal_has_shown_is_acknowledged_in_front_of_input() {
+    let now = Time::ZERO;
+    let retry = Retry { give_up_after: core::time::Duration::from_secs(60), seed: [7; 32] };
+    for tty in [true, false] {
+        let mut client = Client::resume(now, start(1).id, Mode::Take, Some([0; 2]), retry);
+        while client.poll(now) != Next::Event(ClientEvent::Connect) {}
+        client.connected(now);
+        let (version, window, instance) = (1, 1000, Some(Instance([9; 16])));
+        let (wants, outputs, started, turn) = (Wants { tty, ..WANTS }, [0; 2], false, 1);
+        let said = [
+            Frame::Hello { version, window, instance },
+            Frame::State { wants, stdin: 0, stdin_over: false, outputs, started, turn },
+            Frame::Data(Stream::Stdout, 0, Bytes::from_static(b"\x1b[6n")),
+        ];
+        client.receive(now, bytes_of(&said));
+        while let Next::Event(_) = client.poll(now) {}
+        client.took(now, Stream::Stdout, 4);
+        client.poll(now);
+        let before = frames(client.outbox());
+        assert!(!before.iter().any(|frame| matches!(frame, Frame::Ack(..))), "{before:?}");
+        client.send(Bytes::from_static(b"\x1b[1;1R"));
+        client.poll(now);
+        let said = frames(client.outbox());
+        let input = Frame::Data(Stream::Stdin, 0, Bytes::from_static(b"\x1b[1;1R"));
+        let ack = Frame::Ack(Stream::Stdout, 4);
+        assert_eq!(said, if tty { Vec::from([ack, input]) } else { Vec::from([input]) });
+    }
+}
+
 /// Whoever gives up says what was in the way.
 #[test]
 fn what_is_lost_says_why_there_was_no_connection() {

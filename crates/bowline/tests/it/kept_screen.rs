@@ -1,7 +1,9 @@
 //! The terminal of a kept session that is left and resumed, with the programs of this machine; what
 //! they show is compared in `bowline_interop::kept_screen`, also in real pods.
 
-use bowline_interop::kept_screen::{BASH, FULL_SCREEN, LEAVES, LESS, Leaves, Program, VIM, check};
+use bowline_interop::kept_screen::{
+    BASH, FULL_SCREEN, LEAVES, LESS, Leaves, Program, VIM, check, is_asked_once,
+};
 use bowline_interop::server::Server;
 
 use super::{bowline, client};
@@ -26,6 +28,12 @@ fn if_here(program: &Program, leaves: &[Leaves]) {
 #[test]
 fn a_program_with_the_whole_screen() {
     at_dev(&FULL_SCREEN, &LEAVES);
+}
+
+#[test]
+fn a_program_that_asks_the_terminal() {
+    let dev = Server::dev(bowline(), &[]);
+    is_asked_once(&client(&dev));
 }
 
 #[test]
