@@ -65,7 +65,8 @@ fn start_node(bowline: &Path, pod: &Path, port: u16) -> Server {
     let mut node = Command::new(bowline);
     node.args(["node", "--runtime", "process", "-v=2", "--port", &port.to_string()]);
     // All sessions are in its one container.
-    node.arg("--max-kept-sessions-per-container=1024").arg("-f");
+    node.arg("--max-kept-sessions-per-container=1024");
+    node.arg("--kept-sessions-file").arg(pod.with_file_name("kept-sessions")).arg("-f");
     Server::start(node.arg(pod))
 }
 

@@ -12,7 +12,7 @@ use crate::args::BadUsage;
 use crate::args::exec::{Exec, Keep};
 use crate::cluster_access::{self, ClusterAccess, env};
 use crate::detach;
-use crate::keep::{self, Local};
+use crate::keep::{self, Local, MayLack};
 use crate::known_sessions::{self, Known, Place};
 use crate::outcome::{self, Exit};
 use crate::print;
@@ -81,7 +81,7 @@ async fn kept(
         print::line(format_args!("warning: the session cannot be written down: {error}"));
     }
     let (server, tty) = (cluster.api.authority(), known.tty);
-    let complete = if tty { keep::Complete::Terminal } else { keep::Complete::All };
+    let may_lack = MayLack { what_others_took: false, what_a_terminal_showed: tty };
     if keep.detach {
         let left = command.detach().await.map(|()| None).map_err(remote::Failure::Session);
         if left.is_err() {
@@ -90,7 +90,7 @@ async fn kept(
             } else {
                 print::line(format_args!("The session may be there: {}", known.place));
             }
-            return Ok(keep::exit_of(left, &server, complete));
+            return Ok(keep::exit_of(left, &server, may_lack));
         }
         let line = format!("{}\n", known.place);
         return Ok(match print::raw(line.as_bytes()) {
@@ -111,7 +111,7 @@ async fn kept(
     if keep::is_over(&result) {
         known.forget();
     }
-    Ok(keep::exit_of(result, &server, complete))
+    Ok(keep::exit_of(result, &server, may_lack))
 }
 
 /// The pod, and the namespace that it is in.

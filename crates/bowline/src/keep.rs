@@ -180,21 +180,20 @@ fn seconds(time: Duration) -> String {
 
 /// Which output may be missing of a session that counts as complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Complete {
-    /// None.
-    All,
+pub struct MayLack {
     /// What other clients have taken, since all that is kept is asked for again.
-    WithWhatOthersTook,
-    /// Any: it is what a terminal showed.
-    Terminal,
+    pub what_others_took: bool,
+    /// What the command's terminal has shown before: this side has a terminal as well. Of a command
+    /// that has none, all of the output counts, whatever is here.
+    pub what_a_terminal_showed: bool,
 }
 
 /// The exit of a session. `server` is the API server's address.
-pub fn exit_of(result: Result<Option<KeptEnd>, Failure>, server: &str, complete: Complete) -> Exit {
-    let missing = |end: &KeptEnd| match complete {
-        Complete::All => end.missed_bytes,
-        Complete::WithWhatOthersTook => end.untaken_bytes,
-        Complete::Terminal => 0,
+pub fn exit_of(result: Result<Option<KeptEnd>, Failure>, server: &str, may_lack: MayLack) -> Exit {
+    let missing = |end: &KeptEnd| match may_lack {
+        MayLack { what_a_terminal_showed: true, .. } if end.tty => 0,
+        MayLack { what_others_took: true, .. } => end.untaken_bytes,
+        _ => end.missed_bytes,
     };
     match result {
         Ok(Some(end)) => match (missing(&end), end.ended) {

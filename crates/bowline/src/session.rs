@@ -6,7 +6,7 @@ use bowline_client::kept::KeptCommand;
 
 use crate::args::session::{Action, Session};
 use crate::cluster_access::{self, ClusterAccess};
-use crate::keep::{self, Local};
+use crate::keep::{self, Local, MayLack};
 use crate::known_sessions::{self, Known, Place};
 use crate::outcome::Exit;
 use crate::print;
@@ -97,10 +97,11 @@ async fn resume(
     let is_resumed = matches!(asked.action, Action::Resume(_));
     let takes = is_resumed && !asked.read_only;
     let (stdin, tty) = known.as_ref().map_or((true, true), |known| (known.stdin, known.tty));
-    let tty = is_resumed && tty && crate::console::input_is_terminal();
+    // Of one that was started elsewhere, whether it has a terminal is not known before it is there.
+    let is_on_terminal = is_resumed && tty && crate::console::input_is_terminal();
     let local = Local {
         stdin: takes && stdin,
-        tty: tty && takes,
+        tty: is_on_terminal && takes,
         quiet: asked.quiet,
         detach_keys: asked.detach_keys.clone(),
         name: place.id.name(),
@@ -115,12 +116,9 @@ async fn resume(
     if let Some(known) = known.filter(|_| is_ended || keep::is_unknown(&result)) {
         known.forget();
     }
-    let complete = match from_start(asked) {
-        _ if tty => keep::Complete::Terminal,
-        true => keep::Complete::WithWhatOthersTook,
-        false => keep::Complete::All,
-    };
-    Ok(keep::exit_of(result, &cluster.api.authority(), complete))
+    let may_lack =
+        MayLack { what_others_took: from_start(asked), what_a_terminal_showed: is_on_terminal };
+    Ok(keep::exit_of(result, &cluster.api.authority(), may_lack))
 }
 
 fn command(

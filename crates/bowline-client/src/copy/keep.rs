@@ -291,8 +291,8 @@ mod tests {
     use crate::write_fn::WriteFn;
 
     fn end(missed_bytes: u64) -> Result<Option<KeptEnd>, Error> {
-        let ended = Ended::Known(Outcome::Success);
-        Ok(Some(KeptEnd { ended, missed_bytes, untaken_bytes: missed_bytes }))
+        let (ended, untaken_bytes) = (Ended::Known(Outcome::Success), missed_bytes);
+        Ok(Some(KeptEnd { ended, missed_bytes, untaken_bytes, tty: false }))
     }
 
     #[test]

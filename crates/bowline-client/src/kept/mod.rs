@@ -102,6 +102,9 @@ pub struct KeptEnd {
     pub missed_bytes: u64,
     /// How many of these have come to no other client either.
     pub untaken_bytes: u64,
+    /// Whether the command had a terminal, of whose output only the last is kept. `false` if the
+    /// session was lost before it was there.
+    pub tty: bool,
 }
 
 impl fmt::Debug for KeptCommand {

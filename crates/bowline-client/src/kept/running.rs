@@ -51,6 +51,8 @@ pub(super) struct Running {
     received_bytes: u64,
     missed_bytes: u64,
     untaken_bytes: u64,
+    /// The command has a terminal.
+    tty: bool,
     end: Option<Result<Ended, Error>>,
     /// The session, until it is there, and then its hooks.
     pending: Option<Pending>,
@@ -119,6 +121,7 @@ impl Running {
             received_bytes: 0,
             missed_bytes: 0,
             untaken_bytes: 0,
+            tty: false,
             end: None,
             pending: Some(pending),
             record: None,
@@ -195,7 +198,7 @@ impl Running {
             record.end(told(Some(&Ok(ended.clone()))), None);
         }
         let (missed_bytes, untaken_bytes) = (self.missed_bytes, self.untaken_bytes);
-        Ok(Some(KeptEnd { ended: ended?, missed_bytes, untaken_bytes }))
+        Ok(Some(KeptEnd { ended: ended?, missed_bytes, untaken_bytes, tty: self.tty }))
     }
 
     /// Does the next thing with a connection.
@@ -323,6 +326,7 @@ impl Running {
 
     fn up(&mut self, session: &mut Session, connected: Connected) {
         let Connected { started, away, outputs, stdin_over, wants } = connected;
+        self.tty = wants.tty;
         (self.tell)(match away {
             Some(away) => Change::Restored(away),
             None => Change::Up { started, outputs },

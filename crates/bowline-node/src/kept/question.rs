@@ -79,7 +79,7 @@ impl Question {
             clock,
             alarm: Alarm::default(),
             wants: self.wants,
-            is_up: false,
+            session: None,
             input_ended: false,
             untaken_bytes: 0,
             outputs: VecDeque::new(),
@@ -124,8 +124,10 @@ pub(crate) struct Follower {
     socket: Socket<DuplexStream>,
     clock: Clock,
     alarm: Alarm,
+    /// What its client wants.
     wants: Wants,
-    is_up: bool,
+    /// What the session has, once it is there.
+    session: Option<Wants>,
     input_ended: bool,
     /// How much of the output has come to nobody, and never will.
     untaken_bytes: u64,
@@ -263,7 +265,7 @@ impl Follower {
 
     fn event(&mut self, event: ClientEvent) {
         match event {
-            ClientEvent::Up(_) => self.is_up = true,
+            ClientEvent::Up(up) => self.session = Some(up.wants),
             ClientEvent::Data(stream, bytes) => {
                 self.outputs.push_back(Piece { stream, bytes, is_said: false });
             }
@@ -274,11 +276,11 @@ impl Follower {
             ClientEvent::Screen(bytes) if self.wants.tty => {
                 self.outputs.push_back(Piece { stream: Stream::Stdout, bytes, is_said: true });
             }
-            ClientEvent::Ended(_) if self.untaken_bytes > 0 && !self.wants.tty => {
+            ClientEvent::Ended(_) if self.untaken_bytes > 0 && !self.is_terminal() => {
                 self.lost(format!("{} bytes of output are missing", self.untaken_bytes));
             }
             ClientEvent::Ended(status) => self.last = Some(last(&status)),
-            ClientEvent::Refused(Refused { text, .. }) if !self.is_up => {
+            ClientEvent::Refused(Refused { text, .. }) if self.session.is_none() => {
                 self.last = Some(Last::Act(Some(Act::NotStarted(StartError(text)))));
             }
             ClientEvent::Refused(Refused { text, .. }) => self.lost(text),
@@ -286,6 +288,12 @@ impl Follower {
             ClientEvent::Down(loss) | ClientEvent::Lost(loss) => self.lost(loss.to_string()),
             ClientEvent::Connect | ClientEvent::Eof(_) | ClientEvent::Screen(_) => {}
         }
+    }
+
+    /// Whether what comes is what a terminal showed, for another one to show. Of a command without
+    /// one, all of the output counts, whatever its client has.
+    fn is_terminal(&self) -> bool {
+        self.wants.tty && self.session.is_some_and(|session| session.tty)
     }
 
     fn lost(&mut self, why: String) {
@@ -326,13 +334,17 @@ mod tests {
 
     const WANTS: Wants = Wants { stdin: true, stdout: true, stderr: false, tty: true };
 
+    const PIPES: Wants = Wants { stdin: true, stdout: true, stderr: true, tty: false };
+
     /// Writes something, and ends after so long or runs on.
     struct Writes {
+        stdout: &'static str,
+        stderr: &'static str,
         ends: Option<Duration>,
     }
 
     struct Writing {
-        text: Option<Bytes>,
+        acts: VecDeque<Act>,
         end: Option<Pin<Box<Sleep>>>,
     }
 
@@ -346,8 +358,11 @@ mod tests {
         type Process = Writing;
 
         fn start(&mut self, _: Option<Size>) -> Result<Writing, StartError> {
-            let end = self.ends.map(|after| Box::pin(sleep(after)));
-            Ok(Writing { text: Some("0123456789abcdef".into()), end })
+            let mut acts = VecDeque::from([Act::Stdout(self.stdout.into())]);
+            if !self.stderr.is_empty() {
+                acts.push_back(Act::Stderr(self.stderr.into()));
+            }
+            Ok(Writing { acts, end: self.ends.map(|after| Box::pin(sleep(after))) })
         }
     }
 
@@ -355,18 +370,47 @@ mod tests {
         fn resize(&self, _: Size) {}
 
         fn poll(&mut self, _: &mut Context<'_>, _: &mut WriteQueue, room: bool) -> Poll<Act> {
-            let text = if room { self.text.take() } else { None };
-            text.map_or(Poll::Pending, |text| Poll::Ready(Act::Stdout(text)))
+            let act = if room { self.acts.pop_front() } else { None };
+            act.map_or(Poll::Pending, Poll::Ready)
         }
 
         fn output_ended(&self) -> bool {
-            self.end.is_some() && self.text.is_none()
+            self.end.is_some() && self.acts.is_empty()
         }
 
         fn poll_exit(&mut self, cx: &mut Context<'_>) -> Poll<ExitStatus> {
             let Some(end) = &mut self.end else { return Poll::Pending };
             end.as_mut().poll(cx).map(|()| ExitStatus::Exited(7))
         }
+    }
+
+    /// All that an answer has.
+    #[derive(Debug, Default, PartialEq, Eq)]
+    struct Whole {
+        stdout: String,
+        stderr: String,
+        exit: Option<ExitStatus>,
+        loss: Option<String>,
+    }
+
+    async fn whole(answering: &mut Answering, stdin: &mut WriteQueue) -> Whole {
+        let mut whole = Whole::default();
+        let text = |bytes: Bytes| String::from_utf8(bytes.to_vec()).unwrap();
+        while whole.exit.is_none() && whole.loss.is_none() {
+            let next = poll_fn(|cx| match answering.poll(cx, stdin, true) {
+                Poll::Ready(act) => Poll::Ready(Ok(act)),
+                Poll::Pending => answering.poll_exit(cx).map(Err),
+            });
+            match timeout(Duration::from_secs(60), next).await.unwrap() {
+                Ok(Act::Stdout(bytes)) => whole.stdout += &text(bytes),
+                Ok(Act::Stderr(bytes)) => whole.stderr += &text(bytes),
+                Ok(Act::TookInput) => {}
+                Ok(Act::Lost(why)) => whole.loss = Some(why),
+                Ok(act) => panic!("{act:?}"),
+                Err(exit) => whole.exit = Some(exit),
+            }
+        }
+        whole
     }
 
     async fn output(answering: &mut Answering) -> String {
@@ -390,26 +434,35 @@ mod tests {
     fn begun(replay_bytes: usize, keep_for: u64, ends: Option<Duration>) -> (Keeper, Place) {
         let limits = Limits { replay_bytes, ..Limits::default() };
         let keeper = Keeper::new(Sessions::default(), limits);
-        let place = Place { name: "ns/p/c".into(), uid: None };
-        let (instance, command) = (Instance([0; 16]), vec!["writes".to_owned()]);
-        let start = Start {
-            id: ID,
-            instance,
-            wants: WANTS,
-            keep_for,
-            size: None,
-            command,
-            env: Vec::new(),
-        };
-        let began = keeper.start(&place, &start, || Job::new(Writes { ends }, WANTS));
-        assert!(began.is_ok_and(|(_, began)| began));
+        let writes = Writes { stdout: "0123456789abcdef", stderr: "", ends };
+        let place = begin(&keeper, WANTS, keep_for, writes);
         (keeper, place)
     }
 
+    fn begin(keeper: &Keeper, wants: Wants, keep_for: u64, writes: Writes) -> Place {
+        let place = Place { name: "ns/p/c".into(), uid: None };
+        let (instance, command) = (Instance([0; 16]), vec!["writes".to_owned()]);
+        let (size, env) = (None, Vec::new());
+        let start = Start { id: ID, instance, wants, keep_for, size, command, env };
+        let began = keeper.start(&place, &start, || Job::new(writes, wants));
+        assert!(began.is_ok_and(|(_, began)| began));
+        place
+    }
+
     fn asked(keeper: &Keeper, place: &Place, word: &str) -> Answering {
+        asked_with(keeper, place, word, WANTS, None)
+    }
+
+    fn asked_with(
+        keeper: &Keeper,
+        place: &Place,
+        word: &str,
+        wants: Wants,
+        size: Option<Size>,
+    ) -> Answering {
         let words = ["@bowline", word, &ID.secret()].map(str::to_owned).to_vec();
-        let mut question = Question::new(keeper, place.clone(), words, WANTS);
-        question.start(None).unwrap_or_else(|error| panic!("{error}"))
+        let mut question = Question::new(keeper, place.clone(), words, wants);
+        question.start(size).unwrap_or_else(|error| panic!("{error}"))
     }
 
     #[tokio::test(start_paused = true)]
@@ -444,5 +497,33 @@ mod tests {
         assert_eq!(output(&mut second).await, missing);
         assert!(is_screen(&output(&mut second).await));
         assert_eq!(output(&mut second).await, "89abcdef");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_a_terminals_output_may_be_missing_on_a_terminal() {
+        for (session, client, is_loss) in [
+            (PIPES, WANTS, true),
+            (PIPES, PIPES, true),
+            (WANTS, PIPES, true),
+            (WANTS, WANTS, false),
+        ] {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("kept-sessions");
+            let node = || Keeper::recording(Sessions::default(), Limits::default(), &path).unwrap();
+            let keeper = node();
+            let ends = Some(Duration::from_secs(1));
+            let place = begin(&keeper, session, 600, Writes { stdout: "out", stderr: "", ends });
+            sleep(Duration::from_secs(2)).await;
+            // It knows how the command has ended, and has none of its output.
+            let keeper = node();
+            let mut answering = asked_with(&keeper, &place, "resume", client, None);
+            let whole = whole(&mut answering, &mut WriteQueue::default()).await;
+            let (exit, loss) = if is_loss {
+                (None, Some("3 bytes of output are missing".to_owned()))
+            } else {
+                (Some(ExitStatus::Exited(7)), None)
+            };
+            assert_eq!((whole.exit, &whole.loss), (exit, &loss), "{whole:?}");
+        }
     }
 }

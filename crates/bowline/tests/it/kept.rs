@@ -3,7 +3,9 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use bowline_interop::client::{Input, Left, left};
+use bowline_interop::client::{Client, Input, Left, left};
+use bowline_interop::emulated::Emulated;
+use bowline_interop::pair::{Pair, port};
 use bowline_interop::server::Server;
 use bowline_proto::session::protocol::Carrier;
 
@@ -35,6 +37,45 @@ fn a_result_is_the_commands_own_though_another_client_has_taken_the_output() {
         let left = session(&dev, state, words);
         assert_eq!(left.status.code(), Some(7), "{words:?}: {}", left.stderr);
         assert!(left.stderr.contains("bytes of stdout are missing here"), "{}", left.stderr);
+    }
+}
+
+/// A session without a terminal that ends with 0, as other machines name it. Nobody gets its
+/// output: the node begins anew.
+fn ended_at_a_node_before(pair: &mut Pair, client: &Client) -> String {
+    let left = client.run(&["--detach"], &["sh", "-c", "seq 1000; seq 9 >&2"], Input::Nothing);
+    let session = String::from_utf8(left.stdout).unwrap().trim().to_owned();
+    let id = session.rsplit('/').next().unwrap();
+    let left = client.run(&[], &["@bowline", "result", id], Input::Nothing);
+    assert_eq!((left.status.code(), left.bytes), (Some(0), 3893), "{}", left.stderr);
+    pair.node.kill();
+    pair.restart_node();
+    session
+}
+
+/// Whoever comes from elsewhere, or is no client of kept sessions, does not know that it has none.
+#[test]
+fn a_terminal_here_excuses_no_gap_of_a_command_without_one() {
+    let (mut pair, state) = (Pair::start(bowline(), port), tempfile::tempdir().unwrap());
+    let mut client = pair.client("bowline", bowline());
+    client.env.push(("XDG_STATE_HOME".into(), state.path().to_str().unwrap().into()));
+    let elsewhere = tempfile::tempdir().unwrap();
+    for is_asked_by_exec in [false, true] {
+        let session = ended_at_a_node_before(&mut pair, &client);
+        let id = session.rsplit('/').next().unwrap();
+        let mut command = if is_asked_by_exec {
+            client.process(&["-it"], &["@bowline", "resume", id])
+        } else {
+            let mut command = Command::new(bowline());
+            command.args(["session", "resume", &session]).args(&client.words[1..]);
+            command
+        };
+        command.env("XDG_STATE_HOME", elsewhere.path());
+        let mut terminal = Emulated::start(&command, 24, 200);
+        let status = terminal.ends();
+        let text = terminal.text();
+        assert_eq!(status.code(), Some(255), "{command:?}: {text}");
+        assert!(text.contains("bytes of output are missing"), "{command:?}: {text}");
     }
 }
 
