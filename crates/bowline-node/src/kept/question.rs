@@ -195,17 +195,10 @@ impl Follower {
 
     fn poll(&mut self, cx: &mut Context<'_>, stdin: &mut WriteQueue, room: bool) -> Poll<Act> {
         loop {
-            if room && let Some(Piece { stream, bytes, is_said }) = self.outputs.pop_front() {
-                // It goes to the connection's outbox: how much of that gets to the client's screen
-                // cannot be known here.
-                if !is_said {
-                    self.carried.client().took(self.clock.now(), stream, bytes.len());
-                }
-                match stream {
-                    Stream::Stderr if self.wants.stderr => return Poll::Ready(Act::Stderr(bytes)),
-                    Stream::Stdout if self.wants.stdout => return Poll::Ready(Act::Stdout(bytes)),
-                    // Its client has not asked for it.
-                    _ => continue,
+            if room && let Some(piece) = self.outputs.pop_front() {
+                match self.passed_on(piece) {
+                    Some(act) => return Poll::Ready(act),
+                    None => continue,
                 }
             }
             match &mut self.last {
@@ -242,6 +235,26 @@ impl Follower {
                 Poll::Pending if self.alarm.poll(cx).is_ready() => {}
                 Poll::Pending => return Poll::Pending,
             }
+        }
+    }
+
+    /// What its client gets of a piece.
+    fn passed_on(&mut self, Piece { stream, bytes, is_said }: Piece) -> Option<Act> {
+        // It goes to the connection's outbox: how much of that gets to the client's screen cannot
+        // be known here.
+        if !is_said {
+            self.carried.client().took(self.clock.now(), stream, bytes.len());
+        }
+        let wants = self.wants;
+        let bytes =
+            if wants.tty && !is_said && !self.is_terminal() { for_terminal(bytes) } else { bytes };
+        match stream {
+            Stream::Stderr if wants.stderr => Some(Act::Stderr(bytes)),
+            // A client with a terminal cannot ask for it, and has one place for both.
+            Stream::Stderr if wants.tty && wants.stdout => Some(Act::Stdout(bytes)),
+            Stream::Stdout if wants.stdout => Some(Act::Stdout(bytes)),
+            // Its client could have asked for it.
+            _ => None,
         }
     }
 
@@ -309,6 +322,25 @@ impl Follower {
         };
         self.outputs.push_back(Piece { stream, bytes: text.into(), is_said: true });
     }
+}
+
+/// Output as the command's terminal would have written it, had it one: its client's is raw by now.
+fn for_terminal(bytes: Bytes) -> Bytes {
+    let lines = bytes.iter().filter(|&&byte| byte == b'\n').count();
+    if lines == 0 {
+        return bytes;
+    }
+    let mut written = Vec::with_capacity(bytes.len() + lines);
+    for line in bytes.split_inclusive(|&byte| byte == b'\n') {
+        match line.strip_suffix(b"\n") {
+            Some(line) => {
+                written.extend_from_slice(line);
+                written.extend_from_slice(b"\r\n");
+            }
+            None => written.extend_from_slice(line),
+        }
+    }
+    written.into()
 }
 
 fn last(status: &Status) -> Last {
@@ -524,6 +556,39 @@ mod tests {
                 (Some(ExitStatus::Exited(7)), None)
             };
             assert_eq!((whole.exit, &whole.loss), (exit, &loss), "{whole:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_terminal_shows_both_outputs_of_a_command_without_one() {
+        let keeper = Keeper::new(Sessions::default(), Limits::default());
+        let ends = Some(Duration::from_secs(1));
+        let writes = Writes { stdout: "one\ntwo\n", stderr: "an error\n", ends };
+        let place = begin(&keeper, PIPES, 600, writes);
+        let no_input = &mut WriteQueue::default();
+        let exit = Some(ExitStatus::Exited(7));
+        for word in ["result", "resume"] {
+            let whole = whole(&mut asked(&keeper, &place, word), no_input).await;
+            // They come in any order.
+            let both = ["one\r\ntwo\r\nan error\r\n", "an error\r\none\r\ntwo\r\n"];
+            assert!(both.contains(&&*whole.stdout), "{whole:?}");
+            assert_eq!((whole.stderr.as_str(), whole.exit), ("", exit), "{word}");
+        }
+        // It counts as taken by the bytes that the session has of it.
+        let mut again = asked_with(&keeper, &place, "resume", PIPES, None);
+        let whole = whole(&mut again, no_input).await;
+        assert_eq!(whole, Whole { exit, ..Whole::default() });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_no_terminal_gets_each_output_as_it_is_and_none_it_did_not_ask_for() {
+        let keeper = Keeper::new(Sessions::default(), Limits::default());
+        let ends = Some(Duration::from_secs(1));
+        let place = begin(&keeper, PIPES, 600, Writes { stdout: "one\n", stderr: "two\n", ends });
+        for (wants, stderr) in [(PIPES, "two\n"), (Wants { stderr: false, ..PIPES }, "")] {
+            let mut answering = asked_with(&keeper, &place, "result", wants, None);
+            let whole = whole(&mut answering, &mut WriteQueue::default()).await;
+            assert_eq!((&*whole.stdout, &*whole.stderr), ("one\n", stderr));
         }
     }
 }
