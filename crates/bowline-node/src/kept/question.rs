@@ -67,7 +67,8 @@ impl Question {
         let retry = Retry { give_up_after: KEPT_SILENCE, seed: random::bytes() };
         let clock = Clock::start();
         let mut client = Client::resume(clock.now(), id, mode, None, retry);
-        if let Some(size) = size {
+        let looks = mode == Mode::Look;
+        if let Some(size) = size.filter(|_| !looks) {
             client.resize(size);
         }
         // It asks for its connection, which is there.
@@ -79,6 +80,7 @@ impl Question {
             clock,
             alarm: Alarm::default(),
             wants: self.wants,
+            looks,
             session: None,
             input_ended: false,
             untaken_bytes: 0,
@@ -126,6 +128,8 @@ pub(crate) struct Follower {
     alarm: Alarm,
     /// What its client wants.
     wants: Wants,
+    /// It sends the session nothing: neither input nor sizes.
+    looks: bool,
     /// What the session has, once it is there.
     session: Option<Wants>,
     input_ended: bool,
@@ -208,7 +212,7 @@ impl Follower {
                 Some(_) => stdin.discard(),
                 None => {}
             }
-            if let Some(size) = self.resized.take() {
+            if let Some(size) = self.resized.take().filter(|_| !self.looks) {
                 self.carried.client().resize(size);
             }
             match self.carried.poll(self.clock.now()) {
@@ -258,8 +262,13 @@ impl Follower {
         }
     }
 
-    /// Gives the session input, where it takes some.
+    /// Gives the session input, where it takes some. Whether any was taken.
     fn feed(&mut self, stdin: &mut WriteQueue) -> bool {
+        if self.looks {
+            let has_come = !stdin.is_empty();
+            stdin.discard();
+            return has_come;
+        }
         let client = self.carried.client();
         let mut is_fed = false;
         while client.has_room()
@@ -590,5 +599,21 @@ mod tests {
             let whole = whole(&mut answering, &mut WriteQueue::default()).await;
             assert_eq!((&*whole.stdout, &*whole.stderr), ("one\n", stderr));
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_only_looks_sends_nothing_whatever_its_client_has() {
+        let (size, resized) = (Size { width: 90, height: 30 }, Size { width: 80, height: 24 });
+        let (keeper, place) = begun(1024, 600, Some(Duration::from_secs(3)));
+        let mut answering = asked_with(&keeper, &place, "result", WANTS, Some(size));
+        takes_nothing(&mut answering).await;
+        answering.resize(resized);
+        let mut stdin = WriteQueue::default();
+        stdin.push("input".into());
+        stdin.end();
+        let whole = whole(&mut answering, &mut stdin).await;
+        assert_eq!(whole.stdout, "0123456789abcdef");
+        assert_eq!((whole.exit, whole.loss), (Some(ExitStatus::Exited(7)), None));
+        assert!(stdin.is_empty());
     }
 }

@@ -79,6 +79,29 @@ fn a_terminal_here_excuses_no_gap_of_a_command_without_one() {
     }
 }
 
+/// By a client that asks for input and a terminal, neither of which the session hears of.
+#[test]
+fn a_terminal_looks_at_a_command_without_one() {
+    let (dev, work) = (Server::dev(bowline(), &[]), tempfile::tempdir().unwrap());
+    let mut client = client(&dev);
+    client.env.push(("XDG_STATE_HOME".into(), work.path().to_str().unwrap().into()));
+    let go = work.path().join("go");
+    let script = "echo out; echo err >&2; until [ -e \"$1\" ]; do sleep 0.05; done; exit 7";
+    let words = ["sh", "-c", script, "sh", go.to_str().unwrap()];
+    let left = client.run(&["--detach"], &words, Input::Nothing);
+    let session = String::from_utf8(left.stdout).unwrap();
+    let id = session.trim().rsplit('/').next().unwrap();
+    let looks = client.process(&["-it"], &["@bowline", "result", id]);
+    let mut terminal = Emulated::start(&looks, 24, 80);
+    terminal.until("both outputs", |seen| {
+        let text = seen.text();
+        ["out\nerr", "err\nout"].contains(&text.trim_end())
+    });
+    terminal.types("typed\r");
+    std::fs::write(&go, "").unwrap();
+    assert_eq!(terminal.ends().code(), Some(7), "{}", terminal.text());
+}
+
 /// `exec --keep` without a program for containers, at a server that answers all with this.
 fn refused(answer: &'static str) -> Left {
     let address = bad_server::start(move |mut request| {
