@@ -15,6 +15,7 @@ use crate::machine::{Intermediary, Leg, Next};
 use crate::outbox::Outbox;
 use crate::time::Time;
 use crate::tunnel::{Incoming, Wire};
+use crate::websocket::Closed;
 
 /// Which side ended first.
 pub type Ending = Leg;
@@ -29,7 +30,7 @@ pub struct Splice {
     /// The same for the far side.
     to_far: Outbox,
     ends: Ends,
-    /// The far side's connection ended by a fault.
+    /// The far side's connection ended by a fault, or its tunnel without a Close.
     far_broke: bool,
     /// The near side, in no tunnel, is to see that its connection broke.
     near_cut: bool,
@@ -81,7 +82,12 @@ impl Splice {
             None => return false,
             Some(Incoming::Bytes(_)) if !self.keeps(Leg::Near) => {}
             Some(Incoming::Bytes(bytes)) => self.to_near.frame(&[], bytes),
-            Some(Incoming::Closed(_)) => {
+            Some(Incoming::Closed(closed)) => {
+                // A tunnel ends by a Close. In front of an end of ours, who hears nothing more is
+                // cut; behind one, whoever has said all may go without a word.
+                self.far_broke |= matches!(self.far, Wire::Tunnel(_))
+                    && !matches!(closed, Closed::CloseFrame { .. })
+                    && !self.ends.has_ended(Leg::Near);
                 self.ends.end(now, Leg::Far);
                 let is_plain = matches!(self.near, Wire::Plain { .. });
                 if self.far_broke && is_plain {

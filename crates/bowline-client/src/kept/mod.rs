@@ -268,7 +268,8 @@ impl KeptCommand {
     /// client is over.
     ///
     /// # Errors
-    /// As [`run`](Self::run).
+    /// As [`run`](Self::run), and [`Error::NotKept`] if the command was to go on, and whoever keeps
+    /// it could not be told so.
     pub async fn run_until(
         self,
         stop: impl Future<Output = Goodbye>,

@@ -82,8 +82,8 @@ fn not_run(carried: &Carried, status: &Status) -> String {
 
 /// Whoever keeps the session takes this client for one that has vanished.
 fn not_told() -> Error {
-    let text = "the session is there, and could not be told that its client leaves: it is hung up \
-                unless a client comes back in time";
+    let text = "whoever keeps the session could not be told that its client leaves: its command is \
+                hung up unless a client comes back in time";
     Error::NotKept(Refused { code: 0, text: text.into() })
 }
 
@@ -154,11 +154,13 @@ impl Running {
             let stepped = tokio::select! {
                 stepped = step => stepped,
                 goodbye = &mut stop => {
-                    if let Some(driver) = &mut driver {
-                        driver.machine().client().leave(leave(goodbye));
-                        self.is_told = Running::goodbye(driver).await;
-                    }
-                    return Ok(None);
+                    let is_told = match &mut driver {
+                        Some(driver) => Running::stop(driver, goodbye).await,
+                        None => false,
+                    };
+                    // What is to end does so in any case, if later.
+                    let is_left = is_told || goodbye == Goodbye::HangUp;
+                    return if is_left { Ok(None) } else { Err(not_told()) };
                 }
             };
             match stepped {
@@ -392,6 +394,18 @@ impl Running {
             std::task::ready!(self.poll_write(cx))?;
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Leaves a session that may be there; whether it is, and was told.
+    async fn stop<S: bowline_io::stream::Connection>(
+        driver: &mut Driver<S, Carried>,
+        goodbye: Goodbye,
+    ) -> bool {
+        let client = driver.machine().client();
+        // An end of the connection in front of the host's answer may be its refusal.
+        let is_up = client.is_up();
+        client.leave(leave(goodbye));
+        Running::goodbye(driver).await && is_up
     }
 
     /// Sends the last words; whether the other end has answered them.

@@ -293,13 +293,14 @@ impl Client {
     }
 
     /// Says goodbye; nothing follows but what the [outbox](Machine::outbox) has. Without a
-    /// connection, nobody is told.
+    /// connection, and before something was asked for on it, nobody is told.
     ///
     /// The host answers by ending the connection. Its other half stays until then: an API server
     /// that passes it on ends both halves with the first one, and the answer would not come.
     pub fn leave(&mut self, how: Leave) {
         if let Phase::Up(link) | Phase::Greeting(link, _) = &mut self.phase {
-            if self.was_up {
+            // The request goes out with the host's HELLO. Whatever answers it reads what is behind.
+            if link.is_greeted() {
                 link.send(&Frame::Leave(how));
             } else {
                 link.outbox.finish();

@@ -61,6 +61,11 @@ impl Link {
         self.outbox.len() < KEPT_OUTBOX_BYTES
     }
 
+    /// Whether the peer has said hello.
+    pub(super) fn is_greeted(&self) -> bool {
+        self.window.is_some()
+    }
+
     /// How much may be sent ahead.
     pub(super) fn window(&self) -> u64 {
         self.window.unwrap_or(0)

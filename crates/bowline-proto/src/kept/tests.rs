@@ -606,6 +606,67 @@ fn what_was_sent_is_not_due_any_more() {
     assert!(frames(client.outbox()).contains(&Frame::Ack(Stream::Stdout, 2)));
 }
 
+/// A client that wants a command, in front of a host that has said hello if `is_greeted`.
+fn asking(is_greeted: bool) -> Client {
+    let retry = Retry { give_up_after: core::time::Duration::from_secs(60), seed: [7; 32] };
+    let mut client = Client::start(Time::ZERO, start(1), retry);
+    assert_eq!(client.poll(Time::ZERO), Next::Event(ClientEvent::Connect));
+    client.connected(Time::ZERO);
+    if is_greeted {
+        client.receive(Time::ZERO, bytes_of(&[hello(Some(Instance([9; 16])))]));
+    }
+    assert!(matches!(client.poll(Time::ZERO), Next::Idle(Some(_))));
+    client
+}
+
+#[test]
+fn who_leaves_in_front_of_the_answer_is_heard_behind_it() {
+    for (how, is_hung_up) in [(Leave::HungUp, true), (Leave::Running, false)] {
+        let mut client = asking(true);
+        client.leave(how);
+        assert!(!client.outbox().is_finishing(), "an answer is waited for");
+        let mut greeting = Greeting::new(Time::ZERO, Instance([9; 16]));
+        greeting.receive(Time::ZERO, BytesMut::from(&take(client.outbox(), 1 << 20)[..]));
+        let Next::Event(Asked::Start(start)) = greeting.poll(Time::ZERO) else {
+            panic!("no start")
+        };
+        let mut host = Host::new(Time::ZERO, start, REPLAY_BYTES);
+        host.join(greeting, Mode::Take, Some([0; 2]), true).unwrap();
+        let mut events = Vec::new();
+        while let Next::Event(event) = host.poll(Time::ZERO) {
+            events.push(event);
+        }
+        assert_eq!(events.contains(&HostEvent::HangUp), is_hung_up, "{events:?}");
+        assert!(matches!(events[0], HostEvent::Left(1, _)), "{events:?}");
+        assert!(!host.has_client());
+    }
+    let mut client = asking(false);
+    client.leave(Leave::HungUp);
+    assert!(client.outbox().is_finishing());
+    assert!(matches!(frames(client.outbox())[..], [Frame::Hello { .. }]));
+}
+
+/// Who leaves on a connection that has yet to ask is not taken for one that asks for nothing.
+#[test]
+fn who_leaves_on_a_later_connection_says_nothing_before_it_asks() {
+    let mut client = resumed(Mode::Take, None, [0; 2], Frame::Ping(1));
+    while let Next::Event(_) = client.poll(Time::ZERO) {}
+    client.receive_end(Time::ZERO);
+    let mut now = Time::ZERO;
+    loop {
+        match client.poll(now) {
+            Next::Event(ClientEvent::Connect) => break,
+            Next::Event(_) => {}
+            Next::Idle(Some(until)) => now = until,
+            next => panic!("{next:?}"),
+        }
+    }
+    client.connected(now);
+    client.leave(Leave::Running);
+    assert!(client.outbox().is_finishing());
+    assert!(matches!(frames(client.outbox())[..], [Frame::Hello { .. }]));
+}
+
 fn terminal() -> Host {
     let wants = Wants { stderr: false, tty: true, ..WANTS };
     Host::new(Time::ZERO, Start { wants, ..start(1) }, REPLAY_BYTES)

@@ -416,3 +416,27 @@ fn a_far_side_in_a_tunnel_gets_messages_and_what_ends_it_ends_the_client() {
         assert_eq!((&bytes[..], closed), (&b"last"[..], broken), "{near:?}");
     }
 }
+
+/// A node that was killed ends its connections as well, but says so in none of its tunnels.
+#[test]
+fn a_far_tunnel_that_ends_without_a_close_is_no_good_end() {
+    for near in NEARS {
+        let mut splice = near.splice().with_far(Wire::tunnel(Role::Client, [3; 32]));
+        splice.receive(NOW, Leg::Far, BytesMut::from(&frame(false, 0x82, b"last")[..]));
+        splice.receive_end(NOW, Leg::Far, false);
+        assert_eq!(poll(&mut splice, NOW).0, Some(Leg::Far), "{near:?}");
+        let (bytes, closed) = near.read(leaves(&mut splice, NOW, Leg::Near));
+        let broken = close_frame(1011, "the connection to the node broke");
+        let broken = if near == Near::Tunnel { broken } else { None };
+        assert_eq!((&bytes[..], closed), (&b"last"[..], broken), "{near:?}");
+        assert_eq!(splice.is_cut(Leg::Near), near == Near::Plain, "{near:?}");
+
+        // One that has heard that its client goes may do so.
+        let mut splice = near.splice().with_far(Wire::tunnel(Role::Client, [3; 32]));
+        near.end(&mut splice, NOW);
+        poll(&mut splice, NOW);
+        leaves(&mut splice, NOW, Leg::Far);
+        splice.receive_end(NOW, Leg::Far, false);
+        assert!(!splice.is_cut(Leg::Near), "{near:?}");
+    }
+}
