@@ -18,8 +18,10 @@ use crate::watched::Watched;
 
 /// The longest that a session is kept without a client, or after its end, in seconds.
 const KEEP_FOR_AT_MOST: u64 = 24 * 60 * 60;
-/// How many clients may be connected at once.
-const SEATS: usize = 16;
+/// How many clients may look at once. Whoever goes on with the session always has a seat.
+const LOOKERS: usize = 15;
+/// How many seats there are, with those of clients that have yet to take their last words.
+const SEATS: usize = 32;
 /// How long a client may take to take its last word.
 const LAST_WORD: Duration = Duration::from_secs(5);
 const OUTPUTS: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
@@ -57,6 +59,7 @@ pub(super) struct Session {
 #[derive(Debug)]
 struct Seat {
     number: u32,
+    mode: Mode,
     connection: Connection,
     /// It is over, and has until then to take its last word.
     until: Option<Time>,
@@ -93,9 +96,10 @@ impl Session {
         self.host.is_same(start)
     }
 
-    /// Whether as many clients are connected as may be.
+    /// Whether as many clients look at it as may.
     pub(super) fn is_full(&self) -> bool {
-        self.seats.len() >= SEATS
+        let looks = |seat: &&Seat| seat.mode == Mode::Look && seat.until.is_none();
+        self.seats.iter().filter(looks).count() >= LOOKERS
     }
 
     /// What a list shows.
@@ -119,11 +123,29 @@ impl Session {
         started: bool,
     ) {
         match self.host.join(greeting, mode, have, started) {
-            Ok(number) => self.seats.push(Seat { number, connection, until: None }),
+            Ok(number) => {
+                self.make_room(now, mode);
+                self.seats.push(Seat { number, mode, connection, until: None });
+            }
             Err(mut greeting) => {
                 // It was told why; what the pipe does not take at once, it does not need.
                 let _ = connection.flush(now, Machine::outbox(&mut *greeting));
             }
+        }
+    }
+
+    /// Whoever has the session has lost it to one that takes it. Where no seat is free, the oldest
+    /// that is over is given up.
+    fn make_room(&mut self, now: Time, mode: Mode) {
+        if mode == Mode::Take {
+            for seat in self.seats.iter_mut().filter(|seat| seat.mode == Mode::Take) {
+                seat.until.get_or_insert(now + LAST_WORD);
+            }
+        }
+        if self.seats.len() >= SEATS
+            && let Some(at) = self.seats.iter().position(|seat| seat.until.is_some())
+        {
+            self.host.remove(now, self.seats.remove(at).number);
         }
     }
 

@@ -254,6 +254,26 @@ fn what_a_command_leaves_behind_is_cut_off_and_said() {
     assert!(matches!(session.ended(), Outcome::Failed { .. }));
 }
 
+/// The connection of whoever has it may be there for long though nothing comes over it any more.
+#[test]
+fn however_many_look_at_a_session_it_is_gone_on_with() {
+    let place = Place::new(&[]);
+    let wanted = start(&["cat"], PIPES);
+    let mut first = Session::start(&place, wanted.clone());
+    first.until(|session| !session.ups.is_empty());
+    let looks = || Session::resume(&place, wanted.id, Mode::Look, None);
+    let mut lookers: Vec<_> = (0..15).map(|_| looks()).collect();
+    for looker in &mut lookers {
+        looker.until(|session| !session.ups.is_empty());
+        assert!(looker.end.is_none(), "{:?}", looker.end);
+    }
+    let mut late = looks();
+    late.until(|_| false);
+    assert!(matches!(&late.end, Some(ClientEvent::Refused(why)) if why.code == refused::TOO_MANY));
+    let mut second = Session::resume(&place, wanted.id, Mode::Take, None).type_all("x");
+    assert_eq!(second.ended(), Outcome::Success);
+}
+
 #[test]
 fn there_are_only_so_many_sessions() {
     let place = Place::new(&["--sessions", "1"]);

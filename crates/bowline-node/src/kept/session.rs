@@ -26,8 +26,10 @@ use super::line::Line;
 use super::registry::Shown;
 use super::visit::ENDS;
 
-/// How many clients a session may have at once. All but one of them look.
-const SEATS: usize = 16;
+/// How many clients may look at a session at once. Whoever goes on with it always has a seat.
+const LOOKERS: usize = 15;
+/// How many seats there are, with those of clients that have yet to take their last words.
+const SEATS: usize = 32;
 
 /// A client that comes to a session, behind its greeting.
 pub(super) struct Entrant {
@@ -56,10 +58,19 @@ pub(super) enum Seated {
 /// A client at its seat.
 struct Seat {
     number: u32,
+    mode: Mode,
     line: Line,
     left: oneshot::Sender<Seated>,
     /// Why it is over, and until when its last words may take.
     over: Option<(End, Time)>,
+}
+
+impl Seat {
+    fn close(self, now: Time, host: &mut Host) {
+        host.remove(now, self.number);
+        let end = self.over.map_or(End::Over, |over| over.0);
+        let _ = self.left.send(Seated::Left(end, self.line.traffic()));
+    }
 }
 
 /// One session, until nobody can want it any more.
@@ -244,8 +255,8 @@ impl KeptSession {
                 let text = "there is such a session, of another command";
                 Some((refused::CONFLICT, text))
             }
-            _ if self.seats.len() >= SEATS => {
-                Some((refused::TOO_MANY, "the session has too many clients already"))
+            For::Resume(Resume { mode: Mode::Look, .. }) if self.lookers() >= LOOKERS => {
+                Some((refused::TOO_MANY, "too many clients look at the session already"))
             }
             _ => None,
         };
@@ -259,10 +270,27 @@ impl KeptSession {
             For::Resume(Resume { mode, have, .. }) => (mode, have, false),
         };
         match self.host.join(*greeting, mode, have, started) {
-            Ok(number) => self.seats.push(Seat { number, line, left, over: None }),
+            Ok(number) => {
+                self.make_room();
+                self.seats.push(Seat { number, mode, line, left, over: None });
+            }
             Err(greeting) => {
                 let _ = left.send(Seated::Refused(line, greeting));
             }
+        }
+    }
+
+    fn lookers(&self) -> usize {
+        let looks = |seat: &&Seat| seat.mode == Mode::Look && seat.over.is_none();
+        self.seats.iter().filter(looks).count()
+    }
+
+    /// Gives up the oldest seat that is over, where no other is free.
+    fn make_room(&mut self) {
+        if self.seats.len() >= SEATS
+            && let Some(at) = self.seats.iter().position(|seat| seat.over.is_some())
+        {
+            self.seats.remove(at).close(self.keeper.now(), &mut self.host);
         }
     }
 
@@ -287,9 +315,7 @@ impl KeptSession {
             seat.over.as_ref().is_some_and(|(_, until)| now >= *until || seat.line.has_ended())
         };
         for seat in self.seats.extract_if(.., is_closed) {
-            self.host.remove(now, seat.number);
-            let end = seat.over.map_or(End::Over, |over| over.0);
-            let _ = seat.left.send(Seated::Left(end, seat.line.traffic()));
+            seat.close(now, &mut self.host);
         }
         for seat in &self.seats {
             deadline = earlier(deadline, seat.over.as_ref().map(|over| over.1));

@@ -412,6 +412,36 @@ async fn a_node_without_room_answers_as_one_that_keeps_nothing() {
     }
 }
 
+/// The connection of whoever has it may be there for long though nothing comes over it any more.
+#[tokio::test]
+async fn however_many_look_at_a_session_it_is_gone_on_with() {
+    let node = memory().await;
+    let mut connections = Vec::new();
+    let first = Player::start(&node, 1, &["x"]);
+    let looks = (0..15).map(|_| Player::resume(&node, 1, Mode::Look, None));
+    for mut player in std::iter::once(first).chain(looks) {
+        player.ends_stdin = false;
+        let up = player.up.clone();
+        connections.push(tokio::spawn(async move { player.connect(Until::End).await.unwrap() }));
+        up.cancelled().await;
+    }
+    let mut late = Player::resume(&node, 1, Mode::Look, None);
+    late.ends_stdin = false;
+    late.play(&[]).await;
+    assert_eq!(late.refusal(), refused::TOO_MANY);
+    for _ in 0..40 {
+        let mut other = Player::resume(&node, 1, Mode::Take, None);
+        other.connect(Until::Up(None)).await.unwrap();
+        assert!(other.up.is_cancelled(), "{:?}", other.end);
+    }
+    let mut last = Player::resume(&node, 1, Mode::Take, None);
+    last.play(&[]).await;
+    assert_eq!(last.outcome(), &Outcome::Success);
+    for connection in connections {
+        connection.abort();
+    }
+}
+
 #[tokio::test]
 async fn there_are_only_so_many() {
     let limits = Limits { per_container: 2, per_node: 2, ..Limits::default() };

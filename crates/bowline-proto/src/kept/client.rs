@@ -482,6 +482,10 @@ impl Client {
             refused::TAKEN_OVER if self.is_up() => {
                 self.down(now, Loss::new(Cause::Closed, refusal.text));
             }
+            // Others look at it, and go again.
+            refused::TOO_MANY if self.was_up => {
+                self.down(now, Loss::new(Cause::Closed, refusal.text));
+            }
             refused::UNKNOWN if self.was_up => self.over(lost("the session is gone")),
             refused::UNKNOWN if asked_elsewhere => {
                 self.over(lost("the host that was asked to start it is gone"));

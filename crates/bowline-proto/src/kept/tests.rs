@@ -646,25 +646,50 @@ fn who_leaves_in_front_of_the_answer_is_heard_behind_it() {
     assert!(matches!(frames(client.outbox())[..], [Frame::Hello { .. }]));
 }
 
+/// Goes on until a connection is wanted; when that is.
+fn connects(client: &mut Client, mut now: Time) -> Time {
+    loop {
+        match client.poll(now) {
+            Next::Event(ClientEvent::Connect) => return now,
+            Next::Event(_) => {}
+            Next::Idle(Some(until)) => now = until,
+            next => panic!("{next:?}"),
+        }
+    }
+}
+
 /// Who leaves on a connection that has yet to ask is not taken for one that asks for nothing.
 #[test]
 fn who_leaves_on_a_later_connection_says_nothing_before_it_asks() {
     let mut client = resumed(Mode::Take, None, [0; 2], Frame::Ping(1));
     while let Next::Event(_) = client.poll(Time::ZERO) {}
     client.receive_end(Time::ZERO);
-    let mut now = Time::ZERO;
-    loop {
-        match client.poll(now) {
-            Next::Event(ClientEvent::Connect) => break,
-            Next::Event(_) => {}
-            Next::Idle(Some(until)) => now = until,
-            next => panic!("{next:?}"),
-        }
-    }
+    let now = connects(&mut client, Time::ZERO);
     client.connected(now);
     client.leave(Leave::Running);
     assert!(client.outbox().is_finishing());
     assert!(matches!(frames(client.outbox())[..], [Frame::Hello { .. }]));
+}
+
+#[test]
+fn whoever_has_had_the_session_comes_again_where_too_many_look_at_it() {
+    let too_many = Frame::Refused(Refused { code: refused::TOO_MANY, text: "full".into() });
+    let answer = bytes_of(&[hello(Some(Instance([9; 16]))), too_many]);
+    let mut client = resumed(Mode::Look, None, [0; 2], Frame::Ping(1));
+    while let Next::Event(_) = client.poll(Time::ZERO) {}
+    client.receive_end(Time::ZERO);
+    let mut now = Time::ZERO;
+    for _ in 0..3 {
+        now = connects(&mut client, now);
+        client.connected(now);
+        client.receive(now, answer.clone());
+        assert!(matches!(client.poll(now), Next::Event(ClientEvent::Down(_))));
+    }
+    // To another one it is an answer.
+    let mut client = asking(false);
+    client.receive(Time::ZERO, answer);
+    let Next::Event(ClientEvent::Refused(refused)) = client.poll(Time::ZERO) else { panic!() };
+    assert_eq!(refused.code, refused::TOO_MANY);
 }
 
 fn terminal() -> Host {
