@@ -1,14 +1,14 @@
 //! A command that runs, with its ends: what it is given, what it writes, and how it ended.
 
-use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::process::Child;
 use std::time::Duration;
 
 use bowline_proto::kept::Start;
+use bowline_proto::outbox::Outbox;
 use bowline_proto::session::Size;
 use bowline_proto::time::{Time, earlier};
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use rustix::event::PollFlags;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
@@ -41,7 +41,7 @@ pub(super) struct Process {
     has_terminal: bool,
     stdin: Option<Watched>,
     outputs: [Option<Watched>; 2],
-    waiting: VecDeque<Bytes>,
+    waiting: Outbox,
     gets_no_more: bool,
     /// What was written last is no whole line.
     line_begun: bool,
@@ -93,7 +93,7 @@ impl Process {
             has_terminal: start.wants.tty,
             stdin,
             outputs,
-            waiting: VecDeque::new(),
+            waiting: Outbox::new(),
             gets_no_more: false,
             line_begun: false,
             exit: None,
@@ -133,9 +133,14 @@ impl Process {
         self.outputs[at].is_some()
     }
 
+    /// Says that input from now on is cut from a new read. What waits holds no more than itself.
+    pub(super) fn begin_read(&mut self, read: usize) {
+        self.waiting.begin_read(read);
+    }
+
     /// Input for it.
     pub(super) fn give(&mut self, bytes: Bytes) {
-        self.waiting.push_back(bytes);
+        self.waiting.frame(&[], bytes);
     }
 
     /// It gets no more input.
@@ -155,7 +160,7 @@ impl Process {
             }
             let mut slices = [IoSlice::new(&[]); SLICES];
             let mut count = 0;
-            for (slice, bytes) in slices.iter_mut().zip(&self.waiting) {
+            for (slice, bytes) in slices.iter_mut().zip(self.waiting.chunks()) {
                 *slice = IoSlice::new(bytes);
                 count += 1;
             }
@@ -170,24 +175,24 @@ impl Process {
         }
         if self.stdin.is_none() {
             // It has closed its input. What else comes is for nobody; its output goes on.
-            taken += self.waiting.drain(..).map(|bytes| bytes.len()).sum::<usize>();
+            taken += self.waiting.len();
+            self.waiting.discard();
         }
         taken
     }
 
-    fn wrote(&mut self, mut written: usize) {
-        while let Some(first) = self.waiting.front_mut() {
-            let part = written.min(first.len());
-            if part > 0 {
-                self.line_begun = first[part - 1] != b'\n';
+    fn wrote(&mut self, written: usize) {
+        let mut left = written;
+        for chunk in self.waiting.chunks() {
+            if let Some(last) = left.min(chunk.len()).checked_sub(1) {
+                self.line_begun = chunk[last] != b'\n';
             }
-            first.advance(part);
-            written -= part;
-            if !first.is_empty() {
-                return;
+            left = left.saturating_sub(chunk.len());
+            if left == 0 {
+                break;
             }
-            self.waiting.pop_front();
         }
+        self.waiting.advance(written);
     }
 
     /// A pipe is closed. A terminal's end of input are bytes, and have to be written.

@@ -165,9 +165,14 @@ impl Session {
     /// Goes on until nothing more happens; when something is due next.
     pub(super) fn turn(&mut self, now: Time, outside: &Outside, buffer: &mut [u8]) -> Option<Time> {
         for seat in &mut self.seats {
-            let (host, number) = (&mut self.host, seat.number);
+            let (host, process, number) = (&mut self.host, &mut self.process, seat.number);
             seat.connection.read(now, buffer, |input| match input {
-                Some(bytes) => host.receive(now, number, bytes),
+                Some(bytes) => {
+                    if let Some(process) = process {
+                        process.begin_read(bytes.len());
+                    }
+                    host.receive(now, number, bytes);
+                }
                 None => host.receive_end(number),
             });
         }

@@ -1,10 +1,16 @@
 //! Sessions whose connections are killed, and what is left of them.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::process::Stdio;
 
-use bowline_proto::kept::{ClientEvent, Leave, Mode, Start, Stream, refused};
+use bowline_proto::kept::{
+    ClientEvent, Frame, Leave, Mode, Reader, Resume, Start, Stream, refused,
+};
 use bowline_proto::machine::Machine;
+use bowline_proto::outbox::Outbox;
 use bowline_proto::session::{Outcome, Size, Wants};
+use bytes::BytesMut;
 
 use crate::client::{PIPES, Place, Session, TERMINAL, random, read, start};
 
@@ -272,6 +278,49 @@ fn however_many_look_at_a_session_it_is_gone_on_with() {
     assert!(matches!(&late.end, Some(ClientEvent::Refused(why)) if why.code == refused::TOO_MANY));
     let mut second = Session::resume(&place, wanted.id, Mode::Take, None).type_all("x");
     assert_eq!(second.ended(), Outcome::Success);
+}
+
+/// Input that waits, each piece of it among bytes that are passed over.
+#[test]
+fn what_waits_for_a_command_holds_no_more_than_itself() {
+    let place = Place::new(&[]);
+    let wanted = start(&["sh", "-c", "exec sleep 1000"], PIPES);
+    let mut session = Session::start(&place, wanted.clone());
+    session.until(|session| !session.ups.is_empty());
+    let mut connect = place.connect().stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let (mut input, mut output) = (connect.stdin.take().unwrap(), connect.stdout.take().unwrap());
+    let mut send = |frames: &[Frame], behind: &[u8]| {
+        let mut outbox = Outbox::new();
+        frames.iter().for_each(|frame| frame.write(&mut outbox));
+        let bytes: Vec<u8> = outbox.chunks().chain([behind]).flatten().copied().collect();
+        input.write_all(&bytes).unwrap();
+    };
+    let (id, mode, have, turn) = (wanted.id, Mode::Take, Some([0; 2]), 0);
+    let hello = Frame::Hello { version: 1, window: 1 << 20, instance: None };
+    send(&[hello, Frame::Resume(Resume { id, mode, have, turn })], &[]);
+    // A length of 60,000, a kind that is none, and what it has.
+    let unknown = [&[0xe0, 0xd4, 3, 99][..], &[0; 59_999]].concat();
+    for number in 0..1500 {
+        send(&[Frame::Data(Stream::Stdin, number * 600, vec![7; 600].into())], &unknown);
+    }
+    send(&[Frame::Ping(77)], &[]);
+    let mut reader = Reader::default();
+    let mut has_read_all = false;
+    while !has_read_all {
+        let mut piece = [0; 4096];
+        let read = output.read(&mut piece).unwrap();
+        assert!(read > 0, "the holder has ended the connection");
+        reader.receive(BytesMut::from(&piece[..read]));
+        while let Some(frame) = reader.frame().unwrap() {
+            has_read_all |= frame == Frame::Pong(77);
+        }
+    }
+    let status = read(format!("/proc/{}/status", place.holders()[0]).as_ref());
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    let kilobytes: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    assert!(kilobytes < 40_000, "{line}");
+    send(&[Frame::Leave(Leave::HungUp)], &[]);
+    connect.wait().unwrap();
 }
 
 #[test]
