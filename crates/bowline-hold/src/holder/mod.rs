@@ -313,12 +313,12 @@ impl Holder {
                 known.join(now, connection, *greeting, Mode::Take, Some([0; 2]), false);
                 return None;
             }
-            (Asked::Start(_), None) if is_full => {
-                (refused::TOO_MANY, "there are too many sessions")
-            }
-            // Its answer may be under way; the command must not run again.
+            // Its answer may be under way; the command must not run again, and has not to wait.
             (Asked::Start(_), None) if self.gone.contains(&id) => {
                 (refused::UNKNOWN, "the session is over, and is forgotten")
+            }
+            (Asked::Start(_), None) if is_full => {
+                (refused::TOO_MANY, "there are too many sessions")
             }
             (Asked::Start(start), None) => {
                 let mut session = Session::start(now, start, &self.outside);

@@ -324,6 +324,27 @@ fn what_waits_for_a_command_holds_no_more_than_itself() {
 }
 
 #[test]
+fn a_start_that_was_carried_out_is_not_said_to_be_one_too_many() {
+    let place = Place::new(&["--sessions", "1"]);
+    let past = Start { keep_for: 0, ..start(&["true"], PIPES) };
+    assert_eq!(Session::start(&place, past.clone()).type_all("").ended(), Outcome::Success);
+    // The first one is forgotten in a moment.
+    let wanted = start(&["cat"], PIPES);
+    let running = loop {
+        let mut running = Session::start(&place, wanted.clone());
+        running.until(|session| !session.ups.is_empty());
+        if running.end.is_none() {
+            break running;
+        }
+    };
+    let mut again = Session::start(&place, past);
+    again.until(|_| false);
+    // Refused is what was not begun.
+    assert!(matches!(&again.end, Some(ClientEvent::Lost(_))), "{:?}", again.end);
+    running.leave(Leave::HungUp);
+}
+
+#[test]
 fn there_are_only_so_many_sessions() {
     let place = Place::new(&["--sessions", "1"]);
     let mut first = Session::start(&place, start(&["cat"], PIPES));
