@@ -50,6 +50,8 @@ pub(super) struct Process {
     /// How much was read since the exit, and of which outputs nothing is left that it wrote itself.
     read: usize,
     drained: [bool; 2],
+    /// An output is to be read again, of which nothing tells that there is no more.
+    is_draining: bool,
     is_reaped: bool,
     grace: Duration,
     /// Its group was asked to end, and is killed then.
@@ -99,6 +101,7 @@ impl Process {
             exit: None,
             read: 0,
             drained,
+            is_draining: false,
             is_reaped: false,
             grace: Duration::from_secs(outside.settings.grace),
             kill_at: None,
@@ -115,6 +118,9 @@ impl Process {
 
     /// Says what is wanted: outputs where there is room for them.
     pub(super) fn watch(&mut self, has_room: [bool; 2]) {
+        let may_read = |at: usize| self.outputs[at].is_some() && has_room[at] && !self.drained[at];
+        self.is_draining =
+            self.exit.is_some() && !self.is_concluded && [0, 1].map(may_read) != [false; 2];
         if let Some(stdin) = &mut self.stdin {
             let waits = !self.waiting.is_empty() || self.gets_no_more;
             // A pipe whose reader is gone is seen with the next write; a terminal is always half
@@ -304,6 +310,9 @@ impl Process {
                 }
                 look_at = Some(now + LOOK_EVERY);
             }
+        }
+        if self.is_draining {
+            return Some(now);
         }
         if self.is_concluded && self.kill_at.is_none() {
             // What it left behind lives on.

@@ -11,6 +11,7 @@ use bowline_proto::machine::Machine;
 use bowline_proto::outbox::Outbox;
 use bowline_proto::session::{Outcome, Size, Wants};
 use bytes::BytesMut;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::client::{PIPES, Place, Session, TERMINAL, random, read, start};
 
@@ -342,6 +343,28 @@ fn a_start_that_was_carried_out_is_not_said_to_be_one_too_many() {
     // Refused is what was not begun.
     assert!(matches!(&again.end, Some(ClientEvent::Lost(_))), "{:?}", again.end);
     running.leave(Leave::HungUp);
+}
+
+/// The holder finds the output and the end at once, and what holds the output has no more for it.
+#[test]
+fn the_end_of_a_command_whose_output_is_held_comes_without_a_client_too() {
+    let place = Place::new(&["--drain", "1", "--linger", "0"]);
+    fs::write(place.file("there"), "").unwrap();
+    let script = "echo $$; while [ ! -e go ]; do sleep 0.01; done; echo all of it; \
+                  while [ -e $PWD/there ]; do sleep 0.1; done & exit 4";
+    let wanted = Start { keep_for: 1, ..start(&["sh", "-c", script], PIPES) };
+    let mut session = Session::start(&place, wanted);
+    session.until(|session| session.text(Stream::Stdout).ends_with('\n'));
+    let stat = format!("/proc/{}/stat", session.text(Stream::Stdout).trim());
+    session.leave(Leave::Running);
+    let holder = Pid::from_raw(place.holders()[0]).unwrap();
+    kill_process(holder, Signal::STOP).unwrap();
+    fs::write(place.file("go"), "").unwrap();
+    while !read(stat.as_ref()).contains(") Z ") {
+        std::thread::yield_now();
+    }
+    kill_process(holder, Signal::CONT).unwrap();
+    assert!(place.is_left());
 }
 
 #[test]
