@@ -26,6 +26,14 @@ pub(crate) struct Directory {
     path: PathBuf,
 }
 
+/// Which socket it is that has the socket's name. Its holder keeps the file, and nothing else is this
+/// one meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Named {
+    device: u64,
+    file: u64,
+}
+
 /// Whoever has it is the only one that begins or ends a holder.
 #[derive(Debug)]
 pub(crate) struct Lock(#[expect(dead_code, reason = "the lock goes with it")] File);
@@ -115,6 +123,12 @@ impl Directory {
                 return Ok(Lock(file));
             }
         }
+    }
+
+    /// What has the socket's name now.
+    pub(crate) fn named(&self) -> Option<Named> {
+        let found = fs::symlink_metadata(self.socket()).ok()?;
+        Some(Named { device: found.dev(), file: found.ino() })
     }
 
     /// Takes the socket's name away, so that nobody comes any more.

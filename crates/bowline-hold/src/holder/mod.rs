@@ -25,7 +25,7 @@ use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 use rustix::rand::{GetRandomFlags, getrandom};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::directory::Directory;
+use crate::directory::{Directory, Named};
 use crate::error::HoldError;
 use crate::handover;
 use crate::settings::Settings;
@@ -65,7 +65,7 @@ pub(crate) fn serve(path: &Path, settings: Settings) -> Result<(), HoldError> {
     let exits = system::child_exits().map_err(|error| HoldError::system("signals", error))?;
     let listener = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)
         .map_err(|error| HoldError::system("stdin", error))?;
-    Holder::new(listener, exits, outside)?.run(&directory)
+    Holder::new(listener, directory.named(), exits, outside)?.run(&directory)
 }
 
 /// Raises the limit of descriptors, and returns what it was.
@@ -91,6 +91,8 @@ struct Holder {
     /// When the clock began.
     began: Timespec,
     listener: Watched,
+    /// What had the listener's name in the beginning.
+    named: Option<Named>,
     /// Readable once a child has ended.
     exits: Watched,
     outside: Outside,
@@ -105,7 +107,12 @@ struct Holder {
 }
 
 impl Holder {
-    fn new(listener: OwnedFd, exits: OwnedFd, outside: Outside) -> Result<Holder, HoldError> {
+    fn new(
+        listener: OwnedFd,
+        named: Option<Named>,
+        exits: OwnedFd,
+        outside: Outside,
+    ) -> Result<Holder, HoldError> {
         let mut instance = [0; 16];
         getrandom(&mut instance, GetRandomFlags::empty())
             .map_err(|error| HoldError::system("random numbers", error))?;
@@ -114,6 +121,7 @@ impl Holder {
             instance: Instance(instance),
             began: clock_gettime(ClockId::Monotonic),
             listener: watched(listener)?,
+            named,
             exits: watched(exits)?,
             outside,
             guests: Vec::new(),
@@ -191,6 +199,10 @@ impl Holder {
     /// Removes all traces, unless somebody has come just now.
     fn leaves(&mut self, directory: &Directory) -> Result<bool, HoldError> {
         let lock = directory.lock()?;
+        if directory.named().is_some_and(|named| Some(named) != self.named) {
+            // Something has removed the name, and another holder has it now: all traces are its own.
+            return Ok(true);
+        }
         let was_there = directory.hide(&lock);
         // Whoever has found the socket's name before is in its queue, or will see it closed.
         match accept_with(&self.listener, SocketFlags::CLOEXEC) {

@@ -11,7 +11,8 @@ use bowline_proto::machine::Machine;
 use bowline_proto::outbox::Outbox;
 use bowline_proto::session::{Outcome, Size, Wants};
 use bytes::BytesMut;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 use crate::client::{PIPES, Place, Session, TERMINAL, random, read, start};
 
@@ -365,6 +366,27 @@ fn the_end_of_a_command_whose_output_is_held_comes_without_a_client_too() {
     }
     kill_process(holder, Signal::CONT).unwrap();
     assert!(place.is_left());
+}
+
+/// Programs that clean up remove what is old.
+#[test]
+fn a_holder_whose_socket_was_removed_leaves_the_next_one_alone() {
+    let place = Place::new(&["--linger", "0"]);
+    let mut first = Session::start(&place, Start { keep_for: 0, ..start(&["cat"], PIPES) });
+    first.until(|session| !session.ups.is_empty());
+    let [holder] = place.holders()[..] else { panic!("one holder") };
+    let holder = Pid::from_raw(holder).unwrap();
+    let end = pidfd_open(holder, PidfdFlags::empty()).unwrap();
+    fs::remove_file(place.path().join("socket")).unwrap();
+    let wanted = start(&["cat"], PIPES);
+    let mut second = Session::start(&place, wanted.clone());
+    second.until(|session| !session.ups.is_empty());
+    assert_eq!(place.holders().len(), 2);
+    assert_eq!(first.type_all("x").ended(), Outcome::Success);
+    poll(&mut [PollFd::new(&end, PollFlags::IN)], None).unwrap();
+    let mut again = Session::resume(&place, wanted.id, Mode::Take, None).type_all("y");
+    assert_eq!(again.ended(), Outcome::Success);
+    assert_eq!(again.text(Stream::Stdout), "y");
 }
 
 #[test]
