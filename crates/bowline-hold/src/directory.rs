@@ -26,8 +26,8 @@ pub(crate) struct Directory {
     path: PathBuf,
 }
 
-/// Which socket it is that has the socket's name. Its holder keeps the file, and nothing else is this
-/// one meanwhile.
+/// Which socket it is that has the socket's name. Its holder keeps the file, and nothing else is
+/// this one meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Named {
     device: u64,

@@ -200,7 +200,8 @@ impl Holder {
     fn leaves(&mut self, directory: &Directory) -> Result<bool, HoldError> {
         let lock = directory.lock()?;
         if directory.named().is_some_and(|named| Some(named) != self.named) {
-            // Something has removed the name, and another holder has it now: all traces are its own.
+            // Something has removed the name, and another holder has it now: all traces are its
+            // own.
             return Ok(true);
         }
         let was_there = directory.hide(&lock);
