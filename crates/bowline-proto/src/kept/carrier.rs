@@ -73,8 +73,8 @@ impl Carried {
     }
 
     /// Whether the host has ended the connection in good order, as it does once it was told that
-    /// its client leaves. What others in between end it with counts for nothing, nor does a program in
-    /// the container that failed, or was killed.
+    /// its client leaves. What others in between end it with counts for nothing, nor does a
+    /// program in the container that failed, or was killed.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.is_closed
