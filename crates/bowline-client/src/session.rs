@@ -326,6 +326,10 @@ impl Running {
         }
     }
 
+    fn poll_size(&mut self, cx: &mut Context<'_>) -> Poll<Size> {
+        if self.ended.is_some() { Poll::Pending } else { poll_size(&mut self.next_size, cx) }
+    }
+
     fn poll_stdin(
         &mut self,
         cx: &mut Context<'_>,
@@ -366,13 +370,15 @@ impl drive::Ends<Session> for Running {
         if waiting >= GATHERED_BYTES {
             return Poll::Pending;
         }
+        // What was typed in a size comes behind it.
+        if let Poll::Ready(size) = self.poll_size(cx) {
+            return Poll::Ready((Ok(Act::Size(size)), 0));
+        }
         self.poll_stdin(cx, waiting).map(input)
     }
 
     fn poll_last(&mut self, cx: &mut Context<'_>, session: &mut Session) -> Poll<(Acted, usize)> {
-        if self.ended.is_none()
-            && let Poll::Ready(size) = poll_size(&mut self.next_size, cx)
-        {
+        if let Poll::Ready(size) = self.poll_size(cx) {
             return Poll::Ready((Ok(Act::Size(size)), 0));
         }
         let waiting = session.outbox().len();

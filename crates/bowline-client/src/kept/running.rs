@@ -430,6 +430,10 @@ impl drive::Ends<Carried> for Running {
         if self.end.is_some() || self.stdin_over || !carried.client().has_room() {
             return Poll::Pending;
         }
+        // What was typed in a size comes behind it.
+        if let Poll::Ready(size) = poll_size(&mut self.next_size, cx) {
+            return Poll::Ready((Ok(Act::Size(size)), 0));
+        }
         self.ends.poll_stdin(cx, KEPT_INPUT_BYTES).map(|read| {
             let bytes = read.as_ref().map_or(0, BytesMut::len);
             (read.map(Act::Input), bytes)
