@@ -167,8 +167,9 @@ pub const KEPT_SCREEN_BYTES: usize = 64 * 1024;
 pub const KEPT_TAIL_BYTES: usize = 16 * 1024;
 
 /// How long a program is told of a size that is not the true one, so that it writes its screen
-/// anew. A program that looks at its size now and then has to see it, and a person hardly.
-pub const KEPT_REDRAW_WITHIN: Duration = Duration::from_millis(100);
+/// anew. A program that looks at its size now and then has to see it, what it has written before
+/// has to be through its terminal, and a person shall hardly see it.
+pub const KEPT_REDRAW_WITHIN: Duration = Duration::from_millis(300);
 
 /// How many bytes of a kept session are acknowledged at once: a quarter of the window. Each
 /// acknowledgement is a message of its own through every hop, which costs as much as 20 KB of data.

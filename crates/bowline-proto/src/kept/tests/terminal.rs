@@ -99,7 +99,7 @@ fn without_a_terminal_there_is_no_screen() {
     }
 }
 
-/// What a client says once it is shown a screen, and 100 ms later.
+/// What a client says once it is shown a screen, and some time later.
 fn sizes_behind_a_screen(mode: Mode, size: Option<Size>) -> [Vec<Size>; 2] {
     let screen = Bytes::from_static(b"\x1b[m");
     let shown = Frame::Screen { anew: true, bytes: screen.clone() };
