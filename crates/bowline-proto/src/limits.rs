@@ -158,6 +158,12 @@ pub const KEPT_WINDOW_BYTES: u64 = 1024 * 1024;
 /// it the process waits; where it has a terminal and nobody is there, the oldest goes.
 pub const KEPT_REPLAY_BYTES: usize = 1024 * 1024;
 
+/// How many clients may look at a kept session at once. Whoever goes on with it always has a seat.
+pub const KEPT_LOOKERS: usize = 15;
+
+/// How many seats a kept session has, with those of clients that have yet to take their last words.
+pub const KEPT_SEATS: usize = 32;
+
 /// How much of a terminal's output is kept while nobody is there: more than any screen shows. Also
 /// the most that brings a terminal to where another one is.
 pub const KEPT_SCREEN_BYTES: usize = 64 * 1024;

@@ -9,8 +9,10 @@ use bowline_client::access::{Access, Answer, Source};
 use bowline_client::{Client, Error, UpgradeError};
 use bowline_io::dial::Endpoint;
 use http::{HeaderName, HeaderValue};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, empty};
+use tokio::io::{AsyncWriteExt, empty};
 use tokio::net::TcpListener;
+
+use super::head;
 
 /// Gives the number of its generation, as often as it may, another one after a refusal.
 struct Numbered {
@@ -46,11 +48,7 @@ async fn asked(last: u64, good: &str) -> (Vec<String>, u16) {
     let serve = async {
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();
-            let mut head = Vec::new();
-            while !head.ends_with(b"\r\n\r\n") {
-                head.push(stream.read_u8().await.unwrap());
-            }
-            let head = String::from_utf8(head).unwrap().to_lowercase();
+            let head = head(&mut stream).await.to_lowercase();
             let method = head.split(' ').next().unwrap();
             let who = head.split("authorization: ").nth(1).unwrap().lines().next().unwrap();
             seen.push(format!("{method} {who}"));

@@ -7,8 +7,10 @@ use bowline_client::access::Access;
 use bowline_client::kept::{Id, refused};
 use bowline_client::{Client, Error, UpgradeError};
 use bowline_io::dial::Endpoint;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
+
+use super::head;
 
 /// What a client is told that resumes a session in a pod of this state. The server knows nothing of
 /// kept sessions, and runs no command there.
@@ -22,11 +24,7 @@ async fn told(pod: &str) -> Error {
     let serve = async {
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();
-            let mut head = Vec::new();
-            while !head.ends_with(b"\r\n\r\n") {
-                head.push(stream.read_u8().await.unwrap());
-            }
-            let head = String::from_utf8(head).unwrap();
+            let head = head(&mut stream).await;
             let (code, body) = match head.split(' ').nth(1).unwrap() {
                 "/api/v1/namespaces/default/pods/web" => ("200 OK", pod),
                 _ if head.contains("v1.session.bowline") => ("400 Bad Request", "what is that?"),

@@ -13,3 +13,12 @@ mod authorized;
 mod completed;
 mod copy;
 mod silence;
+
+/// The head of the request that a peer is sent.
+async fn head(stream: &mut tokio::net::TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(tokio::io::AsyncReadExt::read_u8(stream).await.unwrap());
+    }
+    String::from_utf8(head).unwrap()
+}

@@ -15,7 +15,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-use bowline_proto::kept::{Asked, Greeting, Id, Instance, Mode, Resume, refused};
+use bowline_proto::kept::{Asked, Greeting, Id, Instance, Mode, refused};
 use bowline_proto::machine::{Machine, Next};
 use bowline_proto::time::{Time, earlier};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -316,9 +316,6 @@ impl Holder {
         let is_full = self.sessions.len() as u64 >= self.outside.settings.sessions;
         let known = self.sessions.iter_mut().find(|known| known.id() == id);
         let (code, text) = match (asked, known) {
-            (Asked::Resume(Resume { mode: Mode::Look, .. }), Some(known)) if known.is_full() => {
-                (refused::TOO_MANY, "too many clients look at this session already")
-            }
             (Asked::Start(start), Some(known)) if !known.is_same(&start) => {
                 (refused::CONFLICT, "another command was started with this id")
             }

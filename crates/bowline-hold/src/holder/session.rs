@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bowline_proto::kept::{Greeting, Host, HostEvent, Id, Mode, Start, Stream};
-use bowline_proto::limits::REASON_BYTES;
+use bowline_proto::limits::{KEPT_SEATS, REASON_BYTES};
 use bowline_proto::machine::{Machine, Next};
 use bowline_proto::session::Status;
 use bowline_proto::time::{Time, earlier};
@@ -18,10 +18,6 @@ use crate::watched::Watched;
 
 /// The longest that a session is kept without a client, or after its end, in seconds.
 const KEEP_FOR_AT_MOST: u64 = 24 * 60 * 60;
-/// How many clients may look at once. Whoever goes on with the session always has a seat.
-const LOOKERS: usize = 15;
-/// How many seats there are, with those of clients that have yet to take their last words.
-const SEATS: usize = 32;
 /// How long a client may take to take its last word.
 const LAST_WORD: Duration = Duration::from_secs(5);
 const OUTPUTS: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
@@ -96,12 +92,6 @@ impl Session {
         self.host.is_same(start)
     }
 
-    /// Whether as many clients look at it as may.
-    pub(super) fn is_full(&self) -> bool {
-        let looks = |seat: &&Seat| seat.mode == Mode::Look && seat.until.is_none();
-        self.seats.iter().filter(looks).count() >= LOOKERS
-    }
-
     /// What a list shows.
     pub(super) fn entry(&self) -> Vec<u8> {
         self.host.entry().json()
@@ -142,7 +132,7 @@ impl Session {
                 seat.until.get_or_insert(now + LAST_WORD);
             }
         }
-        if self.seats.len() >= SEATS
+        if self.seats.len() >= KEPT_SEATS
             && let Some(at) = self.seats.iter().position(|seat| seat.until.is_some())
         {
             self.host.remove(now, self.seats.remove(at).number);

@@ -67,8 +67,7 @@ impl Question {
         let retry = Retry { give_up_after: KEPT_SILENCE, seed: random::bytes() };
         let clock = Clock::start();
         let mut client = Client::resume(clock.now(), id, mode, None, retry);
-        let looks = mode == Mode::Look;
-        if let Some(size) = size.filter(|_| !looks) {
+        if let Some(size) = size {
             client.resize(size);
         }
         // It asks for its connection, which is there.
@@ -80,7 +79,7 @@ impl Question {
             clock,
             alarm: Alarm::default(),
             wants: self.wants,
-            looks,
+            looks: mode == Mode::Look,
             session: None,
             input_ended: false,
             untaken_bytes: 0,
@@ -128,7 +127,7 @@ pub(crate) struct Follower {
     alarm: Alarm,
     /// What its client wants.
     wants: Wants,
-    /// It sends the session nothing: neither input nor sizes.
+    /// It only looks, and input is for nobody.
     looks: bool,
     /// What the session has, once it is there.
     session: Option<Wants>,
@@ -212,7 +211,7 @@ impl Follower {
                 Some(_) => stdin.discard(),
                 None => {}
             }
-            if let Some(size) = self.resized.take().filter(|_| !self.looks) {
+            if let Some(size) = self.resized.take() {
                 self.carried.client().resize(size);
             }
             match self.carried.poll(self.clock.now()) {

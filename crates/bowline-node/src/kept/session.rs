@@ -10,7 +10,7 @@ use bowline_io::drive::{Alarm, take_turns};
 use bowline_io::record::{End, Traffic};
 use bowline_io::serve::CLOSE_PATIENCE;
 use bowline_proto::kept::{Greeting, Host, HostEvent, Mode, Resume, Start, refused};
-use bowline_proto::limits::CLOSING_PATIENCE;
+use bowline_proto::limits::{CLOSING_PATIENCE, KEPT_SEATS};
 use bowline_proto::session::{Cause, Loss};
 use bowline_proto::time::earlier;
 use bowline_proto::tunnel::Incoming;
@@ -25,11 +25,6 @@ use super::job::{Job, Owner};
 use super::line::Line;
 use super::registry::Shown;
 use super::visit::ENDS;
-
-/// How many clients may look at a session at once. Whoever goes on with it always has a seat.
-const LOOKERS: usize = 15;
-/// How many seats there are, with those of clients that have yet to take their last words.
-const SEATS: usize = 32;
 
 /// A client that comes to a session, behind its greeting.
 pub(super) struct Entrant {
@@ -58,7 +53,6 @@ pub(super) enum Seated {
 /// A client at its seat.
 struct Seat {
     number: u32,
-    mode: Mode,
     line: Line,
     left: oneshot::Sender<Seated>,
     /// Why it is over, and until when its last words may take.
@@ -250,18 +244,10 @@ impl KeptSession {
     /// Gives a client its seat, unless it is refused.
     fn enter(&mut self, entrant: Entrant) {
         let Entrant { line, mut greeting, wanted, left } = entrant;
-        let refusal = match &wanted {
-            For::Start(start, _) if !self.host.is_same(start) => {
-                let text = "there is such a session, of another command";
-                Some((refused::CONFLICT, text))
-            }
-            For::Resume(Resume { mode: Mode::Look, .. }) if self.lookers() >= LOOKERS => {
-                Some((refused::TOO_MANY, "too many clients look at the session already"))
-            }
-            _ => None,
-        };
-        if let Some((code, text)) = refusal {
-            greeting.refuse(code, text);
+        if let For::Start(start, _) = &wanted
+            && !self.host.is_same(start)
+        {
+            greeting.refuse(refused::CONFLICT, "there is such a session, of another command");
             let _ = left.send(Seated::Refused(line, greeting));
             return;
         }
@@ -272,7 +258,7 @@ impl KeptSession {
         match self.host.join(*greeting, mode, have, started) {
             Ok(number) => {
                 self.make_room();
-                self.seats.push(Seat { number, mode, line, left, over: None });
+                self.seats.push(Seat { number, line, left, over: None });
             }
             Err(greeting) => {
                 let _ = left.send(Seated::Refused(line, greeting));
@@ -280,14 +266,9 @@ impl KeptSession {
         }
     }
 
-    fn lookers(&self) -> usize {
-        let looks = |seat: &&Seat| seat.mode == Mode::Look && seat.over.is_none();
-        self.seats.iter().filter(looks).count()
-    }
-
     /// Gives up the oldest seat that is over, where no other is free.
     fn make_room(&mut self) {
-        if self.seats.len() >= SEATS
+        if self.seats.len() >= KEPT_SEATS
             && let Some(at) = self.seats.iter().position(|seat| seat.over.is_some())
         {
             self.seats.remove(at).close(self.keeper.now(), &mut self.host);

@@ -468,24 +468,24 @@ impl Client {
     }
 
     fn refused(&mut self, now: Time, refusal: Refused) {
+        let comes_again = match refusal.code {
+            // Which one it is, the next connection tells. An earlier request may have been carried
+            // out by the one that was asked, so no other is asked to start it.
+            refused::OTHER_HOST | refused::HOST_ENDS => true,
+            // The request of an earlier connection of ours may have come late. If it was another
+            // client, it is the next turn, and this is said again before the session is there.
+            refused::TAKEN_OVER => self.is_up(),
+            // Others look at it, and go again.
+            refused::TOO_MANY => self.was_up,
+            _ => false,
+        };
+        if comes_again {
+            return self.down(now, Loss::new(Cause::Closed, refusal.text));
+        }
         let asked_elsewhere = matches!(self.ask, Ask::Start(_, Some(_)));
         let lost =
             |what: &str| Event::Lost(Loss::new(Cause::Closed, format!("{what}: {}", refusal.text)));
         match refusal.code {
-            // Which one it is, the next connection tells. An earlier request may have been carried
-            // out by the one that was asked, so no other is asked to start it.
-            refused::OTHER_HOST | refused::HOST_ENDS => {
-                self.down(now, Loss::new(Cause::Closed, refusal.text));
-            }
-            // The request of an earlier connection of ours may have come late. If it was another
-            // client, it is the next turn, and this is said again before the session is there.
-            refused::TAKEN_OVER if self.is_up() => {
-                self.down(now, Loss::new(Cause::Closed, refusal.text));
-            }
-            // Others look at it, and go again.
-            refused::TOO_MANY if self.was_up => {
-                self.down(now, Loss::new(Cause::Closed, refusal.text));
-            }
             refused::UNKNOWN if self.was_up => self.over(lost("the session is gone")),
             refused::UNKNOWN if asked_elsewhere => {
                 self.over(lost("the host that was asked to start it is gone"));

@@ -14,7 +14,7 @@ use super::greeting::Greeting;
 use super::link::Link;
 use super::replay::{Cursor, Replay};
 use super::{Frame, Id, Leave, Mode, Refused, Start, Stream, Total, refused};
-use crate::limits::{KEPT_SCREEN_BYTES, KEPT_TAIL_BYTES, REASON_BYTES};
+use crate::limits::{KEPT_LOOKERS, KEPT_SCREEN_BYTES, KEPT_TAIL_BYTES, REASON_BYTES};
 use crate::machine::Next;
 use crate::outbox::Outbox;
 use crate::session::{Cause, Loss, Size};
@@ -188,8 +188,8 @@ impl Host {
     /// is as in [`Resume`](super::Resume); `started` says that the command was started for it.
     ///
     /// # Errors
-    /// If the client has more than there is, or another one has taken the session from it; it was
-    /// told so, and its connection is given back.
+    /// If the client has more than there is, another one has taken the session from it, or as many
+    /// look at it as may; it was told so, and its connection is given back.
     pub fn join(
         &mut self,
         mut greeting: Greeting,
@@ -201,6 +201,10 @@ impl Host {
         let is_late = (1..self.turn).contains(&greeting.turn);
         if mode == Mode::Take && is_late {
             greeting.refuse(refused::TAKEN_OVER, TAKEN_OVER);
+            return Err(Box::new(greeting));
+        }
+        if mode == Mode::Look && self.lookers() >= KEPT_LOOKERS {
+            greeting.refuse(refused::TOO_MANY, "too many clients look at the session already");
             return Err(Box::new(greeting));
         }
         let mut cursors = [Cursor::default(); 2];
@@ -257,6 +261,10 @@ impl Host {
             self.alone_since = None;
         }
         Ok(number)
+    }
+
+    fn lookers(&self) -> usize {
+        self.seats.iter().filter(|seat| seat.mode == Mode::Look && !seat.is_over).count()
     }
 
     /// Whoever has the session is told that another one has it now.

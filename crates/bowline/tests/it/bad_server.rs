@@ -1,8 +1,10 @@
 //! A server that upgrades a stream and then does as a test says: what no good server does.
 
 use std::collections::HashMap;
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::thread;
 
 use bowline_interop::client::Client;
@@ -39,6 +41,17 @@ pub fn client(address: SocketAddr, carrier: Carrier) -> (Client, tempfile::Named
     client.words.extend(flags);
     let client = if carrier == Carrier::Spdy { client.over_spdy() } else { client };
     (client, pod)
+}
+
+/// The library's client of such a server. It leaves a kubeconfig in the place.
+pub fn library(address: SocketAddr, place: &Path) -> bowline_client::Client {
+    let kubeconfig = place.join("kubeconfig");
+    let text = format!(
+        "{{clusters: [{{name: c, cluster: {{server: 'http://{address}'}}}}], contexts: [{{name: c, \
+         context: {{cluster: c}}}}], current-context: c}}\n"
+    );
+    fs::write(&kubeconfig, text).unwrap();
+    bowline_client::Client::from_kubeconfig(&kubeconfig, None).unwrap()
 }
 
 /// A request for a stream.

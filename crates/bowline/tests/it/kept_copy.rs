@@ -248,13 +248,7 @@ async fn a_gap_is_a_loss_of_the_copy_and_no_file_with_a_hole() {
     let sender = Mutex::new(sender);
     let address = bad_server::start(move |request| forgetful(request, &sender.lock().unwrap()));
     let place = tempfile::tempdir().unwrap();
-    let kubeconfig = place.path().join("kubeconfig");
-    let text = format!(
-        "{{clusters: [{{name: c, cluster: {{server: 'http://{address}'}}}}], contexts: [{{name: c, \
-         context: {{cluster: c}}}}], current-context: c}}\n"
-    );
-    fs::write(&kubeconfig, text).unwrap();
-    let client = library(&kubeconfig.to_string_lossy());
+    let client = bad_server::library(address, place.path());
     let copy = client.copy_from("pod", "/file", place.path().join("copy")).keep(Keep::new());
     let error = copy.run().await.unwrap_err();
     assert!(matches!(error, CopyError::Lost { .. }), "{error:?}");

@@ -1,13 +1,12 @@
 //! Clients of kept sessions that leave: they say that it was heard only if it was.
 
-use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bowline_client::Error;
 use bowline_client::kept::{Change, Goodbye, Id, Instance, KeptCommand};
-use bowline_client::{Client, Error};
 use bowline_proto::kept::{Frame, Reader};
 use bowline_proto::outbox::Outbox;
 use bowline_proto::session::Wants;
@@ -93,13 +92,7 @@ impl Host {
 
 fn session(address: SocketAddr) -> KeptCommand {
     let place = tempfile::tempdir().unwrap();
-    let kubeconfig = place.path().join("kubeconfig");
-    let text = format!(
-        "{{clusters: [{{name: c, cluster: {{server: 'http://{address}'}}}}], contexts: [{{name: c, \
-         context: {{cluster: c}}}}], current-context: c}}\n"
-    );
-    fs::write(&kubeconfig, text).unwrap();
-    let client = Client::from_kubeconfig(&kubeconfig, None).unwrap();
+    let client = bad_server::library(address, place.path());
     client.resume("pod", Id([1; 16])).container("box")
 }
 
