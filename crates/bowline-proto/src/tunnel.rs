@@ -18,7 +18,7 @@ use crate::websocket::{
 /// overtake bytes that are in no message yet.
 const CARRIED_BYTES: usize = 256 * 1024;
 /// RFC 6455 §7.4.1.
-pub(crate) const NORMAL: u16 = 1000;
+const NORMAL: u16 = 1000;
 const INTERNAL_ERROR: u16 = 1011;
 
 /// A byte stream in both directions: the connection's own, or one in a tunnel.

@@ -155,7 +155,7 @@ impl Running {
                 stepped = step => stepped,
                 goodbye = &mut stop => {
                     let is_told = match &mut driver {
-                        Some(driver) => Running::stop(driver, goodbye).await,
+                        Some(driver) => Running::leave(driver, leave(goodbye)).await,
                         None => false,
                     };
                     // What is to end does so in any case, if later.
@@ -183,8 +183,7 @@ impl Running {
                 Ok(None) => {}
                 Err(error) => {
                     if let Some(driver) = &mut driver {
-                        driver.machine().client().leave(Leave::HungUp);
-                        Running::goodbye(driver).await;
+                        Running::leave(driver, Leave::HungUp).await;
                     }
                     return Err(error);
                 }
@@ -218,9 +217,8 @@ impl Running {
                 if let Some(goodbye) = self.leaves
                     && session.is_up()
                 {
-                    session.leave(leave(goodbye));
                     self.is_left = true;
-                    self.is_told = Running::goodbye(driver).await;
+                    self.is_told = Running::leave(driver, leave(goodbye)).await;
                 }
                 return Ok(is_down.then_some(Connection::Down));
             }
@@ -396,21 +394,19 @@ impl Running {
         Poll::Ready(Ok(()))
     }
 
-    /// Leaves a session that may be there; whether it is, and was told.
-    async fn stop<S: bowline_io::stream::Connection>(
+    /// Leaves a session that may be there; whether its host has heard that.
+    async fn leave<S: bowline_io::stream::Connection>(
         driver: &mut Driver<S, Carried>,
-        goodbye: Goodbye,
+        how: Leave,
     ) -> bool {
-        let client = driver.machine().client();
-        // An end of the connection in front of the host's answer may be its refusal.
-        let is_up = client.is_up();
-        client.leave(leave(goodbye));
-        Running::goodbye(driver).await && is_up
-    }
-
-    /// Sends the last words; whether the other end has answered them.
-    async fn goodbye<S: bowline_io::stream::Connection>(driver: &mut Driver<S, Carried>) -> bool {
-        timeout(GOODBYE, driver.settle(Carried::is_closed)).await.unwrap_or(false)
+        driver.machine().client().leave(how);
+        let both = async {
+            driver.settle(Carried::has_left).await;
+            // Whatever passes the connection on sees it end in good order.
+            driver.settle(|_| false).await;
+        };
+        let _ = timeout(GOODBYE, both).await;
+        driver.machine().has_left()
     }
 }
 

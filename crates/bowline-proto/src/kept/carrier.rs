@@ -10,8 +10,7 @@ use crate::machine::{Machine, Next};
 use crate::outbox::Outbox;
 use crate::session::{Channel, Event as SessionEvent, Session, Status};
 use crate::time::Time;
-use crate::tunnel::{Incoming, NORMAL, Wire};
-use crate::websocket::Closed;
+use crate::tunnel::{Incoming, Wire};
 
 /// What the frames of a session travel in.
 #[derive(Debug)]
@@ -34,8 +33,6 @@ pub struct Carried {
     /// How the command that carries the bytes has ended, and what it has written to stderr.
     status: Option<Status>,
     errors: BytesMut,
-    /// The host has ended the connection, and in good order.
-    is_closed: bool,
 }
 
 impl Carried {
@@ -46,7 +43,7 @@ impl Carried {
         if let Carrier::Exec(session) = &mut carrier {
             session.begin(now);
         }
-        Carried { client, carrier, status: None, errors: BytesMut::new(), is_closed: false }
+        Carried { client, carrier, status: None, errors: BytesMut::new() }
     }
 
     /// The client.
@@ -72,12 +69,10 @@ impl Carried {
         self.client.may_have_begun()
     }
 
-    /// Whether the host has ended the connection in good order, as it does once it was told that
-    /// its client leaves. What others in between end it with counts for nothing, nor does a
-    /// program in the container that failed, or was killed.
+    /// As [`Client::has_left`].
     #[must_use]
-    pub fn is_closed(&self) -> bool {
-        self.is_closed
+    pub fn has_left(&self) -> bool {
+        self.client.has_left()
     }
 
     /// The first bytes that it has written to stderr, as text.
@@ -93,11 +88,7 @@ impl Carried {
                 while let Some(incoming) = wire.poll() {
                     match incoming {
                         Incoming::Bytes(bytes) => self.client.receive_shared(now, bytes),
-                        Incoming::Closed(closed) => {
-                            self.is_closed =
-                                matches!(closed, Closed::CloseFrame { code: Some(NORMAL), .. });
-                            self.client.receive_end(now);
-                        }
+                        Incoming::Closed(_) => self.client.receive_end(now),
                     }
                 }
             }
@@ -112,7 +103,6 @@ impl Carried {
                             self.errors.extend_from_slice(&bytes[..bytes.len().min(room)]);
                         }
                         SessionEvent::Status(status) => {
-                            self.is_closed = status.outcome().is_success();
                             self.status = Some(status);
                             self.client.receive_end(now);
                         }
@@ -186,77 +176,6 @@ impl Machine for Carried {
     fn reading(&mut self, now: Time, reading: bool) {
         if let Carrier::Exec(session) = &mut self.carrier {
             session.reading(now, reading);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use alloc::vec::Vec;
-    use core::time::Duration;
-
-    use super::*;
-    use crate::kept::{Id, Mode, Retry};
-    use crate::session::{Side, Wants, protocol};
-    use crate::websocket::Role;
-
-    const NOW: Time = Time::ZERO;
-
-    fn carried(carrier: Carrier) -> Carried {
-        let retry = Retry { give_up_after: Duration::from_secs(60), seed: [7; 32] };
-        let mut client = Client::resume(NOW, Id([1; 16]), Mode::Take, None, retry);
-        assert_eq!(client.poll(NOW), Next::Event(Event::Connect));
-        Carried::new(NOW, client, carrier)
-    }
-
-    fn all(outbox: &mut Outbox) -> BytesMut {
-        let bytes: Vec<u8> = outbox.chunks().flatten().copied().collect();
-        outbox.advance(bytes.len());
-        BytesMut::from(&bytes[..])
-    }
-
-    /// What the host's half of a WebSocket sends where it ends as it should, or fails.
-    fn closing(failure: Option<&str>) -> BytesMut {
-        let (mut host, mut stream) = (Wire::tunnel(Role::Server, [1; 32]), Outbox::new());
-        match failure {
-            Some(why) => host.fail(&mut stream, why),
-            None => stream.finish(),
-        }
-        all(host.outbox(&mut stream))
-    }
-
-    #[test]
-    fn a_close_of_somebody_in_between_tells_nothing_of_the_host() {
-        let bare = BytesMut::from(&[0x88, 0][..]);
-        let closes = [
-            (closing(None), true),
-            (closing(Some("the gateway shuts down")), false),
-            (bare, false),
-            (BytesMut::new(), false),
-        ];
-        for (bytes, is_told) in closes {
-            let mut carried = carried(Carrier::Bytes(Wire::tunnel(Role::Client, [2; 32])));
-            carried.receive(NOW, bytes);
-            carried.receive_end(NOW);
-            while let Next::Event(_) = carried.poll(NOW) {}
-            assert_eq!(carried.is_closed(), is_told);
-        }
-    }
-
-    #[test]
-    fn a_program_that_was_killed_has_passed_nothing_on() {
-        let wants = Wants { stdin: true, stdout: true, stderr: true, tty: false };
-        let both = |side| Session::new(side, &protocol::WEBSOCKET_V5, wants, [3; 32]);
-        for (status, is_told) in [(Status::success(), true), (Status::exited(137, ""), false)] {
-            let (mut carried, mut server) =
-                (carried(Carrier::Exec(both(Side::Client))), both(Side::Server));
-            server.begin(NOW);
-            server.status(NOW, &status);
-            while let Next::Event(_) = server.poll(NOW) {}
-            carried.receive(NOW, all(server.outbox()));
-            while let Next::Event(_) = carried.poll(NOW) {}
-            assert_eq!(carried.status(), Some(&status));
-            assert_eq!(carried.is_closed(), is_told);
         }
     }
 }

@@ -104,6 +104,8 @@ enum Phase {
     /// Until the host has answered, at the latest then.
     Greeting(Link, Time),
     Up(Link),
+    /// It has said goodbye, and waits for the answer.
+    Leaving(Link),
     Over,
 }
 
@@ -115,6 +117,8 @@ pub struct Client {
     phase: Phase,
     /// The session has been there.
     was_up: bool,
+    /// The host has heard its goodbye.
+    has_left: bool,
     /// Which of its clients this is; 0 before it was there.
     turn: u64,
     /// When the session was there last, or was first wanted.
@@ -177,6 +181,7 @@ impl Client {
             ask,
             phase: Phase::Away(now),
             was_up: false,
+            has_left: false,
             turn: 0,
             since: now,
             give_up_after: retry.give_up_after,
@@ -292,22 +297,33 @@ impl Client {
         self.outputs[stream.output()].took(now, bytes as u64);
     }
 
-    /// Says goodbye; nothing follows but what the [outbox](Machine::outbox) has. Without a
-    /// connection, and before something was asked for on it, nobody is told.
+    /// Says goodbye; no event follows. Without a connection, and before something was asked for on
+    /// it, nobody is told.
     ///
-    /// The host answers by ending the connection. Its other half stays until then: an API server
-    /// that passes it on ends both halves with the first one, and the answer would not come.
+    /// The host [answers](Self::has_left). Our half of the connection stays until then: an API
+    /// server that passes it on ends both halves with the first one, and the answer would not come.
     pub fn leave(&mut self, how: Leave) {
-        if let Phase::Up(link) | Phase::Greeting(link, _) = &mut self.phase {
+        self.events.clear();
+        match core::mem::replace(&mut self.phase, Phase::Over) {
             // The request goes out with the host's HELLO. Whatever answers it reads what is behind.
-            if link.is_greeted() {
+            Phase::Up(mut link) | Phase::Greeting(mut link, _) if link.is_greeted() => {
                 link.send(&Frame::Leave(how));
-            } else {
-                link.outbox.finish();
+                self.phase = Phase::Leaving(link);
             }
-            self.empty = core::mem::take(&mut link.outbox);
+            Phase::Up(link) | Phase::Greeting(link, _) | Phase::Leaving(link) => self.close(link),
+            Phase::Away(_) | Phase::Connecting | Phase::Over => {}
         }
-        self.phase = Phase::Over;
+    }
+
+    /// Whether the host has heard the goodbye.
+    #[must_use]
+    pub fn has_left(&self) -> bool {
+        self.has_left
+    }
+
+    fn close(&mut self, mut link: Link) {
+        link.outbox.finish();
+        self.empty = link.outbox;
     }
 
     /// Whether there is a session at the other end of a connection.
@@ -319,18 +335,17 @@ impl Client {
     /// Whether there is a connection.
     #[must_use]
     pub fn has_connection(&self) -> bool {
-        matches!(self.phase, Phase::Up(_) | Phase::Greeting(..))
+        matches!(self.phase, Phase::Up(_) | Phase::Greeting(..) | Phase::Leaving(_))
     }
 
     fn over(&mut self, last: Event) {
-        if let Phase::Up(link) | Phase::Greeting(link, _) = &mut self.phase {
-            link.outbox.finish();
-            self.empty = core::mem::take(&mut link.outbox);
+        match core::mem::replace(&mut self.phase, Phase::Over) {
+            Phase::Up(link) | Phase::Greeting(link, _) => self.close(link),
+            Phase::Leaving(link) => return self.close(link),
+            Phase::Away(_) | Phase::Connecting => {}
+            Phase::Over => return,
         }
-        if !matches!(self.phase, Phase::Over) {
-            self.phase = Phase::Over;
-            self.events.push_back(last);
-        }
+        self.events.push_back(last);
     }
 
     /// Half of the wait is certain, half by chance, so that clients of one host do not come at
@@ -393,7 +408,7 @@ impl Client {
                 self.stdin.forget(at);
             }
             Frame::Outcome { end, totals } => self.outcome(end, totals)?,
-            _ => return Err(fault("a frame that is a client's")),
+            _ => return Err(fault("a frame that a host has no cause for")),
         }
         Ok(())
     }
@@ -550,8 +565,28 @@ impl Client {
         }
     }
 
+    /// Waits for the answer to a goodbye. Any other end of the connection says nothing of it.
+    fn read_answer(&mut self) {
+        let Phase::Leaving(link) = &mut self.phase else { return };
+        let is_over = loop {
+            match link.next() {
+                Ok(None) => break false,
+                Ok(Some(Frame::Left)) => {
+                    self.has_left = true;
+                    break true;
+                }
+                Ok(Some(Frame::Refused(_))) | Err(_) => break true,
+                Ok(Some(_)) => {}
+            }
+        };
+        if is_over && let Phase::Leaving(link) = core::mem::replace(&mut self.phase, Phase::Over) {
+            self.close(link);
+        }
+    }
+
     /// Reads what came on the connection. What is wrong with it is its end.
     fn read(&mut self, now: Time) {
+        self.read_answer();
         while self.events.is_empty() {
             let (Phase::Up(link) | Phase::Greeting(link, _)) = &mut self.phase else { return };
             let read = link.next();
@@ -610,14 +645,14 @@ impl Client {
                     None
                 }
             },
-            Phase::Over => None,
+            Phase::Leaving(_) | Phase::Over => None,
         }
     }
 
     /// As [`receive`](Machine::receive), for bytes that came in something else and have other
     /// owners.
     pub(super) fn receive_shared(&mut self, now: Time, input: Bytes) {
-        if let Phase::Up(link) | Phase::Greeting(link, _) = &mut self.phase {
+        if let Phase::Up(link) | Phase::Greeting(link, _) | Phase::Leaving(link) = &mut self.phase {
             link.receive(now, input);
         }
     }
@@ -635,7 +670,7 @@ impl Machine for Client {
     }
 
     fn receive_end(&mut self, _now: Time) {
-        if let Phase::Up(link) | Phase::Greeting(link, _) = &mut self.phase {
+        if let Phase::Up(link) | Phase::Greeting(link, _) | Phase::Leaving(link) = &mut self.phase {
             link.receive_end();
         }
     }
@@ -654,7 +689,7 @@ impl Machine for Client {
 
     fn outbox(&mut self) -> &mut Outbox {
         match &mut self.phase {
-            Phase::Up(link) | Phase::Greeting(link, _) => &mut link.outbox,
+            Phase::Up(link) | Phase::Greeting(link, _) | Phase::Leaving(link) => &mut link.outbox,
             _ => &mut self.empty,
         }
     }

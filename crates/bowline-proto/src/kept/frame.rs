@@ -69,6 +69,8 @@ pub enum Frame {
     Resize(Size),
     /// Client: goodbye.
     Leave(Leave),
+    /// Host: it has heard the goodbye. Nothing follows.
+    Left,
     /// Both: answer this.
     Ping(u64),
     /// The answer.
@@ -198,6 +200,7 @@ mod kind {
     pub(super) const LISTED: u64 = 16;
     pub(super) const LISTED_ALL: u64 = 17;
     pub(super) const SCREEN: u64 = 18;
+    pub(super) const LEFT: u64 = 19;
 }
 
 /// Offsets end here, so that sums of them are numbers.
@@ -326,6 +329,7 @@ impl Frame {
             Frame::Ack(stream, at) => numbers(kind::ACK, &[stream.number().into(), *at]),
             Frame::Resize(size) => with(kind::RESIZE, &|body| body.size(Some(*size))),
             Frame::Leave(how) => numbers(kind::LEAVE, &[u64::from(*how == Leave::HungUp)]),
+            Frame::Left => Writer::of(kind::LEFT),
             Frame::Ping(number) => numbers(kind::PING, &[*number]),
             Frame::Pong(number) => numbers(kind::PONG, &[*number]),
             Frame::Outcome { end, totals } => {
@@ -514,6 +518,7 @@ impl Body {
                 0 => Leave::Running,
                 _ => Leave::HungUp,
             }),
+            kind::LEFT => Frame::Left,
             kind::PING => Frame::Ping(self.number()?),
             kind::PONG => Frame::Pong(self.number()?),
             kind::OUTCOME => self.outcome()?,

@@ -479,6 +479,7 @@ impl Host {
                 self.events.push_back(seat.over(Loss::new(Cause::Closed, "it has the outcome")));
             }
             Frame::Leave(how) => {
+                seat.link.send(&Frame::Left);
                 self.events.push_back(seat.over(Loss::new(Cause::Closed, "it said goodbye")));
                 if takes && how == Leave::HungUp && !core::mem::replace(&mut self.is_hung_up, true)
                 {

@@ -359,7 +359,7 @@ fn frame() -> impl Strategy<Value = Frame> {
             totals: [Total { bytes: n, sum: !n }, Total::default()],
         }),
         Just(Frame::Hello { version: 1, window: 5, instance: Some(Instance([4; 16])) }),
-        Just(Frame::ListedAll),
+        prop::sample::select(&[Frame::ListedAll, Frame::Left][..]),
         prop::collection::vec(any::<u8>(), 0..900)
             .prop_map(|bytes| Frame::Screen { anew: bytes.len() % 2 == 0, bytes: bytes.into() }),
     ]
@@ -641,11 +641,45 @@ fn who_leaves_in_front_of_the_answer_is_heard_behind_it() {
         assert_eq!(events.contains(&HostEvent::HangUp), is_hung_up, "{events:?}");
         assert!(matches!(events[0], HostEvent::Left(1, _)), "{events:?}");
         assert!(!host.has_client());
+        assert!(!client.has_left());
+        // It has had a HELLO.
+        let answer = frames(host.outbox(1).unwrap());
+        client.receive(Time::ZERO, bytes_of(&answer[1..]));
+        assert_eq!(client.poll(Time::ZERO), Next::Done);
+        assert!(client.has_left() && client.outbox().is_finishing());
     }
     let mut client = asking(false);
     client.leave(Leave::HungUp);
     assert!(client.outbox().is_finishing());
     assert!(matches!(frames(client.outbox())[..], [Frame::Hello { .. }]));
+}
+
+/// What is in between has ends of its own, and what the host has said before is no answer.
+#[test]
+fn only_an_answer_to_a_goodbye_says_that_it_was_heard() {
+    let data = || Frame::Data(Stream::Stdout, 0, Bytes::from_static(b"ab"));
+    let refused = |code| Frame::Refused(Refused { code, text: "no".into() });
+    let cases: [(&[Frame], bool); 5] = [
+        (&[], false),
+        (&[data(), Frame::Left], true),
+        (&[refused(refused::TAKEN_OVER), Frame::Left], false),
+        (&[refused(refused::HOST_ENDS)], false),
+        (&[Frame::Leave(Leave::Running)], false),
+    ];
+    for (frames, is_heard) in cases {
+        let mut client = resumed(Mode::Take, None, [0; 2], Frame::Ping(1));
+        while let Next::Event(_) = client.poll(Time::ZERO) {}
+        client.leave(Leave::HungUp);
+        client.receive(Time::ZERO, bytes_of(frames));
+        client.receive_end(Time::ZERO);
+        assert_eq!(client.poll(Time::ZERO), Next::Done, "{frames:?}");
+        assert_eq!(client.has_left(), is_heard, "{frames:?}");
+    }
+    // Nobody has asked.
+    let mut client = resumed(Mode::Take, None, [0; 2], Frame::Left);
+    assert!(matches!(client.poll(Time::ZERO), Next::Event(ClientEvent::Up(_))));
+    assert!(matches!(client.poll(Time::ZERO), Next::Event(ClientEvent::Lost(_))));
+    assert!(!client.has_left());
 }
 
 /// Goes on until a connection is wanted; when that is.

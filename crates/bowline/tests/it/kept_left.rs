@@ -22,6 +22,8 @@ use super::bad_server;
 enum End {
     /// The host has heard it.
     Told,
+    /// What carries the connection ends it in good order, without its host.
+    Closed,
     /// Whatever is in between ends it.
     Gateway,
     /// The host is killed, and its system ends it.
@@ -80,7 +82,11 @@ impl Host {
             return;
         }
         match how {
-            End::Told => self.outbox.finish(),
+            End::Told => {
+                Frame::Left.write(&mut self.outbox);
+                self.outbox.finish();
+            }
+            End::Closed => self.outbox.finish(),
             End::Gateway => self.wire.fail(&mut self.outbox, "the gateway shuts down"),
             End::Killed => return,
         }
@@ -102,8 +108,8 @@ fn is_not_told<T>(result: &Result<T, Error>) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn only_a_host_that_ends_the_connection_in_good_order_was_told() {
-    for end in [End::Told, End::Gateway, End::Killed] {
+async fn only_a_host_that_says_so_was_told() {
+    for end in [End::Told, End::Closed, End::Gateway, End::Killed] {
         let address = bad_server::start(move |request| Host::new(request.upgrade_kept()).end(end));
         for left in [session(address).detach().await, session(address).hang_up().await] {
             assert_eq!(left.is_ok(), end == End::Told, "{end:?}: {left:?}");
