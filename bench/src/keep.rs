@@ -62,16 +62,25 @@ pub fn run() -> Result<()> {
         }
     }
     println!();
-    idle_and_away(&keepers[0].system)
+    drop(keepers);
+    idle_and_away(&place)
+}
+
+/// Nodes and a client of ours, which writes down there what it has begun.
+fn ours(place: &(String, String)) -> Result<System> {
+    let mut system = System::bowline()?;
+    system.client.env.push(place.clone());
+    Ok(system)
 }
 
 /// Memory of a node for sessions that wait, with and without a client.
-fn idle_and_away(system: &System) -> Result<()> {
+/// Each node is a new one: what another one has been given back would be taken for it.
+fn idle_and_away(place: &(String, String)) -> Result<()> {
     println!("### KiB resident of our node for each session that waits\n");
     let of_node = |(servers, _): (Vec<f64>, f64)| servers.last().copied().context("a node");
-    let plain = of_node(idle::each(system, &[])?)?;
-    let kept = of_node(idle::each(system, &["--keep", "-q"])?)?;
-    let away = away(system)?;
+    let plain = of_node(idle::each(&ours(place)?, &[])?)?;
+    let kept = of_node(idle::each(&ours(place)?, &["--keep", "-q"])?)?;
+    let away = away(&ours(place)?)?;
     println!("| sessions | KiB |\n|---|--:|");
     println!("| {} that are not kept | {plain:.1} |", idle::SESSIONS);
     println!("| {} that are kept | {kept:.1} |", idle::SESSIONS);

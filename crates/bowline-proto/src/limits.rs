@@ -148,7 +148,7 @@ pub const KEPT_FRAME_BYTES: usize = 1024 * 1024;
 pub const KEPT_WORDS: u64 = 64 * 1024;
 
 /// How many bytes of a kept session may wait for its connection before no more are queued.
-pub const KEPT_OUTBOX_BYTES: usize = 256 * 1024;
+pub const KEPT_OUTBOX_BYTES: usize = 512 * 1024;
 
 /// How many bytes of each stream of a kept session a peer may send ahead of what is acknowledged.
 /// With a round trip of 50 ms that allows 20 MB/s.
@@ -177,9 +177,10 @@ pub const KEPT_TAIL_BYTES: usize = 16 * 1024;
 /// has to be through its terminal, and a person shall hardly see it.
 pub const KEPT_REDRAW_WITHIN: Duration = Duration::from_millis(300);
 
-/// How many bytes of a kept session are acknowledged at once: a quarter of the window. Each
-/// acknowledgement is a message of its own through every hop, which costs as much as 20 KB of data.
-pub const KEPT_ACK_BYTES: u64 = KEPT_WINDOW_BYTES / 4;
+/// How many bytes of a kept session are acknowledged at once: half of the window, so that the other
+/// half is under way meanwhile. Each acknowledgement is a message of its own through every hop,
+/// which costs as much as 20 KB of data. What comes slower than 25 MB/s does not wait for so many.
+pub const KEPT_ACK_BYTES: u64 = KEPT_WINDOW_BYTES / 2;
 
 /// How long fewer bytes may wait for their acknowledgement.
 pub const KEPT_ACK_WITHIN: Duration = Duration::from_millis(500);

@@ -16,7 +16,7 @@ use crate::websocket::{
 
 /// How many bytes wait in messages before no more are put into some: an urgent frame can only
 /// overtake bytes that are in no message yet.
-const CARRIED_BYTES: usize = 256 * 1024;
+const CARRIED_BYTES: usize = 512 * 1024;
 /// RFC 6455 §7.4.1.
 const NORMAL: u16 = 1000;
 const INTERNAL_ERROR: u16 = 1011;

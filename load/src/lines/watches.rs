@@ -129,7 +129,8 @@ impl Again {
             "{} watches begun again, after {least} to {most} events; the API server says that it \
              has ended {} that did not keep up",
             seen.len(),
-            ended.sum::<f64>()
+            // Alone, the sum of none is -0.
+            0.0 + ended.sum::<f64>()
         )
     }
 }

@@ -3,6 +3,7 @@
 //! A frame is its length, its kind and a body; lengths, kinds and numbers are LEB128. The bytes of
 //! DATA are given as they come, without waiting for the frame's end.
 
+use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::{fmt, mem};
@@ -206,6 +207,11 @@ mod kind {
 /// Offsets end here, so that sums of them are numbers.
 const LAST_OFFSET: u64 = 1 << 62;
 
+/// Four numbers are in front of the bytes of DATA.
+const HEAD_BYTES: usize = 4 * NUMBER_BYTES;
+/// As long as a number can be.
+const NUMBER_BYTES: usize = 10;
+
 const STDIN: u64 = 1;
 const STDOUT: u64 = 2;
 const STDERR: u64 = 4;
@@ -358,8 +364,8 @@ pub type Flow = Result<Option<Frame>, &'static str>;
 pub struct Reader {
     /// Shared with whoever read it: most of it is data, which goes on as it is.
     input: Bytes,
-    /// It was put together here, and its owner does not know how large it is.
-    is_joined: bool,
+    /// What came behind that.
+    more: VecDeque<Bytes>,
     /// What is left of the bytes of DATA, and where they belong.
     data: Option<(Stream, u64, usize)>,
     /// What is wrong with what came.
@@ -369,7 +375,8 @@ pub struct Reader {
 impl fmt::Debug for Reader {
     /// Without its bytes: an id may be among them.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Reader({} bytes, {:?})", self.input.len(), self.data)
+        let more: usize = self.more.iter().map(Bytes::len).sum();
+        write!(f, "Reader({} bytes, {:?})", self.input.len() + more, self.data)
     }
 }
 
@@ -379,16 +386,10 @@ impl Reader {
         if self.fault.is_some() {
             return;
         }
-        let input = input.into();
-        if self.input.is_empty() {
-            (self.input, self.is_joined) = (input, false);
+        if self.input.is_empty() && self.more.is_empty() {
+            self.input = input.into();
         } else {
-            self.is_joined = true;
-            // What is left of a frame that is not complete. The second time this is its only owner,
-            // and no byte of it is moved.
-            let mut joined = BytesMut::from(mem::take(&mut self.input));
-            joined.extend_from_slice(&input);
-            self.input = joined.freeze();
+            self.more.push_back(input.into());
         }
     }
 
@@ -403,44 +404,53 @@ impl Reader {
         let next = self.next_frame();
         if let Err(fault) = next {
             self.fault = Some(fault);
-            self.input = Bytes::new();
+            (self.input, self.more) = (Bytes::new(), VecDeque::new());
         }
         next
     }
 
     fn next_frame(&mut self) -> Flow {
         loop {
+            while self.input.is_empty()
+                && let Some(next) = self.more.pop_front()
+            {
+                self.input = next;
+            }
             if let Some((stream, offset, left)) = self.data.take() {
                 if self.input.is_empty() {
                     self.data = Some((stream, offset, left));
                     return Ok(None);
                 }
-                let mut bytes = self.input.split_to(left.min(self.input.len()));
-                if self.is_joined {
-                    // A few bytes shall not keep all of it alive.
-                    bytes = Bytes::copy_from_slice(&bytes);
-                }
+                let bytes = self.input.split_to(left.min(self.input.len()));
                 if bytes.len() < left {
                     self.data = Some((stream, offset + bytes.len() as u64, left - bytes.len()));
                 }
                 return Ok(Some(Frame::Data(stream, offset, bytes)));
             }
-            let Some((length, head)) = number(&self.input)? else { return Ok(None) };
-            let Some((kind, kind_bytes)) = number(&self.input[head..])? else { return Ok(None) };
+            let Some([(length, head), (kind, kind_bytes)]) = numbers(&self.input)? else {
+                if self.join(HEAD_BYTES) {
+                    continue;
+                }
+                return Ok(None);
+            };
             let length = usize::try_from(length).map_err(|_| "a frame is too long")?;
             if length < kind_bytes {
                 return Err("a frame has no kind");
             }
             if kind == kind::DATA {
-                if !self.begin_data(head + kind_bytes, length - kind_bytes)? {
-                    return Ok(None);
+                if self.begin_data(head + kind_bytes, length - kind_bytes)? || self.join(HEAD_BYTES)
+                {
+                    continue;
                 }
-                continue;
+                return Ok(None);
             }
             if length > KEPT_FRAME_BYTES {
                 return Err("a frame is too long");
             }
             if self.input.len() < head + length {
+                if self.join(head + length) {
+                    continue;
+                }
                 return Ok(None);
             }
             self.input.advance(head + kind_bytes);
@@ -451,10 +461,32 @@ impl Reader {
         }
     }
 
+    /// Puts what has come of a head or a frame in one piece, up to so many bytes; whether that is
+    /// more than it was. What is behind it goes on as it came.
+    fn join(&mut self, bytes: usize) -> bool {
+        let before = self.input.len();
+        if before >= bytes || self.more.is_empty() {
+            return false;
+        }
+        // The second time this is its only owner, and no byte of it is moved.
+        let mut joined = BytesMut::from(mem::take(&mut self.input));
+        while joined.len() < bytes
+            && let Some(next) = self.more.front_mut()
+        {
+            joined.extend_from_slice(&next.split_to(next.len().min(bytes - joined.len())));
+            if next.is_empty() {
+                self.more.pop_front();
+            }
+        }
+        self.input = joined.freeze();
+        self.input.len() > before
+    }
+
     /// Reads the head of DATA whose body begins at `at`; whether it was there.
     fn begin_data(&mut self, at: usize, length: usize) -> Result<bool, &'static str> {
-        let Some((stream, first)) = number(&self.input[at..])? else { return Ok(false) };
-        let Some((offset, second)) = number(&self.input[at + first..])? else { return Ok(false) };
+        let Some([(stream, first), (offset, second)]) = numbers(&self.input[at..])? else {
+            return Ok(false);
+        };
         let stream = Stream::from_number(stream).ok_or("bytes of an unknown stream")?;
         let left = length.checked_sub(first + second).ok_or("a frame's body is not complete")?;
         if left > KEPT_DATA_BYTES || offset > LAST_OFFSET {
@@ -469,9 +501,9 @@ impl Reader {
 /// A number in front of `bytes` and how long it is; `None` if more bytes are needed.
 fn number(bytes: &[u8]) -> Result<Option<(u64, usize)>, &'static str> {
     let mut number = 0;
-    for (at, byte) in bytes.iter().enumerate().take(10) {
+    for (at, byte) in bytes.iter().enumerate().take(NUMBER_BYTES) {
         let part = u64::from(byte & 0x7f);
-        if at == 9 && part > 1 {
+        if at == NUMBER_BYTES - 1 && part > 1 {
             return Err("a number is too large");
         }
         number |= part << (7 * at);
@@ -479,7 +511,13 @@ fn number(bytes: &[u8]) -> Result<Option<(u64, usize)>, &'static str> {
             return Ok(Some((number, at + 1)));
         }
     }
-    if bytes.len() < 10 { Ok(None) } else { Err("a number is too large") }
+    if bytes.len() < NUMBER_BYTES { Ok(None) } else { Err("a number is too large") }
+}
+
+/// Two numbers in front of `bytes`.
+fn numbers(bytes: &[u8]) -> Result<Option<[(u64, usize); 2]>, &'static str> {
+    let Some(first) = number(bytes)? else { return Ok(None) };
+    Ok(number(&bytes[first.1..])?.map(|second| [first, second]))
 }
 
 /// What is left of a body. Bytes behind what is known are a newer peer's, and are passed over.

@@ -286,6 +286,7 @@ proptest! {
     fn what_is_written_is_read(
         frames in prop::collection::vec(frame(), 1..20),
         step in 1..200_usize,
+        at_once in 1..5_usize,
     ) {
         let mut outbox = Outbox::new();
         frames.iter().for_each(|frame| frame.write(&mut outbox));
@@ -294,8 +295,8 @@ proptest! {
             bytes.extend(take(&mut outbox, 1 << 20));
         }
         let (mut reader, mut read) = (Reader::default(), Vec::<Frame>::new());
-        for piece in bytes.chunks(step) {
-            reader.receive(BytesMut::from(piece));
+        for pieces in bytes.chunks(step * at_once) {
+            pieces.chunks(step).for_each(|piece| reader.receive(BytesMut::from(piece)));
             while let Some(frame) = reader.frame().unwrap() {
                 match (read.last_mut(), frame) {
                     (Some(Frame::Data(stream, at, whole)), Frame::Data(also, offset, more))
@@ -727,6 +728,27 @@ fn whoever_has_had_the_session_comes_again_where_too_many_look_at_it() {
     let Next::Event(ClientEvent::Refused(refused)) = client.poll(Time::ZERO) else { panic!() };
     assert_eq!(refused.code, refused::TOO_MANY);
 }
+/// However the connection's pieces come, most bytes of DATA are those that were read.
+#[test]
+fn data_is_not_copied() {
+    let mut outbox = Outbox::new();
+    for at in 0..4 {
+        Frame::Data(Stream::Stdout, at * 9_000, Bytes::from(std::vec![7; 9_000]))
+            .write(&mut outbox);
+    }
+    let sent = take(&mut outbox, 1 << 20);
+    let pieces: Vec<Bytes> = sent.chunks(5_000).map(Bytes::copy_from_slice).collect();
+    let mut reader = Reader::default();
+    pieces.iter().for_each(|piece| reader.receive(piece.clone()));
+    let (mut shared, mut copied) = (0, 0);
+    while let Some(Frame::Data(_, _, bytes)) = reader.frame().unwrap() {
+        let is_shared = pieces.iter().any(|piece| piece.as_ptr_range().contains(&bytes.as_ptr()));
+        *(if is_shared { &mut shared } else { &mut copied }) += bytes.len();
+    }
+    assert_eq!(shared + copied, 4 * 9_000);
+    assert!(copied < 100, "{copied}");
+}
+
 /// Each message costs every hop as much as many bytes.
 #[test]
 fn input_that_is_read_at_once_is_one_message() {
