@@ -207,6 +207,8 @@ mod kind {
 /// Offsets end here, so that sums of them are numbers.
 const LAST_OFFSET: u64 = 1 << 62;
 
+/// As many pieces as a read is mostly made of.
+const FEW_PIECES: usize = 16;
 /// Four numbers are in front of the bytes of DATA.
 const HEAD_BYTES: usize = 4 * NUMBER_BYTES;
 /// As long as a number can be.
@@ -415,6 +417,10 @@ impl Reader {
                 && let Some(next) = self.more.pop_front()
             {
                 self.input = next;
+            }
+            if self.more.is_empty() {
+                // One that sends little in many pieces does not keep room for as many.
+                self.more.shrink_to(FEW_PIECES);
             }
             if let Some((stream, offset, left)) = self.data.take() {
                 if self.input.is_empty() {
