@@ -85,7 +85,7 @@ impl Splice {
             Some(Incoming::Closed(closed)) => {
                 // A tunnel ends by a Close. In front of an end of ours, who hears nothing more is
                 // cut; behind one, whoever has said all may go without a word.
-                self.far_broke |= matches!(self.far, Wire::Tunnel(_))
+                self.far_broke |= matches!(self.far, Wire::Tunnel { .. })
                     && !matches!(closed, Closed::CloseFrame { .. })
                     && !self.ends.has_ended(Leg::Near);
                 self.ends.end(now, Leg::Far);

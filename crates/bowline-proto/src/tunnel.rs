@@ -16,7 +16,9 @@ use crate::websocket::{
 
 /// How many bytes wait in messages before no more are put into some: an urgent frame can only
 /// overtake bytes that are in no message yet.
-const CARRIED_BYTES: usize = 512 * 1024;
+const CARRIED_BYTES: usize = 256 * 1024;
+/// The same where nothing is urgent: what one write takes.
+const CARRIED_IN_ORDER_BYTES: usize = 2 * CARRIED_BYTES;
 /// RFC 6455 §7.4.1.
 const NORMAL: u16 = 1000;
 const INTERNAL_ERROR: u16 = 1011;
@@ -38,7 +40,12 @@ pub enum Wire {
         closed: bool,
     },
     /// The bytes are in the binary messages of a WebSocket.
-    Tunnel(Connection),
+    Tunnel {
+        /// The messages.
+        websocket: Connection,
+        /// How many bytes wait in them at most before no more are put into some.
+        carried_bytes: usize,
+    },
 }
 
 /// What the peer sent, from [`Wire::poll`].
@@ -60,7 +67,18 @@ impl Wire {
     /// A tunnel. `seed` makes the masks of a client and has to be random, see [`Connection::new`].
     #[must_use]
     pub fn tunnel(role: Role, seed: [u8; 32]) -> Wire {
-        Wire::Tunnel(Connection::new(Config { role, continuation: Continuation::Join }, seed))
+        Wire::carrying(role, seed, CARRIED_BYTES)
+    }
+
+    /// A tunnel of a stream in which all goes in its order, so that larger writes hold up nothing.
+    #[must_use]
+    pub fn in_order(role: Role, seed: [u8; 32]) -> Wire {
+        Wire::carrying(role, seed, CARRIED_IN_ORDER_BYTES)
+    }
+
+    fn carrying(role: Role, seed: [u8; 32], carried_bytes: usize) -> Wire {
+        let config = Config { role, continuation: Continuation::Join };
+        Wire::Tunnel { websocket: Connection::new(config, seed), carried_bytes }
     }
 
     /// Takes bytes that the socket gave.
@@ -68,7 +86,7 @@ impl Wire {
         match self {
             Wire::Plain { ended: false, inbox, .. } => inbox.push_back(input.freeze()),
             Wire::Plain { .. } => {}
-            Wire::Tunnel(websocket) => websocket.receive(input),
+            Wire::Tunnel { websocket, .. } => websocket.receive(input),
         }
     }
 
@@ -76,7 +94,7 @@ impl Wire {
     pub fn receive_end(&mut self) {
         match self {
             Wire::Plain { ended, .. } => *ended = true,
-            Wire::Tunnel(websocket) => websocket.receive_end(),
+            Wire::Tunnel { websocket, .. } => websocket.receive_end(),
         }
     }
 
@@ -91,7 +109,7 @@ impl Wire {
                 *closed |= ends;
                 ends.then_some(Incoming::Closed(Closed::Cut))
             }
-            Wire::Tunnel(websocket) => loop {
+            Wire::Tunnel { websocket, .. } => loop {
                 match websocket.poll()? {
                     Frame::Chunk(chunk) if chunk.kind == Kind::Text => {
                         return Some(Incoming::Closed(websocket.fail(Fault::TextInTunnel)));
@@ -108,8 +126,8 @@ impl Wire {
     /// Returns what waits for the socket, where `stream` holds our bytes of the byte stream. Once
     /// `stream` is finished and empty, the tunnel is closed.
     pub fn outbox<'a>(&'a mut self, stream: &'a mut Outbox) -> &'a mut Outbox {
-        let Wire::Tunnel(websocket) = self else { return stream };
-        while !stream.is_empty() && websocket.unsent() < CARRIED_BYTES && !websocket.is_closed() {
+        let Wire::Tunnel { websocket, carried_bytes } = self else { return stream };
+        while !stream.is_empty() && websocket.unsent() < *carried_bytes && !websocket.is_closed() {
             websocket.message_in_pieces(stream.take(MESSAGE_BYTES));
         }
         if websocket.is_closed() {
@@ -125,7 +143,7 @@ impl Wire {
     pub fn unsent(&self) -> usize {
         match self {
             Wire::Plain { .. } => 0,
-            Wire::Tunnel(websocket) => websocket.unsent(),
+            Wire::Tunnel { websocket, .. } => websocket.unsent(),
         }
     }
 
@@ -134,14 +152,14 @@ impl Wire {
     pub fn is_undelivered(&self, stream: &Outbox) -> bool {
         let carried = match self {
             Wire::Plain { .. } => false,
-            Wire::Tunnel(websocket) => websocket.is_undelivered(),
+            Wire::Tunnel { websocket, .. } => websocket.is_undelivered(),
         };
         carried || stream.is_undelivered()
     }
 
     /// Ends the stream after what waits in `stream`, with `reason` where it is in a tunnel.
     pub fn fail(&mut self, stream: &mut Outbox, reason: &str) {
-        if let Wire::Tunnel(websocket) = self
+        if let Wire::Tunnel { websocket, .. } = self
             && !websocket.is_closed()
         {
             while !stream.is_empty() {

@@ -157,7 +157,7 @@ impl Connector {
         let upgrade = UpgradeRequest { client: &self.client, url: &url };
         let offer = Offer::kept(random::bytes());
         let switched = upgrade.alone(&offer).await?;
-        let wire = Wire::tunnel(Role::Client, random::bytes());
+        let wire = Wire::in_order(Role::Client, random::bytes());
         Ok((switched.connection, Carrier::Bytes(wire)))
     }
 

@@ -37,7 +37,7 @@ impl Line {
     /// A connection right after its 101.
     pub(super) fn new(connection: Upgraded) -> Line {
         let Upgraded { stream, early } = connection;
-        let wire = Wire::tunnel(Role::Server, random::bytes());
+        let wire = Wire::in_order(Role::Server, random::bytes());
         Line::over(Ours::Far(Socket::new(stream, early)), wire)
     }
 
