@@ -64,6 +64,11 @@ pub(crate) async fn port_forward(
     let Opened { reply, far, splice, labels } =
         open(&*destination, &options, near, &request).await?;
     (record.near, record.far) = labels;
+    // Over SPDY clients ping by themselves.
+    let splice = match (near, gateway.living.ping_every) {
+        (Some(Near::Tunnel | Near::Channels), Some(every)) => splice.with_pings(every),
+        _ => splice,
+    };
     run(&gateway.sessions, session, request, gateway.living.bounds, far, splice);
     Ok(reply)
 }

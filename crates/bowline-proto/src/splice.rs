@@ -1,5 +1,6 @@
 //! Passes bytes between two sockets without parsing them. A side in a tunnel has its bytes taken
-//! out of WebSocket messages and put into some; any other has them passed as they are.
+//! out of WebSocket messages and put into some; any other has them passed as they are. Whoever is
+//! quiet may be pinged, also between messages that are not of here.
 //!
 //! The end of one side ends the other, once that has what waits for it. No end is invented: a SPDY
 //! connection that was cut ends without a GOAWAY, and a tunnel whose far side broke is not closed
@@ -7,15 +8,16 @@
 
 use core::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use crate::ends::{Ends, Waiting};
+use crate::heartbeat::KeepAlive;
 use crate::limits::OUTBOX_BYTES;
 use crate::machine::{Intermediary, Leg, Next};
 use crate::outbox::Outbox;
-use crate::time::Time;
+use crate::time::{Time, earlier};
 use crate::tunnel::{Incoming, Wire};
-use crate::websocket::Closed;
+use crate::websocket::{Closed, Passing};
 
 /// Which side ended first.
 pub type Ending = Leg;
@@ -36,7 +38,20 @@ pub struct Splice {
     near_cut: bool,
     /// The close reason for a client in a tunnel whose far side broke.
     failure_text: &'static str,
+    pings: Option<Pings>,
 }
+
+/// Pings for a client over WebSocket.
+#[derive(Debug)]
+struct Pings {
+    keep_alive: KeepAlive,
+    heard: Time,
+    /// The far side's messages, where these are passed to the client as they are.
+    passing: Passing,
+}
+
+/// A ping without a payload, as a server sends it.
+const PING: [u8; 2] = [0x89, 0];
 
 impl Splice {
     /// Joins `near`, the client's side, and a far side without a tunnel.
@@ -51,6 +66,7 @@ impl Splice {
             far_broke: false,
             near_cut: false,
             failure_text: "the connection to the node broke",
+            pings: None,
         }
     }
 
@@ -69,6 +85,34 @@ impl Splice {
         self
     }
 
+    /// Has a client over WebSocket pinged after `every` without a byte of it, so that nothing in
+    /// between takes its connection for a dead one. Also one whose messages are passed unread: its
+    /// answer goes to the far side, which passes over it, as RFC 6455 (5.5.3) has it.
+    #[must_use]
+    pub fn with_pings(mut self, every: Duration) -> Splice {
+        let (keep_alive, passing) = (KeepAlive::new(every), Passing::default());
+        self.pings = Some(Pings { keep_alive, heard: Time::ZERO, passing });
+        self
+    }
+
+    /// Pings where that is due; when to look again.
+    fn ping(&mut self, now: Time) -> Option<Time> {
+        if self.ends.has_ended(Leg::Near) || self.ends.has_ended(Leg::Far) {
+            return None;
+        }
+        let is_quiet = self.unsent(Leg::Near) == 0;
+        let pings = self.pings.as_mut()?;
+        Some(pings.keep_alive.beat(now, pings.heard, || match &mut self.near {
+            // What waits says as much.
+            _ if !is_quiet => {}
+            Wire::Tunnel { websocket, .. } => websocket.ping(&[]),
+            Wire::Plain { .. } if pings.passing.is_between() => {
+                self.to_near.frame(&PING, Bytes::new());
+            }
+            Wire::Plain { .. } => {}
+        }))
+    }
+
     fn unsent(&self, leg: Leg) -> usize {
         match leg {
             Leg::Near => self.to_near.len() + self.near.unsent(),
@@ -81,7 +125,12 @@ impl Splice {
         match self.far.poll() {
             None => return false,
             Some(Incoming::Bytes(_)) if !self.keeps(Leg::Near) => {}
-            Some(Incoming::Bytes(bytes)) => self.to_near.frame(&[], bytes),
+            Some(Incoming::Bytes(bytes)) => {
+                if let (Some(pings), Wire::Plain { .. }) = (&mut self.pings, &self.near) {
+                    pings.passing.pass(&bytes);
+                }
+                self.to_near.frame(&[], bytes);
+            }
             Some(Incoming::Closed(closed)) => {
                 // A tunnel ends by a Close. In front of an end of ours, who hears nothing more is
                 // cut; behind one, whoever has said all may go without a word.
@@ -131,6 +180,9 @@ impl Intermediary for Splice {
             Leg::Near => {
                 self.to_far.begin_read(input.len());
                 self.near.receive(input);
+                if let Some(pings) = &mut self.pings {
+                    pings.heard = now;
+                }
             }
             Leg::Far => {
                 self.to_near.begin_read(input.len());
@@ -158,7 +210,10 @@ impl Intermediary for Splice {
             far_undelivered: self.to_far.undelivered() + self.far.unsent(),
             flushed: self.unsent(Leg::Near) == 0 && self.unsent(Leg::Far) == 0,
         };
-        self.ends.poll(now, waiting)
+        match self.ends.poll(now, waiting) {
+            Next::Idle(deadline) => Next::Idle(earlier(deadline, self.ping(now))),
+            next => next,
+        }
     }
 
     fn outbox(&mut self, leg: Leg) -> &mut Outbox {

@@ -10,7 +10,7 @@ use bowline_gateway::components::{Answer, Caller, Callers, Components};
 use bowline_gateway::gates::Gates;
 use bowline_gateway::rest::Rest;
 use bowline_gateway::route::Route;
-use bowline_gateway::server::Gateway;
+use bowline_gateway::server::{Gateway, Living};
 use bowline_gateway::status::Refusal;
 use bowline_io::auth::{self, Attributes, Authenticator, Authorizer, Credentials, Decision, User};
 use bowline_io::serve::{Limits, Reply, Sessions, serve};
@@ -83,10 +83,15 @@ pub fn components() -> Components {
 
 /// A gateway in plain HTTP, for as long as the test's runtime.
 pub async fn start(components: Components) -> SocketAddr {
+    start_living(components, Living::default()).await
+}
+
+/// The same, whose sessions live so.
+pub async fn start_living(components: Components, living: Living) -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     let sessions = Sessions::default();
-    let gateway = Gateway::new(components, Gates::default(), sessions.clone());
+    let gateway = Gateway::new(components, Gates::default(), sessions.clone()).living(living);
     let service = move |peer, request| gateway.clone().answer(peer, request);
     tokio::spawn(serve(listener, None, Limits::default(), sessions, service));
     address

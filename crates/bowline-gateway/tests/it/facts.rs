@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 use std::future::ready;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bowline_gateway::components::Components;
 use bowline_gateway::facts::{Answer, Facts, Node, NodeAddress, Pod, Unavailable};
 use bowline_gateway::gates::Gates;
 use bowline_gateway::nodes::{NodeChecks, Nodes};
+use bowline_gateway::server::Living;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::client::{SPDY, WEBSOCKET, ask, code, get, message, upgrade};
-use crate::components::{components, start};
+use crate::components::{components, start, start_living};
 use crate::kubelet::{self, Kubelet};
 
 /// Pods and nodes by name; pods are all in one namespace.
@@ -118,6 +120,29 @@ async fn a_forward_is_bytes_between_client_and_node() {
     stream.read_exact(&mut bytes).await.unwrap();
     assert_eq!(&bytes, b"first and back");
     assert_eq!(kubelet.line().await, "POST /portForward/ns/old HTTP/1.1");
+}
+
+/// Browsers and libraries never ping, and boxes in between end what is silent.
+#[tokio::test]
+async fn clients_over_websocket_are_pinged_while_they_are_quiet() {
+    let living = Living { ping_every: Some(Duration::from_millis(20)), ..Living::default() };
+    let lines = |protocol| WEBSOCKET.replace("v5.channel.k8s.io", protocol);
+    // An API server's first message is empty.
+    let (v5, tunnel) = ("v5.channel.k8s.io", "SPDY/3.1+portforward.k8s.io");
+    for (answer, pod, what, protocol, first) in [
+        (kubelet::WEBSOCKET, "new", "exec?command=id&stdout=true", v5, &b"\x82\x01\x01"[..]),
+        (kubelet::WEBSOCKET, "old", "portforward?ports=80", "v4.channel.k8s.io", b""),
+        (kubelet::SPDY, "old", "portforward", tunnel, b""),
+    ] {
+        let kubelet = Kubelet::start(answer, b"").await;
+        let gateway = start_living(before(&kubelet), living).await;
+        let (head, mut stream) = upgrade(gateway, "GET", &path(pod, what), &lines(protocol)).await;
+        assert_eq!(code(&head), 101, "{protocol}: {head}");
+        let expected = [first, b"\x89\0\x89\0"].concat();
+        let mut bytes = vec![0; expected.len()];
+        stream.read_exact(&mut bytes).await.unwrap();
+        assert_eq!(bytes, expected, "{protocol}");
+    }
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ mod connection;
 mod fault;
 mod frame;
 mod mask;
+mod passing;
 mod utf8;
 
 use alloc::string::String;
@@ -14,6 +15,7 @@ use sha1::{Digest, Sha1};
 
 pub use connection::{Chunk, Closed, Config, Connection, Continuation, Event, Kind, Role};
 pub use fault::Fault;
+pub(crate) use passing::Passing;
 
 /// What is appended to a key before it is hashed (RFC 6455 §1.3).
 const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";

@@ -440,3 +440,53 @@ fn a_far_tunnel_that_ends_without_a_close_is_no_good_end() {
         assert!(!splice.is_cut(Leg::Near), "{near:?}");
     }
 }
+
+const EVERY: Duration = Duration::from_secs(30);
+const PING: [u8; 2] = [0x89, 0];
+
+#[test]
+fn a_client_over_websocket_is_pinged_while_it_is_quiet() {
+    for near in NEARS {
+        let mut splice = near.splice().with_pings(EVERY);
+        assert_eq!(poll(&mut splice, NOW), (None, Next::Idle(Some(NOW + EVERY))));
+        assert!(leaves(&mut splice, NOW, Leg::Near).is_empty(), "{near:?}");
+        let mut now = NOW + EVERY;
+        assert_eq!(poll(&mut splice, now), (None, Next::Idle(Some(now + EVERY))));
+        assert_eq!(leaves(&mut splice, now, Leg::Near)[..], PING, "{near:?}");
+        // What is heard of it, also its answer, puts the next one off.
+        now = now + Duration::from_secs(1);
+        splice.receive(now, Leg::Near, BytesMut::from(&frame(true, 0x8a, b"")[..]));
+        assert_eq!(poll(&mut splice, now), (None, Next::Idle(Some(now + EVERY))));
+        assert!(leaves(&mut splice, now, Leg::Near).is_empty(), "{near:?}");
+        // Behind its end there is none.
+        near.end(&mut splice, now);
+        poll(&mut splice, now);
+        leaves(&mut splice, now, Leg::Near);
+        poll(&mut splice, now + EVERY);
+        assert!(leaves(&mut splice, now + EVERY, Leg::Near).is_empty(), "{near:?}");
+    }
+}
+
+/// Messages that are passed unread stay as they are, wherever they are cut when a ping is due.
+#[test]
+fn a_ping_goes_between_messages_and_into_none() {
+    let messages = [frame(false, 0x02, b"one"), frame(false, 0x80, &[7; 300])].concat();
+    for cut in 0..=messages.len() {
+        let mut splice = Near::Plain.splice().with_pings(EVERY);
+        let (first, second) = messages.split_at(cut);
+        let mut came = Vec::new();
+        for (piece, now) in [(first, NOW), (second, NOW + EVERY)] {
+            splice.receive(now, Leg::Far, BytesMut::from(piece));
+            came.extend(leaves(&mut splice, now, Leg::Near));
+            poll(&mut splice, now + EVERY);
+            came.extend(leaves(&mut splice, now + EVERY, Leg::Near));
+        }
+        let is_between = [0, 5, messages.len()].contains(&cut);
+        let expected = if is_between {
+            [first, &PING, second, &PING].concat()
+        } else {
+            [&messages[..], &PING].concat()
+        };
+        assert_eq!(came, expected, "{cut}");
+    }
+}
