@@ -3,14 +3,16 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::net::TcpStream;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 
-use bowline_interop::client::Input;
+use bowline_interop::client::{Input, PATIENCE};
 use bowline_interop::cluster::Cluster;
 use bowline_interop::parts::root;
+use bowline_interop::server::until;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::json;
 
@@ -122,7 +124,10 @@ fn is_rolled_out() {
     let service = ["get", "service", "bowline-gateway", "--output"];
     let service = cluster.kubectl(&[&service[..], &["jsonpath={.spec.clusterIP}"], &of].concat());
     let token = token(&cluster);
-    let through = door(&cluster, "service", &format!("{service}:443"), &token);
+    let service = format!("{service}:443");
+    let through = door(&cluster, "service", &service, &token);
+    // kube-proxy hears of the pods later than whoever has waited for them.
+    until("the service has pods", PATIENCE, || TcpStream::connect(&service).is_ok());
     let direct = door(&cluster, "straight", &cluster.address(), &token);
     let steady = Steady::begin(&through, &direct);
     rollout(&["restart", DEPLOYMENT]);
