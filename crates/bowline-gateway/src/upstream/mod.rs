@@ -26,11 +26,11 @@ use bowline_io::upstream::Upstream;
 use bowline_kube::exchange::Exchange;
 use bowline_proto::limits::REASON_BYTES;
 use http::{HeaderMap, HeaderValue, header};
-use tokio::sync::OnceCell;
 
 use self::exchange::Kept;
 pub use self::far_carrier::FarCarrier;
 use self::far_carrier::Remembered;
+use self::front_proxy::Belief;
 use self::presence::Presence;
 use crate::callers::Onward;
 use crate::status::Refusal;
@@ -52,8 +52,8 @@ pub struct ApiServer {
     questions_pool: Pool,
     /// How many answers are being passed on that may last for hours.
     long_answers: Arc<AtomicUsize>,
-    /// Set once the server has shown that it believes this gateway when it names users.
-    believes: OnceCell<()>,
+    /// Whether the server believes this gateway when it names users.
+    belief: Belief,
     presence: Presence,
     commands: Remembered,
     forwards: Remembered,
@@ -84,7 +84,7 @@ impl ApiServer {
             own,
             bare,
             prefix,
-            believes: OnceCell::new(),
+            belief: Belief::default(),
             presence: Presence::default(),
             commands: remembered(),
             forwards: remembered(),
@@ -104,8 +104,13 @@ impl ApiServer {
 
     /// Returns where a caller's request goes, and the headers that say there who it is.
     async fn way(&self, onward: &Onward) -> Result<(Upstream, HeaderMap, Access), Refusal> {
-        self.demand_believed(onward).await?;
         let access = self.source(onward).access().await.map_err(|error| no_credentials(&error))?;
+        if onward.own_identity {
+            // What is asked next goes with the same.
+            let followed = self.own_pool.follow(access.clone());
+            followed.map_err(|error| unreachable_because(&error))?;
+        }
+        self.demand_believed(onward).await?;
         let mut headers = onward.headers.clone();
         for (name, value) in &access.headers {
             headers.append(name, value.clone());

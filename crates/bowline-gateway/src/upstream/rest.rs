@@ -56,8 +56,11 @@ impl Rest for Arc<ApiServer> {
                 if is_long(route, &request) { Some(self.long_place(caller)?) } else { None };
             let target = request.uri().clone();
             let asked = self.asked(caller, &near, request)?;
-            let mut answer =
-                self.pool(caller).send(asked).await.map_err(|error| refusal(&error))?;
+            let sent = self.pool(caller).send(asked).await;
+            let mut answer = sent.map_err(|error| {
+                self.note_no_answer(&error);
+                refusal(&error)
+            })?;
             // Nobody has asked for another protocol, so the client must not believe in one.
             if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
                 return Err(bad_answer("it switched protocols"));

@@ -103,7 +103,10 @@ impl PodBehind {
                         return Err(refusal(UpstreamError::Refused(said)));
                     }
                 }
-                Err(error) => return Err(refusal(error)),
+                Err(error) => {
+                    self.server.note_failure(&error);
+                    return Err(refusal(error));
+                }
             }
         }
     }

@@ -124,9 +124,12 @@ async fn ask(
             headers.append(name, value.clone());
         }
         let passed = upstream.pass_through(&target, request.method().as_str(), &headers).await;
-        let passed = passed.map_err(|error| match error {
-            UpstreamError::Dial(error) => unreachable_because(&error),
-            error => nodes::refusal(error),
+        let passed = passed.map_err(|error| {
+            server.note_failure(&error);
+            match error {
+                UpstreamError::Dial(error) => unreachable_because(&error),
+                error => nodes::refusal(error),
+            }
         })?;
         match &passed {
             Passed::Answered(answer)

@@ -1,12 +1,15 @@
 //! Streams of pods through a gateway to an API server: over which carrier, as whom, with what.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bowline_gateway::callers::Vouching;
 use bowline_gateway::callers::checked::Checked;
 use bowline_proto::websocket::accept_key;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::client::{SPDY as SPDY_FORWARD, WEBSOCKET, ask, code, get, message, upgrade};
 use crate::components::{AllowAll, OneToken};
@@ -172,47 +175,134 @@ async fn a_refusal_is_the_servers_own_and_nothing_is_remembered_of_it() {
 }
 
 /// An API server that takes requests for those of the gateway's own user, or for whom it names.
-async fn front(believes: bool, has_reviews: bool) -> SocketAddr {
-    played(move |head, mut stream| async move {
-        let named = head.lines().find_map(|line| line.strip_prefix("X-Remote-User: "));
-        let name = named.filter(|_| believes).unwrap_or("gateway");
-        let is_review = head.contains("selfsubjectreviews");
-        let (code, body) = match (is_review, has_reviews) {
-            (true, true) => {
-                (201, format!("{{\"status\":{{\"userInfo\":{{\"username\":\"{name}\"}}}}}}"))
+#[derive(Debug, Default)]
+struct Front {
+    believes: AtomicBool,
+    has_reviews: bool,
+    /// It goes away without an answer.
+    is_down: AtomicBool,
+    /// What it was asked, without what the gateway asks itself.
+    asked: Mutex<Vec<String>>,
+    reviews: AtomicUsize,
+}
+
+/// Plays it, and puts a gateway before it that is a front proxy.
+async fn before_front(front: &Arc<Front>) -> SocketAddr {
+    let played_front = front.clone();
+    let play = move |head: String, mut stream: TcpStream| {
+        let front = played_front.clone();
+        async move {
+            let Front { has_reviews, .. } = *front;
+            let named = head.lines().find_map(|line| line.strip_prefix("X-Remote-User: "));
+            let believes = front.believes.load(Ordering::Relaxed);
+            let name = named.filter(|_| believes).unwrap_or("gateway");
+            let is_review = head.contains("selfsubjectreviews");
+            if is_review {
+                front.reviews.fetch_add(1, Ordering::Relaxed);
+            } else if !head.contains("/secrets/") {
+                front.asked.lock().unwrap().push(head.clone());
             }
-            (true, false) => (404, String::new()),
-            (false, _) if head.contains("/secrets/") => {
-                (403, format!("User \\\"{name}\\\" cannot"))
+            if front.is_down.load(Ordering::Relaxed) {
+                return;
             }
-            (false, _) => (200, format!("as {name}")),
-        };
-        let length = body.len();
-        let answer = format!(
-            "HTTP/1.1 {code} X\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
-        );
-        stream.write_all(answer.as_bytes()).await.unwrap();
-        let _ = stream.read_to_end(&mut Vec::new()).await;
-    })
-    .await
+            let (code, body) = match (is_review, has_reviews) {
+                (true, true) => {
+                    (201, format!("{{\"status\":{{\"userInfo\":{{\"username\":\"{name}\"}}}}}}"))
+                }
+                (true, false) => (404, String::new()),
+                (false, _) if head.contains("/secrets/") => {
+                    (403, format!("User \\\"{name}\\\" cannot"))
+                }
+                (false, _) => (200, format!("as {name}")),
+            };
+            let length = body.len();
+            let answer = format!(
+                "HTTP/1.1 {code} X\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+            );
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+        }
+    };
+    let callers = Checked {
+        authenticator: Arc::new(OneToken),
+        token_reviewer: None,
+        authorizer: Arc::new(AllowAll),
+        vouching: Some(Vouching::RequestHeader),
+    };
+    gateway_with(server_at(played(play).await, ""), Arc::new(callers)).await
+}
+
+/// Lets the time pass.
+async fn later(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
 }
 
 /// Else everybody would be the gateway's own user.
 #[tokio::test]
 async fn users_are_named_only_to_a_server_that_believes_the_gateway() {
     for (believes, has_reviews) in [(true, true), (true, false), (false, true), (false, false)] {
-        let server = front(believes, has_reviews).await;
-        let callers = Checked {
-            authenticator: Arc::new(OneToken),
-            token_reviewer: None,
-            authorizer: Arc::new(AllowAll),
-            vouching: Some(Vouching::RequestHeader),
-        };
-        let gateway = gateway_with(server_at(server, ""), Arc::new(callers)).await;
+        let front = Front { believes: believes.into(), has_reviews, ..Front::default() };
+        let gateway = before_front(&Arc::new(front)).await;
         let (code, body) = get(gateway, "/api").await;
         let expected = if believes { (200, "as jane") } else { (401, "Unauthorized") };
         let said = if believes { body } else { message(&body) };
         assert_eq!((code, &*said), expected, "{believes} {has_reviews}");
+    }
+}
+
+/// It may have begun anew with other flags.
+#[tokio::test]
+async fn that_a_server_believes_the_gateway_does_not_count_for_long() {
+    let front = Arc::new(Front { has_reviews: true, ..Front::default() });
+    front.believes.store(true, Ordering::Relaxed);
+    let gateway = before_front(&front).await;
+    let asked = || std::mem::take(&mut *front.asked.lock().unwrap()).len();
+    let reviews = || front.reviews.load(Ordering::Relaxed);
+
+    // All who come at once wait for one answer, which counts for a while.
+    let all = [(); 8].map(|()| tokio::spawn(async move { get(gateway, "/api").await }));
+    for one in all {
+        assert_eq!(one.await.unwrap(), (200, "as jane".to_owned()));
+    }
+    later(Duration::from_secs(4)).await;
+    assert_eq!(get(gateway, "/api").await.0, 200);
+    assert_eq!((asked(), reviews()), (9, 1));
+
+    front.believes.store(false, Ordering::Relaxed);
+    later(Duration::from_secs(1)).await;
+    assert_eq!(get(gateway, "/api").await.0, 401);
+    let (head, _) = upgrade(gateway, "GET", EXEC, WEBSOCKET).await;
+    assert_eq!(code(&head), 401);
+    let (head, _) = upgrade(gateway, "GET", "/api/v1/nodes/a/proxy/", WEBSOCKET).await;
+    assert_eq!(code(&head), 401);
+    assert_eq!((asked(), reviews()), (0, 4), "nothing was asked as the gateway");
+
+    // As soon as it believes, without a wait.
+    front.believes.store(true, Ordering::Relaxed);
+    assert_eq!(get(gateway, "/api").await.0, 200);
+    assert_eq!((asked(), reviews()), (1, 5));
+}
+
+#[tokio::test]
+async fn a_server_that_was_lost_is_asked_again_whether_it_believes_the_gateway() {
+    for target in ["/api", EXEC, "/api/v1/nodes/a/proxy/"] {
+        let front = Arc::new(Front { has_reviews: true, ..Front::default() });
+        front.believes.store(true, Ordering::Relaxed);
+        let gateway = before_front(&front).await;
+        assert_eq!(get(gateway, "/api").await.0, 200);
+        front.is_down.store(true, Ordering::Relaxed);
+        let lost = async || match target {
+            "/api" => get(gateway, target).await.0,
+            _ => code(&upgrade(gateway, "GET", target, WEBSOCKET).await.0),
+        };
+        assert!(lost().await >= 500, "{target}");
+        front.is_down.store(false, Ordering::Relaxed);
+        front.believes.store(false, Ordering::Relaxed);
+        front.asked.lock().unwrap().clear();
+        assert_eq!(lost().await, 401, "{target}");
+        assert_eq!(*front.asked.lock().unwrap(), [""; 0], "{target}");
     }
 }
 

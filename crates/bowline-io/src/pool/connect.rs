@@ -90,7 +90,7 @@ async fn drive_http2(driven: Box<http2::Driven>, id: u64, shared: Weak<Shared>) 
     };
     driven.drive(limit, || end_idle(&shared)).await;
     if let Some(shared) = shared.upgrade() {
-        shared.retire(id);
+        shared.end(id);
     }
 }
 

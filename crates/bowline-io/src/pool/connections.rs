@@ -60,6 +60,8 @@ struct State {
     /// Whether the last connection takes one request at a time.
     is_http1: bool,
     last_id: u64,
+    /// How many connections of HTTP/2 have ended.
+    ended: u64,
 }
 
 #[derive(Debug)]
@@ -229,6 +231,19 @@ impl Shared {
         let is_old = |since: Instant| since.elapsed() >= IDLE_PATIENCE;
         state.shared.retain(|one| one.running > 0 || !is_old(one.idle_since));
         state.idle.retain(|one| !is_old(one.idle_since));
+    }
+
+    /// How many connections of HTTP/2 have ended.
+    pub(super) fn ended(&self) -> u64 {
+        self.lock().ended
+    }
+
+    /// Notes that a connection of HTTP/2 has ended.
+    pub(super) fn end(self: &Arc<Shared>, id: u64) {
+        self.change(|state| {
+            state.shared.retain(|one| one.id != id);
+            state.ended += 1;
+        });
     }
 
     /// Lets a connection take no more requests.

@@ -31,7 +31,7 @@ pub use self::body::PoolAnswer;
 use self::connections::Shared;
 pub use self::error::PoolError;
 use self::target::Target;
-use crate::access::Source;
+use crate::access::{Access, Source};
 use crate::request_target::Query;
 
 /// How old credentials may be before their source is asked again. It reads files each time.
@@ -55,6 +55,13 @@ pub struct Pool {
     /// When the source was asked last, and when for others than those that were refused. Whoever
     /// asks holds it.
     asked: Arc<Mutex<Asked>>,
+}
+
+/// In which way requests go to a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolState {
+    generation: u64,
+    ended: u64,
 }
 
 #[derive(Debug, Default)]
@@ -145,6 +152,25 @@ impl Pool {
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.shared.capacity()
+    }
+
+    /// Has the next requests go with these credentials, which the source has given just now.
+    ///
+    /// # Errors
+    /// [`PoolError::Request`] if the server has no name that a request can have.
+    pub fn follow(&self, access: Access) -> Result<(), PoolError> {
+        self.shared.set_target(access).map(drop)
+    }
+
+    /// Returns what is another one once requests go to the server in another way: with other
+    /// credentials, or since a connection of HTTP/2 that was shared by all has ended. Connections
+    /// of HTTP/1.1 come and go.
+    ///
+    /// # Errors
+    /// [`PoolError`] if there are no credentials.
+    pub async fn state(&self) -> Result<PoolState, PoolError> {
+        let generation = self.target().await?.access.generation;
+        Ok(PoolState { generation, ended: self.shared.ended() })
     }
 
     async fn attempt(

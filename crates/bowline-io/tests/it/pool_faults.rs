@@ -20,7 +20,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, yield_now};
 use tokio_rustls::server::TlsStream;
 
 use super::pool_server::{Server, ask, get, read, request, whole};
@@ -456,4 +456,42 @@ async fn a_silent_server_is_found() {
     }
     let error = asked.await.unwrap().unwrap_err();
     assert!(matches!(error, PoolError::Silent), "{error:?}");
+}
+
+#[tokio::test]
+async fn its_state_is_another_one_once_a_shared_connection_or_the_credentials_were() {
+    let end = Arc::new(Notify::new());
+    let told = end.clone();
+    let server = Server::played("h2", move |_, tls| {
+        let told = told.clone();
+        async move {
+            let service = service_fn(|_| async { Ok::<_, Infallible>(Response::new(whole("a"))) });
+            let builder = http2::Builder::new(TokioExecutor::new());
+            tokio::select! {
+                _ = builder.serve_connection(TokioIo::new(tls), service) => {}
+                () = told.notified() => {}
+            }
+        }
+    })
+    .await;
+    let pool = server.pool();
+    let first = pool.state().await.unwrap();
+    for _ in 0..2 {
+        ask(&pool, request("GET", "/", "")).await.unwrap();
+        assert_eq!(pool.state().await.unwrap(), first);
+    }
+    end.notify_one();
+    while pool.state().await.unwrap() == first {
+        yield_now().await;
+    }
+    ask(&pool, request("GET", "/", "")).await.unwrap();
+    assert_eq!(server.connections(), 2);
+
+    let second = pool.state().await.unwrap();
+    let access = Access { endpoint: server.endpoint(), headers: Vec::new(), generation: 7 };
+    pool.follow(access.clone()).unwrap();
+    let third = pool.state().await.unwrap();
+    assert_ne!(third, second);
+    pool.follow(access).unwrap();
+    assert_eq!(pool.state().await.unwrap(), third);
 }
