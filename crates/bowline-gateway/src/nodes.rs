@@ -13,6 +13,7 @@ use bowline_io::http::lines;
 use bowline_io::random;
 use bowline_io::serve::Body;
 use bowline_io::text::sanitized;
+use bowline_io::tls;
 use bowline_io::upstream::{Refused, Switched, Upstream, UpstreamError};
 use bowline_proto::limits::REASON_BYTES;
 use bowline_proto::negotiate::{self, Lines, Offer};
@@ -50,7 +51,7 @@ pub struct Nodes {
     pub address_types: Vec<String>,
     /// Which certificates are trusted for kubelets, and which one they are shown; `None` is plain
     /// HTTP, for nodes on loopback.
-    pub tls: Option<Arc<rustls::ClientConfig>>,
+    pub tls: Option<tls::Client>,
     /// The feature gates. Only `ExtendWebSocketsToKubelet` counts here.
     pub gates: Gates,
     /// What is checked of a node before anything is sent to it.
@@ -104,7 +105,10 @@ impl Nodes {
         let host = preferred(&node, &self.address_types);
         let host = host.ok_or_else(|| Refusal::not_found("nodes", name))?.to_owned();
         let port = node.kubelet_port.unwrap_or(KUBELET_PORT);
-        let tls = self.tls.as_ref().map(|config| Tls { config: config.clone(), server_name: None });
+        let tls = match &self.tls {
+            None => None,
+            Some(client) => Some(Tls { config: client.current().await, server_name: None }),
+        };
         let endpoint = Endpoint { host, port, tls, proxy: None };
         let takes_websockets = node.features.iter().any(|feature| feature == WEBSOCKETS);
         let demands = self.checks.demands(name);

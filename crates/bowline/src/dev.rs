@@ -103,7 +103,7 @@ impl Dev {
         let nodes = Nodes {
             facts: cluster.clone(),
             address_types: vec!["Hostname".into()],
-            tls: Some(tls::client(&trust, Some(&client))?),
+            tls: Some(tls::client(&trust, Some(&client))?.into()),
             gates: config.gates,
             checks: NodeChecks::default(),
         };

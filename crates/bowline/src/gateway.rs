@@ -2,7 +2,7 @@
 //! the latter when the configuration changes.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use bowline_gateway::nodes::{NodeChecks, Nodes};
 use bowline_gateway::server;
 use bowline_io::objects;
 use bowline_io::serve::{Limits, Sessions, Settings, serve};
-use bowline_io::tls::{self, Identity, ServerFiles};
+use bowline_io::tls::{self, ClientFiles, ServerFiles};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tracing::{info, warn};
@@ -158,7 +158,7 @@ fn of_files(asked: &Gateway, address: SocketAddr) -> Result<Components> {
     let nodes = Nodes {
         facts: cluster.clone(),
         address_types: asked.kubelet_preferred_address_types.clone(),
-        tls: Some(kubelet_tls(asked.kubelet_ca.as_deref(), asked.kubelet_client.as_ref())?),
+        tls: Some(kubelet_tls(asked)?),
         gates: asked.gates,
         checks: NodeChecks::default(),
     };
@@ -175,16 +175,10 @@ fn of_files(asked: &Gateway, address: SocketAddr) -> Result<Components> {
 }
 
 /// As kube-apiserver: without a CA the kubelets' certificates are not checked.
-pub(crate) fn kubelet_tls(
-    ca: Option<&Path>,
-    client: Option<&Pair>,
-) -> Result<Arc<rustls::ClientConfig>> {
-    let trust = match ca {
-        Some(path) => tls::Trust::Ca(tls::read(path)?),
-        None => tls::Trust::Anybody,
-    };
-    let client = client.map(|pair| Identity::read(&pair.certificate, &pair.key)).transpose()?;
-    Ok(tls::client(&trust, client.as_ref())?)
+pub(crate) fn kubelet_tls(asked: &Gateway) -> Result<tls::Client> {
+    let identity = asked.kubelet_client.clone();
+    let identity = identity.map(|Pair { certificate, key }| (certificate, key));
+    Ok(ClientFiles { identity, ca: asked.kubelet_ca.clone() }.client()?)
 }
 
 /// Says what would run.

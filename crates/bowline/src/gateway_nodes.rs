@@ -33,7 +33,7 @@ pub fn components(
     let backend = Nodes {
         facts: Arc::new(ApiFacts::begin(api.clone())),
         address_types: asked.kubelet_preferred_address_types.clone(),
-        tls: Some(kubelet_tls(asked.kubelet_ca.as_deref(), asked.kubelet_client.as_ref())?),
+        tls: Some(kubelet_tls(asked)?),
         gates: asked.gates,
         checks: NodeChecks { addresses, common_names },
     };

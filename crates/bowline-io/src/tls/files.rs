@@ -1,15 +1,17 @@
-//! A server's certificates in files to its configuration, which is another one once they change.
+//! Certificates in files to the configuration of a server or of a client, which is another one once
+//! they change.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rustls::ClientConfig;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
-use super::{Identity, Server, TlsError, read, server};
+use super::{Identity, Server, TlsError, Trust, client, read, server};
 
 /// How often the files are looked at, at most, and only when somebody connects.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -39,11 +41,39 @@ pub enum OwnIdentity {
     },
 }
 
-/// What a configuration is made of.
+/// Where a client's certificates are.
+#[derive(Clone, Debug)]
+pub struct ClientFiles {
+    /// Its own certificate, then the intermediates; and the private key. It may have none.
+    pub identity: Option<(PathBuf, PathBuf)>,
+    /// The CAs of its servers. Without them their certificates are not checked.
+    pub ca: Option<PathBuf>,
+}
+
+/// Files of which a configuration is made.
+pub(super) trait Files: fmt::Debug + Send + Sync + 'static {
+    /// What is in them.
+    type Contents: Clone + PartialEq + Send;
+    /// What is made of that.
+    type Made: Clone + Send;
+
+    fn read(&self) -> Result<Self::Contents, TlsError>;
+
+    fn make(contents: &Self::Contents) -> Result<Self::Made, TlsError>;
+}
+
+/// What is in a server's files.
 #[derive(Clone, PartialEq, Eq)]
-struct Contents {
+pub(super) struct ServerContents {
     identity: Identity,
     client_ca: Option<Vec<u8>>,
+}
+
+/// What is in a client's files.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct ClientContents {
+    identity: Option<Identity>,
+    ca: Option<Vec<u8>>,
 }
 
 impl ServerFiles {
@@ -53,41 +83,97 @@ impl ServerFiles {
     /// # Errors
     /// [`TlsError`] if the files cannot be read or used now.
     pub fn server(self) -> Result<Server, TlsError> {
-        let contents = self.read()?;
-        let first = contents.server()?;
-        let state =
-            State { current: first.clone(), contents, looked: None, looks: false, fault: None };
-        let changing = Changing { files: self, state: Mutex::new(state) };
+        let changing = Changing::new(self)?;
+        let first = changing.known();
         Ok(Server { changing: Some(Arc::new(changing)), ..first })
     }
+}
 
-    fn read(&self) -> Result<Contents, TlsError> {
+impl Files for ServerFiles {
+    type Contents = ServerContents;
+    type Made = Server;
+
+    fn read(&self) -> Result<ServerContents, TlsError> {
         let identity = match &self.identity {
             OwnIdentity::Made(identity) => identity.clone(),
             OwnIdentity::Files { certificate, key } => Identity::read(certificate, key)?,
         };
         let client_ca = self.client_ca.as_deref().map(read).transpose()?;
-        Ok(Contents { identity, client_ca })
+        Ok(ServerContents { identity, client_ca })
+    }
+
+    fn make(contents: &ServerContents) -> Result<Server, TlsError> {
+        server(&contents.identity, contents.client_ca.as_deref(), false)
     }
 }
 
-impl Contents {
-    fn server(&self) -> Result<Server, TlsError> {
-        server(&self.identity, self.client_ca.as_deref(), false)
+impl ClientFiles {
+    /// Makes the configuration of a client. It looks after changes of the files before it connects;
+    /// where they cannot be used, it stays as it is.
+    ///
+    /// # Errors
+    /// [`TlsError`] if the files cannot be read or used now.
+    pub fn client(self) -> Result<Client, TlsError> {
+        Ok(Client(Source::Files(Arc::new(Changing::new(self)?))))
     }
 }
 
-/// A configuration that may change. Clones of its server share it.
-pub(super) struct Changing {
-    files: ServerFiles,
-    state: Mutex<State>,
+impl Files for ClientFiles {
+    type Contents = ClientContents;
+    type Made = Arc<ClientConfig>;
+
+    fn read(&self) -> Result<ClientContents, TlsError> {
+        let identity = self.identity.as_ref();
+        let identity = identity.map(|(certificate, key)| Identity::read(certificate, key));
+        let ca = self.ca.as_deref().map(read).transpose()?;
+        Ok(ClientContents { identity: identity.transpose()?, ca })
+    }
+
+    fn make(contents: &ClientContents) -> Result<Arc<ClientConfig>, TlsError> {
+        let trust = contents.ca.clone().map_or(Trust::Anybody, Trust::Ca);
+        client(&trust, contents.identity.as_ref())
+    }
 }
 
-struct State {
+/// The TLS configuration of a client, which may be another one for each connection. Clones share
+/// it.
+#[derive(Clone, Debug)]
+pub struct Client(Source);
+
+#[derive(Clone, Debug)]
+enum Source {
+    Made(Arc<ClientConfig>),
+    Files(Arc<Changing<ClientFiles>>),
+}
+
+impl Client {
+    /// Returns the configuration for a connection that is made now.
+    pub async fn current(&self) -> Arc<ClientConfig> {
+        match &self.0 {
+            Source::Made(config) => config.clone(),
+            Source::Files(changing) => changing.current().await,
+        }
+    }
+}
+
+/// One that was made for it, and stays.
+impl From<Arc<ClientConfig>> for Client {
+    fn from(config: Arc<ClientConfig>) -> Client {
+        Client(Source::Made(config))
+    }
+}
+
+/// A configuration that may change. All whose it is share it.
+pub(super) struct Changing<F: Files> {
+    files: F,
+    state: Mutex<State<F>>,
+}
+
+struct State<F: Files> {
     /// What is used.
-    current: Server,
+    current: F::Made,
     /// What that is made of.
-    contents: Contents,
+    contents: F::Contents,
     looked: Option<Instant>,
     /// Somebody looks at the files now.
     looks: bool,
@@ -95,20 +181,27 @@ struct State {
     fault: Option<String>,
 }
 
-impl fmt::Debug for Changing {
+impl<F: Files> fmt::Debug for Changing<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Changing").field("files", &self.files).finish_non_exhaustive()
     }
 }
 
-impl Changing {
+impl<F: Files> Changing<F> {
+    fn new(files: F) -> Result<Changing<F>, TlsError> {
+        let contents = files.read()?;
+        let current = F::make(&contents)?;
+        let state = State { current, contents, looked: None, looks: false, fault: None };
+        Ok(Changing { files, state: Mutex::new(state) })
+    }
+
     /// The configuration as it is known.
-    pub(super) fn known(&self) -> Server {
+    pub(super) fn known(&self) -> F::Made {
         self.lock().current.clone()
     }
 
     /// The configuration after a look at the files, if that is due.
-    pub(super) async fn current(self: &Arc<Self>) -> Server {
+    pub(super) async fn current(self: &Arc<Self>) -> F::Made {
         if self.is_due() {
             let looking = self.clone();
             #[expect(clippy::disallowed_methods, reason = "it only reads a few files")]
@@ -132,16 +225,16 @@ impl Changing {
         let known = self.lock().contents.clone();
         let changed = match self.files.read() {
             Ok(contents) if contents == known => None,
-            Ok(contents) => Some(contents.server().map(|server| (contents, server))),
+            Ok(contents) => Some(F::make(&contents).map(|made| (contents, made))),
             Err(error) => Some(Err(error)),
         };
         let mut state = self.lock();
         (state.looks, state.looked) = (false, Some(Instant::now()));
         match changed {
             None => state.fault = None,
-            Some(Ok((contents, server))) => {
+            Some(Ok((contents, made))) => {
                 info!("the certificates have changed, and are used from now on");
-                (state.contents, state.current, state.fault) = (contents, server, None);
+                (state.contents, state.current, state.fault) = (contents, made, None);
             }
             Some(Err(error)) => {
                 let fault = error.to_string();
@@ -155,7 +248,7 @@ impl Changing {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, State<F>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

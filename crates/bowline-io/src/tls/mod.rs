@@ -30,7 +30,7 @@ use x509_parser::x509::SubjectPublicKeyInfo;
 #[cfg(feature = "server")]
 use self::files::Changing;
 #[cfg(feature = "server")]
-pub use self::files::{OwnIdentity, ServerFiles};
+pub use self::files::{Client, ClientFiles, OwnIdentity, ServerFiles};
 use self::trust::{Purpose, Roots};
 use self::verifiers::{ClientVerifier, ServerVerifier};
 
@@ -184,7 +184,7 @@ pub struct Server {
     pub with_http2: Arc<ServerConfig>,
     clients: Option<Arc<ClientVerifier>>,
     #[cfg(feature = "server")]
-    changing: Option<Arc<Changing>>,
+    changing: Option<Arc<Changing<ServerFiles>>>,
 }
 
 impl Server {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bowline_io::serve::{Limits, Peer, Sessions, body, serve};
-use bowline_io::tls::{self, Identity, OwnIdentity, PeerIdentity, ServerFiles, Trust};
+use bowline_io::tls::{self, ClientFiles, Identity, OwnIdentity, PeerIdentity, ServerFiles, Trust};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
@@ -14,7 +14,7 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::certificates::{Authority, FAR};
 
@@ -134,4 +134,61 @@ async fn certificates_are_read_anew_when_they_change_and_kept_when_they_break() 
     assert_eq!(place.connect(&jane).await.unwrap().0, "first");
     assert_eq!(who(&mut kept).await.unwrap(), "jane");
     place.sessions.end.cancel();
+}
+
+/// What a client that reads these files and connects now shows to a server that is `localhost` by
+/// this CA; `None` if it does not believe the server.
+async fn shown(client: &tls::Client, server: &Authority, clients: &Authority) -> Option<String> {
+    let identity = server.sign("server", FAR);
+    let all = [server.pem.as_str(), clients.pem.as_str()].concat();
+    let config = tls::server(&identity, Some(all.as_bytes()), true).unwrap().config;
+    let (near, far) = tokio::io::duplex(1 << 16);
+    let name = ServerName::try_from("localhost").unwrap();
+    let connector = TlsConnector::from(client.current().await);
+    let (near, far) =
+        tokio::join!(connector.connect(name, near), TlsAcceptor::from(config).accept(far));
+    near.ok()?;
+    let far = far.ok()?;
+    Some(PeerIdentity::of(&far.get_ref().1.peer_certificates()?[0]).unwrap().user)
+}
+
+#[tokio::test]
+async fn a_clients_certificates_are_read_anew_too() {
+    let (old, new) = (Authority::new("old"), Authority::new("new"));
+    let (jane, joan) = (old.sign("jane", FAR), old.sign("joan", FAR));
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let write = |name: &str, text: &[u8]| fs::write(path(name), text).unwrap();
+    write("a.crt", &jane.certificate);
+    write("a.key", &jane.key);
+    write("ca.crt", old.pem.as_bytes());
+    let files =
+        ClientFiles { identity: Some((path("a.crt"), path("a.key"))), ca: Some(path("ca.crt")) };
+    let client = files.clone().client().unwrap();
+    let user = async |server: &Authority| shown(&client, server, &old).await;
+    assert_eq!(user(&old).await.as_deref(), Some("jane"));
+    assert_eq!(user(&new).await, None);
+
+    // The certificate comes before its key.
+    write("a.crt", &joan.certificate);
+    later().await;
+    assert_eq!(user(&old).await.as_deref(), Some("jane"));
+    assert!(files.client().is_err());
+    write("a.key", &joan.key);
+    later().await;
+    assert_eq!(user(&old).await.as_deref(), Some("joan"));
+
+    write("ca.crt", new.pem.as_bytes());
+    later().await;
+    assert_eq!(user(&new).await.as_deref(), Some("joan"));
+    assert_eq!(user(&old).await, None);
+    for broken in [&b""[..], &new.pem.as_bytes()[..200]] {
+        write("ca.crt", broken);
+        later().await;
+        assert_eq!(user(&new).await.as_deref(), Some("joan"));
+        assert_eq!(user(&old).await, None);
+    }
+    fs::remove_file(path("a.key")).unwrap();
+    later().await;
+    assert_eq!(user(&new).await.as_deref(), Some("joan"));
 }

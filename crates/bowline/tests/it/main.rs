@@ -16,6 +16,7 @@ mod credentials;
 mod crowded;
 mod ends;
 mod examples;
+mod gateway_anew;
 mod gateway_config;
 mod harmless;
 mod hostile;
