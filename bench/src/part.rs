@@ -85,7 +85,13 @@ async fn relay(listener: TcpListener, both: Both, node: u16) -> Result<()> {
     let address_types = vec!["InternalIP".to_owned()];
     let (cluster, gates) = (Arc::new(cluster), Gates::default());
     let checks = NodeChecks::default();
-    let nodes = Nodes { facts: cluster.clone(), address_types, tls: both.client, gates, checks };
+    let nodes = Nodes {
+        facts: cluster.clone(),
+        address_types,
+        tls: both.client.map(Into::into),
+        gates,
+        checks,
+    };
     let sessions = Sessions::default();
     let components = Components {
         callers: Arc::new(Checked {
