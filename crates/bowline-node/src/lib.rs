@@ -11,6 +11,7 @@
 
 pub mod cri;
 pub mod forward;
+pub mod health;
 pub mod kept;
 pub mod kubelet;
 pub mod process;

@@ -23,8 +23,9 @@ use bowline_io::objects::Object;
 use bowline_io::serve::{Limits, Sessions, serve};
 use bowline_io::{random, tls};
 use bowline_node::forward::Slots;
+use bowline_node::health::Readiness;
 use bowline_node::kept::{self, Keeper};
-use bowline_node::kubelet::{Access, Kubelet, Readiness};
+use bowline_node::kubelet::{Access, Kubelet};
 use bowline_node::process::{ProcessRuntime, RunningPod, Settings, manifest};
 use bowline_node::runtime::Runtime as _;
 use bowline_proto::limits::FORWARD_CONNECTIONS;
@@ -175,7 +176,7 @@ async fn start_node(
         allow_get_streams: false,
     };
     let keeper = Keeper::new(sessions.clone(), kept::Limits::default());
-    let (access, readiness) = (Some(access), Readiness::default());
+    let (access, readiness) = (Some(access), Readiness::new(runtime.clone()));
     let all = sessions.clone();
     let kubelet = Kubelet { runtime, sessions: all, access, forwards, keeper, readiness };
     let service = move |peer, request| kubelet.clone().answer(peer, request);

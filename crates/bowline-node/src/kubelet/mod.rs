@@ -3,7 +3,6 @@
 
 mod access;
 mod parameters;
-mod readiness;
 mod route;
 mod stream;
 
@@ -27,10 +26,10 @@ use tracing::debug;
 pub use self::access::Access;
 use self::access::Denied;
 use self::parameters::run_command;
-pub use self::readiness::Readiness;
 use self::route::{Route, record, route};
-use crate::answers::{refuse, text, too_many};
+use crate::answers::{refuse, too_many};
 use crate::forward::Slots;
+use crate::health::Readiness;
 use crate::kept::Keeper;
 use crate::lines::LogLines;
 use crate::log_options::Options;
@@ -85,13 +84,8 @@ impl Kubelet {
             local::check(&request).map_err(|error| Refusal::new(403, error.to_string()))?;
         }
         let route = route(request.uri().path());
-        match &route {
-            Ok(Route::Healthz) => return Ok(text(200, "ok")),
-            Ok(Route::Readyz) => {
-                self.readiness.of(&*self.runtime).await?;
-                return Ok(text(200, "ok"));
-            }
-            _ => {}
+        if let Ok(Route::Health(question)) = &route {
+            return self.readiness.answer(*question).await;
         }
         self.admit(peer, requester, &mut request, route.as_ref().ok()).await?;
         peer.mark_authenticated();
@@ -101,7 +95,7 @@ impl Kubelet {
             return Err(Refusal::new(405, "405: Method Not Allowed"));
         }
         match route {
-            Route::Healthz | Route::Readyz => Ok(text(200, "ok")),
+            Route::Health(question) => self.readiness.answer(question).await,
             Route::Exec(target) => self.exec(requester, request, &target).await,
             Route::Attach(target) => self.attach(requester, request, &target).await,
             Route::Run(target) => self.run(requester, &request, &target).await,

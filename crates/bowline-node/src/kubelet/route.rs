@@ -3,15 +3,15 @@
 use std::borrow::Cow;
 
 use bowline_io::record::{Record, Requester};
-use bowline_io::request_target::{BadPath, Parts, parts};
+use bowline_io::request_target::{BadPath, parts};
 
+use crate::health::Question;
 use crate::runtime::{PodTarget, Refusal, Target};
 
 /// What a path asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Route {
-    Healthz,
-    Readyz,
+    Health(Question),
     Exec(Target),
     Attach(Target),
     Run(Target),
@@ -24,7 +24,7 @@ impl Route {
     pub(super) fn is_stream(&self) -> bool {
         match self {
             Route::Exec(_) | Route::Attach(_) | Route::Run(_) | Route::PortForward(_) => true,
-            Route::Healthz | Route::Readyz | Route::Logs(_) => false,
+            Route::Health(_) | Route::Logs(_) => false,
         }
     }
 }
@@ -39,21 +39,16 @@ pub(super) fn record(verb: &'static str, requester: &Requester, target: &Target)
 /// behind the pod.
 pub(super) fn route(path: &str) -> Result<Route, Refusal> {
     let unknown = || Refusal::new(404, "404 page not found");
-    let Parts { names, ends_with_slash } = parts(path).map_err(|bad| match bad {
+    let path = parts(path).map_err(|bad| match bad {
         BadPath::NotText => Refusal::new(400, bad.to_string()),
         // The kubelet redirects to a path that may be the right one; no stream follows that.
         BadPath::NotClean => unknown(),
     })?;
-    let names: Vec<String> = names.into_iter().map(Cow::into_owned).collect();
+    if let Some(question) = Question::read(&path) {
+        return Ok(Route::Health(question));
+    }
+    let names: Vec<String> = path.names.into_iter().map(Cow::into_owned).collect();
     let (verb, parts) = names.split_first().ok_or_else(unknown)?;
-    if verb == "healthz" {
-        let is_health =
-            !ends_with_slash && matches!(parts, [] | [_] if parts.iter().all(|one| one == "ping"));
-        return is_health.then_some(Route::Healthz).ok_or_else(unknown);
-    }
-    if verb == "readyz" && parts.is_empty() && !ends_with_slash {
-        return Ok(Route::Readyz);
-    }
     let pod = |namespace: &String, name: &String, uid: Option<&String>| PodTarget {
         namespace: namespace.clone(),
         name: name.clone(),
@@ -102,9 +97,9 @@ mod tests {
         assert_eq!(route("/run/ns/p/c%20d"), Ok(Route::Run(named(None))));
         assert_eq!(route("/run/ns/p/u/c%20d"), Ok(Route::Run(named(Some("u")))));
         assert_eq!(route("/containerLogs/ns/p/c%20d"), Ok(Route::Logs(named(None))));
-        assert_eq!(route("/healthz"), Ok(Route::Healthz));
-        assert_eq!(route("/healthz/ping"), Ok(Route::Healthz));
-        assert_eq!(route("/readyz"), Ok(Route::Readyz));
+        assert_eq!(route("/healthz"), Ok(Route::Health(Question::Healthz)));
+        assert_eq!(route("/healthz/ping"), Ok(Route::Health(Question::Healthz)));
+        assert_eq!(route("/readyz"), Ok(Route::Health(Question::Readyz)));
         assert_eq!(route("/exec/ns/p/c%20d/"), Ok(Route::Exec(named(None))));
         let forward = |uid| Route::PortForward(pod(uid));
         assert_eq!(route("/portForward/ns/p"), Ok(forward(None)));

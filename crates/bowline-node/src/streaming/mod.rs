@@ -2,10 +2,11 @@
 //!
 //! A container runtime answers the kubelet's Exec, Attach and PortForward with a URL of a server of
 //! its own ([endpoints.md, 1.4](https://github.com/bowline/bowline/blob/main/docs/protocols/endpoints.md)).
-//! This is such a server. It speaks whatever the [kubelet's paths](crate::kubelet) speak, for
-//! sessions that are driven here and for those of a [runtime](crate::runtime) that streams by
-//! itself. To such a one it can also pass, as it came, what it does not know itself: the runtime
-//! may, and if not, the answer is in the runtime's words.
+//! This is such a server, which also says whether it runs and whether the runtime is there. It
+//! speaks whatever the [kubelet's paths](crate::kubelet) speak, for sessions that are driven here
+//! and for those of a [runtime](crate::runtime) that streams by itself. To such a one it can also
+//! pass, as it came, what it does not know itself: the runtime may, and if not, the answer is in
+//! the runtime's words.
 
 mod tokens;
 
@@ -31,6 +32,7 @@ use tracing::debug;
 use self::tokens::Tokens;
 use crate::answers::{judge, refuse, text, too_many};
 use crate::forward::Slots;
+use crate::health::{self, Readiness};
 use crate::kept::{Asking, Keeper, Place, Question, not_kept};
 use crate::relay;
 use crate::runtime::{Answer, Attachment, Forwarding, Refusal, Session, Upstream};
@@ -81,6 +83,7 @@ pub struct Streaming {
     base: Arc<str>,
     sessions: Sessions,
     forwards: Slots,
+    readiness: Readiness,
     keeper: Option<Keeper>,
     clock: Clock,
     tokens: Arc<Mutex<Tokens<Offer>>>,
@@ -88,12 +91,13 @@ pub struct Streaming {
 
 impl Streaming {
     /// Makes a server whose URLs begin with `base`, as in `http://127.0.0.1:10010`. Its sessions
-    /// are some of `sessions`, and connections that it makes itself take places in `forwards`.
+    /// are some of `sessions`, and connections that it makes itself take places in `forwards`. It
+    /// is as ready as the runtime of `readiness`.
     #[must_use]
-    pub fn new(base: &str, sessions: Sessions, forwards: Slots) -> Streaming {
+    pub fn new(base: &str, sessions: Sessions, forwards: Slots, readiness: Readiness) -> Streaming {
         let base = base.trim_end_matches('/').into();
         let (clock, tokens) = (Clock::start(), Arc::default());
-        Streaming { base, sessions, forwards, keeper: None, clock, tokens }
+        Streaming { base, sessions, forwards, readiness, keeper: None, clock, tokens }
     }
 
     /// Keeps commands whose clients ask for it. By default none is kept.
@@ -118,19 +122,33 @@ impl Streaming {
     pub async fn answer(self, peer: Peer, request: Request<Incoming>) -> Reply {
         let requester = Requester::at(peer.address);
         let method = request.method().clone();
-        match self.serve(&peer, &requester, request).await {
+        let question = question(request.uri().path());
+        let served = match question {
+            Some(question) => self.health(question, &method).await,
+            None => self.serve(&peer, &requester, request).await,
+        };
+        match served {
             Ok(reply) => {
                 debug!("{}: {method}: {}", peer.address, reply.status());
                 reply
             }
             Err(refusal) => {
-                // The path has the token.
+                // The path of a stream has the token.
+                let what = question.map_or("a stream", health::Question::path);
                 let Refusal { code, text, cause, .. } = &refusal;
                 let why = sanitized(if cause.is_empty() { text } else { cause }, REASON_BYTES);
-                self.sessions.refusals.log(&requester, method.as_str(), "a stream", *code, &why);
+                self.sessions.refusals.log(&requester, method.as_str(), what, *code, &why);
                 refuse(&refusal)
             }
         }
+    }
+
+    /// Whoever asks is asked for nothing: there is no token in it, and it uses none up.
+    async fn health(&self, question: health::Question, method: &Method) -> Result<Reply, Refusal> {
+        if *method != Method::GET {
+            return Err(Refusal::new(405, "405: Method Not Allowed"));
+        }
+        self.readiness.answer(question).await
     }
 
     async fn serve(
@@ -260,6 +278,11 @@ impl Debug for Stream {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str(self.path())
     }
+}
+
+/// What a path asks, if that is no stream.
+fn question(path: &str) -> Option<health::Question> {
+    health::Question::read(&parts(path).ok()?)
 }
 
 /// Reads `/exec/TOKEN`, `/attach/TOKEN` or `/portforward/TOKEN`.

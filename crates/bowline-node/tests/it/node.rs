@@ -7,12 +7,15 @@ use std::sync::Arc;
 use bowline_io::serve::{Limits, Sessions, serve};
 use bowline_io::tls::{self, Identity};
 use bowline_node::forward::Slots;
+use bowline_node::health::Readiness;
 use bowline_node::kept::{self, Keeper};
-use bowline_node::kubelet::{Access, Kubelet, Readiness};
+use bowline_node::kubelet::{Access, Kubelet};
 use bowline_node::runtime::Runtime;
 use bowline_node::streaming::Streaming;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+
+use crate::memory::Memory;
 
 /// How many connections a forward may have.
 pub const CONNECTIONS: usize = 4;
@@ -82,7 +85,7 @@ impl Node {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let forwards = Slots::new(CONNECTIONS);
-        let readiness = Readiness::default();
+        let readiness = Readiness::new(runtime.clone());
         let Keeping { limits, path } = keeping;
         let keeper = match path {
             None => Keeper::new(sessions.clone(), limits),
@@ -97,11 +100,17 @@ impl Node {
 
     /// The streaming server of a runtime, on loopback as well.
     pub async fn streaming() -> (Node, Streaming) {
+        Node::streaming_of(Arc::new(Memory::default())).await
+    }
+
+    /// The same, in front of this runtime.
+    pub async fn streaming_of(runtime: Arc<dyn Runtime>) -> (Node, Streaming) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (sessions, forwards) = (Sessions::default(), Slots::new(CONNECTIONS));
         let keeper = Keeper::new(sessions.clone(), kept::Limits::default());
-        let streaming = Streaming::new(&format!("http://{address}"), sessions.clone(), forwards);
+        let (base, readiness) = (format!("http://{address}"), Readiness::new(runtime));
+        let streaming = Streaming::new(&base, sessions.clone(), forwards, readiness);
         let streaming = streaming.keeping(keeper);
         let answering = streaming.clone();
         let service = move |peer, request| answering.clone().answer(peer, request);

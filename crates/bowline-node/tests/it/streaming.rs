@@ -1,6 +1,7 @@
 //! A runtime's streaming server: URLs that are used once.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bowline_node::runtime::{Session, Upstream};
 use bowline_node::streaming::{Offer, Stream, Streaming};
@@ -12,7 +13,7 @@ use tokio::net::TcpListener;
 
 use crate::client::{CARRIERS, WANTS, get, refused, run, server, through};
 use crate::kept::{Player, Until};
-use crate::memory::{echo, ports};
+use crate::memory::{Memory, echo, ports};
 use crate::node::Node;
 
 fn exec(session: Session) -> Offer {
@@ -133,6 +134,31 @@ async fn a_url_is_used_up_by_any_request() {
     let at = path(&streaming, exec(echo(&[])));
     let answer = server(node.address).ask(&at, "PUT", &[]).await;
     assert_eq!(refused(answer).0, 405);
+}
+
+#[tokio::test]
+async fn whoever_asks_learns_whether_it_runs_and_its_runtime_is_there() {
+    let (node, streaming) = Node::streaming().await;
+    let at = path(&streaming, exec(echo(&[])));
+    for path in ["/healthz", "/healthz/ping", "/readyz"] {
+        assert_eq!(get(node.address, path).await.unwrap(), "ok\n", "{path}");
+        for method in ["POST", "PUT", "HEAD"] {
+            let answer = server(node.address).ask(path, method, &[]).await;
+            assert_eq!(refused(answer).0, 405, "{method} {path}");
+        }
+    }
+    for path in ["/healthz/", "/healthz/x", "/readyz/", "/readyz/ping", "/livez", "//readyz"] {
+        assert_eq!(refused(get(node.address, path).await).0, 404, "{path}");
+    }
+    run(node.address, &at, Carrier::Spdy, "").await.unwrap();
+    let unready = Memory { unready: Some("memory is full"), ..Memory::default() };
+    let (unready, streaming) = Node::streaming_of(Arc::new(unready)).await;
+    let answer = refused(get(unready.address, "/readyz").await);
+    assert_eq!(answer, (503, "memory is full".into()));
+    // Whoever restarts what is not healthy would end all sessions because of the runtime.
+    assert_eq!(get(unready.address, "/healthz").await.unwrap(), "ok\n");
+    let at = path(&streaming, exec(echo(&[])));
+    run(unready.address, &at, Carrier::Spdy, "").await.unwrap();
 }
 
 #[tokio::test]

@@ -48,7 +48,8 @@ pub const LISTEN: Flag = Flag::text(
 /// `--streaming-address`.
 pub const STREAMING_ADDRESS: Flag = Flag::address(
     "streaming-address",
-    "Where the streams of --cri-listen are served. Whoever uses that socket must reach it.",
+    "Where the streams of --cri-listen are served, and /healthz and /readyz. Whoever uses that \
+     socket must reach it.",
 )
 .default("127.0.0.1");
 
