@@ -251,6 +251,22 @@ impl Cluster {
         Server::start(&mut node)
     }
 
+    /// The network namespace of a pod, as this machine reaches it.
+    #[must_use]
+    pub fn network_of(&self, pod: &str) -> PathBuf {
+        let crictl = |words: &[&str]| {
+            let output = self.crictl(&self.containerd()).args(words).output().unwrap();
+            assert!(output.status.success(), "{words:?}: {output:?}");
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let id = crictl(&["pods", "--quiet", "--name", &format!("^{pod}$")]);
+        let pid = ["inspectp", "-o", "go-template", "--template", "{{.info.pid}}", id.trim()];
+        let pid: u32 = crictl(&pid).trim().parse().unwrap();
+        // Its number is the node's own.
+        let node = self.id("node").as_raw_nonzero();
+        PathBuf::from(format!("/proc/{node}/root/proc/{pid}/ns/net"))
+    }
+
     /// crictl at an endpoint of a runtime's: containerd's own, or what is in front of it.
     #[must_use]
     pub fn crictl(&self, endpoint: &str) -> Command {

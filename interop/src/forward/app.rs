@@ -1,13 +1,17 @@
 //! What listens at a pod's port: a server of few words that does what its clients ask for.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use sha2::{Digest, Sha256};
 use socket2::SockRef;
 
@@ -22,6 +26,61 @@ pub struct Read1 {
     pub digest: String,
     /// The peer ended its direction in good order.
     pub whole: bool,
+}
+
+/// A loopback address, and whose.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// This machine's, if it is no other's.
+    namespace: Option<Arc<File>>,
+    address: IpAddr,
+}
+
+impl Place {
+    /// This machine's.
+    #[must_use]
+    pub fn here() -> Place {
+        Place { namespace: None, address: Ipv4Addr::LOCALHOST.into() }
+    }
+
+    /// That of a network namespace, of which this is a file.
+    #[must_use]
+    pub fn inside(namespace: &Path) -> Place {
+        let file = File::open(namespace).unwrap_or_else(|error| panic!("{namespace:?}: {error}"));
+        Place { namespace: Some(Arc::new(file)), ..Place::here() }
+    }
+
+    /// The same place at another address.
+    #[must_use]
+    pub fn at(&self, address: impl Into<IpAddr>) -> Place {
+        Place { address: address.into(), ..self.clone() }
+    }
+
+    /// Whether there is such an address.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        self.try_listen().is_ok()
+    }
+
+    /// Listens there, at a port that the system chooses.
+    #[must_use]
+    pub fn listen(&self) -> TcpListener {
+        self.try_listen().expect("loopback has a free port")
+    }
+
+    fn try_listen(&self) -> std::io::Result<TcpListener> {
+        let place = self.clone();
+        // A thread of its own stays in a namespace, and ends; a socket belongs to the one in which
+        // it was made.
+        let listening = thread::spawn(move || {
+            if let Some(namespace) = place.namespace {
+                let kind = Some(LinkNameSpaceType::Network);
+                move_into_link_name_space(namespace.as_fd(), kind).expect("root may enter");
+            }
+            TcpListener::bind((place.address, 0))
+        });
+        listening.join().expect("nothing panics there")
+    }
 }
 
 /// A server on loopback. Each connection says in its first line what it wants:
@@ -42,19 +101,27 @@ pub struct App {
     reports: Mutex<Receiver<Read1>>,
     open: Arc<AtomicUsize>,
     ended: Arc<AtomicBool>,
+    listener: TcpListener,
 }
 
 impl App {
-    /// Starts one.
+    /// Starts one on this machine.
     #[must_use]
     pub fn start() -> App {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+        App::start_at(&Place::here())
+    }
+
+    /// Starts one there.
+    #[must_use]
+    pub fn start_at(place: &Place) -> App {
+        let listener = place.listen();
+        let accepting = listener.try_clone().expect("a listener can be cloned");
         let port = listener.local_addr().expect("a listener has an address").port();
         let (report, reports) = channel();
         let (open, ended) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
         let (opened, ends) = (open.clone(), ended.clone());
         thread::spawn(move || {
-            for socket in listener.incoming() {
+            for socket in accepting.incoming() {
                 if ends.load(Ordering::Relaxed) {
                     return;
                 }
@@ -67,7 +134,7 @@ impl App {
                 });
             }
         });
-        App { port, reports: Mutex::new(reports), open, ended }
+        App { port, reports: Mutex::new(reports), open, ended, listener }
     }
 
     /// The next report.
@@ -87,8 +154,8 @@ impl App {
 impl Drop for App {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::Relaxed);
-        // It waits for a connection; here is one.
-        let _ = TcpStream::connect(("127.0.0.1", self.port));
+        // It waits for a connection, perhaps where none can be made from here.
+        let _ = SockRef::from(&self.listener).shutdown(Shutdown::Both);
     }
 }
 

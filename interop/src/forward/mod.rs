@@ -13,7 +13,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use sha2::{Digest, Sha256};
 
-use self::app::{App, drain};
+use self::app::{App, Place, drain};
 use crate::client::{Client, PATIENCE, hex, noise, noise_digest};
 use crate::server::until;
 
@@ -224,17 +224,22 @@ const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\
 /// Checks all points but the known shortfalls of the parts at hand. `client` is a port-forward to a
 /// pod whose ports are this machine's.
 pub fn check(client: &Client, amounts: &Amounts, except: &[Point]) {
+    check_at(&Place::here(), client, amounts, except);
+}
+
+/// The same for a pod whose ports are those of `place`.
+pub fn check_at(place: &Place, client: &Client, amounts: &Amounts, except: &[Point]) {
     let except: BTreeSet<_> = except.iter().copied().collect();
     for point in POINTS.into_iter().filter(|point| !except.contains(point)) {
         let begun = std::time::Instant::now();
-        one(client, amounts, point);
+        one(place, client, amounts, point);
         println!("{}: {point:?}: {:.1} s", client.name, begun.elapsed().as_secs_f64());
     }
 }
 
 /// Checks one point.
-pub fn one(client: &Client, amounts: &Amounts, point: Point) {
-    let app = App::start();
+fn one(place: &Place, client: &Client, amounts: &Amounts, point: Point) {
+    let app = App::start_at(place);
     let forward = |apps: &[&App]| {
         Forward::start(client, &apps.iter().map(|app| app.port).collect::<Vec<_>>())
     };
@@ -256,7 +261,7 @@ pub fn one(client: &Client, amounts: &Amounts, point: Point) {
         }
         Point::Sequential => sequential(name, &forward(&[&app]), amounts.sequential),
         Point::Ports => {
-            let apps: Vec<App> = (0..5).map(|_| App::start()).collect();
+            let apps: Vec<App> = (0..5).map(|_| App::start_at(place)).collect();
             let forward = forward(&apps.iter().collect::<Vec<_>>());
             thread::scope(|scope| {
                 for index in 0..apps.len() {
@@ -302,7 +307,7 @@ pub fn one(client: &Client, amounts: &Amounts, point: Point) {
             }
             assert_eq!(forward.get(0), OK, "{name}: {}", forward.stderr());
         }
-        Point::Refused => refused(client, &app),
+        Point::Refused => refused(place, client, &app),
     }
 }
 
@@ -355,9 +360,9 @@ fn both_ways(name: &str, forward: &Forward, app: &App, bytes: u64) {
     assert_eq!((report.bytes, report.digest), (bytes, expected), "{name}: up");
 }
 
-fn refused(client: &Client, app: &App) {
+fn refused(place: &Place, client: &Client, app: &App) {
     let name = &client.name;
-    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+    let free = place.listen();
     let closed = free.local_addr().expect("a listener has an address").port();
     drop(free);
     let mut forward = Forward::start(client, &[closed, app.port]);

@@ -2,17 +2,22 @@
 //! that a real kubelet uses, and through our node in the kubelet's place, both behind a real API
 //! server.
 
+use std::io::{Read, Write};
+use std::net::{Ipv6Addr, Shutdown};
+use std::process::{Child, Stdio};
 use std::time::Instant;
 
 use bowline_interop::attach::{Pods, talks, types};
-use bowline_interop::client::{Client, Input};
+use bowline_interop::client::{Client, Input, PATIENCE};
 use bowline_interop::cluster::{Cluster, OLD_RUNTIME, PODS, our_face};
 use bowline_interop::copy::{keeps_all, there_and_back};
+use bowline_interop::forward::Forward;
+use bowline_interop::forward::app::Place;
 use bowline_interop::list::{Amounts, Point};
-use bowline_interop::server::Server;
+use bowline_interop::server::{Server, until};
 use bowline_interop::{forward, list};
 
-use crate::forward::{KUBECTL, host_pod};
+use crate::forward::{CONTAINERD, KUBECTL, host_pod};
 use crate::parts::{KUBECTLS, bowline, kubectl, ours};
 use crate::real::{gateway, kubeconfig};
 
@@ -173,6 +178,102 @@ fn our_node_streams_everything_of_containerds_pods() {
     let node = in_the_kubelets_place(&cluster, &["--port-forward=netns"]);
     everything(&cluster);
     drop(node);
+}
+
+/// A program of the pod's own, which a client has started and is still there for. Dropped, that
+/// client ends, and the program with it.
+struct Counter(Child);
+
+impl Counter {
+    /// Where it listens, and nobody else: the network is the pod's.
+    const PORT: &str = "8080";
+    /// The same for a forward, whose local port is the system's choice.
+    const PORTS: &str = ":8080";
+
+    /// Says of each connection how many bytes came, once that direction has ended.
+    fn start(cluster: &Cluster) -> Counter {
+        let listens = ["nc", "-ll", "-p", Counter::PORT, "-e", "wc", "-c"];
+        let mut exec = ours(&cluster.admin(), &["box"]).process(&[], &listens);
+        exec.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut counter = Counter(exec.spawn().unwrap());
+        let client = ours(&cluster.admin(), &["box"]).forwarding();
+        let forward = Forward::start_words(&client, &[Counter::PORTS]);
+        until("it listens", PATIENCE, || {
+            assert_eq!(counter.0.try_wait().unwrap(), None, "it has ended");
+            counted(&forward, 1).is_ok()
+        });
+        counter
+    }
+}
+
+impl Drop for Counter {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// What a connection gets that has ended its direction after so many bytes.
+fn counted(forward: &Forward, bytes: usize) -> Result<String, String> {
+    let mut socket = forward.connect(0);
+    let mut text = String::new();
+    let sent = socket.write_all(&vec![7; bytes]).and_then(|()| socket.shutdown(Shutdown::Write));
+    let read = sent.and_then(|()| socket.read_to_string(&mut text));
+    read.map(|_| text).map_err(|error| error.to_string())
+}
+
+/// Clients of a forward to a pod with a network of its own.
+fn forwarders(cluster: &Cluster) -> [Client; 3] {
+    let ours = ours(&cluster.admin(), &["box"]).forwarding();
+    [kubectl("1.37", &cluster.admin(), &["box"]).forwarding(), ours.over_spdy(), ours]
+}
+
+/// The list of a port-forward, to loopback of a network that is the pod's alone: nobody but a
+/// process inside of it gets there.
+#[test]
+fn our_node_enters_a_pods_own_network() {
+    let cluster = Cluster::up(&[]);
+    let inside = Place::inside(&cluster.network_of("box"));
+    let node = in_the_kubelets_place(&cluster, &["--port-forward=netns"]);
+    let inside_6 = inside.at(Ipv6Addr::LOCALHOST);
+    for client in forwarders(&cluster) {
+        let except = if client.name.contains("kubectl") { KUBECTL } else { &[] };
+        forward::check_at(&inside, &client, &FORWARDED, except);
+        if inside_6.is_there() {
+            forward::check_at(&inside_6, &client.named("::1"), &forward::SMALL, except);
+        } else {
+            println!("{}: the pod has no ::1", client.name);
+        }
+    }
+    let counter = Counter::start(&cluster);
+    for client in forwarders(&cluster) {
+        let forward = Forward::start_words(&client, &[Counter::PORTS]);
+        for bytes in [0, 3_000_000] {
+            let expected = format!("{bytes}\n");
+            assert_eq!(counted(&forward, bytes), Ok(expected), "{}", client.name);
+        }
+    }
+    drop((counter, node));
+}
+
+/// The same where containerd connects to the ports, as by default, without what it gets wrong. That
+/// is shown as well: it ends in good order what it has cut, so that no client can tell.
+#[test]
+fn our_node_has_containerd_enter_a_pods_own_network() {
+    let cluster = Cluster::up(&[]);
+    let inside = Place::inside(&cluster.network_of("box"));
+    let node = in_the_kubelets_place(&cluster, &[]);
+    let counter = Counter::start(&cluster);
+    for client in forwarders(&cluster) {
+        let except: &[forward::Point] =
+            if client.name.contains("kubectl") { &[forward::Point::Reset] } else { &[] };
+        forward::check_at(&inside, &client, &FORWARDED, &[CONTAINERD, except].concat());
+        let forward = Forward::start_words(&client, &[Counter::PORTS]);
+        let got = counted(&forward, 3_000_000);
+        println!("{}: the answer to an input that has ended: {got:?}", client.name);
+        assert_eq!(got.unwrap_or_default(), "", "{}: {}", client.name, forward.stderr());
+    }
+    drop((counter, node));
 }
 
 /// Our node on the cluster's containerd, as the API server's kubelet.
