@@ -16,6 +16,7 @@ use http::header::USER_AGENT;
 use tracing::warn;
 
 use crate::args::node_access::{Authorization, NodeAccess};
+use crate::args::upstream::IN_CLUSTER;
 use crate::cluster_access::{agent, env};
 
 /// How long one question to an API server may take.
@@ -72,8 +73,12 @@ pub fn node_name(asked: &NodeAccess) -> String {
 }
 
 async fn api(file: &str) -> Result<Api> {
-    let overrides = Overrides { kubeconfig: Some(file.to_owned()), ..Overrides::default() };
-    let resolved = config::resolve(&overrides, &env)?;
+    let resolved = if file == IN_CLUSTER {
+        config::of_own_pod(&env)?
+    } else {
+        let overrides = Overrides { kubeconfig: Some(file.to_owned()), ..Overrides::default() };
+        config::resolve(&overrides, &env)?
+    };
     let server = resolved.server.clone();
     let access = Arc::new(Credentials::new(resolved, Arc::new(env), false)?);
     // What is wrong with them is said before anybody is served.

@@ -49,14 +49,19 @@ fn accounts(cluster: &Cluster) {
 
 /// Our node, which asks the cluster's API server.
 fn node(cluster: &Cluster, flags: &[&str]) -> Server {
+    let kubeconfig = cluster.text("node.kubeconfig");
+    node_by(Command::new(bowline()), &kubeconfig, cluster, flags)
+}
+
+/// The same, by these words and with this kubeconfig.
+fn node_by(mut node: Command, kubeconfig: &str, cluster: &Cluster, flags: &[&str]) -> Server {
     let manifest = cluster.path("pod.yaml");
     std::fs::write(&manifest, POD).unwrap();
-    let mut node = Command::new(bowline());
     node.args(["node", "--port", "0", "--address", "127.0.0.1", "-v=2", "-f"]).arg(&manifest);
     node.arg("--client-ca-file").arg(cluster.path("pki/kubelet-client-ca.crt"));
     node.arg("--tls-cert-file").arg(cluster.path("pki/kubelet.crt"));
     node.arg("--tls-private-key-file").arg(cluster.path("pki/kubelet.key"));
-    node.arg("--kubeconfig").arg(cluster.path("node.kubeconfig"));
+    node.args(["--kubeconfig", kubeconfig]);
     node.args(["--hostname-override", "Localhost"]).args(flags);
     Server::start(&mut node)
 }
@@ -114,6 +119,32 @@ fn our_node_asks_the_real_api_server_who_may() {
     for server in [&strict, &place.node] {
         assert!(!server.log().contains("eyJ"), "a token is in the log: {}", server.log());
     }
+}
+
+/// What a pod sees of its service account, in mounts of the program's own.
+const AS_A_POD: &str = "mount -t tmpfs none /var/run && mkdir -p /var/run/secrets/kubernetes.io && \
+                        ln -s \"$0\" /var/run/secrets/kubernetes.io/serviceaccount && exec \"$@\"";
+
+/// The manifest's account may ask what its node asks.
+#[test]
+fn our_node_asks_as_the_service_account_of_its_pod() {
+    let cluster = Cluster::up(&[("NO_KUBELET", "1")]);
+    accounts(&cluster);
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/node/daemonset.yaml");
+    cluster.kubectl(&["apply", "-f", manifest]);
+    let account = cluster.path("account");
+    std::fs::create_dir(&account).unwrap();
+    let token = cluster.kubectl(&["create", "token", "bowline-node", "--namespace=bowline"]);
+    std::fs::write(account.join("token"), token.trim()).unwrap();
+    std::fs::copy(cluster.path("pki/ca.crt"), account.join("ca.crt")).unwrap();
+    let mut words = Command::new("unshare");
+    words.args(["--mount", "sh", "-c", AS_A_POD]).arg(&account).arg(bowline());
+    let (host, port) = ("127.0.0.1", cluster.env("APISERVER_PORT"));
+    words.env("KUBERNETES_SERVICE_HOST", host).env("KUBERNETES_SERVICE_PORT", port);
+    let node = node_by(words, "in-cluster", &cluster, &[]);
+    let place = Place { cluster, node };
+    strangers(&place);
+    create_is_wanted_for_every_stream(&place);
 }
 
 fn strangers(place: &Place) {

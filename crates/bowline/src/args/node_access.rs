@@ -40,7 +40,8 @@ pub enum Authorization {
 pub const KUBECONFIG: Flag = Flag::text(
     "kubeconfig",
     "FILE",
-    "Ask the API server of this kubeconfig whose bearer tokens are, and who may.",
+    "Ask the API server of this kubeconfig whose bearer tokens are, and who may; in-cluster is \
+     that of its own pod, asked as the pod's service account.",
 );
 
 /// `--authentication-token-webhook`.
