@@ -19,7 +19,7 @@ use bowline_proto::session::{Cause, Loss, Size, Status};
 use bowline_proto::{Machine, Next, Time};
 use bytes::BytesMut;
 use tokio::io::AsyncWrite as _;
-use tokio::time::{sleep_until, timeout};
+use tokio::time::{Sleep, sleep, sleep_until, timeout};
 
 use super::connect::{Connector, NoConnection};
 use super::screens::Screens;
@@ -29,6 +29,8 @@ use crate::session::{EndError, Ended, Ends, NextSize, next_size, poll_size, told
 
 /// How long a goodbye may take.
 const GOODBYE: Duration = Duration::from_secs(5);
+/// How long a terminal that is slow to take its output holds up what is typed.
+const HELD_FOR: Duration = Duration::from_millis(50);
 
 /// A session and the caller's ends.
 pub(super) struct Running {
@@ -45,6 +47,8 @@ pub(super) struct Running {
     /// stdout is a terminal.
     pub(super) is_shown: bool,
     next_size: Option<NextSize>,
+    /// Until when nothing is read that is typed.
+    held: Option<Pin<Box<Sleep>>>,
     tell: Arc<dyn Fn(Change) + Send + Sync>,
     leaves: Option<Goodbye>,
     stdin_over: bool,
@@ -116,6 +120,7 @@ impl Running {
             screens: Screens::default(),
             is_shown: false,
             next_size: None,
+            held: None,
             tell,
             leaves,
             received_bytes: 0,
@@ -386,6 +391,19 @@ impl Running {
         Poll::Pending
     }
 
+    /// Whether nothing is read that is typed. It may be a terminal's answer to what it has just
+    /// been given, and that is to be acknowledged in front of it: another one would answer again.
+    fn is_held(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.tty && self.unflushed_bytes[0] > 0 {
+            let held = self.held.get_or_insert_with(|| Box::pin(sleep(HELD_FOR)));
+            if held.as_mut().poll(cx).is_pending() {
+                return true;
+            }
+        }
+        self.held = None;
+        false
+    }
+
     /// Writes all that waits.
     fn poll_outputs(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), EndError>> {
         while self.outputs.iter().any(|queue| !queue.is_empty()) {
@@ -429,6 +447,9 @@ impl drive::Ends<Carried> for Running {
         // What was typed in a size comes behind it.
         if let Poll::Ready(size) = poll_size(&mut self.next_size, cx) {
             return Poll::Ready((Ok(Act::Size(size)), 0));
+        }
+        if self.is_held(cx) {
+            return Poll::Pending;
         }
         self.ends.poll_stdin(cx, KEPT_INPUT_BYTES).map(|read| {
             let bytes = read.as_ref().map_or(0, BytesMut::len);

@@ -31,7 +31,7 @@ enum End {
 }
 
 /// A host's end of a connection.
-struct Host {
+pub struct Host {
     stream: TcpStream,
     wire: Wire,
     outbox: Outbox,
@@ -39,9 +39,13 @@ struct Host {
 }
 
 impl Host {
-    /// One whose session is there.
+    /// One whose session is there, and only writes.
     fn new(stream: TcpStream) -> Host {
-        let wants = Wants { stdin: false, stdout: true, stderr: true, tty: false };
+        Host::of(stream, Wants { stdin: false, stdout: true, stderr: true, tty: false })
+    }
+
+    /// One whose session is there with these streams.
+    pub fn of(stream: TcpStream, wants: Wants) -> Host {
         let (version, window, instance) = (1, 1 << 20, Some(Instance([7; 16])));
         let (stdin, stdin_over, outputs, started, turn) = (0, false, [0; 2], false, 1);
         let mut outbox = Outbox::new();
@@ -53,6 +57,12 @@ impl Host {
         host
     }
 
+    /// Sends this.
+    pub fn says(&mut self, frame: &Frame) {
+        frame.write(&mut self.outbox);
+        self.flush();
+    }
+
     fn flush(&mut self) {
         let outbox = self.wire.outbox(&mut self.outbox);
         let bytes: Vec<u8> = outbox.chunks().flatten().copied().collect();
@@ -61,7 +71,7 @@ impl Host {
     }
 
     /// Reads until a frame is one; whether one was.
-    fn until(&mut self, is_meant: impl Fn(&Frame) -> bool) -> bool {
+    pub fn until(&mut self, mut is_meant: impl FnMut(&Frame) -> bool) -> bool {
         loop {
             let mut piece = [0; 4096];
             let Ok(read @ 1..) = self.stream.read(&mut piece) else { return false };
@@ -96,7 +106,8 @@ impl Host {
     }
 }
 
-fn session(address: SocketAddr) -> KeptCommand {
+/// A session that is to be gone on with there.
+pub fn session(address: SocketAddr) -> KeptCommand {
     let place = tempfile::tempdir().unwrap();
     let client = bad_server::library(address, place.path());
     client.resume("pod", Id([1; 16])).container("box")
