@@ -7,13 +7,14 @@ use bowline_client::Client;
 use bowline_io::access::{AccessError, Source as _};
 use bowline_io::observe::Observer;
 use bowline_kube::api::Api;
-use bowline_kube::config;
+use bowline_kube::config::{self, ConfigError, Overrides, ResolvedConfig};
 use bowline_kube::credentials::{Credentials, CredentialsError};
 use bowline_kube::plugin::PluginError;
 use http::header::USER_AGENT;
 use http::{HeaderName, HeaderValue};
 
 use crate::args::global::Global;
+use crate::args::upstream::IN_CLUSTER;
 use crate::console;
 use crate::outcome::Exit;
 use crate::verbose::Verbose;
@@ -48,6 +49,18 @@ impl ClusterAccess {
 /// A variable of the environment, if it is text.
 pub fn env(name: &str) -> Option<String> {
     std::env::var(name).ok()
+}
+
+/// The API server of a kubeconfig and one of its contexts, or that of the program's own pod.
+pub fn server_of(
+    kubeconfig: &str,
+    context: Option<&String>,
+) -> Result<ResolvedConfig, ConfigError> {
+    if kubeconfig == IN_CLUSTER {
+        return config::of_own_pod(&env);
+    }
+    let (kubeconfig, context) = (Some(kubeconfig.to_owned()), context.cloned());
+    config::resolve(&Overrides { kubeconfig, context, ..Overrides::default() }, &env)
 }
 
 /// kubectl's switches between carriers: only `false`, in any case, means no.

@@ -8,7 +8,6 @@ use bowline_io::access::Source as _;
 use bowline_io::auth::in_order::{AlwaysAllow, Authenticators, Authorizers, Certificates};
 use bowline_io::auth::{Authenticator, Authorizer};
 use bowline_kube::api::Api;
-use bowline_kube::config::{self, Overrides};
 use bowline_kube::credentials::Credentials;
 use bowline_kube::reviews::{AccessReviews, TokenReviews};
 use bowline_node::kubelet::Access;
@@ -16,8 +15,7 @@ use http::header::USER_AGENT;
 use tracing::warn;
 
 use crate::args::node_access::{Authorization, NodeAccess};
-use crate::args::upstream::IN_CLUSTER;
-use crate::cluster_access::{agent, env};
+use crate::cluster_access::{agent, env, server_of};
 
 /// How long one question to an API server may take.
 pub(crate) const REVIEW_PATIENCE: Duration = Duration::from_secs(10);
@@ -73,12 +71,7 @@ pub fn node_name(asked: &NodeAccess) -> String {
 }
 
 async fn api(file: &str) -> Result<Api> {
-    let resolved = if file == IN_CLUSTER {
-        config::of_own_pod(&env)?
-    } else {
-        let overrides = Overrides { kubeconfig: Some(file.to_owned()), ..Overrides::default() };
-        config::resolve(&overrides, &env)?
-    };
+    let resolved = server_of(file, None)?;
     let server = resolved.server.clone();
     let access = Arc::new(Credentials::new(resolved, Arc::new(env), false)?);
     // What is wrong with them is said before anybody is served.

@@ -12,15 +12,14 @@ use bowline_io::access::Source as _;
 use bowline_io::auth::Authorizer;
 use bowline_io::serve::Sessions;
 use bowline_kube::api::Api;
-use bowline_kube::config::{self, Overrides};
 use bowline_kube::credentials::Credentials;
 use bowline_kube::kubeconfig::User;
 use bowline_kube::reviews::AccessReviews;
 use http::header::USER_AGENT;
 
 use crate::args::gateway::Gateway;
-use crate::args::upstream::{IN_CLUSTER, Server};
-use crate::cluster_access::{agent, env};
+use crate::args::upstream::Server;
+use crate::cluster_access::{agent, env, server_of};
 use crate::gateway_nodes;
 use crate::node_access::REVIEW_PATIENCE;
 
@@ -55,16 +54,7 @@ async fn components(asked: &Gateway, server: &Server) -> Result<Components> {
 
 /// Makes what asks an API server as this gateway, and what passes requests on to it.
 pub async fn api_server(server: &Server, carrier: FarCarrier) -> Result<(Api, Arc<ApiServer>)> {
-    let resolved = if server.kubeconfig == IN_CLUSTER {
-        config::of_own_pod(&env)?
-    } else {
-        let overrides = Overrides {
-            kubeconfig: Some(server.kubeconfig.clone()),
-            context: server.context.clone(),
-            ..Overrides::default()
-        };
-        config::resolve(&overrides, &env)?
-    };
+    let resolved = server_of(&server.kubeconfig, server.context.as_ref())?;
     // It would be sent beside whom the gateway vouches for.
     if !resolved.user.impersonate.is_empty() {
         bail!("the user of the kubeconfig acts as another one (as), which an upstream's must not");

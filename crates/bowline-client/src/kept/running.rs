@@ -91,7 +91,8 @@ fn not_told() -> Error {
     Error::NotKept(Refused { code: 0, text: text.into() })
 }
 
-fn leave(goodbye: Goodbye) -> Leave {
+/// How a session is left by these words.
+fn how(goodbye: Goodbye) -> Leave {
     match goodbye {
         Goodbye::Detach => Leave::Running,
         Goodbye::HangUp => Leave::HungUp,
@@ -160,7 +161,7 @@ impl Running {
                 stepped = step => stepped,
                 goodbye = &mut stop => {
                     let is_told = match &mut driver {
-                        Some(driver) => Running::leave(driver, leave(goodbye)).await,
+                        Some(driver) => Running::leave(driver, how(goodbye)).await,
                         None => false,
                     };
                     // What is to end does so in any case, if later.
@@ -223,7 +224,7 @@ impl Running {
                     && session.is_up()
                 {
                     self.is_left = true;
-                    self.is_told = Running::leave(driver, leave(goodbye)).await;
+                    self.is_told = Running::leave(driver, how(goodbye)).await;
                 }
                 return Ok(is_down.then_some(Connection::Down));
             }
