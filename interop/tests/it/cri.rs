@@ -2,8 +2,10 @@
 //! that a real kubelet uses, and through our node in the kubelet's place, both behind a real API
 //! server.
 
+use std::fs::Permissions;
 use std::io::{Read, Write};
 use std::net::{Ipv6Addr, Shutdown};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Stdio};
 use std::time::Instant;
 
@@ -97,7 +99,7 @@ fn everything(cluster: &Cluster) {
 
 #[test]
 fn a_kubelet_on_our_socket_streams_everything() {
-    let cluster = Cluster::behind(&face("--port-forward=netns"), &[]);
+    let cluster = Cluster::behind(&face(""), &[]);
     run_pods(&cluster);
     everything(&cluster);
 }
@@ -160,7 +162,7 @@ fn a_kubelet_runs_its_pods_through_our_socket_and_back_again() {
 #[test]
 fn our_node_streams_of_the_old_containerds_pods() {
     let cluster = Cluster::up(&[OLD_RUNTIME]);
-    let node = in_the_kubelets_place(&cluster, &["--port-forward=netns"]);
+    let node = in_the_kubelets_place(&cluster, &[]);
     for pod in PODS {
         let client = ours(&cluster.admin(), &[pod]).named(pod);
         for client in [kubectl("1.37", &cluster.admin(), &[pod]), client.over_spdy(), client] {
@@ -175,7 +177,7 @@ fn our_node_streams_of_the_old_containerds_pods() {
 fn our_node_streams_everything_of_containerds_pods() {
     let cluster = Cluster::up(&[]);
     run_pods(&cluster);
-    let node = in_the_kubelets_place(&cluster, &["--port-forward=netns"]);
+    let node = in_the_kubelets_place(&cluster, &[]);
     everything(&cluster);
     drop(node);
 }
@@ -234,7 +236,7 @@ fn forwarders(cluster: &Cluster) -> [Client; 3] {
 fn our_node_enters_a_pods_own_network() {
     let cluster = Cluster::up(&[]);
     let inside = Place::inside(&cluster.network_of("box"));
-    let node = in_the_kubelets_place(&cluster, &["--port-forward=netns"]);
+    let node = in_the_kubelets_place(&cluster, &[]);
     let inside_6 = inside.at(Ipv6Addr::LOCALHOST);
     for client in forwarders(&cluster) {
         let except = if client.name.contains("kubectl") { KUBECTL } else { &[] };
@@ -256,24 +258,50 @@ fn our_node_enters_a_pods_own_network() {
     drop((counter, node));
 }
 
-/// The same where containerd connects to the ports, as by default, without what it gets wrong. That
-/// is shown as well: it ends in good order what it has cut, so that no client can tell.
+/// The same where containerd connects to the ports, without what it gets wrong. That is shown as
+/// well: it ends in good order what it has cut, so that no client can tell.
 #[test]
 fn our_node_has_containerd_enter_a_pods_own_network() {
     let cluster = Cluster::up(&[]);
     let inside = Place::inside(&cluster.network_of("box"));
-    let node = in_the_kubelets_place(&cluster, &[]);
+    let node = in_the_kubelets_place(&cluster, &["--port-forward=runtime"]);
     let counter = Counter::start(&cluster);
     for client in forwarders(&cluster) {
         let except: &[forward::Point] =
             if client.name.contains("kubectl") { &[forward::Point::Reset] } else { &[] };
         forward::check_at(&inside, &client, &FORWARDED, &[CONTAINERD, except].concat());
-        let forward = Forward::start_words(&client, &[Counter::PORTS]);
-        let got = counted(&forward, 3_000_000);
-        println!("{}: the answer to an input that has ended: {got:?}", client.name);
-        assert_eq!(got.unwrap_or_default(), "", "{}: {}", client.name, forward.stderr());
+        is_cut(&client);
     }
+    drop(node);
+    // One that may not enter it has containerd do so, and says why.
+    let program = cluster.path("without-rights");
+    let script = format!(
+        "#!/bin/sh\nexec setpriv --bounding-set=-sys_admin -- '{}' \"$@\"\n",
+        bowline().display()
+    );
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
+    let node = cluster.beside_the_kubelet(&program, &["-v=2"]);
+    cluster.has_as_kubelet(&node);
+    assert!(!node.log().contains(LEFT), "{}", node.log());
+    for client in forwarders(&cluster) {
+        is_cut(&client);
+    }
+    let log = node.log();
+    assert_eq!(log.matches(LEFT).count(), 1, "{log}");
+    assert!(log.contains("cannot be used: operation not permitted"), "{log}");
     drop((counter, node));
+}
+
+/// What a node logs that has the runtime connect to ports.
+const LEFT: &str = "port-forwards are left to the runtime's own streaming server";
+
+/// containerd's shortfall: if this fails, it has learned.
+fn is_cut(client: &Client) {
+    let forward = Forward::start_words(client, &[Counter::PORTS]);
+    let got = counted(&forward, 3_000_000);
+    println!("{}: the answer to an input that has ended: {got:?}", client.name);
+    assert_eq!(got.unwrap_or_default(), "", "{}: {}", client.name, forward.stderr());
 }
 
 /// Our node on the cluster's containerd, as the API server's kubelet.

@@ -27,7 +27,7 @@ const TUNNEL: &str = "Authorization: Bearer viewer-token\r\nConnection: Upgrade\
 #[test]
 fn a_cluster_of_2020_speaks_websocket_v5_and_the_tunnel() {
     let settings = [OLD_RUNTIME, OLD_KUBERNETES];
-    let cluster = Cluster::behind(&face("--port-forward=netns"), &settings);
+    let cluster = Cluster::behind(&face(""), &settings);
     let admin = cluster.admin();
     let client = |age, pod| kubectl(age, &admin, &[pod]).named(pod);
     let [box_pod, gnu_pod] = PODS;

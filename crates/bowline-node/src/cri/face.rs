@@ -234,8 +234,7 @@ async fn exec(
 
 /// Who serves a port-forward for which the runtime has given a URL.
 async fn forward(shared: Arc<Shared>, id: String, url: String) -> Result<Forwarding, Refusal> {
-    let Some(entrances) = &shared.entrances else { return Ok(shared.served(url)) };
-    let ports = shared.ports_inside(&id, &id, entrances).await?;
+    let Some(ports) = shared.ports_inside(&id, &id).await? else { return Ok(shared.served(url)) };
     use_up(shared.upstream(url, None));
     Ok(Served::Local(Box::new(ports)))
 }

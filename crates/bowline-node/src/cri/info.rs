@@ -105,10 +105,12 @@ pub(super) async fn is_running(client: &Client, container_id: &str) -> io::Resul
 /// The network of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Network {
-    /// The host's.
-    Host,
+    /// The host's, which is also that of the sandbox's process; 0 is none.
+    Host { pid: u32 },
     /// The one at this path.
     At(PathBuf),
+    /// The one that was made with the sandbox's process.
+    OfProcess { pid: u32 },
     /// It has gone, by the runtime's own word.
     Closed,
     /// Nothing was said that could be understood.
@@ -165,10 +167,9 @@ impl Network {
         match namespaces.find(|namespace| namespace.kind == "network") {
             Some(_) if is_closed => Network::Closed,
             Some(Namespace { path, .. }) if !path.as_os_str().is_empty() => Network::At(path),
-            // One that was made with its first process.
-            Some(_) if pid > 0 => Network::At(format!("/proc/{pid}/ns/net").into()),
+            Some(_) if pid > 0 => Network::OfProcess { pid },
             Some(_) => Network::Unknown,
-            None => Network::Host,
+            None => Network::Host { pid },
         }
     }
 }
@@ -184,11 +185,11 @@ mod tests {
             format!(r#"{{"pid":7,"runtimeSpec":{{"linux":{{"namespaces":[{namespaces}]}}}}}}"#)
         };
         let pid = r#"{"type":"pid"}"#;
-        assert_eq!(read(&spec(pid)), Network::Host);
+        assert_eq!(read(&spec(pid)), Network::Host { pid: 7 });
         let at = format!(r#"{pid},{{"type":"network","path":"/run/netns/x"}}"#);
         assert_eq!(read(&spec(&at)), Network::At("/run/netns/x".into()));
         let new = r#"{"type":"network"}"#;
-        assert_eq!(read(&spec(new)), Network::At("/proc/7/ns/net".into()));
+        assert_eq!(read(&spec(new)), Network::OfProcess { pid: 7 });
         let closed = spec(&at).replace(r#""pid":7"#, r#""netNamespaceClosed":true"#);
         assert_eq!(read(&closed), Network::Closed);
         for nothing in ["", "{}", "[]", r#"{"runtimeSpec":{}}"#, r#"{"runtimeSpec":{"linux":{}}}"#]

@@ -19,6 +19,7 @@ mod log_files;
 mod messages;
 mod netns;
 mod own_thread;
+mod ports;
 mod unix_socket;
 
 use std::io;
@@ -40,8 +41,10 @@ pub use self::endpoint::{BadEndpoint, Endpoint};
 pub use self::face::Face;
 use self::find::{FindError, full_name};
 use self::hangup::Hangups;
-use self::info::{ContainerInfo, Network, is_running, status};
-use self::netns::{Entrances, NamespaceError, NamespacePorts};
+use self::info::{ContainerInfo, is_running, status};
+use self::netns::NamespacePorts;
+use self::ports::PodPorts;
+pub use self::ports::PortForward;
 use crate::runtime::{
     Answer, AttachRequest, Attachment, BoxFuture, ExecRequest, Forwarding, Log, LogRequest,
     PodTarget, Refusal, Runtime, Served, Session, Target, Upstream,
@@ -67,7 +70,7 @@ pub struct CriSettings {
     /// How long the output of a command that the node runs is read on after it has ended, while
     /// others hold it. Default: for as long as they do.
     pub drain: Option<Duration>,
-    /// Who connects to the ports of pods. Default: the runtime.
+    /// Who connects to the ports of pods. Default: the node, where it can.
     pub port_forward: PortForward,
 }
 
@@ -85,17 +88,6 @@ pub enum Hangup {
         /// The time between the two.
         grace: Duration,
     },
-}
-
-/// Who connects to the ports of pods.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum PortForward {
-    /// The runtime's streaming server.
-    #[default]
-    Runtime,
-    /// The node itself, inside of the pod's network namespace. It has to be in the host's network,
-    /// with the rights of root.
-    Namespace,
 }
 
 impl CriSettings {
@@ -132,8 +124,7 @@ struct Shared {
     tls: OnceLock<Arc<ClientConfig>>,
     /// What ends the commands of lost clients, if anything does.
     hangups: Option<Hangups>,
-    /// Where the node connects to ports itself.
-    entrances: Option<Entrances>,
+    ports: PodPorts,
 }
 
 impl CriRuntime {
@@ -145,15 +136,11 @@ impl CriRuntime {
             Hangup::None => (None, None),
             Hangup::End { grace } => (Some(Hangups::new(grace)), Some(grace)),
         };
-        let entrances = match port_forward {
-            PortForward::Runtime => None,
-            PortForward::Namespace => Some(Entrances::default()),
-        };
         let client = Arc::new(Client::new(endpoint.clone()));
         let containerd = Arc::new(Containerd::new(client.clone(), exec, grace, drain));
         let tls = OnceLock::new();
-        let shared =
-            Shared { endpoint, client, containerd, streaming_trust, tls, hangups, entrances };
+        let ports = PodPorts::new(port_forward);
+        let shared = Shared { endpoint, client, containerd, streaming_trust, tls, hangups, ports };
         CriRuntime { shared: Arc::new(shared) }
     }
 
@@ -191,10 +178,9 @@ impl CriRuntime {
 
     async fn find_ports(&self, target: &PodTarget, ports: &[u16]) -> Result<Forwarding, Refusal> {
         let pod_sandbox_id = find::sandbox(&self.shared.client, target).await?;
-        if let Some(entrances) = &self.shared.entrances {
-            let pod = format!("{}/{}", target.namespace, target.name);
-            let ports = self.shared.ports_inside(&pod, &pod_sandbox_id, entrances).await?;
-            return Ok(Served::Local(Box::new(ports)));
+        let pod = format!("{}/{}", target.namespace, target.name);
+        if let Some(inside) = self.shared.ports_inside(&pod, &pod_sandbox_id).await? {
+            return Ok(Served::Local(Box::new(inside)));
         }
         let port = ports.iter().copied().map(i32::from).collect();
         let request = messages::PortForwardRequest { pod_sandbox_id, port };
@@ -307,22 +293,13 @@ impl Shared {
         Served::Upstream(Box::pin(std::future::ready(upstream)))
     }
 
-    /// The ports of a sandbox, inside of its network. `pod` is its name in logs.
+    /// The ports of a sandbox, where the node connects to them. `pod` is its name in logs.
     async fn ports_inside(
         &self,
         pod: &str,
         sandbox: &str,
-        entrances: &Entrances,
-    ) -> Result<NamespacePorts, Refusal> {
-        let path = match Network::of(&self.client, sandbox).await? {
-            Network::Host => None,
-            Network::At(path) => Some(path),
-            Network::Closed => {
-                return Err(NamespaceError::Closed(sandbox.to_owned()).into());
-            }
-            Network::Unknown => return Err(NamespaceError::Unknown(sandbox.to_owned()).into()),
-        };
-        Ok(NamespacePorts::open(pod.to_owned(), sandbox, path.as_deref(), entrances)?)
+    ) -> Result<Option<NamespacePorts>, Refusal> {
+        self.ports.inside(&self.client, pod, sandbox).await
     }
 
     fn tls(&self) -> Result<Arc<ClientConfig>, Refusal> {

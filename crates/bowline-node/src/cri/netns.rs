@@ -74,6 +74,9 @@ pub(crate) enum NamespaceError {
     /// The runtime does not say where it is.
     #[error("the container runtime does not say which network namespace sandbox {0:?} has")]
     Unknown(String),
+    /// It is that of a process which may be another one here.
+    #[error("this program does not see the host's processes, so {} may be another's", .0.display())]
+    Unseen(PathBuf),
     /// It cannot be looked at or entered.
     #[error("the network namespace {} cannot be used: {}", .0.display(), go_error(.1))]
     Io(PathBuf, #[source] io::Error),
@@ -124,6 +127,17 @@ impl NamespacePorts {
         };
         let namespace = namespace.map(Arc::new);
         Ok(NamespacePorts { pod, sandbox: sandbox.into(), namespace, entrances: entrances.clone() })
+    }
+
+    /// Enters the network for nothing, to see that it can be.
+    ///
+    /// # Errors
+    /// [`NamespaceError::Io`] if it cannot.
+    pub(crate) async fn try_to_enter(&self) -> Result<(), NamespaceError> {
+        let Some(namespace) = self.namespace.clone() else { return Ok(()) };
+        let path = namespace.path.clone();
+        let entered = self.entrances.clone().sockets_inside(namespace).await;
+        entered.map(drop).map_err(|error| NamespaceError::Io(path, error))
     }
 
     async fn reach(self, port: u16) -> Result<TcpStream, String> {

@@ -96,10 +96,12 @@ pub const HANGUP: Flag = Flag::text(
 pub const PORT_FORWARD: Flag = Flag::text(
     "port-forward",
     "WHO",
-    "Who connects to the ports of a container runtime's pods. runtime: the runtime. netns: this \
-     node, in the pod's network namespace, which ends and resets each direction as it was.",
+    "Who connects to the ports of a container runtime's pods. runtime: the runtime, which ends \
+     both directions of a connection a second after one of them. netns: this node, in the pod's \
+     network namespace, which ends and resets each direction as it was. auto: this node, where it \
+     can enter that, else the runtime.",
 )
-.default("runtime");
+.default("auto");
 
 /// All that are of no use without a container runtime.
 pub const FLAGS: [&Flag; 9] = [
@@ -134,7 +136,11 @@ pub fn read(values: &Values) -> Result<Cri, BadUsage> {
         hangs_up: values.choice(&HANGUP, &[("end", true), ("none", false)])?,
         port_forward: values.choice(
             &PORT_FORWARD,
-            &[("runtime", PortForward::Runtime), ("netns", PortForward::Namespace)],
+            &[
+                ("auto", PortForward::Auto),
+                ("runtime", PortForward::Runtime),
+                ("netns", PortForward::Namespace),
+            ],
         )?,
     })
 }
