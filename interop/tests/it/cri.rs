@@ -272,7 +272,7 @@ fn our_node_has_containerd_enter_a_pods_own_network() {
         forward::check_at(&inside, &client, &FORWARDED, &[CONTAINERD, except].concat());
         is_cut(&client);
     }
-    drop(node);
+    drop((counter, node));
     // One that may not enter it has containerd do so, and says why.
     let program = cluster.path("without-rights");
     let script = format!(
@@ -284,6 +284,7 @@ fn our_node_has_containerd_enter_a_pods_own_network() {
     let node = cluster.beside_the_kubelet(&program, &["-v=2"]);
     cluster.has_as_kubelet(&node);
     assert!(!node.log().contains(LEFT), "{}", node.log());
+    let counter = Counter::start(&cluster);
     for client in forwarders(&cluster) {
         is_cut(&client);
     }
@@ -301,7 +302,7 @@ fn is_cut(client: &Client) {
     let forward = Forward::start_words(client, &[Counter::PORTS]);
     let got = counted(&forward, 3_000_000);
     println!("{}: the answer to an input that has ended: {got:?}", client.name);
-    assert_eq!(got.unwrap_or_default(), "", "{}: {}", client.name, forward.stderr());
+    assert_eq!(got, Ok(String::new()), "{}: {}", client.name, forward.stderr());
 }
 
 /// Our node on the cluster's containerd, as the API server's kubelet.
