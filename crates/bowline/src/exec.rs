@@ -50,6 +50,7 @@ async fn session(asked: &Exec, program: &str) -> Result<Exit, Exit> {
             stdin: asked.stdin,
             tty,
             started: known_sessions::now(),
+            ended: None,
         };
         return kept(asked, keep, command, known, &cluster, program).await;
     }
@@ -107,9 +108,12 @@ async fn kept(
         program: program.to_owned(),
     };
     let result = keep::run(command, local).await;
+    remote::exit_on_broken_pipe(&result);
     // A program that was waited for has had its result.
     if keep::is_over(&result) {
         known.forget();
+    } else if !matches!(result, Ok(None)) {
+        known.has_ended();
     }
     Ok(keep::exit_of(result, &server, may_lack))
 }

@@ -1,8 +1,8 @@
 //! A kept session and this program's own ends: words about what happens to it, signals, keys.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bowline_client::kept::{Change, Goodbye, KeptCommand, KeptEnd, Refused, Stream, refused};
@@ -22,7 +22,7 @@ use crate::shown::Shown;
 pub struct Local {
     /// Whether input is sent.
     pub stdin: bool,
-    /// Whether the command has a terminal, and this side's is made raw.
+    /// Whether this side has a terminal for the command's, if that has one: it is made raw then.
     pub tty: bool,
     /// Nothing is said of what happens to the connection.
     pub quiet: bool,
@@ -70,7 +70,7 @@ pub async fn run(command: KeptCommand, local: Local) -> Result<Option<KeptEnd>, 
         |error: std::io::Error| Failure::Local(Exit::refused(format_args!("terminal: {error}")));
     let signalled = Arc::new(AtomicI32::new(0));
     let hang_ups = signals(signalled.clone()).map_err(failed)?;
-    let raw = if local.tty { Some(Raw::enter().map_err(failed)?) } else { None };
+    let raw = Arc::new(Mutex::new(None));
     let mut ends = Ends::default();
     // Whatever has a terminal there, its output may set modes of the one here.
     let shown = console::output_is_terminal().then(|| Shown::new(Output::stdout()));
@@ -88,14 +88,26 @@ pub async fn run(command: KeptCommand, local: Local) -> Result<Option<KeptEnd>, 
     } else if local.stdin {
         ends.stdin = Some(Box::new(Input::stdin()));
     }
-    let command = command.ends(ends).on_change(said(local.quiet));
+    let tell = said(local.quiet);
+    let entered = local.tty.then(|| raw.clone());
+    let command = command.ends(ends).on_change(move |change| {
+        // Not before: until then Ctrl-C is for this program, and whether the command has a terminal
+        // may not be known.
+        if let (Some(raw), Change::Up { tty: true, stdin: true, .. }) = (&entered, &change) {
+            match Raw::enter() {
+                Ok(entered) => *raw.lock().unwrap_or_else(PoisonError::into_inner) = Some(entered),
+                Err(error) => print::line(format_args!("warning: terminal: {error}")),
+            }
+        }
+        tell(change);
+    });
     let command = if shown.is_some() { command.shown() } else { command };
     let left = left(detached, hang_ups);
     let result = command.run_until(left).await;
     if let Some(shown) = shown {
         shown.leave().await;
     }
-    drop(raw);
+    drop(raw.lock().unwrap_or_else(PoisonError::into_inner).take());
     // As every program that such a signal ends, once the command was told.
     let signal = signalled.load(Ordering::Relaxed);
     if signal != 0 {
@@ -150,7 +162,7 @@ fn said(quiet: bool) -> impl Fn(Change) + Send + Sync {
         let words = match change {
             Change::Gap(..) => words(&change),
             _ if quiet => None,
-            Change::Up { started: false, outputs: [stdout, stderr] } => Some(format!(
+            Change::Up { started: false, outputs: [stdout, stderr], .. } => Some(format!(
                 "The session goes on at byte {stdout} of stdout and {stderr} of stderr."
             )),
             _ => words(&change),
@@ -208,9 +220,13 @@ pub fn exit_of(result: Result<Option<KeptEnd>, Failure>, server: &str, may_lack:
             (_, ended) => outcome::of_exec(Ok(ended), server),
         },
         Ok(None) => Exit::success(),
-        Err(Failure::Session(Error::NotKept(Refused { text, .. }))) => {
-            Exit { code: outcome::LOST, lines: vec![format!("error: {text}")] }
-        }
+        Err(Failure::Session(Error::NotKept(Refused { code, text }))) => match code {
+            // Said of no session that was there.
+            refused::BAD_REQUEST | refused::CONFLICT | refused::TOO_MANY | refused::NOT_STARTED => {
+                Exit::refused(text)
+            }
+            _ => Exit { code: outcome::LOST, lines: vec![format!("error: {text}")] },
+        },
         Err(failure) => outcome::of_exec(Err(failure), server),
     }
 }

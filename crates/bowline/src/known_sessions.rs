@@ -40,7 +40,12 @@ pub struct Known {
     pub tty: bool,
     /// When it was started.
     pub started: SystemTime,
+    /// When somebody here heard of its end.
+    pub ended: Option<SystemTime>,
 }
+
+/// Nobody keeps a result longer.
+const KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -68,22 +73,43 @@ fn directory() -> Option<PathBuf> {
 }
 
 impl Known {
-    /// Writes it down.
+    /// Writes one down that is new. Those whose results nobody has any more are forgotten.
     ///
     /// # Errors
     /// What the system says.
     pub fn save(&self) -> io::Result<()> {
+        let is_gone =
+            |ended: SystemTime| now().duration_since(ended).is_ok_and(|ago| ago > KEPT_FOR);
+        for known in all().into_iter().filter(|known| known.ended.is_some_and(is_gone)) {
+            known.forget();
+        }
+        self.write()
+    }
+
+    /// Writes down that it has ended, for the first time that somebody here hears of it.
+    pub fn has_ended(mut self) {
+        if self.ended.is_none() {
+            self.ended = Some(now());
+            // It stays in the list, as it would without this.
+            let _ = self.write();
+        }
+    }
+
+    fn write(&self) -> io::Result<()> {
         let missing = || io::Error::new(io::ErrorKind::NotFound, "neither XDG_STATE_HOME nor HOME");
         let directory = directory().ok_or_else(missing)?;
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
-        let started = self.started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let seconds = |time: SystemTime| {
+            time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+        };
         let text = json!({
             "session": self.place.to_string(),
             "server": self.server,
             "command": self.command,
             "stdin": self.stdin,
             "tty": self.tty,
-            "startedUnixSeconds": started.as_secs(),
+            "startedUnixSeconds": seconds(self.started),
+            "endedUnixSeconds": self.ended.map(seconds),
         });
         // Whole, or not there; and for nobody else, as temporary files are.
         let mut file = tempfile::Builder::new().prefix(".").tempfile_in(&directory)?;
@@ -103,6 +129,10 @@ impl Known {
     fn read(text: &str) -> Option<Known> {
         let value: Value = serde_json::from_str(text).ok()?;
         let text = |name: &str| value[name].as_str().map(ToOwned::to_owned);
+        let time = |name: &str| {
+            let seconds = value[name].as_u64()?;
+            SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+        };
         let words = value["command"].as_array()?.iter();
         Some(Known {
             place: Place::parse(&text("session")?)?,
@@ -112,8 +142,8 @@ impl Known {
                 .collect::<Option<_>>()?,
             stdin: value["stdin"].as_bool()?,
             tty: value["tty"].as_bool()?,
-            started: SystemTime::UNIX_EPOCH
-                + Duration::from_secs(value["startedUnixSeconds"].as_u64()?),
+            started: time("startedUnixSeconds")?,
+            ended: time("endedUnixSeconds"),
         })
     }
 }

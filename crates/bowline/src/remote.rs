@@ -85,7 +85,7 @@ fn with_ends(
 }
 
 /// Ends the program by SIGPIPE if its output was closed, as every filter does.
-pub fn exit_on_broken_pipe(result: &Result<Ended, Failure>) {
+pub fn exit_on_broken_pipe<T>(result: &Result<T, Failure>) {
     if let Err(Failure::Session(Error::End(EndError::Write(_, error)))) = result
         && error.kind() == std::io::ErrorKind::BrokenPipe
     {

@@ -113,8 +113,11 @@ async fn resume(
         keep::run(command, local).await
     };
     let is_ended = matches!(asked.action, Action::End(_)) && result.is_ok();
-    if let Some(known) = known.filter(|_| is_ended || keep::is_unknown(&result)) {
-        known.forget();
+    match known {
+        Some(known) if is_ended || keep::is_unknown(&result) => known.forget(),
+        // Its result may be asked for again.
+        Some(known) if matches!(result, Ok(Some(_))) => known.has_ended(),
+        _ => {}
     }
     let may_lack =
         MayLack { what_others_took: from_start(asked), what_a_terminal_showed: is_on_terminal };

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bowline_io::random;
 use bowline_io::stream::Upgraded;
+use bowline_proto::extension::ENV;
 use bowline_proto::kept::{Carrier, Refused as Gone, refused};
 use bowline_proto::negotiate::Offer;
 use bowline_proto::session::Wants;
@@ -31,8 +32,8 @@ pub(super) struct Connector {
     program: Option<Bytes>,
     way: Way,
     found: Found,
-    /// The place of the program is one that an earlier session has found.
-    is_old_place: bool,
+    /// The program was looked for again, because it was not where it had been.
+    has_looked_again: bool,
 }
 
 /// How the host of one container's sessions is reached, for those that come after the first.
@@ -79,8 +80,7 @@ impl Connector {
         found: Found,
     ) -> Connector {
         let way = found.get();
-        let is_old_place = matches!(way, Way::Program(Some(_)));
-        Connector { client, options, wants, program, way, found, is_old_place }
+        Connector { client, options, wants, program, way, found, has_looked_again: false }
     }
 
     /// Makes the next connection, which starts the session or resumes it.
@@ -106,6 +106,15 @@ impl Connector {
                         Err(NoConnection::Ever(Error::NoProgram)) if is_forbidden(&error) => {
                             Err(Error::Upgrade(error).into())
                         }
+                        result => result,
+                    }
+                }
+                // What is on the way has left the environment out. A program in the container gets
+                // it with the rest.
+                Err(Error::NoEnv) => {
+                    self.way = Way::Program(None);
+                    match self.program().await {
+                        Err(NoConnection::Ever(Error::NoProgram)) => Err(Error::NoEnv.into()),
                         result => result,
                     }
                 }
@@ -138,14 +147,14 @@ impl Connector {
         }
     }
 
-    /// What is tried after the host was reached and is not there any more. Returns whether it was
-    /// looked for where an earlier session had found it: then this says nothing of the container.
+    /// What is tried after the host was reached and is not there any more. Returns whether that may
+    /// be as it was found: once, it may just have left, with the last of its sessions.
     pub(super) fn look_again(&mut self) -> bool {
         if let Way::Program(placed) = &mut self.way {
             *placed = None;
         }
         self.found.set(&self.way);
-        std::mem::take(&mut self.is_old_place)
+        !std::mem::replace(&mut self.has_looked_again, true)
     }
 
     async fn node(&self, resumes: bool) -> Result<(Upgraded, Carrier), Error> {
@@ -157,6 +166,10 @@ impl Connector {
         let upgrade = UpgradeRequest { client: &self.client, url: &url };
         let offer = Offer::kept(random::bytes());
         let switched = upgrade.alone(&offer).await?;
+        let asks_for_env = !resumes && !options.env.is_empty();
+        if asks_for_env && !switched.headers.contains_key(ENV.answered) {
+            return Err(Error::NoEnv);
+        }
         let wire = Wire::in_order(Role::Client, random::bytes());
         Ok((switched.connection, Carrier::Bytes(wire)))
     }
@@ -217,7 +230,9 @@ impl From<Error> for NoConnection {
             Error::Upgrade(UpgradeError::Refused(refused)) if is_final(&refused) => {
                 NoConnection::Ever(Error::Upgrade(UpgradeError::Refused(refused)))
             }
-            error @ (Error::NoPlace(_) | Error::NoProgram) => NoConnection::Ever(error),
+            error @ (Error::NoPlace(_) | Error::NoProgram | Error::NoEnv) => {
+                NoConnection::Ever(error)
+            }
             error => NoConnection::ForNow(error),
         }
     }

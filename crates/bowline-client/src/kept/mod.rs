@@ -71,6 +71,10 @@ pub enum Change {
         started: bool,
         /// Where stdout and stderr go on.
         outputs: [u64; 2],
+        /// Whether the command has a terminal.
+        tty: bool,
+        /// Whether it has input.
+        stdin: bool,
     },
     /// The connection was lost. Others are made.
     Lost(Loss),
@@ -190,10 +194,10 @@ impl KeptCommand {
         self
     }
 
-    /// Sets all ends. Sizes in them request a terminal.
+    /// Sets all ends. Sizes in them request a terminal, as [`RemoteCommand::terminal`] does.
     #[must_use]
     pub fn ends(mut self, ends: Ends) -> Self {
-        self.options.tty = ends.sizes.is_some();
+        self.options.tty |= ends.sizes.is_some();
         self.ends = ends;
         self
     }
@@ -236,19 +240,26 @@ impl KeptCommand {
     /// Leaves the session once it is there, for its command to go on without a client.
     ///
     /// # Errors
-    /// As [`run`](Self::run).
-    pub async fn detach(mut self) -> Result<(), Error> {
-        self.leaves = Some(Goodbye::Detach);
-        self.run_until(pending()).await.map(|_| ())
+    /// As [`run`](Self::run), and [`Error::Lost`] if it is not known whether it is there.
+    pub async fn detach(self) -> Result<(), Error> {
+        self.leave(Goodbye::Detach).await
     }
 
     /// Hangs its command up, and does not wait for the end.
     ///
     /// # Errors
-    /// As [`run`](Self::run).
-    pub async fn hang_up(mut self) -> Result<(), Error> {
-        self.leaves = Some(Goodbye::HangUp);
-        self.run_until(pending()).await.map(|_| ())
+    /// As [`run`](Self::run), and [`Error::Lost`] if nobody could be told.
+    pub async fn hang_up(self) -> Result<(), Error> {
+        self.leave(Goodbye::HangUp).await
+    }
+
+    async fn leave(mut self, how: Goodbye) -> Result<(), Error> {
+        self.leaves = Some(how);
+        match self.run_until(pending()).await? {
+            Some(KeptEnd { ended: lost @ Ended::Lost { .. }, .. }) => lost.known().map(drop),
+            // One that has ended in between needs no goodbye.
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Runs it to its end.

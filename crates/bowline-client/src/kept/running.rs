@@ -178,8 +178,8 @@ impl Running {
                     if let Some(carried) = &gone
                         && let Some(status) = carried.status()
                     {
-                        let is_old_place = connector.look_again();
-                        let has_failed = !status.outcome().is_success() && !is_old_place;
+                        let is_tried_again = connector.look_again();
+                        let has_failed = !status.outcome().is_success() && !is_tried_again;
                         if has_failed && !carried.may_have_begun() {
                             return Err(Error::NoPlace(not_run(carried, status)));
                         }
@@ -244,14 +244,16 @@ impl Running {
                 // Of one that is only to be resumed, nothing is lost if there is no way to it.
                 let may_be_there = session.may_have_begun();
                 let is_tried_again = may_be_there && (session.was_up() || !resumes);
-                // What is dropped by a stop is hung up by its host in time.
-                let connected = match connector.connect(resumes).await {
-                    Err(NoConnection::ForNow(error)) if may_be_there => {
-                        Err(connector.judged(error).await)
+                let connecting = async {
+                    match connector.connect(resumes).await {
+                        Err(NoConnection::ForNow(error)) if may_be_there => {
+                            Err(connector.judged(error).await)
+                        }
+                        connected => connected,
                     }
-                    connected => connected,
                 };
-                match connected {
+                // What is dropped by a stop is hung up by its host in time.
+                match self.meanwhile(&mut session, connecting).await? {
                     Ok((upgraded, carrier)) => {
                         let carried = Carried::new(self.clock.now(), session, carrier);
                         return Ok(Connection::Up(upgraded, Box::new(carried)));
@@ -270,32 +272,32 @@ impl Running {
                 }
             }
             Next::Event(event) => self.event(&mut session, event),
-            Next::Idle(until) => {
-                self.session = Some(session);
-                self.idle(until).await?;
-                return Ok(Connection::Down);
+            Next::Idle(Some(until)) => {
+                let until = self.clock.instant(until);
+                self.meanwhile(&mut session, sleep_until(until)).await?;
             }
+            Next::Idle(None) => self.meanwhile(&mut session, std::future::pending()).await?,
             Next::Done => poll_fn(|cx| self.poll_outputs(cx)).await?,
         }
         self.session = Some(session);
         Ok(Connection::Down)
     }
 
-    /// Waits; output goes on to where it belongs.
-    async fn idle(&mut self, until: Option<Time>) -> Result<(), EndError> {
-        let Some(until) = until else { return std::future::pending().await };
-        let until = self.clock.instant(until);
+    /// Waits without a connection; the caller's ends go on. Keys that leave the session are among
+    /// the input.
+    async fn meanwhile<T>(
+        &mut self,
+        session: &mut Session,
+        wait: impl Future<Output = T>,
+    ) -> Result<T, EndError> {
+        let mut wait = pin!(wait);
         loop {
-            tokio::select! {
-                () = sleep_until(until) => return Ok(()),
-                written = poll_fn(|cx| self.poll_write(cx)) => {
-                    let (stream, bytes) = written?;
-                    let now = self.clock.now();
-                    if let Some(session) = &mut self.session {
-                        session.took(now, stream, bytes);
-                    }
-                }
-            }
+            let act = tokio::select! {
+                biased;
+                waited = &mut wait => return Ok(waited),
+                (act, _) = poll_fn(|cx| self.poll_ends(cx, session)) => act?,
+            };
+            self.act(self.clock.now(), session, act);
         }
     }
 
@@ -335,7 +337,7 @@ impl Running {
         self.tty = wants.tty;
         (self.tell)(match away {
             Some(away) => Change::Restored(away),
-            None => Change::Up { started, outputs },
+            None => Change::Up { started, outputs, tty: wants.tty, stdin: wants.stdin },
         });
         if away.is_some() {
             return;
@@ -346,7 +348,7 @@ impl Running {
         } else if self.ends.stdin.is_none() && started {
             session.finish();
         }
-        if let Some(mut sizes) = self.ends.sizes.take() {
+        if let Some(mut sizes) = self.ends.sizes.take().filter(|_| wants.tty) {
             session.resize(*sizes.borrow_and_update());
             self.next_size = Some(next_size(sizes));
         }
@@ -405,6 +407,28 @@ impl Running {
         false
     }
 
+    /// Polls the caller's ends: output goes to where it belongs, and then input comes, where there
+    /// is room for it.
+    fn poll_ends(&mut self, cx: &mut Context<'_>, session: &Session) -> Poll<(Acted, usize)> {
+        if let Poll::Ready(written) = self.poll_write(cx) {
+            return Poll::Ready((written.map(|(stream, bytes)| Act::Wrote(stream, bytes)), 0));
+        }
+        if self.end.is_some() || self.stdin_over || !session.has_room() {
+            return Poll::Pending;
+        }
+        // What was typed in a size comes behind it.
+        if let Poll::Ready(size) = poll_size(&mut self.next_size, cx) {
+            return Poll::Ready((Ok(Act::Size(size)), 0));
+        }
+        if self.is_held(cx) {
+            return Poll::Pending;
+        }
+        self.ends.poll_stdin(cx, KEPT_INPUT_BYTES).map(|read| {
+            let bytes = read.as_ref().map_or(0, BytesMut::len);
+            (read.map(Act::Input), bytes)
+        })
+    }
+
     /// Writes all that waits.
     fn poll_outputs(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), EndError>> {
         while self.outputs.iter().any(|queue| !queue.is_empty()) {
@@ -439,23 +463,7 @@ impl drive::Ends<Carried> for Running {
     type Act = Acted;
 
     fn poll(&mut self, cx: &mut Context<'_>, carried: &mut Carried) -> Poll<(Acted, usize)> {
-        if let Poll::Ready(written) = self.poll_write(cx) {
-            return Poll::Ready((written.map(|(stream, bytes)| Act::Wrote(stream, bytes)), 0));
-        }
-        if self.end.is_some() || self.stdin_over || !carried.client().has_room() {
-            return Poll::Pending;
-        }
-        // What was typed in a size comes behind it.
-        if let Poll::Ready(size) = poll_size(&mut self.next_size, cx) {
-            return Poll::Ready((Ok(Act::Size(size)), 0));
-        }
-        if self.is_held(cx) {
-            return Poll::Pending;
-        }
-        self.ends.poll_stdin(cx, KEPT_INPUT_BYTES).map(|read| {
-            let bytes = read.as_ref().map_or(0, BytesMut::len);
-            (read.map(Act::Input), bytes)
-        })
+        self.poll_ends(cx, carried.client())
     }
 
     fn poll_last(&mut self, cx: &mut Context<'_>, _: &mut Carried) -> Poll<(Acted, usize)> {

@@ -505,6 +505,9 @@ impl Client {
             refused::UNKNOWN if asked_elsewhere => {
                 self.over(lost("the host that was asked to start it is gone"));
             }
+            refused::TAKEN_OVER => self.over(Event::Refused(refusal)),
+            // Nothing is known of what has begun.
+            _ if self.was_up => self.over(lost("the session is refused")),
             _ => self.over(Event::Refused(refusal)),
         }
     }

@@ -46,14 +46,18 @@ impl Host {
 
     /// One whose session is there with these streams.
     pub fn of(stream: TcpStream, wants: Wants) -> Host {
-        let (version, window, instance) = (1, 1 << 20, Some(Instance([7; 16])));
         let (stdin, stdin_over, outputs, started, turn) = (0, false, [0; 2], false, 1);
-        let mut outbox = Outbox::new();
-        Frame::Hello { version, window, instance }.write(&mut outbox);
-        Frame::State { wants, stdin, stdin_over, outputs, started, turn }.write(&mut outbox);
-        let wire = Wire::tunnel(Role::Server, [7; 32]);
+        let mut host = Host::greeting(stream, 7);
+        host.says(&Frame::State { wants, stdin, stdin_over, outputs, started, turn });
+        host
+    }
+
+    /// One that has said hello, as the instance with this number.
+    pub fn greeting(stream: TcpStream, number: u8) -> Host {
+        let (version, window, instance) = (1, 1 << 20, Some(Instance([number; 16])));
+        let (wire, outbox) = (Wire::tunnel(Role::Server, [7; 32]), Outbox::new());
         let mut host = Host { stream, wire, outbox, reader: Reader::default() };
-        host.flush();
+        host.says(&Frame::Hello { version, window, instance });
         host
     }
 

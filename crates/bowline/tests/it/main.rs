@@ -25,6 +25,7 @@ mod hostile_server;
 mod hostile_spdy;
 mod kept;
 mod kept_answer;
+mod kept_client;
 mod kept_copy;
 mod kept_left;
 mod kept_screen;
