@@ -133,6 +133,14 @@ fn many_jobs_outlive_the_api_server_before_our_socket() {
 }
 
 #[test]
+fn many_jobs_outlive_the_api_server_before_our_node() {
+    let cluster = Cluster::up(&[]);
+    let node = in_the_kubelets_place(&cluster, &[]);
+    kept_many::check(&cluster, Keeper::Node);
+    drop(node);
+}
+
+#[test]
 fn what_ends_sessions_is_said_in_any_cluster() {
     kept_ends::check(&Cluster::up(&[]), kept_ends::Way::Kubelet);
 }
