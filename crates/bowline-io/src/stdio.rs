@@ -178,7 +178,9 @@ struct State {
     writing: bool,
     failed: Option<Errno>,
     over: bool,
-    waker: Option<Waker>,
+    /// Of who waits for room, and of who waits until all is written.
+    room: Option<Waker>,
+    written: Option<Waker>,
 }
 
 impl Output {
@@ -229,10 +231,9 @@ impl Shared {
             }
             std::mem::swap(&mut piece, &mut state.waiting);
             state.writing = true;
-            // There is room again.
-            let waker = state.waker.take();
+            let room = state.room.take();
             drop(state);
-            if let Some(waker) = waker {
+            if let Some(waker) = room {
                 waker.wake();
             }
             let result = write(descriptor, &piece);
@@ -240,9 +241,12 @@ impl Shared {
             let mut state = self.lock();
             state.writing = false;
             state.failed = result.err();
-            let (failed, waker) = (state.failed.is_some(), state.waker.take());
+            let failed = state.failed.is_some();
+            let is_written = state.waiting.is_empty() || failed;
+            let written = if is_written { state.written.take() } else { None };
+            let room = if failed { state.room.take() } else { None };
             drop(state);
-            if let Some(waker) = waker {
+            for waker in [written, room].into_iter().flatten() {
                 waker.wake();
             }
             if failed {
@@ -266,7 +270,7 @@ impl AsyncWrite for Output {
         }
         let room = WAITING_BYTES.saturating_sub(state.waiting.len());
         if room == 0 {
-            state.waker = Some(cx.waker().clone());
+            state.room = Some(cx.waker().clone());
             return Poll::Pending;
         }
         let length = bytes.len().min(room);
@@ -287,7 +291,7 @@ impl AsyncWrite for Output {
         if state.waiting.is_empty() && !state.writing {
             return Poll::Ready(Ok(()));
         }
-        state.waker = Some(cx.waker().clone());
+        state.written = Some(cx.waker().clone());
         Poll::Pending
     }
 

@@ -29,6 +29,10 @@ use crate::session::{EndError, Ended, Ends, NextSize, next_size, poll_size, told
 
 /// How long a goodbye may take.
 const GOODBYE: Duration = Duration::from_secs(5);
+/// How much is written before it is asked whether that is where it belongs, and how long it may be
+/// less. Each answer wakes this program, and the other end is told much later.
+const FLUSH_BYTES: usize = 128 * 1024;
+const FLUSH_WITHIN: Duration = Duration::from_millis(5);
 /// How long a terminal that is slow to take its output holds up what is typed.
 const HELD_FOR: Duration = Duration::from_millis(50);
 
@@ -41,6 +45,8 @@ pub(super) struct Running {
     outputs: [WriteQueue; 2],
     /// What was written of each and may not be where it belongs yet.
     unflushed_bytes: [usize; 2],
+    /// When it is asked whether it is.
+    flush: Option<Pin<Box<Sleep>>>,
     /// How much of that is no part of the stream.
     uncounted_bytes: usize,
     screens: Screens,
@@ -117,6 +123,7 @@ impl Running {
             ends,
             outputs: [WriteQueue::default(), WriteQueue::default()],
             unflushed_bytes: [0; 2],
+            flush: None,
             uncounted_bytes: 0,
             screens: Screens::default(),
             is_shown: false,
@@ -369,21 +376,27 @@ impl Running {
     /// Moves output to where it belongs. Ready with what is certainly there: bytes that a writer
     /// has only taken would be lost with this program, and nobody would send them again.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(Stream, usize), EndError>> {
-        let sinks = [&mut self.ends.stdout, &mut self.ends.stderr];
-        let outputs = self.outputs.iter_mut().zip(&mut self.unflushed_bytes).zip(sinks);
+        let mut sinks = [&mut self.ends.stdout, &mut self.ends.stderr];
+        let outputs = self.outputs.iter_mut().zip(&mut self.unflushed_bytes).zip(&mut sinks);
         for (((queue, unflushed), sink), (stream, name)) in outputs.zip(OUTPUTS) {
-            let failed = |error| EndError::Write(name, error);
             while let Poll::Ready(written) = queue.poll_into(cx, sink) {
-                let written = written.map_err(failed)?;
+                let written = written.map_err(|error| EndError::Write(name, error))?;
                 *unflushed += written;
                 if stream == Stream::Stdout {
                     self.uncounted_bytes += written - self.screens.wrote(written);
                 }
             }
+        }
+        if !self.is_flushed_now(cx) {
+            return Poll::Pending;
+        }
+        let sinks = [&mut self.ends.stdout, &mut self.ends.stderr];
+        let outputs = self.unflushed_bytes.iter_mut().zip(sinks);
+        for ((unflushed, sink), (stream, name)) in outputs.zip(OUTPUTS) {
             if *unflushed > 0
                 && let Poll::Ready(flushed) = Pin::new(sink).poll_flush(cx)
             {
-                flushed.map_err(failed)?;
+                flushed.map_err(|error| EndError::Write(name, error))?;
                 let mut taken = std::mem::take(unflushed);
                 if stream == Stream::Stdout {
                     taken -= std::mem::take(&mut self.uncounted_bytes);
@@ -392,6 +405,18 @@ impl Running {
             }
         }
         Poll::Pending
+    }
+
+    /// Whether it is to be asked if what was written is where it belongs.
+    fn is_flushed_now(&mut self, cx: &mut Context<'_>) -> bool {
+        let bytes: usize = self.unflushed_bytes.iter().sum();
+        if bytes == 0 || bytes >= FLUSH_BYTES || self.tty {
+            self.flush = None;
+            return bytes > 0;
+        }
+        let flush = self.flush.get_or_insert_with(|| Box::pin(sleep(FLUSH_WITHIN)));
+        // Once it is time, it is until all is there.
+        flush.is_elapsed() || flush.as_mut().poll(cx).is_ready()
     }
 
     /// Whether nothing is read that is typed. It may be a terminal's answer to what it has just
