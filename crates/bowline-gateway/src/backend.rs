@@ -26,6 +26,8 @@ pub struct Target<'a> {
     pub pod: &'a str,
     /// The name of the container: empty for the only one, `None` where the whole pod is meant.
     pub container: Option<&'a str>,
+    /// The method of the request, by which an API server tells the verb.
+    pub method: &'a Method,
     /// The query of the request, as it came.
     pub query: &'a str,
     /// The headers of the request, without those that say who asks.

@@ -52,6 +52,7 @@ pub(crate) async fn port_forward(
         namespace: &record.namespace,
         pod: &record.pod,
         container: None,
+        method: request.method(),
         query: query(&request),
         headers: request.headers(),
     };

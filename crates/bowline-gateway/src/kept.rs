@@ -42,6 +42,7 @@ pub(crate) async fn kept(
         namespace: &record.namespace,
         pod: &record.pod,
         container: Some(&*options.container),
+        method: request.method(),
         query: query(&request),
         headers: request.headers(),
     };

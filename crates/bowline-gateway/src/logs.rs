@@ -3,7 +3,7 @@
 
 use bowline_io::record::Pending;
 use bowline_io::serve::Reply;
-use http::{HeaderMap, HeaderValue, Response, header};
+use http::{HeaderMap, HeaderValue, Method, Response, header};
 
 use crate::backend::Target;
 use crate::components::Caller;
@@ -27,7 +27,8 @@ pub(crate) async fn answer(
     let options = LogOptions::parse(query);
     let (namespace, pod) = (&*session.record.namespace, &*session.record.pod);
     let container = Some(&*options.container);
-    let target = Target { namespace, pod, container, query, headers };
+    let method = &Method::GET;
+    let target = Target { namespace, pod, container, method, query, headers };
     let destination = gateway.components.backend.find(caller, target).await?;
     let place = sessions.long_answer().map_err(Refusal::too_many_requests)?;
     let body = destination.log(&options).await?;

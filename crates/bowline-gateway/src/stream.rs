@@ -36,9 +36,9 @@ pub(crate) async fn remote_command(
     let options = ExecOptions::parse(verb, query(&request))?;
     let record = &mut session.record;
     let (namespace, pod) = (&*record.namespace, &*record.pod);
-    let (query, headers) = (query(&request), request.headers());
+    let (method, query, headers) = (request.method(), query(&request), request.headers());
     let container = Some(&*options.container);
-    let target = Target { namespace, pod, container, query, headers };
+    let target = Target { namespace, pod, container, method, query, headers };
     let destination = gateway.components.backend.find(caller, target).await?;
     let v5 = gateway.gates.is_on(Gate::TranslateStreamCloseWebsocketRequests);
     let taken = Accepts { websocket_v5: v5 };

@@ -21,7 +21,7 @@ use bowline_io::tls::Identity;
 use serde_json::json;
 
 use self::grants::{Grant, account, grants, kubeconfig};
-use self::suites::{Request, Suite, constrained, legacy, of_a_namespace};
+use self::suites::{Request, Suite, constrained, legacy, of_a_namespace, streams};
 use crate::chart::{apply, judged, rendered, with_namespace};
 use crate::parts::{bowline, part};
 use crate::who::{Answer, ask_as};
@@ -29,8 +29,8 @@ use crate::who::{Answer, ask_as};
 /// The account that has all of a role.
 const WHOLE: &str = "whole";
 
-/// Users of the gateway's own authority, all in the group `dev`. What they may, the cluster says.
-const USERS: [&str; 2] = ["jane", "boss"];
+/// Users of the gateway's own authority, with their groups. What they may, the cluster says.
+const USERS: [(&str, &str); 3] = [("jane", "dev"), ("boss", "dev"), ("maker", "makers")];
 const RIGHTS: &str = "apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole
 metadata: {name: chart-users}
@@ -60,6 +60,18 @@ kind: ClusterRoleBinding
 metadata: {name: chart-boss}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: chart-boss}
 subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: boss}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: chart-maker}
+rules:
+- {apiGroups: [''], resources: [pods/exec, pods/attach, pods/portforward], verbs: [create]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: chart-maker}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: chart-maker}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: maker}]
 ";
 
 /// A gateway in front of the cluster, under the name of each account.
@@ -87,8 +99,8 @@ fn write_certificates(place: &Path) -> Vec<(&'static str, Identity)> {
         std::fs::write(place.join(format!("{name}.key")), &pair.key).unwrap();
     };
     write("gw", &authority.server().unwrap());
-    let user = |name: &'static str| {
-        let pair = authority.client_named(name, Some("dev")).unwrap();
+    let user = |(name, group): (&'static str, &str)| {
+        let pair = authority.client_named(name, Some(group)).unwrap();
         write(name, &pair);
         let Pair { certificate, key } = pair;
         (name, Identity { certificate: certificate.into_bytes(), key: key.into_bytes() })
@@ -168,6 +180,14 @@ fn each_right_of_constrained_impersonation_is_needed_and_together_they_suffice()
     apply(&cluster, RIGHTS);
     let (gateway, place) = try_all(&cluster, &constrained());
     kubectl_gets_through(&cluster, &gateway.address(), place.path());
+    gateway.stop();
+}
+
+#[test]
+fn each_right_for_streams_of_any_kind_is_needed_and_together_they_suffice() {
+    let cluster = with_namespace();
+    apply(&cluster, RIGHTS);
+    let (gateway, _place) = try_all(&cluster, &streams());
     gateway.stop();
 }
 

@@ -156,7 +156,7 @@ fn who_may_get_and_not_create_begins_nothing() {
         let bearer = format!("Authorization: Bearer {}\r\n{lines}", front.token);
         assert_eq!(ask(&front.gateway.address(), method, exec, &bearer).code, "101", "{lines}");
     }
-    as_before_1_35(&cluster);
+    as_before_1_35(&cluster, &["auto", "websocket", "spdy"]);
     let log = front.gateway.log();
     for secret in ["viewer-token", &front.token] {
         assert!(!log.contains(secret), "a token is in the log");
@@ -197,20 +197,46 @@ fn base64url(bytes: &[u8]) -> String {
     text
 }
 
-/// With the gate off, WebSocket needs `get` alone, and a POST still needs `create`, whatever the
-/// far side speaks.
-fn as_before_1_35(cluster: &Cluster) {
-    for far in ["auto", "websocket", "spdy"] {
+/// With the gate off, a GET needs `get` alone, and a POST still needs `create`, whatever the far
+/// side speaks: as at an API server without the gate.
+pub fn as_before_1_35(cluster: &Cluster, far_sides: &[&str]) {
+    let all = transports();
+    let asked = |address: &str, target: &str, (method, lines): &(&str, String)| {
+        let bearer = format!("Authorization: Bearer viewer-token\r\n{lines}");
+        ask(address, method, &format!("{POD}/{target}"), &bearer)
+    };
+    let exec = "exec?command=true&stdout=true&container=box";
+    let (v5, v4, tunnel, post, spdy) = (&all[0], &all[1], &all[6], &all[8], &all[10]);
+    let forward = ("GET", spdy.1.replace("v4.channel", "portforward"));
+    let of_any_age = [
+        (exec, post, "403"),
+        (exec, spdy, "101"),
+        (exec, v4, "101"),
+        ("attach?stdout=true", post, "403"),
+        ("attach?stdout=true", v4, "101"),
+        ("portforward", post, "403"),
+        ("portforward", &forward, "101"),
+        ("portforward?ports=80", v4, "101"),
+    ];
+    // Those that an old API server has not.
+    let new =
+        [(exec, v5, "101"), ("attach?stdout=true", v5, "101"), ("portforward", tunnel, "101")];
+    for (target, transport, expected) in of_any_age {
+        let theirs = asked(&cluster.address(), target, transport);
+        assert_eq!(theirs.code, expected, "{target} without a gateway: {transport:?}: {theirs:?}");
+    }
+    for far in far_sides {
         let front = Front::of(cluster, &[GATE_OFF, "--upstream-protocol", far]);
-        let exec = format!("{POD}/exec?command=true&stdout=true&container=box");
-        let code = |(method, lines): &(&str, String)| {
-            let bearer = format!("Authorization: Bearer viewer-token\r\n{lines}");
-            ask(&front.gateway.address(), method, &exec, &bearer).code
-        };
-        let all = transports();
-        assert_eq!(code(&all[8]), "403", "POST with SPDY, far side {far}");
-        if far != "spdy" {
-            assert_eq!(code(&all[0]), "101", "GET with WebSocket, far side {far}");
+        let address = front.gateway.address();
+        for (target, transport, expected) in of_any_age.iter().chain(&new) {
+            let ours = asked(&address, target, transport);
+            assert_eq!(ours.code, *expected, "{target}, far side {far}: {transport:?}: {ours:?}");
+        }
+        let config = kubeconfig(cluster, "viewer-through", &address, "viewer-token");
+        for client in [kubectl("1.37", &config, &["box"]), ours(&config, &["box"])] {
+            let left = client.run(&["-i"], &["cat"], Input::Bytes(b"magic"));
+            let (code, said) = (left.status.code(), &*left.stdout);
+            assert_eq!((code, said), (Some(0), &b"magic"[..]), "far side {far}: {left:?}");
         }
     }
 }

@@ -108,7 +108,7 @@ impl Callers for Passed {
     }
 
     /// API servers before 1.35, and those with the gate off, let a stream over WebSocket pass by
-    /// its verb `get`; one over SPDY may be asked for by POST here, whatever the client asked by.
+    /// its verb `get`; one that a client asks for by POST may be asked for over WebSocket here.
     fn demand_create<'a>(
         &'a self,
         caller: &'a Caller,

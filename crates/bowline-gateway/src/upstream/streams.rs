@@ -35,7 +35,7 @@ impl Backend for Arc<ApiServer> {
         target: Target<'a>,
     ) -> Answer<'a, Box<dyn Destination>> {
         let name = |text| utf8_percent_encode(text, UNESCAPED);
-        let Target { namespace, pod, container, query, headers } = target;
+        let Target { namespace, pod, container, method, query, headers } = target;
         let pod_path =
             format!("{}/api/v1/namespaces/{}/pods/{}", self.prefix, name(namespace), name(pod));
         let mut client_headers = HeaderMap::new();
@@ -45,6 +45,7 @@ impl Backend for Arc<ApiServer> {
             onward: caller.onward.clone(),
             pod_path,
             container: container.unwrap_or_default().to_owned(),
+            method: method.clone(),
             query: query.to_owned(),
             client_headers,
         };
@@ -58,6 +59,8 @@ struct PodBehind {
     onward: Onward,
     pod_path: String,
     container: String,
+    /// The client's. SPDY is asked for by it too, so that the API server judges the client's verb.
+    method: Method,
     query: String,
     client_headers: HeaderMap,
 }
@@ -116,7 +119,11 @@ impl PodBehind {
         subresource: &str,
         offer: &Offer,
     ) -> Result<(FarLeg, &'static Protocol), Refusal> {
-        let far = self.ask(&self.path(subresource), offer.method(), &offer.headers()).await?;
+        let method = match offer.carrier {
+            Carrier::WebSocket => offer.method(),
+            Carrier::Spdy => self.method.as_str(),
+        };
+        let far = self.ask(&self.path(subresource), method, &offer.headers()).await?;
         let said = lines(&far.headers);
         let protocol = offer.check(StatusCode::SWITCHING_PROTOCOLS.as_u16(), Lines(&said));
         let protocol = protocol.map_err(|error| refusal(UpstreamError::NotUpgraded(error)))?;

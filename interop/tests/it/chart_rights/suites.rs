@@ -122,6 +122,50 @@ pub fn constrained() -> Suite {
     }
 }
 
+/// The streams, with whatever is found to work behind.
+pub fn streams() -> Suite {
+    let user = |group: &'static str| {
+        [
+            "impersonate:user-info users.authentication.k8s.io",
+            "impersonate:user-info groups.authentication.k8s.io system:authenticated",
+            group,
+            "impersonate-on:user-info:create selfsubjectaccessreviews.authorization.k8s.io",
+        ]
+    };
+    let jane = &user("impersonate:user-info groups.authentication.k8s.io dev")[..];
+    // Who may not `get` a stream gets none over WebSocket.
+    let maker = &user("impersonate:user-info groups.authentication.k8s.io makers")[..];
+    let mut requests = Vec::new();
+    for (target, get, create) in [
+        (
+            "exec?command=true&stdout=true",
+            "impersonate-on:user-info:get pods/exec",
+            "impersonate-on:user-info:create pods/exec",
+        ),
+        (
+            "attach?stdout=true",
+            "impersonate-on:user-info:get pods/attach",
+            "impersonate-on:user-info:create pods/attach",
+        ),
+        (
+            "portforward?ports=80",
+            "impersonate-on:user-info:get pods/portforward",
+            "impersonate-on:user-info:create pods/portforward",
+        ),
+    ] {
+        let got = request("jane", format!("GET {POD}/{target}"), &[jane, &[get]]);
+        let created = request("maker", format!("POST {POD}/{target}"), &[maker, &[create]]);
+        requests.extend([got.with(WEBSOCKET), created.with(SPDY)]);
+    }
+    Suite {
+        name: "streams",
+        values: "{clientIdentity: impersonate, clientCA: {configMap: users},
+            impersonation: {groups: [dev, makers], allow: [], allowPaths: []}}",
+        flags: &["--upstream-protocol=auto"],
+        requests,
+    }
+}
+
 /// One user, in one namespace, with SPDY behind.
 pub fn of_a_namespace() -> Suite {
     let jane = &[
@@ -131,21 +175,18 @@ pub fn of_a_namespace() -> Suite {
     ][..];
     let review = "impersonate-on:user-info:create selfsubjectaccessreviews.authorization.k8s.io";
     let mut requests = Vec::new();
-    for (target, on) in [
-        ("exec?command=true&stdout=true", "impersonate-on:user-info:create pods/exec"),
-        ("attach?stdout=true", "impersonate-on:user-info:create pods/attach"),
-        ("portforward", "impersonate-on:user-info:create pods/portforward"),
+    for (what, lines, on) in [
+        ("POST exec?command=true&stdout=true", SPDY, "impersonate-on:user-info:create pods/exec"),
+        ("GET exec?command=true&stdout=true", WEBSOCKET, "impersonate-on:user-info:get pods/exec"),
+        ("POST attach?stdout=true", SPDY, "impersonate-on:user-info:create pods/attach"),
+        ("GET attach?stdout=true", WEBSOCKET, "impersonate-on:user-info:get pods/attach"),
+        ("POST portforward", SPDY, "impersonate-on:user-info:create pods/portforward"),
+        // Channels with numbers pass as they are.
+        ("GET portforward?ports=80", WEBSOCKET, "impersonate-on:user-info:get pods/portforward"),
     ] {
-        let stream = request("jane", format!("POST {POD}/{target}"), &[jane, &[on, review]]);
-        requests.push(stream.with(SPDY));
+        let what = what.replacen(' ', &format!(" {POD}/"), 1);
+        requests.push(request("jane", what, &[jane, &[on, review]]).with(lines));
     }
-    let exec = format!("GET {POD}/exec?command=true&stdout=true");
-    let on = ["impersonate-on:user-info:create pods/exec", review];
-    requests.push(request("jane", exec, &[jane, &on]).with(WEBSOCKET));
-    // Channels with numbers pass as they are.
-    let forward = format!("GET {POD}/portforward?ports=80");
-    let on = ["impersonate-on:user-info:get pods/portforward", review];
-    requests.push(request("jane", forward, &[jane, &on]).with(WEBSOCKET));
     Suite {
         name: "of-a-namespace",
         values: "{clientIdentity: impersonate, clientCA: {configMap: users},
