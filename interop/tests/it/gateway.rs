@@ -6,27 +6,32 @@ use std::process::Command;
 use std::time::Instant;
 
 use bowline_interop::attach::{talks, types};
-use bowline_interop::client::{Client, Input};
+use bowline_interop::client::{Client, Input, noise_digest};
 use bowline_interop::cluster::{Cluster, OLD_KUBERNETES, OLD_RUNTIME, PODS};
 use bowline_interop::copy::there_and_back;
 use bowline_interop::list::Amounts;
 use bowline_interop::server::Server;
 use bowline_interop::{forward, list};
+use h2::RecvStream;
+use http::Response;
 
 use crate::attach;
-use crate::extended_connect::{self, Outcome};
+use crate::extended_connect::{self, BINARY, Browser, Outcome, Socket, TEXT};
 use crate::forward::{CONTAINERD as FORWARD_OF_CONTAINERD, OLD_CONTAINERD, host_pod};
+use crate::gateway_identity::as_before_1_35;
+use crate::gateway_nodes::reaches_kubelets;
+use crate::gateway_plain;
 use crate::libraries::{Program, forwards, kube_rs_forwards_to, kube_rs_runs};
 use crate::libraries_attach::attach_and_copy;
 use crate::parts::{KUBECTLS, bowline, kubectl, ours};
 use crate::real::CONTAINERD;
 
 /// How much is transferred: that the relay keeps all of it is shown elsewhere, with more.
-const AMOUNTS: Amounts =
+pub const AMOUNTS: Amounts =
     Amounts { times: 1, both_ways: 3_000_000, one_way: 20_000_000, truncations: 5 };
-const FORWARDED: forward::Amounts =
+pub const FORWARDED: forward::Amounts =
     forward::Amounts { parallel: 50, sequential: 100, bulk: 8 << 20 };
-const WRITTEN_BYTES: usize = 3_000_000;
+pub const WRITTEN_BYTES: usize = 3_000_000;
 
 /// Somebody who may do everything.
 const TESTER: &str = r"apiVersion: v1
@@ -72,10 +77,15 @@ pub fn gateway(cluster: &Cluster, flags: &[&str]) -> Server {
 
 /// The token of somebody who may do everything.
 pub fn token(cluster: &Cluster) -> String {
+    token_of(cluster, "tester")
+}
+
+/// The same of somebody of this name.
+pub fn token_of(cluster: &Cluster, name: &str) -> String {
     let file = cluster.path("tester.yaml");
-    fs::write(&file, TESTER).unwrap();
+    fs::write(&file, TESTER.replace("tester", name)).unwrap();
     cluster.kubectl(&["apply", "-f", file.to_str().unwrap()]);
-    cluster.kubectl(&["create", "token", "tester", "--duration=2h"]).trim().to_owned()
+    cluster.kubectl(&["create", "token", name, "--duration=2h"]).trim().to_owned()
 }
 
 /// A kubeconfig for this address, and perhaps a path, with that token.
@@ -90,6 +100,16 @@ pub fn kubeconfig(cluster: &Cluster, name: &str, address: &str, token: &str) -> 
     let path = cluster.path(&format!("{name}.kubeconfig"));
     fs::write(&path, text).unwrap();
     path.to_str().unwrap().to_owned()
+}
+
+/// The same for a server of this machine's that adds the user.
+pub fn kubeconfig_without_tls(cluster: &Cluster, name: &str, address: &str) -> String {
+    let config = kubeconfig(cluster, name, address, "");
+    let text = fs::read_to_string(&config).unwrap();
+    let authority = format!(", certificate-authority: \"{}\"", cluster.text("pki/ca.crt"));
+    let text = text.replace("https://", "http://").replace(&authority, "");
+    fs::write(&config, text).unwrap();
+    config
 }
 
 /// Each client, for a pod; for one with GNU's tools, which differs in these alone, one of each
@@ -171,16 +191,65 @@ fn every_library_streams_through_it_into_a_cluster_of_today() {
 #[test]
 fn a_browser_over_http2_streams_through_it() {
     let cluster = Cluster::shared();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let asked = |front: &Front| {
-        let (address, token) = (front.gateway.address(), &front.token);
-        runtime.block_on(extended_connect::cat(&address, token, "magic"))
+    host_pod(&cluster);
+    let [talker, ..] = attach::run(&cluster, PODS[0], "-box-http2").names();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let without = Front::of(&cluster, &[]);
+    let address = without.gateway.address();
+    let asked = extended_connect::cat(&address, &without.token, "magic");
+    assert_eq!(runtime.block_on(asked), Outcome::NotOffered);
+
+    let front = Front::of(&cluster, &["--http2-websockets"]);
+    let address = front.gateway.address();
+    let browser = runtime.block_on(Browser::at(&address, &front.token)).unwrap();
+    runtime.block_on(every_protocol(&browser));
+    // Clients that know no HTTP/2 here show the rest, all of them in the same connection.
+    let address = runtime.block_on(browser.serves());
+    let config = kubeconfig_without_tls(&cluster, "over-http2", &address);
+    for client in [kubectl("1.37", &config, &["box"]), ours(&config, &["box"])] {
+        let script = ["sh", "-c", "sha256sum; exit 7"];
+        let left = client.run(&["-i"], &script, Input::Noise(AMOUNTS.both_ways));
+        let digest = format!("{}  -\n", noise_digest(AMOUNTS.both_ways));
+        let found = (left.status.code(), String::from_utf8_lossy(&left.stdout).into_owned());
+        assert_eq!(found, (Some(7), digest), "{}: {}", client.name, left.stderr);
+    }
+    talks(&ours(&config, &[&talker]).named("over HTTP/2"), WRITTEN_BYTES);
+    let client = kubectl("1.37", &config, &["host"]).forwarding().named("over HTTP/2");
+    // kubectl ends with any word on an error stream, and containerd has one for each reset.
+    let except = [FORWARD_OF_CONTAINERD, &[forward::Point::Reset]].concat();
+    forward::check(&client, &FORWARDED, &except);
+}
+
+/// Every protocol of a command in one connection, at the same time, and refusals among them.
+async fn every_protocol(browser: &Browser) {
+    let pod = "/api/v1/namespaces/default/pods/box";
+    let exec = format!("{pod}/exec?command=head&command=-c5&stdin=true&stdout=true");
+    let mut sockets = Vec::new();
+    for protocol in ["v5.channel.k8s.io", "v4.channel.k8s.io", "v4.base64.channel.k8s.io"] {
+        sockets.push((protocol, browser.opens(&exec, protocol).await.unwrap()));
+    }
+    let refused = |asked: Result<Socket, Option<Response<RecvStream>>>| {
+        asked.err().flatten().map(|said| said.status().as_u16())
     };
-    let outcome = asked(&Front::of(&cluster, &["--http2-websockets"]));
-    let Outcome::Ended(output, status) = &outcome else { panic!("{outcome:?}") };
-    assert_eq!(output, "magic");
-    assert!(status.contains("\"Success\""), "{status}");
-    assert_eq!(asked(&Front::of(&cluster, &[])), Outcome::NotOffered);
+    let nobody = exec.replace("/box/", "/nobody/");
+    let v5 = "v5.channel.k8s.io";
+    assert_eq!(refused(browser.opens(&nobody, v5).await), Some(404));
+    for (token, code) in [("viewer-token", 403), ("wrong", 401)] {
+        let other = browser.with_token(token);
+        assert_eq!(refused(other.opens(&exec, v5).await), Some(code), "{token}");
+    }
+    for (protocol, socket) in &mut sockets {
+        // As some libraries write it: with line breaks.
+        match protocol.contains("base64") {
+            true => socket.sends(TEXT, b"0bWFn\r\naWM=\n"),
+            false => socket.sends(BINARY, b"\0magic"),
+        }
+    }
+    for (protocol, socket) in &mut sockets {
+        let (output, status) = socket.rest().await;
+        assert_eq!(output, "magic", "{protocol}");
+        assert!(status.contains("\"Success\""), "{protocol}: {status}");
+    }
 }
 
 #[test]
@@ -190,6 +259,9 @@ fn every_client_streams_through_it_into_a_cluster_of_2020() {
     everything(&cluster, &front.through, OLD_CONTAINERD);
     libraries(&cluster, &front.through);
     two_clusters(&cluster, &front);
+    reaches_kubelets(&cluster, &["1.20"], OLD_CONTAINERD);
+    gateway_plain::everything(&cluster, &front);
+    as_before_1_35(&cluster, &["auto", "spdy"]);
 }
 
 /// Both behind one gateway, at paths and at names.

@@ -7,14 +7,15 @@ use std::sync::Arc;
 use std::thread;
 
 use bowline_interop::attach::{Attached, two};
-use bowline_interop::client::{Input, noise};
+use bowline_interop::client::{Input, PATIENCE, noise};
 use bowline_interop::cluster::Cluster;
+use bowline_interop::server::until;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use crate::attach;
-use crate::gateway::{Front, kubeconfig};
+use crate::gateway::{Front, kubeconfig_without_tls};
 use crate::parts::{KUBECTLS, kubectl, ours, part};
 
 /// Nearly as much as an object may have.
@@ -37,10 +38,22 @@ fn same(front: &Front, age: &str, words: &[&str]) -> Output {
     through
 }
 
+/// All of it in front of another cluster, which is the test's own.
+pub fn everything(cluster: &Cluster, front: &Front) {
+    requests(front);
+    megabyte(cluster, front);
+    watches(cluster, front);
+    logs(cluster, front);
+    kubectls_proxy(cluster, front);
+    aggregated(cluster, front);
+}
+
 #[test]
 fn plain_requests_show_the_same_through_it() {
-    let cluster = Cluster::shared();
-    let front = Front::of(&cluster, &[]);
+    requests(&Front::of(&Cluster::shared(), &[]));
+}
+
+fn requests(front: &Front) {
     for age in KUBECTLS {
         for words in [
             &["get", "pod", "box", "-o", "yaml"][..],
@@ -61,17 +74,20 @@ fn plain_requests_show_the_same_through_it() {
             &["delete", "pod", "nothing"],
             &["get", "pods", "--token", "wrong"],
         ] {
-            same(&front, age, words);
+            same(front, age, words);
         }
     }
-    same(&front, "1.37", &["auth", "whoami", "-o", "yaml"]);
-    same(&front, "1.37", &["get", "--raw", "/openapi/v3"]);
+    same(front, "1.37", &["auth", "whoami", "-o", "yaml"]);
+    same(front, "1.37", &["get", "--raw", "/openapi/v3"]);
 }
 
 #[test]
 fn an_object_of_a_megabyte_passes_both_ways() {
     let cluster = Cluster::shared();
-    let front = Front::of(&cluster, &[]);
+    megabyte(&cluster, &Front::of(&cluster, &[]));
+}
+
+fn megabyte(cluster: &Cluster, front: &Front) {
     let mut blob = String::new();
     let _ = noise::<()>(BIG_BYTES / 2, |piece| {
         blob.extend(piece.iter().map(|byte| format!("{byte:02x}")));
@@ -87,9 +103,9 @@ fn an_object_of_a_megabyte_passes_both_ways() {
         let apply = run(age, &front.through, &["apply", "--server-side", "-f", file]);
         assert!(apply.status.success(), "{age}: {apply:?}");
         let get = ["get", "configmap", "big", "-o", "jsonpath={.data.blob}"];
-        let got = same(&front, age, &get);
+        let got = same(front, age, &get);
         assert!(got.stdout == blob.as_bytes(), "{age}: {} bytes", got.stdout.len());
-        same(&front, age, &["delete", "configmap", "big", "--dry-run=server"]);
+        same(front, age, &["delete", "configmap", "big", "--dry-run=server"]);
     }
     cluster.kubectl(&["delete", "configmap", "big"]);
 }
@@ -123,11 +139,14 @@ impl Drop for Lines {
     }
 }
 
-/// Each event comes before there is another.
 #[test]
 fn watches_show_each_event_at_once() {
     let cluster = Cluster::shared();
-    let front = Front::of(&cluster, &[]);
+    watches(&cluster, &Front::of(&cluster, &[]));
+}
+
+/// Each event comes before there is another.
+fn watches(cluster: &Cluster, front: &Front) {
     cluster.kubectl(&["create", "configmap", "watched", "--from-literal=n=0"]);
     let columns = "jsonpath={.metadata.name} {.data.n}{\"\\n\"}";
     let watch = ["get", "configmap", "watched", "-w", "-o", columns];
@@ -150,12 +169,15 @@ fn watches_show_each_event_at_once() {
     }
 }
 
-/// Each line of a log comes while there is no other.
 #[test]
 fn logs_are_followed_line_by_line() {
     let cluster = Cluster::shared();
-    let front = Front::of(&cluster, &[]);
-    let [talker, ..] = attach::run(&cluster, "box", "-box-logs").names();
+    logs(&cluster, &Front::of(&cluster, &[]));
+}
+
+/// Each line of a log comes while there is no other.
+fn logs(cluster: &Cluster, front: &Front) {
+    let [talker, ..] = attach::run(cluster, "box", "-box-logs").names();
     let (mut typist, watcher) = two(&ours(&cluster.admin(), &[&talker]));
     for age in KUBECTLS {
         let mut client = kubectl(age, &front.through, &[&talker]);
@@ -171,11 +193,14 @@ fn logs_are_followed_line_by_line() {
     }
 }
 
-/// kubectl's own proxy in front of ours, for plain requests and for streams.
 #[test]
 fn kubectls_proxy_works_in_front_of_it() {
     let cluster = Cluster::shared();
-    let front = Front::of(&cluster, &[]);
+    kubectls_proxy(&cluster, &Front::of(&cluster, &[]));
+}
+
+/// kubectl's own proxy in front of ours, for plain requests and for streams.
+fn kubectls_proxy(cluster: &Cluster, front: &Front) {
     for age in [KUBECTLS[0], KUBECTLS[3]] {
         let words = ["proxy", "--port=0", "--disable-filter=true"];
         let mut proxy = Lines::of(age, &front.through, &words);
@@ -188,11 +213,7 @@ fn kubectls_proxy_works_in_front_of_it() {
         curl.arg(format!("http://{address}{path}"));
         let direct = run("1.37", &front.direct, &["get", "--raw", path]);
         assert_eq!(curl.output().unwrap().stdout, direct.stdout, "kubectl {age} proxy");
-        let config = kubeconfig(&cluster, "proxied", &address, "");
-        let text = std::fs::read_to_string(&config).unwrap();
-        let authority = format!(", certificate-authority: \"{}\"", cluster.text("pki/ca.crt"));
-        let text = text.replace("https://", "http://").replace(&authority, "");
-        std::fs::write(&config, text).unwrap();
+        let config = kubeconfig_without_tls(cluster, "proxied", &address);
         for client in [kubectl(age, &config, &["box"]), ours(&config, &["box"])] {
             let left = client.run(&["-i"], &["cat"], Input::Bytes(b"magic"));
             assert_eq!((left.status.code(), &*left.stdout), (Some(0), &b"magic"[..]), "{left:?}");
@@ -218,23 +239,30 @@ spec:
   service: {name: metrics, namespace: default, port: PORT}
 ";
 
-/// `kubectl top`, whose answers come from a server behind the API server.
 #[test]
 fn an_aggregated_server_is_reached_through_it() {
     // Of its own: as long as an aggregated server is gone, every client of the cluster is told so.
     let cluster = Cluster::up(&[("NO_KUBELET", "1")]);
-    let front = Front::of(&cluster, &[]);
-    let port = metrics(&cluster);
+    aggregated(&cluster, &Front::of(&cluster, &[]));
+}
+
+/// `kubectl top`, whose answers come from a server behind the API server.
+fn aggregated(cluster: &Cluster, front: &Front) {
+    let port = metrics(cluster);
     let file = cluster.path("metrics.yaml");
     std::fs::write(&file, SERVICE.replace("PORT", &port.to_string())).unwrap();
     cluster.kubectl(&["apply", "-f", file.to_str().unwrap()]);
     let available = ["wait", "--for=condition=Available", "apiservice/v1beta1.metrics.k8s.io"];
     cluster.kubectl(&available);
+    // An old API server passes requests on a moment later.
+    until("requests are passed on", PATIENCE, || {
+        run("1.37", &front.direct, &["get", "--raw", METRICS]).status.success()
+    });
     for age in KUBECTLS {
-        let top = same(&front, age, &["top", "pods"]);
+        let top = same(front, age, &["top", "pods"]);
         let text = String::from_utf8_lossy(&top.stdout);
         assert!(text.contains("measured") && text.contains("7m"), "{top:?}");
-        same(&front, age, &["get", "--raw", METRICS]);
+        same(front, age, &["get", "--raw", METRICS]);
     }
 }
 
