@@ -134,3 +134,75 @@ pub fn read(values: &Values) -> Result<Sessions, BadFlag> {
         drain: Drain { delay: duration(&DRAIN_DELAY)?, patience: duration(&DRAIN)? },
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use super::*;
+    use crate::args::{gateway, pflag};
+
+    fn asked(words: &str) -> Result<Sessions, String> {
+        let words: Vec<OsString> = words.split_whitespace().map(OsString::from).collect();
+        let values = pflag::read(&gateway::COMMAND, &words).unwrap();
+        read(&values).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn nothing_is_limited_that_is_not_said() {
+        let usual = asked("").unwrap();
+        assert_eq!(usual.living.bounds, Bounds::default());
+        assert_eq!(usual.living.ping_every, Some(Duration::from_secs(30)));
+        assert!(usual.caps().is_none());
+        let zero = "--ping-interval=0 --idle-timeout=0s --silence-timeout=0 --max-session-age=0h \
+                    --max-bytes-per-second=0 --max-sessions-per-user=0 \
+                    --max-sessions-per-namespace=0 --max-sessions-per-pod=0 --drain-delay=0 \
+                    --drain=0";
+        let none = Living { ping_every: None, ..usual.living };
+        assert_eq!(asked(zero), Ok(Sessions { living: none, ..usual }));
+    }
+
+    #[test]
+    fn each_flag_sets_its_own_limit() {
+        let seconds = |count| Some(Duration::from_secs(count));
+        let all = "--ping-interval=1s --idle-timeout=2s --silence-timeout=3s --max-session-age=4s \
+                   --max-bytes-per-second=5 --max-sessions-per-user=6 \
+                   --max-sessions-per-namespace=7 --max-sessions-per-pod=8 --drain-delay=9s \
+                   --drain=10s";
+        let expected = Sessions {
+            living: Living {
+                bounds: Bounds {
+                    idle: seconds(2),
+                    silence: seconds(3),
+                    age: seconds(4),
+                    bytes_per_second: NonZeroU64::new(5),
+                },
+                ping_every: seconds(1),
+            },
+            per_user: Some(6),
+            per_namespace: Some(7),
+            per_pod: Some(8),
+            drain: Drain { delay: Duration::from_secs(9), patience: Duration::from_secs(10) },
+        };
+        assert_eq!(asked(all), Ok(expected));
+        let caps = expected.caps().unwrap();
+        let numbers = [caps.per_user, caps.per_namespace, caps.per_pod];
+        assert_eq!(numbers, [Some(6), Some(7), Some(8)]);
+        for alone in ["user", "namespace", "pod"] {
+            let words = format!("--max-sessions-per-{alone}=1");
+            assert!(asked(&words).unwrap().caps().is_some(), "{alone}");
+        }
+    }
+
+    #[test]
+    fn what_is_below_zero_is_refused() {
+        for flag in [PING, IDLE, SILENCE, AGE, DRAIN_DELAY, DRAIN] {
+            let words = format!("--{}=-1s", flag.long);
+            assert!(asked(&words).unwrap_err().contains(flag.long), "{words}");
+        }
+        for flag in [RATE, PER_USER, PER_NAMESPACE, PER_POD] {
+            let words = format!("--{}=-1", flag.long);
+            assert!(asked(&words).unwrap_err().contains(flag.long), "{words}");
+        }
+    }
+}
