@@ -29,6 +29,8 @@ const OBJECTS: usize = 8;
 const PATH: &str = "/api/v1/namespaces/default/configmaps";
 /// How many watches an API server says that it has ended, since their clients did not keep up.
 const ENDED: &str = "apiserver_terminated_watchers_total{";
+/// Those that are followed here, as one label of the line.
+const OF_OBJECTS: &str = "resource=\"configmaps\"";
 /// Nothing is silent for as long while there are changes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -103,7 +105,7 @@ pub async fn run(place: &Place, row: &mut Row) -> Result<()> {
     }
     row.note(format!("{} events through the gateway", count * WATCHES));
     let metrics = ask(&straight, Method::GET, "/metrics", "text/plain", String::new()).await?;
-    row.note(again.told(&metrics));
+    again.judge(row, &metrics);
     drop(shared);
     front.finish(row).await
 }
@@ -117,21 +119,21 @@ impl Again {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(seen);
     }
 
-    /// That in words, next to what the API server counts.
-    fn told(&self, metrics: &[u8]) -> String {
+    /// Says how many there were, and that the API server has ended as many: the gateway ends none.
+    fn judge(&self, row: &mut Row, metrics: &[u8]) {
         let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let metrics = String::from_utf8_lossy(metrics);
-        let ended = metrics.lines().filter(|line| line.starts_with(ENDED));
+        let is_counted = |line: &&str| line.starts_with(ENDED) && line.contains(OF_OBJECTS);
+        let ended = metrics.lines().filter(is_counted);
         let ended = ended.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        // Alone, the sum of none is -0.
+        let ended = 0.0 + ended.sum::<f64>();
         let least = seen.iter().min().copied().unwrap_or_default();
         let most = seen.iter().max().copied().unwrap_or_default();
-        format!(
-            "{} watches begun again, after {least} to {most} events; the API server says that it \
-             has ended {} that did not keep up",
-            seen.len(),
-            // Alone, the sum of none is -0.
-            0.0 + ended.sum::<f64>()
-        )
+        if !seen.is_empty() {
+            row.note(format!("watches begun again after {least} to {most} events"));
+        }
+        row.at_most("watches begun again", seen.len() as f64, ended, "ended by the API server");
     }
 }
 
