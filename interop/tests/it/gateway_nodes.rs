@@ -20,13 +20,13 @@ use crate::real::CONTAINERD;
 use crate::who::ask;
 
 /// The cluster's node is on loopback, where nodes are not believed to be.
-const LOOPBACK: &str = "--allow-node-addresses=127.0.0.0/8,::1/128";
+pub const LOOPBACK: &str = "--allow-node-addresses=127.0.0.0/8,::1/128";
 /// What asks for a stream, after the line that says who asks.
 const STREAM: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
                       Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
                       Sec-WebSocket-Protocol: v5.channel.k8s.io\r\n";
 
-fn gateway(cluster: &Cluster, flags: &[&str]) -> Server {
+pub fn gateway(cluster: &Cluster, flags: &[&str]) -> Server {
     let mut gateway = Command::new(bowline());
     gateway.args(["gateway", "--backend=nodes", "--secure-port=0", "--bind-address=127.0.0.1"]);
     gateway.args(["--upstream", &cluster.admin()]).args(flags);
@@ -42,7 +42,7 @@ fn gateway(cluster: &Cluster, flags: &[&str]) -> Server {
 }
 
 /// A kubeconfig for the gateway, of the administrator by certificate.
-fn kubeconfig(cluster: &Cluster, gateway: &Server) -> String {
+pub fn kubeconfig(cluster: &Cluster, gateway: &Server) -> String {
     let (address, pki) = (gateway.address(), cluster.text("pki"));
     let file = cluster.text("gateway-nodes.kubeconfig");
     let text = format!(

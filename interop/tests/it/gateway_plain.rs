@@ -21,7 +21,7 @@ use crate::parts::{KUBECTLS, kubectl, ours, part};
 /// Nearly as much as an object may have.
 const BIG_BYTES: u64 = 1_000_000;
 
-fn run(age: &str, kubeconfig: &str, words: &[&str]) -> Output {
+pub fn run(age: &str, kubeconfig: &str, words: &[&str]) -> Output {
     let mut kubectl = Command::new(part(&format!("kubectl/{age}/kubectl")));
     kubectl.arg("--kubeconfig").arg(kubeconfig).args(words).stdin(Stdio::null());
     kubectl.output().unwrap()

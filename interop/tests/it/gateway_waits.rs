@@ -16,10 +16,10 @@ use crate::gateway_limits::clients;
 use crate::parts::{kubectl, ours};
 
 /// How much, and how much of it in a second: both ways at the same time.
-const BYTES: u64 = 600_000;
+const BYTES: u64 = 1_200_000;
 const RATE: &str = "--max-bytes-per-second=400000";
 /// The least that this takes: its last piece has no time of its own.
-const TAKES: Duration = Duration::from_millis(1300);
+const TAKES: Duration = Duration::from_millis(2800);
 
 #[test]
 fn a_session_is_no_faster_than_its_bandwidth_and_keeps_every_byte() {
@@ -29,7 +29,7 @@ fn a_session_is_no_faster_than_its_bandwidth_and_keeps_every_byte() {
         for client in clients(&front.through, "box") {
             scope.spawn(move || {
                 for (words, input) in [
-                    (&["sh", "-c", "head -c 600000 /dev/zero; exit 3"][..], Input::Nothing),
+                    (&["sh", "-c", "head -c 1200000 /dev/zero; exit 3"][..], Input::Nothing),
                     (&["sh", "-c", "sha256sum; exit 3"], Input::Noise(BYTES)),
                 ] {
                     let begun = Instant::now();

@@ -36,6 +36,7 @@ mod gateway_limits;
 mod gateway_nodes;
 mod gateway_plain;
 mod gateway_restarts;
+mod gateway_upgrades;
 mod gateway_waits;
 mod kept_copies;
 mod kept_ends;

@@ -112,18 +112,10 @@ pub fn ask_as(
     lines: &str,
     body: &str,
 ) -> Answer {
-    let tcp = TcpStream::connect(address).unwrap();
-    tcp.set_read_timeout(Some(PATIENCE)).unwrap();
-    let config = tls::client(&Trust::Anybody, user).unwrap();
-    let session = ClientConnection::new(config, "127.0.0.1".try_into().unwrap()).unwrap();
-    let mut stream = StreamOwned::new(session, tcp);
+    let mut stream = connect(user, address);
     let request = format!("{what} HTTP/1.1\r\nHost: {address}\r\n{lines}\r\n{body}");
     stream.write_all(request.as_bytes()).unwrap();
-    let (mut head, mut byte) = (Vec::new(), [0]);
-    while !head.ends_with(b"\r\n\r\n") && matches!(stream.read(&mut byte), Ok(1)) {
-        head.push(byte[0]);
-    }
-    let head = String::from_utf8(head).unwrap();
+    let head = head_of(&mut stream);
     let code = head.split(' ').nth(1).unwrap_or_default().to_owned();
     let lower = head.to_lowercase();
     let length = lower.split("content-length: ").nth(1).and_then(|rest| rest.lines().next());
@@ -139,6 +131,27 @@ pub fn ask_as(
         Err(_) => String::from_utf8_lossy(&body).trim().to_owned(),
     };
     Answer { code, head, message }
+}
+
+/// Connects as the user of a certificate, or as nobody.
+pub fn connect(
+    user: Option<&tls::Identity>,
+    address: &str,
+) -> StreamOwned<ClientConnection, TcpStream> {
+    let tcp = TcpStream::connect(address).unwrap();
+    tcp.set_read_timeout(Some(PATIENCE)).unwrap();
+    let config = tls::client(&Trust::Anybody, user).unwrap();
+    let session = ClientConnection::new(config, "127.0.0.1".try_into().unwrap()).unwrap();
+    StreamOwned::new(session, tcp)
+}
+
+/// Reads the head of an answer and nothing behind it.
+pub fn head_of(stream: &mut impl Read) -> String {
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") && matches!(stream.read(&mut byte), Ok(1)) {
+        head.push(byte[0]);
+    }
+    String::from_utf8(head).unwrap()
 }
 
 #[test]
