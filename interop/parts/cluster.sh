@@ -31,6 +31,7 @@
 #   RUNTIME_ENDPOINT         what the kubelet is pointed at; default: FACE's socket, or containerd's
 #   APISERVER_FEATURE_GATES  KUBELET_FEATURE_GATES     A=true,B=false
 #   APISERVER_ARGS           KUBELET_ARGS              more flags, split at spaces
+#   CONTAINERD_GRPC          more of containerd's configuration of its socket, lines of TOML
 #   KUBELET_CONFIG           more of the kubelet's configuration, lines of YAML
 #   APISERVER_PORT  ETCD_PORT  ETCD_PEER_PORT  KUBELET_PORT       fixed ports instead
 #   POD_SUBNET               the pods' addresses; default 10.88.0.0/24. Each cluster that runs at the
@@ -355,6 +356,7 @@ write_containerd_config() {
 state = \"$dir/containerd/state\"
 [grpc]
   address = \"$containerd_socket\"
+${CONTAINERD_GRPC:-}
 [ttrpc]
   address = \"$containerd_socket.ttrpc\""
   if [ "$CONTAINERD" = old ]; then

@@ -280,9 +280,16 @@ impl Answer {
 /// A field of a message, of text or bytes.
 #[must_use]
 pub fn field(number: u8, value: &[u8]) -> Vec<u8> {
-    assert!(number < 16 && value.len() < 128, "one byte each is enough");
-    let length = u8::try_from(value.len()).unwrap();
-    [&[number << 3 | 2, length], value].concat()
+    assert!(number < 16, "one byte is enough");
+    let mut field = vec![number << 3 | 2];
+    let mut rest = value.len();
+    while rest >= 128 {
+        field.push(u8::try_from(rest % 128).unwrap() | 128);
+        rest /= 128;
+    }
+    field.push(u8::try_from(rest).unwrap());
+    field.extend_from_slice(value);
+    field
 }
 
 /// A field that is `true`.

@@ -142,7 +142,7 @@ fn a_message_that_is_too_large_is_the_runtimes_to_refuse() {
         let next = connection.call(&method("Version"), &field(1, b"v1"));
         assert_eq!(next.status().unwrap().0, "0");
         // One that is just small enough goes through.
-        let fits = connection.call(&method("Version"), &field_of(15, 15 << 20));
+        let fits = connection.call(&method("Version"), &field(15, &vec![0; 15 << 20]));
         assert_eq!(fits.status().unwrap().0, "0");
         answer.status().unwrap()
     });
@@ -150,17 +150,35 @@ fn a_message_that_is_too_large_is_the_runtimes_to_refuse() {
     assert_eq!(straight.0, RESOURCE_EXHAUSTED);
 }
 
-/// A field of so many bytes.
-fn field_of(number: u8, bytes: usize) -> Vec<u8> {
-    let mut field = vec![number << 3 | 2];
-    let mut rest = bytes;
-    while rest >= 128 {
-        field.push(u8::try_from(rest % 128).unwrap() | 128);
-        rest /= 128;
-    }
-    field.push(u8::try_from(rest).unwrap());
-    field.resize(field.len() + bytes, 0);
-    field
+/// Makes a runtime take and send messages that are larger than by default.
+const LARGE_MESSAGES: (&str, &str) =
+    ("CONTAINERD_GRPC", "  max_recv_message_size = 67108864\n  max_send_message_size = 67108864");
+
+#[test]
+fn messages_of_60_mib_pass_in_both_directions_where_the_runtime_takes_them() {
+    let cluster = Cluster::behind(&face(""), &[RUNTIME_ALONE, LARGE_MESSAGES]);
+    let [straight, through] = both(&cluster);
+    let names = [field(1, b"large"), field(2, b"large"), field(3, b"default")].concat();
+    let annotation = [field(1, b"large"), field(2, &vec![b'x'; 60 << 20])].concat();
+    let logs = field(3, cluster.text("machine").as_bytes());
+    let config = [field(1, &names), logs, field(7, &annotation), field(8, b"")].concat();
+    let begun = Instant::now();
+    let mut connection = Connection::open(&through, "localhost");
+    let made = connection.call(&method("RunPodSandbox"), &field(1, &config));
+    println!("in: {:?}, {:.1} s", made.status(), begun.elapsed().as_secs_f64());
+    // The sandbox's id is as a URL is: the first field of the answer.
+    let asks = field(1, made.url().as_bytes());
+    let [expected, answer] = [&straight, &through].map(|endpoint| {
+        let begun = Instant::now();
+        let mut connection = Connection::open(endpoint, "localhost");
+        let answer = connection.call(&method("PodSandboxStatus"), &asks);
+        println!("{endpoint}: {:?}, {:.1} s", answer.status(), begun.elapsed().as_secs_f64());
+        answer
+    });
+    assert_eq!(answer.status(), expected.status());
+    let (message, expected) = (answer.message(), expected.message());
+    assert!(message.len() > 60 << 20, "{}", message.len());
+    assert!(message == expected, "{} bytes, {} expected", message.len(), expected.len());
 }
 
 #[test]
