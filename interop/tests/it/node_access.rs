@@ -23,7 +23,37 @@ const STREAMS: [&str; 3] = [
     "/attach/default/box/box?output=1",
     "/portForward/default/box?port=1",
 ];
+const RUN: &str = "/run/default/box/box?cmd=echo+ran";
 const LOG: &str = "/containerLogs/default/box/box";
+
+/// Every way to ask for an exec or an attach, and whether our node speaks it: a method, what the
+/// upgrade is to, and its name.
+const SESSIONS: [(&str, &str, &str, bool); 13] = [
+    ("GET", WEBSOCKET, "Sec-WebSocket-Protocol: v5.channel.k8s.io\r\n", true),
+    ("GET", WEBSOCKET, "Sec-WebSocket-Protocol: v4.channel.k8s.io\r\n", true),
+    ("GET", WEBSOCKET, "Sec-WebSocket-Protocol: v4.base64.channel.k8s.io\r\n", true),
+    ("GET", WEBSOCKET, "Sec-WebSocket-Protocol: channel.k8s.io\r\n", true),
+    ("GET", WEBSOCKET, "Sec-WebSocket-Protocol: base64.channel.k8s.io\r\n", true),
+    ("GET", WEBSOCKET, "", true),
+    ("POST", WEBSOCKET, "Sec-WebSocket-Protocol: v5.channel.k8s.io\r\n", false),
+    ("GET", SPDY, "X-Stream-Protocol-Version: v4.channel.k8s.io\r\n", true),
+    ("POST", SPDY, "X-Stream-Protocol-Version: v4.channel.k8s.io\r\n", true),
+    ("POST", SPDY, "X-Stream-Protocol-Version: channel.k8s.io\r\n", true),
+    ("POST", SPDY, "", false),
+    ("GET", "", "", false),
+    ("POST", "", "", false),
+];
+
+/// The same of a port-forward.
+const FORWARDS: [(&str, &str, &str, bool); 7] = [
+    ("GET", WEBSOCKET, "Sec-WebSocket-Protocol: SPDY/3.1+portforward.k8s.io\r\n", true),
+    ("GET", WEBSOCKET, "Sec-WebSocket-Protocol: v4.channel.k8s.io\r\n", true),
+    ("GET", WEBSOCKET, "Sec-WebSocket-Protocol: v4.base64.channel.k8s.io\r\n", true),
+    ("GET", SPDY, "X-Stream-Protocol-Version: portforward.k8s.io\r\n", true),
+    ("POST", SPDY, "X-Stream-Protocol-Version: portforward.k8s.io\r\n", true),
+    ("GET", "", "", false),
+    ("POST", "", "", false),
+];
 
 const WEBSOCKET: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
                          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
@@ -87,6 +117,22 @@ impl Place {
             if path.starts_with("/port") { "portforward.k8s.io" } else { "v4.channel.k8s.io" };
         let lines = format!("{SPDY}X-Stream-Protocol-Version: {name}\r\n");
         self.told(token, "POST", path, &lines)
+    }
+
+    /// Asks for each stream in every way, and gives what was asked for,
+    /// whether our node speaks it, and the answer.
+    fn every_way(&self, token: &str) -> Vec<(String, bool, Answer)> {
+        let ways = |path: &str| match path.starts_with("/port") {
+            true => FORWARDS.to_vec(),
+            false => SESSIONS.to_vec(),
+        };
+        let all =
+            STREAMS.iter().flat_map(|path| ways(path).into_iter().map(move |way| (path, way)));
+        let answered = all.map(|(path, (method, upgrade, name, speaks))| {
+            let answer = self.told(token, method, path, &format!("{upgrade}{name}"));
+            (format!("{method} {path} {upgrade}{name}"), speaks, answer)
+        });
+        answered.collect()
     }
 
     fn token(&self, account: &str) -> String {
@@ -170,17 +216,29 @@ fn strangers(place: &Place) {
 fn create_is_wanted_for_every_stream(place: &Place) {
     let [reader, writer, both, other] = ACCOUNTS.map(|account| place.token(account.0));
     for path in STREAMS {
-        for (name, token) in [("reader", &reader), ("other", &other)] {
-            let text = forbidden(name, "create");
-            for answer in [place.websocket(token, path), place.spdy(token, path)] {
-                assert_eq!((&*answer.code, &*answer.message), ("403", &*text), "{path}");
-            }
-        }
         for token in [&writer, &both] {
             assert_eq!(place.websocket(token, path).code, "101", "{path}");
             assert_eq!(place.spdy(token, path).code, "101", "{path}");
         }
     }
+    for (name, token) in [("reader", &reader), ("other", &other)] {
+        let text = forbidden(name, "create");
+        for (what, _, answer) in place.every_way(token) {
+            assert_eq!((&*answer.code, &*answer.message), ("403", &*text), "{name}: {what}");
+        }
+        for method in ["GET", "POST"] {
+            let answer = place.told(token, method, RUN, "");
+            assert_eq!((&*answer.code, &*answer.message), ("403", &*text), "{name}: {method}");
+        }
+    }
+    // What is refused above is not refused for itself.
+    for (what, speaks, answer) in place.every_way(&writer) {
+        assert_eq!(answer.code == "101", speaks, "{what}: {answer:?}");
+        assert_ne!(answer.code, "403", "{what}: {answer:?}");
+    }
+    // The runtime of processes runs nothing to its end.
+    assert_eq!(place.told(&writer, "POST", RUN, "").code, "501");
+    assert_eq!(place.told(&writer, "GET", RUN, "").code, "405");
     let log = |token| place.told(token, "GET", LOG, "");
     assert_eq!(log(&reader).code, "200");
     assert_eq!(log(&both).code, "200");
@@ -197,6 +255,13 @@ fn get_is_enough_where_that_is_wanted(place: &Place) {
         assert_eq!(place.spdy(&writer, path).code, "101", "{path}");
         assert_eq!(place.websocket(&other, path).message, forbidden("other", "get"), "{path}");
     }
+    // The method alone says which of the two is wanted.
+    for (what, speaks, answer) in place.every_way(&reader) {
+        let expected = if what.starts_with("POST") { "403" } else { "101" };
+        assert_eq!(answer.code == expected, speaks || expected == "403", "{what}: {answer:?}");
+    }
+    assert_eq!(place.told(&reader, "POST", RUN, "").message, forbidden("reader", "create"));
+    assert_eq!(place.told(&reader, "GET", RUN, "").code, "405");
 }
 
 /// The API server has a certificate of its own, and is one of those that may everything.
