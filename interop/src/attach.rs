@@ -199,7 +199,9 @@ pub fn two(client: &Client) -> (Attached, Attached) {
     two_at(&client.attaching("talker"))
 }
 
-fn two_at(talker: &Client) -> (Attached, Attached) {
+/// The same of a client that is for the talker.
+#[must_use]
+pub fn two_at(talker: &Client) -> (Attached, Attached) {
     let watcher = Attached::start(talker, &[]);
     let mut typist = Attached::start(talker, &["-i"]);
     // Nothing tells when a client is attached but what it shows.

@@ -16,10 +16,12 @@ use bowline_interop::copy::{keeps_all, there_and_back};
 use bowline_interop::forward::Forward;
 use bowline_interop::forward::app::Place;
 use bowline_interop::list::{Amounts, Point};
+use bowline_interop::pair::port;
 use bowline_interop::server::{Server, until};
 use bowline_interop::{forward, list};
 
 use crate::forward::{CONTAINERD, KUBECTL, host_pod};
+use crate::legs::{FORWARD_SPDY, Legs, SPDY, TUNNEL, V5};
 use crate::parts::{KUBECTLS, bowline, kubectl, ours};
 use crate::real::{gateway, kubeconfig};
 
@@ -31,24 +33,36 @@ const AMOUNTS: Amounts =
 pub const FORWARDED: forward::Amounts =
     forward::Amounts { parallel: 100, sequential: 200, bulk: 16 << 20 };
 /// What is written at once, to two attached clients.
-const WRITTEN_BYTES: usize = 10_000_000;
+pub const WRITTEN_BYTES: usize = 10_000_000;
 
 /// What a real API server and kubelet pass on they cut off at the first end of either side: a
 /// client that still sends input then may lose the outcome, and says so.
 const PASSED_ON: &[Point] = &[Point::Ignored];
+
+/// The cluster's runtime has process ids of its own, so that the network of a pod with the host's
+/// is not certain by itself.
+pub const NETNS: &str = "--port-forward=netns";
 
 /// The words of a socket in front of the cluster's containerd.
 pub fn face(flags: &str) -> String {
     our_face(&bowline(), &format!("-v=2 {flags}"))
 }
 
-/// Each client, for a pod. What runs in a pod with GNU's tools differs in these alone, so that one
-/// client of each kind is enough there.
-fn clients(cluster: &Cluster, pod: &str) -> Vec<Client> {
+/// Each client, for a pod, with kubectls of these ages. What runs in a pod with GNU's tools differs
+/// in these alone, so that one client of each kind is enough there.
+fn clients(cluster: &Cluster, ages: &[&str], pod: &str) -> Vec<Client> {
     let ours = ours(&cluster.admin(), &[pod]).named(pod);
-    let ages = if pod.ends_with("gnu") { &[KUBECTLS[0], KUBECTLS[3]][..] } else { &KUBECTLS };
-    let kubectls = ages.iter().map(|age| kubectl(age, &cluster.admin(), &[pod]).named(pod));
+    let is_enough = |age: &&&str| !pod.ends_with("gnu") || [KUBECTLS[0], KUBECTLS[3]].contains(age);
+    let ages = ages.iter().filter(is_enough);
+    let kubectls = ages.map(|age| kubectl(age, &cluster.admin(), &[pod]).named(pod));
     kubectls.chain([ours.over_spdy(), ours]).collect()
+}
+
+/// What a client's commands and attaches come as, and its forwards. A kubelet is a WebSocket server
+/// itself, and asks its runtime over SPDY alone.
+fn ways(client: &Client, node: Option<&Server>) -> [&'static str; 2] {
+    let is_old = client.name.contains("1.20") || client.name.contains("over SPDY");
+    if node.is_none() || is_old { [SPDY, FORWARD_SPDY] } else { [V5, TUNNEL] }
 }
 
 /// Creates the pods that [`everything`] needs, beside those that are there.
@@ -72,40 +86,48 @@ pub fn listed(client: &Client) {
     assert!(code == Some(0) || code == Some(lost), "{}: {left:?}", client.name);
 }
 
-/// All that exec, cp, attach and port-forward have to show. containerd's shortfalls are none here.
-fn everything(cluster: &Cluster) {
+/// All that exec, cp, attach and port-forward have to show, each over the carrier that its client is
+/// meant to have. containerd's shortfalls are none here.
+fn everything(cluster: &Cluster, node: Option<&Server>, ages: &[&str]) {
+    let legs = Legs::of(cluster, node);
     for tools in PODS {
-        for client in clients(cluster, tools) {
+        for client in clients(cluster, ages, tools) {
             let begun = Instant::now();
-            listed(&client);
-            there_and_back(&client, tools);
-            if client.name.contains("bowline") {
-                keeps_all(&client, tools);
-            }
+            legs.come_as(ways(&client, node)[0], &client.name, || {
+                listed(&client);
+                there_and_back(&client, tools);
+                if client.name.contains("bowline") {
+                    keeps_all(&client, tools);
+                }
+            });
             println!("{}: {:.1} s", client.name, begun.elapsed().as_secs_f64());
         }
-        for client in clients(cluster, &format!("talker-{tools}")) {
-            talks(&client, WRITTEN_BYTES);
+        for client in clients(cluster, ages, &format!("talker-{tools}")) {
             let keys = ["1.36", "1.37", "bowline"].iter().any(|name| client.name.contains(name));
-            types(&client, keys);
+            legs.come_as(ways(&client, node)[0], &client.name, || {
+                talks(&client, WRITTEN_BYTES);
+                types(&client, keys);
+            });
         }
     }
-    for client in clients(cluster, "host") {
+    for client in clients(cluster, ages, "host") {
         let client = client.forwarding();
         let except = if client.name.contains("kubectl") { KUBECTL } else { &[] };
-        forward::check(&client, &FORWARDED, except);
+        legs.come_as(ways(&client, node)[1], &client.name, || {
+            forward::check(&client, &FORWARDED, except);
+        });
     }
 }
 
 #[test]
 fn a_kubelet_on_our_socket_streams_everything() {
-    let cluster = Cluster::behind(&face(""), &[]);
+    let cluster = Cluster::behind(&face(NETNS), &[]);
     run_pods(&cluster);
-    everything(&cluster);
+    everything(&cluster, None, &KUBECTLS);
 }
 
 /// A pod that is found ready, and dead again and again, by commands of the kubelet's.
-const PROBED: &str = r#"apiVersion: v1
+pub const PROBED: &str = r#"apiVersion: v1
 kind: Pod
 metadata: {name: probed, namespace: default}
 spec:
@@ -123,7 +145,7 @@ spec:
 "#;
 
 /// Has it restarted by its probe, and found ready again.
-fn restarted(cluster: &Cluster) {
+pub fn restarted(cluster: &Cluster) {
     let client = ours(&cluster.admin(), &["probed"]);
     let left = client.run(&[], &["touch", "/tmp/dead"], Input::Nothing);
     assert!(left.status.success(), "{left:?}");
@@ -160,16 +182,11 @@ fn a_kubelet_runs_its_pods_through_our_socket_and_back_again() {
 }
 
 #[test]
-fn our_node_streams_of_the_old_containerds_pods() {
+fn our_node_streams_everything_of_the_old_containerds_pods() {
     let cluster = Cluster::up(&[OLD_RUNTIME]);
-    let node = in_the_kubelets_place(&cluster, &[]);
-    for pod in PODS {
-        let client = ours(&cluster.admin(), &[pod]).named(pod);
-        for client in [kubectl("1.37", &cluster.admin(), &[pod]), client.over_spdy(), client] {
-            listed(&client);
-            there_and_back(&client, pod);
-        }
-    }
+    run_pods(&cluster);
+    let node = in_the_kubelets_place(&cluster, &[NETNS]);
+    everything(&cluster, Some(&node), &["1.37"]);
     drop(node);
 }
 
@@ -177,8 +194,8 @@ fn our_node_streams_of_the_old_containerds_pods() {
 fn our_node_streams_everything_of_containerds_pods() {
     let cluster = Cluster::up(&[]);
     run_pods(&cluster);
-    let node = in_the_kubelets_place(&cluster, &[]);
-    everything(&cluster);
+    let node = in_the_kubelets_place(&cluster, &[NETNS]);
+    everything(&cluster, Some(&node), &KUBECTLS);
     drop(node);
 }
 
@@ -323,9 +340,7 @@ fn a_commands_environment_is_set_or_nothing_is_begun() {
     assert!(left.stderr.contains("nothing was begun"), "{left:?}");
     let left = dropped.run(&[], &["ls", "/tmp/begun-by-env"], Input::Nothing);
     assert!(!left.status.success(), "{left:?}");
-    let address = node.address();
-    let port = address.rsplit(':').next().unwrap().parse().unwrap();
-    let gateway = gateway(&cluster, port, true, &PODS);
+    let gateway = gateway(&cluster, port(&node.address()), true, &PODS);
     for pod in PODS {
         let client = ours(&kubeconfig(&cluster, &gateway), &[pod]);
         let left = client.run(&["--env=ONE=a b=c"], &command, Input::Nothing);

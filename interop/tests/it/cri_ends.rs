@@ -4,7 +4,7 @@
 use std::fs;
 use std::process::Child;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bowline_interop::client::{Client, Input, left};
 use bowline_interop::cluster::{Cluster, PODS};
@@ -12,34 +12,62 @@ use bowline_interop::server::{Server, until};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::cri::{face, in_the_kubelets_place};
+use crate::cri_face::streams;
+use crate::cri_kinds::{Kinds, Ports, SOON, are_lost, run_talker};
 use crate::ends::{both_carriers, is_lost, up};
-use crate::parts::{KUBECTLS, kubectl, ours};
+use crate::legs::{FORWARD_SPDY, Legs, SPDY, TUNNEL, V5};
+use crate::parts::{KUBECTLS, bowline, kubectl, ours};
 
-/// How long an end may take to be known.
-const SOON: Duration = Duration::from_secs(5);
-const BY_RUNTIME: &str = "--exec=runtime";
+/// The runtime streams commands and port-forwards itself.
+const BY_RUNTIME: [&str; 2] = ["--exec=runtime", "--port-forward=runtime"];
 /// A cluster whose sessions go through our face, or through our node in the kubelet's place.
 type Place = fn() -> (Cluster, Option<Server>);
 
+/// A kubelet checks the certificate of a runtime's streams by the CAs of its system; its directory
+/// is the cluster's.
+const TRUSTED: (&str, &str) = ("SSL_CERT_FILE", "pki/ca.crt");
+const IN_TLS: [&str; 2] = [
+    "--streaming-tls-cert-file={dir}/pki/kubelet.crt",
+    "--streaming-tls-private-key-file={dir}/pki/kubelet.key",
+];
+
+/// Its streams are in TLS.
 fn with_face() -> (Cluster, Option<Server>) {
-    (Cluster::behind(&face(""), &[]), None)
+    let (cluster, node) = face_with(&IN_TLS, &[TRUSTED]);
+    let streams = streams(&cluster);
+    assert!(streams.starts_with("https://"), "{streams}");
+    (cluster, node)
 }
 
 fn with_node() -> (Cluster, Option<Server>) {
-    let cluster = Cluster::up(&[]);
-    let node = in_the_kubelets_place(&cluster, &[]);
-    (cluster, Some(node))
+    node_with(&[])
 }
 
-/// The same with commands that the runtime streams itself.
+/// The same before streams of the runtime's own.
 fn with_face_before_streams() -> (Cluster, Option<Server>) {
-    (Cluster::behind(&face(BY_RUNTIME), &[]), None)
+    face_with(&BY_RUNTIME, &[])
 }
 
 fn with_node_before_streams() -> (Cluster, Option<Server>) {
+    node_with(&BY_RUNTIME)
+}
+
+fn face_with(flags: &[&str], settings: &[(&str, &str)]) -> (Cluster, Option<Server>) {
+    let cluster = Cluster::behind(&face(&flags.join(" ")), settings);
+    run_talker(&cluster);
+    (cluster, None)
+}
+
+fn node_with(flags: &[&str]) -> (Cluster, Option<Server>) {
     let cluster = Cluster::up(&[]);
-    let node = in_the_kubelets_place(&cluster, &[BY_RUNTIME]);
+    run_talker(&cluster);
+    let node = in_the_kubelets_place(&cluster, flags);
     (cluster, Some(node))
+}
+
+/// What clients of WebSocket come as there: a kubelet asks its runtime over SPDY alone.
+fn newer(node: Option<&Server>) -> [&'static str; 2] {
+    if node.is_some() { [V5, TUNNEL] } else { [SPDY, FORWARD_SPDY] }
 }
 
 /// In each pod, over both carriers.
@@ -54,9 +82,9 @@ fn running<'a>(clients: &'a [Client], scripts: &[&str]) -> Vec<(&'a Client, Chil
     each.map(|(client, script)| (client, up(client, script))).collect()
 }
 
-fn a_killed_runtime_is_a_loss(place: Place) {
-    let (cluster, node) = place();
-    let clients = clients(&cluster);
+pub fn a_killed_runtime_is_a_loss(cluster: &Cluster, kinds: &Kinds<'_>, ports: Ports) {
+    let clients = clients(cluster);
+    let of_other_kinds = kinds.begin();
     let running = running(&clients, &["sleep 60", "yes"]);
     let kubectls = KUBECTLS.map(|age| kubectl(age, &cluster.admin(), &[PODS[0]]));
     let by_kubectl: Vec<_> =
@@ -65,6 +93,7 @@ fn a_killed_runtime_is_a_loss(place: Place) {
     let begun = Instant::now();
     // All at once: an output that nobody reads holds up its session's end.
     thread::scope(|scope| {
+        scope.spawn(|| are_lost(of_other_kinds, ports, begun));
         for (client, child) in running {
             scope.spawn(move || {
                 is_lost(client, child, "");
@@ -83,27 +112,32 @@ fn a_killed_runtime_is_a_loss(place: Place) {
             });
         }
     });
-    drop(node);
+}
+
+fn a_killed_runtime_is_a_loss_at(place: Place, ports: Ports) {
+    let (cluster, node) = place();
+    let kinds = Kinds::start(&cluster, node.as_ref(), newer(node.as_ref()));
+    a_killed_runtime_is_a_loss(&cluster, &kinds, ports);
 }
 
 #[test]
 fn a_killed_runtime_is_a_loss_through_the_face() {
-    a_killed_runtime_is_a_loss(with_face);
+    a_killed_runtime_is_a_loss_at(with_face, Ports::Node);
 }
 
 #[test]
 fn a_killed_runtime_is_a_loss_through_our_node() {
-    a_killed_runtime_is_a_loss(with_node);
+    a_killed_runtime_is_a_loss_at(with_node, Ports::Node);
 }
 
 #[test]
 fn a_killed_runtime_is_a_loss_of_its_own_streams_through_the_face() {
-    a_killed_runtime_is_a_loss(with_face_before_streams);
+    a_killed_runtime_is_a_loss_at(with_face_before_streams, Ports::Runtime);
 }
 
 #[test]
 fn a_killed_runtime_is_a_loss_of_its_own_streams_through_our_node() {
-    a_killed_runtime_is_a_loss(with_node_before_streams);
+    a_killed_runtime_is_a_loss_at(with_node_before_streams, Ports::Runtime);
 }
 
 /// A session's bytes do not go through the runtime, and its end is asked for again.
@@ -135,27 +169,36 @@ fn a_runtime_that_is_back_at_once_ends_no_session_through_our_node() {
     a_runtime_that_is_back_at_once_ends_no_session(with_node);
 }
 
-fn the_command_of_a_killed_client_is_gone(place: Place) {
-    let (cluster, node) = place();
+/// In the cluster's pods, over both carriers, and with kubectl: all are killed at once. `newer` is
+/// what clients of WebSocket come as.
+pub fn the_command_of_a_killed_client_is_gone(cluster: &Cluster, legs: &Legs<'_>, newer: &str) {
     let kubectls = ["1.20", "1.37"].map(|age| kubectl(age, &cluster.admin(), &[PODS[0]]));
-    for client in clients(&cluster).into_iter().chain(kubectls) {
+    let mut running = Vec::new();
+    for (number, client) in clients(cluster).into_iter().chain(kubectls).enumerate() {
+        let is_old = client.name.contains("1.20") || client.name.contains("over SPDY");
+        let way = if is_old { SPDY } else { newer };
+        let [one, two, three] = [1, 2, 3].map(|kind| format!("612345{number}{kind}"));
         // The second one is not impressed by the hang-up.
-        for (mark, script) in [
-            ("61234567", "sleep 61234567"),
-            ("61234568", "trap '' HUP; sleep 61234568"),
-            ("61234569", "sleep 61234569 & wait"),
+        for (script, mark) in [
+            (format!("sleep {one}"), one),
+            (format!("trap '' HUP; sleep {two}"), two),
+            (format!("sleep {three} & wait"), three),
         ] {
-            let mut child = up(&client, script);
-            until("the command runs", SOON, || commands_with(mark) == 1);
-            let begun = Instant::now();
-            kill_process(Pid::from_child(&child), Signal::KILL).unwrap();
-            child.wait().unwrap();
-            let what = format!("{}: the command {script:?} is gone", client.name);
-            until(&what, SOON, || commands_with(mark) == 0);
-            println!("{}: {script}: {:.2} s", client.name, begun.elapsed().as_secs_f64());
+            let child = legs.begin_as(way, &client.name, || up(&client, &script));
+            until("the command runs", SOON, || commands_with(&mark) == 1);
+            running.push((child, format!("{}: {script:?}", client.name), mark));
         }
     }
-    drop(node);
+    let begun = Instant::now();
+    for (child, ..) in &mut running {
+        kill_process(Pid::from_child(child), Signal::KILL).unwrap();
+        child.wait().unwrap();
+    }
+    for (_, what, mark) in running {
+        until(&format!("{what} is gone"), SOON, || commands_with(&mark) == 0);
+        println!("{what} is gone within {:.2} s", begun.elapsed().as_secs_f64());
+    }
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
 }
 
 /// How many processes are a `sleep` of so many seconds.
@@ -166,38 +209,23 @@ fn commands_with(mark: &str) -> usize {
     commands.filter(|command| *command == sleep.as_bytes()).count()
 }
 
-#[test]
-fn the_command_of_a_killed_client_is_gone_through_the_face() {
-    the_command_of_a_killed_client_is_gone(with_face);
-}
-
-#[test]
-fn the_command_of_a_killed_client_is_gone_through_our_node() {
-    the_command_of_a_killed_client_is_gone(with_node);
-}
-
 /// Two clients run the same words in one container, and one of them is killed, the first or the
-/// second. Its command may be left alone where it cannot be told which it is; the other's goes on
-/// to its own end.
-fn a_killed_client_ends_no_others_command(place: Place, is_known: bool) {
-    let (cluster, node) = place();
-    for (number, client) in clients(&cluster).iter().enumerate() {
+/// second. Its command is gone; the other's goes on to its own end.
+fn a_killed_client_ends_no_others_command(cluster: &Cluster) {
+    for (number, client) in clients(cluster).iter().enumerate() {
         for second in [false, true] {
             let mark = format!("/tmp/go-{number}-{second}");
             let script = format!("until [ -e {mark} ]; do sleep 0.2; done; exit 9");
             let mut children = [0, 1].map(|_| up(client, &script));
             until("both run", SOON, || scripts_with(&mark) == 2);
-            let before = decisions(&cluster, node.as_ref());
             let [killed, other] = &mut children;
             let (killed, other) = if second { (other, killed) } else { (killed, other) };
+            let begun = Instant::now();
             kill_process(Pid::from_child(killed), Signal::KILL).unwrap();
             killed.wait().unwrap();
-            if is_known {
-                until("its command is gone", SOON, || scripts_with(&mark) == 1);
-            } else {
-                until("it is decided", 2 * SOON, || decisions(&cluster, node.as_ref()) > before);
-            }
-            println!("{}: {} left of 2", client.name, scripts_with(&mark));
+            until("its command is gone", SOON, || scripts_with(&mark) < 2);
+            println!("{}: one of two: {:.2} s", client.name, begun.elapsed().as_secs_f64());
+            assert_eq!(scripts_with(&mark), 1, "{}", client.name);
             assert!(other.try_wait().unwrap().is_none(), "{}: the other ended", client.name);
             assert!(client.run(&[], &["touch", &mark], Input::Nothing).status.success());
             let [first, last] = children;
@@ -216,29 +244,60 @@ fn scripts_with(mark: &str) -> usize {
     texts.filter(|text| text.starts_with("sh\0-c\0") && text.contains(mark)).count()
 }
 
-/// How often it was decided what becomes of a lost client's command.
-fn decisions(cluster: &Cluster, node: Option<&Server>) -> usize {
-    let of_face = || fs::read_to_string(cluster.path("log/face.log")).unwrap();
-    let log = node.map_or_else(of_face, Server::log);
-    ["is left as it is", "is hung up"].map(|words| log.matches(words).count()).iter().sum()
+/// What clients leave behind that are killed: nothing, and all of the others'.
+fn nothing_is_left_of_killed_clients(place: Place) {
+    let (cluster, node) = place();
+    let newer = newer(node.as_ref());
+    the_command_of_a_killed_client_is_gone(&cluster, &Legs::of(&cluster, node.as_ref()), newer[0]);
+    a_killed_client_ends_no_others_command(&cluster);
+    Kinds::start(&cluster, node.as_ref(), newer).are_gone_with_their_clients();
+    drop(node);
 }
 
 #[test]
-fn a_killed_client_ends_no_others_command_through_the_face() {
-    a_killed_client_ends_no_others_command(with_face, true);
+fn nothing_is_left_of_killed_clients_through_the_face() {
+    nothing_is_left_of_killed_clients(with_face);
 }
 
 #[test]
-fn a_killed_client_ends_no_others_command_through_our_node() {
-    a_killed_client_ends_no_others_command(with_node, true);
+fn nothing_is_left_of_killed_clients_through_our_node() {
+    nothing_is_left_of_killed_clients(with_node);
 }
 
 #[test]
-fn a_killed_client_ends_no_others_command_that_the_runtime_streams_through_the_face() {
-    a_killed_client_ends_no_others_command(with_face_before_streams, false);
+fn nothing_is_left_of_killed_clients_whom_the_runtime_serves_through_the_face() {
+    nothing_is_left_of_killed_clients(with_face_before_streams);
 }
 
 #[test]
-fn a_killed_client_ends_no_others_command_that_the_runtime_streams_through_our_node() {
-    a_killed_client_ends_no_others_command(with_node_before_streams, false);
+fn nothing_is_left_of_killed_clients_whom_the_runtime_serves_through_our_node() {
+    nothing_is_left_of_killed_clients(with_node_before_streams);
+}
+
+/// With `--stream-hangup=none` a command runs on, whoever serves it.
+#[test]
+fn the_command_of_a_killed_client_runs_on_where_that_is_wanted() {
+    let cluster = Cluster::up(&[]);
+    for by in ["--exec=auto", BY_RUNTIME[0]] {
+        let node = cluster.beside_the_kubelet(&bowline(), &["-v=2", "--stream-hangup=none", by]);
+        cluster.has_as_kubelet(&node);
+        let legs = Legs::of(&cluster, Some(&node));
+        let clients = both_carriers(&ours(&cluster.admin(), &[PODS[0]]).named(by));
+        let marks = [0, 1].map(|number| format!("/tmp/on{by}-{number}"));
+        for ((client, mark), way) in clients.iter().zip(&marks).zip([V5, SPDY]) {
+            let script = format!("until [ -e {mark} ]; do sleep 0.2; done");
+            let mut child = legs.begin_as(way, &client.name, || up(client, &script));
+            let ended = legs.ended();
+            kill_process(Pid::from_child(&child), Signal::KILL).unwrap();
+            child.wait().unwrap();
+            until("its session is over", SOON, || legs.ended() > ended);
+        }
+        // One that takes longer than to hang up another.
+        assert!(clients[0].run(&[], &["sleep", "2"], Input::Nothing).status.success());
+        for mark in &marks {
+            assert_eq!(scripts_with(mark), 1, "{by}: {}", node.log());
+            assert!(clients[0].run(&[], &["touch", mark], Input::Nothing).status.success());
+            until("it ends by itself", SOON, || scripts_with(mark) == 0);
+        }
+    }
 }
