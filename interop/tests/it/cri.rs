@@ -327,6 +327,9 @@ pub fn in_the_kubelets_place(cluster: &Cluster, flags: &[&str]) -> Server {
     cluster.in_the_kubelets_place(&bowline(), &[&["-v=2"], flags].concat())
 }
 
+/// What is said where a runtime streams commands by itself.
+const NO_ENV: &str = "this node's container runtime takes no env for a command";
+
 /// A real API server leaves out what it does not know, so our gateway stands in its place.
 #[test]
 fn a_commands_environment_is_set_or_nothing_is_begun() {
@@ -346,4 +349,25 @@ fn a_commands_environment_is_set_or_nothing_is_begun() {
         let left = client.run(&["--env=ONE=a b=c"], &command, Input::Nothing);
         assert_eq!((left.status.code(), &*left.stdout), (Some(0), &b"a b=c\n"[..]), "{left:?}");
     }
+    drop((gateway, node));
+    runtimes_take_no_environment(&cluster);
+}
+
+fn runtimes_take_no_environment(cluster: &Cluster) {
+    let node = cluster.beside_the_kubelet(&bowline(), &["-v=2", "--exec=runtime"]);
+    cluster.has_as_kubelet(&node);
+    let gateway = gateway(cluster, port(&node.address()), true, &PODS);
+    for pod in PODS {
+        let client = ours(&kubeconfig(cluster, &gateway), &[pod]);
+        for client in [client.over_spdy(), client] {
+            let touch = ["touch", "/tmp/begun-by-the-runtime"];
+            let left = client.run(&["--env=ONE=1"], &touch, Input::Nothing);
+            assert_eq!(left.status.code(), Some(1), "{left:?}");
+            assert!(left.stderr.contains(NO_ENV), "{left:?}");
+            let left = client.run(&[], &["ls", touch[1]], Input::Nothing);
+            assert!(left.status.code().is_some_and(|code| code != 0 && code != 255), "{left:?}");
+        }
+    }
+    let refusals = node.log().matches(NO_ENV).count();
+    assert_eq!(refusals, 2 * 2, "{}", node.log());
 }
