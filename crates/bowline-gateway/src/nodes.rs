@@ -14,7 +14,7 @@ use bowline_io::random;
 use bowline_io::serve::Body;
 use bowline_io::text::sanitized;
 use bowline_io::tls;
-use bowline_io::upstream::{Refused, Switched, Upstream, UpstreamError};
+use bowline_io::upstream::{Refused, Switched, UPGRADE_PATIENCE, Upstream, UpstreamError};
 use bowline_proto::limits::REASON_BYTES;
 use bowline_proto::negotiate::{self, Lines, Offer};
 use bowline_proto::session::Protocol;
@@ -112,7 +112,8 @@ impl Nodes {
         let endpoint = Endpoint { host, port, tls, proxy: None };
         let takes_websockets = node.features.iter().any(|feature| feature == WEBSOCKETS);
         let demands = self.checks.demands(name);
-        Ok((Upstream { endpoint, demands, agent: AGENT }, takes_websockets))
+        let node = Upstream { endpoint, demands, agent: AGENT, patience: UPGRADE_PATIENCE };
+        Ok((node, takes_websockets))
     }
 }
 

@@ -25,8 +25,8 @@ use crate::urls;
 
 /// How long making a connection to an upstream may take.
 const DIAL_PATIENCE: Duration = Duration::from_secs(30);
-/// How long an upstream may take to answer an upgrade; it may have to ask others in that time.
-const UPGRADE_PATIENCE: Duration = Duration::from_secs(60);
+/// How long an upstream may take to answer an upgrade that may have to ask others in that time.
+pub const UPGRADE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// An upstream server.
 #[derive(Clone, Debug)]
@@ -37,6 +37,8 @@ pub struct Upstream {
     pub demands: Demands,
     /// The `User-Agent` of the requests.
     pub agent: &'static str,
+    /// How long it may take to be connected to, and to answer an upgrade.
+    pub patience: Duration,
 }
 
 /// The connection to an upstream that took an upgrade.
@@ -111,7 +113,7 @@ impl Upstream {
         };
         let path = url[Position::BeforePath..Position::AfterQuery].to_owned();
         let (endpoint, demands) = (Endpoint::of(&url, tls, None), Demands::default());
-        Some((Upstream { endpoint, demands, agent }, path))
+        Some((Upstream { endpoint, demands, agent, patience: UPGRADE_PATIENCE }, path))
     }
 
     /// Connects, and upgrades the connection to what `offer` offers.
@@ -138,7 +140,7 @@ impl Upstream {
         headers: &[(&str, String)],
     ) -> Result<(Parts, Upgraded), UpstreamError> {
         let stream = self.dial().await?;
-        switched(stream, self.request(path, method, headers)?).await
+        switched(stream, self.request(path, method, headers)?, self.patience).await
     }
 
     /// Connects, and passes on a client's request for an upgrade, whatever it asks for, with its
@@ -153,7 +155,7 @@ impl Upstream {
         headers: &HeaderMap,
     ) -> Result<(Parts, Upgraded), UpstreamError> {
         let stream = self.dial().await?;
-        switched(stream, self.passed_request(path, method, headers)?).await
+        switched(stream, self.passed_request(path, method, headers)?, self.patience).await
     }
 
     fn passed_request(
@@ -184,7 +186,7 @@ impl Upstream {
     ) -> Result<Passed, UpstreamError> {
         let stream = self.dial().await?;
         let request = self.passed_request(path, method, headers)?;
-        Ok(open_upgrade(stream, request, UPGRADE_PATIENCE).await?)
+        Ok(open_upgrade(stream, request, self.patience).await?)
     }
 
     /// Connects, and sends a plain GET. The answer's body can be read as it comes; `patience` is
@@ -216,7 +218,7 @@ impl Upstream {
     }
 
     async fn dial(&self) -> Result<Stream, DialError> {
-        dial_demanding(&self.endpoint, &self.demands, DIAL_PATIENCE).await
+        dial_demanding(&self.endpoint, &self.demands, DIAL_PATIENCE.min(self.patience)).await
     }
 
     fn request(
@@ -242,8 +244,9 @@ impl Upstream {
 async fn switched(
     stream: Stream,
     request: Request<()>,
+    patience: Duration,
 ) -> Result<(Parts, Upgraded), UpstreamError> {
-    match upgrade(stream, request, UPGRADE_PATIENCE).await? {
+    match upgrade(stream, request, patience).await? {
         UpgradeAnswer::Refused { head, body } => Err(Box::new(Refused { head, body }).into()),
         UpgradeAnswer::Switched { head, connection } => Ok((head, connection)),
     }

@@ -187,6 +187,8 @@ pub struct Refusal {
 pub struct Upstream {
     /// The server's URL. `//HOST:PORT/…`, without a scheme, is plain HTTP.
     pub url: String,
+    /// What the runtime is called, for who cannot reach it; nothing where the address says it all.
+    pub name: Option<String>,
     /// For `https`: whom this node trusts, and with which certificate it asks.
     pub tls: Option<Arc<rustls::ClientConfig>>,
     /// What the server speaks in exec and attach. Port-forwards are SPDY in any case.
@@ -399,7 +401,14 @@ impl Upstream {
     /// Makes the address of a server that speaks SPDY, as those of container runtimes do.
     #[must_use]
     pub fn spdy(url: impl Into<String>) -> Upstream {
-        Upstream { url: url.into(), tls: None, carrier: Carrier::Spdy, wants: None, on_lost: None }
+        Upstream {
+            url: url.into(),
+            name: None,
+            tls: None,
+            carrier: Carrier::Spdy,
+            wants: None,
+            on_lost: None,
+        }
     }
 }
 

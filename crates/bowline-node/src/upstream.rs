@@ -1,5 +1,7 @@
 //! A runtime's own server to an upgraded connection, or to its refusal.
 
+use std::time::Duration;
+
 use bowline_io::record::End;
 use bowline_io::stream::Upgraded;
 use bowline_io::text::sanitized;
@@ -11,6 +13,9 @@ use http::{HeaderMap, Method};
 
 use crate::runtime::{OnLost, Refusal, Upstream};
 
+/// How long the runtime's server may take to answer. It has little to ask for: all was asked when it
+/// made the URL.
+const PATIENCE: Duration = Duration::from_secs(15);
 /// The `User-Agent` for the runtime's server.
 pub(crate) const AGENT: &str = concat!("bowline-node/", env!("CARGO_PKG_VERSION"));
 
@@ -23,10 +28,10 @@ pub(crate) async fn upgrade(
     upstream: Upstream,
     offer: Offer,
 ) -> Result<(Switched, Watch), Refusal> {
-    let (server, path, watch) = server(upstream)?;
+    let Asked { server, path, name, watch } = ask(upstream)?;
     match server.upgrade(&path, &offer).await {
         Ok(far) => Ok((far, watch)),
-        Err(error) => Err(failed(error, watch)),
+        Err(error) => Err(failed(error, name, watch)),
     }
 }
 
@@ -42,27 +47,37 @@ pub(crate) async fn pass_on(
     method: &Method,
     headers: &HeaderMap,
 ) -> Result<(Passed, Watch), Refusal> {
-    let (server, path, watch) = server(upstream)?;
+    let Asked { server, path, name, watch } = ask(upstream)?;
     match server.pass_on(&path, method.as_str(), headers).await {
         Ok(switched) => Ok((Ok(switched), watch)),
         Err(UpstreamError::Refused(refused)) => Ok((Err(refused), watch)),
-        Err(error) => Err(failed(error, watch)),
+        Err(error) => Err(failed(error, name, watch)),
     }
 }
 
-fn server(upstream: Upstream) -> Result<(Server, String, Watch), Refusal> {
-    let Upstream { url, tls, on_lost, .. } = upstream;
+/// A runtime's server that is about to be asked.
+struct Asked {
+    server: Server,
+    path: String,
+    /// What the runtime is called.
+    name: Option<String>,
+    watch: Watch,
+}
+
+fn ask(upstream: Upstream) -> Result<Asked, Refusal> {
+    let Upstream { url, name, tls, on_lost, .. } = upstream;
     let Some((server, path)) = Server::at(&url, tls, AGENT) else {
         return Err(Refusal::new(500, "the runtime's URL for the stream cannot be used"));
     };
-    Ok((server, path, Watch(on_lost)))
+    let server = Server { patience: PATIENCE, ..server };
+    Ok(Asked { server, path, name, watch: Watch(on_lost) })
 }
 
-fn failed(error: UpstreamError, watch: Watch) -> Refusal {
+fn failed(error: UpstreamError, name: Option<String>, watch: Watch) -> Refusal {
     if is_before_anything(&error) {
         watch.finish_unbegun();
     }
-    refusal(error)
+    refusal(error, name)
 }
 
 /// Whether nothing can have begun there.
@@ -71,7 +86,7 @@ fn is_before_anything(error: &UpstreamError) -> bool {
     matches!(error, E::Dial(_) | E::Refused(_) | E::Request(_))
 }
 
-fn refusal(error: UpstreamError) -> Refusal {
+fn refusal(error: UpstreamError, name: Option<String>) -> Refusal {
     let cause = sanitized(&error.to_string(), REASON_BYTES).into_owned();
     let (code, text) = match &error {
         UpstreamError::Refused(said) => {
@@ -85,7 +100,10 @@ fn refusal(error: UpstreamError) -> Refusal {
             }
         }
         UpstreamError::NotUpgraded(_) => (500, cause.clone()),
-        _ => (500, format!("error dialing backend: {cause}")),
+        _ => {
+            let name = name.map(|name| name + ": ").unwrap_or_default();
+            (500, format!("error dialing backend: {name}{cause}"))
+        }
     };
     Refusal { cause, ..Refusal::new(code, text) }
 }

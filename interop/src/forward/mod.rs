@@ -5,7 +5,7 @@ pub mod app;
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -105,14 +105,7 @@ impl Forward {
     }
 
     fn spawn(client: &Client, ports: &[impl AsRef<str>]) -> Forward {
-        let mut process = client.process(&[], &[]);
-        // In place of the dashes and a command.
-        let words: Vec<_> = process.get_args().map(ToOwned::to_owned).collect();
-        let mut command = std::process::Command::new(process.get_program());
-        command.args(words.iter().filter(|word| *word != "--"));
-        command.args(ports.iter().map(AsRef::as_ref));
-        command.envs(process.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        process = command;
+        let mut process = process(client, ports);
         process.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = process.spawn().unwrap_or_else(|error| panic!("{process:?}: {error}"));
         let stderr = Arc::new(Mutex::new(String::new()));
@@ -217,6 +210,19 @@ impl Drop for Forward {
         let _ = kill_process(self.id(), Signal::KILL);
         let _ = self.child.wait();
     }
+}
+
+/// The process that forwards these ports, not started yet.
+#[must_use]
+pub fn process(client: &Client, ports: &[impl AsRef<str>]) -> Command {
+    let process = client.process(&[], &[]);
+    // In place of the dashes and a command.
+    let words: Vec<_> = process.get_args().map(ToOwned::to_owned).collect();
+    let mut forward = Command::new(process.get_program());
+    forward.args(words.iter().filter(|word| *word != "--"));
+    forward.args(ports.iter().map(AsRef::as_ref));
+    forward.envs(process.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    forward
 }
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\nok\n";

@@ -66,7 +66,7 @@ fn node_with(flags: &[&str]) -> (Cluster, Option<Server>) {
 }
 
 /// What clients of WebSocket come as there: a kubelet asks its runtime over SPDY alone.
-fn newer(node: Option<&Server>) -> [&'static str; 2] {
+pub fn newer(node: Option<&Server>) -> [&'static str; 2] {
     if node.is_some() { [V5, TUNNEL] } else { [SPDY, FORWARD_SPDY] }
 }
 

@@ -19,7 +19,7 @@ use crate::parts::ours;
 
 /// How long an end may take to be known.
 pub const SOON: Duration = Duration::from_secs(5);
-const TALKER: &str = "talker";
+pub const TALKER: &str = "talker";
 
 /// Who connects to the ports of pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

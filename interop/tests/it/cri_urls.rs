@@ -19,16 +19,32 @@ const WAITING: usize = 1000;
 /// An answer of a streaming server's: its status and its text.
 type Refused = (u16, String);
 
+/// What a request for a stream says over SPDY, of whatever kind it is.
+const SPDY: &str = "Upgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: v4.channel.k8s.io\r\n\
+                    X-Stream-Protocol-Version: portforward.k8s.io\r\n";
+/// The same over WebSocket.
+const WEBSOCKET: &str = "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+                         Sec-WebSocket-Protocol: v5.channel.k8s.io, \
+                         SPDY/3.1+portforward.k8s.io\r\n";
+
 /// Begins a stream, as a kubelet does over SPDY.
 pub fn begin(url: &str) -> Refused {
+    begin_by("POST", url, SPDY)
+}
+
+/// Begins a stream, as newer clients do: over WebSocket v5, or as a tunnel.
+pub fn begin_websocket(url: &str) -> Refused {
+    begin_by("GET", url, WEBSOCKET)
+}
+
+fn begin_by(method: &str, url: &str, lines: &str) -> Refused {
     let (_, rest) = url.split_once("://").unwrap();
     let (address, path) = rest.split_once('/').unwrap();
     let mut socket = TcpStream::connect(address).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let request = format!(
-        "POST /{path} HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\
-         X-Stream-Protocol-Version: v4.channel.k8s.io\r\n\
-         X-Stream-Protocol-Version: portforward.k8s.io\r\n\r\n"
+        "{method} /{path} HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\n{lines}\r\n"
     );
     socket.write_all(request.as_bytes()).unwrap();
     let mut reader = BufReader::new(socket);

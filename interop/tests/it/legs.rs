@@ -38,9 +38,14 @@ impl<'a> Legs<'a> {
 
     /// Runs sessions to their end, all of which have to come so.
     pub fn come_as<T>(&self, way: &str, who: &str, run: impl FnOnce() -> T) -> T {
+        self.come_as_any(&[way], who, run)
+    }
+
+    /// The same of sessions of several kinds, of each of which there has to be one.
+    pub fn come_as_any<T>(&self, ways: &[&str], who: &str, run: impl FnOnce() -> T) -> T {
         let before = self.over().len();
         let result = run();
-        are(way, who, &self.over()[before..]);
+        are(ways, who, &self.over()[before..]);
         result
     }
 
@@ -48,7 +53,7 @@ impl<'a> Legs<'a> {
     pub fn begin_as<T>(&self, way: &str, who: &str, begin: impl FnOnce() -> T) -> T {
         let before = near(&self.log()).len();
         let result = begin();
-        are(way, who, &near(&self.log())[before..]);
+        are(&[way], who, &near(&self.log())[before..]);
         result
     }
 
@@ -68,10 +73,13 @@ impl<'a> Legs<'a> {
     }
 }
 
-fn are(way: &str, who: &str, came: &[String]) {
-    println!("{who}: {} sessions as {way}", came.len());
-    assert!(!came.is_empty(), "{who}: no session has come");
-    assert!(came.iter().all(|near| near == way), "{who}: not all as {way}: {came:?}");
+fn are(ways: &[&str], who: &str, came: &[String]) {
+    println!("{who}: {} sessions as {}", came.len(), ways.join(", "));
+    let is_one = |near: &String| ways.contains(&&**near);
+    assert!(came.iter().all(is_one), "{who}: not all as {ways:?}: {came:?}");
+    for way in ways {
+        assert!(came.iter().any(|near| near == way), "{who}: no session as {way}: {came:?}");
+    }
 }
 
 /// What each session of a log has come as.

@@ -22,7 +22,7 @@ use bowline_io::access::{Access, AccessError, Source};
 use bowline_io::dial::Demands;
 use bowline_io::pool::Pool;
 use bowline_io::text::sanitized;
-use bowline_io::upstream::Upstream;
+use bowline_io::upstream::{UPGRADE_PATIENCE, Upstream};
 use bowline_kube::exchange::Exchange;
 use bowline_proto::limits::REASON_BYTES;
 use http::{HeaderMap, HeaderValue, header};
@@ -116,7 +116,7 @@ impl ApiServer {
             headers.append(name, value.clone());
         }
         let (endpoint, demands) = (access.endpoint.clone(), Demands::default());
-        let upstream = Upstream { endpoint, demands, agent: AGENT };
+        let upstream = Upstream { endpoint, demands, agent: AGENT, patience: UPGRADE_PATIENCE };
         Ok((upstream, headers, access))
     }
 }

@@ -284,7 +284,8 @@ impl Shared {
     /// The runtime's own server, at a URL of it.
     fn upstream(&self, url: String, wants: Option<Wants>) -> Result<Upstream, Refusal> {
         let tls = if is_https(&url) { Some(self.tls()?) } else { None };
-        Ok(Upstream { tls, wants, ..Upstream::spdy(url) })
+        let name = Some(format!("the container runtime at {}", self.endpoint));
+        Ok(Upstream { name, tls, wants, ..Upstream::spdy(url) })
     }
 
     /// A stream that the runtime serves at a URL of its own.

@@ -10,7 +10,7 @@ use bowline_io::drive::{Socket, SocketEvent};
 use bowline_io::forward::{ForwardDriver, ForwardEvent};
 use bowline_io::random;
 use bowline_io::stream::Upgraded;
-use bowline_io::upstream::{Switched, Upstream, UpstreamError};
+use bowline_io::upstream::{Switched, UPGRADE_PATIENCE, Upstream, UpstreamError};
 use bowline_proto::negotiate::Offer;
 use bowline_proto::portforward::{Forward, OverSpdy};
 use bowline_proto::session::protocol::{Carrier, FORWARD_TUNNEL};
@@ -41,7 +41,7 @@ pub struct Ended {
 pub fn server(address: SocketAddr) -> Upstream {
     let host = address.ip().to_string();
     let endpoint = Endpoint { host, port: address.port(), tls: None, proxy: None };
-    Upstream { endpoint, demands: Demands::default(), agent: "test" }
+    Upstream { endpoint, demands: Demands::default(), agent: "test", patience: UPGRADE_PATIENCE }
 }
 
 /// The path of an exec of some words.

@@ -56,7 +56,8 @@ impl Relaying {
         Served::Upstream(Box::pin(async move {
             asked.fetch_add(1, Ordering::SeqCst);
             let on_lost: OnLost = Box::new(move |_| lost.add_permits(1));
-            let upstream = Upstream { carrier, on_lost: Some(on_lost), ..Upstream::spdy(url) };
+            let (name, on_lost) = (Some("the runtime".to_owned()), Some(on_lost));
+            let upstream = Upstream { name, carrier, on_lost, ..Upstream::spdy(url) };
             refusal.map_or(Ok(upstream), Err)
         }))
     }
@@ -238,7 +239,7 @@ async fn what_cannot_be_upgraded_is_a_failure() {
         (String::new(), 500, unusable),
         ("https://127.0.0.1:1".into(), 500, unusable),
         ("unix:///run/x".into(), 500, unusable),
-        (format!("http://{silent}"), 500, "error dialing backend: dial tcp 127.0.0.1:"),
+        (format!("http://{silent}"), 500, "error dialing backend: the runtime: dial tcp"),
         (format!("http://{}", answering(moved).await), 500, "invalid upgrade response: status"),
         (format!("http://{}", answering(empty).await), 403, "403 Forbidden"),
         (format!("{}", answering(other).await), 500, "invalid upgrade response: invalid protocol"),
@@ -249,6 +250,24 @@ async fn what_cannot_be_upgraded_is_a_failure() {
         assert_eq!(found, code, "{base}: {text}");
         assert!(text.starts_with(expected), "{base}: {text}");
     }
+}
+
+#[tokio::test]
+async fn a_runtime_whose_server_is_stuck_is_named() {
+    let stuck = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", stuck.local_addr().unwrap());
+    let node = Node::start(Arc::new(Relaying::to(&base))).await;
+    let asked = async {
+        let (socket, _) = stuck.accept().await.unwrap();
+        socket.readable().await.unwrap();
+        tokio::time::pause();
+        socket
+    };
+    let path = exec(&["a"]);
+    let (answer, _socket) = tokio::join!(run(node.address, &path, Carrier::Spdy, ""), asked);
+    let (code, text) = refused(answer);
+    let expected = "error dialing backend: the runtime: no answer within 15 s";
+    assert_eq!((code, text.trim()), (500, expected));
 }
 
 #[tokio::test]
