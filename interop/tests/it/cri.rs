@@ -39,10 +39,6 @@ pub const WRITTEN_BYTES: usize = 10_000_000;
 /// client that still sends input then may lose the outcome, and says so.
 const PASSED_ON: &[Point] = &[Point::Ignored];
 
-/// The cluster's runtime has process ids of its own, so that the network of a pod with the host's
-/// is not certain by itself.
-pub const NETNS: &str = "--port-forward=netns";
-
 /// The words of a socket in front of the cluster's containerd.
 pub fn face(flags: &str) -> String {
     our_face(&bowline(), &format!("-v=2 {flags}"))
@@ -121,7 +117,7 @@ fn everything(cluster: &Cluster, node: Option<&Server>, ages: &[&str]) {
 
 #[test]
 fn a_kubelet_on_our_socket_streams_everything() {
-    let cluster = Cluster::behind(&face(NETNS), &[]);
+    let cluster = Cluster::behind(&face(""), &[]);
     run_pods(&cluster);
     everything(&cluster, None, &KUBECTLS);
 }
@@ -185,7 +181,7 @@ fn a_kubelet_runs_its_pods_through_our_socket_and_back_again() {
 fn our_node_streams_everything_of_the_old_containerds_pods() {
     let cluster = Cluster::up(&[OLD_RUNTIME]);
     run_pods(&cluster);
-    let node = in_the_kubelets_place(&cluster, &[NETNS]);
+    let node = in_the_kubelets_place(&cluster, &[]);
     everything(&cluster, Some(&node), &["1.37"]);
     drop(node);
 }
@@ -194,7 +190,7 @@ fn our_node_streams_everything_of_the_old_containerds_pods() {
 fn our_node_streams_everything_of_containerds_pods() {
     let cluster = Cluster::up(&[]);
     run_pods(&cluster);
-    let node = in_the_kubelets_place(&cluster, &[NETNS]);
+    let node = in_the_kubelets_place(&cluster, &[]);
     everything(&cluster, Some(&node), &KUBECTLS);
     drop(node);
 }

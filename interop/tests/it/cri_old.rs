@@ -6,7 +6,7 @@ use bowline_interop::cluster::{Cluster, OLD_KUBERNETES, OLD_RUNTIME, PODS};
 use bowline_interop::copy::there_and_back;
 use bowline_interop::forward;
 
-use crate::cri::{FORWARDED, NETNS, PROBED, WRITTEN_BYTES, face, listed, restarted};
+use crate::cri::{FORWARDED, PROBED, WRITTEN_BYTES, face, listed, restarted};
 use crate::cri_ends::{a_killed_runtime_is_a_loss, the_command_of_a_killed_client_is_gone};
 use crate::cri_kinds::{Kinds, Ports};
 use crate::forward::{KUBECTL, OLD_CONTAINERD, host_pod};
@@ -23,7 +23,7 @@ const ASKS_FOR_THE_TUNNEL: &str = "Authorization: Bearer viewer-token\r\nConnect
 #[test]
 fn a_cluster_of_2020_speaks_websocket_v5_and_the_tunnel() {
     let settings = [OLD_RUNTIME, OLD_KUBERNETES];
-    let cluster = Cluster::behind(&face(NETNS), &settings);
+    let cluster = Cluster::behind(&face(""), &settings);
     let admin = cluster.admin();
     let legs = Legs::of(&cluster, None);
     let [box_pod, gnu_pod] = PODS;

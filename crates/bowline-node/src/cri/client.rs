@@ -3,8 +3,10 @@
 
 use std::borrow::Cow;
 use std::error::Error as _;
+use std::fs;
 use std::future::Future;
 use std::io;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -91,6 +93,22 @@ pub(super) enum CallError {
 impl Client {
     pub(super) fn new(endpoint: Endpoint) -> Client {
         Client { endpoint, channel: OnceLock::new(), service: AtomicUsize::new(0) }
+    }
+
+    /// Whether a process id that the runtime says is the same process's for this program. In
+    /// another namespace of processes it is another one's.
+    pub(super) async fn names_the_same_processes(&self) -> bool {
+        let connecting = UnixStream::connect(self.endpoint.path());
+        let Ok(Ok(socket)) = timeout(CONNECT_PATIENCE, connecting).await else { return false };
+        let Some(runtime) = socket.peer_cred().ok().and_then(|peer| peer.pid()) else {
+            return false;
+        };
+        // What is mounted there may be of another namespace than this program's own.
+        let own = fs::read_link("/proc/self").unwrap_or_default();
+        let namespace = |process: &Path| fs::read_link(process.join("ns/pid"));
+        let its = namespace(&Path::new("/proc").join(runtime.to_string()));
+        own.as_os_str() == &*std::process::id().to_string()
+            && its.is_ok_and(|its| namespace(Path::new("/proc/self")).is_ok_and(|own| own == its))
     }
 
     /// Calls a method of the runtime. Dropped, the call is cancelled.

@@ -4,8 +4,6 @@
 //! order, so that nobody behind them can tell what they have cut (docs/protocols/traps.md, T45).
 //! The node does not, so it connects by itself where it can enter the network.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -15,10 +13,6 @@ use super::client::{CallError, Client};
 use super::info::Network;
 use super::netns::{Entrances, NamespaceError, NamespacePorts};
 use crate::runtime::Refusal;
-
-/// The number that the kernel gives to its first namespace of processes, `PROC_PID_INIT_INO`. The
-/// process ids that a runtime says mean the same processes there.
-const FIRST_PROCESSES: u64 = 0xefff_fffc;
 
 /// Who connects to the ports of pods.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,7 +66,7 @@ impl PodPorts {
             let path = path(network, sandbox)?;
             return Ok(Some(self.open(pod, sandbox, path.as_deref())?));
         }
-        match self.enter(network, pod, sandbox).await {
+        match self.enter(client, network, pod, sandbox).await {
             Ok(ports) => Ok(Some(ports)),
             Err(why) => {
                 self.tell(&why);
@@ -84,6 +78,7 @@ impl PodPorts {
     /// Opens a network, if it is certain that it is the pod's, and that it can be entered.
     async fn enter(
         &self,
+        client: &Client,
         network: Network,
         pod: &str,
         sandbox: &str,
@@ -94,7 +89,7 @@ impl PodPorts {
             Network::Host { .. } => return Err(NamespaceError::Unknown(sandbox.to_owned())),
             other => path(other, sandbox)?.unwrap_or_default(),
         };
-        if path.starts_with("/proc") && !sees_the_hosts_processes() {
+        if path.starts_with("/proc") && !client.names_the_same_processes().await {
             return Err(NamespaceError::Unseen(path));
         }
         let ports = self.open(pod, sandbox, Some(&path))?;
@@ -135,10 +130,4 @@ fn path(network: Network, sandbox: &str) -> Result<Option<PathBuf>, NamespaceErr
 
 fn of_process(pid: u32) -> PathBuf {
     format!("/proc/{pid}/ns/net").into()
-}
-
-/// Whether a process id is the same process's for the runtime and for this program. In another
-/// namespace of processes it would be another one's.
-fn sees_the_hosts_processes() -> bool {
-    fs::metadata("/proc/self/ns/pid").is_ok_and(|own| own.ino() == FIRST_PROCESSES)
 }
