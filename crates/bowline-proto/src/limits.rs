@@ -158,6 +158,10 @@ pub const KEPT_WINDOW_BYTES: u64 = 1024 * 1024;
 /// it the process waits; where it has a terminal and nobody is there, the oldest goes.
 pub const KEPT_REPLAY_BYTES: usize = 1024 * 1024;
 
+/// The default for how long a kept session may have no client, and how long its end may be asked
+/// for.
+pub const KEPT_LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// How many clients may look at a kept session at once. Whoever goes on with it always has a seat.
 pub const KEPT_LOOKERS: usize = 15;
 

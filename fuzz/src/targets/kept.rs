@@ -4,8 +4,8 @@
 //! same place however it is cut, and takes no more room for it.
 
 use bowline_proto::kept::{
-    Asked, Client, ClientEvent, Frame, Greeting, Host, HostEvent, Id, Instance, Mode, Reader,
-    Retry, Start, Stream, TerminalModes,
+    Asked, Bounds, Client, ClientEvent, Frame, Greeting, Host, HostEvent, Id, Instance, Mode,
+    Reader, Retry, Start, Stream, TerminalModes,
 };
 use bowline_proto::session::Wants;
 use bowline_proto::{Machine, Next, Outbox, Time};
@@ -30,6 +30,10 @@ pub fn target(data: &[u8]) {
         2 => assert_eq!(screen(whole), screen(cut), "cut otherwise, a terminal shows else"),
         _ => assert_eq!(at_client(whole), at_client(cut), "cut otherwise, a client hears else"),
     }
+}
+
+fn bounds(replay_bytes: usize) -> Bounds {
+    Bounds { replay_bytes, ..Bounds::default() }
 }
 
 /// All frames, with data that follow each other as one; what is read is written as it was.
@@ -70,7 +74,7 @@ fn at_host(pieces: Vec<BytesMut>) -> (Vec<u8>, Vec<String>) {
         env: Vec::new(),
     };
     let mut greeting = Some(Greeting::new(now, start.instance));
-    let mut host = Host::new(now, start, REPLAY_BYTES);
+    let mut host = Host::new(now, start, bounds(REPLAY_BYTES));
     host.output(Stream::Stdout, Bytes::from_static(WRITTEN));
     let (mut seat, mut stdin, mut log) = (None, Vec::new(), Vec::new());
     for piece in pieces {
@@ -113,7 +117,8 @@ fn screen(pieces: Vec<BytesMut>) -> (Vec<Frame>, Vec<u8>) {
     let (id, instance) = (Id([1; 16]), Instance([2; 16]));
     let (command, env) = (Vec::new(), Vec::new());
     let start = Start { id, instance, wants, keep_for: 60, size: None, command, env };
-    let (mut host, mut modes) = (Host::new(now, start, FEW_BYTES), TerminalModes::default());
+    let (mut host, mut modes) =
+        (Host::new(now, start, bounds(FEW_BYTES)), TerminalModes::default());
     for piece in pieces {
         modes.feed(&piece);
         host.output(Stream::Stdout, piece.freeze());

@@ -1,7 +1,7 @@
 //! A host with its one session: who is connected to it, and the process.
 
 use bowline_proto::kept::{
-    Asked, Greeting, Host, HostEvent, Instance, Mode, Start, Stream, refused,
+    Asked, Bounds, Greeting, Host, HostEvent, Instance, Mode, Start, Stream, refused,
 };
 use bowline_proto::limits::{KEPT_OUTBOX_BYTES, KEPT_PIECE_BYTES, REASON_BYTES};
 use bowline_proto::session::Status;
@@ -12,7 +12,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::process::{Process, byte};
 use super::records::Records;
-use super::scenario::{Scenario, Wire};
+use super::scenario::{LONGEST, Scenario, Wire};
 use super::shows_id;
 use super::user::User;
 use super::wire::{Came, Lane};
@@ -28,6 +28,8 @@ pub(super) struct Link {
     pub(super) host: usize,
     pub(super) up: Lane,
     pub(super) down: Lane,
+    /// The client gives it up once it has sent so many pieces more; 0 for as long as it holds.
+    pub(super) breaks_after: u8,
     seated: Seated,
 }
 
@@ -65,7 +67,8 @@ pub(super) struct Session {
 impl Link {
     pub(super) fn new(now: Time, user: usize, host: usize, instance: Instance) -> Link {
         let seated = Seated::Greeting(Greeting::new(now, instance), false);
-        Link { user, host, up: Lane::default(), down: Lane::default(), seated }
+        let (up, down) = (Lane::default(), Lane::default());
+        Link { user, host, up, down, breaks_after: 0, seated }
     }
 
     fn seat(&self) -> Option<u32> {
@@ -247,7 +250,8 @@ impl Place {
 
 impl Session {
     fn new(now: Time, start: Start, scenario: &Scenario) -> Session {
-        let host = Host::new(now, start, scenario.replay_bytes);
+        let replay_bytes = scenario.replay_bytes;
+        let host = Host::new(now, start, Bounds { replay_bytes, longest: LONGEST });
         Session { host, process: Process::new(scenario), taker: 0, input: Vec::new() }
     }
 

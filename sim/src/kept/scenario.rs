@@ -9,6 +9,8 @@ use rand_chacha::ChaCha8Rng;
 
 /// A session is kept for so long where its time is no matter.
 pub const LONG: u64 = 600;
+/// And for so long at most, whatever its clients want.
+pub const LONGEST: Duration = Duration::from_secs(3600);
 
 /// One kept session with all that is around it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,6 +98,9 @@ pub enum Turn {
     ResetAtHost,
     /// Nothing gets through for so long.
     Stall(Duration),
+    /// A server on the way stands still with what the client says, which soon gives the connection
+    /// up: the host hears the rest of it after so long.
+    Late(Duration),
     /// No connection can be made for so long.
     Outage(Duration),
     /// The host is started anew; its process is gone.
@@ -132,7 +137,7 @@ impl Scenario {
             turns.push((When::Step(3), Turn::Reset));
         }
         let pause = Duration::from_millis([0, 0, 20, 700, 3000][random.random_range(0..5)]);
-        Scenario {
+        let mut scenario = Scenario {
             seed,
             tty,
             acts,
@@ -156,7 +161,13 @@ impl Scenario {
             },
             turns,
             results: if random.random_bool(0.2) { 3 } else { 0 },
+        };
+        if random.random_bool(0.2) {
+            let late = Duration::from_millis(random.random_range(200..25_000));
+            let most = [8, 8, 200][random.random_range(0..3)];
+            scenario.turns.push((When::Step(random.random_range(1..most)), Turn::Late(late)));
         }
+        scenario
     }
 
     /// Whether the host stays the one that it is, and keeps the session as long as anybody can

@@ -54,6 +54,11 @@ impl World<'_> {
                 link.up.cut(up);
                 link.down.lose_all();
             }
+            Turn::Late(pause) => {
+                link.up.stall(self.now, pause);
+                // Its HELLO, its request, and something more.
+                link.breaks_after = self.chance.random_range(1..=3);
+            }
             Turn::Stall(pause) => {
                 link.up.stall(self.now, pause);
                 link.down.stall(self.now, pause);

@@ -259,6 +259,14 @@ impl World<'_> {
             let holds = user.link == Some(at);
             if holds && link.up.fill(self.now, user.client.outbox(), wire, sends) {
                 moved = true;
+                link.breaks_after = match link.breaks_after {
+                    0 => 0,
+                    1 => {
+                        link.down.cut(0);
+                        0
+                    }
+                    more => more - 1,
+                };
             }
             match link.down.take(self.now, receives) {
                 Some(Came::Bytes(bytes)) if holds => user.client.receive(self.now, bytes),

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bowline_proto::kept::{Greeting, Host, HostEvent, Id, Mode, Start, Stream};
+use bowline_proto::kept::{Bounds, Greeting, Host, HostEvent, Id, Mode, Start, Stream};
 use bowline_proto::limits::{KEPT_SEATS, REASON_BYTES};
 use bowline_proto::machine::{Machine, Next};
 use bowline_proto::session::Status;
@@ -16,8 +16,6 @@ use super::process::{Output, Process};
 use crate::settings::Settings;
 use crate::watched::Watched;
 
-/// The longest that a session is kept without a client, or after its end, in seconds.
-const KEEP_FOR_AT_MOST: u64 = 24 * 60 * 60;
 /// How long a client may take to take its last word.
 const LAST_WORD: Duration = Duration::from_secs(5);
 const OUTPUTS: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
@@ -63,11 +61,11 @@ struct Seat {
 
 impl Session {
     /// Starts the command. One that cannot be started is a session that has ended at once.
-    pub(super) fn start(now: Time, mut start: Start, outside: &Outside) -> Session {
-        start.keep_for = start.keep_for.min(KEEP_FOR_AT_MOST);
+    pub(super) fn start(now: Time, start: Start, outside: &Outside) -> Session {
         let replay_bytes = usize::try_from(outside.settings.replay_bytes).unwrap_or(usize::MAX);
         let started = Process::start(&start, outside);
-        let mut host = Host::new(now, start, replay_bytes);
+        let bounds = Bounds { replay_bytes, ..Bounds::default() };
+        let mut host = Host::new(now, start, bounds);
         let process = match started {
             Ok(process) => Some(process),
             Err(error) => {
@@ -301,5 +299,42 @@ impl Session {
         if let Some(process) = &mut self.process {
             process.watch(OUTPUTS.map(|stream| self.host.has_room(stream)));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bowline_proto::kept::Instance;
+    use bowline_proto::limits::KEPT_LONGEST;
+    use bowline_proto::session::Wants;
+    use rustix::process::{Resource, getrlimit};
+
+    use super::*;
+
+    /// As long as a day, whatever is asked for.
+    #[test]
+    fn a_result_is_kept_for_no_longer_than_a_holder_allows() {
+        let outside = Outside {
+            working_dir: "/".into(),
+            descriptors: getrlimit(Resource::Nofile),
+            umask: rustix::fs::Mode::empty(),
+            settings: Settings::default(),
+        };
+        let start = Start {
+            id: Id([1; 16]),
+            instance: Instance([2; 16]),
+            wants: Wants { stdin: false, stdout: true, stderr: true, tty: false },
+            keep_for: u64::MAX,
+            size: None,
+            command: vec!["/there/is/none".into()],
+            env: Vec::new(),
+        };
+        let (began, mut buffer) = (Time::from_micros(7), [0; 16]);
+        let mut session = Session::start(began, start, &outside);
+        let over = began + KEPT_LONGEST;
+        assert_eq!(session.turn(began, &outside, &mut buffer), Some(over));
+        assert!(!session.is_over());
+        session.turn(over, &outside, &mut buffer);
+        assert!(session.is_over());
     }
 }

@@ -21,8 +21,8 @@ use bowline_io::clock::Clock;
 use bowline_io::random;
 use bowline_io::serve::Sessions;
 use bowline_proto::Time;
-use bowline_proto::kept::{Entry, Host, Id, Instance, Start, refused};
-use bowline_proto::limits::KEPT_REPLAY_BYTES;
+use bowline_proto::kept::{Bounds, Entry, Host, Id, Instance, Start, refused};
+use bowline_proto::limits::{KEPT_LONGEST, KEPT_REPLAY_BYTES};
 use bowline_proto::negotiate;
 use bowline_proto::session::Wants;
 use bowline_proto::session::protocol::KEPT;
@@ -45,12 +45,13 @@ pub struct Limits {
     /// Of one container, those that have ended left out. 0 here or in what follows keeps none: the
     /// node then answers as one that does not know what that is.
     pub per_container: usize,
-    /// Of the node: of those that run, and again of those that have ended, the oldest of which
-    /// goes.
+    /// Of the node: of those that run, and again of those that have ended. Beyond that, the
+    /// container that has the most of these gives its oldest.
     pub per_node: usize,
     /// How much of each output is kept for a client that has not acknowledged it.
     pub replay_bytes: usize,
-    /// The longest time for which a session is kept without a client, or after its end.
+    /// The longest time for which a session is kept without a client, however the last one has
+    /// left, or after its end.
     pub longest: Duration,
 }
 
@@ -60,7 +61,7 @@ impl Default for Limits {
             per_container: 256,
             per_node: 1024,
             replay_bytes: KEPT_REPLAY_BYTES,
-            longest: Duration::from_secs(24 * 60 * 60),
+            longest: KEPT_LONGEST,
         }
     }
 }
@@ -211,12 +212,11 @@ impl Keeper {
         let shown = known.shown.clone();
         registry.begin(start.id, known);
         drop(registry);
-        let keep_for = start.keep_for.min(self.0.limits.longest.as_secs());
-        let start = Start { keep_for, ..start.clone() };
+        let Limits { replay_bytes, longest, .. } = self.0.limits;
+        let host = Host::new(self.now(), start.clone(), Bounds { replay_bytes, longest });
         if let Some(mut records) = self.records() {
-            records.began(&start, place);
+            records.began(host.start(), place);
         }
-        let host = Host::new(self.now(), start, self.0.limits.replay_bytes);
         self.spawn(KeptSession::new(self.clone(), host, Some(job()), entrants, shown));
         Ok((door, true))
     }

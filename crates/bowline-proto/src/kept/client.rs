@@ -487,9 +487,6 @@ impl Client {
             // Which one it is, the next connection tells. An earlier request may have been carried
             // out by the one that was asked, so no other is asked to start it.
             refused::OTHER_HOST | refused::HOST_ENDS => true,
-            // The request of an earlier connection of ours may have come late. If it was another
-            // client, it is the next turn, and this is said again before the session is there.
-            refused::TAKEN_OVER => self.is_up(),
             // Others look at it, and go again.
             refused::TOO_MANY => self.was_up,
             _ => false,

@@ -16,6 +16,8 @@ use crate::time::Time;
 pub struct Greeting {
     pub(super) link: Link,
     instance: Instance,
+    /// When the host has said hello: before that, nothing was asked for.
+    pub(super) began: Time,
     /// The turn that the client says it had; 0 for none.
     pub(super) turn: u64,
     /// When it has asked, and when it has its answer, at the latest.
@@ -51,7 +53,8 @@ impl Greeting {
     #[must_use]
     pub fn new(now: Time, instance: Instance) -> Greeting {
         let link = Link::new(now, Some(instance));
-        Greeting { link, instance, turn: 0, until: now + KEPT_GREETING, stage: Stage::Asking }
+        let until = now + KEPT_GREETING;
+        Greeting { link, instance, began: now, turn: 0, until, stage: Stage::Asking }
     }
 
     /// Answers that it cannot be, and ends the connection.

@@ -14,7 +14,9 @@ use super::greeting::Greeting;
 use super::link::Link;
 use super::replay::{Cursor, Replay};
 use super::{Frame, Id, Leave, Mode, Refused, Start, Stream, Total, refused};
-use crate::limits::{KEPT_LOOKERS, KEPT_SCREEN_BYTES, KEPT_TAIL_BYTES, REASON_BYTES};
+use crate::limits::{
+    KEPT_LONGEST, KEPT_LOOKERS, KEPT_REPLAY_BYTES, KEPT_SCREEN_BYTES, KEPT_TAIL_BYTES, REASON_BYTES,
+};
 use crate::machine::Next;
 use crate::outbox::Outbox;
 use crate::session::{Cause, Loss, Size};
@@ -80,11 +82,27 @@ pub struct Left {
     pub end: Result<Bytes, String>,
 }
 
+/// How much of a session is kept, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// How much of each output is kept for a client that has not acknowledged it.
+    pub replay_bytes: usize,
+    /// The longest time without a client, however the last one has left, and after the end.
+    pub longest: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Bounds {
+        Bounds { replay_bytes: KEPT_REPLAY_BYTES, longest: KEPT_LONGEST }
+    }
+}
+
 /// One session, from its start until it is forgotten.
 #[derive(Debug)]
 pub struct Host {
     start: Start,
     replay_bytes: usize,
+    longest: Duration,
     stdin: Arrivals,
     outputs: [Replay; 2],
     /// What whoever has the session has acknowledged of each output.
@@ -93,10 +111,14 @@ pub struct Host {
     last_seat: u32,
     /// How many clients have had the session; one that comes back counts once.
     turn: u64,
+    /// When the connection began on which it was taken last.
+    taken: Time,
     /// A Status as JSON, or why there is none.
     end: Option<Result<Bytes, String>>,
-    /// Since when the command has ended, or has had no client without its goodbye.
+    /// Since when the command has ended, or has had no client.
     alone_since: Option<Time>,
+    /// The last client has said that the command goes on.
+    is_left: bool,
     is_hung_up: bool,
     events: VecDeque<Event>,
 }
@@ -117,10 +139,11 @@ struct Seat {
 }
 
 impl Host {
-    /// A session whose command is about to be started. `replay_bytes` is how much of each output is
-    /// kept for a client that has not acknowledged it.
+    /// A session whose command is about to be started.
     #[must_use]
-    pub fn new(now: Time, start: Start, replay_bytes: usize) -> Host {
+    pub fn new(now: Time, mut start: Start, bounds: Bounds) -> Host {
+        let Bounds { replay_bytes, longest } = bounds;
+        start.keep_for = start.keep_for.min(longest.as_secs());
         let stdout = if start.wants.tty {
             Replay::of_terminal(KEPT_TAIL_BYTES.min(replay_bytes))
         } else {
@@ -129,14 +152,17 @@ impl Host {
         Host {
             start,
             replay_bytes,
+            longest,
             stdin: Arrivals::new(),
             outputs: [stdout, Replay::new()],
             acknowledged: [0; 2],
             seats: Vec::new(),
             last_seat: 0,
             turn: 0,
+            taken: Time::ZERO,
             end: None,
             alone_since: Some(now),
+            is_left: false,
             is_hung_up: false,
             events: VecDeque::new(),
         }
@@ -147,7 +173,8 @@ impl Host {
     #[must_use]
     pub fn past(now: Time, start: Start, left: Left) -> Host {
         let Left { turn, stdin, stdin_over, totals: [stdout, stderr], taken, end } = left;
-        let mut host = Host::new(now, start, 0);
+        let bounds = Bounds { replay_bytes: 0, longest: Duration::from_secs(start.keep_for) };
+        let mut host = Host::new(now, start, bounds);
         host.turn = turn;
         host.stdin = Arrivals::past(stdin, stdin_over);
         host.outputs = [Replay::past(stdout, taken[0]), Replay::past(stderr, taken[1])];
@@ -197,8 +224,9 @@ impl Host {
         have: Option<[u64; 2]>,
         started: bool,
     ) -> Result<u32, Box<Greeting>> {
-        // A host that began anew may know less than its client.
-        let is_late = (1..self.turn).contains(&greeting.turn);
+        // A host that began anew may know less than its client. A request on a connection from
+        // before may have waited in a server that stood still, while its client has come again.
+        let is_late = (1..self.turn).contains(&greeting.turn) || greeting.began < self.taken;
         if mode == Mode::Take && is_late {
             greeting.refuse(refused::TAKEN_OVER, TAKEN_OVER);
             return Err(Box::new(greeting));
@@ -229,6 +257,7 @@ impl Host {
                 0 => self.turn.saturating_add(1),
                 turn => turn,
             };
+            self.taken = greeting.began;
         }
         let mut link = greeting.link;
         let (stdin, stdin_over) = (self.stdin.expected(), self.stdin.is_over());
@@ -258,7 +287,7 @@ impl Host {
             is_over,
         });
         if mode == Mode::Take && self.end.is_none() {
-            self.alone_since = None;
+            (self.alone_since, self.is_left) = (None, false);
         }
         Ok(number)
     }
@@ -357,7 +386,13 @@ impl Host {
             output.finish();
         }
         self.end.get_or_insert(end);
-        self.alone_since = Some(now);
+        (self.alone_since, self.is_left) = (Some(now), false);
+    }
+
+    /// How many bytes of output are kept.
+    #[must_use]
+    pub fn kept_bytes(&self) -> usize {
+        self.outputs.iter().map(Replay::len).sum()
     }
 
     /// Whether the command has ended.
@@ -391,7 +426,8 @@ impl Host {
         };
         // The first client is on its way, however short the session is kept.
         let least = u64::from(self.turn == 0 && !self.has_ended());
-        let until = since + Duration::from_secs(self.start.keep_for.max(least));
+        let kept = Duration::from_secs(self.start.keep_for.max(least));
+        let until = since + if self.is_left { self.longest } else { kept };
         if now < until {
             return Next::Idle(earlier(deadline, Some(until)));
         }
@@ -481,6 +517,9 @@ impl Host {
             Frame::Leave(how) => {
                 seat.link.send(&Frame::Left);
                 self.events.push_back(seat.over(Loss::new(Cause::Closed, "it said goodbye")));
+                if takes && self.end.is_none() {
+                    (self.alone_since, self.is_left) = (Some(now), how == Leave::Running);
+                }
                 if takes && how == Leave::HungUp && !core::mem::replace(&mut self.is_hung_up, true)
                 {
                     self.events.push_back(Event::HangUp);

@@ -39,7 +39,7 @@ pub use carrier::{Carried, Carrier};
 pub use client::{Client, Connected, Event as ClientEvent, Gap, Retry};
 pub use frame::{Flow, Frame, Leave, Mode, Reader, Refused, Resume, Start, refused};
 pub use greeting::{Asked, Greeting};
-pub use host::{Entry, Event as HostEvent, Host, Left};
+pub use host::{Bounds, Entry, Event as HostEvent, Host, Left};
 pub use screen::TerminalModes;
 pub use sum::sum_of;
 

@@ -1,5 +1,6 @@
 //! A client and a host over connections that are cut anywhere, against plain bytes.
 
+use std::boxed::Box;
 use std::collections::VecDeque;
 use std::format;
 use std::string::String;
@@ -11,16 +12,17 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::*;
-use crate::limits::{KEPT_INPUT_BYTES, MESSAGE_BYTES};
+use crate::limits::{KEPT_INPUT_BYTES, KEPT_LONGEST, MESSAGE_BYTES};
 use crate::machine::{Machine, Next};
 use crate::outbox::Outbox;
 use crate::session::{Outcome, Size, Status, Wants};
 use crate::time::Time;
 
+mod late;
 mod terminal;
 
 const WANTS: Wants = Wants { stdin: true, stdout: true, stderr: true, tty: false };
-const REPLAY_BYTES: usize = 50_000;
+const BOUNDS: Bounds = Bounds { replay_bytes: 50_000, longest: KEPT_LONGEST };
 
 fn start(id: u8) -> Start {
     let command = Vec::from([String::from("job")]);
@@ -129,7 +131,7 @@ impl World {
             let (have, started) = match asked {
                 Asked::Start(start) if self.host.is_none() => {
                     self.starts += 1;
-                    self.host = Some(Host::new(self.now, start, REPLAY_BYTES));
+                    self.host = Some(Host::new(self.now, start, BOUNDS));
                     (Some([0; 2]), true)
                 }
                 Asked::Start(start) => {
@@ -509,7 +511,7 @@ fn turn_of(frames: &[Frame]) -> Option<u64> {
 
 #[test]
 fn a_client_that_was_away_does_not_take_the_session_back() {
-    let mut host = Host::new(Time::ZERO, start(1), REPLAY_BYTES);
+    let mut host = Host::new(Time::ZERO, start(1), BOUNDS);
     assert_eq!(turn_of(&resume(&mut host, None, 0).1), Some(1));
     assert_eq!(turn_of(&resume(&mut host, None, 1).1), Some(1), "it comes back");
     let (second, said) = resume(&mut host, None, 0);
@@ -524,7 +526,7 @@ fn a_client_that_was_away_does_not_take_the_session_back() {
 
 #[test]
 fn whoever_comes_after_the_end_hears_of_it_again() {
-    let (mut host, now) = (Host::new(Time::ZERO, start(1), REPLAY_BYTES), Time::ZERO);
+    let (mut host, now) = (Host::new(Time::ZERO, start(1), BOUNDS), Time::ZERO);
     host.output(Stream::Stdout, Bytes::from_static(b"ab"));
     host.ended(now, Ok(Status::success().json().clone()));
     for have in [Some([0; 2]), None, None] {
@@ -562,25 +564,13 @@ fn resumed(mode: Mode, size: Option<Size>, outputs: [u64; 2], next: Frame) -> Cl
     client
 }
 
-/// It may be an earlier request of its own that came late; another client has the next turn.
 #[test]
-fn who_is_taken_for_another_comes_once_more() {
+fn who_has_lost_the_session_to_another_does_not_come_again() {
     let taken = Refused { code: refused::TAKEN_OVER, text: "taken".into() };
     let mut client = resumed(Mode::Take, None, [0; 2], Frame::Refused(taken.clone()));
     assert!(matches!(client.poll(Time::ZERO), Next::Event(ClientEvent::Up(_))));
-    assert!(matches!(client.poll(Time::ZERO), Next::Event(ClientEvent::Down(_))));
-    let Next::Idle(Some(due)) = client.poll(Time::ZERO) else { panic!("it does not come again") };
-    assert_eq!(client.poll(due), Next::Event(ClientEvent::Connect));
-    client.connected(due);
-    client.receive(due, bytes_of(&[hello(Some(Instance([9; 16])))]));
-    while let Next::Event(_) = client.poll(due) {}
-    let asked = frames(client.outbox()).into_iter().find_map(|frame| match frame {
-        Frame::Resume(asked) => Some(asked.turn),
-        _ => None,
-    });
-    assert_eq!(asked, Some(1), "it has the turn that it had");
-    client.receive(due, bytes_of(&[Frame::Refused(taken.clone())]));
-    assert_eq!(client.poll(due), Next::Event(ClientEvent::Refused(taken)));
+    assert_eq!(client.poll(Time::ZERO), Next::Event(ClientEvent::Refused(taken)));
+    assert_eq!(client.poll(Time::ZERO), Next::Done);
 }
 
 #[test]
@@ -633,7 +623,7 @@ fn who_leaves_in_front_of_the_answer_is_heard_behind_it() {
         let Next::Event(Asked::Start(start)) = greeting.poll(Time::ZERO) else {
             panic!("no start")
         };
-        let mut host = Host::new(Time::ZERO, start, REPLAY_BYTES);
+        let mut host = Host::new(Time::ZERO, start, BOUNDS);
         host.join(greeting, Mode::Take, Some([0; 2]), true).unwrap();
         let mut events = Vec::new();
         while let Next::Event(event) = host.poll(Time::ZERO) {
@@ -772,7 +762,7 @@ fn acknowledges(host: &mut Host, seat: u32, to: u64) {
 
 #[test]
 fn what_has_come_to_nobody_is_known_after_a_restart_too() {
-    let mut host = Host::new(Time::ZERO, start(1), REPLAY_BYTES);
+    let mut host = Host::new(Time::ZERO, start(1), BOUNDS);
     let first = resume(&mut host, None, 0).0.unwrap();
     stdout(&mut host, b"taken");
     acknowledges(&mut host, first, 5);

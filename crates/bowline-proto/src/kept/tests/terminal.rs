@@ -4,7 +4,7 @@ use super::*;
 
 fn terminal() -> Host {
     let wants = Wants { stderr: false, tty: true, ..WANTS };
-    Host::new(Time::ZERO, Start { wants, ..start(1) }, REPLAY_BYTES)
+    Host::new(Time::ZERO, Start { wants, ..start(1) }, BOUNDS)
 }
 
 /// What a client gets that says that it has so much: what counts for no offset, and what does.
@@ -56,7 +56,7 @@ fn behind_a_gap_a_terminal_is_in_the_right_modes() {
     }
     let (_, said) = resume(&mut host, Some([0; 2]), 0);
     let (screens, output) = shown(&said);
-    assert_eq!((screens.len(), output.len()), (1, REPLAY_BYTES));
+    assert_eq!((screens.len(), output.len()), (1, BOUNDS.replay_bytes));
     let modes = screens[0].split(|byte| *byte == b'x').next().unwrap();
     for set in [&b"\x1b[?1049h"[..], b"\x1b[?1h"] {
         assert!(modes.windows(set.len()).any(|part| part == set), "{}", modes.escape_ascii());
@@ -90,7 +90,7 @@ fn a_region_of_another_size_ends_with_what_was_written_in_it() {
 
 #[test]
 fn without_a_terminal_there_is_no_screen() {
-    let mut host = Host::new(Time::ZERO, start(1), REPLAY_BYTES);
+    let mut host = Host::new(Time::ZERO, start(1), BOUNDS);
     let first = resume(&mut host, None, 0).0.unwrap();
     stdout(&mut host, b"0123");
     acknowledges(&mut host, first, 4);
