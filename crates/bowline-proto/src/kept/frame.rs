@@ -536,7 +536,8 @@ impl Body {
             kind::HELLO => Frame::Hello {
                 version: self.number()?,
                 window: self.number()?,
-                instance: if self.0.is_empty() { None } else { Some(Instance(self.array()?)) },
+                // Fewer bytes than one has are a newer client's, which has none.
+                instance: self.array().map(Instance),
             },
             kind::START => Frame::Start(self.start()?),
             kind::RESUME => Frame::Resume(self.resume()?),
@@ -559,8 +560,9 @@ impl Body {
             kind::ACK => Frame::Ack(self.stream()?, self.offset()?),
             kind::RESIZE => Frame::Resize(self.size()?),
             kind::LEAVE => Frame::Leave(match self.number()? {
-                0 => Leave::Running,
-                _ => Leave::HungUp,
+                1 => Leave::HungUp,
+                // Whatever a newer client says with it, it does not ask for that.
+                _ => Leave::Running,
             }),
             kind::LEFT => Frame::Left,
             kind::PING => Frame::Ping(self.number()?),

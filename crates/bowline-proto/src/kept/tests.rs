@@ -20,6 +20,7 @@ use crate::time::Time;
 
 mod late;
 mod terminal;
+mod wire;
 
 const WANTS: Wants = Wants { stdin: true, stdout: true, stderr: true, tty: false };
 const BOUNDS: Bounds = Bounds { replay_bytes: 50_000, longest: KEPT_LONGEST };
