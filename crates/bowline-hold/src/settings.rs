@@ -19,8 +19,9 @@ Commands:
   version       name, version, and the sum of this program
 
 Flags of connect, for a holder that it begins:
-  --replay-bytes N   how much of each output is kept for a client that is away (1048576)
-  --sessions N       how many sessions there may be (256)
+  --replay-bytes N   how much of each output is kept for a client that is away, at least 1
+                     (1048576)
+  --sessions N       how many commands may run; as many that have ended are remembered (256)
   --linger S         how many seconds it stays without a session (10)
   --grace S          how many seconds after SIGHUP comes SIGKILL (10)
   --drain S          after a command has ended, how many seconds to wait for processes that still
@@ -29,7 +30,7 @@ Flags of connect, for a holder that it begins:
 
 /// The most bytes that are kept of each output, whatever is asked for.
 const REPLAY_BYTES_AT_MOST: u64 = 1 << 30;
-/// The most sessions, whatever is asked for.
+/// The most sessions that run, whatever is asked for.
 const SESSIONS_AT_MOST: u64 = 4096;
 
 /// How a holder behaves.
@@ -37,7 +38,7 @@ const SESSIONS_AT_MOST: u64 = 4096;
 pub(crate) struct Settings {
     /// How much of each output is kept for a client that has not acknowledged it.
     pub replay_bytes: u64,
-    /// How many sessions there may be.
+    /// How many sessions may run, and how many that have ended are remembered.
     pub sessions: u64,
     /// How many seconds the holder stays without a session.
     pub linger: u64,
@@ -72,16 +73,18 @@ impl Settings {
         flags.into_iter().flat_map(|(name, value)| [name.to_owned(), value.to_string()]).collect()
     }
 
-    fn set(&mut self, name: &str, value: u64) -> Option<()> {
+    fn set(&mut self, name: &str, value: u64) -> Result<(), &'static str> {
         match name {
+            // No output would ever be read.
+            "--replay-bytes" if value == 0 => return Err("there has to be room for one byte"),
             "--replay-bytes" => self.replay_bytes = value.min(REPLAY_BYTES_AT_MOST),
             "--sessions" => self.sessions = value.min(SESSIONS_AT_MOST),
             "--linger" => self.linger = value,
             "--grace" => self.grace = value,
             "--drain" => self.drain = value,
-            _ => return None,
+            _ => return Err("there is no such flag"),
         }
-        Some(())
+        Ok(())
     }
 }
 
@@ -119,8 +122,9 @@ impl Asked {
                 continue;
             }
             let value = args.next().and_then(|value| value.to_str()?.parse().ok());
-            let set = value.and_then(|value| settings.set(&name, value));
-            set.ok_or_else(|| usage(format!("{name}: no such flag, or no number behind it")))?;
+            let set =
+                value.ok_or("no number is behind it").and_then(|value| settings.set(&name, value));
+            set.map_err(|why| usage(format!("{name}: {why}")))?;
         }
         let command = command.to_string_lossy();
         let there = || directory.ok_or_else(|| usage(format!("{command} of which directory?")));
@@ -160,6 +164,7 @@ mod tests {
             &["connect", "/d", "--grace"],
             &["connect", "/d", "--grace", "x"],
             &["connect", "/d", "--other", "1"],
+            &["connect", "/d", "--replay-bytes", "0"],
             &["connect", "/d", "/e"],
             &["other", "/d"],
         ] {

@@ -179,8 +179,16 @@ impl Holder {
         earlier(deadline, self.deaf_until)
     }
 
-    /// Forgets sessions that nobody can want any more, but for their ids.
+    /// Forgets sessions that nobody can want any more, but for their ids. Beyond as many as may
+    /// run, the oldest of those that have ended goes as soon as nobody is there.
     fn forget(&mut self) {
+        let kept = self.sessions.iter().filter(|session| session.is_kept_for_its_end()).count();
+        for _ in self.outside.settings.sessions..kept as u64 {
+            let kept = self.sessions.iter_mut().filter(|session| session.is_kept_for_its_end());
+            if let Some(oldest) = kept.min_by_key(|session| session.ended) {
+                oldest.is_dismissed = true;
+            }
+        }
         let gone = &mut self.gone;
         self.sessions.retain(|session| {
             if session.is_over() {
@@ -313,7 +321,8 @@ impl Holder {
             }
             Asked::Nothing(_) => return Some((connection, greeting)),
         };
-        let is_full = self.sessions.len() as u64 >= self.outside.settings.sessions;
+        let running = self.sessions.iter().filter(|session| session.ended.is_none()).count();
+        let is_full = running as u64 >= self.outside.settings.sessions;
         let known = self.sessions.iter_mut().find(|known| known.id() == id);
         let (code, text) = match (asked, known) {
             (Asked::Start(start), Some(known)) if !known.is_same(&start) => {

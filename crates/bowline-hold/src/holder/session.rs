@@ -47,6 +47,10 @@ pub(super) struct Session {
     /// None where it could not be started.
     process: Option<Process>,
     seats: Vec<Seat>,
+    /// When the command has ended.
+    pub(super) ended: Option<Time>,
+    /// It has ended, and goes as soon as nobody is there.
+    pub(super) is_dismissed: bool,
     is_done: bool,
 }
 
@@ -77,7 +81,9 @@ impl Session {
                 None
             }
         };
-        Session { host, process, seats: Vec::new(), is_done: false }
+        let ended = host.has_ended().then_some(now);
+        let (seats, is_dismissed, is_done) = (Vec::new(), false, false);
+        Session { host, process, seats, ended, is_dismissed, is_done }
     }
 
     /// Its id.
@@ -95,9 +101,15 @@ impl Session {
         self.host.entry().json()
     }
 
-    /// Whether nobody can want it any more.
+    /// Whether it is there only for those who ask how it has ended.
+    pub(super) fn is_kept_for_its_end(&self) -> bool {
+        self.ended.is_some() && !self.is_dismissed
+    }
+
+    /// Whether nobody can want it any more, or is to have it.
     pub(super) fn is_over(&self) -> bool {
-        self.is_done && self.process.as_ref().is_none_or(Process::is_reaped)
+        let is_done = self.is_done || (self.is_dismissed && self.seats.is_empty());
+        is_done && self.process.as_ref().is_none_or(Process::is_reaped)
     }
 
     /// A client has come.
@@ -265,6 +277,7 @@ impl Session {
         if let Some(conclusion) = process.conclude(now, outside.settings.patience()) {
             let status = self.conclusion(conclusion.code, conclusion.is_cut.then_some(outside));
             self.host.ended(now, Ok(status.json().clone()));
+            self.ended = Some(now);
         }
     }
 

@@ -403,6 +403,31 @@ fn there_are_only_so_many_sessions() {
 }
 
 #[test]
+fn sessions_that_have_ended_keep_none_out_and_the_oldest_of_them_goes() {
+    let place = Place::new(&["--sessions", "2"]);
+    let all: Vec<Start> =
+        (0..4).map(|code| start(&["sh", "-c", &format!("exit {code}")], PIPES)).collect();
+    for (code, start) in all.iter().enumerate() {
+        let outcome = Session::start(&place, start.clone()).type_all("").ended();
+        let expected = if code == 0 { Outcome::Success } else { Outcome::Exited(code as u8) };
+        assert_eq!(outcome, expected);
+    }
+    for (code, start) in all.iter().enumerate() {
+        let mut again = Session::resume(&place, start.id, Mode::Take, None);
+        again.until(|_| false);
+        match &again.end {
+            Some(ClientEvent::Ended(_)) if code >= 2 => {}
+            Some(ClientEvent::Refused(why)) if code < 2 => assert_eq!(why.code, refused::UNKNOWN),
+            other => panic!("{code}: {other:?}"),
+        }
+    }
+    // One that is forgotten does not run again.
+    let mut again = Session::start(&place, all[0].clone());
+    again.until(|_| false);
+    assert!(matches!(&again.end, Some(ClientEvent::Lost(_))), "{:?}", again.end);
+}
+
+#[test]
 fn a_directory_of_others_is_not_used() {
     use std::os::unix::fs::PermissionsExt;
     let place = Place::new(&[]);
