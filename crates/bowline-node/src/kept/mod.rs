@@ -10,6 +10,7 @@ mod question;
 mod records;
 mod registry;
 mod session;
+mod shares;
 mod visit;
 
 use std::io;

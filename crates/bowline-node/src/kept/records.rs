@@ -4,7 +4,7 @@
 //! The file has a line of JSON for each session that begins, and one for each that ends. Of the ids
 //! there are only marks in it: who reads it can do nothing with them.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -18,12 +18,13 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use super::Place;
+use super::shares::Shares;
 
 /// How many lines are added before the file is written anew, with those that still count: many more
 /// than there can be of these at a node with the usual limit.
 const LINES: usize = 16 * 1024;
-/// How many sessions that have ended are known beyond those that the node has itself. The oldest
-/// goes.
+/// How many sessions that have ended are known beyond those that the node has itself. Then the
+/// container that has the most of them gives its oldest.
 const PAST: usize = 4096;
 /// How long a line may be. A Status and a name are much shorter.
 const LINE_BYTES: u64 = 64 * 1024;
@@ -38,8 +39,8 @@ pub(super) struct Records {
     /// How many were added since it was written anew.
     added: usize,
     known: HashMap<String, Line>,
-    /// The marks of those that have ended, the oldest first.
-    ended: VecDeque<String>,
+    /// The marks of those that have ended.
+    ended: Shares<String>,
     /// How many of these there may be.
     most: usize,
 }
@@ -105,9 +106,10 @@ impl Records {
             line.end = Some(Ended { until, ..Ended::lost() });
         }
         known.retain(|_, line| line.counts(now));
-        let mut ended: Vec<_> = known.values().collect();
-        ended.sort_unstable_by_key(|line| line.end.as_ref().map(|end| end.until));
-        let mut ended = ended.into_iter().map(|line| line.mark.clone()).collect();
+        let mut oldest: Vec<_> = known.values().collect();
+        oldest.sort_unstable_by_key(|line| line.end.as_ref().map(|end| end.until));
+        let mut ended = Shares::default();
+        oldest.into_iter().for_each(|line| ended.push(&line.place, line.mark.clone()));
         let most = per_node.saturating_add(PAST);
         forget_oldest(&mut ended, most, &mut known);
         let file = written(path, known.values())?;
@@ -132,7 +134,7 @@ impl Records {
         // Again once a client that had it has left, which has taken more by then.
         let until = line.end.as_ref().map(|end| end.until);
         if until.is_none() {
-            self.ended.push_back(mark);
+            self.ended.push(&line.place, mark);
         }
         let total = |total: Total| (total.bytes, total.sum);
         let [stdout, stderr] = left.totals.map(total);
@@ -217,9 +219,9 @@ impl Ended {
     }
 }
 
-fn forget_oldest(ended: &mut VecDeque<String>, most: usize, known: &mut HashMap<String, Line>) {
-    while ended.len() > most
-        && let Some(mark) = ended.pop_front()
+fn forget_oldest(ended: &mut Shares<String>, most: usize, known: &mut HashMap<String, Line>) {
+    while ended.count() > most
+        && let Some(mark) = ended.pop()
     {
         known.remove(&mark);
     }
@@ -337,9 +339,9 @@ mod tests {
             records.ended(&id(number), &left);
             anew += usize::from(records.added == 0);
         }
-        assert_eq!((anew, records.known.len(), records.ended.len()), (1, PAST + 2, PAST + 2));
+        assert_eq!((anew, records.known.len(), records.ended.count()), (1, PAST + 2, PAST + 2));
         drop(records);
         let records = Records::open(&path, 0).unwrap();
-        assert_eq!((records.known.len(), records.ended.len()), (PAST, PAST));
+        assert_eq!((records.known.len(), records.ended.count()), (PAST, PAST));
     }
 }

@@ -1,26 +1,32 @@
 //! Which sessions there are, by their ids.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bowline_io::text::sanitized;
 use bowline_proto::kept::{Entry, Id, Start, refused};
 use bowline_proto::limits::REASON_BYTES;
 
+use super::shares::Shares;
 use super::{Door, Limits, Place, Refusal};
 
 /// How many ids are remembered of sessions that are forgotten: a command whose start is asked for
 /// again after that must not run again.
 const GONE: usize = 4096;
 
+/// How much output of sessions that have ended is kept. Beyond that, the container that has the
+/// most of it gives its oldest session.
+const ENDED_BYTES: usize = 512 * 1024 * 1024;
+
 /// All sessions that there are.
 #[derive(Debug, Default)]
 pub(super) struct Registry {
     known: HashMap<Id, Known>,
-    /// Those that have ended, the oldest first.
-    ended: VecDeque<Id>,
-    gone: VecDeque<Id>,
+    /// Those that have ended.
+    ended: Shares<Id>,
+    /// Those that are forgotten.
+    gone: Shares<Id>,
 }
 
 /// One session.
@@ -39,6 +45,8 @@ pub(super) struct Known {
 pub(super) struct Shown {
     pub(super) has_ended: AtomicBool,
     pub(super) has_client: AtomicBool,
+    /// How many bytes of output are kept.
+    pub(super) kept_bytes: AtomicUsize,
 }
 
 impl Known {
@@ -63,7 +71,8 @@ impl Registry {
     pub(super) fn known(&self, place: &Place, start: &Start) -> Result<Option<Door>, Refusal> {
         let over = || (refused::UNKNOWN, "the session is over, and forgotten".to_owned());
         let Some(known) = self.known.get(&start.id) else {
-            return if self.gone.contains(&start.id) { Err(over()) } else { Ok(None) };
+            let is_gone = self.gone.contains(&place.name, &start.id);
+            return if is_gone { Err(over()) } else { Ok(None) };
         };
         if !known.place.is(place) {
             let text = "there is such a session in another container";
@@ -109,23 +118,88 @@ impl Registry {
         here.map(|(id, known)| known.entry(id)).collect()
     }
 
-    /// Records that a session has ended. Beyond the limit, the oldest of these closes its door.
+    /// Records that a session has ended. What is beyond the limits closes its door.
     pub(super) fn ended(&mut self, id: Id, limits: &Limits) {
-        self.ended.push_back(id);
-        while self.ended.len() > limits.per_node {
-            let oldest = self.ended.pop_front().and_then(|id| self.known.get_mut(&id));
-            if let Some(oldest) = oldest {
+        let Some(known) = self.known.get(&id) else { return };
+        self.ended.push(&known.place.name, id);
+        loop {
+            let known = &self.known;
+            let bytes_of = |id: &Id| {
+                known.get(id).map_or(0, |known| known.shown.kept_bytes.load(Ordering::Relaxed))
+            };
+            let oldest = if self.ended.count() > limits.per_node {
+                self.ended.pop()
+            } else if self.ended.count() > 1 && self.ended.sum(bytes_of) > ENDED_BYTES {
+                self.ended.pop_by(|ids| ids.iter().map(bytes_of).sum())
+            } else {
+                return;
+            };
+            if let Some(oldest) = oldest.and_then(|id| self.known.get_mut(&id)) {
                 oldest.door = None;
             }
         }
     }
 
     pub(super) fn forget(&mut self, id: Id) {
-        self.known.remove(&id);
-        self.ended.retain(|ended| *ended != id);
-        if self.gone.len() >= GONE {
-            self.gone.pop_front();
+        let Some(Known { place, .. }) = self.known.remove(&id) else { return };
+        self.ended.remove(&place.name, &id);
+        self.gone.push(&place.name, id);
+        while self.gone.count() > GONE {
+            self.gone.pop();
         }
-        self.gone.push_back(id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    fn ends(registry: &mut Registry, place: &str, id: u8, kept_bytes: usize, limits: &Limits) {
+        let place = Place { name: place.to_owned(), uid: None };
+        let known = Known::new(place, &[], mpsc::channel(1).0);
+        known.shown.kept_bytes.store(kept_bytes, Ordering::Relaxed);
+        registry.begin(Id([id; 16]), known);
+        registry.ended(Id([id; 16]), limits);
+    }
+
+    /// The ids of those that can still be asked for.
+    fn open(registry: &Registry) -> Vec<u8> {
+        let open = registry.known.iter().filter(|(_, known)| known.door.is_some());
+        let mut open: Vec<u8> = open.map(|(id, _)| id.0[0]).collect();
+        open.sort_unstable();
+        open
+    }
+
+    #[test]
+    fn the_results_of_one_container_push_out_none_of_another() {
+        let limits = Limits { per_node: 4, ..Limits::default() };
+        let mut registry = Registry::default();
+        ends(&mut registry, "ns/p/few", 1, 0, &limits);
+        for id in 2..20 {
+            ends(&mut registry, "ns/p/many", id, 0, &limits);
+        }
+        assert_eq!(open(&registry), [1, 17, 18, 19]);
+        // Those that are forgotten are remembered in the same way.
+        for id in 1..20 {
+            registry.forget(Id([id; 16]));
+        }
+        assert_eq!((registry.ended.count(), registry.gone.count()), (0, 19));
+    }
+
+    #[test]
+    fn the_output_of_sessions_that_have_ended_is_bounded() {
+        let (limits, mut registry) = (Limits::default(), Registry::default());
+        let third = ENDED_BYTES / 3;
+        ends(&mut registry, "ns/p/few", 1, third, &limits);
+        for id in 2..5 {
+            ends(&mut registry, "ns/p/many", id, third, &limits);
+        }
+        assert_eq!(open(&registry), [1, 3, 4]);
+        // The only one stays however much it has.
+        let mut registry = Registry::default();
+        ends(&mut registry, "ns/p/huge", 5, 2 * ENDED_BYTES, &limits);
+        assert_eq!(open(&registry), [5]);
     }
 }

@@ -239,6 +239,7 @@ impl KeptSession {
     fn show(&self) {
         self.shown.has_ended.store(self.host.has_ended(), Ordering::Relaxed);
         self.shown.has_client.store(self.host.has_client(), Ordering::Relaxed);
+        self.shown.kept_bytes.store(self.host.kept_bytes(), Ordering::Relaxed);
     }
 
     /// Gives a client its seat, unless it is refused.
