@@ -22,7 +22,7 @@ use bowline_io::clock::Clock;
 use bowline_io::random;
 use bowline_io::serve::Sessions;
 use bowline_proto::Time;
-use bowline_proto::kept::{Bounds, Entry, Host, Id, Instance, Start, refused};
+use bowline_proto::kept::{Bounds, Entry, Host, Id, Instance, Start, is_question, refused};
 use bowline_proto::limits::{KEPT_LONGEST, KEPT_REPLAY_BYTES};
 use bowline_proto::negotiate;
 use bowline_proto::session::Wants;
@@ -116,6 +116,12 @@ impl Asking {
     fn is_for(&self, start: &Start) -> bool {
         let Asking { command, wants, env, .. } = self;
         (command, wants, env) == (&start.command, &start.wants, &start.env)
+    }
+
+    /// Whether the request says that it is one of these questions.
+    fn is_question(&self, words: &[&str]) -> bool {
+        let word = self.command.get(1).map(String::as_str);
+        is_question(&self.command) && word.is_some_and(|word| words.contains(&word))
     }
 }
 

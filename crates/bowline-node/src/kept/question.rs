@@ -101,6 +101,9 @@ impl Command for Question {
     type Process = Answering;
 
     fn start(&mut self, size: Option<Size>) -> Result<Answering, StartError> {
+        if !self.keeper.keeps() {
+            return Err(StartError("this node keeps no sessions".into()));
+        }
         let words: Vec<&str> = self.words.iter().skip(1).map(String::as_str).collect();
         match words[..] {
             ["list"] => Ok(self.list()),

@@ -20,11 +20,11 @@ use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tracing::info;
 
-use super::Keeper;
 use super::job::{Job, Owner};
 use super::line::Line;
 use super::registry::Shown;
-use super::visit::ENDS;
+use super::visit::{ENDS, OTHER_REQUEST};
+use super::{Asking, Keeper};
 
 /// A client that comes to a session, behind its greeting.
 pub(super) struct Entrant {
@@ -39,7 +39,8 @@ pub(super) struct Entrant {
 pub(super) enum For {
     /// To start the command, and whether it was started for it.
     Start(Box<Start>, bool),
-    Resume(Resume),
+    /// To go on with it, by a request for this command; or by one that says so.
+    Resume(Resume, Option<Box<Asking>>),
 }
 
 /// What came of a client.
@@ -77,6 +78,8 @@ pub(super) struct KeptSession {
     end: Option<End>,
     seats: Vec<Seat>,
     door: mpsc::Receiver<Box<Entrant>>,
+    /// It has ended at a node before this one.
+    is_past: bool,
     /// Whether somebody may still come.
     is_open: bool,
     closing: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -106,6 +109,7 @@ impl KeptSession {
         KeptSession {
             keeper,
             host,
+            is_past: job.is_none(),
             job,
             end: None,
             seats: Vec::new(),
@@ -120,6 +124,10 @@ impl KeptSession {
     /// Goes on until nobody can want the session any more, or the node ends.
     pub(super) async fn run(mut self, end: CancellationToken) {
         info!("kept session {}: {:?}", self.name(), self.host.start().command.first());
+        // A program that asks for its terminal's size at once is told the true one.
+        if let Some(size) = self.host.start().size {
+            self.with_job(|job, owner| job.work().resize(owner, size));
+        }
         self.with_job(|job, owner| job.work().begin(owner));
         let ends = tokio::select! {
             biased;
@@ -245,16 +253,24 @@ impl KeptSession {
     /// Gives a client its seat, unless it is refused.
     fn enter(&mut self, entrant: Entrant) {
         let Entrant { line, mut greeting, wanted, left } = entrant;
-        if let For::Start(start, _) = &wanted
-            && !self.host.is_same(start)
-        {
-            greeting.refuse(refused::CONFLICT, "there is such a session, of another command");
+        let refused = match &wanted {
+            For::Start(start, _) if !self.host.is_same(start) => {
+                Some((refused::CONFLICT, "there is such a session, of another command"))
+            }
+            // Of a session of a node before nothing is there that anybody could drive or read.
+            For::Resume(_, Some(asking)) if !self.is_past && !asking.is_for(self.host.start()) => {
+                Some((refused::BAD_REQUEST, OTHER_REQUEST))
+            }
+            _ => None,
+        };
+        if let Some((code, text)) = refused {
+            greeting.refuse(code, text);
             let _ = left.send(Seated::Refused(line, greeting));
             return;
         }
         let (mode, have, started) = match wanted {
             For::Start(_, started) => (Mode::Take, Some([0; 2]), started),
-            For::Resume(Resume { mode, have, .. }) => (mode, have, false),
+            For::Resume(Resume { mode, have, .. }, _) => (mode, have, false),
         };
         match self.host.join(*greeting, mode, have, started) {
             Ok(number) => {

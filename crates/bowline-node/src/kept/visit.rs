@@ -4,7 +4,7 @@ use bowline_io::record::{End, Traffic};
 use bowline_io::serve::CLOSE_PATIENCE;
 use bowline_io::stream::Upgraded;
 use bowline_proto::Machine;
-use bowline_proto::kept::{Asked, Entry, Greeting, Resume, Start, refused};
+use bowline_proto::kept::{Asked, Entry, Greeting, Mode, Resume, Start, refused};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -15,6 +15,9 @@ use super::{Asking, Door, Keeper, Refusal, UNKNOWN};
 
 /// What clients are told when the node ends.
 pub(super) const ENDS: &str = "the node shuts down";
+/// What they are told who go on with a session behind other words: records of requests would not
+/// say what was done.
+pub(super) const OTHER_REQUEST: &str = "the request is for something else than this session";
 
 /// Serves a connection, right after its 101, until it is over or `end` is cancelled. Returns how
 /// that was.
@@ -62,13 +65,17 @@ impl Visit {
             Some(Asked::Nothing(loss)) => {
                 return self.close(End::ClientGone(loss.to_string())).await;
             }
+            Some(Asked::List) if !asking.is_question(&["list"]) => {
+                let text = "the request is not for a list";
+                return self.refuse(refused::BAD_REQUEST, text.to_owned()).await;
+            }
             Some(Asked::List) => {
                 let entries = self.keeper.list(&asking.place);
                 self.greeting.list(entries.iter().map(Entry::json));
                 return self.close(End::Over).await;
             }
             Some(Asked::Start(start)) => self.start(asking, start),
-            Some(Asked::Resume(resume)) => self.resume(&asking, resume),
+            Some(Asked::Resume(resume)) => self.resume(asking, resume),
         };
         match found {
             Ok((door, wanted)) => self.enter(door, wanted).await,
@@ -91,9 +98,18 @@ impl Visit {
         Ok((door, For::Start(Box::new(start), started)))
     }
 
-    fn resume(&self, asking: &Asking, resume: Resume) -> Result<(Door, For), Refusal> {
+    fn resume(&self, asking: Asking, resume: Resume) -> Result<(Door, For), Refusal> {
+        let words: &[&str] = match resume.mode {
+            Mode::Take => &["resume"],
+            Mode::Look => &["resume", "result"],
+        };
+        if asking.session.is_none() && !asking.is_question(words) {
+            return Err((refused::BAD_REQUEST, OTHER_REQUEST.to_owned()));
+        }
         let door = self.keeper.find(&asking.place, &resume.id)?;
-        Ok((door, For::Resume(resume)))
+        // A client whose START went to a node before this one comes with its command.
+        let command = asking.session.is_some().then(|| Box::new(asking));
+        Ok((door, For::Resume(resume, command)))
     }
 
     /// Takes the client to the session, and waits until it has left.

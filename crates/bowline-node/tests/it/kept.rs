@@ -17,13 +17,14 @@ use bowline_node::kept::Limits;
 use bowline_node::process::{ProcessRuntime, Settings, manifest};
 use bowline_node::runtime::Runtime;
 use bowline_proto::kept::{
-    Carried, Carrier, Client, ClientEvent, Id, Instance, Leave, Mode, Retry, Start, Stream, refused,
+    Carried, Carrier, Client, ClientEvent, Frame, Id, Instance, Leave, Mode, Reader, Retry, Start,
+    Stream, refused,
 };
 use bowline_proto::negotiate::Offer;
-use bowline_proto::session::{Outcome, Wants, protocol};
-use bowline_proto::tunnel::Wire;
+use bowline_proto::session::{Outcome, Size, Wants, protocol};
+use bowline_proto::tunnel::{Incoming, Wire};
 use bowline_proto::websocket::Role;
-use bowline_proto::{Machine, Next};
+use bowline_proto::{Machine, Next, Outbox};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -277,6 +278,72 @@ impl Player {
     }
 }
 
+/// What a client hears that asks for one thing, and then says nothing more.
+async fn asked(node: &Node, path: &str, frame: Frame) -> Vec<Frame> {
+    let switched = server(node.address).upgrade(path, &Offer::kept(random::bytes())).await.unwrap();
+    let Upgraded { stream, early } = switched.connection;
+    let (mut socket, mut outbox) = (Socket::new(stream, early), Outbox::new());
+    let mut wire = Wire::tunnel(Role::Client, random::bytes());
+    let (mut reader, mut said) = (Reader::default(), Vec::new());
+    let (version, window) = (1, 1 << 20);
+    Frame::Hello { version, window, instance: None }.write(&mut outbox);
+    let mut frame = Some(frame);
+    loop {
+        match poll_fn(|cx| socket.poll(cx, wire.outbox(&mut outbox), true)).await {
+            SocketEvent::Read(bytes) => wire.receive(bytes),
+            SocketEvent::Ended(_) => return said,
+            SocketEvent::Wrote => {}
+        }
+        let mut is_over = false;
+        while let Some(incoming) = wire.poll() {
+            match incoming {
+                Incoming::Bytes(bytes) => reader.receive(bytes),
+                Incoming::Closed(_) => is_over = true,
+            }
+        }
+        while let Some(heard) = reader.frame().unwrap() {
+            if let (Frame::Hello { instance: Some(instance), .. }, Some(mut frame)) =
+                (&heard, frame.take())
+            {
+                if let Frame::Start(start) = &mut frame {
+                    start.instance = *instance;
+                }
+                frame.write(&mut outbox);
+            }
+            is_over |= matches!(heard, Frame::Outcome { .. });
+            said.push(heard);
+        }
+        if is_over {
+            return said;
+        }
+    }
+}
+
+/// A program that asks at once is told the size that its client has when it starts it: no other
+/// frame is waited for.
+#[tokio::test]
+async fn a_terminal_has_its_size_from_the_start() {
+    let runtime = processes();
+    let node = Node::start(runtime.clone()).await;
+    let wants = Wants { stderr: false, tty: true, ..WANTS };
+    let words = ["stty", "size"];
+    let size = Some(Size { width: 91, height: 37 });
+    let path = exec(&words).replace("error=1", "tty=1");
+    let start = Frame::Start(Start { size, ..started(1, &words, wants, 600) });
+    let said = asked(&node, &path, start).await;
+    let output: Vec<u8> = said
+        .iter()
+        .filter_map(|frame| match frame {
+            Frame::Data(Stream::Stdout, _, bytes) => Some(bytes.to_vec()),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    assert_eq!(String::from_utf8_lossy(&output), "37 91\r\n", "{said:?}");
+    node.stop().await;
+    runtime.shut_down().await;
+}
+
 async fn memory() -> Node {
     Node::start(Arc::new(Memory::default())).await
 }
@@ -391,6 +458,35 @@ async fn a_session_belongs_to_its_container_and_its_words() {
     let mut other = Player::resume(&node, 3, Mode::Take, None);
     other.play(&[]).await;
     assert_eq!(other.refusal(), refused::UNKNOWN);
+    // Whoever reads of a request has to see what it is for: a session is not driven, and not read,
+    // by one for another command, or for a question of another kind.
+    let driven = async |mode, path: String| {
+        let mut other = Player::resume(&node, 1, mode, None);
+        other.ends_stdin = false;
+        other.resume_path = path;
+        other.connect(Until::Up(None)).await.unwrap();
+        other
+    };
+    for mode in [Mode::Take, Mode::Look] {
+        for words in [&["ls"][..], &["cat", "-"], &["@bowline"], &["@bowline", "list"]] {
+            let other = driven(mode, exec(words)).await;
+            assert_eq!(other.refusal(), refused::BAD_REQUEST, "{mode:?} {words:?}");
+        }
+    }
+    assert_eq!(driven(Mode::Take, question("result")).await.refusal(), refused::BAD_REQUEST);
+    assert!(driven(Mode::Look, question("result")).await.up.is_cancelled());
+    for path in [exec(&["cat"]), question("resume")] {
+        assert!(driven(Mode::Take, path.clone()).await.up.is_cancelled(), "{path}");
+    }
+    for (path, is_refused) in
+        [(exec(&["cat"]), true), (question("resume"), true), (question("list"), false)]
+    {
+        let said = asked(&node, &path, Frame::List).await;
+        let was_refused =
+            matches!(said.last(), Some(Frame::Refused(why)) if why.code == refused::BAD_REQUEST);
+        assert_eq!(was_refused, is_refused, "{path}: {said:?}");
+        assert_eq!(said.last() == Some(&Frame::ListedAll), !is_refused, "{path}: {said:?}");
+    }
     node.stop().await;
     runtime.shut_down().await;
 }
@@ -409,6 +505,10 @@ async fn a_node_without_room_answers_as_one_that_keeps_nothing() {
             panic!("{limits:?}: it keeps one")
         };
         assert_eq!(refused.head.status, 403, "{limits:?}");
+        let asked = exec(&["@bowline", "list"]);
+        let answer = run(node.address, &asked, protocol::Carrier::WebSocket, "").await.unwrap();
+        let Ok(Outcome::Failed { message, .. }) = answer.end else { panic!("{answer:?}") };
+        assert!(message.contains("this node keeps no sessions"), "{message}");
     }
 }
 
@@ -492,6 +592,31 @@ async fn a_command_whose_client_does_not_come_back_is_hung_up() {
     assert_eq!(stays.outcome(), &Outcome::Success);
     // After as much time again nobody can ask for either of them.
     sleep(Duration::from_secs(620)).await;
+    for id in 1..=2 {
+        let mut late = Player::resume(&node, id, Mode::Take, None);
+        late.play(&[]).await;
+        assert_eq!(late.refusal(), refused::UNKNOWN);
+    }
+}
+
+/// Whatever its client asks for, and though it has said that its command goes on.
+#[tokio::test(start_paused = true)]
+async fn none_is_kept_for_longer_than_the_node_allows() {
+    let limits = Limits { longest: Duration::from_secs(60), ..Limits::default() };
+    let node = Node::keeping(Arc::new(Memory::default()), limits).await;
+    for (id, leave) in [(1, None), (2, Some(Leave::Running))] {
+        let mut player = Player::start(&node, id, &["x"]);
+        player.ends_stdin = false;
+        player.connect(Until::Up(leave)).await.unwrap();
+    }
+    sleep(Duration::from_secs(70)).await;
+    for id in 1..=2 {
+        let mut player = Player::resume(&node, id, Mode::Take, None);
+        player.play(&[]).await;
+        let Some(ClientEvent::Lost(loss)) = &player.end else { panic!("{:?}", player.end) };
+        assert!(loss.to_string().contains("hung up"), "{loss}");
+    }
+    sleep(Duration::from_secs(70)).await;
     for id in 1..=2 {
         let mut late = Player::resume(&node, id, Mode::Take, None);
         late.play(&[]).await;
