@@ -25,9 +25,22 @@ pub fn run(words: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Builds all that can be built here, and returns where they are.
+/// Builds all of them, and returns where they are: an archive without one would keep no session in
+/// containers of that architecture.
+///
+/// # Errors
+/// Also if one cannot be built here.
 pub fn all() -> Result<Vec<PathBuf>> {
-    build(&ARCHITECTURES)
+    let built = build(&ARCHITECTURES)?;
+    if built.len() < ARCHITECTURES.len() {
+        bail!("a release has the programs of {}", ARCHITECTURES.join(" and "));
+    }
+    Ok(built)
+}
+
+/// The targets of all.
+pub fn targets() -> impl Iterator<Item = String> {
+    ARCHITECTURES.iter().map(|arch| target(arch))
 }
 
 /// An architecture whose target is not installed is said, and no failure.

@@ -217,11 +217,9 @@ fn git(root: &Path, version: &str) -> Result<Vec<String>> {
 
 /// What is not installed, each with the command that installs it.
 fn tools(target: &str) -> Result<Vec<String>> {
-    let mut found = Vec::new();
     let sysroot = output(Command::new("rustc").args(["--print", "sysroot"]))?;
-    if !Path::new(sysroot.trim()).join("lib/rustlib").join(target).is_dir() {
-        found.push(format!("no Rust target {target}: rustup target add {target}"));
-    }
+    let installed = Path::new(sysroot.trim()).join("lib/rustlib");
+    let mut found = targets(target, |target| installed.join(target).is_dir());
     let arch = std::env::consts::ARCH;
     let mut compiler = Command::new(format!("{arch}-linux-musl-gcc"));
     let compiler = compiler.arg("--version").stdout(Stdio::null()).status();
@@ -328,6 +326,14 @@ fn made(place: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
+/// The targets that are not installed. Also the archive of one architecture has the programs that
+/// keep sessions in containers of each.
+fn targets(target: &str, is_installed: impl Fn(&str) -> bool) -> Vec<String> {
+    let wanted = BTreeSet::from_iter(hold::targets().chain([target.to_owned()]));
+    let absent = wanted.iter().filter(|target| !is_installed(target));
+    absent.map(|target| format!("no Rust target {target}: rustup target add {target}")).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -384,5 +390,16 @@ mod tests {
             { "name": "bytes", "version": "1.0.0", "source": "registry", "publish": null },
         ] });
         assert_eq!(crates(&metadata), [one("a", &[("b", "=1.0.0")])]);
+    }
+
+    #[test]
+    fn an_archive_has_the_programs_for_containers_of_each_architecture() {
+        let [one, other] = ["x86_64-unknown-linux-musl", "aarch64-unknown-linux-musl"];
+        for (here, absent) in [(one, other), (other, one)] {
+            let found = targets(here, |target| target == here);
+            let [found] = &found[..] else { panic!("{found:?}") };
+            assert!(found.contains(&format!("rustup target add {absent}")), "{found}");
+        }
+        assert_eq!(targets(one, |_| true), [""; 0]);
     }
 }
