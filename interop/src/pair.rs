@@ -16,6 +16,8 @@ pub struct Pair {
     pub node: Server,
     /// The gateway.
     pub gateway: Server,
+    /// What a node that is [started anew](Self::restart_node) is told besides.
+    pub node_flags: Vec<String>,
     bowline: PathBuf,
     place: tempfile::TempDir,
 }
@@ -31,7 +33,7 @@ impl Pair {
             std::fs::write(&path, text).expect("a temporary file can be written");
             path
         };
-        let node = start_node(bowline, &write("pod.yaml", POD), 0);
+        let node = start_node(bowline, &write("pod.yaml", POD), 0, &[]);
         let port = port_of(&node.address());
         let objects = format!(
             "{POD}---\napiVersion: v1\nkind: Node\nmetadata: {{name: node}}\nstatus: {{addresses: \
@@ -44,13 +46,14 @@ impl Pair {
         let tokens = write("tokens.csv", "t,admin,admin,system:masters\n");
         let gateway = Server::start(gateway.arg("--token-auth-file").arg(tokens));
         write("kubeconfig", &kubeconfig(&gateway, "insecure-skip-tls-verify: true", "t"));
-        Pair { node, gateway, bowline: bowline.to_owned(), place }
+        Pair { node, gateway, node_flags: Vec::new(), bowline: bowline.to_owned(), place }
     }
 
     /// Another node in the place of one that was killed, at the same address.
     pub fn restart_node(&mut self) {
         let port = port(&self.node.address());
-        self.node = start_node(&self.bowline, &self.place.path().join("pod.yaml"), port);
+        let pod = self.place.path().join("pod.yaml");
+        self.node = start_node(&self.bowline, &pod, port, &self.node_flags);
     }
 
     /// A client of the gateway.
@@ -61,11 +64,11 @@ impl Pair {
     }
 }
 
-fn start_node(bowline: &Path, pod: &Path, port: u16) -> Server {
+fn start_node(bowline: &Path, pod: &Path, port: u16, flags: &[String]) -> Server {
     let mut node = Command::new(bowline);
     node.args(["node", "--runtime", "process", "-v=2", "--port", &port.to_string()]);
     // All sessions are in its one container.
-    node.arg("--max-kept-sessions-per-container=1024");
+    node.arg("--max-kept-sessions-per-container=1024").args(flags);
     node.arg("--kept-sessions-file").arg(pod.with_file_name("kept-sessions")).arg("-f");
     Server::start(node.arg(pod))
 }

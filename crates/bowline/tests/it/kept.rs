@@ -2,14 +2,18 @@
 
 use std::io::Write;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use bowline_interop::client::{Client, Input, Left, left};
 use bowline_interop::emulated::Emulated;
 use bowline_interop::pair::{Pair, port};
-use bowline_interop::server::Server;
+use bowline_interop::server::{Server, until};
 use bowline_proto::session::protocol::Carrier;
 
 use super::{bad_server, bowline, client};
+
+/// What no test waits for.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// `bowline session` with these words.
 fn session(dev: &Server, state: &str, words: &[&str]) -> Left {
@@ -100,6 +104,47 @@ fn a_terminal_looks_at_a_command_without_one() {
     terminal.types("typed\r");
     std::fs::write(&go, "").unwrap();
     assert_eq!(terminal.ends().code(), Some(7), "{}", terminal.text());
+}
+
+#[test]
+fn a_node_keeps_as_many_and_as_long_as_its_flags_say() {
+    let (mut pair, work) = (Pair::start(bowline(), port), tempfile::tempdir().unwrap());
+    let mut client = pair.client("bowline", bowline());
+    client.env.push(("XDG_STATE_HOME".into(), work.path().to_str().unwrap().into()));
+    let mut with = |flag: &str| {
+        pair.node.kill();
+        pair.node_flags = vec![flag.to_owned()];
+        pair.restart_node();
+    };
+    let go = work.path().join("go");
+    let script = "until [ -e \"$1\" ]; do sleep 0.05; done";
+    let waits = ["sh", "-c", script, "sh", go.to_str().unwrap()];
+
+    with("--max-kept-sessions=1");
+    let left = client.run(&["--detach"], &waits, Input::Nothing);
+    assert_eq!(left.status.code(), Some(0), "{}", left.stderr);
+    let left = client.run(&["--detach"], &["true"], Input::Nothing);
+    assert_eq!(left.status.code(), Some(1), "{}", left.stderr);
+    assert!(left.stderr.contains("this node has 1 kept sessions already"), "{}", left.stderr);
+    std::fs::write(&go, "").unwrap();
+    let list = || client.run(&[], &["@bowline", "list"], Input::Nothing);
+    let ended = || String::from_utf8(list().stdout).unwrap().contains("  ended  ");
+    until("it has ended", PATIENCE, ended);
+    std::fs::remove_file(&go).unwrap();
+
+    // Its client has left it running for as long as it takes.
+    with("--max-keep-for=1s");
+    let left = client.run(&["--detach"], &waits, Input::Nothing);
+    assert_eq!(left.status.code(), Some(0), "{}", left.stderr);
+    until("it is hung up, and forgotten", PATIENCE, || list().bytes == 0);
+    std::fs::write(&go, "").unwrap();
+
+    for none in ["--max-kept-sessions=0", "--kept-replay-bytes=0"] {
+        with(none);
+        let left = list();
+        assert_eq!(left.status.code(), Some(1), "{}", left.stderr);
+        assert!(left.stderr.contains("this node keeps no sessions"), "{none}: {}", left.stderr);
+    }
 }
 
 /// `exec --keep` without a program for containers, at a server that answers all with this.
