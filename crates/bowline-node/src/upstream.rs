@@ -13,8 +13,8 @@ use http::{HeaderMap, Method};
 
 use crate::runtime::{OnLost, Refusal, Upstream};
 
-/// How long the runtime's server may take to answer. It has little to ask for: all was asked when it
-/// made the URL.
+/// How long the runtime's server may take to answer. It has little to ask for: all was asked when
+/// it made the URL.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// The `User-Agent` for the runtime's server.
 pub(crate) const AGENT: &str = concat!("bowline-node/", env!("CARGO_PKG_VERSION"));

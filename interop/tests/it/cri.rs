@@ -82,8 +82,8 @@ pub fn listed(client: &Client) {
     assert!(code == Some(0) || code == Some(lost), "{}: {left:?}", client.name);
 }
 
-/// All that exec, cp, attach and port-forward have to show, each over the carrier that its client is
-/// meant to have. containerd's shortfalls are none here.
+/// All that exec, cp, attach and port-forward have to show, each over the carrier that its client
+/// is meant to have. containerd's shortfalls are none here.
 fn everything(cluster: &Cluster, node: Option<&Server>, ages: &[&str]) {
     let legs = Legs::of(cluster, node);
     for tools in PODS {

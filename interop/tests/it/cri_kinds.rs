@@ -1,5 +1,5 @@
-//! Attaches and port-forwards over each carrier, while what is before or behind them ends. (Commands
-//! are in `cri_ends.rs`.)
+//! Attaches and port-forwards over each carrier, while what is before or behind them ends. Commands
+//! are in `cri_ends.rs`.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -54,8 +54,8 @@ pub struct Running {
 }
 
 impl<'a> Kinds<'a> {
-    /// Starts the server in a cluster where the talker runs. `newer` is what clients of WebSocket come as there; those
-    /// of SPDY come as they are.
+    /// Starts the server in a cluster where the talker runs. `newer` is what clients of WebSocket
+    /// come as there; those of SPDY come as they are.
     pub fn start(
         cluster: &'a Cluster,
         node: Option<&'a Server>,

@@ -24,8 +24,8 @@ use crate::parts::ours;
 /// over the other, for 15 s each.
 const DEADLINE: Duration = Duration::from_secs(40);
 
-/// Asks while the runtime is stopped, for sessions of every kind over both carriers, and once it goes
-/// on; what is said meanwhile has these words.
+/// Asks while the runtime is stopped, for sessions of every kind over both carriers, and once it
+/// goes on; what is said meanwhile has these words.
 fn is_told(cluster: &Cluster, node: Option<&Server>, words: &str) {
     let client = |pod| both_carriers(&ours(&cluster.admin(), &[pod]).named(pod));
     let clients = PODS.map(client).concat();

@@ -23,8 +23,8 @@ pub struct Outcome {
 
 /// How many there are, with those that are skipped here.
 const SPECS: usize = 142;
-/// How many fail here at the runtime alone: a digest that nothing can have, a host's port, and masked
-/// paths.
+/// How many fail here at the runtime alone: a digest that nothing can have, a host's port, and
+/// masked paths.
 const FAILING: usize = 3;
 /// The specs about exec, attach and port-forward.
 pub const STREAMING: &str = "Streaming";
