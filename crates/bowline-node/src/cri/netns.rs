@@ -75,7 +75,7 @@ pub(crate) enum NamespaceError {
     #[error("the container runtime does not say which network namespace sandbox {0:?} has")]
     Unknown(String),
     /// It is that of a process which may be another one here.
-    #[error("{} may be another process's here: those of the runtime are not to be seen", .0.display())]
+    #[error("{} may be of another process here than the runtime's", .0.display())]
     Unseen(PathBuf),
     /// It cannot be looked at or entered.
     #[error("the network namespace {} cannot be used: {}", .0.display(), go_error(.1))]

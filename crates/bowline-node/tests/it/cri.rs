@@ -82,12 +82,13 @@ async fn ports_are_forwarded_at_the_url_that_the_runtime_gives() {
         "ListPodSandbox",
         &sandboxes(&[("p", "u", 0, 1), ("p", "u", 1, 9), ("q", "v", 0, 10)]),
     );
+    // Which network the pod has is not said, so that the node cannot enter it itself.
+    cri.reply("PodSandboxStatus", &verbose("{}"));
     cri.reply("PortForward", &url(format!("http://{}/portForward/ns/p", behind.address)));
     for carrier in CARRIERS {
         let answer = through(node.address, "/portForward/ns/p", carrier, 80, "abc").await.unwrap();
         assert_eq!(answer, "cba", "{carrier:?}");
         let asked = cri.asked();
-        // Which network the pod has is not said here, so that the node cannot enter it itself.
         let methods: Vec<_> =
             asked.iter().filter_map(|(path, _)| path.rsplit('/').next()).collect();
         assert_eq!(methods, ["ListPodSandbox", "PodSandboxStatus", "PortForward"]);
