@@ -482,6 +482,19 @@ impl Host {
         Ok(())
     }
 
+    /// Somebody who looks has taken an output of a command that was left to run on. Nobody is
+    /// awaited to take it, so that the command would wait for ever once all room is taken: half of
+    /// it is made free then, of the oldest. What is there stays for others who look.
+    fn looked(&mut self, output: usize, at: usize, to: u64) {
+        let kept = &mut self.outputs[output];
+        kept.take(&self.seats[at].cursors[output]);
+        if kept.len() >= self.replay_bytes {
+            let half = kept.total().bytes - self.replay_bytes as u64 / 2;
+            kept.forget(to.min(half));
+            self.acknowledged[output] = self.acknowledged[output].max(kept.start());
+        }
+    }
+
     fn frame(&mut self, now: Time, at: usize, frame: Frame) -> Result<(), Loss> {
         let fault = |what: &'static str| Loss::new(Cause::Fault, what);
         let seat = &mut self.seats[at];
@@ -509,6 +522,8 @@ impl Host {
                     self.acknowledged[stream.output()] =
                         seat.cursors[stream.output()].acknowledged();
                     self.outputs[stream.output()].forget(to);
+                } else if self.is_left {
+                    self.looked(stream.output(), at, to);
                 }
             }
             Frame::Received if seat.has_outcome => {

@@ -44,6 +44,26 @@ fn a_result_is_the_commands_own_though_another_client_has_taken_the_output() {
     }
 }
 
+/// Nobody else would take its output, and the command waits until somebody does.
+#[test]
+fn a_result_takes_what_a_command_that_was_left_would_wait_with() {
+    let (dev, state) = (Server::dev(bowline(), &[]), tempfile::tempdir().unwrap());
+    let state = state.path().to_str().unwrap();
+    let mut client = client(&dev);
+    client.env.push(("XDG_STATE_HOME".into(), state.into()));
+    let script = ["sh", "-c", "head -c 3000000 /dev/zero; echo end; exit 7"];
+    let left = client.run(&["--detach"], &script, Input::Nothing);
+    let id = String::from_utf8(left.stdout).unwrap();
+    let left = session(&dev, state, &["result", id.trim()]);
+    assert_eq!((left.status.code(), left.bytes), (Some(7), 3_000_004), "{}", left.stderr);
+    for words in [&["result", id.trim()][..], &["resume", id.trim()]] {
+        let left = session(&dev, state, words);
+        assert_eq!(left.status.code(), Some(7), "{words:?}: {}", left.stderr);
+        assert!((500_000..1_100_000).contains(&left.bytes), "{words:?}: {}", left.bytes);
+        assert!(left.stdout.ends_with(b"\0end\n"), "{words:?}: {}", left.stderr);
+    }
+}
+
 /// A session without a terminal that ends with 0, as other machines name it. Nobody gets its
 /// output: the node begins anew.
 fn ended_at_a_node_before(pair: &mut Pair, client: &Client) -> String {
