@@ -184,7 +184,7 @@ pub fn the_command_of_a_killed_client_is_gone(cluster: &Cluster, legs: &Legs<'_>
             (format!("trap '' HUP; sleep {two}"), two),
             (format!("sleep {three} & wait"), three),
         ] {
-            let child = legs.begin_as(way, &client.name, || up(&client, &script));
+            let child = legs.begin_as(1, way, &client.name, || up(&client, &script));
             until("the command runs", SOON, || commands_with(&mark) == 1);
             running.push((child, format!("{}: {script:?}", client.name), mark));
         }
@@ -286,7 +286,7 @@ fn the_command_of_a_killed_client_runs_on_where_that_is_wanted() {
         let marks = [0, 1].map(|number| format!("/tmp/on{by}-{number}"));
         for ((client, mark), way) in clients.iter().zip(&marks).zip([V5, SPDY]) {
             let script = format!("until [ -e {mark} ]; do sleep 0.2; done");
-            let mut child = legs.begin_as(way, &client.name, || up(client, &script));
+            let mut child = legs.begin_as(1, way, &client.name, || up(client, &script));
             let ended = legs.ended();
             kill_process(Pid::from_child(&child), Signal::KILL).unwrap();
             child.wait().unwrap();

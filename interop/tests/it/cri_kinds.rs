@@ -19,6 +19,9 @@ use crate::parts::ours;
 
 /// How long an end may take to be known.
 pub const SOON: Duration = Duration::from_secs(5);
+/// How long that of a tunnel may take that a kubelet keeps open behind the end of its other side,
+/// until something is written to it: our client asks once it has heard nothing for 5 s.
+const ASKED: Duration = Duration::from_secs(6);
 pub const TALKER: &str = "talker";
 
 /// Who connects to the ports of pods.
@@ -75,8 +78,8 @@ impl<'a> Kinds<'a> {
 
     fn begin_one(&self, client: &Client, [attach, forward]: [&str; 2]) -> Running {
         let name = client.name.clone();
-        let attached = self.legs.begin_as(attach, &name, || two_at(&client.attaching(TALKER)));
-        let (forward, socket) = self.legs.begin_as(forward, &name, || {
+        let attached = self.legs.begin_as(2, attach, &name, || two_at(&client.attaching(TALKER)));
+        let (forward, socket) = self.legs.begin_as(1, forward, &name, || {
             let forward = Forward::start(&client.forwarding(), &[self.app.port]);
             let socket = echoing(&forward);
             (forward, socket)
@@ -126,11 +129,9 @@ pub fn are_lost(running: Vec<Running>, ports: Ports, begun: Instant) {
                     echoes(&mut socket, &name);
                     drop(echoing(&forward));
                 }
-                // A kubelet keeps a tunnel open behind which nobody is any more, until something is
-                // written to it: our client asks once it has heard nothing for 5 s.
                 Ports::Runtime => {
                     let read = drain(&mut socket);
-                    is_soon(&format!("{name}: a forward is lost"), begun);
+                    is_within(ASKED, &format!("{name}: a forward is lost"), begun);
                     assert!(!read.whole, "{name}: it looks like a good end");
                     forward.says("lost connection to pod");
                     println!("{name}: {}", forward.stderr().trim());
@@ -141,9 +142,13 @@ pub fn are_lost(running: Vec<Running>, ports: Ports, begun: Instant) {
 }
 
 fn is_soon(what: &str, begun: Instant) {
+    is_within(SOON, what, begun);
+}
+
+fn is_within(most: Duration, what: &str, begun: Instant) {
     let elapsed = begun.elapsed();
     println!("{what}: {:.2} s", elapsed.as_secs_f64());
-    assert!(elapsed < SOON, "{what}: {elapsed:?}");
+    assert!(elapsed < most, "{what}: {elapsed:?}");
 }
 
 /// A connection that is known to go all the way.

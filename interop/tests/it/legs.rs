@@ -49,11 +49,18 @@ impl<'a> Legs<'a> {
         result
     }
 
-    /// Begins sessions, all of which have to come so, and show that they are there.
-    pub fn begin_as<T>(&self, way: &str, who: &str, begin: impl FnOnce() -> T) -> T {
+    /// Begins so many sessions, all of which have to come so.
+    pub fn begin_as<T>(&self, count: usize, way: &str, who: &str, begin: impl FnOnce() -> T) -> T {
         let before = near(&self.log()).len();
         let result = begin();
-        are(&[way], who, &near(&self.log())[before..]);
+        let mut came = Vec::new();
+        // What is logged is read a little later.
+        until("the sessions are in the log", PATIENCE, || {
+            came = near(&self.log()).split_off(before);
+            came.len() >= count
+        });
+        assert_eq!(came.len(), count, "{who}: {came:?}");
+        are(&[way], who, &came);
         result
     }
 
