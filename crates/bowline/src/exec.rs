@@ -108,13 +108,13 @@ async fn kept(
         program: program.to_owned(),
     };
     let result = keep::run(command, local).await;
-    remote::exit_on_broken_pipe(&result);
     // A program that was waited for has had its result.
     if keep::is_over(&result) {
         known.forget();
     } else if !matches!(result, Ok(None)) {
         known.has_ended();
     }
+    remote::exit_on_broken_pipe(&result);
     Ok(keep::exit_of(result, &server, may_lack))
 }
 
