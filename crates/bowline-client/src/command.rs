@@ -3,7 +3,7 @@
 use std::fmt;
 
 use bowline_io::random;
-use bowline_proto::extension::{ENV, REPLAY};
+use bowline_proto::extension::REPLAY;
 use bowline_proto::negotiate::Offer;
 use bowline_proto::session::{Outcome, Session, Side, Size};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, duplex};
@@ -271,9 +271,7 @@ pub(crate) async fn open(client: &Client, options: &Options, stdin: bool) -> Res
     if asks_for_replay && !headers.contains_key(REPLAY.answered) {
         return Err(Error::NoReplay);
     }
-    if asks_for_env && !headers.contains_key(ENV.answered) {
-        return Err(Error::NoEnv);
-    }
+    options.demand_env(&headers)?;
     upgrade.note(4, &format!("The subprotocol is {}", protocol.name));
     let session = Session::new(Side::Client, protocol, wants, random::bytes());
     let running = begin(pending, &connection, protocol);

@@ -3,10 +3,12 @@
 use bowline_io::record::Record;
 use bowline_proto::extension::ENV;
 use bowline_proto::session::Wants;
+use http::HeaderMap;
 use url::Url;
 use url::form_urlencoded::Serializer;
 
 use crate::client::Client;
+use crate::error::Error;
 
 /// What a session is connected to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +40,17 @@ impl Options {
     /// Returns the session's channels. `stdin` is whether there is input to send.
     pub(crate) fn wants(&self, stdin: bool) -> Wants {
         Wants { stdin, stdout: true, stderr: self.stderr && !self.tty, tty: self.tty }
+    }
+
+    /// Demands of a server that was asked for an environment that it has said to set it.
+    ///
+    /// # Errors
+    /// [`Error::NoEnv`] if it has not: then no command may begin.
+    pub(crate) fn demand_env(&self, answered: &HeaderMap) -> Result<(), Error> {
+        if self.env.is_empty() || answered.contains_key(ENV.answered) {
+            return Ok(());
+        }
+        Err(Error::NoEnv)
     }
 
     /// Returns what is known of the session before the request.

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use bowline_client::kept::Id;
+use bowline_proto::limits::KEPT_LONGEST;
 use serde_json::{Value, json};
 
 use crate::cluster_access::env;
@@ -44,9 +45,6 @@ pub struct Known {
     pub ended: Option<SystemTime>,
 }
 
-/// Nobody keeps a result longer.
-const KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
-
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Place { namespace, pod, container, id } = self;
@@ -79,7 +77,7 @@ impl Known {
     /// What the system says.
     pub fn save(&self) -> io::Result<()> {
         let is_gone =
-            |ended: SystemTime| now().duration_since(ended).is_ok_and(|ago| ago > KEPT_FOR);
+            |ended: SystemTime| now().duration_since(ended).is_ok_and(|ago| ago > KEPT_LONGEST);
         for known in all().into_iter().filter(|known| known.ended.is_some_and(is_gone)) {
             known.forget();
         }

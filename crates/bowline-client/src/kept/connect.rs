@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bowline_io::random;
 use bowline_io::stream::Upgraded;
-use bowline_proto::extension::ENV;
 use bowline_proto::kept::{Carrier, Refused as Gone, refused};
 use bowline_proto::negotiate::Offer;
 use bowline_proto::session::Wants;
@@ -99,22 +98,12 @@ impl Connector {
     ) -> Result<(Upgraded, Carrier), NoConnection> {
         match &self.way {
             Way::Unknown => match self.node(resumes).await {
-                Err(Error::Upgrade(error)) if does_not_know(&error, resumes) => {
+                Err(error) if leads_to_a_program(&error, resumes) => {
                     self.way = Way::Program(None);
                     match self.program().await {
-                        // Who may not do that has more need of this than of a program.
-                        Err(NoConnection::Ever(Error::NoProgram)) if is_forbidden(&error) => {
-                            Err(Error::Upgrade(error).into())
+                        Err(NoConnection::Ever(Error::NoProgram)) if says_more(&error) => {
+                            Err(error.into())
                         }
-                        result => result,
-                    }
-                }
-                // What is on the way has left the environment out. A program in the container gets
-                // it with the rest.
-                Err(Error::NoEnv) => {
-                    self.way = Way::Program(None);
-                    match self.program().await {
-                        Err(NoConnection::Ever(Error::NoProgram)) => Err(Error::NoEnv.into()),
                         result => result,
                     }
                 }
@@ -166,9 +155,8 @@ impl Connector {
         let upgrade = UpgradeRequest { client: &self.client, url: &url };
         let offer = Offer::kept(random::bytes());
         let switched = upgrade.alone(&offer).await?;
-        let asks_for_env = !resumes && !options.env.is_empty();
-        if asks_for_env && !switched.headers.contains_key(ENV.answered) {
-            return Err(Error::NoEnv);
+        if !resumes {
+            options.demand_env(&switched.headers)?;
         }
         let wire = Wire::in_order(Role::Client, random::bytes());
         Ok((switched.connection, Carrier::Bytes(wire)))
@@ -195,6 +183,25 @@ impl Connector {
         };
         let opened = open(&client, &options, true).await?;
         Ok((opened.connection, Carrier::Exec(opened.session)))
+    }
+}
+
+/// Whether the node does not keep the session, and a program in the container may. That gets the
+/// environment which something on the way has left out.
+fn leads_to_a_program(error: &Error, resumes: bool) -> bool {
+    match error {
+        Error::NoEnv => true,
+        Error::Upgrade(error) => does_not_know(error, resumes),
+        _ => false,
+    }
+}
+
+/// Whether who has no program has more need of this than of one.
+fn says_more(error: &Error) -> bool {
+    match error {
+        Error::NoEnv => true,
+        Error::Upgrade(error) => is_forbidden(error),
+        _ => false,
     }
 }
 
