@@ -16,6 +16,8 @@ use bowline_proto::session::{Outcome, Size, Status, Wants};
 use bowline_proto::time::Time;
 use bytes::{Bytes, BytesMut};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::rand::{GetRandomFlags, getrandom};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -75,6 +77,18 @@ impl Place {
         self.changes(|place| !place.path().exists())
     }
 
+    /// Waits until no holder runs, which ends right behind its directory.
+    pub fn has_no_holder(&self) -> bool {
+        let patience = Timespec { tv_sec: PATIENCE.as_secs().cast_signed(), tv_nsec: 0 };
+        self.holders().into_iter().all(|holder| {
+            let holder = Pid::from_raw(holder).unwrap();
+            match pidfd_open(holder, PidfdFlags::empty()) {
+                Ok(end) => poll(&mut [PollFd::new(&end, PollFlags::IN)], Some(&patience)) == Ok(1),
+                Err(gone) => gone == Errno::SRCH,
+            }
+        })
+    }
+
     /// Waits until a file is there.
     pub fn appears(&self, name: &str) {
         assert!(self.changes(|place| place.file(name).exists()));
@@ -101,7 +115,7 @@ impl Drop for Place {
     /// A test that has failed leaves nothing behind.
     fn drop(&mut self) {
         for holder in self.holders() {
-            let holder = rustix::process::Pid::from_raw(holder).unwrap();
+            let holder = Pid::from_raw(holder).unwrap();
             let _ = rustix::process::kill_process(holder, rustix::process::Signal::KILL);
         }
     }

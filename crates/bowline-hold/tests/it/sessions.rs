@@ -71,7 +71,7 @@ fn the_holder_removes_itself_with_its_last_session() {
     let place = Place::new(&["--linger", "0"]);
     let start = Start { keep_for: 0, ..start(&["true"], PIPES) };
     assert_eq!(Session::start(&place, start).type_all("").ended(), Outcome::Success);
-    assert!(place.is_left());
+    assert!(place.is_left() && place.has_no_holder());
     assert_eq!(place.holders(), [0; 0]);
 }
 
